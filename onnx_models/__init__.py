@@ -1,0 +1,1 @@
+"""The catalogue: every model as data, and the builders that turn trained weights into ONNX files."""

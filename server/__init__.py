@@ -1,0 +1,1 @@
+"""The task server: one socket, JSON arrays of tasks in, each task's answer the moment it is done."""
