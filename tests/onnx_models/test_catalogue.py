@@ -1,0 +1,126 @@
+from decimal import Decimal
+from importlib import resources
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onnx_models import (
+    Catalogue,
+    CatalogueError,
+    DuplicateModelError,
+    FactorTooLargeError,
+    UnknownModelError,
+    load_catalogue,
+    parse_catalogue,
+)
+
+CATALOGUE = load_catalogue()
+TOML = resources.files("onnx_models").joinpath("catalogue.toml").read_text()
+
+
+def test_the_default_model_is_the_one_known_as_runware_504():
+    assert CATALOGUE.default.name == "realesrgan-x4plus"
+    assert CATALOGUE.default.air == "runware:504@1"
+
+
+def test_the_models_are_in_the_order_of_the_file():
+    assert [model.name for model in CATALOGUE] == [
+        "realesrgan-x4plus",
+        "realesrgan-x4plus-anime",
+        "realesr-animevideov3",
+    ]
+    assert len(CATALOGUE) == 3
+
+
+@pytest.mark.parametrize("model", list(CATALOGUE), ids=lambda model: model.name)
+def test_every_model_is_found_by_name_and_by_air_in_any_case(model):
+    for key in (model.name, model.name.upper(), model.air, model.air.title()):
+        assert CATALOGUE.get(key) is model
+
+
+@pytest.mark.parametrize("model", list(CATALOGUE), ids=lambda model: model.name)
+def test_every_model_offers_two_three_four_and_what_lies_between(model):
+    assert model.factors == (2, 3, 4)
+    assert all(map(model.offers, (2, 2.0, 3, 4, 1.5, 3.999)))
+    assert not any(map(model.offers, (1, 0.5, 0, -2, 4.001, 8, float("nan"), float("inf"))))
+
+
+def test_a_model_that_is_not_fractional_offers_its_whole_factors_only():
+    model = msgspec.structs.replace(CATALOGUE.default, fractional=False, factors=(2, 4))
+    assert model.offers(2)
+    assert model.offers(4.0)
+    assert not model.offers(3)
+    assert not model.offers(2.5)
+
+
+def test_prices_are_exact():
+    prices = {model.name: model.price_per_megapixel for model in CATALOGUE}
+    assert prices == {
+        "realesrgan-x4plus": Decimal("0.0003"),
+        "realesrgan-x4plus-anime": Decimal("0.0002"),
+        "realesr-animevideov3": Decimal("0.0001"),
+    }
+
+
+def test_an_unknown_model_is_answered_with_the_names_there_are():
+    with pytest.raises(
+        UnknownModelError, match=r"no model is called 'waifu9x'; there are realesrgan-x4plus \("
+    ):
+        CATALOGUE.get("waifu9x")
+    with pytest.raises(LookupError):
+        CATALOGUE.get("")
+
+
+@given(st.floats(min_value=0, max_value=4, exclude_min=True), st.sampled_from(list(CATALOGUE)))
+def test_weights_are_of_the_smallest_native_scale_that_reaches_the_factor(factor, model):
+    weights = model.weights_for(factor)
+    assert weights.scale >= factor
+    assert not any(factor <= other.scale < weights.scale for other in model.weights)
+
+
+@pytest.mark.parametrize("factor", [4.001, 8, float("inf"), float("nan")])
+def test_a_factor_beyond_every_native_scale_is_refused(factor):
+    with pytest.raises(FactorTooLargeError, match="its largest native scale is 4"):
+        CATALOGUE.default.weights_for(factor)
+    assert issubclass(FactorTooLargeError, ValueError)
+
+
+@pytest.mark.parametrize("field", ["name", "air"])
+def test_two_models_with_one_name_or_air_are_refused(field):
+    first, second, _ = CATALOGUE
+    double = msgspec.structs.replace(second, **{field: getattr(first, field)})
+    with pytest.raises(DuplicateModelError, match=f"{getattr(first, field)} is claimed by two models"):
+        Catalogue([first, double], default=first.name)
+
+
+def test_a_default_that_is_not_in_the_catalogue_is_refused():
+    with pytest.raises(UnknownModelError, match="'other'"):
+        Catalogue(CATALOGUE, default="other")
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "complaint"),
+    [
+        ("tile = 384", "tyle = 384", r"`tyle` - at `\$.models\[0\]`"),
+        ("tile = 384", "tile = 64", r"tile must be larger than the overlap"),
+        ("factors = [2, 3, 4]", "factors = [2, 3, 8]", "no weights reach the factor 8"),
+        ("factors = [2, 3, 4]", "factors = [4, 2]", "smallest first"),
+        ("scale = 4", "scale = 2", "no weights reach the factor 4"),
+        ('price_per_megapixel = "0.0003"', 'price_per_megapixel = "-1"', "must be zero or more"),
+        ('air = "runware:504@1"', 'air = "504"', r"at `\$.models\[0\].air`"),
+        ('sha256 = "', 'sha256 = "x', r"sha256"),
+        ('default = "realesrgan-x4plus"', "default = ", "cannot be read"),
+    ],
+)
+def test_a_wrong_entry_is_refused_with_the_reason(good, bad, complaint):
+    assert good in TOML
+    with pytest.raises(CatalogueError, match=complaint):
+        parse_catalogue(TOML.replace(good, bad, 1).encode())
+
+
+def test_weights_must_be_given_once_for_each_scale():
+    model = CATALOGUE.get("realesr-animevideov3")
+    with pytest.raises(ValueError, match="weights must be given once for each scale"):
+        msgspec.structs.replace(model, weights=model.weights[::-1]).__post_init__()

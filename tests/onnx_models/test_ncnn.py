@@ -1,0 +1,107 @@
+"""The `ncnn` package, running the same files, is the reference."""
+
+import numpy as np
+import pytest
+
+from onnx_models import NcnnFormatError, UnsupportedLayerError, load_catalogue, ncnn
+
+WEIGHTS = [
+    pytest.param(weights, id=f"{model.name}-{weights.scale}x")
+    for model in load_catalogue()
+    for weights in model.weights
+]
+INPUT = "Input in 0 1 data"
+FLOAT32_TAG = bytes(4)
+
+
+def network(*layers: str) -> bytes:
+    return "\n".join(["7767517", f"{len(layers)} 9", *layers]).encode()
+
+
+def test_the_catalogue_names_five_weight_files():
+    assert len(WEIGHTS) == 5
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("size", [(24, 20), (17, 23)])
+def test_every_network_computes_what_ncnn_computes(
+    weights, size, core_network, reference_network, photograph
+):
+    image = photograph(*size).transpose(2, 0, 1).astype(np.float32) / 255
+    batch = np.stack([image, image[:, ::-1, ::-1]])
+    upscaled = core_network(weights)(batch)
+    assert upscaled.dtype == np.float32
+    assert upscaled.shape == (2, 3, weights.scale * size[0], weights.scale * size[1])
+    reference = reference_network(weights)
+    for one, expected in zip(upscaled, map(reference, map(np.ascontiguousarray, batch)), strict=True):
+        assert np.abs(one - expected).max() <= 1e-4
+
+
+def test_fp16_kernels_are_padded_to_four_bytes(open_session):
+    """Three fp16 weights take six bytes, so two bytes of padding come before the bias."""
+    param = network(INPUT, "Convolution conv 1 1 data out 0=1 1=1 5=1 6=3")
+    numbers = (
+        b"\x47\x6b\x30\x01" + np.array([1, 2, 4, 99], "<f2").tobytes() + np.array([0.5], "<f4").tobytes()
+    )
+    image = np.arange(12, dtype=np.float32).reshape(1, 3, 2, 2)
+    (output,) = open_session(ncnn.convert(param, numbers)).run(None, {"data": image})
+    expected = image[:, 0] + 2 * image[:, 1] + 4 * image[:, 2] + 0.5
+    np.testing.assert_array_equal(output[:, 0], expected)
+
+
+@pytest.mark.parametrize(("mode", "channels"), [(0, (0, 1, 2, 3)), (1, (0, 3, 6, 9))])
+def test_pixel_shuffle_orders_channels_as_its_mode_says(mode, channels, open_session):
+    """Mode 0 takes a colour's pixels from neighbouring channels, mode 1 from channels three apart."""
+    to_twelve = "Convolution conv 1 1 data wide 0=12 1=1 6=36"
+    param = network(INPUT, to_twelve, f"PixelShuffle shuffle 1 1 wide out 0=2 1={mode}")
+    kernel = np.zeros((12, 3), "<f4")
+    kernel[:, 0] = np.arange(12)
+    session = open_session(ncnn.convert(param, FLOAT32_TAG + kernel.tobytes()))
+    (output,) = session.run(None, {"data": np.ones((1, 3, 1, 1), np.float32)})
+    np.testing.assert_array_equal(output[0, 0].ravel(), channels)
+
+
+@pytest.mark.parametrize(
+    ("layer", "complaint"),
+    [
+        ("Softmax soft 1 1 data out", r"layer soft: the type Softmax is not supported"),
+        ("Convolution c 1 1 data out 0=1 1=1 3=2 6=3", r"c \(Convolution\): parameter 3"),
+        ("Convolution c 1 1 data out 0=1 1=1 4=-233 6=3", "padding -233"),
+        ("Convolution c 1 1 data out 0=1 1=1 6=3 9=1", "activation 1 with 0 arguments"),
+        ("Convolution c 1 1 data out -23300=2,1,1 1=1 6=3", "parameter 0 as an array"),
+        ("Eltwise e 2 1 data data out 0=0", "operation 0"),
+        ("Eltwise e 2 1 data data out 0=1 -23301=3,1,1,1", "a sum with 3 coefficients"),
+        ("Eltwise e 3 1 data data data out 0=1", "taking 3 blobs"),
+        ("BinaryOp b 2 1 data data out 0=2", "operation 2"),
+        ("BinaryOp b 1 1 data out 1=1 2=0.5", "taking 1 blobs"),
+        ("BinaryOp b 2 2 data data out more", "giving 2 blobs"),
+        ("PixelShuffle p 1 1 data out 0=2 1=2", "mode 2"),
+        ("Interp i 1 1 data out 0=2 1=2 2=2", "resize type 2"),
+        ("Interp i 1 1 data out 0=1 1=2 2=2 6=1", r"i \(Interp\): parameter 6"),
+    ],
+)
+def test_a_layer_without_an_onnx_form_is_refused_by_name(layer, complaint):
+    with pytest.raises(UnsupportedLayerError, match=complaint):
+        ncnn.convert(network(INPUT, layer), FLOAT32_TAG + bytes(12))
+
+
+def test_weights_in_an_unknown_storage_are_refused():
+    param = network(INPUT, "Convolution c 1 1 data out 0=1 1=1 6=3")
+    with pytest.raises(UnsupportedLayerError, match=r"c \(Convolution\): weight storage 0x000d4b38"):
+        ncnn.convert(param, b"\x38\x4b\x0d\x00" + bytes(4))
+
+
+@pytest.mark.parametrize(
+    ("layers", "numbers", "complaint"),
+    [
+        (["BinaryOp b 2 1 data later out"], b"", "reads later, which no layer before it writes"),
+        (["Convolution c 1 1 data out 0=2 1=3 6=53"], b"", "53 weights do not fill 2 kernels"),
+        (["Convolution c 1 1 data out 0=1 1=1 6=3"], FLOAT32_TAG + bytes(11), r"ends within layer c \(Conv"),
+        (["BinaryOp b 2 1 data data out"], bytes(4), "holds more numbers than"),
+        (["BinaryOp b 2 1 data data x", "BinaryOp c 2 1 data data y"], b"", "1 inputs and 2 outputs"),
+        (["Input more 0 1 more", "BinaryOp b 2 1 data more out"], b"", "2 inputs and 1 outputs"),
+    ],
+)
+def test_files_that_do_not_make_a_network_are_refused(layers, numbers, complaint):
+    with pytest.raises(NcnnFormatError, match=complaint):
+        ncnn.convert(network(INPUT, *layers), numbers)
