@@ -114,7 +114,7 @@ def decode(data: bytes, *, max_pixels: int) -> Picture:
         rgb, alpha, icc_profile = to_rgb(image)
         if turn is not None:
             rgb = rgb.transpose(turn)
-            alpha = alpha and alpha.transpose(turn)
+            alpha = alpha.transpose(turn) if alpha is not None else None
         return Picture(
             pixels=np.asarray(rgb),
             alpha=None if alpha is None else np.asarray(alpha),

@@ -115,8 +115,11 @@ def test_orientation_is_applied(name: str, orientation: int) -> None:
     image = Image.fromarray(np.ascontiguousarray(stored)).convert("RGB")
     if name != "JPEG":
         image.putalpha(image.convert("L"))
-    options = {"JPEG": {"quality": 100}, "WEBP": {"lossless": True, "exact": True}}.get(name, {})
-    data = saved(image, name, exif=exif_with(orientation), **options)
+    lossless: dict[str, dict[str, int]] = {
+        "JPEG": {"quality": 100},
+        "WEBP": {"lossless": True, "exact": True},
+    }
+    data = saved(image, name, exif=exif_with(orientation), **lossless.get(name, {}))
     info, picture = inspect(data, max_pixels=LIMIT), decode(data, max_pixels=LIMIT)
     assert (info.width, info.height) == (picture.width, picture.height) == (24, 32)
     assert np.abs(picture.pixels[..., 1].astype(int) - upright).max() < 3
