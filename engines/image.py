@@ -80,6 +80,8 @@ class Picture:
 def inspect(data: bytes, *, max_pixels: int) -> ImageInfo:
     """Reads format, displayed size and transparency from the header, without decoding a pixel.
 
+    Of a PNG that has its EXIF block behind the pixels, as is rare, it gives the size before orientation.
+
     Raises:
         NotAnImageError: no allow-listed decoder recognises the bytes.
         BrokenImageError: the header is truncated or corrupt.
@@ -224,7 +226,8 @@ _MALFORMED = (struct.error, SyntaxError, ValueError, TypeError, LookupError, OSE
 def _read_exif(image: ImageFile.ImageFile) -> Image.Exif:
     """The EXIF block, empty if it is missing or malformed."""
     try:
-        return image.getexif()
+        # Not image.getexif(): PNG's would decode all pixels to look for a block behind them.
+        return Image.Image.getexif(image)
     except _MALFORMED:
         return Image.Exif()
 

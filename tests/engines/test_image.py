@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import ExifTags, Image, features
+from PIL import ExifTags, Image, ImageFile, features
 
 from engines.errors import BrokenImageError, ImageError, ImageTooLargeError, NotAnImageError
 from engines.image import ImageInfo, Picture, decode, inspect, resize
@@ -196,6 +196,24 @@ def test_a_bomb_is_refused_by_its_header_without_a_warning(width: int, height: i
         for reader in (inspect, decode):
             with pytest.raises(ImageTooLargeError, match=f"{width} x {height}"):
                 reader(data, max_pixels=LIMIT)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_inspect_reads_the_header_only(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = saved(photograph(), name)
+
+    def load(image: ImageFile.ImageFile) -> None:
+        raise AssertionError(f"{image.format} was decoded")
+
+    for kind in (ImageFile.ImageFile, *ImageFile.ImageFile.__subclasses__()):
+        monkeypatch.setattr(kind, "load", load)
+    assert inspect(data, max_pixels=LIMIT).width == 64
+
+
+def test_an_exif_block_behind_the_pixels_of_a_png_is_applied() -> None:
+    data = saved(photograph(), "PNG")
+    late = data[:-12] + chunk(b"eXIf", exif_with(6).removeprefix(b"Exif\0\0")) + data[-12:]
+    assert decode(late, max_pixels=LIMIT).pixels.shape == (64, 48, 3)
 
 
 def test_a_text_bomb_in_png_is_refused() -> None:
