@@ -1,0 +1,107 @@
+"""Tile geometry: which windows of an image run through a network, and which part of each result is kept.
+
+Convolutions look beyond a pixel's own position, so a tile is run with `overlap` pixels of context on every
+side that has a neighbour, and only its core is kept. Where a window touches the image's border, its edge *is*
+the border: the network pads there exactly as it would for the whole image, and no context is invented.
+
+All windows of one plan have the same size, so that they share one compiled shape and can share a batch.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Segment", "Tile", "TilePlan", "plan_tiles", "split_axis"]
+
+
+class Segment(NamedTuple):
+    """One axis of a tile, in input pixels: run [start, stop), keep [keep_start, keep_stop)."""
+
+    start: int
+    stop: int
+    keep_start: int
+    keep_stop: int
+
+
+def split_axis(length: int, limit: int, overlap: int, *, exact: bool = False) -> list[Segment]:
+    """Cover `length` pixels with equal windows of at most `limit`, neighbours sharing at least 2 × `overlap`.
+
+    The cut between two neighbours is in the middle of what they share, so every kept pixel has at least
+    `overlap` pixels of context. With `exact` the windows are `limit` long (a device that wants one shape);
+    otherwise they are as short as their number allows.
+
+    Raises:
+        ValueError: if `limit` leaves no core between two overlaps.
+    """
+    if length <= limit:
+        return [Segment(0, length, 0, length)]
+    if limit <= 2 * overlap:
+        raise ValueError(f"a window of {limit} px has no core between two overlaps of {overlap} px")
+    count = -(-(length - 2 * overlap) // (limit - 2 * overlap))
+    size = limit if exact else -(-(length + 2 * overlap * (count - 1)) // count)
+    starts = [index * (length - size) // (count - 1) for index in range(count)]
+    cuts = [0, *((left + size + right) // 2 for left, right in zip(starts, starts[1:], strict=False)), length]
+    return [
+        Segment(start, start + size, keep_start, keep_stop)
+        for start, keep_start, keep_stop in zip(starts, cuts, cuts[1:], strict=True)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One window of an image."""
+
+    rows: Segment
+    columns: Segment
+
+    def cut(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The window's pixels, (h, w, 3), a view of `image` (H, W, 3)."""
+        return image[self.rows.start : self.rows.stop, self.columns.start : self.columns.stop]
+
+    def paste(self, upscaled: NDArray[np.uint8], canvas: NDArray[np.uint8], scale: int) -> None:
+        """Copy the core of `upscaled` (h × scale, w × scale, 3) to its place on `canvas` (H × scale, …)."""
+        rows, columns = self.rows, self.columns
+        canvas[
+            rows.keep_start * scale : rows.keep_stop * scale,
+            columns.keep_start * scale : columns.keep_stop * scale,
+        ] = upscaled[
+            (rows.keep_start - rows.start) * scale : (rows.keep_stop - rows.start) * scale,
+            (columns.keep_start - columns.start) * scale : (columns.keep_stop - columns.start) * scale,
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class TilePlan:
+    """The tiles of one image, row by row; all `height` × `width` input pixels large."""
+
+    height: int
+    width: int
+    rows: tuple[Segment, ...]
+    columns: tuple[Segment, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows) * len(self.columns)
+
+    def __iter__(self) -> Iterator[Tile]:
+        return (Tile(rows, columns) for rows in self.rows for columns in self.columns)
+
+
+def plan_tiles(height: int, width: int, *, tile: int, overlap: int, exact: bool = False) -> TilePlan:
+    """Cut an image of `height` × `width` into tiles of at most `tile` × `tile` pixels.
+
+    An image of no more pixels than one tile runs whole, whatever its shape.
+    """
+    if height * width <= tile * tile:
+        rows, columns = [Segment(0, height, 0, height)], [Segment(0, width, 0, width)]
+    else:
+        rows = split_axis(height, tile, overlap, exact=exact)
+        columns = split_axis(width, tile, overlap, exact=exact)
+    return TilePlan(
+        height=rows[0].stop - rows[0].start,
+        width=columns[0].stop - columns[0].start,
+        rows=tuple(rows),
+        columns=tuple(columns),
+    )

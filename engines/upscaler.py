@@ -1,0 +1,226 @@
+"""The public face: a picture in, a larger picture out.
+
+1. The smallest native scale of the model that reaches the wanted size is chosen, its ONNX file built if need be.
+2. The picture is cut into tiles; the alpha plane, where there is one, becomes tiles of its own.
+3. The tiles meet those of other tasks in the scheduler of the device and run in its thread.
+4. The canvas is reduced to the wanted size where that is not a native one (Lanczos).
+"""
+
+import asyncio
+import contextlib
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.alpha import alpha_of_plane, fill_hidden, plane_of_alpha
+from engines.errors import EngineError, ModelError
+from engines.executor import DeviceExecutor, TileKey
+from engines.image import Picture, resize
+from engines.sessions import Device
+from engines.tiles import Tile, TilePlan, plan_tiles
+from onnx_models import FactorTooLargeError, Model, ModelBuildError, Weights, ensure_built
+
+__all__ = ["Upscaler"]
+
+Progress = Callable[[float], None]
+
+
+class Upscaler:
+    """Upscales pictures on one device. Close it when done."""
+
+    def __init__(self, device: Device, model_directory: Path) -> None:
+        """
+        Args:
+            device: where networks run.
+            model_directory: where ONNX files are kept, built there on first use.
+        """
+        self._executor = DeviceExecutor(device)
+        self._model_directory = model_directory
+        self._networks: dict[tuple[str, int], Path] = {}
+        self._first_use = threading.Lock()
+        self._task_ids = itertools.count()
+
+    @property
+    def device(self) -> Device:
+        return self._executor.device
+
+    def load(self, model: Model, on_progress: Progress | None = None) -> None:
+        """Build and load all native scales of a model, so that the first task does not wait for it. Blocks.
+
+        Args:
+            on_progress: called in this thread with the finished share, rising to 1.
+
+        Raises:
+            ModelError: if one of them cannot be built or loaded.
+        """
+        report = on_progress or (lambda _share: None)
+        count = len(model.weights)
+        for index, weights in enumerate(model.weights):
+            self._network(model, weights, lambda share, done=index: report((done + share) / count))
+            report((index + 1) / count)
+
+    async def upscale(
+        self,
+        picture: Picture,
+        model: Model,
+        *,
+        width: int,
+        height: int,
+        account: str = "",
+        on_progress: Progress | None = None,
+    ) -> Picture:
+        """The picture at `width` × `height` pixels, its colour profile and metadata unchanged.
+
+        Cancelling the call frees the tiles that have not run yet.
+
+        Args:
+            picture: what to upscale.
+            model: an entry of the catalogue.
+            width, height: the wanted size, at most the model's largest native scale times the picture's.
+            account: whose share of the device the tiles use.
+            on_progress: called on the event loop with the finished share, from 0 to 1.
+
+        Raises:
+            ModelError: if the model has no so large scale, if it cannot be built, loaded or run, or if the
+                upscaler is closed.
+        """
+        try:
+            weights = model.weights_for(max(width / picture.width, height / picture.height))
+        except FactorTooLargeError as error:
+            raise ModelError(str(error)) from error
+        network = await asyncio.to_thread(self._network, model, weights)
+        job = _Job(
+            planes=await asyncio.to_thread(_planes, picture),
+            plan=plan_tiles(
+                picture.height,
+                picture.width,
+                tile=model.tile,
+                overlap=model.overlap,
+                exact=self.device.largest_batch > 1,
+            ),
+            scale=weights.scale,
+            on_progress=on_progress,
+            loop=asyncio.get_running_loop(),
+        )
+        task = next(self._task_ids)
+        self._executor.submit(account, task, TileKey(network, job.plan.height, job.plan.width), job.tiles())
+        try:
+            await job.done
+        finally:
+            self._executor.cancel(task)
+        return await asyncio.to_thread(_assemble, picture, job.canvases, width, height)
+
+    def close(self) -> None:
+        """Let the running batch finish and end the device's thread; what waits ends in a ModelError. Blocks."""
+        self._executor.close()
+
+    def _network(self, model: Model, weights: Weights, on_progress: Progress | None = None) -> Path:
+        """The ONNX file of a model, built and loaded on first use."""
+        key = (model.name, weights.scale)
+        if key not in self._networks:
+            with self._first_use:
+                if key not in self._networks:
+                    self._networks[key] = self._build(model, weights, on_progress)
+        return self._networks[key]
+
+    def _build(self, model: Model, weights: Weights, on_progress: Progress | None) -> Path:
+        try:
+            network = ensure_built(model, weights, self._model_directory, on_progress)
+        except ModelBuildError as error:
+            raise ModelError(f"{model.name} cannot be built: {error}") from error
+        self._executor.load(network)
+        return network
+
+
+def _planes(picture: Picture) -> list[NDArray[np.uint8]]:
+    """What runs through the network, (H, W, 3) each: the colours, and the alpha plane if there is one."""
+    if picture.alpha is None:
+        return [picture.pixels]
+    return [fill_hidden(picture.pixels, picture.alpha), plane_of_alpha(picture.alpha)]
+
+
+def _assemble(picture: Picture, canvases: list[NDArray[np.uint8]], width: int, height: int) -> Picture:
+    pixels, *rest = canvases
+    if pixels.shape[:2] != (height, width):
+        canvases = [resize(canvas, width, height) for canvas in canvases]
+    alpha = canvases[1]
+    return replace(picture, pixels=canvases[0], alpha=alpha)
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """One picture under way: its planes, what is done of them, and who waits.
+
+    The tiles are read and finished in the device's thread; `done` and `on_progress` belong to the event loop.
+    """
+
+    planes: list[NDArray[np.uint8]]
+    plan: TilePlan
+    scale: int
+    on_progress: Progress | None
+    loop: asyncio.AbstractEventLoop
+    done: asyncio.Future[None] = field(init=False)
+    canvases: list[NDArray[np.uint8]] = field(init=False)
+    left: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.done = self.loop.create_future()
+        self.canvases = [
+            np.empty((plane.shape[0] * self.scale, plane.shape[1] * self.scale, 3), np.uint8)
+            for plane in self.planes
+        ]
+        self.left = self.count
+
+    @property
+    def count(self) -> int:
+        return len(self.plan) * len(self.planes)
+
+    def tiles(self) -> Iterator["_JobTile"]:
+        return (_JobTile(self, index, tile) for index in range(len(self.planes)) for tile in self.plan)
+
+    def tile_done(self) -> None:
+        self.left -= 1
+        self._on_loop(self._advance, 1 - self.left / self.count)
+
+    def tile_failed(self, error: EngineError) -> None:
+        self._on_loop(self._fail, error)
+
+    def _on_loop[T](self, callback: Callable[[T], None], argument: T) -> None:
+        with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody waits any longer
+            self.loop.call_soon_threadsafe(callback, argument)
+
+    def _advance(self, share: float) -> None:
+        if self.done.done():
+            return
+        if share == 1:
+            self.done.set_result(None)
+        if self.on_progress:
+            self.on_progress(share)
+
+    def _fail(self, error: EngineError) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _JobTile:
+    """A tile of a job, as the executor wants it."""
+
+    job: _Job
+    plane: int
+    tile: Tile
+
+    def read(self) -> NDArray[np.uint8]:
+        return self.tile.cut(self.job.planes[self.plane])
+
+    def finish(self, upscaled: NDArray[np.uint8]) -> None:
+        self.tile.paste(upscaled, self.job.canvases[self.plane], self.job.scale)
+        self.job.tile_done()
+
+    def fail(self, error: EngineError) -> None:
+        self.job.tile_failed(error)

@@ -1,0 +1,144 @@
+"""A client for Tilewire's socket, on `websockets` and MessagePack: image bytes in, image bytes out.
+
+async with Client("ws://127.0.0.1:8080/v1", key) as client:
+    image = await client.upscale(Path("photo.jpg").read_bytes(), upscaleFactor=4)
+"""
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.typing import Subprotocol
+
+from server.connection import SUBPROTOCOL
+
+__all__ = ["Client", "RefusedError", "UnreachableError"]
+
+Item = dict[str, Any]
+
+
+class RefusedError(Exception):
+    """The server answered a task with an error; `item` is that error as it came."""
+
+    def __init__(self, item: Item) -> None:
+        super().__init__(item["message"])
+        self.item = item
+
+
+class UnreachableError(Exception):
+    """The connection could not be made, or was lost."""
+
+
+class Client:
+    """One connection; tasks may run concurrently on it."""
+
+    def __init__(self, url: str, key: str) -> None:
+        """
+        Args:
+            url: the server's socket, `ws://host:port/v1`.
+            key: an API key.
+        """
+        self._url = url
+        self._key = key
+        self._waiting: dict[str, asyncio.Queue[Item | RefusedError | UnreachableError]] = {}
+        self._socket: ClientConnection
+        self._reader: asyncio.Task[None]
+
+    async def __aenter__(self) -> "Client":
+        """Connect and authenticate.
+
+        Raises:
+            UnreachableError: if there is no server.
+            RefusedError: if the key is not valid.
+        """
+        try:
+            self._socket = await connect(
+                self._url,
+                subprotocols=[Subprotocol(SUBPROTOCOL)],
+                compression=None,
+                max_size=None,
+            )
+        except (OSError, InvalidHandshake, TimeoutError) as error:
+            raise UnreachableError(f"{self._url} cannot be reached: {error}") from error
+        self._reader = asyncio.create_task(self._read())
+        try:
+            await self._ask("authentication", {"taskType": "authentication", "apiKey": self._key})
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; tasks that wait fail with UnreachableError."""
+        await self._socket.close()
+        await self._reader
+
+    async def upscale(
+        self, image: bytes, on_progress: Callable[[float], None] | None = None, **parameters: Any
+    ) -> bytes:
+        """The upscaled image, encoded.
+
+        Args:
+            image: the input, encoded.
+            on_progress: called with the finished share, from 0 to 1.
+            parameters: of the task, by their names on the wire; None means not given.
+
+        Raises:
+            RefusedError: if the server answers with an error.
+            UnreachableError: if the connection is lost.
+        """
+        task_uuid = str(uuid.uuid4())
+        task: Item = {
+            "taskType": "upscale",
+            "taskUUID": task_uuid,
+            "inputs": {"image": image},
+            "outputType": "base64Data",
+            "includeProgress": on_progress is not None,
+            **{name: value for name, value in parameters.items() if value is not None},
+        }
+        result = await self._ask(task_uuid, task, on_progress)
+        data: bytes = result["imageBase64Data"]
+        return data
+
+    async def _ask(self, key: str, task: Item, on_progress: Callable[[float], None] | None = None) -> Item:
+        queue = self._waiting[key] = asyncio.Queue()
+        try:
+            await self._socket.send(msgspec.msgpack.encode([task]))
+            while True:
+                reply = await queue.get()
+                if isinstance(reply, Exception):
+                    raise reply
+                if reply.get("status") != "processing":
+                    return reply
+                if on_progress is not None:
+                    on_progress(reply["progress"])
+        except ConnectionClosed as error:
+            raise UnreachableError("the connection was lost") from error
+        finally:
+            del self._waiting[key]
+
+    async def _read(self) -> None:
+        try:
+            async for frame in self._socket:
+                message = msgspec.msgpack.decode(frame if isinstance(frame, bytes) else frame.encode())
+                for item in message.get("data", []):
+                    self._hand_over(item, item)
+                for item in message.get("errors", []):
+                    self._hand_over(item, RefusedError(item))
+        except ConnectionClosed:
+            pass
+        finally:
+            for queue in self._waiting.values():
+                queue.put_nowait(UnreachableError("the connection was lost"))
+
+    def _hand_over(self, item: Item, reply: Item | RefusedError) -> None:
+        queue = self._waiting.get(item.get("taskUUID") or item.get("taskType", ""))
+        if queue is not None:
+            queue.put_nowait(reply)

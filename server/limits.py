@@ -1,0 +1,67 @@
+"""How much is worked on at once."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Hashable
+from contextlib import asynccontextmanager
+
+__all__ = ["FairGate"]
+
+
+class FairGate:
+    """Lets work in until a capacity is used up, and then by turns between accounts.
+
+    The account that uses least is next, so that one with a thousand tasks waiting does not keep out another
+    with one. Work that is larger than the whole capacity runs alone.
+    """
+
+    def __init__(self, capacity: float) -> None:
+        self._capacity = capacity
+        self._used: dict[Hashable, float] = {}
+        self._waiting: dict[Hashable, deque[tuple[float, asyncio.Future[None]]]] = {}
+
+    @asynccontextmanager
+    async def hold(self, account: Hashable, amount: float) -> AsyncIterator[None]:
+        """Wait for `amount` of the capacity, and have it for the time of the block."""
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(account, deque()).append((amount, turn))
+        self._admit()
+        try:
+            await turn
+            yield
+        finally:
+            if turn.done() and not turn.cancelled():
+                self._give_back(account, amount)
+            else:
+                self._forget(account, turn)
+            self._admit()
+
+    def _admit(self) -> None:
+        while self._waiting:
+            account = min(self._waiting, key=lambda name: self._used.get(name, 0))
+            amount, turn = self._waiting[account][0]
+            total = sum(self._used.values())
+            if total and total + amount > self._capacity:
+                return
+            self._used[account] = self._used.get(account, 0) + amount
+            self._drop_first(account)
+            turn.set_result(None)
+
+    def _drop_first(self, account: Hashable) -> None:
+        self._waiting[account].popleft()
+        if not self._waiting[account]:
+            del self._waiting[account]
+
+    def _give_back(self, account: Hashable, amount: float) -> None:
+        self._used[account] -= amount
+        if self._used[account] <= 1e-9:
+            del self._used[account]
+
+    def _forget(self, account: Hashable, turn: asyncio.Future[None]) -> None:
+        queue = self._waiting.get(account)
+        if queue is not None:
+            rest = deque(entry for entry in queue if entry[1] is not turn)
+            if rest:
+                self._waiting[account] = rest
+            else:
+                del self._waiting[account]

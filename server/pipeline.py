@@ -1,0 +1,130 @@
+"""The work of one upscale: from an accepted request to a stored image.
+
+1. The input is obtained, the result sized and priced, the price reserved.
+2. When there is room in memory the input is decoded, upscaled and encoded.
+3. The result is stored, and sent where the task wants it.
+"""
+
+import asyncio
+from collections.abc import Callable
+from decimal import Decimal
+
+from engines import ImageError, Picture, Upscaler, decode, encode
+from onnx_models import Catalogue, Model
+from server.fetch import FetchError, ForbiddenAddressError, WebClient
+from server.images import ImageFile, ImageStore
+from server.inputs import Inputs
+from server.limits import FairGate
+from server.protocol.errors import InsufficientCreditsError, TransferError, invalid
+from server.settings import Settings
+from server.state import ledger
+from server.state.accounts import AccountId
+from server.state.database import Database
+from server.state.images import ImageRecord
+from server.state.tasks import StoredResult
+from server.upscaling import Size, UpscaleRequest, output_size, price
+
+__all__ = ["Pipeline"]
+
+
+class Pipeline:
+    """Does upscales, as many at once as there is memory for."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        database: Database,
+        catalogue: Catalogue,
+        upscaler: Upscaler,
+        images: ImageStore,
+        inputs: Inputs,
+        web: WebClient,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._catalogue = catalogue
+        self._upscaler = upscaler
+        self._images = images
+        self._inputs = inputs
+        self._web = web
+        self._gate = FairGate(settings.active_megapixels)
+
+    async def run(
+        self, account: AccountId, key: str, request: UpscaleRequest, on_progress: Callable[[float], None]
+    ) -> StoredResult:
+        """The stored result of a request. Its price is reserved, to be charged when the result is recorded.
+
+        Args:
+            key: the UUID that the task is recorded under.
+            on_progress: called with the finished share, from 0 to 1.
+
+        Raises:
+            TaskError: what the client did wrong, or cannot pay.
+            EngineError: what the model could not do.
+        """
+        model = self._catalogue.get(request.model)
+        source = await self._inputs.obtain(account, request.source, request.parameter)
+        size = output_size(request, model, Size(source.width, source.height), self._settings)
+        await self._reserve(account, key, price(self._price_of(model), size))
+        encoded = await self._upscale(account, request, model, source, size, on_progress)
+        file = ImageFile(encoded, request.output_format.extension, size.width, size.height)
+        image = await self._images.put(account, file, request.ttl or self._settings.image_ttl)
+        if request.upload_endpoint is not None:
+            await self._upload(request.upload_endpoint, encoded, request.output_format.media_type)
+        return StoredResult(image_uuid=image.uuid, image_name=image.name, input_image_uuid=source.uuid)
+
+    async def _upscale(
+        self,
+        account: AccountId,
+        request: UpscaleRequest,
+        model: Model,
+        source: ImageRecord,
+        size: Size,
+        on_progress: Callable[[float], None],
+    ) -> bytes:
+        factor = max(size.width / source.width, size.height / source.height)
+        native = Size(source.width, source.height).megapixels * model.weights_for(factor).scale ** 2
+        async with self._gate.hold(account, native):
+            picture = await self._decode(source, request.parameter)
+            upscaled = await self._upscaler.upscale(
+                picture,
+                model,
+                width=size.width,
+                height=size.height,
+                account=account,
+                on_progress=on_progress,
+            )
+            return await asyncio.to_thread(
+                encode,
+                upscaled,
+                request.output_format,
+                quality=request.output_quality,
+                keep_metadata=request.keep_metadata,
+            )
+
+    async def _decode(self, source: ImageRecord, parameter: str) -> Picture:
+        data = await self._inputs.read(source, parameter)
+        try:
+            return await asyncio.to_thread(decode, data, max_pixels=self._inputs.max_pixels)
+        except ImageError as error:
+            raise invalid(parameter, str(error)) from error
+
+    async def _reserve(self, account: AccountId, key: str, cost: int) -> None:
+        if not await self._database.run(ledger.reserve, account, key, cost):
+            statement = await self._database.run(ledger.statement, account)
+            raise InsufficientCreditsError(
+                f"the task costs {ledger.to_usd(cost)} USD; "
+                f"the account has {ledger.to_usd(statement.available or 0)} USD"
+            )
+
+    async def _upload(self, endpoint: str, encoded: bytes, media_type: str) -> None:
+        try:
+            await self._web.send("PUT", endpoint, encoded, media_type)
+        except ForbiddenAddressError as error:
+            raise invalid("uploadEndpoint", f"uploadEndpoint: {error}") from error
+        except FetchError as error:
+            raise TransferError("uploadFailed", f"uploadEndpoint: {error}", "uploadEndpoint") from error
+
+    def _price_of(self, model: Model) -> Decimal:
+        return self._settings.prices.get(model.name, model.price_per_megapixel)

@@ -1,0 +1,1 @@
+"""The wire: what clients send and get, as types. No I/O."""

@@ -1,0 +1,222 @@
+"""Frames to tasks and items to frames, in JSON or MessagePack.
+
+A frame is first split into its tasks, each still undecoded, so that a broken one fails alone and its error
+can still name its `taskUUID`. Then each task is decoded straight into its Struct.
+"""
+
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+from msgspec import Raw, Struct
+
+from server.protocol.errors import ErrorItem, FrameError, ParameterError, invalid, missing
+from server.protocol.messages import (
+    AccountManagement,
+    Authentication,
+    Cancel,
+    GetResponse,
+    ImageUpload,
+    ImageUpscale,
+    ModelSearch,
+    Ping,
+    Task,
+    Upscale,
+)
+
+__all__ = ["JSON", "MESSAGEPACK", "Codec", "RawTask", "is_uuid"]
+
+TASK_CLASSES: Final[tuple[type[Task], ...]] = (
+    Authentication,
+    Ping,
+    ImageUpload,
+    ImageUpscale,
+    Upscale,
+    GetResponse,
+    AccountManagement,
+    ModelSearch,
+    Cancel,
+)
+
+# A UUID is optional for these; they are about the connection, not about work.
+_WITHOUT_UUID: Final = frozenset({"authentication", "ping"})
+
+
+class RawTask:
+    """One task of a frame, not decoded yet.
+
+    Attributes:
+        codec: of the frame.
+        task_type, task_uuid: as far as they could be read, for errors.
+    """
+
+    __slots__ = ("_fields", "_raw", "codec", "task_type", "task_uuid")
+
+    def __init__(self, codec: "Codec", raw: Raw) -> None:
+        self.codec = codec
+        self._raw = raw
+        self.task_type: str | None = None
+        self.task_uuid: str | None = None
+        try:
+            self._fields: dict[str, Raw] | None = codec.fields(raw)
+        except msgspec.DecodeError:
+            self._fields = None
+        else:
+            self.task_type = self._text("taskType")
+            self.task_uuid = self._text("taskUUID")
+
+    def parse(self) -> Task:
+        """The decoded task.
+
+        Raises:
+            ParameterError: names the first parameter that is missing or wrong.
+        """
+        if self._fields is None:
+            raise invalid("task", "each task must be an object", "object")
+        if self.task_type is None:
+            if "taskType" in self._fields:
+                raise invalid("taskType", "taskType must be a string", "string")
+            raise missing("taskType")
+        self._check_uuid()
+        decoder = self.codec.decoders.get(self.task_type)
+        if decoder is None:
+            raise ParameterError(
+                "unsupportedTaskType",
+                f"{self.task_type!r} is not offered; offered are: {', '.join(self.codec.decoders)}",
+                "taskType",
+            )
+        try:
+            task: Task = decoder.decode(self._raw)
+        except msgspec.DecodeError as error:
+            raise _as_parameter_error(str(error)) from error
+        return task
+
+    def misspelt(self) -> list[str]:
+        """A warning for each unknown field whose name nearly is that of a known one."""
+        known = self.codec.field_names.get(self.task_type or "", frozenset())
+        warnings = []
+        for name in (self._fields or {}).keys() - known:
+            if near := difflib.get_close_matches(name, known, n=1, cutoff=0.8):
+                warnings.append(f"unknown parameter {name!r} was ignored; did you mean {near[0]!r}?")
+        return warnings
+
+    def _text(self, name: str) -> str | None:
+        raw = (self._fields or {}).get(name)
+        try:
+            return None if raw is None else self.codec.text(raw)
+        except msgspec.DecodeError:
+            return None
+
+    def _check_uuid(self) -> None:
+        if self._fields is None or self.task_type in _WITHOUT_UUID:
+            return
+        if "taskUUID" not in self._fields:
+            raise missing("taskUUID")
+        if self.task_uuid is None:
+            raise invalid("taskUUID", "taskUUID must be a string", "string")
+        if not is_uuid(self.task_uuid):
+            raise invalid("taskUUID", f"{self.task_uuid[:64]!r} is not a UUID", "UUID")
+
+
+class Codec:
+    """One wire format. Compared with plain decoding it never fails as a whole for the sake of one task.
+
+    Attributes:
+        binary: whether frames are binary.
+        media_type: of an HTTP body.
+        decoders: by taskType.
+        field_names: the known names by taskType.
+    """
+
+    def __init__(self, module: Any, media_type: str, *, binary: bool) -> None:
+        self.binary = binary
+        self.media_type = media_type
+        self.decoders: dict[str, Any] = {}
+        self.field_names: dict[str, frozenset[str]] = {}
+        for task in TASK_CLASSES:
+            tag = str(task.__struct_config__.tag)
+            self.decoders[tag] = module.Decoder(task, strict=True)
+            self.field_names[tag] = frozenset((*task.__struct_encode_fields__, "taskType"))
+        self._list = module.Decoder(list[Raw])
+        self._fields = module.Decoder(dict[str, Raw])
+        self._text = module.Decoder(str)
+        self._anything = module.Decoder()
+        self._encoder = module.Encoder(decimal_format="number")
+
+    def split(self, frame: bytes | str) -> list[RawTask]:
+        """The tasks of a frame: of an array, or a single one.
+
+        Raises:
+            FrameError: if the frame is neither.
+        """
+        try:
+            return [RawTask(self, raw) for raw in self._list.decode(frame)]
+        except msgspec.DecodeError:
+            pass
+        try:
+            self._fields.decode(frame)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            form = "MessagePack" if self.binary else "JSON"
+            raise FrameError(f"the frame must be a {form} array of task objects ({error})") from error
+        return [RawTask(self, Raw(frame))]
+
+    def fields(self, raw: Raw) -> dict[str, Raw]:
+        """The fields of an object, undecoded."""
+        fields: dict[str, Raw] = self._fields.decode(raw)
+        return fields
+
+    def text(self, raw: Raw) -> str:
+        """A string."""
+        text: str = self._text.decode(raw)
+        return text
+
+    def text_or_bytes(self, raw: Raw) -> str | bytes | None:
+        """A string or, in MessagePack, bytes; None if it is neither."""
+        value = self._anything.decode(raw)
+        return value if isinstance(value, str | bytes) else None
+
+    def data(self, items: Sequence[Struct]) -> bytes:
+        """A frame of results."""
+        frame: bytes = self._encoder.encode({"data": items})
+        return frame
+
+    def errors(self, items: Sequence[ErrorItem]) -> bytes:
+        """A frame of errors."""
+        frame: bytes = self._encoder.encode({"errors": items})
+        return frame
+
+    def encode(self, value: Any) -> bytes:
+        """Anything else, such as an HTTP body that holds both."""
+        encoded: bytes = self._encoder.encode(value)
+        return encoded
+
+
+def is_uuid(text: str) -> bool:
+    """Whether `text` is a UUID in its canonical form of 36 characters (RFC 9562 section 4)."""
+    try:
+        return len(text) == 36 and str(UUID(text)) == text.lower()
+    except ValueError:
+        return False
+
+
+_MISSING: Final = re.compile(r"Object missing required field `(.+?)`(?: - at `\$\.?(.*)`)?$")
+_AT: Final = re.compile(r"^(.*?)(?: - at `\$\.?(.*)`)?$", re.DOTALL)
+_EXPECTED: Final = re.compile(r"Expected `([\w| ]+)`")
+
+
+def _as_parameter_error(message: str) -> ParameterError:
+    """msgspec's message, as the error about the parameter that it names."""
+    if match := _MISSING.match(message):
+        return missing(".".join(part for part in (match[2], match[1]) if part))
+    match = _AT.match(message)
+    reason, path = (match[1], match[2]) if match else (message, None)
+    expected = _EXPECTED.search(reason)
+    parameter = re.sub(r"\[[^]]*\]", "", path or "task")
+    return invalid(parameter, f"{parameter}: {reason[:300]}", expected[1] if expected else None)
+
+
+JSON: Final = Codec(msgspec.json, "application/json", binary=False)
+MESSAGEPACK: Final = Codec(msgspec.msgpack, "application/msgpack", binary=True)

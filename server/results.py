@@ -1,0 +1,70 @@
+"""From a recorded outcome to the item that tells it."""
+
+import base64
+
+from msgspec import UNSET, json
+
+from server.images import MEDIA_TYPES, ImageStore
+from server.protocol.errors import ErrorItem, NotFoundError
+from server.protocol.messages import OutputType, Progress, UpscaleResult
+from server.state.ledger import to_usd
+from server.state.tasks import TaskRecord
+from server.upscaling import UpscaleRequest
+
+__all__ = ["Results", "image_url"]
+
+
+def image_url(base_url: str, name: str) -> str:
+    """Where the server itself serves an image."""
+    return f"{base_url}/images/{name}"
+
+
+class Results:
+    """Tells outcomes, reading images from the store where their bytes were asked for."""
+
+    def __init__(self, images: ImageStore) -> None:
+        self._images = images
+
+    async def item(
+        self, record: TaskRecord, base_url: str, *, status: bool = False
+    ) -> UpscaleResult | ErrorItem | Progress:
+        """The item for a task.
+
+        Args:
+            record: the task; one without an outcome is told as under way.
+            base_url: what the client reaches this server as.
+            status: whether to say `"status": "success"`, as clients that poll expect.
+        """
+        if record.error is not None:
+            return record.error
+        request = json.decode(record.request, type=UpscaleRequest)
+        if record.result is None:
+            return Progress(
+                task_type=request.task_type, task_uuid=request.task_uuid, status="processing", progress=0.0
+            )
+        result, wanted = record.result, request.output_types
+        data = b""
+        if OutputType.BASE64 in wanted or OutputType.DATA_URI in wanted:
+            try:
+                data = await self._images.read(result.image_name)
+            except FileNotFoundError:
+                return NotFoundError("imageExpired", f"image {result.image_uuid} has expired").item(
+                    request.task_type, request.task_uuid, None
+                )
+        return UpscaleResult(
+            task_type=request.task_type,
+            task_uuid=request.task_uuid,
+            status="success" if status else UNSET,
+            image_uuid=result.image_uuid,
+            input_image_uuid=result.input_image_uuid,
+            image_url=image_url(base_url, result.image_name) if OutputType.URL in wanted else UNSET,
+            image_base64_data=data if OutputType.BASE64 in wanted else UNSET,
+            image_data_uri=_data_uri(result.image_name, data) if OutputType.DATA_URI in wanted else UNSET,
+            cost=to_usd(result.cost) if request.include_cost else UNSET,
+            warnings=list(request.warnings) or UNSET,
+        )
+
+
+def _data_uri(name: str, data: bytes) -> str:
+    media_type = MEDIA_TYPES[name.rpartition(".")[2]]
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,151 @@
+"""What the running server is made of, built from the settings in one place."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from engines import Upscaler, find_device
+from onnx_models import Catalogue, load_catalogue
+from server.fetch import WebClient
+from server.images import ImageStore, open_store
+from server.inputs import Inputs
+from server.pipeline import Pipeline
+from server.results import Results
+from server.runner import Runner
+from server.sessions import Sessions
+from server.settings import Settings
+from server.state.accounts import (
+    DEFAULT_ACCOUNT,
+    AccountId,
+    account_named,
+    adopt_key,
+    authenticate,
+    create_key,
+    has_keys,
+)
+from server.state.database import Database
+
+__all__ = ["Services", "running_services"]
+
+log = logging.getLogger(__name__)
+
+_SWEEP_EVERY = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """The parts that requests are handled with.
+
+    Attributes:
+        first_key: the API key that was made because there was none; this is the one time it is known.
+    """
+
+    settings: Settings
+    database: Database
+    catalogue: Catalogue
+    upscaler: Upscaler
+    images: ImageStore
+    inputs: Inputs
+    sessions: Sessions
+    results: Results
+    runner: Runner
+    clock: Callable[[], float]
+    first_key: str | None
+
+    async def authenticate(self, key: str) -> AccountId | None:
+        """The account that an API key belongs to."""
+        return await self.database.run(authenticate, key, self.clock())
+
+
+@asynccontextmanager
+async def running_services(
+    settings: Settings, base_url: str, clock: Callable[[], float] = time.time
+) -> AsyncIterator[Services]:
+    """Start everything, run again what an earlier stop left unfinished; drain and close at the end.
+
+    Args:
+        settings: the effective settings.
+        base_url: what clients reach the server as, for the outcomes of tasks that are run again.
+        clock: the time in seconds since the epoch.
+
+    Raises:
+        EngineError: if the device, or a model that is to be loaded first, cannot be used.
+    """
+    settings.data.mkdir(parents=True, exist_ok=True)
+    catalogue = load_catalogue()
+    database = Database(settings.effective_database_url)
+    web = WebClient(timeout=settings.fetch_timeout, private_networks=settings.private_networks)
+    upscaler = Upscaler(await asyncio.to_thread(find_device, settings.device), settings.model_directory)
+    images = ImageStore(open_store(settings.storage_url, settings.data / "images"), database, clock)
+    inputs = Inputs(images, web, settings)
+    results = Results(images)
+    sessions = Sessions(database, results, clock)
+    pipeline = Pipeline(
+        settings=settings,
+        database=database,
+        catalogue=catalogue,
+        upscaler=upscaler,
+        images=images,
+        inputs=inputs,
+        web=web,
+    )
+    runner = Runner(
+        settings=settings,
+        database=database,
+        pipeline=pipeline,
+        sessions=sessions,
+        results=results,
+        web=web,
+        clock=clock,
+    )
+    sweeper = asyncio.create_task(_sweep(images, sessions, settings))
+    try:
+        for name in settings.models:
+            await asyncio.to_thread(upscaler.load, catalogue.get(name))
+        if resumed := await runner.resume(base_url):
+            log.info("running %d tasks again that the last stop left unfinished", resumed)
+        yield Services(
+            settings=settings,
+            database=database,
+            catalogue=catalogue,
+            upscaler=upscaler,
+            images=images,
+            inputs=inputs,
+            sessions=sessions,
+            results=results,
+            runner=runner,
+            clock=clock,
+            first_key=await database.run(_first_key, settings.api_key, clock()),
+        )
+        await runner.drain(settings.drain_timeout)
+    finally:
+        sweeper.cancel()
+        await asyncio.gather(sweeper, return_exceptions=True)
+        await asyncio.to_thread(upscaler.close)
+        await web.close()
+        database.close()
+
+
+def _first_key(connection: Connection, configured: str | None, now: float) -> str | None:
+    """Make sure that there is a key; one that had to be made is returned."""
+    account = account_named(connection, DEFAULT_ACCOUNT, now)
+    if configured is not None:
+        adopt_key(connection, account, configured, now)
+        return None
+    return None if has_keys(connection) else create_key(connection, account, "first", now)
+
+
+async def _sweep(images: ImageStore, sessions: Sessions, settings: Settings) -> None:
+    """Delete what has expired, once a minute."""
+    while True:
+        try:
+            await images.sweep()
+            await sessions.sweep(settings.undelivered_ttl)
+        except Exception:  # the store or the database may be back in a minute
+            log.exception("sweeping failed")
+        await asyncio.sleep(_SWEEP_EVERY)

@@ -1,0 +1,135 @@
+"""Sessions: who is connected, and what is not yet delivered.
+
+A session belongs to an account and outlives its connection. What could not be delivered waits in the outbox,
+in the database, and is sent in order when the session resumes. The outcome of a task always goes through the
+outbox, so that a crash between the work and the sending loses nothing; everything else is sent straight away
+and kept only if that fails.
+"""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+from msgspec import Struct
+
+from server.protocol.codec import JSON, Codec
+from server.protocol.errors import ErrorItem
+from server.results import Results
+from server.state.accounts import AccountId
+from server.state.database import Database
+from server.state.tasks import (
+    UndeliveredReply,
+    delivered,
+    find,
+    keep_undelivered,
+    purge_undelivered,
+    undelivered,
+)
+
+__all__ = ["Disconnected", "Link", "Session", "Sessions", "encode_reply"]
+
+Reply = Struct
+
+
+class Disconnected(Exception):  # noqa: N818 - an event, not a mistake
+    """The client is gone, or does not read."""
+
+
+class Link(Protocol):
+    """What a session needs of a connection."""
+
+    codec: Codec
+    base_url: str
+
+    async def send(self, frame: bytes) -> None:
+        """Send one frame; raises Disconnected."""
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close the connection; harmless if it is closed."""
+
+
+class Session:
+    """One client's session, while it is connected."""
+
+    def __init__(self, account: AccountId, session_uuid: str, link: Link) -> None:
+        self.account = account
+        self.uuid = session_uuid
+        self.link = link
+        self.delivering = asyncio.Lock()
+
+
+class Sessions:
+    """The sessions that are connected, and the outbox of all."""
+
+    def __init__(self, database: Database, results: Results, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._results = results
+        self._clock = clock
+        self._connected: dict[tuple[AccountId, str], Session] = {}
+
+    async def attach(self, account: AccountId, session_uuid: str | None, link: Link) -> Session:
+        """Begin a session or resume one; a connection that it still had is closed.
+
+        A session's UUID means something within its account only: no other account can resume it.
+        """
+        session = Session(account, session_uuid or str(uuid.uuid4()), link)
+        previous = self._connected.get((account, session.uuid))
+        self._connected[account, session.uuid] = session
+        if previous is not None:
+            await previous.link.close(4000, "the session was resumed by another connection")
+        return session
+
+    def detach(self, session: Session) -> None:
+        """The session's connection is gone."""
+        if self._connected.get((session.account, session.uuid)) is session:
+            del self._connected[session.account, session.uuid]
+
+    async def send(self, session: Session, reply: Reply) -> None:
+        """Send a reply, or keep it until the session resumes."""
+        try:
+            await session.link.send(encode_reply(session.link.codec, reply))
+        except Disconnected:
+            frame = encode_reply(JSON, reply)
+            await self._database.run(keep_undelivered, session.account, session.uuid, self._clock(), frame)
+
+    async def push(self, account: AccountId, session_uuid: str | None, reply: Reply) -> None:
+        """Send news of the moment, such as progress; forgotten if nobody is connected."""
+        session = self._connected.get((account, session_uuid or ""))
+        if session is not None:
+            try:
+                await session.link.send(encode_reply(session.link.codec, reply))
+            except Disconnected:
+                return
+
+    async def deliver(self, account: AccountId, session_uuid: str | None) -> None:
+        """Send what waits in the outbox of a session, in order, if it is connected."""
+        session = self._connected.get((account, session_uuid or ""))
+        if session is None:
+            return
+        async with session.delivering:
+            try:
+                for entry in await self._database.run(undelivered, account, session.uuid):
+                    await session.link.send(await self._frame(session, entry))
+                    await self._database.run(delivered, entry.id)
+            except Disconnected:
+                return
+
+    async def sweep(self, undelivered_ttl: float) -> int:
+        """Drop replies that nobody came for in time; returns how many."""
+        return await self._database.run(purge_undelivered, self._clock() - undelivered_ttl)
+
+    async def _frame(self, session: Session, entry: UndeliveredReply) -> bytes:
+        codec = session.link.codec
+        if entry.frame is not None:
+            return codec.encode(msgspec.json.decode(entry.frame)) if codec.binary else entry.frame
+        record = await self._database.run(find, session.account, entry.task_uuid or "")
+        assert record is not None, "the outbox names a task that is not there"
+        return encode_reply(codec, await self._results.item(record, session.link.base_url))
+
+
+def encode_reply(codec: Codec, reply: Reply) -> bytes:
+    """One item as a frame of its own: success and failure are never in one frame."""
+    return codec.errors([reply]) if isinstance(reply, ErrorItem) else codec.data([reply])

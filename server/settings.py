@@ -1,0 +1,172 @@
+"""The effective settings: defaults < TOML file < `TILEWIRE_*` environment < flags.
+
+The only place that reads the environment. Everything else is handed the frozen `Settings`.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+from msgspec import Meta, Struct
+from platformdirs import user_cache_path, user_data_path
+
+from engines import DeviceChoice
+
+__all__ = ["Settings", "SettingsError", "Sourced", "load_settings"]
+
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+
+class SettingsError(Exception):
+    """A setting has a wrong name or value; the message says which and where it came from."""
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All settings. Sizes in bytes, times in seconds, money in USD."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8080
+    """Port to listen on; 0 takes a free one."""
+    public_url: str | None = None
+    """What clients reach the server as, such as https://up.example.org; default: as they addressed it."""
+    data: Path = msgspec.field(default_factory=lambda: user_data_path("tilewire", appauthor=False))
+    """Directory of the database and the images."""
+    model_directory: Path = msgspec.field(
+        default_factory=lambda: user_cache_path("tilewire", appauthor=False) / "models"
+    )
+    """Directory of the ONNX files that are built on first use."""
+    database_url: str | None = None
+    """SQLAlchemy URL; default: SQLite in the data directory."""
+    storage_url: str | None = None
+    """obstore URL of the images, such as s3://bucket/prefix; default: `images` in the data directory."""
+    api_key: str | None = None
+    """A key that is always valid, for the default account; default: one is made on the first start."""
+
+    models: tuple[str, ...] = ()
+    """Models that are loaded before the server is ready; the others load when they are first used."""
+    device: DeviceChoice = "auto"
+    """Where networks run."""
+    prices: dict[str, Decimal] = {}
+    """USD per output megapixel by model name, in place of the catalogue's."""
+
+    max_frame_bytes: Positive = 48 * 2**20
+    """Largest WebSocket message or HTTP body; a larger one closes with 1009 or gets 413."""
+    max_image_bytes: Positive = 32 * 2**20
+    """Largest encoded input image."""
+    max_input_megapixels: Annotated[float, Meta(gt=0)] = 32
+    """Largest input image."""
+    max_output_megapixels: Annotated[float, Meta(gt=0)] = 128
+    """Largest output image."""
+    active_megapixels: Annotated[float, Meta(gt=0)] = 256
+    """How much output is in memory at once, over all tasks; the rest waits on disk."""
+    max_tasks_in_flight: Positive = 1000
+    """Unfinished tasks of one account; more are refused."""
+    max_unsent_bytes: Positive = 64 * 2**20
+    """Replies that one connection may leave unread before it is dropped."""
+
+    auth_timeout: Seconds = 15
+    """How long a connection may take to authenticate."""
+    idle_timeout: Seconds = 120
+    """A connection that sends nothing for so long is closed."""
+    send_timeout: Seconds = 30
+    """A connection that takes no reply for so long is dropped."""
+    acknowledge_after: Seconds = 3
+    """An asynchronous task that takes longer than this is acknowledged, a quicker one only answered."""
+    fetch_timeout: Seconds = 30
+    """For fetching an input from its URL, in all."""
+    drain_timeout: Seconds = 30
+    """How long running tasks may take to finish after SIGTERM; the rest runs after the next start."""
+
+    image_ttl: Positive = 7 * 86400
+    """How long images are kept when the task has no `ttl`."""
+    undelivered_ttl: Positive = 86400
+    """How long undelivered replies wait for their session to resume."""
+    private_networks: bool = False
+    """Whether URLs may lead to private and loopback addresses."""
+    log_level: str = "info"
+    """debug, info, warning or error."""
+
+    @property
+    def effective_database_url(self) -> str:
+        return self.database_url or f"sqlite:///{(self.data / 'tilewire.db').as_posix()}"
+
+
+class Sourced(NamedTuple):
+    """One effective setting and where it came from."""
+
+    name: str
+    value: Any
+    source: str
+
+
+def load_settings(
+    file: Path | None = None,
+    environment: Mapping[str, str] = os.environ,
+    flags: Mapping[str, Any] | None = None,
+) -> tuple[Settings, list[Sourced]]:
+    """Merge the four layers.
+
+    Args:
+        file: a TOML file with settings at its top level.
+        environment: `TILEWIRE_PORT=9000` sets `port`; lists are comma-separated.
+        flags: from the command line; None means not given.
+
+    Raises:
+        SettingsError: for an unknown name or a wrong value.
+    """
+    layers: list[tuple[str, Mapping[str, Any]]] = []
+    if file is not None:
+        layers.append((str(file), _read(file)))
+    layers.append(("environment", _from_environment(environment)))
+    layers.append(("flag", {name: value for name, value in (flags or {}).items() if value is not None}))
+
+    merged: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for source, layer in layers:
+        merged |= layer
+        sources |= dict.fromkeys(layer, source)
+    try:
+        settings = msgspec.convert(merged, Settings, strict=False, dec_hook=_to_path)
+    except msgspec.ValidationError as error:
+        raise SettingsError(_explain(str(error), sources)) from error
+    return settings, [
+        Sourced(name, getattr(settings, name), sources.get(name, "default"))
+        for name in Settings.__struct_fields__
+    ]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(), parse_float=str)  # prices stay exact
+    except OSError as error:
+        raise SettingsError(f"{file} cannot be read: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{file} is not TOML: {error}") from error
+
+
+def _to_path(_: type, value: Any) -> Path:
+    return Path(value).expanduser()
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in Settings.__struct_fields__:
+        text = environment.get(f"TILEWIRE_{name.upper()}")
+        if text is not None:
+            found[name] = (
+                [part.strip() for part in text.split(",") if part.strip()] if name == "models" else text
+            )
+    return found
+
+
+def _explain(message: str, sources: Mapping[str, str]) -> str:
+    for name, source in sources.items():
+        if f"`$.{name}" in message or f"unknown field `{name}`" in message:
+            return f"{message} ({source})"
+    return message

@@ -1,0 +1,152 @@
+"""Accounts and their API keys."""
+
+import hashlib
+import secrets
+import uuid
+from typing import NewType
+
+from msgspec import Struct
+from sqlalchemy import Connection, func, insert, select, update
+
+from server.state.database import accounts, api_keys
+
+__all__ = [
+    "DEFAULT_ACCOUNT",
+    "AccountId",
+    "AmbiguousKeyError",
+    "Key",
+    "account_named",
+    "adopt_key",
+    "authenticate",
+    "create_key",
+    "has_keys",
+    "list_keys",
+    "revoke_key",
+]
+
+AccountId = NewType("AccountId", str)
+
+DEFAULT_ACCOUNT = "default"
+
+
+class AmbiguousKeyError(Exception):
+    """No key, or more than one, begins with the given characters."""
+
+
+class Key(Struct, frozen=True):
+    """An API key as it may be shown."""
+
+    id: str
+    account: str
+    label: str
+    hint: str
+    created: float
+    last_used: float | None
+    revoked: bool
+
+
+def account_named(connection: Connection, name: str, now: float, *, balance: int | None = None) -> AccountId:
+    """The account of this name, made if there is none yet.
+
+    Args:
+        balance: of a new account, in nanodollars; None for no limit.
+    """
+    found = connection.scalar(select(accounts.c.id).where(accounts.c.name == name))
+    if found is not None:
+        return AccountId(found)
+    account = AccountId(str(uuid.uuid4()))
+    connection.execute(
+        insert(accounts).values(id=account, name=name, balance=balance, reserved=0, created=now)
+    )
+    return account
+
+
+def create_key(connection: Connection, account: AccountId, label: str, now: float) -> str:
+    """A new key of 256 random bits. Only its hash is kept: this is the one time it can be shown."""
+    secret = f"tw_{secrets.token_urlsafe(32)}"
+    _insert(connection, account, label, secret, now)
+    return secret
+
+
+def adopt_key(connection: Connection, account: AccountId, secret: str, now: float) -> None:
+    """Make `secret` a valid key, if it is not one yet."""
+    digest = _digest(secret)
+    if connection.scalar(select(api_keys.c.id).where(api_keys.c.digest == digest)) is None:
+        _insert(connection, account, "from the settings", secret, now)
+
+
+def authenticate(connection: Connection, secret: str, now: float) -> AccountId | None:
+    """The account that a key belongs to; None for a wrong or revoked one.
+
+    Looked up by SHA-256: a key has too many random bits to be guessed from a fast hash, and the comparison
+    tells nothing about how much of a wrong key was right.
+    """
+    row = connection.execute(
+        select(api_keys.c.id, api_keys.c.account_id).where(
+            api_keys.c.digest == _digest(secret), api_keys.c.revoked.is_(False)
+        )
+    ).first()
+    if row is None:
+        return None
+    connection.execute(update(api_keys).where(api_keys.c.id == row.id).values(last_used=now))
+    return AccountId(row.account_id)
+
+
+def has_keys(connection: Connection) -> bool:
+    """Whether any key was ever made."""
+    return bool(connection.scalar(select(func.count()).select_from(api_keys)))
+
+
+def list_keys(connection: Connection, account: AccountId | None = None) -> list[Key]:
+    """The keys of an account, or of all, oldest first."""
+    query = (
+        select(
+            api_keys.c.id,
+            accounts.c.name,
+            api_keys.c.label,
+            api_keys.c.hint,
+            api_keys.c.created,
+            api_keys.c.last_used,
+            api_keys.c.revoked,
+        )
+        .join(accounts)
+        .order_by(api_keys.c.created)
+    )
+    if account is not None:
+        query = query.where(api_keys.c.account_id == account)
+    return [Key(*row) for row in connection.execute(query)]
+
+
+def revoke_key(connection: Connection, beginning: str) -> Key:
+    """Revoke the key whose id or hint begins with `beginning`.
+
+    Raises:
+        AmbiguousKeyError: if that is not exactly one.
+    """
+    found = [
+        key
+        for key in list_keys(connection)
+        if not key.revoked and beginning and (key.id.startswith(beginning) or beginning.startswith(key.hint))
+    ]
+    if len(found) != 1:
+        raise AmbiguousKeyError(f"{len(found)} keys match {beginning!r}")
+    connection.execute(update(api_keys).where(api_keys.c.id == found[0].id).values(revoked=True))
+    return found[0]
+
+
+def _insert(connection: Connection, account: AccountId, label: str, secret: str, now: float) -> None:
+    connection.execute(
+        insert(api_keys).values(
+            id=str(uuid.uuid4()),
+            account_id=account,
+            label=label,
+            hint=secret[:8],
+            digest=_digest(secret),
+            created=now,
+            revoked=False,
+        )
+    )
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()

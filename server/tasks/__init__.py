@@ -1,0 +1,67 @@
+"""One module per kind of task. Each has `handle(task, context)`, which gives the reply, or None if the reply
+comes later. To add a kind: a Struct in `protocol.messages`, a module here, a line in `_HANDLERS`.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from msgspec import Struct
+
+from server.protocol.codec import RawTask
+from server.protocol.errors import ErrorItem, ServerError, TaskError
+from server.protocol.messages import (
+    AccountManagement,
+    Cancel,
+    GetResponse,
+    ImageUpload,
+    ImageUpscale,
+    ModelSearch,
+    Ping,
+    PingResult,
+    Task,
+    Upscale,
+)
+from server.tasks import account_management, cancel, get_response, image_upload, model_search, upscale
+from server.tasks.context import Context
+
+__all__ = ["Context", "dispatch"]
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[Any, Context], Awaitable[Struct | None]]
+
+_PONG = PingResult(pong=True)
+
+
+async def _pong(_task: Ping, _context: Context) -> PingResult:
+    return _PONG
+
+
+_HANDLERS: dict[type[Task], Handler] = {
+    Ping: _pong,
+    ImageUpload: image_upload.handle,
+    ImageUpscale: upscale.handle,
+    Upscale: upscale.handle,
+    GetResponse: get_response.handle,
+    AccountManagement: account_management.handle,
+    ModelSearch: model_search.handle,
+    Cancel: cancel.handle,
+}
+
+
+async def dispatch(raw: RawTask, context: Context) -> Struct | None:
+    """The reply to one task: an item, an error, or None if it comes later. Raises nothing."""
+    try:
+        task = raw.parse()
+        return await _HANDLERS[type(task)](task, context)
+    except TaskError as error:
+        return as_item(error, raw, context.base_url)
+    except Exception:
+        log.exception("%s %s failed", raw.task_type, raw.task_uuid)
+        return as_item(ServerError(), raw, context.base_url)
+
+
+def as_item(error: TaskError, raw: RawTask, base_url: str) -> ErrorItem:
+    """An error, with what could be read of the task it belongs to."""
+    return error.item(raw.task_type, raw.task_uuid, f"{base_url}/docs/errors")

@@ -1,0 +1,65 @@
+"""`accountManagement`: the account's balance, keys and usage."""
+
+from datetime import UTC, datetime
+
+from server.protocol.errors import unsupported
+from server.protocol.messages import (
+    AccountManagement,
+    AccountManagementResult,
+    Balance,
+    KeyItem,
+    Usage,
+)
+from server.state.accounts import list_keys
+from server.state.ledger import spent, statement, to_usd
+from server.tasks.context import Context
+
+__all__ = ["handle"]
+
+_DAY = 86400
+
+
+async def handle(task: AccountManagement, context: Context) -> AccountManagementResult:
+    """What is known of the account that asks.
+
+    Raises:
+        ParameterError: for any operation but `getDetails`.
+    """
+    if task.operation != "getDetails":
+        raise unsupported("operation", f"{task.operation!r} is not offered; offered is: getDetails")
+    services, account = context.services, context.account
+    name, available = await services.database.run(statement, account)
+    keys = await services.database.run(list_keys, account)
+    now = services.clock()
+    since = {
+        "total": 0.0,
+        "today": now - now % _DAY,
+        "last7Days": now - 7 * _DAY,
+        "last30Days": now - 30 * _DAY,
+    }
+    usage = {}
+    for span, start in since.items():
+        charged, requests = await services.database.run(spent, account, start)
+        usage[span] = Usage(credits=to_usd(charged), requests=requests)
+    return AccountManagementResult(
+        task_uuid=task.task_uuid,
+        operation=task.operation,
+        organization_uuid=account,
+        organization_name=name,
+        balance=Balance(amount=None if available is None else to_usd(available)),
+        api_keys=[
+            KeyItem(
+                name=key.label,
+                api_key=f"{key.hint}…",
+                enabled=not key.revoked,
+                created_at=_iso(key.created),
+                last_used_at=None if key.last_used is None else _iso(key.last_used),
+            )
+            for key in keys
+        ],
+        usage=usage,
+    )
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

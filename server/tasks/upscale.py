@@ -1,0 +1,61 @@
+"""`upscale` and its classic name `imageUpscale`: the work that the server is for."""
+
+import asyncio
+
+from msgspec import Struct
+
+from server.protocol.errors import ServerError
+from server.protocol.messages import Acknowledgement, Upscale
+from server.protocol.sources import InlineImage, StoredImage
+from server.runner import Running
+from server.state.tasks import TaskRecord
+from server.tasks.context import Context
+from server.upscaling import check, choose_model, input_source
+
+__all__ = ["handle"]
+
+
+async def handle(task: Upscale, context: Context) -> Struct | None:
+    """Take the task on. Over a socket the runner answers when it is done; over HTTP this waits for it.
+
+    Raises:
+        TaskError: if the task is refused.
+    """
+    services = context.services
+    model = choose_model(services.catalogue, task.model)
+    parameter, source = input_source(task, context.raw.codec)
+    if isinstance(source, InlineImage):
+        # Stored before the task is recorded, so that a recorded task can always be run again.
+        source = StoredImage((await services.inputs.obtain(context.account, source, parameter)).uuid)
+    request = check(
+        task, source=source, parameter=parameter, model=model, warnings=tuple(context.raw.misspelt())
+    )
+    session = context.session
+    taken = await services.runner.submit(
+        context.account,
+        request,
+        session=session.uuid if session else None,
+        base_url=context.base_url,
+        acknowledge=task.delivery_method == "async" and session is not None,
+    )
+    if isinstance(taken, TaskRecord):
+        return await services.results.item(taken, context.base_url)
+    if session is not None:
+        return None
+    patience = services.settings.acknowledge_after if task.delivery_method == "async" else None
+    return await _wait(taken, patience, context)
+
+
+async def _wait(running: Running, patience: float | None, context: Context) -> Struct:
+    try:
+        async with asyncio.timeout(patience):
+            record = await asyncio.shield(running.outcome)
+    except TimeoutError:
+        return Acknowledgement(task_type=running.request.task_type, task_uuid=running.request.task_uuid)
+    except asyncio.CancelledError:
+        if running.outcome.cancelled():
+            raise ServerError(
+                "the server is stopping; the task will be finished after its next start"
+            ) from None
+        raise
+    return await context.services.results.item(record, context.base_url)

@@ -1,0 +1,200 @@
+"""From an `upscale` task to what is to be done: checked against the model and the limits, sized and priced.
+
+Pure functions; `runner` does the work.
+"""
+
+import math
+from decimal import ROUND_CEILING, Decimal
+from typing import NamedTuple
+
+from msgspec import UNSET, Struct
+
+from engines import OutputFormat
+from onnx_models import Catalogue, Model, UnknownModelError
+from server.protocol.codec import Codec
+from server.protocol.errors import TaskError, invalid, missing, unsupported
+from server.protocol.messages import OutputType, Upscale
+from server.protocol.sources import ImageSource, RemoteImage, StoredImage, parse_source
+from server.settings import Settings
+
+__all__ = ["Size", "UpscaleRequest", "check", "input_source", "output_size", "price"]
+
+
+class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An accepted task, as recorded: equal tasks have equal requests, whatever they were sent through."""
+
+    task_type: str
+    task_uuid: str
+    model: str
+    source: StoredImage | RemoteImage
+    parameter: str
+    factor: float | None = None
+    target_megapixels: float | None = None
+    output_types: tuple[OutputType, ...]
+    output_format: OutputFormat
+    output_quality: int
+    ttl: int | None = None
+    include_cost: bool = False
+    include_progress: bool = False
+    keep_metadata: bool = False
+    webhook_url: str | None = None
+    upload_endpoint: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class Size(NamedTuple):
+    """Width and height in pixels."""
+
+    width: int
+    height: int
+
+    @property
+    def megapixels(self) -> float:
+        return self.width * self.height / 1e6
+
+
+def input_source(task: Upscale, codec: Codec) -> tuple[str, ImageSource]:
+    """The name of the parameter that gives the input, and what it names.
+
+    Raises:
+        ParameterError: if there is no input, two, or one that cannot be read.
+    """
+    if task.inputs.video is not UNSET:
+        raise unsupported("inputs.video", "this server upscales images only")
+    if task.input_image is not UNSET and task.inputs.image is not UNSET:
+        raise invalid("inputImage", "give inputImage or inputs.image, not both")
+    if task.input_image is not UNSET:
+        return "inputImage", parse_source(task.input_image, "inputImage", codec)
+    if task.inputs.image is not UNSET:
+        return "inputs.image", parse_source(task.inputs.image, "inputs.image", codec)
+    raise missing("inputImage", "an input is required, as inputImage or inputs.image")
+
+
+def check(
+    task: Upscale,
+    *,
+    source: StoredImage | RemoteImage,
+    parameter: str,
+    model: Model,
+    warnings: tuple[str, ...],
+) -> UpscaleRequest:
+    """The request that a task amounts to. `choose_model` and `input_source` come first.
+
+    Raises:
+        ParameterError: naming the parameter that is wrong, contradictory or not offered by the model.
+    """
+    _refuse_unsupported(task, model)
+    factor = _checked_factor(task, model)
+    kinds = task.output_type if isinstance(task.output_type, list) else [task.output_type]
+    if not kinds:
+        raise invalid("outputType", "outputType must name at least one of: URL, base64Data, dataURI")
+    for name, url in (("webhookURL", task.webhook_url), ("uploadEndpoint", task.upload_endpoint)):
+        if url is not None and not url.startswith(("http://", "https://")):
+            raise invalid(name, f"{name} must be a URL that begins with http:// or https://", "URL")
+    return UpscaleRequest(
+        task_type=str(task.__struct_config__.tag),
+        task_uuid=task.task_uuid,
+        model=model.name,
+        source=source,
+        parameter=parameter,
+        factor=factor,
+        target_megapixels=task.target_megapixels,
+        output_types=tuple(dict.fromkeys(kinds)),
+        output_format=task.output_format,
+        output_quality=task.output_quality,
+        ttl=task.ttl,
+        include_cost=task.include_cost,
+        include_progress=task.include_progress,
+        keep_metadata=task.keep_metadata,
+        webhook_url=task.webhook_url,
+        upload_endpoint=task.upload_endpoint,
+        warnings=warnings,
+    )
+
+
+def choose_model(catalogue: Catalogue, name: str | None) -> Model:
+    """The model of this name or AIR id, or the default.
+
+    Raises:
+        ParameterError: if there is none; the message names those that there are.
+    """
+    if name is None:
+        return catalogue.default
+    try:
+        return catalogue.get(name)
+    except UnknownModelError as error:
+        raise invalid("model", str(error)) from error
+
+
+def output_size(request: UpscaleRequest, model: Model, source: Size, settings: Settings) -> Size:
+    """How large the result will be.
+
+    Raises:
+        ParameterError: if that is larger than the limit, or cannot be reached by the model.
+    """
+    limit = settings.max_output_megapixels
+    if request.target_megapixels is not None:
+        factor = math.sqrt(request.target_megapixels / source.megapixels)
+        largest = model.factors[-1]
+        if not 1 < factor <= largest:
+            reachable = f"{source.megapixels:.3g} to {source.megapixels * largest**2:.3g}"
+            raise invalid(
+                "targetMegapixels", f"{model.name} can make {reachable} megapixels of this image", "number"
+            )
+        parameter = "targetMegapixels"
+    else:
+        factor = float(request.factor or model.factors[-1])
+        parameter = "upscaleFactor"
+    size = Size(max(1, round(source.width * factor)), max(1, round(source.height * factor)))
+    if size.megapixels > limit:
+        raise invalid(
+            parameter,
+            f"the result would have {size.width} × {size.height} pixels, more than {limit:g} megapixels",
+            "number",
+        )
+    if max(size) > request.output_format.max_side:
+        raise invalid(
+            "outputFormat",
+            f"{request.output_format.value} holds at most {request.output_format.max_side} pixels on a side; "
+            f"the result would have {size.width} × {size.height}",
+        )
+    return size
+
+
+def price(usd_per_megapixel: Decimal, size: Size) -> int:
+    """What a result of this size costs, in nanodollars; rounded up to whole microdollars."""
+    exact = usd_per_megapixel * size.width * size.height  # USD per megapixel × pixels: microdollars
+    return int(exact.to_integral_value(ROUND_CEILING)) * 1000
+
+
+def _checked_factor(task: Upscale, model: Model) -> float | None:
+    if task.target_megapixels is not None:
+        if task.upscale_factor is not None:
+            raise invalid("targetMegapixels", "give upscaleFactor or targetMegapixels, not both")
+        if not model.fractional:
+            raise unsupported("targetMegapixels", f"{model.name} upscales by whole factors only")
+        return None
+    factor = float(max(model.factors) if task.upscale_factor is None else task.upscale_factor)
+    if not model.offers(factor):
+        offered = ", ".join(map(str, model.factors))
+        fractional = f", or any number between 1 and {model.factors[-1]}" if model.fractional else ""
+        raise invalid("upscaleFactor", f"{model.name} upscales by {offered}{fractional}", "number")
+    return factor
+
+
+def _refuse_unsupported(task: Upscale, model: Model) -> None:
+    refused: list[TaskError] = []
+    if task.check_nsfw or (task.safety and any(task.safety.values())):
+        name = "checkNSFW" if task.check_nsfw else "safety"
+        refused.append(unsupported(name, "this server has no safety checker"))
+    if task.include_tiles:
+        refused.append(unsupported("includeTiles", "this server does not stream tiles"))
+    if task.number_results != 1:
+        refused.append(unsupported("numberResults", "an upscale has one result"))
+    refused += [
+        unsupported(f"settings.{name}", f"{model.name} has no setting {name!r}")
+        for name in task.settings or {}
+        if name not in model.parameters
+    ]
+    if refused:
+        raise refused[0]
