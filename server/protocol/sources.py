@@ -46,9 +46,11 @@ def parse_source(raw: Raw, parameter: str, codec: Codec) -> ImageSource:
     Raises:
         ParameterError: if it is none of the forms above, or broken base64.
     """
-    if not codec.binary and (head := bytes(raw[:300]))[:1] == b'"' and _is_base64(head):
+    view = memoryview(raw)
+    head = bytes(view[:300])
+    if not codec.binary and _is_base64(head):
         prefix = _DATA_URI.match(head)
-        encoded = b'"' + bytes(raw)[prefix.end() :] if prefix else raw
+        encoded = b"".join((b'"', view[prefix.end() :])) if prefix else view
         try:
             return InlineImage(msgspec.json.decode(encoded, type=bytes))
         except msgspec.DecodeError:
@@ -71,7 +73,7 @@ def _is_base64(head: bytes) -> bool:
     """Whether a JSON string that begins so can only be base64, plain or in a data URI."""
     if head.startswith(b'"data:'):
         return b";base64," in head
-    return len(head) > 64 and b":" not in head
+    return head.startswith(b'"') and len(head) > 64 and b":" not in head
 
 
 def _decode_base64(text: str, parameter: str) -> bytes:

@@ -1,0 +1,42 @@
+"""A real server on a free port, with real models."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server.serving import EmbeddedServer
+from server.settings import Settings
+from tests.server.harness import KEY
+
+StartServer = Callable[..., EmbeddedServer]
+
+
+def settings_for(data: Path, model_directory: Path, **changes: Any) -> Settings:
+    defaults: dict[str, Any] = {
+        "host": "127.0.0.1",
+        "port": 0,
+        "data": data,
+        "model_directory": model_directory,
+        "api_key": KEY,
+        "device": "cpu",
+    }
+    return Settings(**defaults | changes)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Iterator[EmbeddedServer]:
+    """A server with default settings, shared by the tests of a module."""
+    with EmbeddedServer(settings_for(tmp_path_factory.mktemp("server"), model_directory)) as running:
+        yield running
+
+
+@pytest.fixture
+def start_server(tmp_path: Path, model_directory: Path) -> Iterator[StartServer]:
+    """Starts servers with settings of their own, all on the same data; they stop with the test."""
+    with ExitStack() as stack:
+        yield lambda **changes: stack.enter_context(
+            EmbeddedServer(settings_for(tmp_path, model_directory, **changes))
+        )

@@ -1,0 +1,111 @@
+"""What server tests talk through: a bare socket, with the protocol spelt out by each test."""
+
+import asyncio
+import io
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import numpy as np
+from PIL import Image
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.typing import Subprotocol
+
+from server.serving import EmbeddedServer
+
+KEY = "tw_test-key"
+FAST_MODEL = "realesr-animevideov3"
+PATIENCE = 60.0
+
+Item = dict[str, Any]
+
+
+def new_uuid() -> str:
+    return str(uuid.uuid4())
+
+
+def make_image(
+    width: int = 24, height: int = 16, image_format: str = "PNG", seed: int = 0, **save: Any
+) -> bytes:
+    """A small smooth picture, different for each seed."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    image.save(buffer, image_format, **save)
+    return buffer.getvalue()
+
+
+def open_image(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
+
+
+def socket_url(server: EmbeddedServer) -> str:
+    return f"{server.url.replace('http', 'ws', 1)}/v1"
+
+
+class Peer:
+    """One socket. JSON, or MessagePack after the subprotocol was agreed on."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+        self.codec = msgspec.msgpack if socket.subprotocol else msgspec.json
+
+    async def send(self, *tasks: Item) -> None:
+        frame = self.codec.encode(list(tasks))
+        await self.socket.send(frame if self.codec is msgspec.msgpack else frame.decode())
+
+    async def receive(self) -> Item:
+        """The next frame."""
+        frame: Item = self.codec.decode(await asyncio.wait_for(self.socket.recv(), PATIENCE))
+        assert ("data" in frame) != ("errors" in frame), "a frame is success or failure, never both"
+        return frame
+
+    async def receive_item(self) -> Item:
+        """The one item of the next frame, of `data` or of `errors`."""
+        (items,) = (await self.receive()).values()
+        (item,) = items
+        return item
+
+    async def ask(self, *tasks: Item) -> list[Item]:
+        """Send one frame of tasks; their replies, in the order of the tasks, whatever order they come in."""
+        await self.send(*tasks)
+        replies: dict[str, Item] = {}
+        while len(replies) < len(tasks):
+            (items,) = (await self.receive()).values()
+            replies |= {item["taskUUID"]: item for item in items if item.get("status") != "processing"}
+        return [replies[task["taskUUID"]] for task in tasks]
+
+    async def authenticate(self, key: str = KEY, session: str | None = None) -> Item:
+        task: Item = {"taskType": "authentication", "apiKey": key}
+        await self.send(task | ({"connectionSessionUUID": session} if session else {}))
+        return await self.receive_item()
+
+
+@asynccontextmanager
+async def connected(
+    server: EmbeddedServer, *, key: str | None = KEY, session: str | None = None, messagepack: bool = False
+) -> AsyncIterator[Peer]:
+    """A peer that is authenticated, unless `key` is None."""
+    subprotocols = [Subprotocol("tilewire.msgpack")] if messagepack else None
+    async with connect(socket_url(server), subprotocols=subprotocols, max_size=None) as socket:
+        peer = Peer(socket)
+        if key is not None:
+            await peer.authenticate(key, session)
+        yield peer
+
+
+def upscale(image: Any, **parameters: Any) -> Item:
+    """An upscale task for a fast model."""
+    return {
+        "taskType": "upscale",
+        "taskUUID": new_uuid(),
+        "model": FAST_MODEL,
+        "upscaleFactor": 2,
+        "outputFormat": "PNG",
+        "inputs": {"image": image},
+        **parameters,
+    }
