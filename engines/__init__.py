@@ -1,4 +1,11 @@
-"""The upscalers: array in, array out. Knows nothing of sockets, accounts or JSON."""
+"""The upscalers: array in, array out. Knows nothing of sockets, accounts or JSON.
+
+1. `inspect` and `decode` turn bytes from anyone into a `Picture`, or say why not.
+2. `Upscaler` makes it larger, on the device that `find_device` finds.
+3. `encode` turns the result into bytes of an `OutputFormat`.
+
+Whatever goes wrong is an `EngineError`, whose message is fit to be shown to a user.
+"""
 
 from engines.errors import (
     BrokenImageError,

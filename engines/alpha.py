@@ -1,37 +1,41 @@
-"""Pictures with transparency, for networks that know only RGB.
+"""What pictures with transparency need before and after a network that knows only RGB.
 
-Real-ESRGAN runs the alpha plane through the network as a grey image of its own, and so does this. The colours
-need care too: under alpha 0 a file may say anything, often black, and a network, like any filter, would mix
-that into the visible pixels beside it as a dark fringe. So hidden pixels first take the colour of the visible
-ones around them.
+The alpha plane runs through the network as a grey image of its own, as in Real-ESRGAN's own program. Two
+things would go wrong with that alone:
+
+- Under alpha 0 a file may say anything, often black, and a network, like any filter, would mix it into the
+  visible pixels beside it as a dark fringe. So hidden pixels first take the colour of visible ones nearby.
+- A network that gives back 2 for a flat 0 is a haze over what was transparent. So alpha is kept between the
+  smallest and the largest value that the source has there.
 """
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
-__all__ = ["alpha_of_plane", "fill_hidden", "plane_of_alpha"]
-
-
-def plane_of_alpha(alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W) as a grey image (H, W, 3), a read-only view."""
-    return np.broadcast_to(alpha[:, :, np.newaxis], (*alpha.shape, 3))
-
-
-def alpha_of_plane(plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """What `plane_of_alpha` became in the network, (H, W, 3), as (H, W): its green channel, a view."""
-    return plane[:, :, 1]
+__all__ = ["bound_alpha", "fill_hidden"]
 
 
 def fill_hidden(pixels: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The colours (H, W, 3) with those under alpha 0 replaced by the mean of the nearest others.
+    """The colours (H, W, 3) with those under alpha 0 replaced by a mean of visible ones nearby.
 
-    The others stay as they are, and so does everything where all pixels are hidden, or none is.
+    Visible ones stay as they are, and so does a picture where all pixels are hidden, or none is.
     """
     visible = Image.fromarray(np.where(alpha > 0, np.uint8(255), np.uint8(0)))
     if visible.getextrema() in {(0, 0), (255, 255)}:
         return pixels
     return np.asarray(_pull_push(Image.fromarray(pixels), visible))
+
+
+def bound_alpha(upscaled: NDArray[np.uint8], source: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """An upscaled alpha plane (H', W'), each pixel within the range of the 3 × 3 of `source` (H, W) there."""
+    size = (upscaled.shape[1], upscaled.shape[0])
+    image = Image.fromarray(source)
+    low, high = (
+        np.asarray(image.filter(extreme(3)).resize(size, Image.Resampling.NEAREST))
+        for extreme in (ImageFilter.MinFilter, ImageFilter.MaxFilter)
+    )
+    return np.clip(upscaled, low, high)
 
 
 def _pull_push(colours: Image.Image, visible: Image.Image) -> Image.Image:

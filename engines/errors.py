@@ -5,8 +5,7 @@ EngineError
 │   ├── NotAnImageError        no allow-listed decoder recognises them
 │   ├── BrokenImageError       truncated or corrupt
 │   └── ImageTooLargeError     more pixels than the limit; found before any pixel is decoded
-├── ModelError                 the model cannot be built, loaded or run
-└── UpscaleCancelledError      the caller cancelled the job
+└── ModelError                 the model cannot be built, loaded or run
 """
 
 __all__ = [
@@ -16,7 +15,6 @@ __all__ = [
     "ImageTooLargeError",
     "ModelError",
     "NotAnImageError",
-    "UpscaleCancelledError",
 ]
 
 
@@ -42,7 +40,3 @@ class ImageTooLargeError(ImageError):
 
 class ModelError(EngineError):
     """The model cannot be built, loaded or run."""
-
-
-class UpscaleCancelledError(EngineError):
-    """The caller cancelled the job before it was done."""

@@ -48,7 +48,7 @@ class TileWork(Protocol):
 
 
 class DeviceExecutor:
-    """Runs tiles on a device, in fair order, in a thread of its own. Its methods may be called in any thread."""
+    """Runs tiles on a device, in fair order, in a thread of its own; may be used from any thread."""
 
     def __init__(self, device: Device) -> None:
         self.device = device

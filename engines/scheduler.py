@@ -4,9 +4,9 @@
    Vin and Cheng 1996). An account that was idle starts level with the others, or where it left off if that is
    ahead of them: it neither saves anything up nor shakes off what it has had.
 2. Within an account: each task gets a virtual finish time on arrival, the account's service so far plus the
-   task's own size, and the earliest finish is next (fair queueing, Demers, Keshav and Shenker 1989). Equal tasks
-   run in order of arrival, a small one overtakes a big one that is under way, and a big one cannot starve:
-   its finish time stays while the arrivals' move on.
+   task's own size, and the earliest finish is next (fair queueing, Demers, Keshav and Shenker 1989). Equal
+   tasks run in order of arrival, a small one overtakes a big one that is under way, and a big one cannot
+   starve: its finish time stays while the arrivals' move on.
 3. A batch is filled in that same order with tiles that share the first one's key (model and shape).
 
 There is no clock and no waiting: a device asks when it is free, and a lone tile runs at once. Under load the

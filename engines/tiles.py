@@ -9,6 +9,7 @@ All windows of one plan have the same size, so that they share one compiled shap
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -43,10 +44,10 @@ def split_axis(length: int, limit: int, overlap: int, *, exact: bool = False) ->
     count = -(-(length - 2 * overlap) // (limit - 2 * overlap))
     size = limit if exact else -(-(length + 2 * overlap * (count - 1)) // count)
     starts = [index * (length - size) // (count - 1) for index in range(count)]
-    cuts = [0, *((left + size + right) // 2 for left, right in zip(starts, starts[1:], strict=False)), length]
+    cuts = [0, *((left + size + right) // 2 for left, right in pairwise(starts)), length]
     return [
         Segment(start, start + size, keep_start, keep_stop)
-        for start, keep_start, keep_stop in zip(starts, cuts, cuts[1:], strict=True)
+        for start, (keep_start, keep_stop) in zip(starts, pairwise(cuts), strict=True)
     ]
 
 

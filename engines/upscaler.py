@@ -1,6 +1,7 @@
 """The public face: a picture in, a larger picture out.
 
-1. The smallest native scale of the model that reaches the wanted size is chosen, its ONNX file built if need be.
+1. The smallest native scale of the model that reaches the wanted size is chosen; its network is built and
+   loaded on first use.
 2. The picture is cut into tiles; the alpha plane, where there is one, becomes tiles of its own.
 3. The tiles meet those of other tasks in the scheduler of the device and run in its thread.
 4. The canvas is reduced to the wanted size where that is not a native one (Lanczos).
@@ -12,12 +13,13 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.alpha import alpha_of_plane, fill_hidden, plane_of_alpha
+from engines.alpha import bound_alpha, fill_hidden
 from engines.errors import EngineError, ModelError
 from engines.executor import DeviceExecutor, TileKey
 from engines.image import Picture, resize
@@ -58,11 +60,10 @@ class Upscaler:
         Raises:
             ModelError: if one of them cannot be built or loaded.
         """
-        report = on_progress or (lambda _share: None)
-        count = len(model.weights)
-        for index, weights in enumerate(model.weights):
-            self._network(model, weights, lambda share, done=index: report((done + share) / count))
-            report((index + 1) / count)
+        for done, weights in enumerate(model.weights, start=1):
+            self._network(model, weights)
+            if on_progress:
+                on_progress(done / len(model.weights))
 
     async def upscale(
         self,
@@ -116,21 +117,21 @@ class Upscaler:
         return await asyncio.to_thread(_assemble, picture, job.canvases, width, height)
 
     def close(self) -> None:
-        """Let the running batch finish and end the device's thread; what waits ends in a ModelError. Blocks."""
+        """Let the batch that runs finish; every upscale under way ends in a ModelError. Blocks."""
         self._executor.close()
 
-    def _network(self, model: Model, weights: Weights, on_progress: Progress | None = None) -> Path:
+    def _network(self, model: Model, weights: Weights) -> Path:
         """The ONNX file of a model, built and loaded on first use."""
         key = (model.name, weights.scale)
         if key not in self._networks:
             with self._first_use:
                 if key not in self._networks:
-                    self._networks[key] = self._build(model, weights, on_progress)
+                    self._networks[key] = self._build(model, weights)
         return self._networks[key]
 
-    def _build(self, model: Model, weights: Weights, on_progress: Progress | None) -> Path:
+    def _build(self, model: Model, weights: Weights) -> Path:
         try:
-            network = ensure_built(model, weights, self._model_directory, on_progress)
+            network = ensure_built(model, weights, self._model_directory)
         except ModelBuildError as error:
             raise ModelError(f"{model.name} cannot be built: {error}") from error
         self._executor.load(network)
@@ -141,15 +142,21 @@ def _planes(picture: Picture) -> list[NDArray[np.uint8]]:
     """What runs through the network, (H, W, 3) each: the colours, and the alpha plane if there is one."""
     if picture.alpha is None:
         return [picture.pixels]
-    return [fill_hidden(picture.pixels, picture.alpha), plane_of_alpha(picture.alpha)]
+    grey = np.broadcast_to(picture.alpha[:, :, np.newaxis], picture.pixels.shape)
+    return [fill_hidden(picture.pixels, picture.alpha), grey]
 
 
 def _assemble(picture: Picture, canvases: list[NDArray[np.uint8]], width: int, height: int) -> Picture:
-    pixels, *rest = canvases
-    if pixels.shape[:2] != (height, width):
-        canvases = [resize(canvas, width, height) for canvas in canvases]
-    alpha = canvases[1]
-    return replace(picture, pixels=canvases[0], alpha=alpha)
+    """What came out of the network, at the wanted size."""
+    pixels = _fit(canvases[0], width, height)
+    if picture.alpha is None:
+        return replace(picture, pixels=pixels)
+    green = canvases[1][:, :, 1]
+    return replace(picture, pixels=pixels, alpha=bound_alpha(_fit(green, width, height), picture.alpha))
+
+
+def _fit(canvas: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    return canvas if canvas.shape[:2] == (height, width) else resize(canvas, width, height)
 
 
 @dataclass(slots=True, eq=False)
@@ -185,14 +192,14 @@ class _Job:
 
     def tile_done(self) -> None:
         self.left -= 1
-        self._on_loop(self._advance, 1 - self.left / self.count)
+        self._on_loop(partial(self._advance, 1 - self.left / self.count))
 
     def tile_failed(self, error: EngineError) -> None:
-        self._on_loop(self._fail, error)
+        self._on_loop(partial(self._fail, error))
 
-    def _on_loop[T](self, callback: Callable[[T], None], argument: T) -> None:
+    def _on_loop(self, callback: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody waits any longer
-            self.loop.call_soon_threadsafe(callback, argument)
+            self.loop.call_soon_threadsafe(callback)
 
     def _advance(self, share: float) -> None:
         if self.done.done():

@@ -1,0 +1,296 @@
+"""Pictures through the real networks, on the CPU; and what happens when something goes wrong."""
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from engines import Device, ModelError, Picture, Upscaler, decode, find_device, resize
+from engines import upscaler as upscaler_module
+
+PHOTOGRAPH = Path(__file__).parent.parent / "images" / "cat.jpg"
+
+
+class GatedSession:
+    """Runs each batch only when the gate is open, and notes how large it was."""
+
+    def __init__(self, session, device):
+        self.session, self.device = session, device
+
+    def run(self, tiles):
+        self.device.began.set()
+        assert self.device.gate.wait(10)
+        self.device.batches.append(len(tiles))
+        return self.session.run(tiles)
+
+
+class GatedDevice(Device):
+    """The CPU, with a gate before each run."""
+
+    def __init__(self, largest_batch=1):
+        cpu = find_device("cpu")
+        super().__init__(cpu.name, cpu.provider, cpu.threads, largest_batch)
+        object.__setattr__(self, "gate", threading.Event())
+        object.__setattr__(self, "began", threading.Event())
+        object.__setattr__(self, "batches", [])
+
+    def open(self, path):
+        return GatedSession(Device.open(self, path), self)
+
+
+@pytest.fixture(scope="module")
+def upscaler(model_directory):
+    upscaler = Upscaler(find_device("cpu"), model_directory)
+    yield upscaler
+    upscaler.close()
+
+
+@pytest.fixture
+def gated(model_directory, request):
+    """An upscaler whose device waits for `device.gate`."""
+    upscaler = Upscaler(GatedDevice(getattr(request, "param", 1)), model_directory)
+    yield upscaler
+    upscaler.device.gate.set()
+    upscaler.close()
+
+
+@pytest.fixture(scope="module")
+def fast(catalogue):
+    return catalogue.get("realesr-animevideov3")
+
+
+def photograph(height, width):
+    pixels = decode(PHOTOGRAPH.read_bytes(), max_pixels=10**6).pixels
+    return Picture(pixels=np.ascontiguousarray(pixels[60 : 60 + height, 120 : 120 + width]))
+
+
+def with_tile(model, tile):
+    return msgspec.structs.replace(model, tile=tile)
+
+
+async def enlarged(upscaler, picture, model, factor=4, **options):
+    width, height = round(picture.width * factor), round(picture.height * factor)
+    return await upscaler.upscale(picture, model, width=width, height=height, **options)
+
+
+def psnr(a, b):
+    return 10 * np.log10(255**2 / np.mean((a.astype(float) - b.astype(float)) ** 2))
+
+
+async def test_a_picture_in_tiles_equals_the_picture_upscaled_whole(upscaler, fast):
+    picture = photograph(150, 201)
+    whole = await enlarged(upscaler, picture, fast)
+    tiled = await enlarged(upscaler, picture, with_tile(fast, 96))
+    assert np.array_equal(tiled.pixels, whole.pixels)
+
+
+async def test_where_the_network_sees_further_than_the_overlap_tiles_are_within_55_db(upscaler, catalogue):
+    model = catalogue.get("realesrgan-x4plus")
+    picture = photograph(72, 112)
+    whole = await enlarged(upscaler, picture, model)
+    tiled = await enlarged(upscaler, picture, with_tile(model, 88))
+    assert psnr(tiled.pixels, whole.pixels) >= 55
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 37), (2, 3), (7, 31)])
+async def test_odd_and_tiny_pictures_come_out_in_the_wanted_size(upscaler, fast, height, width):
+    picture = photograph(height, width)
+    result = await enlarged(upscaler, picture, fast)
+    assert result.pixels.shape == (4 * height, 4 * width, 3)
+    assert abs(result.pixels.mean() - picture.pixels.mean()) < 8
+
+
+@pytest.mark.parametrize("factor", [1.5, 2, 2.5, 3])
+@pytest.mark.parametrize("name", ["realesr-animevideov3", "realesrgan-x4plus-anime"])
+async def test_every_factor_gives_the_same_picture_in_another_size(upscaler, catalogue, name, factor):
+    model = catalogue.get(name)
+    picture = photograph(32, 46)
+    result = await enlarged(upscaler, picture, model, factor)
+    largest = await enlarged(upscaler, picture, model)
+    assert result.pixels.shape == (32 * factor, 46 * factor, 3)
+    reduced = [resize(image.pixels, 46, 32) for image in (result, largest)]
+    assert psnr(*reduced) > 30
+
+
+async def test_width_and_height_need_not_keep_the_proportions(upscaler, fast):
+    result = await upscaler.upscale(photograph(20, 30), fast, width=31, height=77)
+    assert result.pixels.shape == (77, 31, 3)
+
+
+async def test_profile_and_metadata_travel_with_the_picture(upscaler, fast):
+    picture = replace(photograph(8, 8), icc_profile=b"icc", exif=b"exif", xmp=b"xmp")
+    result = await enlarged(upscaler, picture, fast)
+    assert (result.icc_profile, result.exif, result.xmp, result.alpha) == (b"icc", b"exif", b"xmp", None)
+
+
+def disc(hidden):
+    """A white disc with soft edges on transparent ground, the hidden pixels of another colour."""
+    y, x = np.mgrid[:60, :60]
+    alpha = np.clip((20 - np.hypot(y - 29.5, x - 29.5)) * 128 + 128, 0, 255).astype(np.uint8)
+    pixels = np.where(alpha[:, :, np.newaxis] > 0, np.uint8(255), np.uint8(hidden)).repeat(3, 2)
+    return Picture(pixels=pixels, alpha=alpha)
+
+
+@pytest.mark.parametrize("factor", [2, 2.5, 4])
+async def test_hidden_colours_leave_no_fringe_around_what_is_visible(upscaler, fast, factor):
+    result = await enlarged(upscaler, disc(hidden=0), fast, factor)
+    alpha = result.alpha[:, :, np.newaxis] / 255
+    assert (result.pixels * alpha + 255 * (1 - alpha)).min() > 250
+
+
+@pytest.mark.parametrize("name", ["realesr-animevideov3", "realesrgan-x4plus-anime"])
+async def test_what_is_opaque_stays_opaque_and_what_is_transparent_stays_transparent(
+    upscaler, catalogue, name
+):
+    result = await enlarged(upscaler, disc(hidden=0), catalogue.get(name), 3)
+    y, x = np.mgrid[:180, :180]
+    distance = np.hypot(y - 89.5, x - 89.5)
+    assert (result.alpha[distance < 50] == 255).all()
+    assert (result.alpha[distance > 70] == 0).all()
+
+
+async def test_a_picture_with_alpha_in_tiles_equals_the_picture_upscaled_whole(upscaler, fast):
+    picture = replace(photograph(60, 130), alpha=photograph(60, 130).pixels[:, :, 0])
+    whole = await enlarged(upscaler, picture, fast)
+    tiled = await enlarged(upscaler, picture, with_tile(fast, 80))
+    assert np.array_equal(tiled.pixels, whole.pixels)
+    assert np.array_equal(tiled.alpha, whole.alpha)
+
+
+async def test_progress_rises_with_each_tile_and_ends_in_one(upscaler, fast):
+    shares = []
+    await enlarged(upscaler, photograph(60, 130), with_tile(fast, 60), on_progress=shares.append)
+    assert len(shares) > 5
+    assert shares == sorted(set(shares))
+    assert shares[-1] == 1
+
+
+async def test_a_progress_callback_that_raises_does_not_stop_the_upscale(upscaler, fast):
+    raised = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context["exception"]))
+
+    def on_progress(share):
+        raise LookupError(share)
+
+    result = await enlarged(upscaler, photograph(8, 8), fast, on_progress=on_progress)
+    assert result.width == 32
+    assert [type(error) for error in raised] == [LookupError]
+
+
+@pytest.mark.parametrize("gated", [4], indirect=True)
+async def test_pictures_that_share_a_batch_come_out_as_if_they_were_alone(gated, upscaler, fast, monkeypatch):
+    pictures = [Picture(pixels=photograph(48, 40).pixels ^ np.uint8(noise)) for noise in range(5)]
+    alone = [await enlarged(upscaler, picture, fast) for picture in pictures]
+    submitted, submit = asyncio.Semaphore(0), gated._executor.submit
+
+    def counted(*arguments):
+        submit(*arguments)
+        submitted.release()
+
+    monkeypatch.setattr(gated._executor, "submit", counted)
+    first = asyncio.create_task(enlarged(gated, pictures[0], fast))
+    assert await asyncio.to_thread(gated.device.began.wait, 10)
+    others = [asyncio.create_task(enlarged(gated, picture, fast)) for picture in pictures[1:]]
+    for _ in pictures:
+        await submitted.acquire()
+    gated.device.gate.set()
+    together = await asyncio.gather(first, *others)
+    assert gated.device.batches == [1, 4]
+    for one, other in zip(alone, together, strict=True):
+        assert np.array_equal(one.pixels, other.pixels)
+
+
+async def test_two_tasks_at_once_get_their_own_results(upscaler, fast):
+    pictures = [photograph(60, 90), Picture(pixels=photograph(60, 90).pixels[::-1].copy())]
+    model = with_tile(fast, 64)
+    alone = [await enlarged(upscaler, picture, model, 2) for picture in pictures]
+    together = await asyncio.gather(*(enlarged(upscaler, picture, model, 2) for picture in pictures))
+    for one, other in zip(alone, together, strict=True):
+        assert np.array_equal(one.pixels, other.pixels)
+
+
+async def test_cancelling_frees_the_tiles_that_have_not_run(gated, fast):
+    shares = []
+    long = asyncio.create_task(
+        enlarged(gated, photograph(60, 200), with_tile(fast, 60), on_progress=shares.append)
+    )
+    assert await asyncio.to_thread(gated.device.began.wait, 10)
+    long.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await long
+    gated.device.gate.set()
+    result = await enlarged(gated, photograph(8, 8), fast)
+    assert result.width == 32
+    assert len(gated.device.batches) == 2
+    assert shares == []
+
+
+async def test_closing_ends_every_upscale_under_way_in_an_error(gated, fast):
+    upscales = [
+        asyncio.create_task(enlarged(gated, photograph(60, 100), with_tile(fast, 60), factor))
+        for factor in (2, 3, 4)
+    ]
+    assert await asyncio.to_thread(gated.device.began.wait, 10)
+    closer = threading.Thread(target=gated.close)
+    closer.start()
+    while not gated._executor._closing:
+        closer.join(0.001)
+    gated.device.gate.set()
+    ended = await asyncio.wait_for(asyncio.gather(*upscales, return_exceptions=True), 10)
+    closer.join(10)
+    assert [str(error) for error in ended] == ["the engine is shutting down"] * 3
+    with pytest.raises(ModelError, match="shutting down"):
+        await enlarged(gated, photograph(8, 8), fast)
+
+
+def test_tiles_that_end_after_their_event_loop_harm_nobody(gated, fast):
+    async def abandon():
+        upscale = asyncio.create_task(enlarged(gated, photograph(8, 8), fast, on_progress=print))
+        assert await asyncio.to_thread(gated.device.began.wait, 10)
+        upscale.cancel()
+        with suppress(asyncio.CancelledError):
+            await upscale
+
+    asyncio.run(abandon())
+    gated.device.gate.set()
+    assert asyncio.run(enlarged(gated, photograph(8, 8), fast)).width == 32
+
+
+async def test_a_factor_beyond_the_model_is_a_model_error(upscaler, fast):
+    with pytest.raises(ModelError, match="largest native scale is 4"):
+        await enlarged(upscaler, photograph(8, 8), fast, 5)
+
+
+async def test_a_model_that_cannot_be_built_is_a_model_error(fast, tmp_path):
+    (tmp_path / "file").touch()
+    upscaler = Upscaler(find_device("cpu"), tmp_path / "file" / "models")
+    with pytest.raises(ModelError, match="realesr-animevideov3 cannot be built"):
+        await enlarged(upscaler, photograph(8, 8), fast)
+    upscaler.close()
+
+
+def test_a_model_is_built_and_loaded_once_however_many_want_it_first(fast, tmp_path, monkeypatch):
+    builds = []
+
+    def counted(*arguments):
+        builds.append(arguments[1].scale)
+        return build(*arguments)
+
+    build = upscaler_module.ensure_built
+    monkeypatch.setattr(upscaler_module, "ensure_built", counted)
+    upscaler = Upscaler(find_device("cpu"), tmp_path)
+    shares = []
+    with ThreadPoolExecutor() as pool:
+        for _ in range(3):
+            pool.submit(upscaler.load, fast)
+        upscaler.load(fast, shares.append)
+    asyncio.run(enlarged(upscaler, photograph(8, 8), fast))
+    upscaler.close()
+    assert builds == [2, 3, 4]
+    assert shares == [1 / 3, 2 / 3, 1]
