@@ -12,17 +12,20 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from server.protocol.codec import JSON, MESSAGEPACK, RawTask
 from server.protocol.errors import AuthenticationError, FrameError, TaskError
-from server.protocol.messages import Authentication, AuthenticationResult
+from server.protocol.messages import PONG, Authentication, AuthenticationResult
 from server.services import Services
 from server.sessions import Disconnected, Session, encode_reply
 from server.tasks import Context, as_item, dispatch
 
-__all__ = ["SUBPROTOCOL", "Connection"]
+__all__ = ["ABORT", "SUBPROTOCOL", "Connection"]
 
 log = logging.getLogger(__name__)
 
 SUBPROTOCOL: Final = "tilewire.msgpack"
 """The WebSocket subprotocol of MessagePack frames; without it frames are JSON."""
+
+ABORT: Final = "tilewire.abort"
+"""The ASGI extension that ends a connection at once: its close would wait for the client to read."""
 
 _TASKS_AT_ONCE: Final = 64
 
@@ -34,21 +37,26 @@ class Connection:
         self._websocket = websocket
         self._services = services
         self._settings = services.settings
+        self._loop = asyncio.get_running_loop()
         self._session: Session | None = None
-        self._unsent = 0
         self._gone = False
         self._room = asyncio.Semaphore(_TASKS_AT_ONCE)
+        self._unsent = 0
+        self._sending_since: float | None = None
+        self._heard_at = self._loop.time()
+        self._watch = self._loop.call_later(self._settings.auth_timeout, self._check_time)
         self.base_url = base_url
         self.codec = MESSAGEPACK if SUBPROTOCOL in websocket.scope["subprotocols"] else JSON
 
     async def serve(self) -> None:
         """Accept the connection and serve it until it ends."""
-        await self._websocket.accept(SUBPROTOCOL if self.codec.binary else None)
         try:
+            await self._websocket.accept(SUBPROTOCOL if self.codec.binary else None)
             async with asyncio.TaskGroup() as tasks:
                 await self._receive_all(tasks)
         finally:
             self._gone = True
+            self._watch.cancel()
             if self._session is not None:
                 self._services.sessions.detach(self._session)
 
@@ -56,53 +64,77 @@ class Connection:
         """Send one frame.
 
         Raises:
-            Disconnected: if the client is gone, or has left too much unread for too long; it is dropped then.
+            Disconnected: if the client is gone, or leaves too much unread; it is dropped then.
         """
-        if self._gone or (self._unsent and self._unsent + len(frame) > self._settings.max_unsent_bytes):
-            await self._drop()
+        if self._gone:
+            raise Disconnected
+        if self._unsent and self._unsent + len(frame) > self._settings.max_unsent_bytes:
+            self._drop()
             raise Disconnected
         self._unsent += len(frame)
+        if self._sending_since is None:
+            self._sending_since = self._loop.time()
         try:
-            async with asyncio.timeout(self._settings.send_timeout):
-                if self.codec.binary:
-                    await self._websocket.send_bytes(frame)
-                else:
-                    await self._websocket.send_text(frame.decode())
-        except (WebSocketDisconnect, RuntimeError, TimeoutError) as error:
-            await self._drop()
+            if self.codec.binary:
+                await self._websocket.send_bytes(frame)
+            else:
+                await self._websocket.send_text(frame.decode())
+        except (WebSocketDisconnect, RuntimeError) as error:
             raise Disconnected from error
         finally:
             self._unsent -= len(frame)
+            self._sending_since = self._loop.time() if self._unsent else None
 
     async def close(self, code: int, reason: str) -> None:
         """Close the connection; harmless if it is closed."""
+        if self._gone:
+            return
         self._gone = True
+        if self._unsent:
+            self._abort()
+            return
         try:
-            async with asyncio.timeout(1):
-                await self._websocket.close(code, reason)
-        except (WebSocketDisconnect, RuntimeError, TimeoutError):
+            await self._websocket.close(code, reason)
+        except (WebSocketDisconnect, RuntimeError):
             return
 
-    async def _drop(self) -> None:
-        if not self._gone:
-            log.info("a connection that does not read is dropped")
-            await self.close(1008, "replies are not read")
+    def _drop(self) -> None:
+        log.info("a connection that does not read its replies is dropped")
+        self._gone = True
+        self._abort()
+
+    def _abort(self) -> None:
+        """End the connection without waiting for the client to read what is still to be sent."""
+        self._websocket.scope["extensions"][ABORT]["abort"]()
+
+    def _check_time(self) -> None:
+        """Close a connection that was silent, or did not read, for too long; one timer serves all frames."""
+        now, settings = self._loop.time(), self._settings
+        if self._sending_since is not None:
+            overdue = self._sending_since + settings.send_timeout
+            if now >= overdue:
+                self._drop()
+                return
+        else:
+            if self._session and self._services.runner.works_for(self._session.account, self._session.uuid):
+                self._heard_at = now
+            overdue = self._heard_at + (settings.idle_timeout if self._session else settings.auth_timeout)
+            if now >= overdue:
+                reason = "idle" if self._session else "not authenticated in time"
+                self._closing = asyncio.ensure_future(self.close(1001, reason))
+                return
+        soonest = min(overdue, now + settings.send_timeout)
+        self._watch = self._loop.call_at(soonest, self._check_time)
 
     async def _receive_all(self, tasks: asyncio.TaskGroup) -> None:
-        loop = asyncio.get_running_loop()
-        authenticate_by = loop.time() + self._settings.auth_timeout
         try:
-            async with asyncio.timeout(None) as deadline:
-                while not self._gone:
-                    idle_until = loop.time() + self._settings.idle_timeout
-                    deadline.reschedule(idle_until if self._session else min(idle_until, authenticate_by))
-                    frame = await self._receive()
-                    deadline.reschedule(None)
-                    await self._take(frame, tasks)
+            while True:
+                frame = await self._receive()
+                if self._session is not None:
+                    self._heard_at = self._loop.time()
+                await self._take(frame, tasks)
         except WebSocketDisconnect:
             return
-        except TimeoutError:
-            await self.close(1001, "idle" if self._session else "not authenticated in time")
 
     async def _receive(self) -> bytes | str:
         message = await self._websocket.receive()
@@ -122,12 +154,11 @@ class Connection:
             if raw.task_type == "authentication" or self._session is None:
                 await self._authenticate(raw)
             elif raw.task_type == "ping":
-                await self._run(raw, self._session)
+                await self._reply(PONG)
             else:
                 await self._room.acquire()
-                tasks.create_task(self._run(raw, self._session)).add_done_callback(
-                    lambda _: self._room.release()
-                )
+                begun = tasks.create_task(self._run(raw, self._session))
+                begun.add_done_callback(lambda _: self._room.release())
 
     async def _run(self, raw: RawTask, session: Session) -> None:
         context = Context(
@@ -155,6 +186,7 @@ class Connection:
             return
         if self._session is not None:
             self._services.sessions.detach(self._session)
+        self._heard_at = self._loop.time()
         self._session = await self._services.sessions.attach(account, task.connection_session_uuid, self)
         await self._reply(AuthenticationResult(connection_session_uuid=self._session.uuid))
         await self._services.sessions.deliver(account, self._session.uuid)

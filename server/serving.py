@@ -1,30 +1,54 @@
 """Runs the application: in the foreground until it is told to stop, or in a thread beside other work."""
 
+import os
+import signal
+import socket
 import threading
 from collections.abc import Callable
-from socket import socket
+from contextlib import AsyncExitStack
 from types import TracebackType
 
+import msgspec
 import uvicorn
+from obstore.exceptions import BaseError as StorageError
+from sqlalchemy.exc import SQLAlchemyError
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request
 
+from engines import EngineError
+from onnx_models import UnknownModelError
 from server.app import create_app
-from server.services import Services
+from server.connection import ABORT
+from server.services import Services, running_services
 from server.settings import Settings
 
-__all__ = ["EmbeddedServer", "serve"]
+__all__ = ["EmbeddedServer", "StartError", "serve"]
 
 Ready = Callable[[str, Services], None]
 
 
-def serve(settings: Settings, on_ready: Ready) -> bool:
-    """Serve until SIGINT or SIGTERM; whether the server could start.
+class StartError(Exception):
+    """The server could not start; the message says why, in one line."""
+
+
+def serve(settings: Settings, on_ready: Ready) -> None:
+    """Serve until SIGINT or SIGTERM.
 
     Args:
         on_ready: called with the address, once the port is open.
+
+    Raises:
+        StartError: if the server could not start.
     """
     server = _Server(settings, on_ready)
-    server.run()
-    return server.started
+
+    def stop(_signal: int, _frame: object) -> None:
+        server.should_exit = True
+
+    # uvicorn handles the signals while it runs, and then raises them again for these, to which it is done.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    server.start()
 
 
 class EmbeddedServer:
@@ -48,13 +72,13 @@ class EmbeddedServer:
         """Wait until the server is ready.
 
         Raises:
-            RuntimeError: if it could not start.
+            StartError: if it could not start.
         """
         self._thread.start()
         self._started.wait()
-        if not self._server.started:
+        if self._failure is not None:
             self._thread.join()
-            raise RuntimeError("the server could not start") from self._failure
+            raise self._failure
         return self
 
     def __exit__(
@@ -73,29 +97,37 @@ class EmbeddedServer:
 
     def _run(self) -> None:
         try:
-            self._server.run()
-        except BaseException as error:  # noqa: BLE001 - told to the thread that waits in __enter__
+            self._server.start()
+        except BaseException as error:  # noqa: BLE001 - raised in the thread that waits in __enter__
             self._failure = error
         finally:
             self._started.set()
 
 
+class _SocketProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket protocol, with a way to end a connection whose client does not read."""
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if hasattr(self, "scope"):  # the handshake was valid; the application has not seen it yet
+            self.scope["extensions"][ABORT] = {"abort": self.transport.abort}
+
+
 class _Server(uvicorn.Server):
-    """uvicorn, set up for Tilewire, that tells when its port is open."""
+    """uvicorn, set up for Tilewire: the port is taken first, opened when all services run."""
 
     def __init__(self, settings: Settings, on_ready: Ready) -> None:
         self._settings = settings
         self._on_ready = on_ready
+        self._running = AsyncExitStack()
         self._app = create_app(settings)
         super().__init__(
             uvicorn.Config(
                 self._app,
-                host=settings.host,
-                port=settings.port,
-                ws="websockets-sansio",
+                ws=_SocketProtocol,
                 ws_max_size=settings.max_frame_bytes,
                 ws_per_message_deflate=False,  # images do not compress; it costs 30-45 KB a connection
-                lifespan="on",
+                lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -103,9 +135,61 @@ class _Server(uvicorn.Server):
             )
         )
 
-    async def startup(self, sockets: list[socket] | None = None) -> None:
+    def start(self) -> None:
+        """Serve until `should_exit`.
+
+        Raises:
+            StartError: if the server could not start.
+        """
+        # Before anything else, so that a second server that is started by mistake does not run tasks again
+        # that the first one is at.
+        sockets = _take_port(self._settings.host, self._settings.port)
+        try:
+            self.run(sockets)
+        finally:
+            for taken in sockets:
+                taken.close()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        assert sockets is not None
+        host, port = sockets[0].getsockname()[:2]
+        name = f"[{host}]" if ":" in host else host
+        url = f"http://{name}:{port}"
+        settings = msgspec.structs.replace(self._settings, port=port)
+        try:
+            services = await self._running.enter_async_context(
+                running_services(settings, settings.public_url or url)
+            )
+        except (EngineError, UnknownModelError, OSError, SQLAlchemyError, StorageError, ImportError) as error:
+            raise StartError(" ".join(str(error).split())) from error
+        self._app.state.services = services
         await super().startup(sockets)
-        if self.started and not self.should_exit:
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
-            name = f"[{host}]" if ":" in host else host
-            self._on_ready(f"http://{name}:{port}", self._app.state.services)
+        self._on_ready(url, services)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        await self._running.aclose()
+
+
+def _take_port(host: str, port: int) -> list[socket.socket]:
+    """A socket for each address of a host, bound and not yet listening.
+
+    Raises:
+        StartError: if the host is not ours or the port is taken.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            sockets.append(taken := socket.socket(family, kind, protocol))
+            if os.name == "posix":  # elsewhere the option lets several servers have one port
+                taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            own_port = sockets[0].getsockname()[1] or port  # the first one's, where any will do
+            taken.bind((address[0], own_port, *address[2:]))
+    except OSError as error:
+        for taken in sockets:
+            taken.close()
+        raise StartError(f"cannot listen on {host}, port {port}: {error.strerror}") from error
+    return sockets

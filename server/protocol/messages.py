@@ -7,7 +7,7 @@ their use can be refused instead of ignored.
 
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
@@ -15,6 +15,7 @@ from engines import OutputFormat
 from server.protocol.names import wire_name
 
 __all__ = [
+    "PONG",
     "AccountManagement",
     "AccountManagementResult",
     "Acknowledgement",
@@ -151,6 +152,9 @@ class AuthenticationResult(Item, frozen=True, kw_only=True, tag="authentication"
 
 class PingResult(Item, frozen=True, kw_only=True, tag="ping"):
     pong: Literal[True]
+
+
+PONG: Final = PingResult(pong=True)
 
 
 class ImageUploadResult(Item, frozen=True, kw_only=True, tag="imageUpload"):

@@ -11,6 +11,7 @@ from msgspec import Struct
 from server.protocol.codec import RawTask
 from server.protocol.errors import ErrorItem, ServerError, TaskError
 from server.protocol.messages import (
+    PONG,
     AccountManagement,
     Cancel,
     GetResponse,
@@ -31,11 +32,9 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[[Any, Context], Awaitable[Struct | None]]
 
-_PONG = PingResult(pong=True)
-
 
 async def _pong(_task: Ping, _context: Context) -> PingResult:
-    return _PONG
+    return PONG
 
 
 _HANDLERS: dict[type[Task], Handler] = {

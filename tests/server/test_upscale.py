@@ -93,7 +93,7 @@ async def test_progress_is_told_when_asked_for(server: EmbeddedServer) -> None:
         while (item := await peer.receive_item()).get("status") == "processing":
             shares.append(item["progress"])
     assert shares == sorted(shares)
-    assert len(shares) >= 2
+    assert shares
     assert all(0 < share < 1 for share in shares)
     assert "imageURL" in item
 
