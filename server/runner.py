@@ -119,15 +119,17 @@ class Runner:
         except BaseException:
             self._one_less(account)
             raise
+        taken: Running | TaskRecord
         if previous is None:
-            running = self._start(account, key, request, session, base_url)
-            if acknowledge:
-                self._acknowledge_later(running)
-            return running
-        self._one_less(account)
-        if previous.request != encoded:
-            raise ConflictError(f"taskUUID {request.task_uuid} was used for another request")
-        return await self._rejoin(previous, session)
+            taken = self._start(account, key, request, session, base_url)
+        else:
+            self._one_less(account)
+            if previous.request != encoded:
+                raise ConflictError(f"taskUUID {request.task_uuid} was used for another request")
+            taken = await self._rejoin(previous, session)
+        if acknowledge and isinstance(taken, Running):
+            self._acknowledge_later(taken)
+        return taken
 
     def find(self, account: AccountId, task_uuid: str) -> Running | None:
         """The account's task of this UUID, if it is under way."""
@@ -222,6 +224,8 @@ class Runner:
     def _acknowledge_later(self, running: Running) -> None:
         """Hold the acknowledgement back: a client that gets one waits before it looks for the result."""
         item = Acknowledgement(task_type=running.request.task_type, task_uuid=running.request.task_uuid)
+        if running.acknowledgement is not None:
+            running.acknowledgement.cancel()
         running.acknowledgement = asyncio.get_running_loop().call_later(
             self._settings.acknowledge_after,
             lambda: self._spawn(self._sessions.push(running.account, running.session, item)),

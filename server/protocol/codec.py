@@ -98,7 +98,7 @@ class RawTask:
         """A warning for each unknown field whose name nearly is that of a known one."""
         known = self.codec.field_names.get(self.task_type or "", frozenset())
         warnings = []
-        for name in (self._fields or {}).keys() - known:
+        for name in sorted((self._fields or {}).keys() - known):  # equal tasks, equal requests
             if near := difflib.get_close_matches(name, known, n=1, cutoff=0.8):
                 warnings.append(f"unknown parameter {name!r} was ignored; did you mean {near[0]!r}?")
         return warnings
