@@ -11,13 +11,15 @@ __all__ = ["FairGate"]
 class FairGate:
     """Lets work in until a capacity is used up, and then by turns between accounts.
 
-    The account that uses least is next, so that one with a thousand tasks waiting does not keep out another
-    with one. Work that is larger than the whole capacity runs alone.
+    The account that uses least is next, and of several that use the same the one whose last turn is longest
+    ago, so that one with a thousand tasks waiting does not keep out another with one. Work that is larger
+    than the whole capacity runs alone.
     """
 
     def __init__(self, capacity: float) -> None:
         self._capacity = capacity
         self._used: dict[Hashable, float] = {}
+        # In the order of the accounts' last turns.
         self._waiting: dict[Hashable, deque[tuple[float, asyncio.Future[None]]]] = {}
 
     @asynccontextmanager
@@ -40,17 +42,21 @@ class FairGate:
         while self._waiting:
             account = min(self._waiting, key=lambda name: self._used.get(name, 0))
             amount, turn = self._waiting[account][0]
+            if turn.cancelled():  # whoever waited for it has not run since
+                self._forget(account, turn)
+                continue
             total = sum(self._used.values())
             if total and total + amount > self._capacity:
                 return
             self._used[account] = self._used.get(account, 0) + amount
-            self._drop_first(account)
+            self._end_turn(account)
             turn.set_result(None)
 
-    def _drop_first(self, account: Hashable) -> None:
-        self._waiting[account].popleft()
-        if not self._waiting[account]:
-            del self._waiting[account]
+    def _end_turn(self, account: Hashable) -> None:
+        queue = self._waiting.pop(account)
+        queue.popleft()
+        if queue:
+            self._waiting[account] = queue
 
     def _give_back(self, account: Hashable, amount: float) -> None:
         self._used[account] -= amount
