@@ -10,20 +10,23 @@ import secrets
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import obstore
-from obstore.exceptions import NotFoundError as ObjectNotFoundError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from server.state.accounts import AccountId
 from server.state.database import Database
-from server.state.images import ImageRecord, expired, find_image, forget, image_named, record_image
+from server.state.images import ImageRecord, expired, extend, find_image, forget, image_named, record_image
 
 __all__ = ["MEDIA_TYPES", "ImageFile", "ImageStore", "open_store"]
 
 log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MEDIA_TYPES = {
     "jpg": "image/jpeg",
@@ -61,6 +64,9 @@ class ImageStore:
         self._store = store
         self._database = database
         self._clock = clock
+        # obstore's coroutines are completed by threads of its own, which abort the process if they come to
+        # that while the interpreter exits (PyO3/pyo3-async-runtimes#40). So its blocking calls, in ours.
+        self._threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="images")
 
     async def put(self, account: AccountId, file: ImageFile, ttl: float) -> ImageRecord:
         """Keep an image for `ttl` seconds."""
@@ -70,11 +76,9 @@ class ImageStore:
         """Keep an input image. The same bytes of the same account get the same UUID, and are kept once."""
         digest = await asyncio.to_thread(_digest, account, file.data)
         image_uuid = str(uuid.UUID(bytes=digest[:16], version=4))
-        known = await self.find(account, image_uuid)
-        if known is None:
-            return await self._put(account, file, ttl, image_uuid)
-        await self._database.run(record_image, known._replace(expires=self._clock() + ttl))
-        return known
+        now = self._clock()
+        known = await self._database.run(extend, account, image_uuid, now + ttl, now)
+        return known or await self._put(account, file, ttl, image_uuid)
 
     async def find(self, account: AccountId, image_uuid: str) -> ImageRecord | None:
         """The account's image of this UUID; None if there is none, or no more."""
@@ -90,15 +94,10 @@ class ImageStore:
         Raises:
             FileNotFoundError: if they are gone.
         """
-        try:
-            if length is not None:
-                return bytes(await obstore.get_range_async(self._store, name, start=start, length=length))
-            result = await obstore.get_async(self._store, name)
-            return bytes(await result.bytes_async())
-        except ObjectNotFoundError as error:
-            raise FileNotFoundError(name) from error
+        return await self._in_thread(_read, self._store, name, start, length)
 
     async def _put(self, account: AccountId, file: ImageFile, ttl: float, image_uuid: str) -> ImageRecord:
+        now = self._clock()
         record = ImageRecord(
             uuid=image_uuid,
             account=account,
@@ -106,23 +105,44 @@ class ImageStore:
             size=len(file.data),
             width=file.width,
             height=file.height,
-            expires=self._clock() + ttl,
+            expires=now + ttl,
         )
-        await obstore.put_async(self._store, record.name, file.data)
-        await self._database.run(record_image, record)
-        return record
+        await self._in_thread(obstore.put, self._store, record.name, file.data)
+        kept, superfluous = await self._database.run(record_image, record, now)
+        if superfluous is not None:
+            await self._delete([superfluous])
+        return kept
 
     async def sweep(self) -> int:
         """Delete the images whose time has passed; returns how many."""
         count = 0
         while batch := await self._database.run(expired, self._clock(), 100):
-            try:
-                await obstore.delete_async(self._store, [image.name for image in batch])
-            except ObjectNotFoundError:
-                log.warning("some images were deleted already")
-            await self._database.run(forget, [image.uuid for image in batch])
+            names = [image.name for image in batch]
+            await self._delete(names)
+            await self._database.run(forget, names)
             count += len(batch)
         return count
+
+    async def _delete(self, names: list[str]) -> None:
+        """Delete files; those that are there are deleted also where others are missing."""
+        try:
+            await self._in_thread(obstore.delete, self._store, names)
+        except FileNotFoundError:
+            log.warning("some images were deleted already")
+
+    async def _in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, lambda: function(*args, **kwargs))
+
+    def close(self) -> None:
+        """Finish what runs."""
+        self._threads.shutdown()
+
+
+def _read(store: ObjectStore, name: str, start: int, length: int | None) -> bytes:
+    if length is not None:
+        return bytes(obstore.get_range(store, name, start=start, length=length))
+    return bytes(obstore.get(store, name).bytes())
 
 
 def _digest(account: AccountId, data: bytes) -> bytes:

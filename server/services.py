@@ -128,6 +128,7 @@ async def running_services(
         await asyncio.gather(sweeper, return_exceptions=True)
         await asyncio.to_thread(upscaler.close)
         await web.close()
+        images.close()
         database.close()
 
 

@@ -12,7 +12,7 @@ from server.services import Services
 __all__ = ["get_image"]
 
 _NAME: Final = re.compile(r"[\w-]{22}\.([a-z]{3,4})")
-_RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE: Final = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
 async def get_image(request: Request) -> Response:
@@ -30,7 +30,7 @@ async def get_image(request: Request) -> Response:
         "x-content-type-options": "nosniff",
     }
     media_type = MEDIA_TYPES.get(match[1], "application/octet-stream")
-    if request.headers.get("if-none-match") == headers["etag"]:
+    if headers["etag"] in request.headers.get("if-none-match", ""):  # one of a list, weak or strong
         return Response(status_code=304, headers=headers)
     try:
         start, stop = _range(request.headers.get("range"), record.size)
@@ -54,15 +54,16 @@ def _range(header: str | None, size: int) -> tuple[int, int]:
     """The first byte and the one after the last; all of them if no single range is asked for.
 
     Raises:
-        IndexError: if the range begins behind the end.
+        IndexError: if the range begins behind the end, or is empty.
     """
     match = _RANGE.fullmatch(header or "")
     if match is None or match[0] == "bytes=-":
         return 0, size
     first, last = match[1], match[2]
-    if not first:
-        return max(0, size - int(last)), size
-    start, stop = int(first), min(size, int(last) + 1) if last else size
+    if first:
+        start, stop = int(first), min(size, int(last) + 1) if last else size
+    else:
+        start, stop = max(0, size - int(last)), size
     if start >= size or start >= stop:
         raise IndexError
     return start, stop

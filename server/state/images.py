@@ -2,12 +2,12 @@
 
 from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from server.state.accounts import AccountId
 from server.state.database import images
 
-__all__ = ["ImageRecord", "expired", "find_image", "forget", "image_named", "record_image"]
+__all__ = ["ImageRecord", "expired", "extend", "find_image", "forget", "image_named", "record_image"]
 
 
 class ImageRecord(NamedTuple):
@@ -33,25 +33,44 @@ _COLUMNS = (
 )
 
 
-def record_image(connection: Connection, image: ImageRecord) -> None:
-    """Record an image, or keep one that is there until the later of the two times."""
-    extended = connection.execute(
-        update(images)
-        .where(images.c.uuid == image.uuid)
-        .values(expires=func.max(images.c.expires, image.expires))
-    )
-    if extended.rowcount == 0:
-        connection.execute(
-            insert(images).values(
-                uuid=image.uuid,
-                account_id=image.account,
-                name=image.name,
-                size=image.size,
-                width=image.width,
-                height=image.height,
-                expires=image.expires,
-            )
+def record_image(connection: Connection, image: ImageRecord, now: float) -> tuple[ImageRecord, str | None]:
+    """Record an image under its UUID, in place of one that has expired.
+
+    Returns:
+        The image that the UUID stands for now: one that is there and has not expired stays, for as long as
+        either should; and the name of the file that no record names any more.
+    """
+    same = images.c.uuid == image.uuid
+    present = _first(connection, same)
+    if present is not None and present.expires > now:
+        kept = extend(connection, image.account, image.uuid, image.expires, now)
+        assert kept is not None
+        return kept, image.name
+    if present is not None:
+        connection.execute(delete(images).where(same))
+    connection.execute(
+        insert(images).values(
+            uuid=image.uuid,
+            account_id=image.account,
+            name=image.name,
+            size=image.size,
+            width=image.width,
+            height=image.height,
+            expires=image.expires,
         )
+    )
+    return image, None if present is None else present.name
+
+
+def extend(
+    connection: Connection, account: AccountId, uuid: str, expires: float, now: float
+) -> ImageRecord | None:
+    """Keep an account's image at least until `expires`; None if there is none, or no more."""
+    image = find_image(connection, account, uuid, now)
+    if image is None or image.expires >= expires:
+        return image
+    connection.execute(update(images).where(images.c.uuid == uuid).values(expires=expires))
+    return image._replace(expires=expires)
 
 
 def find_image(connection: Connection, account: AccountId, uuid: str, now: float) -> ImageRecord | None:
@@ -70,9 +89,9 @@ def expired(connection: Connection, now: float, limit: int) -> list[ImageRecord]
     return [ImageRecord(*row) for row in connection.execute(query)]
 
 
-def forget(connection: Connection, uuids: list[str]) -> None:
-    """Delete the records of images."""
-    connection.execute(delete(images).where(images.c.uuid.in_(uuids)))
+def forget(connection: Connection, names: list[str]) -> None:
+    """Delete the records of images. By name: a UUID may have been given to a new upload meanwhile."""
+    connection.execute(delete(images).where(images.c.name.in_(names)))
 
 
 def _first(connection: Connection, *conditions: object) -> ImageRecord | None:
