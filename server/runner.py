@@ -135,8 +135,15 @@ class Runner:
         """The account's task of this UUID, if it is under way."""
         return self._running.get((account, task_uuid.lower()))
 
+    def works_for(self, account: AccountId, session: str) -> bool:
+        """Whether any task is under way whose outcome goes to this session."""
+        return any(
+            running.account == account and running.session == session for running in self._running.values()
+        )
+
     async def cancel(self, running: Running) -> bool:
         """Stop a task; False if it was finished first."""
+        await asyncio.sleep(0)  # work that was never begun could not record its end
         if running.work is None or running.outcome.done():
             return False
         running.cancelled = True
@@ -176,13 +183,15 @@ class Runner:
 
     async def _rejoin(self, previous: TaskRecord, session: str | None) -> Running | TaskRecord:
         """A task sent again: its outcome goes to the session that asked last."""
-        running = self._running.get((previous.account, previous.task_uuid))
+        account, key = previous.account, previous.task_uuid
+        running = self._running.get((account, key))
         if running is not None and session is not None:
-            await self._database.run(tasks.watch, previous.account, previous.task_uuid, session)
-            running.session = session
-        if running is not None and not running.outcome.done():
+            if await self._database.run(tasks.watch, account, key, session):
+                running.session = session
+                return running
+        elif running is not None and not running.outcome.done():
             return running
-        return await self._database.run(tasks.find, previous.account, previous.task_uuid) or previous
+        return await self._database.run(tasks.find, account, key) or previous
 
     async def _see_through(self, running: Running) -> None:
         record = await self._outcome(running)
@@ -244,7 +253,8 @@ class Runner:
         running.outcome.cancel()  # does nothing to one that is set
         if running.acknowledgement is not None:
             running.acknowledgement.cancel()
-        del self._running[running.account, running.key]
+        if self._running.get((running.account, running.key)) is running:  # else it was sent again meanwhile
+            del self._running[running.account, running.key]
         self._one_less(running.account)
 
     def _one_more(self, account: AccountId) -> None:

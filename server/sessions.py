@@ -76,10 +76,10 @@ class Sessions:
         A session's UUID means something within its account only: no other account can resume it.
         """
         session = Session(account, session_uuid or str(uuid.uuid4()), link)
-        previous = self._connected.get((account, session.uuid))
-        self._connected[account, session.uuid] = session
-        if previous is not None:
+        # The new connection takes over at the end: before the caller has greeted it, nothing may be sent.
+        while (previous := self._connected.pop((account, session.uuid), None)) is not None:
             await previous.link.close(4000, "the session was resumed by another connection")
+        self._connected[account, session.uuid] = session
         return session
 
     def detach(self, session: Session) -> None:
@@ -94,6 +94,7 @@ class Sessions:
         except Disconnected:
             frame = encode_reply(JSON, reply)
             await self._database.run(keep_undelivered, session.account, session.uuid, self._clock(), frame)
+            await self.deliver(session.account, session.uuid)  # it may have been resumed meanwhile
 
     async def push(self, account: AccountId, session_uuid: str | None, reply: Reply) -> None:
         """Send news of the moment, such as progress; forgotten if nobody is connected."""

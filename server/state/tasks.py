@@ -98,6 +98,10 @@ def accept(
     if previous is not None:
         if previous.status is not Status.FAILED or previous.request != request:
             return previous
+        # An answer that still waits for its session would now tell of the new one.
+        connection.execute(
+            delete(outbox).where(outbox.c.account_id == account, outbox.c.task_uuid == task_uuid)
+        )
         connection.execute(delete(tasks).where(*_is(account, task_uuid)))
     connection.execute(
         insert(tasks).values(
@@ -125,15 +129,25 @@ def unfinished(connection: Connection) -> list[TaskRecord]:
     return [_record(row) for row in connection.execute(query)]
 
 
-def watch(connection: Connection, account: AccountId, task_uuid: str, session: str) -> None:
-    """From now on the outcome goes to this session."""
-    connection.execute(update(tasks).where(*_is(account, task_uuid)).values(session=session))
+def watch(connection: Connection, account: AccountId, task_uuid: str, session: str) -> bool:
+    """Have the outcome sent to this session; False if there is an outcome already."""
+    changed = connection.execute(
+        update(tasks)
+        .where(*_is(account, task_uuid), tasks.c.status == Status.ACCEPTED)
+        .values(session=session)
+    )
+    return changed.rowcount > 0
 
 
 def succeed(
     connection: Connection, account: AccountId, task_uuid: str, result: StoredResult, now: float
 ) -> TaskRecord:
-    """Record the result, charge what was reserved, put the reply into the outbox."""
+    """Record the result, charge what was reserved, put the reply into the outbox.
+
+    A task has one outcome: if it was recorded before, that one stays and nothing is charged again.
+    """
+    if (finished := _finished(connection, account, task_uuid)) is not None:
+        return finished
     cost = ledger.charge(connection, account, task_uuid, now)
     stored = msgspec.structs.replace(result, cost=cost)
     return _finish(
@@ -148,7 +162,9 @@ def succeed(
 def fail(
     connection: Connection, account: AccountId, task_uuid: str, error: ErrorItem, now: float
 ) -> TaskRecord:
-    """Record the error, release what was reserved, put the reply into the outbox."""
+    """Record the error, release what was reserved, put the reply into the outbox; once, as `succeed`."""
+    if (finished := _finished(connection, account, task_uuid)) is not None:
+        return finished
     ledger.release(connection, account, task_uuid)
     return _finish(
         connection, account, task_uuid, now, {"status": Status.FAILED, "error": msgspec.json.encode(error)}
@@ -180,6 +196,11 @@ def delivered(connection: Connection, outbox_id: int) -> None:
 def purge_undelivered(connection: Connection, before: float) -> int:
     """Drop replies that nobody came for; returns how many."""
     return connection.execute(delete(outbox).where(outbox.c.created < before)).rowcount
+
+
+def _finished(connection: Connection, account: AccountId, task_uuid: str) -> TaskRecord | None:
+    record = find(connection, account, task_uuid)
+    return None if record is None or record.status is Status.ACCEPTED else record
 
 
 def _finish(
