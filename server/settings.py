@@ -4,11 +4,12 @@ The only place that reads the environment. Everything else is handed the frozen 
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta, Struct
@@ -45,7 +46,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """SQLAlchemy URL; default: SQLite in the data directory."""
     storage_url: str | None = None
     """obstore URL of the images, such as s3://bucket/prefix; default: `images` in the data directory."""
-    api_key: str | None = None
+    api_key: Annotated[str, Meta(min_length=1)] | None = None
     """A key that is always valid, for the default account; default: one is made on the first start."""
 
     models: tuple[str, ...] = ()
@@ -89,8 +90,13 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long undelivered replies wait for their session to resume."""
     private_networks: bool = False
     """Whether URLs may lead to private and loopback addresses."""
-    log_level: str = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
     """debug, info, warning or error."""
+
+    def __post_init__(self) -> None:
+        for name, price in self.prices.items():
+            if not price.is_finite() or price < 0:
+                raise ValueError(f"{price} is not a price - at `$.prices.{name}`")
 
     @property
     def effective_database_url(self) -> str:
@@ -114,7 +120,7 @@ def load_settings(
 
     Args:
         file: a TOML file with settings at its top level.
-        environment: `TILEWIRE_PORT=9000` sets `port`; lists are comma-separated.
+        environment: `TILEWIRE_PORT=9000` sets `port`; lists are comma-separated; empty is not given.
         flags: from the command line; None means not given.
 
     Raises:
@@ -143,10 +149,10 @@ def load_settings(
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(), parse_float=str)  # prices stay exact
+        return tomllib.loads(file.read_text("utf-8"), parse_float=str)  # prices stay exact
     except OSError as error:
         raise SettingsError(f"{file} cannot be read: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file} is not TOML: {error}") from error
 
 
@@ -158,7 +164,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in Settings.__struct_fields__:
         text = environment.get(f"TILEWIRE_{name.upper()}")
-        if text is not None:
+        if text:
             found[name] = (
                 [part.strip() for part in text.split(",") if part.strip()] if name == "models" else text
             )
@@ -166,7 +172,9 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _explain(message: str, sources: Mapping[str, str]) -> str:
-    for name, source in sources.items():
-        if f"`$.{name}" in message or f"unknown field `{name}`" in message:
-            return f"{message} ({source})"
+    """msgspec's message, with the setting's name and where its value came from."""
+    if unknown := re.search(r"unknown field `(.+?)`", message):
+        return f"there is no setting {unknown[1]!r} ({sources[unknown[1]]})"
+    if at := re.search(r"^(.*) - at `\$\.(([a-z_]+).*)`$", message):
+        return f"{at[2]}: {at[1]} ({sources[at[3]]})"
     return message

@@ -118,18 +118,23 @@ def list_keys(connection: Connection, account: AccountId | None = None) -> list[
 
 
 def revoke_key(connection: Connection, beginning: str) -> Key:
-    """Revoke the key whose id or hint begins with `beginning`.
+    """Revoke a key, named by itself, by its hint, or by the beginning of its id.
 
     Raises:
-        AmbiguousKeyError: if that is not exactly one.
+        AmbiguousKeyError: if that is not exactly one valid key.
     """
+    named = beginning.rstrip("…")
+    whole = connection.scalar(select(api_keys.c.id).where(api_keys.c.digest == _digest(named)))
     found = [
         key
         for key in list_keys(connection)
-        if not key.revoked and beginning and (key.id.startswith(beginning) or beginning.startswith(key.hint))
+        if not key.revoked
+        and (key.id == whole or (whole is None and named and (key.hint == named or key.id.startswith(named))))
     ]
     if len(found) != 1:
-        raise AmbiguousKeyError(f"{len(found)} keys match {beginning!r}")
+        raise AmbiguousKeyError(
+            f"{len(found)} keys match; give more of the id" if found else "no valid key matches"
+        )
     connection.execute(update(api_keys).where(api_keys.c.id == found[0].id).values(revoked=True))
     return found[0]
 
@@ -140,7 +145,7 @@ def _insert(connection: Connection, account: AccountId, label: str, secret: str,
             id=str(uuid.uuid4()),
             account_id=account,
             label=label,
-            hint=secret[:8],
+            hint=secret[: min(8, len(secret) // 4)],  # of a short one that was configured, less
             digest=_digest(secret),
             created=now,
             revoked=False,

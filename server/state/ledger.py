@@ -35,8 +35,10 @@ def to_nanodollars(usd: Decimal) -> int:
     """USD as nanodollars.
 
     Raises:
-        ValueError: if there are fractions of a nanodollar.
+        ValueError: if there are fractions of a nanodollar, or it is not a finite number.
     """
+    if not usd.is_finite():
+        raise ValueError(f"{usd} is not an amount")
     amount = usd * _NANO
     if amount != int(amount):
         raise ValueError(f"{usd} USD is not a whole number of nanodollars")
