@@ -2,19 +2,24 @@
 
 import logging
 import time
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
+from rich.text import Text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 from engines import EngineError, Upscaler, find_device
 from onnx_models import UnknownModelError, load_catalogue
 from server.services import Services
+from server.serving import StartError
 from server.serving import serve as serve_forever
 from server.settings import Settings, SettingsError, Sourced, load_settings
 from server.state.accounts import (
@@ -43,8 +48,9 @@ keys = typer.Typer(help="The API keys.", no_args_is_help=True)
 app.add_typer(models, name="models")
 app.add_typer(keys, name="keys")
 
-console = Console(highlight=False)
-problems = Console(stderr=True, highlight=False)
+# Without markup: names of files and labels of keys may hold brackets.
+console = Console(highlight=False, markup=False, soft_wrap=True)
+problems = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file with settings.")]
 Data = Annotated[Path | None, typer.Option(help="Directory of the database and the images.")]
@@ -74,8 +80,10 @@ def serve(
         handlers=[RichHandler(console=problems, show_path=False, log_time_format="[%X]")],
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    if not serve_forever(settings, _announce):
-        raise typer.Exit(1)
+    try:
+        serve_forever(settings, _announce)
+    except StartError as error:
+        _give_up(str(error), status=1)
 
 
 @app.command()
@@ -93,7 +101,7 @@ def upscale(
     image_format: Annotated[
         str | None, typer.Option("--format", help="JPG, PNG or WEBP; default: by OUT, or as the input.")
     ] = None,
-    quality: Annotated[int | None, typer.Option(help="Of JPG and WEBP, 20 to 99.")] = None,
+    quality: Annotated[int | None, typer.Option(min=20, max=99, help="Of JPG and WEBP.")] = None,
     keep_metadata: Annotated[bool, typer.Option(help="Keep EXIF and XMP, GPS included.")] = False,
     url: Annotated[
         str | None, typer.Option(help="A running server, ws://host:port/v1; default: one just for this.")
@@ -115,11 +123,13 @@ def upscale(
     )
     if url is not None and key is None:
         _give_up("--url needs a key: --key, or TILEWIRE_API_KEY")
-    logging.basicConfig(level=logging.ERROR)
+    _log_in_one_line()
     try:
-        failures = upscale_files(inputs, options, settings, url, key, console)
-    except ValueError as error:
+        failures = upscale_files(inputs, options, settings, url, key, console, problems)
+    except (ValueError, UnknownModelError) as error:
         _give_up(str(error))
+    except StartError as error:
+        _give_up(str(error), status=1)
     raise typer.Exit(1 if failures else 0)
 
 
@@ -127,23 +137,24 @@ def upscale(
 def config(file: Annotated[Path | None, typer.Argument(help="A TOML file with settings.")] = None) -> None:
     """Print the effective settings and where each comes from."""
     _, sourced = _settings(file)
-    table = Table("setting", "value", "from", box=None, pad_edge=False)
-    for name, value, source in sourced:
-        shown = "(hidden)" if name == "api_key" and value else value
-        table.add_row(name, str(shown), source)
-    console.print(table)
+    width = max(len(setting.name) for setting in sourced)
+    for setting in sourced:
+        console.print(f"{setting.name:<{width}}  {_shown(setting)}  ({setting.source})")
 
 
 @models.command("list")
-def list_models() -> None:
+def list_models(config: ConfigFile = None) -> None:
     """List the models that are installed."""
-    table = Table("name", "AIR", "factors", "USD per megapixel", "licence", "title", box=None, pad_edge=False)
-    for model in load_catalogue():
-        factors = ", ".join(map(str, model.factors)) + (", and between" if model.fractional else "")
-        table.add_row(
-            model.name, model.air, factors, str(model.price_per_megapixel), model.licence, model.title
-        )
-    console.print(table)
+    settings, _ = _settings(config)
+    catalogue = load_catalogue()
+    for model in catalogue:
+        factors = "any factor up to" if model.fractional else "factors"
+        largest = model.factors[-1] if model.fractional else ", ".join(map(str, model.factors))
+        price = settings.prices.get(model.name, model.price_per_megapixel)
+        default = ", the default" if model is catalogue.default else ""
+        console.print(Text.assemble((model.name, "bold"), f"  ({model.air}{default})"))
+        console.print(f"  {model.title}: {factors} {largest}, {price} USD per megapixel, {model.licence}")
+        console.print(f"  {model.description}", style="dim", soft_wrap=False)
 
 
 @models.command("build")
@@ -159,16 +170,17 @@ def build_models(
         upscaler = Upscaler(find_device(settings.device), settings.model_directory)
     except (UnknownModelError, EngineError) as error:
         _give_up(str(error))
-    with Progress(TextColumn("{task.description}"), BarColumn(), console=console) as bars:
-        for model in chosen:
-            bar = bars.add_task(model.name, total=1.0)
-            try:
-                upscaler.load(model, lambda share, bar=bar: bars.update(bar, completed=share))
-            except EngineError as error:
-                _give_up(str(error))
-            bars.update(bar, completed=1.0)
-    upscaler.close()
-    console.print(f"in {settings.model_directory}")
+    columns = (TextColumn("{task.description}", markup=False), BarColumn())
+    try:
+        with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+            for model in chosen:
+                bar = bars.add_task(model.name, total=1.0)
+                upscaler.load(model, partial(_advance, bars, bar))
+    except EngineError as error:
+        _give_up(str(error), status=1)
+    finally:
+        upscaler.close()
+    console.print(f"{', '.join(model.name for model in chosen)}: built in {settings.model_directory}")
 
 
 @keys.command("create")
@@ -184,18 +196,21 @@ def create(
     config: ConfigFile = None,
 ) -> None:
     """Make a key and print it, this once."""
+    amount = None if credit is None else _nanodollars(credit)
     database = _database(config, data)
     now = time.time()
     owner = database.run_sync(account_named, account, now)
-    if credit is not None:
-        database.run_sync(deposit, owner, to_nanodollars(Decimal(credit)), now)
+    if amount is not None:
+        database.run_sync(deposit, owner, amount, now)
     print(database.run_sync(create_key, owner, label, now))  # noqa: T201 - for scripts, without any styling
 
 
 @keys.command("list")
 def show_keys(data: Data = None, config: ConfigFile = None) -> None:
     """List the keys, as far as they are known."""
-    table = Table("id", "key", "account", "label", "created", "last used", "", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("id", "key", "account", "label", "created", "last used", ""):
+        table.add_column(heading, no_wrap=heading not in ("account", "label"), overflow="fold")
     for key in _database(config, data).run_sync(list_keys):
         table.add_row(
             key.id[:8],
@@ -206,7 +221,7 @@ def show_keys(data: Data = None, config: ConfigFile = None) -> None:
             "never" if key.last_used is None else _day(key.last_used),
             "revoked" if key.revoked else "",
         )
-    console.print(table)
+    console.print(table, soft_wrap=False)
 
 
 @keys.command("revoke")
@@ -224,11 +239,15 @@ def revoke(
 
 
 def _announce(url: str, services: Services) -> None:
-    console.print(f"Tilewire is ready at [bold]{url.replace('http', 'ws', 1)}/v1[/]  ({url}/v1 for POST)")
+    console.print(
+        Text.assemble(
+            "Tilewire is ready at ", (f"{url.replace('http', 'ws', 1)}/v1", "bold"), f"  ({url}/v1 for POST)"
+        )
+    )
     console.print(f"device: {services.upscaler.device.name}")
     console.print(f"models: {', '.join(model.name for model in services.catalogue)}")
     if services.first_key is not None:
-        console.print(f"API key, shown this once: [bold]{services.first_key}[/]")
+        console.print(Text.assemble("API key, shown this once: ", (services.first_key, "bold")))
 
 
 def _settings(file: Path | None, **flags: Any) -> tuple[Settings, list[Sourced]]:
@@ -240,14 +259,60 @@ def _settings(file: Path | None, **flags: Any) -> tuple[Settings, list[Sourced]]
 
 def _database(file: Path | None, data: Path | None) -> Database:
     settings, _ = _settings(file, data=data)
-    settings.data.mkdir(parents=True, exist_ok=True)
-    return Database(settings.effective_database_url)
+    try:
+        settings.data.mkdir(parents=True, exist_ok=True)
+        return Database(settings.effective_database_url)
+    except (OSError, SQLAlchemyError, ImportError) as error:
+        _give_up(" ".join(str(error).split()), status=1)
+
+
+def _nanodollars(usd: str) -> int:
+    try:
+        amount = to_nanodollars(Decimal(usd))
+    except (InvalidOperation, ValueError, OverflowError):
+        amount = 0
+    if amount <= 0:
+        _give_up(f"--credit: {usd!r} is not an amount of USD, such as 5 or 0.25")
+    return amount
+
+
+def _shown(setting: Sourced) -> str:
+    """A setting as one line, without secrets."""
+    match setting.name, setting.value:
+        case _, None | () | {}:
+            return "-"
+        case "api_key", _:
+            return "(hidden)"
+        case "database_url", url:
+            return make_url(url).render_as_string(hide_password=True)
+        case _, tuple(items):
+            return ", ".join(map(str, items))
+        case _, dict(entries):
+            return ", ".join(f"{name} = {value}" for name, value in entries.items())
+    return str(setting.value)
+
+
+def _advance(bars: Progress, bar: TaskID, share: float) -> None:
+    bars.update(bar, completed=share)
+
+
+class _OneLine(logging.Formatter):
+    """Tells the reason of an error, not where in the program it came up."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        return f"{ei[0].__name__}: {ei[1]}"
+
+
+def _log_in_one_line() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine())
+    logging.basicConfig(level=logging.ERROR, handlers=[handler])
 
 
 def _day(seconds: float) -> str:
     return time.strftime("%Y-%m-%d", time.localtime(seconds))
 
 
-def _give_up(message: str) -> NoReturn:
-    problems.print(f"[red]{message}[/]")
-    raise typer.Exit(2)
+def _give_up(message: str, *, status: int = 2) -> NoReturn:
+    problems.print(message, style="red")
+    raise typer.Exit(status)

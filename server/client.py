@@ -5,13 +5,14 @@ async with Client("ws://127.0.0.1:8080/v1", key) as client:
 """
 
 import asyncio
+import os
 import uuid
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 from websockets.typing import Subprotocol
 
 from server.connection import SUBPROTOCOL
@@ -62,8 +63,11 @@ class Client:
                 compression=None,
                 max_size=None,
             )
+        except InvalidURI as error:
+            raise UnreachableError(f"{self._url} is not an address of the form ws://host:port/v1") from error
         except (OSError, InvalidHandshake, TimeoutError) as error:
-            raise UnreachableError(f"{self._url} cannot be reached: {error}") from error
+            reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+            raise UnreachableError(f"{self._url} cannot be reached: {reason}") from error
         self._reader = asyncio.create_task(self._read())
         try:
             await self._ask("authentication", {"taskType": "authentication", "apiKey": self._key})
@@ -120,11 +124,12 @@ class Client:
                 if on_progress is not None:
                     on_progress(reply["progress"])
         except ConnectionClosed as error:
-            raise UnreachableError("the connection was lost") from error
+            raise _lost(error) from error
         finally:
             del self._waiting[key]
 
     async def _read(self) -> None:
+        end = UnreachableError("the connection was closed")
         try:
             async for frame in self._socket:
                 message = msgspec.msgpack.decode(frame if isinstance(frame, bytes) else frame.encode())
@@ -132,13 +137,20 @@ class Client:
                     self._hand_over(item, item)
                 for item in message.get("errors", []):
                     self._hand_over(item, RefusedError(item))
-        except ConnectionClosed:
-            pass
+        except ConnectionClosed as error:
+            end = _lost(error)
         finally:
             for queue in self._waiting.values():
-                queue.put_nowait(UnreachableError("the connection was lost"))
+                queue.put_nowait(end)
 
     def _hand_over(self, item: Item, reply: Item | RefusedError) -> None:
-        queue = self._waiting.get(item.get("taskUUID") or item.get("taskType", ""))
-        if queue is not None:
-            queue.put_nowait(reply)
+        key = item.get("taskUUID") or item.get("taskType")
+        # An error that names no task is about the frame, and may be anyone's.
+        for queue in [self._waiting.get(key)] if key else self._waiting.values():
+            if queue is not None:
+                queue.put_nowait(reply)
+
+
+def _lost(error: ConnectionClosed) -> UnreachableError:
+    reason = f": {error.rcvd.reason}" if error.rcvd is not None and error.rcvd.reason else ""
+    return UnreachableError(f"the connection was lost{reason}")

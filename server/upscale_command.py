@@ -11,7 +11,9 @@ from typing import Any
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
+from onnx_models import load_catalogue
 from server.client import Client, RefusedError, UnreachableError
 from server.serving import EmbeddedServer
 from server.settings import Settings
@@ -49,31 +51,40 @@ def upscale_files(
     url: str | None,
     key: str | None,
     console: Console,
+    problems: Console,
 ) -> int:
     """Upscale files, showing progress; returns how many failed.
 
     Args:
         inputs: files and folders.
         url, key: of a running server; without them one is started for the time of the call.
+        console, problems: where to tell what was done, and what went wrong.
 
     Raises:
         ValueError: if there is nothing to do, or the options contradict each other.
+        UnknownModelError: if the server is to be started here and has no such model.
+        StartError: if it cannot be started.
     """
     jobs = plan(inputs, options)
+    if url is None and options.model is not None:
+        load_catalogue().get(options.model)
     with _server(settings, url, key) as (address, secret):
-        return asyncio.run(_run(jobs, options, address, secret, console))
+        return asyncio.run(_run(jobs, options, address, secret, console, problems))
 
 
 def plan(inputs: list[Path], options: Options) -> list[Job]:
     """Which file becomes which.
 
     Raises:
-        ValueError: if an input does not exist, there is none, or several would go to one file.
+        ValueError: if an input does not exist, there is none, several would go to one file, or the format is
+            not one that can be written.
     """
     sources: list[Path] = []
     for path in inputs:
         if path.is_dir():
-            sources += sorted(file for file in path.iterdir() if file.suffix.lower() in _READABLE)
+            sources += sorted(
+                file for file in path.iterdir() if file.suffix.lower() in _READABLE and file.is_file()
+            )
         elif path.exists():
             sources.append(path)
         else:
@@ -84,7 +95,7 @@ def plan(inputs: list[Path], options: Options) -> list[Job]:
     into_folder = output is not None and (output.is_dir() or not output.suffix)
     if len(sources) > 1 and output is not None and not into_folder:
         raise ValueError(f"{output} is one file, but there are {len(sources)} inputs")
-    jobs = []
+    jobs: dict[Path, Job] = {}
     for source in sources:
         image_format = _format(source, None if into_folder else output, options.image_format)
         if output is not None and not into_folder:
@@ -93,46 +104,60 @@ def plan(inputs: list[Path], options: Options) -> list[Job]:
             tag = f"{options.factor:g}x" if options.factor else "upscaled"
             folder = output if output is not None else source.parent
             target = folder / f"{source.stem}-{tag}.{image_format.lower()}"
-        jobs.append(Job(source, target, image_format))
-    return jobs
+        if target in jobs:
+            raise ValueError(f"{jobs[target].source} and {source} would both become {target}")
+        jobs[target] = Job(source, target, image_format)
+    return list(jobs.values())
 
 
 def _format(source: Path, target: Path | None, asked: str | None) -> str:
     if asked is not None:
-        return "JPG" if asked.upper() == "JPEG" else asked.upper()
-    suffix = (target or source).suffix.lower()
-    return _SUFFIXES.get(suffix, "PNG")
+        image_format = _SUFFIXES.get(f".{asked.lower()}")
+        if image_format is None:
+            raise ValueError(f"the format must be JPG, PNG or WEBP, not {asked}")
+        return image_format
+    if target is not None and target.suffix.lower() not in _SUFFIXES:
+        raise ValueError(f"{target}: only {', '.join(_SUFFIXES)} can be written; or give --format")
+    return _SUFFIXES.get((target or source).suffix.lower(), "PNG")
 
 
-async def _run(jobs: list[Job], options: Options, url: str, key: str, console: Console) -> int:
+async def _run(
+    jobs: list[Job], options: Options, url: str, key: str, console: Console, problems: Console
+) -> int:
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn(
+            "{task.description}", markup=False, table_column=Column(overflow="ellipsis", no_wrap=True)
+        ),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
     )
     room = asyncio.Semaphore(_FILES_AT_ONCE)
-    failures = 0
+    failures: list[str] = []
     try:
         async with Client(url, key) as client:
-            with Progress(*columns, console=console) as bars:
+            with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
 
-                async def one(job: Job, bar: TaskID) -> None:
-                    nonlocal failures
+                async def one(job: Job) -> None:
                     async with room:
+                        bar = bars.add_task(job.source.name, total=1.0)
                         try:
                             await _upscale(client, job, options, bars, bar)
                         except (RefusedError, UnreachableError, OSError) as error:
-                            failures += 1
-                            bars.update(bar, description=f"[red]{job.source}: {error}[/]")
+                            failures.append(f"{job.source}: {error}")
+                        else:
+                            console.print(f"{job.source} → {job.target}")
+                        bars.remove_task(bar)
 
                 async with asyncio.TaskGroup() as group:
                     for job in jobs:
-                        group.create_task(one(job, bars.add_task(f"{job.source} → {job.target}", total=1.0)))
+                        group.create_task(one(job))
     except (RefusedError, UnreachableError) as error:
-        console.print(f"[red]{error}[/]")
+        problems.print(str(error), style="red")
         return len(jobs)
-    return failures
+    for failure in failures:
+        problems.print(failure, style="red")
+    return len(failures)
 
 
 async def _upscale(client: Client, job: Job, options: Options, bars: Progress, bar: TaskID) -> None:
@@ -166,6 +191,9 @@ def _server(settings: Settings, url: str | None, key: str | None) -> Iterator[tu
             api_key=secret,
             database_url=None,
             storage_url=None,
+            public_url=None,
+            models=(),
+            drain_timeout=0.1,  # nobody waits for tasks that are left when the command is interrupted
         )
         with EmbeddedServer(own) as server:
             yield f"{server.url.replace('http', 'ws', 1)}/v1", secret
