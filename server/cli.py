@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
@@ -153,8 +154,9 @@ def list_models(config: ConfigFile = None) -> None:
         price = settings.prices.get(model.name, model.price_per_megapixel)
         default = ", the default" if model is catalogue.default else ""
         console.print(Text.assemble((model.name, "bold"), f"  ({model.air}{default})"))
-        console.print(f"  {model.title}: {factors} {largest}, {price} USD per megapixel, {model.licence}")
-        console.print(f"  {model.description}", style="dim", soft_wrap=False)
+        facts = f"{model.title}: {factors} {largest}; {price} USD per megapixel; {model.licence}"
+        for text in (facts, model.description):
+            console.print(Padding(text, (0, 0, 0, 2)), soft_wrap=False)
 
 
 @models.command("build")
@@ -239,11 +241,8 @@ def revoke(
 
 
 def _announce(url: str, services: Services) -> None:
-    console.print(
-        Text.assemble(
-            "Tilewire is ready at ", (f"{url.replace('http', 'ws', 1)}/v1", "bold"), f"  ({url}/v1 for POST)"
-        )
-    )
+    console.print(Text.assemble("Tilewire is ready at ", (f"{url.replace('http', 'ws', 1)}/v1", "bold")))
+    console.print(f"by POST: {url}/v1")
     console.print(f"device: {services.upscaler.device.name}")
     console.print(f"models: {', '.join(model.name for model in services.catalogue)}")
     if services.first_key is not None:

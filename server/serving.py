@@ -161,7 +161,7 @@ class _Server(uvicorn.Server):
                 running_services(settings, settings.public_url or url)
             )
         except (EngineError, UnknownModelError, OSError, SQLAlchemyError, StorageError, ImportError) as error:
-            raise StartError(" ".join(str(error).split())) from error
+            raise StartError(_in_one_line(error)) from error
         self._app.state.services = services
         await super().startup(sockets)
         self._on_ready(url, services)
@@ -169,6 +169,12 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await super().shutdown(sockets)
         await self._running.aclose()
+
+
+def _in_one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).partition("Debug source:")[0].split())  # obstore's, for its developers
 
 
 def _take_port(host: str, port: int) -> list[socket.socket]:

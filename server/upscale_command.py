@@ -126,9 +126,11 @@ async def _run(
 ) -> int:
     columns = (
         TextColumn(
-            "{task.description}", markup=False, table_column=Column(overflow="ellipsis", no_wrap=True)
+            "{task.description}",
+            markup=False,
+            table_column=Column(ratio=1, overflow="ellipsis", no_wrap=True),
         ),
-        BarColumn(),
+        BarColumn(bar_width=24),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
     )
@@ -136,7 +138,7 @@ async def _run(
     failures: list[str] = []
     try:
         async with Client(url, key) as client:
-            with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+            with Progress(*columns, console=console, disable=not console.is_terminal, expand=True) as bars:
 
                 async def one(job: Job) -> None:
                     async with room:
