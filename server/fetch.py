@@ -128,6 +128,9 @@ def is_public(address: str) -> bool:
         # NAT64 (RFC 6052) ends in an IPv4 address.
         if ip in ipaddress.ip_network("64:ff9b::/96"):
             return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
+        # Reserved are also the ranges of obsolete ways to wrap an IPv4 address; is_global has them all.
+        if ip.is_reserved or ip.is_site_local:
+            return False
     return ip.is_global and not ip.is_multicast
 
 

@@ -14,7 +14,7 @@ from onnx_models import Catalogue, Model, UnknownModelError
 from server.protocol.codec import Codec
 from server.protocol.errors import TaskError, invalid, missing, unsupported
 from server.protocol.messages import OutputType, Upscale
-from server.protocol.sources import ImageSource, RemoteImage, StoredImage, parse_source
+from server.protocol.sources import MAX_URL, ImageSource, RemoteImage, StoredImage, parse_source
 from server.settings import Settings
 
 __all__ = ["Size", "UpscaleRequest", "check", "input_source", "output_size", "price"]
@@ -89,6 +89,8 @@ def check(
     if not kinds:
         raise invalid("outputType", "outputType must name at least one of: URL, base64Data, dataURI")
     for name, url in (("webhookURL", task.webhook_url), ("uploadEndpoint", task.upload_endpoint)):
+        if url is not None and len(url) > MAX_URL:
+            raise invalid(name, f"{name} is longer than {MAX_URL} characters", "URL")
         if url is not None and not url.startswith(("http://", "https://")):
             raise invalid(name, f"{name} must be a URL that begins with http:// or https://", "URL")
     return UpscaleRequest(

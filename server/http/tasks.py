@@ -9,7 +9,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from server.protocol.codec import JSON, MESSAGEPACK, Codec, RawTask
-from server.protocol.errors import AuthenticationError, ErrorItem, FrameError, TaskError, error_status
+from server.protocol.errors import (
+    AuthenticationError,
+    ErrorItem,
+    FrameError,
+    FrameTooLargeError,
+    TaskError,
+    error_status,
+)
 from server.protocol.messages import Authentication
 from server.services import Services
 from server.state.accounts import AccountId
@@ -30,7 +37,7 @@ async def post_tasks(request: Request) -> Response:
     codec = MESSAGEPACK if MESSAGEPACK.media_type in request.headers.get("content-type", "") else JSON
     try:
         raws = codec.split(await _body(request, services.settings.max_frame_bytes))
-    except FrameError as error:
+    except (FrameError, FrameTooLargeError) as error:
         return _response(codec, [error.item(None, None, f"{base_url}/docs/errors")])
     try:
         account, raws = await _authenticate(request, raws, services)
@@ -74,7 +81,7 @@ async def _body(request: Request, limit: int) -> bytes:
         async for chunk in request.stream():
             size += len(chunk)
             if size > limit:
-                raise FrameError(f"the body is larger than {limit} bytes")
+                raise FrameTooLargeError(limit)
             chunks.append(chunk)
     except ClientDisconnect as error:
         raise FrameError("the body is incomplete") from error

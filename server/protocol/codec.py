@@ -2,16 +2,19 @@
 
 A frame is first split into its tasks, each still undecoded, so that a broken one fails alone and its error
 can still name its `taskUUID`. Then each task is decoded straight into its Struct.
+
+Frames come from anyone, before authentication too: whatever they hold, they become tasks or errors, and cost
+memory in proportion to their size.
 """
 
 import difflib
 import re
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from server.protocol.errors import ErrorItem, FrameError, ParameterError, invalid, missing
 from server.protocol.messages import (
@@ -44,13 +47,22 @@ TASK_CLASSES: Final[tuple[type[Task], ...]] = (
 # A UUID is optional for these; they are about the connection, not about work.
 _WITHOUT_UUID: Final = frozenset({"authentication", "ping"})
 
+# An element of an array or object takes two bytes of a frame, but a hundred in memory once it is split off.
+_MAX_TASKS: Final = 2**14
+_MAX_FIELDS: Final = 2**14
+_MAX_COMMAS: Final = 2**20
+
+# What is told back of a name that the client chose, and how many unknown ones are looked at.
+_MAX_NAME: Final = 128
+_MAX_UNKNOWN: Final = 16
+
 
 class RawTask:
     """One task of a frame, not decoded yet.
 
     Attributes:
         codec: of the frame.
-        task_type, task_uuid: as far as they could be read, for errors.
+        task_type, task_uuid: as far as they could be read, and cut where they are absurdly long, for errors.
     """
 
     __slots__ = ("_fields", "_raw", "codec", "task_type", "task_uuid")
@@ -97,8 +109,9 @@ class RawTask:
     def misspelt(self) -> list[str]:
         """A warning for each unknown field whose name nearly is that of a known one."""
         known = self.codec.field_names.get(self.task_type or "", frozenset())
+        unknown = [name for name in (self._fields or {}).keys() - known if len(name) <= _MAX_NAME]
         warnings = []
-        for name in sorted((self._fields or {}).keys() - known):  # equal tasks, equal requests
+        for name in sorted(unknown)[:_MAX_UNKNOWN]:  # equal tasks, equal requests
             if near := difflib.get_close_matches(name, known, n=1, cutoff=0.8):
                 warnings.append(f"unknown parameter {name!r} was ignored; did you mean {near[0]!r}?")
         return warnings
@@ -106,7 +119,7 @@ class RawTask:
     def _text(self, name: str) -> str | None:
         raw = (self._fields or {}).get(name)
         try:
-            return None if raw is None else self.codec.text(raw)
+            return None if raw is None else self.codec.text(raw)[:_MAX_NAME]
         except msgspec.DecodeError:
             return None
 
@@ -134,33 +147,37 @@ class Codec:
     def __init__(self, module: Any, media_type: str, *, binary: bool) -> None:
         self.binary = binary
         self.media_type = media_type
-        self.decoders: dict[str, Any] = {}
+        self.decoders: dict[str, _Decoder] = {}
         self.field_names: dict[str, frozenset[str]] = {}
         for task in TASK_CLASSES:
             tag = str(task.__struct_config__.tag)
-            self.decoders[tag] = module.Decoder(task, strict=True)
+            self.decoders[tag] = _Decoder(module.Decoder(task, strict=True))
             self.field_names[tag] = frozenset((*task.__struct_encode_fields__, "taskType"))
-        self._list = module.Decoder(list[Raw])
-        self._fields = module.Decoder(dict[str, Raw])
-        self._text = module.Decoder(str)
-        self._anything = module.Decoder()
+        self._list = _Decoder(module.Decoder(Annotated[list[Raw], Meta(max_length=_MAX_TASKS)]))
+        self._fields = _Decoder(module.Decoder(Annotated[dict[str, Raw], Meta(max_length=_MAX_FIELDS)]))
+        self._text = _Decoder(module.Decoder(str))
+        self._anything = _Decoder(module.Decoder())
         self._encoder = module.Encoder(decimal_format="number")
 
     def split(self, frame: bytes | str) -> list[RawTask]:
         """The tasks of a frame: of an array, or a single one.
 
         Raises:
-            FrameError: if the frame is neither.
+            FrameError: if the frame is neither, or has too many of them.
         """
+        self._check_form(frame)
         try:
             return [RawTask(self, raw) for raw in self._list.decode(frame)]
-        except msgspec.DecodeError:
-            pass
+        except msgspec.ValidationError as error:
+            reason: msgspec.DecodeError = error  # it is no array; perhaps a single task
+        except msgspec.DecodeError as error:
+            raise self._not_tasks(error) from error
         try:
             self._fields.decode(frame)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            form = "MessagePack" if self.binary else "JSON"
-            raise FrameError(f"the frame must be a {form} array of task objects ({error})") from error
+        except msgspec.ValidationError:
+            raise self._not_tasks(reason) from reason
+        except msgspec.DecodeError as error:
+            raise self._not_tasks(error) from error
         return [RawTask(self, Raw(frame))]
 
     def fields(self, raw: Raw) -> dict[str, Raw]:
@@ -192,6 +209,40 @@ class Codec:
         """Anything else, such as an HTTP body that holds both."""
         encoded: bytes = self._encoder.encode(value)
         return encoded
+
+    def _check_form(self, frame: bytes | str) -> None:
+        """Refuse what is better not decoded. (In MessagePack lengths come first: decoding stops at once.)"""
+        if self.binary:
+            if isinstance(frame, str):
+                raise FrameError("MessagePack must be sent in binary frames")
+            return
+        commas = frame.count(",") if isinstance(frame, str) else frame.count(b",")
+        if commas > _MAX_COMMAS:
+            raise FrameError(f"the frame has more than {_MAX_COMMAS} values")
+
+    def _not_tasks(self, reason: msgspec.DecodeError) -> FrameError:
+        form = "MessagePack" if self.binary else "JSON"
+        return FrameError(f"the frame must be a {form} array of task objects ({reason})")
+
+
+class _Decoder:
+    """A decoder of msgspec's that fails in one way only."""
+
+    def __init__(self, decoder: Any) -> None:
+        self._decoder = decoder
+
+    def decode(self, data: Any) -> Any:
+        """The decoded value.
+
+        Raises:
+            DecodeError: also for text that is not UTF-8, and for values nested too deeply.
+        """
+        try:
+            return self._decoder.decode(data)
+        except UnicodeError as error:
+            raise msgspec.DecodeError("text must be UTF-8") from error
+        except RecursionError as error:
+            raise msgspec.DecodeError("the value is nested too deeply") from error
 
 
 def is_uuid(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 TaskError
 ├── FrameError                  400  the frame is not JSON (or MessagePack), or not tasks
+├── FrameTooLargeError          413  the body of a POST is larger than the server takes
 ├── ParameterError              400  missing…, invalid… or unsupported… with the parameter's name
 ├── AuthenticationError         401  no key, a wrong one, or none yet
 ├── InsufficientCreditsError    402  the account's balance does not cover the task
@@ -17,7 +18,7 @@ runware-sdk 1.8): a code begins with `invalid`, `missing`, `unsupported`, `confl
 contains `ApiKey`, `Credits`, `RateLimit`.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -28,6 +29,7 @@ __all__ = [
     "ConflictError",
     "ErrorItem",
     "FrameError",
+    "FrameTooLargeError",
     "InsufficientCreditsError",
     "NotFoundError",
     "ParameterError",
@@ -42,6 +44,10 @@ __all__ = [
     "missing",
     "unsupported",
 ]
+
+
+_MAX_NAME: Final = 128
+_MAX_MESSAGE: Final = 1000
 
 
 class ErrorItem(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name):
@@ -87,11 +93,14 @@ class TaskError(Exception):
         self.kind = kind
 
     def item(self, task_type: str | None, task_uuid: str | None, documentation: str | None) -> ErrorItem:
-        """The error as it goes over the wire, for the task it belongs to."""
+        """The error as it goes over the wire, for the task it belongs to.
+
+        What it quotes from the client is cut where that is absurdly long.
+        """
         return ErrorItem(
-            code=self.code,
-            message=self.message,
-            parameter=self.parameter or UNSET,
+            code=self.code[:_MAX_NAME],
+            message=self.message[:_MAX_MESSAGE],
+            parameter=self.parameter[:_MAX_NAME] if self.parameter else UNSET,
             type=self.kind or UNSET,
             task_type=task_type or UNSET,
             task_uuid=task_uuid or UNSET,
@@ -107,6 +116,16 @@ class FrameError(TaskError):
 
     def __init__(self, message: str) -> None:
         super().__init__("invalidFrame", message)
+
+
+class FrameTooLargeError(TaskError):
+    """The body of a POST is larger than the server takes; over a socket the connection closes with 1009."""
+
+    status = 413
+    advice = "Send fewer tasks at once, or upload images one by one."
+
+    def __init__(self, limit: int) -> None:
+        super().__init__("invalidFrameSize", f"the body is larger than {limit} bytes")
 
 
 class ParameterError(TaskError):
@@ -186,6 +205,7 @@ class ServerError(TaskError):
 
 _KIND_OF_CODE: dict[str, type[TaskError]] = {
     "invalidFrame": FrameError,
+    "invalidFrameSize": FrameTooLargeError,
     "unsupportedTaskType": ParameterError,
     "missingApiKey": AuthenticationError,
     "invalidApiKey": AuthenticationError,

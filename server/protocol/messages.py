@@ -43,6 +43,9 @@ __all__ = [
 
 DeliveryMethod = Literal["sync", "async"]
 
+TimeToLive = Annotated[int, Meta(ge=1, le=10 * 365 * 86400)]
+"""Seconds, up to ten years."""
+
 
 class OutputType(StrEnum):
     """How a result's image is handed over."""
@@ -62,7 +65,7 @@ class Authentication(Task, frozen=True, kw_only=True, tag="authentication"):
     """The first task of a connection; with the UUID of an earlier session, resumes it."""
 
     api_key: str
-    connection_session_uuid: str | None = None
+    connection_session_uuid: Annotated[str, Meta(pattern=r"^[\w-]+$", max_length=36)] | None = None
 
 
 class Ping(Task, frozen=True, kw_only=True, tag="ping"):
@@ -75,7 +78,7 @@ class ImageUpload(Task, frozen=True, kw_only=True, tag="imageUpload"):
     """Stores an image for later tasks. `image`: a UUID, a URL, a data URI, base64, or bytes (MessagePack)."""
 
     image: Raw
-    ttl: Annotated[int, Meta(ge=1)] | None = None
+    ttl: TimeToLive | None = None
 
 
 class Inputs(Struct, frozen=True):
@@ -92,7 +95,7 @@ class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
     input_image: Raw | UnsetType = UNSET
     inputs: Inputs = Inputs()
     upscale_factor: float | None = None
-    target_megapixels: Annotated[float, Meta(gt=0)] | None = None
+    target_megapixels: Annotated[float, Meta(gt=0, le=1e6)] | None = None
     output_type: OutputType | list[OutputType] = OutputType.URL
     output_format: OutputFormat = OutputFormat.JPG
     output_quality: Annotated[int, Meta(ge=20, le=99)] = 95
@@ -104,7 +107,7 @@ class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
     safety: dict[str, Any] | None = None
     settings: dict[str, Any] | None = None
     number_results: int = 1
-    ttl: Annotated[int, Meta(ge=1)] | None = None
+    ttl: TimeToLive | None = None
     include_progress: bool = False
     include_tiles: bool = False
     keep_metadata: bool = False

@@ -11,7 +11,7 @@ from msgspec import Raw, Struct
 from server.protocol.codec import Codec, is_uuid
 from server.protocol.errors import invalid
 
-__all__ = ["ImageSource", "InlineImage", "RemoteImage", "StoredImage", "parse_source"]
+__all__ = ["MAX_URL", "ImageSource", "InlineImage", "RemoteImage", "StoredImage", "parse_source"]
 
 
 class StoredImage(Struct, frozen=True, tag=True):
@@ -31,6 +31,9 @@ class InlineImage(Struct, frozen=True):
 
     data: bytes
 
+
+MAX_URL: Final = 8192
+"""The longest URL that is taken; RFC 9110 section 4.1 asks for 8000."""
 
 ImageSource = StoredImage | RemoteImage | InlineImage
 
@@ -55,7 +58,10 @@ def parse_source(raw: Raw, parameter: str, codec: Codec) -> ImageSource:
             return InlineImage(msgspec.json.decode(encoded, type=bytes))
         except msgspec.DecodeError:
             pass  # perhaps unpadded, wrapped or URL-safe: read below
-    value = codec.text_or_bytes(raw)
+    try:
+        value = codec.text_or_bytes(raw)
+    except msgspec.DecodeError as error:
+        raise invalid(parameter, f"{parameter} cannot be read: {error}", "string") from error
     if value is None:
         raise invalid(parameter, f"{parameter} must be a UUID, a URL, a data URI or base64", "string")
     if isinstance(value, bytes):
@@ -65,6 +71,8 @@ def parse_source(raw: Raw, parameter: str, codec: Codec) -> ImageSource:
     if value.startswith("data:"):
         return InlineImage(_decode_base64(value.partition(",")[2], parameter))
     if _URL.match(value):
+        if len(value) > MAX_URL:
+            raise invalid(parameter, f"{parameter}: the URL is longer than {MAX_URL} characters", "URL")
         return RemoteImage(value)
     return InlineImage(_decode_base64(value, parameter))
 

@@ -9,10 +9,11 @@ from typing import Any
 from msgspec import Struct
 
 from server.protocol.codec import RawTask
-from server.protocol.errors import ErrorItem, ServerError, TaskError
+from server.protocol.errors import ErrorItem, ServerError, TaskError, invalid
 from server.protocol.messages import (
     PONG,
     AccountManagement,
+    Authentication,
     Cancel,
     GetResponse,
     ImageUpload,
@@ -37,7 +38,13 @@ async def _pong(_task: Ping, _context: Context) -> PingResult:
     return PONG
 
 
+async def _misplaced(_task: Authentication, _context: Context) -> None:
+    """Over HTTP; over a socket the connection handles all authentications."""
+    raise invalid("taskType", "the authentication must be the first task")
+
+
 _HANDLERS: dict[type[Task], Handler] = {
+    Authentication: _misplaced,
     Ping: _pong,
     ImageUpload: image_upload.handle,
     ImageUpscale: upscale.handle,
