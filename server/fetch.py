@@ -10,8 +10,9 @@ import ipaddress
 import socket
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from string import punctuation
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 import httpcore
 
@@ -135,9 +136,15 @@ def is_public(address: str) -> bool:
 
 
 def _checked(url: str) -> str:
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+    """The URL in ASCII (RFC 3987 section 3.1), if it is one that may be asked for."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ForbiddenAddressError("the URL must begin with http:// or https:// and name a host")
-    return url
+    address = parts.netloc
+    if not address.isascii():
+        address = parts.hostname.encode("idna").decode() + (f":{parts.port}" if parts.port else "")
+    path, query = (quote(part, safe=punctuation) for part in (parts.path, parts.query))
+    return urlunsplit((parts.scheme, address, path, query, ""))
 
 
 def _headers() -> list[tuple[bytes, bytes]]:
@@ -147,7 +154,7 @@ def _headers() -> list[tuple[bytes, bytes]]:
 def _header(response: httpcore.Response, name: bytes) -> str:
     for key, value in response.headers:
         if key.lower() == name:
-            return value.decode("latin-1")
+            return quote(value, safe=punctuation)
     raise FetchError("the server redirected to nowhere")
 
 
