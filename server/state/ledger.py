@@ -28,7 +28,8 @@ _NANO = Decimal(10**9)
 
 def to_usd(amount: int) -> Decimal:
     """Nanodollars as USD, exactly, without trailing zeros."""
-    return (amount / _NANO).normalize() if amount else Decimal(0)
+    usd = amount / _NANO
+    return usd.quantize(Decimal(1)) if amount % 10**9 == 0 else usd.normalize()
 
 
 def to_nanodollars(usd: Decimal) -> int:

@@ -1,4 +1,4 @@
-"""A real server on a free port, with real models."""
+"""A real server on a free port, with real models; a database; a web server for it to talk to."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -9,7 +9,9 @@ import pytest
 
 from server.serving import EmbeddedServer
 from server.settings import Settings
+from server.state.database import Database
 from tests.server.harness import KEY
+from tests.server.web import Web, running_web
 
 StartServer = Callable[..., EmbeddedServer]
 
@@ -40,3 +42,18 @@ def start_server(tmp_path: Path, model_directory: Path) -> Iterator[StartServer]
         yield lambda **changes: stack.enter_context(
             EmbeddedServer(settings_for(tmp_path, model_directory, **changes))
         )
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """An empty database in a file."""
+    database = Database(f"sqlite:///{tmp_path / 'state.db'}")
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    """A web server that is not ours; servers reach it with `private_networks=True`."""
+    with running_web() as web:
+        yield web

@@ -2,10 +2,12 @@
 
 import asyncio
 import io
+import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from decimal import Decimal
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -14,6 +16,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from server.serving import EmbeddedServer
+from server.state import ledger
+from server.state.accounts import AccountId, account_named, create_key
 
 KEY = "tw_test-key"
 FAST_MODEL = "realesr-animevideov3"
@@ -43,7 +47,33 @@ def open_image(data: bytes) -> Image.Image:
     return image
 
 
-def socket_url(server: EmbeddedServer) -> str:
+class Address(Protocol):
+    """A server that runs somewhere."""
+
+    url: str
+
+
+class Account(NamedTuple):
+    """An account and a key of it."""
+
+    id: AccountId
+    key: str
+
+
+def open_account(server: EmbeddedServer, credit: Decimal | None = None) -> Account:
+    """A new account; without credit it has no limit."""
+    run, now = server.services.database.run_sync, time.time()
+    balance = None if credit is None else ledger.to_nanodollars(credit)
+    account = run(account_named, new_uuid(), now, balance=balance)
+    return Account(account, run(create_key, account, "test", now))
+
+
+def charges(server: EmbeddedServer, account: AccountId) -> tuple[int, int]:
+    """What the account was charged in all, in nanodollars, and how many times."""
+    return server.services.database.run_sync(ledger.spent, account)
+
+
+def socket_url(server: Address) -> str:
     return f"{server.url.replace('http', 'ws', 1)}/v1"
 
 
@@ -87,7 +117,7 @@ class Peer:
 
 @asynccontextmanager
 async def connected(
-    server: EmbeddedServer, *, key: str | None = KEY, session: str | None = None, messagepack: bool = False
+    server: Address, *, key: str | None = KEY, session: str | None = None, messagepack: bool = False
 ) -> AsyncIterator[Peer]:
     """A peer that is authenticated, unless `key` is None."""
     subprotocols = [Subprotocol("tilewire.msgpack")] if messagepack else None

@@ -1,0 +1,142 @@
+"""Keys and accounts, on a real database file."""
+
+from pathlib import Path
+
+import pytest
+
+from server.state.accounts import (
+    AccountId,
+    AmbiguousKeyError,
+    account_named,
+    adopt_key,
+    authenticate,
+    create_key,
+    has_keys,
+    list_keys,
+    revoke_key,
+)
+from server.state.database import Database
+
+NOW = 1_000_000.0
+
+
+@pytest.fixture
+def account(database: Database) -> AccountId:
+    return database.run_sync(account_named, "ada", NOW)
+
+
+def test_a_key_opens_its_account_and_no_other(database: Database, account: AccountId) -> None:
+    other = database.run_sync(account_named, "bob", NOW)
+    first = database.run_sync(create_key, account, "laptop", NOW)
+    second = database.run_sync(create_key, other, "laptop", NOW)
+    assert database.run_sync(authenticate, first, NOW) == account
+    assert database.run_sync(authenticate, second, NOW) == other
+
+
+@pytest.mark.parametrize("wrong", ["", "tw_", "nonsense", "tw_" + "A" * 43, "ключ"])
+def test_a_wrong_key_opens_nothing(database: Database, account: AccountId, wrong: str) -> None:
+    database.run_sync(create_key, account, "laptop", NOW)
+    assert database.run_sync(authenticate, wrong, NOW) is None
+
+
+def test_neither_the_start_nor_more_than_a_key_opens_anything(database: Database, account: AccountId) -> None:
+    key = database.run_sync(create_key, account, "laptop", NOW)
+    for wrong in (key[:-1], f"{key}x", key.swapcase(), f" {key}"):
+        assert database.run_sync(authenticate, wrong, NOW) is None
+
+
+def test_keys_are_stored_only_as_hashes(database: Database, account: AccountId, tmp_path: Path) -> None:
+    key = database.run_sync(create_key, account, "laptop", NOW)
+    database.run_sync(adopt_key, account, "from-the-settings-file", NOW)
+    database.close()
+    stored = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    assert b"laptop" in stored
+    assert key.encode() not in stored
+    assert key[8:].encode() not in stored
+    assert b"from-the-settings-file" not in stored
+
+
+def test_the_hint_tells_little_of_a_short_key(database: Database, account: AccountId) -> None:
+    database.run_sync(adopt_key, account, "short-secret", NOW)
+    (shown,) = database.run_sync(list_keys)
+    assert shown.hint == "sho"
+
+
+def test_keys_are_long_and_all_different(database: Database, account: AccountId) -> None:
+    made = {database.run_sync(create_key, account, "", NOW) for _ in range(20)}
+    assert len(made) == 20
+    assert all(len(key) >= 3 + 43 for key in made), "256 bits in base64"
+
+
+def test_a_list_shows_what_keys_are_for_and_when_they_were_used(
+    database: Database, account: AccountId
+) -> None:
+    first = database.run_sync(create_key, account, "laptop", NOW)
+    database.run_sync(create_key, account, "phone", NOW + 1)
+    database.run_sync(authenticate, first, NOW + 2)
+    laptop, phone = database.run_sync(list_keys, account)
+    assert (laptop.label, laptop.account, laptop.created, laptop.last_used) == ("laptop", "ada", NOW, NOW + 2)
+    assert first.startswith(laptop.hint)
+    assert (phone.label, phone.last_used, phone.revoked) == ("phone", None, False)
+
+
+def test_a_revoked_key_opens_nothing_and_stays_in_the_list(database: Database, account: AccountId) -> None:
+    key = database.run_sync(create_key, account, "lost", NOW)
+    kept = database.run_sync(create_key, account, "kept", NOW)
+    assert database.run_sync(revoke_key, key).label == "lost"
+    assert database.run_sync(authenticate, key, NOW) is None
+    assert database.run_sync(authenticate, kept, NOW) == account
+    assert [shown.revoked for shown in database.run_sync(list_keys)] == [True, False]
+    assert database.run_sync(has_keys)
+
+
+def test_a_key_is_named_by_itself_its_hint_or_the_start_of_its_id(
+    database: Database, account: AccountId
+) -> None:
+    names = [
+        lambda secret, _: secret,
+        lambda _, shown: shown.hint,
+        lambda _, shown: f"{shown.hint}…",
+        lambda _, shown: shown.id,
+        lambda _, shown: shown.id[:12],
+    ]
+    for name in names:
+        secret = database.run_sync(create_key, account, "", NOW)
+        shown = database.run_sync(list_keys)[-1]
+        database.run_sync(revoke_key, name(secret, shown))
+        assert database.run_sync(authenticate, secret, NOW) is None
+
+
+def test_a_wrong_key_with_a_right_beginning_revokes_nothing(database: Database, account: AccountId) -> None:
+    key = database.run_sync(create_key, account, "", NOW)
+    with pytest.raises(AmbiguousKeyError):
+        database.run_sync(revoke_key, f"{key[:20]}{'x' * 20}")
+    assert database.run_sync(authenticate, key, NOW) == account
+
+
+@pytest.mark.parametrize("name", ["", "…", "nonsense"])
+def test_what_names_no_key_revokes_none(database: Database, account: AccountId, name: str) -> None:
+    key = database.run_sync(create_key, account, "", NOW)
+    with pytest.raises(AmbiguousKeyError, match="no valid key"):
+        database.run_sync(revoke_key, name)
+    assert database.run_sync(authenticate, key, NOW) == account
+
+
+def test_what_names_two_keys_revokes_neither(database: Database, account: AccountId) -> None:
+    for secret in ("same-start-number-one", "same-start-number-two"):
+        database.run_sync(adopt_key, account, secret, NOW)
+    with pytest.raises(AmbiguousKeyError, match="2 keys"):
+        database.run_sync(revoke_key, "same-")
+    assert not any(key.revoked for key in database.run_sync(list_keys))
+
+
+def test_a_configured_key_is_adopted_once(database: Database, account: AccountId) -> None:
+    assert not database.run_sync(has_keys)
+    for _ in range(2):
+        database.run_sync(adopt_key, account, "from-the-settings", NOW)
+    assert database.run_sync(authenticate, "from-the-settings", NOW) == account
+    assert len(database.run_sync(list_keys)) == 1
+
+
+def test_an_account_is_made_once(database: Database, account: AccountId) -> None:
+    assert database.run_sync(account_named, "ada", NOW, balance=5) == account
