@@ -97,6 +97,7 @@ class Peer:
     async def receive_item(self) -> Item:
         """The one item of the next frame, of `data` or of `errors`."""
         (items,) = (await self.receive()).values()
+        item: Item
         (item,) = items
         return item
 
@@ -113,6 +114,24 @@ class Peer:
         task: Item = {"taskType": "authentication", "apiKey": key}
         await self.send(task | ({"connectionSessionUUID": session} if session else {}))
         return await self.receive_item()
+
+    async def cut(self) -> None:
+        """Break the connection off, as a lost network would."""
+        self.socket.transport.abort()
+        await self.socket.wait_closed()
+
+    async def nothing_more(self) -> None:
+        """Nothing is there to be received: the answer to a ping is next."""
+        await self.send({"taskType": "ping"})
+        assert await self.receive_item() == {"taskType": "ping", "pong": True}
+
+    async def finished(self, task_uuid: str) -> Item:
+        """The outcome of a task that was sent elsewhere, once it has one."""
+        while True:
+            await self.send({"taskType": "getResponse", "taskUUID": task_uuid})
+            item = await self.receive_item()
+            if item.get("status") != "processing":
+                return item
 
 
 @asynccontextmanager

@@ -93,17 +93,10 @@ def test_a_revoked_key_opens_nothing_and_stays_in_the_list(database: Database, a
 def test_a_key_is_named_by_itself_its_hint_or_the_start_of_its_id(
     database: Database, account: AccountId
 ) -> None:
-    names = [
-        lambda secret, _: secret,
-        lambda _, shown: shown.hint,
-        lambda _, shown: f"{shown.hint}…",
-        lambda _, shown: shown.id,
-        lambda _, shown: shown.id[:12],
-    ]
-    for name in names:
+    for name in ("{secret}", "{shown.hint}", "{shown.hint}…", "{shown.id}", "{shown.id:.12}"):
         secret = database.run_sync(create_key, account, "", NOW)
         shown = database.run_sync(list_keys)[-1]
-        database.run_sync(revoke_key, name(secret, shown))
+        database.run_sync(revoke_key, name.format(secret=secret, shown=shown))
         assert database.run_sync(authenticate, secret, NOW) is None
 
 
