@@ -1,0 +1,71 @@
+"""`tilewire serve` as users run it: a process of its own."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.server.harness import KEY, PATIENCE
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def environment(data: Path, model_directory: Path, **more: str) -> dict[str, str]:
+    """The environment without any settings but those of tests."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("TILEWIRE_")}
+    return own | {
+        "COLUMNS": "80",
+        "PYTHONPATH": str(REPOSITORY),
+        "TILEWIRE_DATA": str(data),
+        "TILEWIRE_MODEL_DIRECTORY": str(model_directory),
+        "TILEWIRE_DEVICE": "cpu",
+        **more,
+    }
+
+
+class ServerProcess:
+    """A server that is ready.
+
+    Attributes:
+        url: what it is reached as.
+        process: for signals.
+        announced: what it printed when it was ready.
+    """
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.announced = ""
+        assert process.stdout is not None
+        while "models:" not in self.announced:
+            line = process.stdout.readline()
+            assert line, f"the server did not start: {process.communicate()}"
+            self.announced += line
+        match = re.search(r"ready at ws(://\S+)/v1", self.announced)
+        assert match is not None
+        self.url = f"http{match[1]}"
+
+    def ended(self) -> tuple[int, str]:
+        """Wait for the end; the exit status and what was written to stderr."""
+        _, errors = self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode, errors
+
+
+@contextmanager
+def serving(data: Path, model_directory: Path, **more: str) -> Iterator[ServerProcess]:
+    """A running server; killed at the end if the test has not ended it."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "server", "serve", "--port", "0"],
+        env=environment(data, model_directory, TILEWIRE_API_KEY=KEY, **more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield ServerProcess(process)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
