@@ -44,7 +44,10 @@ class Connection:
         self._unsent = 0
         self._sending_since: float | None = None
         self._heard_at = self._loop.time()
-        self._watch = self._loop.call_later(self._settings.auth_timeout, self._check_time)
+        self._check_every = min(
+            self._settings.auth_timeout, self._settings.idle_timeout, self._settings.send_timeout
+        )
+        self._watch = self._loop.call_later(self._check_every, self._check_time)
         self.base_url = base_url
         self.codec = MESSAGEPACK if SUBPROTOCOL in websocket.scope["subprotocols"] else JSON
 
@@ -123,8 +126,7 @@ class Connection:
                 reason = "idle" if self._session else "not authenticated in time"
                 self._closing = asyncio.ensure_future(self.close(1001, reason))
                 return
-        soonest = min(overdue, now + settings.send_timeout)
-        self._watch = self._loop.call_at(soonest, self._check_time)
+        self._watch = self._loop.call_at(min(overdue, now + self._check_every), self._check_time)
 
     async def _receive_all(self, tasks: asyncio.TaskGroup) -> None:
         try:
