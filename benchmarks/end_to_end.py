@@ -19,7 +19,7 @@ import psutil
 from PIL import Image
 
 from benchmarks.report import KEY, Report, median, tilewire
-from engines import find_device
+from engines import find_devices
 from onnx_models import ensure_built, load_catalogue
 from server.client import Client
 from server.settings import load_settings
@@ -48,7 +48,7 @@ def main(model_name: str = "realesr-animevideov3", side: int = 256) -> None:
         report.say(f"resident memory of the server at most {peak / 1e6:.0f} MB after a round")
     ratios = [a / b for a, b in zip(ours, bare, strict=True)]
     report.row("median", median(ours), median(bare), median(ratios))
-    report.say(f"{CLIENTS} clients, {side} × {side} pixels ×4, JPEG out, on {find_device().name}")
+    report.say(f"{CLIENTS} clients, {side} × {side} pixels ×4, JPEG out, on {find_devices()[0].name}")
     report.keep()
 
 
@@ -88,7 +88,7 @@ def in_a_process(model: str, side: int) -> float:
 def run_bare(model_name: str, side: int) -> None:
     settings, _ = load_settings()
     model = load_catalogue().get(model_name)
-    session = find_device().open(ensure_built(model, model.weights_for(4), settings.model_directory))
+    session = find_devices()[0].open(ensure_built(model, model.weights_for(4), settings.model_directory))
     tiles = [
         np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))[np.newaxis]
         for image in photographs(side, CLIENTS)

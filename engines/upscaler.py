@@ -3,15 +3,18 @@
 1. The smallest native scale of the model that reaches the wanted size is chosen; its network is built and
    loaded on first use.
 2. The picture is cut into tiles; the alpha plane, where there is one, becomes tiles of its own.
-3. The tiles meet those of other tasks in the scheduler of the device and run in its thread.
+3. The tiles meet those of other tasks in the scheduler and run on whichever device is free. If one does not
+   fit into a device's memory, the picture is cut again into smaller ones.
 4. The canvas is reduced to the wanted size where that is not a native one (Lanczos).
 """
 
 import asyncio
 import contextlib
 import itertools
+import math
 import threading
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,10 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.alpha import bound_alpha, fill_hidden
-from engines.errors import EngineError, ModelError
-from engines.executor import DeviceExecutor, TileKey
+from engines.devices import Device
+from engines.errors import DeviceOutOfMemoryError, EngineError, ModelError
+from engines.executor import PATIENCE, Executor, TileKey
 from engines.image import Picture, resize
-from engines.sessions import Device
+from engines.sessions import Network
 from engines.tiles import Tile, TilePlan, plan_tiles
 from onnx_models import FactorTooLargeError, Model, ModelBuildError, Weights, ensure_built
 
@@ -33,23 +37,28 @@ Progress = Callable[[float], None]
 
 
 class Upscaler:
-    """Upscales pictures on one device. Close it when done."""
+    """Upscales pictures on the devices of this machine. Close it when done."""
 
-    def __init__(self, device: Device, model_directory: Path) -> None:
+    def __init__(
+        self, devices: Iterable[Device], model_directory: Path, *, patience: float = PATIENCE
+    ) -> None:
         """
         Args:
-            device: where networks run.
+            devices: where networks run, at least one.
             model_directory: where ONNX files are kept, built there on first use.
+            patience: seconds that one run may take; a device that takes longer is given up.
         """
-        self._executor = DeviceExecutor(device)
+        self.devices = tuple(devices)
+        self._executor = Executor(self.devices, patience=patience)
         self._model_directory = model_directory
-        self._networks: dict[tuple[str, int], Path] = {}
-        self._first_use = threading.Lock()
+        self._networks: dict[tuple[str, int], Network] = {}
+        self._first_use: defaultdict[tuple[str, int], threading.Lock] = defaultdict(threading.Lock)
         self._task_ids = itertools.count()
 
     @property
-    def device(self) -> Device:
-        return self._executor.device
+    def usable(self) -> bool:
+        """Whether it can upscale: not closed, and at least one device still works."""
+        return self._executor.usable
 
     def load(self, model: Model, on_progress: Progress | None = None) -> None:
         """Build and load all native scales of a model, so that the first task does not wait for it. Blocks.
@@ -95,47 +104,92 @@ class Upscaler:
         except FactorTooLargeError as error:
             raise ModelError(str(error)) from error
         network = await asyncio.to_thread(self._network, model, weights)
-        job = _Job(
-            planes=await asyncio.to_thread(_planes, picture),
-            plan=plan_tiles(
-                picture.height,
-                picture.width,
-                tile=model.tile,
-                overlap=model.overlap,
-                exact=self.device.largest_batch > 1,
-            ),
-            scale=weights.scale,
-            on_progress=on_progress,
-            loop=asyncio.get_running_loop(),
-        )
-        task = next(self._task_ids)
-        self._executor.submit(account, task, TileKey(network, job.plan.height, job.plan.width), job.tiles())
-        try:
-            await job.done
-        finally:
-            self._executor.cancel(task)
-        return await asyncio.to_thread(_assemble, picture, job.canvases, width, height)
+        planes = await asyncio.to_thread(_planes, picture)
+        report = _rising(on_progress) if on_progress else None
+        largest = model.tile
+        while True:
+            plan = self._plan(picture, model, network, largest)
+            try:
+                canvases = await self._run(planes, plan, network, account, report)
+                break
+            except DeviceOutOfMemoryError:
+                largest = math.isqrt(plan.height * plan.width // 2)
+                if plan.height * plan.width <= _smallest_tile(model) ** 2:
+                    raise
+        return await asyncio.to_thread(_assemble, picture, canvases, width, height)
 
     def close(self) -> None:
         """Let the batch that runs finish; every upscale under way ends in a ModelError. Blocks."""
         self._executor.close()
 
-    def _network(self, model: Model, weights: Weights) -> Path:
-        """The ONNX file of a model, built and loaded on first use."""
+    def _plan(self, picture: Picture, model: Model, network: Network, largest: int) -> TilePlan:
+        """Tiles of at most `largest` pixels a side, smaller where the devices had no memory for them."""
+        if (room := self._executor.room(network)) is not None:
+            largest = min(largest, math.isqrt(room))
+        return plan_tiles(
+            picture.height,
+            picture.width,
+            tile=max(largest, _smallest_tile(model)),
+            overlap=model.overlap,
+            exact=any(device.largest_batch > 1 for device in self.devices),
+        )
+
+    async def _run(
+        self,
+        planes: list[NDArray[np.uint8]],
+        plan: TilePlan,
+        network: Network,
+        account: str,
+        on_progress: Progress | None,
+    ) -> list[NDArray[np.uint8]]:
+        """The planes as they come out of the network."""
+        job = _Job(planes, plan, network.scale, on_progress, asyncio.get_running_loop())
+        task = next(self._task_ids)
+        self._executor.submit(account, task, TileKey(network, plan.height, plan.width), job.tiles())
+        try:
+            await job.done
+        finally:
+            self._executor.cancel(task)
+        return job.canvases
+
+    def _network(self, model: Model, weights: Weights) -> Network:
+        """A model's network, built and loaded on first use."""
         key = (model.name, weights.scale)
         if key not in self._networks:
-            with self._first_use:
+            with self._first_use[key]:
                 if key not in self._networks:
                     self._networks[key] = self._build(model, weights)
         return self._networks[key]
 
-    def _build(self, model: Model, weights: Weights) -> Path:
+    def _build(self, model: Model, weights: Weights) -> Network:
         try:
-            network = ensure_built(model, weights, self._model_directory)
+            path = ensure_built(model, weights, self._model_directory)
         except ModelBuildError as error:
             raise ModelError(f"{model.name} cannot be built: {error}") from error
+        network = Network(path, weights.scale, model.tile)
         self._executor.load(network)
         return network
+
+
+def _smallest_tile(model: Model) -> int:
+    """The side below which hardly anything would be left between the overlaps; in input pixels."""
+    return min(model.tile, 2 * model.overlap + _SMALLEST_CORE)
+
+
+_SMALLEST_CORE = 16
+
+
+def _rising(on_progress: Progress) -> Progress:
+    """Hold back what would be a step backwards, as when a picture is begun again with smaller tiles."""
+    best = 0.0
+
+    def report(share: float) -> None:
+        nonlocal best
+        if share > best:
+            best = share
+            on_progress(share)
+
+    return report
 
 
 def _planes(picture: Picture) -> list[NDArray[np.uint8]]:
@@ -163,7 +217,8 @@ def _fit(canvas: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8
 class _Job:
     """One picture under way: its planes, what is done of them, and who waits.
 
-    The tiles are read and finished in the device's thread; `done` and `on_progress` belong to the event loop.
+    The tiles are read and finished in the devices' threads, each its own part of a canvas; everything else
+    belongs to the event loop.
     """
 
     planes: list[NDArray[np.uint8]]
@@ -191,8 +246,7 @@ class _Job:
         return (_JobTile(self, index, tile) for index in range(len(self.planes)) for tile in self.plan)
 
     def tile_done(self) -> None:
-        self.left -= 1
-        self._on_loop(partial(self._advance, 1 - self.left / self.count))
+        self._on_loop(self._advance)
 
     def tile_failed(self, error: EngineError) -> None:
         self._on_loop(partial(self._fail, error))
@@ -201,13 +255,14 @@ class _Job:
         with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody waits any longer
             self.loop.call_soon_threadsafe(callback)
 
-    def _advance(self, share: float) -> None:
+    def _advance(self) -> None:
         if self.done.done():
             return
-        if share == 1:
+        self.left -= 1
+        if not self.left:
             self.done.set_result(None)
         if self.on_progress:
-            self.on_progress(share)
+            self.on_progress(1 - self.left / self.count)
 
     def _fail(self, error: EngineError) -> None:
         if not self.done.done():
