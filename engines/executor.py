@@ -21,6 +21,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.calibration import Calibration
 from engines.devices import Device
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, EngineError, ModelError
 from engines.scheduler import Batch, TileScheduler
@@ -84,6 +85,8 @@ class _Worker:
     device: Device
     sessions: dict[Network, Session] = field(default_factory=dict)
     loads: deque[_Load] = field(default_factory=deque)
+    pace: dict[Network, int] = field(default_factory=dict)
+    """The input pixels of one run beyond which it gets no more efficient, where that was measured."""
     room: dict[Network, int] = field(default_factory=dict)
     """The most input pixels that one run has memory for, where less than was wanted."""
     job: Batch[TileKey, TileWork] | _Load | None = None
@@ -93,10 +96,12 @@ class _Worker:
 
     def limit(self, key: TileKey) -> int:
         """How many tiles of a key one run may take. One is always tried: there may be more memory now."""
-        fits = self.room.get(key.network, self.device.largest_batch * key.pixels) // key.pixels
-        return max(1, min(self.device.largest_batch, fits))
+        limits = (
+            known[key.network] // key.pixels for known in (self.pace, self.room) if key.network in known
+        )
+        return max(1, min([self.device.largest_batch, *limits]))
 
-    def session(self, network: Network) -> Session:
+    def session(self, network: Network, calibration: Calibration | None) -> Session:
         """The session of a network, opened on first use. In the device's thread only.
 
         Raises:
@@ -105,6 +110,8 @@ class _Worker:
         if (session := self.sessions.get(network)) is None:
             session = self.device.open(network.path)
             probe(session, network)
+            if calibration is not None and self.device.largest_batch > 1:
+                self.pace[network] = calibration.batch(self.device, session, network) * network.tile**2
             self.sessions[network] = session
         return session
 
@@ -116,15 +123,19 @@ class Executor:
         self,
         devices: Iterable[Device],
         *,
+        calibration: Calibration | None = None,
         patience: float = PATIENCE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
             devices: at least one.
+            calibration: what measures how many tiles one run should take, on devices that take several;
+                without it they take as many as they can.
             patience: seconds that one run, or the loading of one network, may take.
             clock: the time in seconds.
         """
+        self._calibration = calibration
         self._patience = patience
         self._clock = clock
         self._scheduler: TileScheduler[TileKey, TileWork] = TileScheduler()
@@ -216,14 +227,19 @@ class Executor:
             self.retire_stalled()
 
     def _work(self, worker: _Worker) -> None:
-        while (job := self._next_job(worker)) is not None:
-            if isinstance(job, _Load):
-                self._load(worker, job)
-            else:
-                self._run(worker, job)
-        with self._changed:
-            worker.ended = True
-            self._changed.notify_all()
+        try:
+            while (job := self._next_job(worker)) is not None:
+                if isinstance(job, _Load):
+                    self._load(worker, job)
+                else:
+                    self._run(worker, job)
+        finally:
+            with self._changed:
+                worker.ended = True
+                died = not self._closing and worker.lost is None  # by an error of this module
+                failed = self._retire(worker, DeviceLostError("its thread died")) if died else []
+                self._changed.notify_all()
+            _tell(failed)
 
     def _next_job(self, worker: _Worker) -> Batch[TileKey, TileWork] | _Load | None:
         """Wait for something to do; None when there will be nothing more."""
@@ -240,7 +256,7 @@ class Executor:
     def _load(self, worker: _Worker, load: _Load) -> None:
         failure: ModelError | None = None
         try:
-            worker.session(load.network)
+            worker.session(load.network, self._calibration)
         except Exception as error:  # noqa: BLE001 - raised where the network is waited for
             failure = as_model_error(error, f"{load.network.path.name} cannot be loaded")
         failed: Told = []
@@ -261,7 +277,7 @@ class Executor:
         network = batch.key.network
         try:
             tiles = np.stack([tile.read() for _, tile in batch.tiles])
-            results = run_checked(worker.session(network), network, tiles)
+            results = run_checked(worker.session(network, self._calibration), network, tiles)
         except Exception as error:
             log.exception(
                 "%s: %d tiles of %s failed", worker.device.name, len(batch.tiles), network.path.name

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.alpha import bound_alpha, fill_hidden
+from engines.calibration import Calibration
 from engines.devices import Device
 from engines.errors import DeviceOutOfMemoryError, EngineError, ModelError
 from engines.executor import PATIENCE, Executor, TileKey
@@ -49,7 +50,8 @@ class Upscaler:
             patience: seconds that one run may take; a device that takes longer is given up.
         """
         self.devices = tuple(devices)
-        self._executor = Executor(self.devices, patience=patience)
+        calibration = Calibration(model_directory / "batches.json")
+        self._executor = Executor(self.devices, calibration=calibration, patience=patience)
         self._model_directory = model_directory
         self._networks: dict[tuple[str, int], Network] = {}
         self._first_use: defaultdict[tuple[str, int], threading.Lock] = defaultdict(threading.Lock)
