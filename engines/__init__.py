@@ -7,7 +7,7 @@
 Whatever goes wrong is an `EngineError`, whose message is fit to be shown to a user.
 """
 
-from engines.devices import Device, DeviceChoice, find_devices
+from engines.devices import Device, DeviceChoice, PrecisionChoice, RuntimeChoice, find_devices
 from engines.errors import (
     BrokenImageError,
     DeviceLostError,
@@ -36,6 +36,8 @@ __all__ = [
     "NotAnImageError",
     "OutputFormat",
     "Picture",
+    "PrecisionChoice",
+    "RuntimeChoice",
     "Upscaler",
     "decode",
     "encode",

@@ -12,16 +12,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-import onnxruntime
-
 from engines.errors import ModelError
+from engines.openvino_device import PrecisionChoice, find_openvino
+from engines.runtimes import onnxruntime
 from engines.sessions import OrtSession, Session, as_model_error
 
-__all__ = ["CpuDevice", "CudaDevice", "Device", "DeviceChoice", "find_devices", "usable_cores"]
+__all__ = [
+    "CpuDevice",
+    "CudaDevice",
+    "Device",
+    "DeviceChoice",
+    "PrecisionChoice",
+    "RuntimeChoice",
+    "find_devices",
+    "usable_cores",
+]
 
 log = logging.getLogger(__name__)
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
+RuntimeChoice = Literal["auto", "onnxruntime", "openvino"]
 
 
 class Device(Protocol):
@@ -49,7 +59,7 @@ class Device(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CpuDevice:
-    """The CPU, by ONNX Runtime.
+    """The CPU, by ONNX Runtime, in fp32.
 
     A batch gains nothing here (measured: four tiles in one run take 1.1 × as long as one after the other),
     so every run is of one tile.
@@ -60,11 +70,11 @@ class CpuDevice:
 
     @property
     def name(self) -> str:
-        return f"CPU, {self.threads} threads"
+        return f"CPU, {self.threads} threads, ONNX Runtime fp32"
 
     @property
     def kind(self) -> str:
-        return f"CPU, {self.threads} threads, ONNX Runtime {onnxruntime.__version__}"
+        return f"{self.name} {onnxruntime.__version__}"
 
     @property
     def largest_batch(self) -> int:
@@ -109,11 +119,19 @@ class CudaDevice:
         return _open_in_onnxruntime(path, self.name, usable_cores(), "CUDAExecutionProvider", options)
 
 
-def find_devices(choice: DeviceChoice = "auto") -> tuple[Device, ...]:
+def find_devices(
+    choice: DeviceChoice = "auto", runtime: RuntimeChoice = "auto", precision: PrecisionChoice = "auto"
+) -> tuple[Device, ...]:
     """Every GPU that can be used, or else the CPU; or what is asked for. At least one.
 
+    Args:
+        choice: "auto" falls back to the CPU, "cuda" does not.
+        runtime: what computes on the CPU; "auto" is OpenVINO where it is installed. A GPU has ONNX Runtime.
+        precision: "auto" lets OpenVINO use bf16 where the processor has it: it differs from fp32 by 57 dB
+            (x4plus) and 49 dB (animevideov3), and takes a half to a third of the time.
+
     Raises:
-        ModelError: if "cuda" is asked for and no GPU can be used; the message says why.
+        ModelError: if what is asked for cannot be used; the message says why.
     """
     if choice != "cpu":
         found = _find_gpus()
@@ -122,7 +140,18 @@ def find_devices(choice: DeviceChoice = "auto") -> tuple[Device, ...]:
         if choice == "cuda":
             raise ModelError(f"no GPU can be used: {found}")
         log.info("no GPU: %s", found)
-    return (CpuDevice(usable_cores()),)
+    return (_find_cpu(runtime, precision),)
+
+
+def _find_cpu(runtime: RuntimeChoice, precision: PrecisionChoice) -> Device:
+    if runtime != "onnxruntime":
+        try:
+            return find_openvino(usable_cores(), precision)
+        except ModelError as error:
+            if runtime == "openvino":
+                raise
+            log.info("ONNX Runtime computes on the CPU: %s", error)
+    return CpuDevice(usable_cores())
 
 
 def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:

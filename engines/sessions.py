@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, ModelError
+from engines.runtimes import onnxruntime
 
 __all__ = ["Network", "OrtSession", "Session", "as_model_error", "probe", "run_checked"]
 
@@ -120,7 +120,7 @@ def as_model_error(error: Exception, what: str) -> ModelError:
 
 # ONNX Runtime's arena (bfc_arena.cc), CUDA, cuBLAS, cuDNN 8 and 9, C++ and OpenVINO, in this order.
 _OUT_OF_MEMORY = re.compile(
-    r"failed to allocate memory"
+    r"failed to allocate (memory|\d+ bytes)"
     r"|is smaller than requested bytes"
     r"|CUDA failure 2:|out of memory"
     r"|CUBLAS_STATUS_ALLOC_FAILED"

@@ -169,7 +169,8 @@ def build_models(
     catalogue = load_catalogue()
     try:
         chosen = [catalogue.get(name) for name in names] if names else list(catalogue)
-        upscaler = Upscaler(find_devices(settings.device), settings.model_directory)
+        devices = find_devices(settings.device, settings.runtime, settings.precision)
+        upscaler = Upscaler(devices, settings.model_directory)
     except (UnknownModelError, EngineError) as error:
         _give_up(str(error))
     columns = (TextColumn("{task.description}", markup=False), BarColumn())

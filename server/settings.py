@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 from platformdirs import user_cache_path, user_data_path
 
-from engines import DeviceChoice
+from engines import DeviceChoice, PrecisionChoice, RuntimeChoice
 
 __all__ = ["Settings", "SettingsError", "Sourced", "load_settings"]
 
@@ -52,7 +52,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     models: tuple[str, ...] = ()
     """Models that are loaded before the server is ready; the others load when they are first used."""
     device: DeviceChoice = "auto"
-    """Where networks run."""
+    """Where networks run: auto, cpu, cuda."""
+    runtime: RuntimeChoice = "auto"
+    """What computes on a CPU: auto (OpenVINO where it is installed), onnxruntime, openvino."""
+    precision: PrecisionChoice = "auto"
+    """auto (bf16 with OpenVINO on processors that have it, otherwise fp32), fp32."""
     prices: dict[str, Decimal] = {}
     """USD per output megapixel by model name, in place of the catalogue's."""
 

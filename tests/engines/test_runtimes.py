@@ -1,0 +1,42 @@
+"""Nothing is reported to anyone. Each in a process of its own: what is imported is imported once."""
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+
+
+def run(program, **environment):
+    inherited = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+
+
+def test_onnx_runtime_is_told_not_to_report(tmp_path):
+    program = "import engines, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    assert run(program, HOME=str(tmp_path)) == "1"
+    assert not list(tmp_path.rglob("*onnxruntime*"))  # where it would keep what it is to report
+
+
+def test_whoever_wants_to_report_can():
+    program = "import engines, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    assert run(program, ORT_DISABLE_TELEMETRY="0") == "0"
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
+def test_openvino_finds_no_telemetry_to_report_with(tmp_path):
+    program = """
+import sys
+from engines import find_devices
+find_devices("cpu", "openvino")
+print([name for name, module in sys.modules.items() if name.startswith("openvino_telemetry") and module])
+"""
+    assert run(program, HOME=str(tmp_path)) == "[]"
+    assert not list(tmp_path.rglob("*openvino*"))
