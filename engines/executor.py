@@ -12,22 +12,19 @@ The shell around `TileScheduler`: this is where the lock, the threads and the de
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Hashable, Iterable
-from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from engines.calibration import Calibration
 from engines.devices import Device
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, EngineError, ModelError
 from engines.scheduler import Batch, TileScheduler
-from engines.sessions import Network, Session, as_model_error, probe, run_checked
+from engines.sessions import Network, as_model_error, run_checked
+from engines.worker import Load, TileKey, TileWork, Worker
 
-__all__ = ["PATIENCE", "Executor", "TileKey", "TileWork"]
+__all__ = ["PATIENCE", "Executor"]
 
 log = logging.getLogger(__name__)
 
@@ -37,83 +34,8 @@ PATIENCE = 900.0
 _WATCH_EVERY = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class TileKey:
-    """What tiles must share to run in one batch: the network, and their size in input pixels."""
-
-    network: Network
-    height: int
-    width: int
-
-    @property
-    def pixels(self) -> int:
-        return self.height * self.width
-
-
-class TileWork(Protocol):
-    """A tile that waits for its run. The methods are called in any thread and must be quick."""
-
-    def read(self) -> NDArray[np.uint8]:
-        """The tile's pixels, (h, w, 3) uint8. May be called again if the run did not succeed."""
-
-    def finish(self, upscaled: NDArray[np.uint8]) -> None:
-        """Take the result, (h × scale, w × scale, 3) uint8; the memory is the callee's to keep."""
-
-    def fail(self, error: EngineError) -> None:
-        """Take note that the tile was not run, and that those of its task that still wait never will be.
-
-        A DeviceOutOfMemoryError means that smaller tiles may succeed. Must not raise.
-        """
-
-
 Told: TypeAlias = list[tuple[TileWork, EngineError]]
 """Tiles that are to be failed, once the lock is released."""
-
-
-@dataclass(slots=True, eq=False)
-class _Load:
-    """A network that someone waits for on one device."""
-
-    network: Network
-    done: Future[None] = field(default_factory=Future)
-
-
-@dataclass(slots=True, eq=False)
-class _Worker:
-    """A device, what is known of it, and what it does; all but `sessions` under the executor's lock."""
-
-    device: Device
-    sessions: dict[Network, Session] = field(default_factory=dict)
-    loads: deque[_Load] = field(default_factory=deque)
-    pace: dict[Network, int] = field(default_factory=dict)
-    """The input pixels of one run beyond which it gets no more efficient, where that was measured."""
-    room: dict[Network, int] = field(default_factory=dict)
-    """The most input pixels that one run has memory for, where less than was wanted."""
-    job: Batch[TileKey, TileWork] | _Load | None = None
-    began: float = 0.0
-    lost: DeviceLostError | None = None
-    ended: bool = False
-
-    def limit(self, key: TileKey) -> int:
-        """How many tiles of a key one run may take. One is always tried: there may be more memory now."""
-        limits = (
-            known[key.network] // key.pixels for known in (self.pace, self.room) if key.network in known
-        )
-        return max(1, min([self.device.largest_batch, *limits]))
-
-    def session(self, network: Network, calibration: Calibration | None) -> Session:
-        """The session of a network, opened on first use. In the device's thread only.
-
-        Raises:
-            ModelError: if it cannot be loaded, or is not what it should be.
-        """
-        if (session := self.sessions.get(network)) is None:
-            session = self.device.open(network.path)
-            probe(session, network)
-            if calibration is not None and self.device.largest_batch > 1:
-                self.pace[network] = calibration.batch(self.device, session, network) * network.tile**2
-            self.sessions[network] = session
-        return session
 
 
 class Executor:
@@ -142,7 +64,7 @@ class Executor:
         self._changed = threading.Condition()
         self._closing = False
         self._closed = threading.Event()
-        self._workers = [_Worker(device) for device in devices]
+        self._workers = [Worker(device) for device in devices]
         for worker in self._workers:
             name = f"device {worker.device.name}"
             threading.Thread(target=self._work, args=[worker], name=name, daemon=True).start()
@@ -186,7 +108,7 @@ class Executor:
         """
         with self._changed:
             self._check_usable()
-            loads = [_Load(network) for _ in self._workers]
+            loads = [Load(network) for _ in self._workers]
             for worker, load in zip(self._workers, loads, strict=True):
                 if worker.lost is None:
                     worker.loads.append(load)
@@ -226,10 +148,10 @@ class Executor:
         while not self._closed.wait(_WATCH_EVERY):
             self.retire_stalled()
 
-    def _work(self, worker: _Worker) -> None:
+    def _work(self, worker: Worker) -> None:
         try:
             while (job := self._next_job(worker)) is not None:
-                if isinstance(job, _Load):
+                if isinstance(job, Load):
                     self._load(worker, job)
                 else:
                     self._run(worker, job)
@@ -241,7 +163,7 @@ class Executor:
                 self._changed.notify_all()
             _tell(failed)
 
-    def _next_job(self, worker: _Worker) -> Batch[TileKey, TileWork] | _Load | None:
+    def _next_job(self, worker: Worker) -> Batch[TileKey, TileWork] | Load | None:
         """Wait for something to do; None when there will be nothing more."""
         with self._changed:
             self._changed.wait_for(
@@ -253,7 +175,7 @@ class Executor:
             worker.job = worker.loads.popleft() if worker.loads else self._scheduler.next_batch(worker.limit)
             return worker.job
 
-    def _load(self, worker: _Worker, load: _Load) -> None:
+    def _load(self, worker: Worker, load: Load) -> None:
         failure: ModelError | None = None
         try:
             worker.session(load.network, self._calibration)
@@ -272,7 +194,7 @@ class Executor:
             load.done.set_exception(failure)
         _tell(failed)
 
-    def _run(self, worker: _Worker, batch: Batch[TileKey, TileWork]) -> None:
+    def _run(self, worker: Worker, batch: Batch[TileKey, TileWork]) -> None:
         """Run a batch. Whatever goes wrong, the thread lives on, and only the tasks concerned hear of it."""
         network = batch.key.network
         try:
@@ -297,7 +219,7 @@ class Executor:
                 self.cancel(task)
                 tile.fail(as_model_error(error, "the tile's result could not be kept"))
 
-    def _run_failed(self, worker: _Worker, batch: Batch[TileKey, TileWork], error: ModelError) -> None:
+    def _run_failed(self, worker: Worker, batch: Batch[TileKey, TileWork], error: ModelError) -> None:
         with self._changed:
             if worker.job is not batch:
                 return
@@ -308,7 +230,7 @@ class Executor:
                 failed = self._shrink_or_fail(worker, batch, error)
         _tell(failed)
 
-    def _shrink_or_fail(self, worker: _Worker, batch: Batch[TileKey, TileWork], error: ModelError) -> Told:
+    def _shrink_or_fail(self, worker: Worker, batch: Batch[TileKey, TileWork], error: ModelError) -> Told:
         count = len(batch.tiles)
         if isinstance(error, DeviceOutOfMemoryError):
             fits = count // 2 * batch.key.pixels if count > 1 else batch.key.pixels // 2
@@ -329,12 +251,12 @@ class Executor:
         self._scheduler.finish(batch)
         return [(tile, error) for _, tile in batch.tiles]
 
-    def _retire(self, worker: _Worker, error: DeviceLostError) -> Told:
+    def _retire(self, worker: Worker, error: DeviceLostError) -> Told:
         """Nothing more runs on this device; its sessions are kept, as to end them might end the process."""
         log.error("%s is given up: %s", worker.device.name, error)
         worker.lost = error
         job, worker.job = worker.job, None
-        for load in [*worker.loads, *([job] if isinstance(job, _Load) else [])]:
+        for load in [*worker.loads, *([job] if isinstance(job, Load) else [])]:
             load.done.set_exception(error)
         worker.loads.clear()
         if isinstance(job, Batch):

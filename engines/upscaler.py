@@ -26,10 +26,11 @@ from engines.alpha import bound_alpha, fill_hidden
 from engines.calibration import Calibration
 from engines.devices import Device
 from engines.errors import DeviceOutOfMemoryError, EngineError, ModelError
-from engines.executor import PATIENCE, Executor, TileKey
+from engines.executor import PATIENCE, Executor
 from engines.image import Picture, resize
 from engines.sessions import Network
 from engines.tiles import Tile, TilePlan, plan_tiles
+from engines.worker import TileKey
 from onnx_models import FactorTooLargeError, Model, ModelBuildError, Weights, ensure_built
 
 __all__ = ["Upscaler"]

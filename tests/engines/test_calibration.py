@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from engines.calibration import Calibration, choose_batch, measure_rates
 from engines.errors import DeviceOutOfMemoryError
-from engines.executor import Executor, TileKey
+from engines.executor import Executor
 from engines.sessions import Network
+from engines.worker import TileKey
 from tests.engines.fake_device import FakeDevice, FakeTile, wait_for
 
 rates = st.dictionaries(st.integers(1, 64), st.floats(0.1, 1e6), min_size=1)
@@ -142,6 +143,19 @@ def test_the_executor_makes_batches_of_the_measured_size(chosen, expected, netwo
     wait_for(*tiles)
     executor.close()
     assert [len(batch) for batch in device.batches] == expected
+
+
+def test_a_network_whose_largest_tile_does_not_fit_can_still_be_used_with_smaller_ones(network, tmp_path):
+    executor = Executor(
+        [FakeDevice(largest_batch=4, memory=50)], calibration=Calibration(tmp_path / "batches.json")
+    )
+    executor.load(network)
+    assert executor.room(network) == 32
+    tile = FakeTile(7, side=5)
+    executor.submit("", "task", TileKey(network, 5, 5), [tile])
+    wait_for(tile)
+    executor.close()
+    assert tile.told == [7]
 
 
 def test_a_device_that_runs_one_tile_at_a_time_is_not_measured(network):

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, ModelError
-from engines.executor import Executor, TileKey
+from engines.executor import Executor
 from engines.sessions import Network
+from engines.worker import TileKey
 from tests.engines.fake_device import WAIT, FakeDevice, FakeTile, lost, wait_for
 
 

@@ -1,0 +1,102 @@
+"""One device of an executor: what it is to do, what is known of it, and how much it takes at once."""
+
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.calibration import Calibration
+from engines.devices import Device
+from engines.errors import DeviceLostError, DeviceOutOfMemoryError, EngineError
+from engines.scheduler import Batch
+from engines.sessions import Network, Session, probe
+
+__all__ = ["Load", "TileKey", "TileWork", "Worker"]
+
+
+@dataclass(frozen=True, slots=True)
+class TileKey:
+    """What tiles must share to run in one batch: the network, and their size in input pixels."""
+
+    network: Network
+    height: int
+    width: int
+
+    @property
+    def pixels(self) -> int:
+        return self.height * self.width
+
+
+class TileWork(Protocol):
+    """A tile that waits for its run. The methods are called in any thread and must be quick."""
+
+    def read(self) -> NDArray[np.uint8]:
+        """The tile's pixels, (h, w, 3) uint8. May be called again if the run did not succeed."""
+
+    def finish(self, upscaled: NDArray[np.uint8]) -> None:
+        """Take the result, (h × scale, w × scale, 3) uint8; the memory is the callee's to keep."""
+
+    def fail(self, error: EngineError) -> None:
+        """Take note that the tile was not run, and that those of its task that still wait never will be.
+
+        A DeviceOutOfMemoryError means that smaller tiles may succeed. Must not raise.
+        """
+
+
+@dataclass(slots=True, eq=False)
+class Load:
+    """A network that someone waits for on one device."""
+
+    network: Network
+    done: Future[None] = field(default_factory=Future)
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """A device, what is known of it, and what it does.
+
+    Its own thread adds to `sessions`, `pace` and `room`; all else is done under the executor's lock.
+    """
+
+    device: Device
+    sessions: dict[Network, Session] = field(default_factory=dict)
+    loads: deque[Load] = field(default_factory=deque)
+    pace: dict[Network, int] = field(default_factory=dict)
+    """The input pixels of one run beyond which it gets no more efficient, where that was measured."""
+    room: dict[Network, int] = field(default_factory=dict)
+    """The most input pixels that one run has memory for, where less than was wanted."""
+    job: Batch[TileKey, TileWork] | Load | None = None
+    began: float = 0.0
+    lost: DeviceLostError | None = None
+    ended: bool = False
+
+    def limit(self, key: TileKey) -> int:
+        """How many tiles of a key one run may take. One is always tried: there may be more memory now."""
+        limits = (
+            known[key.network] // key.pixels for known in (self.pace, self.room) if key.network in known
+        )
+        return max(1, min([self.device.largest_batch, *limits]))
+
+    def session(self, network: Network, calibration: Calibration | None) -> Session:
+        """The session of a network, opened on first use. In the device's thread only.
+
+        Raises:
+            ModelError: if it cannot be loaded, or is not what it should be.
+        """
+        if (session := self.sessions.get(network)) is None:
+            session = self.device.open(network.path)
+            probe(session, network)
+            if calibration is not None and self.device.largest_batch > 1:
+                self._measure(session, network, calibration)
+            self.sessions[network] = session
+        return session
+
+    def _measure(self, session: Session, network: Network, calibration: Calibration) -> None:
+        pixels = network.tile**2
+        try:
+            self.pace[network] = calibration.batch(self.device, session, network) * pixels
+        except DeviceOutOfMemoryError:  # smaller tiles may fit
+            self.room[network] = pixels // 2
