@@ -53,6 +53,8 @@ app.add_typer(keys, name="keys")
 console = Console(highlight=False, markup=False, soft_wrap=True)
 problems = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
+_LARGEST_CREDIT = Decimal(10**9)
+
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file with settings.")]
 Data = Annotated[Path | None, typer.Option(help="Directory of the database and the images.")]
 
@@ -243,10 +245,10 @@ def revoke(
 def _announce(url: str, services: Services) -> None:
     console.print(Text.assemble("Tilewire is ready at ", (f"{url.replace('http', 'ws', 1)}/v1", "bold")))
     console.print(f"by POST: {url}/v1")
-    console.print(f"device: {services.upscaler.device.name}")
-    console.print(f"models: {', '.join(model.name for model in services.catalogue)}")
     if services.first_key is not None:
         console.print(Text.assemble("API key, shown this once: ", (services.first_key, "bold")))
+    console.print(f"device: {services.upscaler.device.name}")
+    console.print(f"models: {', '.join(model.name for model in services.catalogue)}")
 
 
 def _settings(file: Path | None, **flags: Any) -> tuple[Settings, list[Sourced]]:
@@ -267,10 +269,11 @@ def _database(file: Path | None, data: Path | None) -> Database:
 
 def _nanodollars(usd: str) -> int:
     try:
-        amount = to_nanodollars(Decimal(usd))
-    except (InvalidOperation, ValueError, OverflowError):
+        credit = Decimal(usd)
+        amount = to_nanodollars(credit) if 0 < credit <= _LARGEST_CREDIT else 0
+    except (InvalidOperation, ValueError):
         amount = 0
-    if amount <= 0:
+    if not amount:
         _give_up(f"--credit: {usd!r} is not an amount of USD, such as 5 or 0.25")
     return amount
 
@@ -278,7 +281,7 @@ def _nanodollars(usd: str) -> int:
 def _shown(setting: Sourced) -> str:
     """A setting as one line, without secrets."""
     match setting.name, setting.value:
-        case _, None | () | {}:
+        case _, value if value in (None, (), {}):
             return "-"
         case "api_key", _:
             return "(hidden)"
