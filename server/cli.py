@@ -18,7 +18,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from engines import EngineError, Upscaler, find_device
-from onnx_models import UnknownModelError, load_catalogue
+from onnx_models import ModelBuildError, UnknownModelError, load_catalogue
+from server.building import build_missing
 from server.services import Services
 from server.serving import StartError
 from server.serving import serve as serve_forever
@@ -84,8 +85,11 @@ def serve(
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     try:
+        build_missing(map(load_catalogue().get, settings.models), settings.model_directory, console)
         serve_forever(settings, _announce)
-    except StartError as error:
+    except UnknownModelError as error:
+        _give_up(str(error))
+    except (ModelBuildError, StartError) as error:
         _give_up(str(error), status=1)
 
 
@@ -131,7 +135,7 @@ def upscale(
         failures = upscale_files(inputs, options, settings, url, key, console, problems)
     except (ValueError, UnknownModelError) as error:
         _give_up(str(error))
-    except StartError as error:
+    except (ModelBuildError, StartError) as error:
         _give_up(str(error), status=1)
     raise typer.Exit(1 if failures else 0)
 

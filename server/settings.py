@@ -49,7 +49,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     api_key: Annotated[str, Meta(min_length=1)] | None = None
     """A key that is always valid, for the default account; default: one is made on the first start."""
 
-    models: tuple[str, ...] = ()
+    models: tuple[str, ...] = ("realesrgan-x4plus",)
     """Models that are loaded before the server is ready; the others load when they are first used."""
     device: DeviceChoice = "auto"
     """Where networks run."""

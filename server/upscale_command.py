@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Column
 
 from onnx_models import load_catalogue
+from server.building import build_missing
 from server.client import Client, RefusedError, UnreachableError
 from server.serving import EmbeddedServer
 from server.settings import Settings
@@ -63,11 +64,14 @@ def upscale_files(
     Raises:
         ValueError: if there is nothing to do, or the options contradict each other.
         UnknownModelError: if the server is to be started here and has no such model.
+        ModelBuildError: if its network cannot be built.
         StartError: if it cannot be started.
     """
     jobs = plan(inputs, options)
-    if url is None and options.model is not None:
-        load_catalogue().get(options.model)
+    if url is None:
+        catalogue = load_catalogue()
+        model = catalogue.default if options.model is None else catalogue.get(options.model)
+        build_missing([model], settings.model_directory, console)
     with _server(settings, url, key) as (address, secret):
         return asyncio.run(_run(jobs, options, address, secret, console, problems))
 
@@ -195,6 +199,8 @@ def _server(settings: Settings, url: str | None, key: str | None) -> Iterator[tu
             storage_url=None,
             public_url=None,
             models=(),
+            max_frame_bytes=2**30,  # the files are the caller's own
+            max_image_bytes=2**30,
             drain_timeout=0.1,  # nobody waits for tasks that are left when the command is interrupted
         )
         with EmbeddedServer(own) as server:
