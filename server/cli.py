@@ -87,9 +87,7 @@ def serve(
     try:
         build_missing(map(load_catalogue().get, settings.models), settings.model_directory, console)
         serve_forever(settings, _announce)
-    except UnknownModelError as error:
-        _give_up(str(error))
-    except (ModelBuildError, StartError) as error:
+    except (UnknownModelError, ModelBuildError, StartError) as error:
         _give_up(str(error), status=1)
 
 
