@@ -16,7 +16,16 @@ from urllib.error import URLError
 
 import onnxruntime
 
-__all__ = ["KEY", "Report", "free_port", "median", "percentile", "tilewire", "wait_until_ready"]
+__all__ = [
+    "KEY",
+    "Report",
+    "free_port",
+    "median",
+    "peak_memory",
+    "percentile",
+    "tilewire",
+    "wait_until_ready",
+]
 
 KEY = "tw_benchmark"
 RESULTS = Path(__file__).parent / "results"
@@ -73,6 +82,13 @@ def machine() -> str:
         f"{processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
         f"ONNX Runtime {onnxruntime.__version__}"
     )
+
+
+def peak_memory(pid: int) -> int:
+    """The most resident bytes that a process ever had (Linux)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
 
 
 def free_port() -> int:
