@@ -68,6 +68,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How much output is in memory at once, over all tasks; the rest waits on disk."""
     max_tasks_in_flight: Positive = 1000
     """Unfinished tasks of one account; more are refused."""
+    max_tasks: Positive = 10_000
+    """Unfinished tasks of all accounts; more are refused."""
     max_unsent_bytes: Positive = 64 * 2**20
     """Replies that one connection may leave unread before it is dropped."""
 
@@ -79,6 +81,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A connection that takes no reply for so long is dropped."""
     acknowledge_after: Seconds = 3
     """An asynchronous task that takes longer than this is acknowledged, a quicker one only answered."""
+    task_timeout: Seconds = 3600
+    """A task that has not ended after this fails, and costs nothing."""
     fetch_timeout: Seconds = 30
     """For fetching an input from its URL, in all."""
     drain_timeout: Seconds = 30
