@@ -4,7 +4,7 @@
    loaded on first use.
 2. The picture is cut into tiles; the alpha plane, where there is one, becomes tiles of its own.
 3. The tiles meet those of other tasks in the scheduler of the device and run in its thread.
-4. The canvas is reduced to the wanted size where that is not a native one (Lanczos).
+4. Where the wanted size is not a native one, what is finished is reduced to it row by row (Lanczos).
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import contextlib
 import itertools
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.alpha import bound_alpha, fill_hidden
+from engines.canvas import Canvas
 from engines.errors import EngineError, ModelError
 from engines.executor import DeviceExecutor, TileKey
-from engines.image import Picture, resize
+from engines.image import Picture
 from engines.sessions import Device
 from engines.tiles import Tile, TilePlan, plan_tiles
 from onnx_models import FactorTooLargeError, Model, ModelBuildError, Weights, ensure_built
@@ -46,6 +48,7 @@ class Upscaler:
         self._networks: dict[tuple[str, int], Path] = {}
         self._first_use = threading.Lock()
         self._task_ids = itertools.count()
+        self._resampler = ThreadPoolExecutor(1, thread_name_prefix="resampler")
 
     @property
     def device(self) -> Device:
@@ -105,6 +108,9 @@ class Upscaler:
                 exact=self.device.largest_batch > 1,
             ),
             scale=weights.scale,
+            width=width,
+            height=height,
+            resampler=self._resampler,
             on_progress=on_progress,
             loop=asyncio.get_running_loop(),
         )
@@ -114,11 +120,12 @@ class Upscaler:
             await job.done
         finally:
             self._executor.cancel(task)
-        return await asyncio.to_thread(_assemble, picture, job.canvases, width, height)
+        return await asyncio.to_thread(_assemble, picture, [canvas.pixels for canvas in job.canvases])
 
     def close(self) -> None:
         """Let the batch that runs finish; every upscale under way ends in a ModelError. Blocks."""
         self._executor.close()
+        self._resampler.shutdown()
 
     def _network(self, model: Model, weights: Weights) -> Path:
         """The ONNX file of a model, built and loaded on first use."""
@@ -146,17 +153,11 @@ def _planes(picture: Picture) -> list[NDArray[np.uint8]]:
     return [fill_hidden(picture.pixels, picture.alpha), grey]
 
 
-def _assemble(picture: Picture, canvases: list[NDArray[np.uint8]], width: int, height: int) -> Picture:
-    """What came out of the network, at the wanted size."""
-    pixels = _fit(canvases[0], width, height)
+def _assemble(picture: Picture, planes: list[NDArray[np.uint8]]) -> Picture:
+    """The picture made of what came out of the network."""
     if picture.alpha is None:
-        return replace(picture, pixels=pixels)
-    green = canvases[1][:, :, 1]
-    return replace(picture, pixels=pixels, alpha=bound_alpha(_fit(green, width, height), picture.alpha))
-
-
-def _fit(canvas: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    return canvas if canvas.shape[:2] == (height, width) else resize(canvas, width, height)
+        return replace(picture, pixels=planes[0])
+    return replace(picture, pixels=planes[0], alpha=bound_alpha(planes[1][:, :, 1], picture.alpha))
 
 
 @dataclass(slots=True, eq=False)
@@ -169,18 +170,18 @@ class _Job:
     planes: list[NDArray[np.uint8]]
     plan: TilePlan
     scale: int
+    width: int
+    height: int
+    resampler: ThreadPoolExecutor
     on_progress: Progress | None
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[None] = field(init=False)
-    canvases: list[NDArray[np.uint8]] = field(init=False)
+    canvases: list[Canvas] = field(init=False)
     left: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.done = self.loop.create_future()
-        self.canvases = [
-            np.empty((plane.shape[0] * self.scale, plane.shape[1] * self.scale, 3), np.uint8)
-            for plane in self.planes
-        ]
+        self.canvases = [Canvas(self.plan, self.scale, self.width, self.height) for _ in self.planes]
         self.left = self.count
 
     @property
@@ -190,9 +191,11 @@ class _Job:
     def tiles(self) -> Iterator["_JobTile"]:
         return (_JobTile(self, index, tile) for index in range(len(self.planes)) for tile in self.plan)
 
-    def tile_done(self) -> None:
-        self.left -= 1
-        self._on_loop(partial(self._advance, 1 - self.left / self.count))
+    def take(self, plane: int, tile: Tile, upscaled: NDArray[np.uint8]) -> None:
+        canvas = self.canvases[plane]
+        if canvas.paste(tile, upscaled):
+            self.resampler.submit(self._reduce, canvas)
+        self._on_loop(self._advance)
 
     def tile_failed(self, error: EngineError) -> None:
         self._on_loop(partial(self._fail, error))
@@ -201,13 +204,25 @@ class _Job:
         with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody waits any longer
             self.loop.call_soon_threadsafe(callback)
 
-    def _advance(self, share: float) -> None:
+    def _reduce(self, canvas: Canvas) -> None:
+        try:
+            canvas.reduce()
+        except Exception as error:  # noqa: BLE001 - such as a MemoryError: whoever waits must hear of it
+            self.tile_failed(ModelError(f"the result could not be resized: {error!r}"))
+        else:
+            self._on_loop(self._end_if_complete)
+
+    def _advance(self) -> None:
+        self.left -= 1
         if self.done.done():
             return
-        if share == 1:
-            self.done.set_result(None)
+        self._end_if_complete()
         if self.on_progress:
-            self.on_progress(share)
+            self.on_progress(1 - self.left / self.count)
+
+    def _end_if_complete(self) -> None:
+        if not self.done.done() and self.left == 0 and all(canvas.is_complete for canvas in self.canvases):
+            self.done.set_result(None)
 
     def _fail(self, error: EngineError) -> None:
         if not self.done.done():
@@ -226,8 +241,7 @@ class _JobTile:
         return self.tile.cut(self.job.planes[self.plane])
 
     def finish(self, upscaled: NDArray[np.uint8]) -> None:
-        self.tile.paste(upscaled, self.job.canvases[self.plane], self.job.scale)
-        self.job.tile_done()
+        self.job.take(self.plane, self.tile, upscaled)
 
     def fail(self, error: EngineError) -> None:
         self.job.tile_failed(error)

@@ -65,7 +65,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_output_megapixels: Annotated[float, Meta(gt=0)] = 128
     """Largest output image."""
     active_megapixels: Annotated[float, Meta(gt=0)] = 256
-    """How much output is in memory at once, over all tasks; the rest waits on disk."""
+    """How much input and output is in memory at once, over all tasks; the rest waits on disk."""
     max_tasks_in_flight: Positive = 1000
     """Unfinished tasks of one account; more are refused."""
     max_tasks: Positive = 10_000
