@@ -5,6 +5,7 @@ import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,7 @@ async def _run(
 
                 async def one(job: Job) -> None:
                     async with room:
-                        bar = bars.add_task(job.source.name, total=1.0)
+                        bar = bars.add_task(job.source.name, total=None)  # moves until there is progress
                         try:
                             await _upscale(client, job, options, bars, bar)
                         except (RefusedError, UnreachableError, OSError) as error:
@@ -175,10 +176,15 @@ async def _upscale(client: Client, job: Job, options: Options, bars: Progress, b
         "keepMetadata": options.keep_metadata,
     }
     data = await asyncio.to_thread(job.source.read_bytes)
-    image = await client.upscale(data, lambda share: bars.update(bar, completed=share), **parameters)
+    image = await client.upscale(
+        data, lambda share: bars.update(bar, total=1.0, completed=share), **parameters
+    )
     job.target.parent.mkdir(parents=True, exist_ok=True)
     await asyncio.to_thread(job.target.write_bytes, image)
-    bars.update(bar, completed=1.0)
+
+
+def _advance(bars: Progress, bar: TaskID, share: float) -> None:
+    bars.update(bar, total=1.0, completed=share)
 
 
 @contextmanager
