@@ -176,9 +176,7 @@ async def _upscale(client: Client, job: Job, options: Options, bars: Progress, b
         "keepMetadata": options.keep_metadata,
     }
     data = await asyncio.to_thread(job.source.read_bytes)
-    image = await client.upscale(
-        data, lambda share: bars.update(bar, total=1.0, completed=share), **parameters
-    )
+    image = await client.upscale(data, partial(_advance, bars, bar), **parameters)
     job.target.parent.mkdir(parents=True, exist_ok=True)
     await asyncio.to_thread(job.target.write_bytes, image)
 
