@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.report import KEY, Report, median, peak_memory, tilewire
-from engines import find_device
+from engines import find_devices
 from onnx_models import ensure_built, load_catalogue
 from server.client import Client
 from server.settings import load_settings
@@ -44,7 +44,7 @@ def main(model_name: str = "realesr-animevideov3", side: int = 256) -> None:
         report.say(f"resident memory of the server at most {peak_memory(server.pid) / 1e6:.0f} MB")
     ratios = [a / b for a, b in zip(ours, bare, strict=True)]
     report.row("median", median(ours), median(bare), median(ratios))
-    report.say(f"{CLIENTS} clients, {side} × {side} pixels ×4, JPEG out, on {find_device().name}")
+    report.say(f"{CLIENTS} clients, {side} × {side} pixels ×4, JPEG out, on {find_devices()[0].name}")
     report.keep()
 
 
@@ -84,7 +84,7 @@ def in_a_process(model: str, side: int) -> float:
 def run_bare(model_name: str, side: int) -> None:
     settings, _ = load_settings()
     model = load_catalogue().get(model_name)
-    session = find_device().open(ensure_built(model, model.weights_for(4), settings.model_directory))
+    session = find_devices()[0].open(ensure_built(model, model.weights_for(4), settings.model_directory))
     tiles = [
         np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))[np.newaxis]
         for image in photographs(side, CLIENTS)

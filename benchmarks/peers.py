@@ -18,7 +18,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from engines import Picture, Upscaler, find_device
+from engines import Picture, Upscaler, find_devices
 from onnx_models import INPUT, OUTPUT, Model, Weights
 
 __all__ = ["PEERS", "REFERENCE", "AbsentError", "Network", "Run"]
@@ -45,7 +45,7 @@ class Network:
 
 def tilewire(network: Network) -> Run:
     """The whole way of a task through the engine: planning, scheduling, running and assembling tiles."""
-    upscaler = Upscaler(find_device(network.device), network.path.parent)
+    upscaler = Upscaler(find_devices(network.device), network.path.parent)
     loop = asyncio.new_event_loop()
 
     def run(pixels: Pixels) -> Pixels:

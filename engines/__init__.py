@@ -1,14 +1,17 @@
 """The upscalers: array in, array out. Knows nothing of sockets, accounts or JSON.
 
 1. `inspect` and `decode` turn bytes from anyone into a `Picture`, or say why not.
-2. `Upscaler` makes it larger, on the device that `find_device` finds.
+2. `Upscaler` makes it larger, on the devices that `find_devices` finds.
 3. `encode` turns the result into bytes of an `OutputFormat`.
 
 Whatever goes wrong is an `EngineError`, whose message is fit to be shown to a user.
 """
 
+from engines.devices import Device, DeviceChoice, find_devices
 from engines.errors import (
     BrokenImageError,
+    DeviceLostError,
+    DeviceOutOfMemoryError,
     EngineError,
     ImageError,
     ImageTooLargeError,
@@ -17,13 +20,14 @@ from engines.errors import (
 )
 from engines.image import ImageInfo, Picture, decode, inspect, resize
 from engines.image_encode import OutputFormat, encode
-from engines.sessions import Device, DeviceChoice, find_device
 from engines.upscaler import Upscaler
 
 __all__ = [
     "BrokenImageError",
     "Device",
     "DeviceChoice",
+    "DeviceLostError",
+    "DeviceOutOfMemoryError",
     "EngineError",
     "ImageError",
     "ImageInfo",
@@ -35,7 +39,7 @@ __all__ = [
     "Upscaler",
     "decode",
     "encode",
-    "find_device",
+    "find_devices",
     "inspect",
     "resize",
 ]

@@ -6,10 +6,14 @@ EngineError
 │   ├── BrokenImageError       truncated or corrupt
 │   └── ImageTooLargeError     more pixels than the limit; found before any pixel is decoded
 └── ModelError                 the model cannot be built, loaded or run
+    ├── DeviceOutOfMemoryError the device has too little memory for so much at once
+    └── DeviceLostError        the device does not work any longer; nothing more can run there
 """
 
 __all__ = [
     "BrokenImageError",
+    "DeviceLostError",
+    "DeviceOutOfMemoryError",
     "EngineError",
     "ImageError",
     "ImageTooLargeError",
@@ -40,3 +44,11 @@ class ImageTooLargeError(ImageError):
 
 class ModelError(EngineError):
     """The model cannot be built, loaded or run."""
+
+
+class DeviceOutOfMemoryError(ModelError):
+    """The device has too little memory for so much at once; less of it may fit."""
+
+
+class DeviceLostError(ModelError):
+    """The device does not work any longer, whatever is run on it."""

@@ -1,41 +1,60 @@
-"""One thread per device, which takes batches of tiles from the scheduler and runs them.
+"""One thread per device; all take batches of tiles from one scheduler.
 
-The shell around `TileScheduler`: this is where the lock, the thread and the device are.
+The shell around `TileScheduler`: this is where the lock, the threads and the devices are.
+
+1. A batch that does not fit into a device's memory is handed out again in halves; a single tile that does
+   not fit fails its task, which may come again with smaller tiles. What fits is remembered.
+2. A device that is lost, or that takes far too long over a run, is retired, and the others take over its
+   batch. The thread that is stuck in it is left behind, and what it may still bring is thrown away.
+3. Without any device left, every task that waits or comes fails at once.
 """
 
 import logging
 import threading
-from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.errors import EngineError, ModelError
+from engines.calibration import Calibration
+from engines.devices import Device
+from engines.errors import DeviceLostError, DeviceOutOfMemoryError, EngineError, ModelError
 from engines.scheduler import Batch, TileScheduler
-from engines.sessions import Device, Session
+from engines.sessions import Network, Session, as_model_error, probe, run_checked
 
-__all__ = ["DeviceExecutor", "TileKey", "TileWork"]
+__all__ = ["PATIENCE", "Executor", "TileKey", "TileWork"]
 
 log = logging.getLogger(__name__)
+
+PATIENCE = 900.0
+"""Seconds that one run, or the loading of one network, may take before its device is given up."""
+
+_WATCH_EVERY = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class TileKey:
-    """What tiles must share to run in one batch: the ONNX file, and their size in input pixels."""
+    """What tiles must share to run in one batch: the network, and their size in input pixels."""
 
-    model: Path
+    network: Network
     height: int
     width: int
 
+    @property
+    def pixels(self) -> int:
+        return self.height * self.width
+
 
 class TileWork(Protocol):
-    """A tile that waits for its run. The methods are called in the device's thread and must be quick."""
+    """A tile that waits for its run. The methods are called in any thread and must be quick."""
 
     def read(self) -> NDArray[np.uint8]:
-        """The tile's pixels, (h, w, 3) uint8."""
+        """The tile's pixels, (h, w, 3) uint8. May be called again if the run did not succeed."""
 
     def finish(self, upscaled: NDArray[np.uint8]) -> None:
         """Take the result, (h × scale, w × scale, 3) uint8; the memory is the callee's to keep."""
@@ -43,22 +62,102 @@ class TileWork(Protocol):
     def fail(self, error: EngineError) -> None:
         """Take note that the tile was not run, and that those of its task that still wait never will be.
 
-        Must not raise.
+        A DeviceOutOfMemoryError means that smaller tiles may succeed. Must not raise.
         """
 
 
-class DeviceExecutor:
-    """Runs tiles on a device, in fair order, in a thread of its own; may be used from any thread."""
+Told: TypeAlias = list[tuple[TileWork, EngineError]]
+"""Tiles that are to be failed, once the lock is released."""
 
-    def __init__(self, device: Device) -> None:
-        self.device = device
+
+@dataclass(slots=True, eq=False)
+class _Load:
+    """A network that someone waits for on one device."""
+
+    network: Network
+    done: Future[None] = field(default_factory=Future)
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    """A device, what is known of it, and what it does; all but `sessions` under the executor's lock."""
+
+    device: Device
+    sessions: dict[Network, Session] = field(default_factory=dict)
+    loads: deque[_Load] = field(default_factory=deque)
+    pace: dict[Network, int] = field(default_factory=dict)
+    """The input pixels of one run beyond which it gets no more efficient, where that was measured."""
+    room: dict[Network, int] = field(default_factory=dict)
+    """The most input pixels that one run has memory for, where less than was wanted."""
+    job: Batch[TileKey, TileWork] | _Load | None = None
+    began: float = 0.0
+    lost: DeviceLostError | None = None
+    ended: bool = False
+
+    def limit(self, key: TileKey) -> int:
+        """How many tiles of a key one run may take. One is always tried: there may be more memory now."""
+        limits = (
+            known[key.network] // key.pixels for known in (self.pace, self.room) if key.network in known
+        )
+        return max(1, min([self.device.largest_batch, *limits]))
+
+    def session(self, network: Network, calibration: Calibration | None) -> Session:
+        """The session of a network, opened on first use. In the device's thread only.
+
+        Raises:
+            ModelError: if it cannot be loaded, or is not what it should be.
+        """
+        if (session := self.sessions.get(network)) is None:
+            session = self.device.open(network.path)
+            probe(session, network)
+            if calibration is not None and self.device.largest_batch > 1:
+                self.pace[network] = calibration.batch(self.device, session, network) * network.tile**2
+            self.sessions[network] = session
+        return session
+
+
+class Executor:
+    """Runs tiles on all devices, in fair order; may be used from any thread."""
+
+    def __init__(
+        self,
+        devices: Iterable[Device],
+        *,
+        calibration: Calibration | None = None,
+        patience: float = PATIENCE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        Args:
+            devices: at least one.
+            calibration: what measures how many tiles one run should take, on devices that take several;
+                without it they take as many as they can.
+            patience: seconds that one run, or the loading of one network, may take.
+            clock: the time in seconds.
+        """
+        self._calibration = calibration
+        self._patience = patience
+        self._clock = clock
         self._scheduler: TileScheduler[TileKey, TileWork] = TileScheduler()
-        self._sessions: dict[Path, Session] = {}
-        self._loading = threading.Lock()
         self._changed = threading.Condition()
         self._closing = False
-        self._thread = threading.Thread(target=self._work, name=f"device {device.name}", daemon=True)
-        self._thread.start()
+        self._closed = threading.Event()
+        self._workers = [_Worker(device) for device in devices]
+        for worker in self._workers:
+            name = f"device {worker.device.name}"
+            threading.Thread(target=self._work, args=[worker], name=name, daemon=True).start()
+        threading.Thread(target=self._watch, name="device watch", daemon=True).start()
+
+    @property
+    def usable(self) -> bool:
+        """Whether tiles can be run: not closed, and a device is left."""
+        return not self._closing and any(worker.lost is None for worker in self._workers)
+
+    def room(self, network: Network) -> int | None:
+        """The most input pixels of a tile that every device has memory for; None if no limit was found."""
+        with self._changed:
+            rooms = [worker.room.get(network) for worker in self._workers if worker.lost is None]
+        return min((room for room in rooms if room is not None), default=None)
 
     def submit(self, account: Hashable, task: Hashable, key: TileKey, tiles: Iterable[TileWork]) -> None:
         """Queue the tiles of a task.
@@ -67,73 +166,209 @@ class DeviceExecutor:
         both, and none is told anything twice.
 
         Raises:
-            ModelError: if the executor is closed.
+            ModelError: if the executor is closed, or no device is left.
         """
         with self._changed:
-            if self._closing:
-                raise _closed()
-            self._scheduler.add(account, task, key, tiles, key.height * key.width)
-            self._changed.notify()
+            self._check_usable()
+            self._scheduler.add(account, task, key, tiles, key.pixels)
+            self._changed.notify_all()
 
     def cancel(self, task: Hashable) -> None:
         """Drop the tiles of a task that have not begun; nothing more is heard of them."""
         with self._changed:
             self._scheduler.cancel(task)
 
-    def load(self, model: Path) -> Session:
-        """The session of an ONNX file, loaded on first use. Load before `submit`, and no other task waits.
+    def load(self, network: Network) -> None:
+        """Load a network on all devices, so that no tile waits for it. Blocks.
 
         Raises:
-            ModelError: if it cannot be loaded.
+            ModelError: if it cannot be loaded, the executor is closed, or no device is left.
         """
-        if (session := self._sessions.get(model)) is None:
-            with self._loading:
-                if (session := self._sessions.get(model)) is None:
-                    session = self._sessions[model] = self.device.open(model)
-        return session
+        with self._changed:
+            self._check_usable()
+            loads = [_Load(network) for _ in self._workers]
+            for worker, load in zip(self._workers, loads, strict=True):
+                if worker.lost is None:
+                    worker.loads.append(load)
+                else:
+                    load.done.set_exception(worker.lost)
+            self._changed.notify_all()
+        errors = [error for load in loads if (error := load.done.exception()) is not None]
+        refusals = [error for error in errors if not isinstance(error, DeviceLostError)]
+        if refusals or len(errors) == len(loads):
+            raise (refusals or errors)[0]
 
     def close(self) -> None:
-        """Let the batch that runs finish, fail the tiles that wait and end the thread. Blocks."""
+        """Let the runs under way finish, fail the tiles that wait and end the threads. Blocks."""
         with self._changed:
             self._closing = True
-            self._changed.notify()
-        self._thread.join()
-
-    def _work(self) -> None:
-        while batch := self._next_batch():
-            if self._closing:
-                self._fail(batch.tiles, _closed())
-            else:
-                self._run(batch)
-
-    def _next_batch(self) -> Batch[TileKey, TileWork] | None:
-        """Wait for tiles; None when the executor is closed and none is left."""
+            failed = self._give_up(_shutting_down())
+            self._changed.notify_all()
+        _tell(failed)
         with self._changed:
-            self._changed.wait_for(lambda: self._closing or self._scheduler)
-            return self._scheduler.next_batch(self.device.largest_batch)
+            self._changed.wait_for(lambda: all(worker.ended or worker.lost for worker in self._workers))
+        self._closed.set()
 
-    def _run(self, batch: Batch[TileKey, TileWork]) -> None:
+    def retire_stalled(self) -> None:
+        """Give up the devices that are at one thing for too long. A thread calls this every few seconds."""
+        now = self._clock()
+        failed: Told = []
+        with self._changed:
+            for worker in self._workers:
+                if worker.job is not None and now - worker.began > self._patience:
+                    error = DeviceLostError(
+                        f"{worker.device.name} has not finished a run in {self._patience:.0f} seconds"
+                    )
+                    failed += self._retire(worker, error)
+        _tell(failed)
+
+    def _watch(self) -> None:
+        while not self._closed.wait(_WATCH_EVERY):
+            self.retire_stalled()
+
+    def _work(self, worker: _Worker) -> None:
+        try:
+            while (job := self._next_job(worker)) is not None:
+                if isinstance(job, _Load):
+                    self._load(worker, job)
+                else:
+                    self._run(worker, job)
+        finally:
+            with self._changed:
+                worker.ended = True
+                died = not self._closing and worker.lost is None  # by an error of this module
+                failed = self._retire(worker, DeviceLostError("its thread died")) if died else []
+                self._changed.notify_all()
+            _tell(failed)
+
+    def _next_job(self, worker: _Worker) -> Batch[TileKey, TileWork] | _Load | None:
+        """Wait for something to do; None when there will be nothing more."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._closing or worker.lost or worker.loads or self._scheduler,
+            )
+            if self._closing or worker.lost:
+                return None
+            worker.began = self._clock()
+            worker.job = worker.loads.popleft() if worker.loads else self._scheduler.next_batch(worker.limit)
+            return worker.job
+
+    def _load(self, worker: _Worker, load: _Load) -> None:
+        failure: ModelError | None = None
+        try:
+            worker.session(load.network, self._calibration)
+        except Exception as error:  # noqa: BLE001 - raised where the network is waited for
+            failure = as_model_error(error, f"{load.network.path.name} cannot be loaded")
+        failed: Told = []
+        with self._changed:
+            if worker.job is not load:
+                return  # given up meanwhile
+            worker.job = None
+            if isinstance(failure, DeviceLostError):
+                failed = self._retire(worker, failure)
+        if failure is None:
+            load.done.set_result(None)
+        else:
+            load.done.set_exception(failure)
+        _tell(failed)
+
+    def _run(self, worker: _Worker, batch: Batch[TileKey, TileWork]) -> None:
         """Run a batch. Whatever goes wrong, the thread lives on, and only the tasks concerned hear of it."""
+        network = batch.key.network
         try:
             tiles = np.stack([tile.read() for _, tile in batch.tiles])
-            results = list(zip(batch.tiles, self.load(batch.key.model).run(tiles), strict=True))
+            results = run_checked(worker.session(network, self._calibration), network, tiles)
         except Exception as error:
-            log.exception("a batch of %d tiles of %s failed", len(batch.tiles), batch.key.model.name)
-            self._fail(batch.tiles, error)
+            log.exception(
+                "%s: %d tiles of %s failed", worker.device.name, len(batch.tiles), network.path.name
+            )
+            self._run_failed(worker, batch, as_model_error(error, "the tile failed"))
             return
-        for (task, tile), upscaled in results:
+        with self._changed:
+            if worker.job is not batch:
+                return  # given up meanwhile: the tiles run elsewhere
+            worker.job = None
+            self._scheduler.finish(batch)
+        for (task, tile), upscaled in zip(batch.tiles, results, strict=True):
             try:
                 tile.finish(upscaled)
             except Exception as error:
-                log.exception("the result of a tile of %s could not be kept", batch.key.model.name)
-                self._fail([(task, tile)], error)
+                log.exception("the result of a tile of %s could not be kept", network.path.name)
+                self.cancel(task)
+                tile.fail(as_model_error(error, "the tile's result could not be kept"))
 
-    def _fail(self, tiles: list[tuple[Hashable, TileWork]], error: Exception) -> None:
-        failure = error if isinstance(error, EngineError) else ModelError(f"the tile failed: {error!r}")
-        for task, tile in tiles:
-            self.cancel(task)
-            tile.fail(failure)
+    def _run_failed(self, worker: _Worker, batch: Batch[TileKey, TileWork], error: ModelError) -> None:
+        with self._changed:
+            if worker.job is not batch:
+                return
+            if isinstance(error, DeviceLostError):
+                failed = self._retire(worker, error)
+            else:
+                worker.job = None
+                failed = self._shrink_or_fail(worker, batch, error)
+        _tell(failed)
+
+    def _shrink_or_fail(self, worker: _Worker, batch: Batch[TileKey, TileWork], error: ModelError) -> Told:
+        count = len(batch.tiles)
+        if isinstance(error, DeviceOutOfMemoryError):
+            fits = count // 2 * batch.key.pixels if count > 1 else batch.key.pixels // 2
+            network = batch.key.network
+            worker.room[network] = fits = min(fits, worker.room.get(network, fits))
+            log.warning(
+                "%s: %s gets at most %d pixels a run from now on: not enough memory for %d",
+                worker.device.name,
+                network.path.name,
+                fits,
+                count * batch.key.pixels,
+            )
+            if count > 1:
+                self._scheduler.put_back(batch)
+                return self._after_change()
+        for task, _ in batch.tiles:
+            self._scheduler.cancel(task)
+        self._scheduler.finish(batch)
+        return [(tile, error) for _, tile in batch.tiles]
+
+    def _retire(self, worker: _Worker, error: DeviceLostError) -> Told:
+        """Nothing more runs on this device; its sessions are kept, as to end them might end the process."""
+        log.error("%s is given up: %s", worker.device.name, error)
+        worker.lost = error
+        job, worker.job = worker.job, None
+        for load in [*worker.loads, *([job] if isinstance(job, _Load) else [])]:
+            load.done.set_exception(error)
+        worker.loads.clear()
+        if isinstance(job, Batch):
+            self._scheduler.put_back(job)
+        return self._after_change()
+
+    def _after_change(self) -> Told:
+        """Wake the threads to what was put back, or fail it if none will take it."""
+        self._changed.notify_all()
+        return [] if self.usable else self._give_up(self._why_unusable())
+
+    def _give_up(self, error: EngineError) -> Told:
+        """Drop all that waits, for a run or to be loaded."""
+        for worker in self._workers:
+            for load in worker.loads:
+                load.done.set_exception(error)
+            worker.loads.clear()
+        return [(tile, error) for _, tile in self._scheduler.clear()]
+
+    def _check_usable(self) -> None:
+        if not self.usable:
+            raise self._why_unusable()
+
+    def _why_unusable(self) -> ModelError:
+        if self._closing:
+            return _shutting_down()
+        reasons = "; ".join(str(worker.lost) for worker in self._workers)
+        return DeviceLostError(f"no device is left to run on: {reasons}")
 
 
-def _closed() -> ModelError:
+def _tell(failed: Told) -> None:
+    for tile, error in failed:
+        tile.fail(error)
+
+
+def _shutting_down() -> ModelError:
     return ModelError("the engine is shutting down")

@@ -8,6 +8,8 @@
    tasks run in order of arrival, a small one overtakes a big one that is under way, and a big one cannot
    starve: its finish time stays while the arrivals' move on.
 3. A batch is filled in that same order with tiles that share the first one's key (model and shape).
+4. A batch that could not be run is put back: its tiles are next in their tasks again, and nobody has paid for
+   them. What was cancelled meanwhile stays cancelled.
 
 There is no clock and no waiting: a device asks when it is free, and a lone tile runs at once. Under load the
 queue fills while the device is busy, and batches form by themselves.
@@ -16,8 +18,8 @@ A pure class: no threads, no locks, no I/O. `executor` is the shell around it.
 """
 
 from collections import deque
-from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 __all__ = ["Batch", "TileScheduler"]
@@ -26,22 +28,12 @@ KeyT = TypeVar("KeyT", bound=Hashable)
 TileT = TypeVar("TileT")
 
 
-@dataclass(frozen=True, slots=True)
-class Batch(Generic[KeyT, TileT]):
-    """Tiles that are to run now, together."""
-
-    key: KeyT
-    """What they share."""
-    tiles: list[tuple[Hashable, TileT]]
-    """Each with the task it belongs to; at least one."""
-
-
 @dataclass(slots=True, eq=False)
 class _Account:
     served: int
     """Pixels; where it started is not zero but what the others had been served by then."""
-    waiting: int = 0
-    """How many of its tasks are queued."""
+    tasks: int = 0
+    """How many of its tasks have tiles that wait or are handed out."""
 
 
 @dataclass(slots=True, eq=False)
@@ -53,10 +45,24 @@ class _Task(Generic[KeyT, TileT]):
     tile_cost: int
     finish: int
     arrival: int
+    handed_out: int = 0
+    cancelled: bool = False
 
     def turn(self) -> tuple[int, int, int]:
         """The smallest is next."""
         return self.account.served, self.finish, self.arrival
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch(Generic[KeyT, TileT]):
+    """Tiles that are to run now, together. Whoever took it says `finish` or `put_back`, once."""
+
+    key: KeyT
+    """What they share."""
+    tiles: list[tuple[Hashable, TileT]] = field(default_factory=list)
+    """Each with the task it belongs to; at least one."""
+    owners: list[_Task[KeyT, TileT]] = field(default_factory=list, repr=False)
+    """The scheduler's own: the same tasks, of which names may have been used again meanwhile."""
 
 
 class TileScheduler(Generic[KeyT, TileT]):
@@ -73,7 +79,7 @@ class TileScheduler(Generic[KeyT, TileT]):
 
     def __bool__(self) -> bool:
         """Whether a tile waits."""
-        return bool(self._tasks)
+        return any(task.tiles for task in self._tasks.values())
 
     def add(
         self, account: Hashable, task: Hashable, key: KeyT, tiles: Iterable[TileT], tile_cost: int
@@ -81,8 +87,8 @@ class TileScheduler(Generic[KeyT, TileT]):
         """Queue the tiles of one task.
 
         Args:
-            account: whose share of the device they use.
-            task: a name, unique among the tasks that are queued.
+            account: whose share of the devices they use.
+            task: a name, unique among the tasks that have tiles waiting or handed out.
             key: tiles of equal key can run in one batch.
             tiles: in the order in which they are to run; at least one.
             tile_cost: what each one takes, in pixels.
@@ -94,8 +100,9 @@ class TileScheduler(Generic[KeyT, TileT]):
         if task in self._tasks or not queue:
             raise ValueError(f"task {task!r} is queued already, or has no tiles")
         state = self._accounts.setdefault(account, _Account(self._level))
-        state.served = max(state.served, self._level)
-        state.waiting += 1
+        if not state.tasks:
+            state.served = max(state.served, self._level)
+        state.tasks += 1
         self._arrivals += 1
         self._tasks[task] = _Task(
             name=task,
@@ -108,36 +115,68 @@ class TileScheduler(Generic[KeyT, TileT]):
         )
 
     def cancel(self, task: Hashable) -> None:
-        """Forget the tiles of `task` that have not been handed out, if there are any."""
+        """Forget the tiles of `task` that wait, if there are any; those handed out do not come back."""
         if (state := self._tasks.pop(task, None)) is not None:
-            state.account.waiting -= 1
+            state.cancelled = True
+            state.tiles.clear()
+            self._leave_if_done(state)
 
-    def next_batch(self, limit: int) -> Batch[KeyT, TileT] | None:
-        """Take the tiles that are to run now, at most `limit` of them; None if none waits."""
-        if not self._tasks:
+    def clear(self) -> list[tuple[Hashable, TileT]]:
+        """Cancel every task of which tiles wait; returns one such tile of each."""
+        waiting = [(task.name, task.tiles[0]) for task in self._tasks.values() if task.tiles]
+        for name, _ in waiting:
+            self.cancel(name)
+        return waiting
+
+    def next_batch(self, limit: Callable[[KeyT], int]) -> Batch[KeyT, TileT] | None:
+        """Take the tiles that are to run now; None if none waits.
+
+        Args:
+            limit: how many tiles of a key one batch may have, at least one.
+        """
+        first = min((task for task in self._tasks.values() if task.tiles), key=_Task.turn, default=None)
+        if first is None:
             return None
-        first = min(self._tasks.values(), key=_Task.turn)
         self._rise(first.account.served)
-        batch: Batch[KeyT, TileT] = Batch(first.key, [])
+        batch: Batch[KeyT, TileT] = Batch(first.key)
+        most = limit(first.key)
         task: _Task[KeyT, TileT] | None = first
-        while task is not None and len(batch.tiles) < limit:
-            batch.tiles.append((task.name, self._take(task)))
-            same_key = (other for other in self._tasks.values() if other.key == first.key)
+        while task is not None and len(batch.tiles) < most:
+            task.account.served += task.tile_cost
+            task.handed_out += 1
+            batch.owners.append(task)
+            batch.tiles.append((task.name, task.tiles.popleft()))
+            same_key = (other for other in self._tasks.values() if other.tiles and other.key == first.key)
             task = min(same_key, key=_Task.turn, default=None)
         return batch
 
-    def _take(self, task: _Task[KeyT, TileT]) -> TileT:
-        task.account.served += task.tile_cost
-        tile = task.tiles.popleft()
-        if not task.tiles:
-            self.cancel(task.name)
-        return tile
+    def finish(self, batch: Batch[KeyT, TileT]) -> None:
+        """The batch has been run, or never will be."""
+        for task in batch.owners:
+            task.handed_out -= 1
+            self._leave_if_done(task)
+
+    def put_back(self, batch: Batch[KeyT, TileT]) -> None:
+        """Make everything as if the batch had not been handed out; what was cancelled since stays so."""
+        for task, (_, tile) in zip(reversed(batch.owners), reversed(batch.tiles), strict=True):
+            task.handed_out -= 1
+            task.account.served -= task.tile_cost
+            if not task.cancelled:
+                task.tiles.appendleft(tile)
+            self._leave_if_done(task)
+
+    def _leave_if_done(self, task: _Task[KeyT, TileT]) -> None:
+        if task.tiles or task.handed_out:
+            return
+        task.account.tasks -= 1
+        if not task.cancelled:
+            del self._tasks[task.name]
 
     def _rise(self, level: int) -> None:
-        """All who wait have been served at least `level`; forget who does not wait and is not ahead of it."""
+        """All who wait have been served at least `level`; forget who has no tasks and is not ahead of it."""
         self._level = level
         self._accounts = {
             name: account
             for name, account in self._accounts.items()
-            if account.waiting or account.served > level
+            if account.tasks or account.served > level
         }

@@ -1,142 +1,162 @@
-"""Devices, and ONNX Runtime sessions on them.
+"""A network loaded on a device, whatever runtime is behind it, and what its failures mean.
 
-One seam: whoever wants a model run asks a `Device` to open its ONNX file and gets a `Session`, whatever
-execution provider is behind it.
+1. `Session` is the seam: a batch in, a batch out.
+2. `run_checked` and `probe` hold every session to what it must give, so that a foreign or broken ONNX file
+   is refused before a task meets it.
+3. `as_model_error` is the one place that knows the runtimes' messages: they raise errors without a common
+   class, and only the text tells "too large" from "this device is gone".
 """
 
-import ctypes
-import logging
-import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from engines.errors import ModelError
+from engines.errors import DeviceLostError, DeviceOutOfMemoryError, ModelError
 
-__all__ = ["Device", "DeviceChoice", "Session", "find_device"]
-
-log = logging.getLogger(__name__)
-
-DeviceChoice = Literal["auto", "cpu", "cuda"]
+__all__ = ["Network", "OrtSession", "Session", "as_model_error", "probe", "run_checked"]
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
-    """Where networks run.
+class Network:
+    """An ONNX file that takes `(N, H, W, 3) uint8` and gives `(N, H × scale, W × scale, 3) uint8`."""
 
-    Attributes:
-        name: for people, such as "CPU, 8 threads" or "CUDA 0".
-        provider: ONNX Runtime's name of the execution provider.
-        threads: how many threads one run may use on the CPU.
-        largest_batch: how many tiles one run takes. On a CPU a batch gains nothing (measured: four tiles
-            in one run take 1.1 × as long as one after the other), so there it is 1.
-    """
+    path: Path
+    scale: int
+    tile: int
+    """The largest side of a tile, in input pixels."""
 
-    name: str
-    provider: str
-    threads: int
-    largest_batch: int
 
-    def open(self, path: Path) -> "Session":
-        """Load an ONNX file that takes and gives (N, H, W, 3) uint8.
+class Session(Protocol):
+    """A network loaded on a device."""
+
+    def run(self, tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Upscale a batch, (N, H, W, 3) uint8 → (N, H × scale, W × scale, 3) uint8.
 
         Raises:
-            ModelError: if ONNX Runtime cannot load it.
+            DeviceOutOfMemoryError: if the batch is too large for the device.
+            DeviceLostError: if the device does not work any longer.
+            ModelError: if the run fails.
         """
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.log_severity_level = 3
-        # Threads that spin while they wait would take the cores from the event loop and the codecs.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            return Session(onnxruntime.InferenceSession(path, options, providers=[self.provider]))
-        except Exception as error:  # ONNX Runtime's errors share no base class
-            raise ModelError(f"{path.name} cannot be loaded on {self.name}: {error}") from error
 
 
-class Session:
-    """A network loaded on a device."""
+class OrtSession:
+    """A network in ONNX Runtime."""
 
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self._session = session
         self._input: str = session.get_inputs()[0].name
 
     def run(self, tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Upscale a batch, (N, H, W, 3) uint8 → (N, H × scale, W × scale, 3) uint8.
-
-        Raises:
-            ModelError: if the run fails.
-        """
+        """See `Session.run`."""
         try:
             (upscaled,) = self._session.run(None, {self._input: tiles})
         except Exception as error:
-            raise ModelError(f"the model failed on a batch of {tiles.shape}: {error}") from error
+            raise as_model_error(error, f"the model failed on a batch of {tiles.shape}") from error
         result: NDArray[np.uint8] = upscaled
         return result
 
 
-def find_device(choice: DeviceChoice = "auto") -> Device:
-    """The best device that is there, or the one that is asked for.
+def run_checked(session: Session, network: Network, tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Upscale a batch, and make sure that what comes out is what a network must give.
 
     Raises:
-        ModelError: if "cuda" is asked for and no GPU can be used; the message says why.
+        ModelError: see `Session.run`; also if it gives anything else than uint8 of the right shape.
     """
-    if choice != "cpu":
-        reason = _why_no_cuda()
-        if reason is None:
-            return Device("CUDA 0", "CUDAExecutionProvider", threads=_cores(), largest_batch=8)
-        if choice == "cuda":
-            raise ModelError(f"no GPU can be used: {reason}")
-        log.info("no GPU: %s", reason)
-    return Device(f"CPU, {_cores()} threads", "CPUExecutionProvider", threads=_cores(), largest_batch=1)
-
-
-def _cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _why_no_cuda() -> str | None:
-    """None if ONNX Runtime can run on a CUDA device, otherwise why not, in words.
-
-    The driver is asked first: without one, ONNX Runtime's attempt would print errors of several lines.
-    """
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        return "this build of ONNX Runtime has no CUDA"
-    library = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
-    try:
-        driver = ctypes.CDLL(library)
-    except OSError:
-        return "no NVIDIA driver is installed"
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
-        return "the NVIDIA driver finds no device"
-    onnxruntime.preload_dlls()
-    if not _provider_loads():
-        return "the CUDA and cuDNN libraries are missing or too old; pip install 'tilewire[cuda]' brings them"
-    return None
-
-
-def _provider_loads() -> bool:
-    """Whether a session of the CUDA provider really gets it: ONNX Runtime falls back to the CPU silently."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    try:
-        session = onnxruntime.InferenceSession(
-            _SMALLEST_MODEL, options, providers=["CUDAExecutionProvider", "CPUExecutionProvider"]
+    count, height, width, _ = tiles.shape
+    expected = (count, height * network.scale, width * network.scale, 3)
+    upscaled: Any = session.run(tiles)
+    if not isinstance(upscaled, np.ndarray) or upscaled.dtype != np.uint8 or upscaled.shape != expected:
+        found = f"{upscaled.shape} {upscaled.dtype}" if isinstance(upscaled, np.ndarray) else type(upscaled)
+        raise ModelError(
+            f"{network.path.name} is not an upscaler of scale {network.scale}: "
+            f"of {tiles.shape} it makes {found}, not {expected} uint8"
         )
-    except Exception as error:  # noqa: BLE001 - whatever it is, this provider cannot be used
-        log.warning("CUDA provider: %s", error)
-        return False
-    return "CUDAExecutionProvider" in session.get_providers()
+    return upscaled
 
 
-# An ONNX file of one node, y = Identity(x), float[1]; IR version 8, opset 13.
-_SMALLEST_MODEL = bytes.fromhex(
-    "080812003a370a100a017812017922084964656e746974791201675a0f0a0178120a0a08080112040a02"
-    "0801620f0a0179120a0a08080112040a02080142040a00100d"
+def probe(session: Session, network: Network) -> None:
+    """Run a tiny picture, from black to white, and refuse a network that does not give a larger one.
+
+    The levels that come out need not be those that went in, but they must be near: weights that are not
+    numbers, or that overflow in low precision, give black, white or noise.
+
+    Raises:
+        ModelError: if the network is not an upscaler of its scale.
+    """
+    ramp = np.linspace(0, 255, _PROBE_SIDE).astype(np.uint8)
+    picture = np.broadcast_to(ramp[np.newaxis, :, np.newaxis], (_PROBE_SIDE, _PROBE_SIDE, 3))
+    upscaled = run_checked(session, network, np.ascontiguousarray(picture[np.newaxis]))[0]
+    scale = network.scale
+    reduced = upscaled.reshape(_PROBE_SIDE, scale, _PROBE_SIDE, scale, 3).mean((1, 3))
+    difference = np.abs(reduced - picture).mean()
+    if difference > _PROBE_TOLERANCE:
+        raise ModelError(
+            f"{network.path.name} does not give the picture that it takes, only larger: "
+            f"they differ by {difference:.0f} levels of 255 on average"
+        )
+
+
+_PROBE_SIDE = 16
+_PROBE_TOLERANCE = 48  # levels; the networks of the catalogue differ by 3 at most, black or noise by over 64
+
+
+def as_model_error(error: Exception, what: str) -> ModelError:
+    """What an error of a runtime means, with `what` failed in front of its message."""
+    if isinstance(error, ModelError):
+        return error
+    message = f"{what}: {error if str(error) else type(error).__name__}"
+    if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(message):
+        return DeviceOutOfMemoryError(message)
+    code = _CUDA_FAILURE.search(message)
+    if (code and int(code[1]) in _FATAL_CUDA_CODES) or _DEVICE_LOST.search(message):
+        return DeviceLostError(message)
+    return ModelError(message)
+
+
+# ONNX Runtime's arena (bfc_arena.cc), CUDA, cuBLAS, cuDNN 8 and 9, C++ and OpenVINO, in this order.
+_OUT_OF_MEMORY = re.compile(
+    r"failed to allocate memory"
+    r"|is smaller than requested bytes"
+    r"|CUDA failure 2:|out of memory"
+    r"|CUBLAS_STATUS_ALLOC_FAILED"
+    r"|CUDNN_STATUS_ALLOC_FAILED|CUDNN_STATUS_INTERNAL_ERROR_(DEVICE|HOST)_ALLOCATION_FAILED"
+    r"|bad[_ ]alloc|(can ?not|could not) allocate",
+    re.IGNORECASE,
+)
+
+# cuda_call.cc: "CUDA failure 700: an illegal memory access was encountered ; GPU=0 ; hostname=…".
+_CUDA_FAILURE = re.compile(r"CUDA (?:failure|error) (\d+)", re.IGNORECASE)
+
+# Of these the CUDA runtime's reference says that the process must be ended to use CUDA again, or that there
+# is no device: https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html#cudaError
+_FATAL_CUDA_CODES = frozenset(
+    {
+        4,  # cudart unloading: the driver shuts down
+        46,  # devices unavailable
+        100,  # no device
+        101,  # invalid device
+        214,  # uncorrectable ECC error
+        220,  # uncorrectable NVLink error
+        700,  # illegal address
+        702,  # launch timeout
+        709,  # context is destroyed
+        710,  # device-side assert
+        714,  # hardware stack error
+        715,  # illegal instruction
+        716,  # misaligned address
+        717,  # invalid address space
+        718,  # invalid program counter
+        719,  # launch failure
+        999,  # unknown
+    }
+)
+_DEVICE_LOST = re.compile(
+    r"illegal memory access|driver shutting down|device (was |is )?lost|fallen off the bus"
+    r"|uncorrectable (ECC|NVLink)|unspecified launch failure|CUDA_ERROR_DEINITIALIZED",
+    re.IGNORECASE,
 )

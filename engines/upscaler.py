@@ -3,15 +3,18 @@
 1. The smallest native scale of the model that reaches the wanted size is chosen; its network is built and
    loaded on first use.
 2. The picture is cut into tiles; the alpha plane, where there is one, becomes tiles of its own.
-3. The tiles meet those of other tasks in the scheduler of the device and run in its thread.
+3. The tiles meet those of other tasks in the scheduler and run on whichever device is free. If one does not
+   fit into a device's memory, the picture is cut again into smaller ones.
 4. Where the wanted size is not a native one, what is finished is reduced to it row by row (Lanczos).
 """
 
 import asyncio
 import contextlib
 import itertools
+import math
 import threading
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,11 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.alpha import bound_alpha, fill_hidden
+from engines.calibration import Calibration
 from engines.canvas import Canvas
-from engines.errors import EngineError, ModelError
-from engines.executor import DeviceExecutor, TileKey
+from engines.devices import Device
+from engines.errors import DeviceOutOfMemoryError, EngineError, ModelError
+from engines.executor import PATIENCE, Executor, TileKey
 from engines.image import Picture
-from engines.sessions import Device
+from engines.sessions import Network
 from engines.tiles import Tile, TilePlan, plan_tiles
 from onnx_models import FactorTooLargeError, Model, ModelBuildError, Weights, ensure_built
 
@@ -35,24 +40,30 @@ Progress = Callable[[float], None]
 
 
 class Upscaler:
-    """Upscales pictures on one device. Close it when done."""
+    """Upscales pictures on the devices of this machine. Close it when done."""
 
-    def __init__(self, device: Device, model_directory: Path) -> None:
+    def __init__(
+        self, devices: Iterable[Device], model_directory: Path, *, patience: float = PATIENCE
+    ) -> None:
         """
         Args:
-            device: where networks run.
+            devices: where networks run, at least one.
             model_directory: where ONNX files are kept, built there on first use.
+            patience: seconds that one run may take; a device that takes longer is given up.
         """
-        self._executor = DeviceExecutor(device)
+        self.devices = tuple(devices)
+        calibration = Calibration(model_directory / "batches.json")
+        self._executor = Executor(self.devices, calibration=calibration, patience=patience)
         self._model_directory = model_directory
-        self._networks: dict[tuple[str, int], Path] = {}
-        self._first_use = threading.Lock()
+        self._networks: dict[tuple[str, int], Network] = {}
+        self._first_use: defaultdict[tuple[str, int], threading.Lock] = defaultdict(threading.Lock)
         self._task_ids = itertools.count()
         self._resampler = ThreadPoolExecutor(1, thread_name_prefix="resampler")
 
     @property
-    def device(self) -> Device:
-        return self._executor.device
+    def usable(self) -> bool:
+        """Whether it can upscale: not closed, and at least one device still works."""
+        return self._executor.usable
 
     def load(self, model: Model, on_progress: Progress | None = None) -> None:
         """Build and load all native scales of a model, so that the first task does not wait for it. Blocks.
@@ -98,51 +109,101 @@ class Upscaler:
         except FactorTooLargeError as error:
             raise ModelError(str(error)) from error
         network = await asyncio.to_thread(self._network, model, weights)
-        job = _Job(
-            planes=await asyncio.to_thread(_planes, picture),
-            plan=plan_tiles(
-                picture.height,
-                picture.width,
-                tile=model.tile,
-                overlap=model.overlap,
-                exact=self.device.largest_batch > 1,
-            ),
-            scale=weights.scale,
-            width=width,
-            height=height,
-            resampler=self._resampler,
-            on_progress=on_progress,
-            loop=asyncio.get_running_loop(),
-        )
-        task = next(self._task_ids)
-        self._executor.submit(account, task, TileKey(network, job.plan.height, job.plan.width), job.tiles())
-        try:
-            await job.done
-        finally:
-            self._executor.cancel(task)
-        return await asyncio.to_thread(_assemble, picture, [canvas.pixels for canvas in job.canvases])
+        planes = await asyncio.to_thread(_planes, picture)
+        report = _rising(on_progress) if on_progress else None
+        largest = model.tile
+        while True:
+            plan = self._plan(picture, model, network, largest)
+            try:
+                upscaled = await self._run(planes, plan, network, (width, height), account, report)
+                break
+            except DeviceOutOfMemoryError:
+                largest = math.isqrt(plan.height * plan.width // 2)
+                if plan.height * plan.width <= _smallest_tile(model) ** 2:
+                    raise
+        return await asyncio.to_thread(_assemble, picture, upscaled)
 
     def close(self) -> None:
         """Let the batch that runs finish; every upscale under way ends in a ModelError. Blocks."""
         self._executor.close()
         self._resampler.shutdown()
 
-    def _network(self, model: Model, weights: Weights) -> Path:
-        """The ONNX file of a model, built and loaded on first use."""
+    def _plan(self, picture: Picture, model: Model, network: Network, largest: int) -> TilePlan:
+        """Tiles of at most `largest` pixels a side, smaller where the devices had no memory for them."""
+        if (room := self._executor.room(network)) is not None:
+            largest = min(largest, math.isqrt(room))
+        return plan_tiles(
+            picture.height,
+            picture.width,
+            tile=max(largest, _smallest_tile(model)),
+            overlap=model.overlap,
+            exact=any(device.largest_batch > 1 for device in self.devices),
+        )
+
+    async def _run(
+        self,
+        planes: list[NDArray[np.uint8]],
+        plan: TilePlan,
+        network: Network,
+        size: tuple[int, int],
+        account: str,
+        on_progress: Progress | None,
+    ) -> list[NDArray[np.uint8]]:
+        """The planes as they come out of the network, at `size` (width, height)."""
+        job = _Job(
+            planes=planes,
+            canvases=[Canvas(plan, network.scale, *size) for _ in planes],
+            plan=plan,
+            resampler=self._resampler,
+            on_progress=on_progress,
+            loop=asyncio.get_running_loop(),
+        )
+        task = next(self._task_ids)
+        self._executor.submit(account, task, TileKey(network, plan.height, plan.width), job.tiles())
+        try:
+            await job.done
+        finally:
+            self._executor.cancel(task)
+        return [canvas.pixels for canvas in job.canvases]
+
+    def _network(self, model: Model, weights: Weights) -> Network:
+        """A model's network, built and loaded on first use."""
         key = (model.name, weights.scale)
         if key not in self._networks:
-            with self._first_use:
+            with self._first_use[key]:
                 if key not in self._networks:
                     self._networks[key] = self._build(model, weights)
         return self._networks[key]
 
-    def _build(self, model: Model, weights: Weights) -> Path:
+    def _build(self, model: Model, weights: Weights) -> Network:
         try:
-            network = ensure_built(model, weights, self._model_directory)
+            path = ensure_built(model, weights, self._model_directory)
         except ModelBuildError as error:
             raise ModelError(f"{model.name} cannot be built: {error}") from error
+        network = Network(path, weights.scale, model.tile)
         self._executor.load(network)
         return network
+
+
+def _smallest_tile(model: Model) -> int:
+    """The side below which hardly anything would be left between the overlaps; in input pixels."""
+    return min(model.tile, 2 * model.overlap + _SMALLEST_CORE)
+
+
+_SMALLEST_CORE = 16
+
+
+def _rising(on_progress: Progress) -> Progress:
+    """Hold back what would be a step backwards, as when a picture is begun again with smaller tiles."""
+    best = 0.0
+
+    def report(share: float) -> None:
+        nonlocal best
+        if share > best:
+            best = share
+            on_progress(share)
+
+    return report
 
 
 def _planes(picture: Picture) -> list[NDArray[np.uint8]]:
@@ -160,28 +221,25 @@ def _assemble(picture: Picture, planes: list[NDArray[np.uint8]]) -> Picture:
     return replace(picture, pixels=planes[0], alpha=bound_alpha(planes[1][:, :, 1], picture.alpha))
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, kw_only=True)
 class _Job:
     """One picture under way: its planes, what is done of them, and who waits.
 
-    The tiles are read and finished in the device's thread; `done` and `on_progress` belong to the event loop.
+    The tiles are read and finished in the devices' threads, bands reduced in the resampler's; everything else
+    belongs to the event loop.
     """
 
     planes: list[NDArray[np.uint8]]
+    canvases: list[Canvas]
     plan: TilePlan
-    scale: int
-    width: int
-    height: int
     resampler: ThreadPoolExecutor
     on_progress: Progress | None
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[None] = field(init=False)
-    canvases: list[Canvas] = field(init=False)
     left: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.done = self.loop.create_future()
-        self.canvases = [Canvas(self.plan, self.scale, self.width, self.height) for _ in self.planes]
         self.left = self.count
 
     @property

@@ -7,7 +7,7 @@ from starlette.websockets import WebSocket
 
 from server.connection import Connection
 from server.http.images import get_image
-from server.http.pages import get_errors, get_health
+from server.http.pages import get_errors, get_health, get_readiness
 from server.http.tasks import post_tasks
 from server.settings import Settings
 
@@ -24,7 +24,7 @@ def create_app(settings: Settings) -> Starlette:
             Route("/v1", post_tasks, methods=["POST"]),
             Route("/images/{name}", get_image, methods=["GET", "HEAD"]),
             Route("/healthz", get_health),
-            Route("/readyz", get_health),
+            Route("/readyz", get_readiness),
             Route("/docs/errors", get_errors),
         ],
     )

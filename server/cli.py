@@ -17,7 +17,7 @@ from rich.text import Text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from engines import EngineError, Upscaler, find_device
+from engines import EngineError, Upscaler, find_devices
 from onnx_models import ModelBuildError, UnknownModelError, load_catalogue
 from server.building import build_missing
 from server.services import Services
@@ -173,7 +173,7 @@ def build_models(
     catalogue = load_catalogue()
     try:
         chosen = [catalogue.get(name) for name in names] if names else list(catalogue)
-        upscaler = Upscaler(find_device(settings.device), settings.model_directory)
+        upscaler = Upscaler(find_devices(settings.device), settings.model_directory)
     except (UnknownModelError, EngineError) as error:
         _give_up(str(error))
     columns = (TextColumn("{task.description}", markup=False), BarColumn())
@@ -249,7 +249,8 @@ def _announce(url: str, services: Services) -> None:
     console.print(f"by POST: {url}/v1")
     if services.first_key is not None:
         console.print(Text.assemble("API key, shown this once: ", (services.first_key, "bold")))
-    console.print(f"device: {services.upscaler.device.name}")
+    for device in services.upscaler.devices:
+        console.print(f"device: {device.name}")
     console.print(f"models: {', '.join(model.name for model in services.catalogue)}")
 
 

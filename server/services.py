@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from engines import Upscaler, find_device
+from engines import Upscaler, find_devices
 from onnx_models import Catalogue, load_catalogue
 from server.fetch import WebClient
 from server.images import ImageStore, open_store
@@ -80,7 +80,7 @@ async def running_services(
     catalogue = load_catalogue()
     database = Database(settings.effective_database_url)
     web = WebClient(timeout=settings.fetch_timeout, private_networks=settings.private_networks)
-    upscaler = Upscaler(await asyncio.to_thread(find_device, settings.device), settings.model_directory)
+    upscaler = Upscaler(await asyncio.to_thread(find_devices, settings.device), settings.model_directory)
     images = ImageStore(open_store(settings.storage_url, settings.data / "images"), database, clock)
     inputs = Inputs(images, web, settings)
     results = Results(images)

@@ -11,9 +11,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from engines.scheduler import TileScheduler
 
 
+def at_most(limit):
+    return lambda _: limit
+
+
 def drain(scheduler, limit=1):
     """The tasks, in the order in which their tiles run."""
-    while batch := scheduler.next_batch(limit):
+    while batch := scheduler.next_batch(at_most(limit)):
+        scheduler.finish(batch)
         yield from (task for task, _ in batch.tiles)
 
 
@@ -26,50 +31,84 @@ def added(*tasks):
 
 
 class Queue(RuleBasedStateMachine):
-    """Whatever is added, cancelled and taken: no tile is lost or runs twice, and batches are of one key."""
+    """Whatever is added, cancelled, taken and put back: no tile is lost or there twice."""
 
     def __init__(self):
         super().__init__()
         self.scheduler = TileScheduler()
-        self.left = {}
+        self.waiting = {}
+        self.handed_out = []
+        self.cancelled = set()
         self.arrivals = 0
 
     @rule(account=st.sampled_from("ABC"), key=st.sampled_from("xyz"), count=st.integers(1, 6))
     def add(self, account, key, count):
         self.arrivals += 1
         self.scheduler.add(account, self.arrivals, key, range(count), tile_cost=count * 10)
-        self.left[self.arrivals] = (key, list(range(count)))
+        self.waiting[self.arrivals] = (key, list(range(count)))
 
     @rule(data=st.data())
     def cancel(self, data):
         task = data.draw(st.integers(1, self.arrivals + 1))
         self.scheduler.cancel(task)
-        self.left.pop(task, None)
+        if self.waiting.pop(task, None) is not None:
+            self.cancelled.add(task)
 
     @rule(limit=st.integers(1, 5))
     def take(self, limit):
-        batch = self.scheduler.next_batch(limit)
+        batch = self.scheduler.next_batch(at_most(limit))
         if batch is None:
-            assert not self.left
+            assert not self.of_key(None)
             return
-        of_key = sum(len(tiles) for key, tiles in self.left.values() if key == batch.key)
-        assert len(batch.tiles) == min(limit, of_key)
+        assert len(batch.tiles) == min(limit, self.of_key(batch.key))
         for task, tile in batch.tiles:
-            key, tiles = self.left[task]
+            key, tiles = self.waiting[task]
             assert (key, tiles.pop(0)) == (batch.key, tile)
-            if not tiles:
-                del self.left[task]
+        self.handed_out.append(batch)
+
+    @rule(data=st.data(), put_back=st.booleans())
+    def end(self, data, put_back):
+        if not self.handed_out:
+            return
+        batch = self.handed_out.pop(data.draw(st.integers(0, len(self.handed_out) - 1)))
+        if not put_back:
+            self.scheduler.finish(batch)
+            return
+        self.scheduler.put_back(batch)
+        for task, tile in reversed(batch.tiles):
+            if task not in self.cancelled:
+                self.waiting[task][1].insert(0, tile)
+
+    @rule()
+    def clear(self):
+        cleared = {task for task, _ in self.scheduler.clear()}
+        assert cleared == {task for task, (_, tiles) in self.waiting.items() if tiles}
+        self.cancelled |= cleared
+        for task in cleared:
+            del self.waiting[task]
+
+    def of_key(self, wanted):
+        return sum(len(tiles) for key, tiles in self.waiting.values() if wanted in (None, key))
 
     @invariant()
     def waits_exactly_while_a_tile_is_left(self):
-        assert bool(self.scheduler) == bool(self.left)
+        assert bool(self.scheduler) == bool(self.of_key(None))
+
+    def teardown(self):
+        """When all is over, nothing is remembered but what accounts had ahead of the others."""
+        for batch in self.handed_out:
+            self.scheduler.finish(batch)
+        for _ in drain(self.scheduler):
+            pass
+        assert not self.scheduler._tasks
+        assert not any(account.tasks for account in self.scheduler._accounts.values())
 
 
 TestQueue = Queue.TestCase
 
 
 def test_an_empty_scheduler_has_nothing_to_run():
-    assert TileScheduler().next_batch(8) is None
+    assert TileScheduler().next_batch(at_most(8)) is None
 
 
 def test_tiles_of_another_key_wait_for_a_batch_of_their_own():
@@ -77,7 +116,7 @@ def test_tiles_of_another_key_wait_for_a_batch_of_their_own():
     scheduler.add("A", "big", "x", range(3), tile_cost=100)
     scheduler.add("B", "other", "y", range(1), tile_cost=100)
     scheduler.add("C", "third", "x", range(1), tile_cost=100)
-    batches = [scheduler.next_batch(8) for _ in range(2)]
+    batches = [scheduler.next_batch(at_most(8)) for _ in range(2)]
     assert [(batch.key, len(batch.tiles)) for batch in batches] == [("y", 1), ("x", 4)]
 
 
@@ -155,6 +194,64 @@ def test_a_cancelled_task_drops_exactly_what_was_left_of_it():
     assert list(islice(drain(scheduler), 3)) == ["two", "two", "one"]
     scheduler.cancel("one")
     assert list(drain(scheduler)) == []
+
+
+tasks = st.lists(
+    st.tuples(st.sampled_from("ABC"), st.integers(1, 5), st.integers(1, 9)), min_size=1, max_size=6
+)
+
+
+def filled(tasks, taken):
+    """A scheduler from which some tiles have been taken, so that the accounts stand differently."""
+    scheduler = TileScheduler()
+    for name, (account, count, cost) in enumerate(tasks):
+        scheduler.add(account, name, "key", range(count), tile_cost=cost)
+    list(islice(drain(scheduler), taken))
+    return scheduler
+
+
+@given(tasks, st.integers(0, 10), st.integers(1, 8), st.integers(1, 3))
+def test_a_batch_that_is_put_back_leaves_no_trace_in_the_order(tasks, taken, limit, times):
+    scheduler, twin = filled(tasks, taken), filled(tasks, taken)
+    for _ in range(times):
+        if batch := scheduler.next_batch(at_most(limit)):
+            scheduler.put_back(batch)
+    assert list(drain(scheduler)) == list(drain(twin))
+
+
+def test_nobody_pays_for_what_was_put_back_even_after_others_went_on():
+    scheduler = added(("A", "a", 40), ("B", "b", 40))
+    lost = scheduler.next_batch(at_most(8))
+    list(islice(drain(scheduler), 20))
+    scheduler.put_back(lost)
+    shares = Counter(task for task, _ in lost.tiles) + Counter(islice(drain(scheduler), 20))
+    assert abs(shares["a"] - shares["b"]) <= 8
+    assert Counter(drain(scheduler)).total() == 80 - 20 - 20
+
+
+def test_a_task_that_is_cancelled_while_its_tiles_run_does_not_come_back_with_them():
+    scheduler = added(("A", "one", 4), ("B", "two", 2))
+    batch = scheduler.next_batch(at_most(4))
+    scheduler.cancel("one")
+    scheduler.put_back(batch)
+    assert list(drain(scheduler)) == ["two", "two"]
+
+
+def test_a_name_that_is_used_again_does_not_get_the_tiles_of_its_predecessor():
+    scheduler = added(("A", "one", 2))
+    batch = scheduler.next_batch(at_most(2))
+    scheduler.cancel("one")
+    scheduler.add("A", "one", "key", ["new"], tile_cost=100)
+    scheduler.put_back(batch)
+    assert scheduler.next_batch(at_most(9)).tiles == [("one", "new")]
+
+
+def test_each_key_has_a_limit_of_its_own():
+    scheduler = TileScheduler()
+    scheduler.add("A", "small", "x", range(4), tile_cost=1)
+    scheduler.add("A", "large", "y", range(4), tile_cost=100)
+    batches = [scheduler.next_batch({"x": 4, "y": 1}.get) for _ in range(2)]
+    assert [(batch.key, len(batch.tiles)) for batch in batches] == [("x", 4), ("y", 1)]
 
 
 def test_cancelling_a_task_that_is_not_queued_changes_nothing():

@@ -1,40 +1,24 @@
-"""Devices and sessions. What needs a GPU is left to machines that have one."""
+"""What sessions give, what is refused, and what the runtimes' messages mean."""
+
+from pathlib import Path
 
 import numpy as np
-import onnxruntime
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
-from engines import ModelError, find_device, sessions
+from engines import DeviceLostError, DeviceOutOfMemoryError, ModelError, find_devices
+from engines.sessions import Network, as_model_error, probe, run_checked
 from onnx_models import ensure_built
+from onnx_models.graph import wrap_uint8
+
+CPU = find_devices("cpu")[0]
 
 
 @pytest.fixture(scope="module")
 def session(catalogue, model_directory):
     model = catalogue.get("realesr-animevideov3")
-    return find_device("cpu").open(ensure_built(model, model.weights[0], model_directory))
-
-
-def test_the_cpu_is_always_there_and_runs_one_tile_at_a_time():
-    device = find_device("cpu")
-    assert (device.provider, device.largest_batch) == ("CPUExecutionProvider", 1)
-    assert device.threads >= 1
-
-
-def test_without_a_gpu_auto_means_the_cpu_and_cuda_says_why_not(monkeypatch):
-    monkeypatch.setattr(sessions, "_why_no_cuda", lambda: "no NVIDIA driver is installed")
-    assert find_device("auto") == find_device("cpu")
-    with pytest.raises(ModelError, match="no GPU can be used: no NVIDIA driver is installed"):
-        find_device("cuda")
-
-
-def test_looking_for_a_gpu_ends_in_a_device_or_in_words():
-    reason = sessions._why_no_cuda()
-    assert reason is None or " " in reason
-
-
-def test_the_network_that_probes_a_provider_can_be_run():
-    probe = onnxruntime.InferenceSession(sessions._SMALLEST_MODEL, providers=["CPUExecutionProvider"])
-    assert probe.run(None, {"x": np.ones(1, np.float32)}) == [1]
+    return CPU.open(ensure_built(model, model.weights[0], model_directory))
 
 
 def test_a_session_takes_and_gives_batches_of_uint8_images(session):
@@ -47,9 +31,138 @@ def test_what_a_network_cannot_take_is_a_model_error(session):
         session.run(np.zeros((1, 5, 7, 4), np.uint8))
 
 
-@pytest.mark.parametrize("content", [None, b"", b"not a network"])
-def test_a_file_that_is_missing_or_no_network_is_a_model_error(content, tmp_path):
-    if content is not None:
-        (tmp_path / "broken.onnx").write_bytes(content)
-    with pytest.raises(ModelError, match=r"broken\.onnx cannot be loaded on CPU"):
-        find_device("cpu").open(tmp_path / "broken.onnx")
+@pytest.mark.parametrize("name", ["realesrgan-x4plus", "realesrgan-x4plus-anime", "realesr-animevideov3"])
+def test_the_networks_of_the_catalogue_pass_the_probe(name, catalogue, model_directory):
+    model = catalogue.get(name)
+    for weights in model.weights:
+        path = ensure_built(model, weights, model_directory)
+        probe(CPU.open(path), Network(path, weights.scale, model.tile))
+
+
+def core(factor=1.0, *, scale=2):
+    """A network of one layer, nearest neighbour, times `factor`."""
+    image = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, "h", "w"])]
+    result = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3, "H", "W"])]
+    constants = {"factor": np.float32(factor), "scales": np.float32([1, 1, scale, scale])}
+    nodes = [
+        helper.make_node("Mul", ["x", "factor"], ["scaled"]),
+        helper.make_node("Resize", ["scaled", "", "scales"], ["y"], mode="nearest"),
+    ]
+    tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "core", image, result, tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def network(tmp_path, model, scale=2):
+    path = tmp_path / "foreign.onnx"
+    onnx.save(model, path)
+    return Network(path, scale, 64)
+
+
+def test_a_network_that_enlarges_passes_the_probe(tmp_path):
+    sound = network(tmp_path, wrap_uint8(core(), 2))
+    probe(CPU.open(sound.path), sound)
+
+
+@pytest.mark.parametrize("factor", [float("nan"), float("inf"), 1e-30, 1e30, -1])
+def test_weights_that_give_no_picture_are_refused(factor, tmp_path):
+    broken = network(tmp_path, wrap_uint8(core(factor), 2))
+    with pytest.raises(ModelError, match=r"foreign\.onnx does not give the picture that it takes"):
+        probe(CPU.open(broken.path), broken)
+
+
+def test_a_network_of_another_scale_is_refused(tmp_path):
+    other = network(tmp_path, wrap_uint8(core(scale=3), 3), scale=2)
+    with pytest.raises(ModelError, match=r"foreign\.onnx is not an upscaler of scale 2: .* \(1, 48, 48, 3\)"):
+        probe(CPU.open(other.path), other)
+
+
+def test_a_network_of_other_types_is_refused(tmp_path):
+    foreign = network(tmp_path, core())
+    with pytest.raises(ModelError, match="the model failed on a batch"):
+        probe(CPU.open(foreign.path), foreign)
+
+
+def test_a_network_of_two_inputs_or_outputs_is_refused(tmp_path):
+    model = wrap_uint8(core(), 2)
+    model.graph.output.append(helper.make_tensor_value_info("scaled", TensorProto.FLOAT, None))
+    foreign = network(tmp_path, model)
+    with pytest.raises(ModelError):
+        probe(CPU.open(foreign.path), foreign)
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        np.zeros((1, 4, 4, 3), np.float32),
+        np.zeros((1, 4, 5, 3), np.uint8),
+        np.zeros((2, 4, 4, 3), np.uint8),
+        [[1]],
+        None,
+    ],
+)
+def test_a_result_of_another_type_or_shape_is_a_model_error(result):
+    class Session:
+        def run(self, _tiles):
+            return result
+
+    with pytest.raises(ModelError, match="is not an upscaler of scale 2"):
+        run_checked(Session(), Network(Path("odd.onnx"), 2, 64), np.zeros((1, 2, 2, 3), np.uint8))
+
+
+def test_a_run_beyond_all_memory_is_known_as_such(tmp_path):
+    huge = network(tmp_path, wrap_uint8(core(scale=2**15), 2**15))
+    with pytest.raises(DeviceOutOfMemoryError):
+        CPU.open(huge.path).run(np.zeros((1, 64, 64, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Non-zero status code returned while running Conv node. Name:'347' Status Message: bfc_arena.cc:376 "
+        "void* onnxruntime::BFCArena::AllocateRawInternal(size_t, bool) Failed to allocate memory for "
+        "requested buffer of size 939524096",
+        "BFCArena::AllocateRawInternal Available memory of 1024 is smaller than requested bytes of 4096",
+        "CUDA failure 2: out of memory ; GPU=0 ; hostname=h ; file=cuda_allocator.cc ; line=47",
+        "CUDNN failure 4: CUDNN_STATUS_ALLOC_FAILED ; GPU=0",
+        "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=1",
+        "std::bad_alloc",
+        "bad allocation",
+    ],
+)
+def test_messages_about_memory_are_known(message):
+    assert type(as_model_error(RuntimeError(message), "it failed")) is DeviceOutOfMemoryError
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA failure 700: an illegal memory access was encountered ; GPU=0 ; hostname=h ; line=63",
+        "CUDA failure 719: unspecified launch failure ; GPU=0",
+        "CUDA failure 999: unknown error ; GPU=3",
+        "CUDA failure 100: no CUDA-capable device is detected",
+        "CUDA failure 214: uncorrectable ECC error encountered ; GPU=0",
+        "CUDA error cudaErrorCudartUnloading: driver shutting down",
+        "the device is lost",
+    ],
+)
+def test_messages_about_lost_devices_are_known(message):
+    assert type(as_model_error(RuntimeError(message), "it failed")) is DeviceLostError
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Unexpected input data type",
+        "CUDA failure 1: invalid argument ; GPU=0",
+        "CUDA failure 209: no kernel image is available for execution on the device",
+        "",
+    ],
+)
+def test_other_messages_are_errors_of_the_model_alone(message):
+    assert type(as_model_error(RuntimeError(message), "it failed")) is ModelError
+
+
+def test_errors_without_words_are_named():
+    assert str(as_model_error(MemoryError(), "it failed")) == "it failed: MemoryError"
+    assert type(as_model_error(MemoryError(), "it failed")) is DeviceOutOfMemoryError

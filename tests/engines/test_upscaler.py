@@ -11,42 +11,52 @@ import msgspec
 import numpy as np
 import pytest
 
-from engines import Device, ModelError, Picture, Upscaler, decode, find_device, resize
+from engines import DeviceOutOfMemoryError, ModelError, Picture, Upscaler, decode, find_devices, resize
 from engines import upscaler as upscaler_module
+from engines.calibration import Calibration
+from tests.engines.fake_device import FakeDevice, lost
 
+CPU = find_devices("cpu")
 PHOTOGRAPH = Path(__file__).parent.parent / "images" / "cat.jpg"
 
 
+@pytest.fixture(autouse=True)
+def _no_measuring(monkeypatch):
+    """Batches are as large as a device takes."""
+    monkeypatch.setattr(Calibration, "batch", lambda _self, device, *_: device.largest_batch)
+
+
 class GatedSession:
-    """Runs each batch only when the gate is open, and notes how large it was."""
+    """Runs each batch only when the gate is open, and notes how large it was; the first run is the probe."""
 
     def __init__(self, session, device):
-        self.session, self.device = session, device
+        self.session, self.device, self.probed = session, device, False
 
     def run(self, tiles):
-        self.device.began.set()
-        assert self.device.gate.wait(10)
-        self.device.batches.append(len(tiles))
+        if self.probed:
+            self.device.began.set()
+            assert self.device.gate.wait(10)
+            self.device.batches.append(len(tiles))
+        self.probed = True
         return self.session.run(tiles)
 
 
-class GatedDevice(Device):
+class GatedDevice:
     """The CPU, with a gate before each run."""
 
+    name = kind = "gated"
+
     def __init__(self, largest_batch=1):
-        cpu = find_device("cpu")
-        super().__init__(cpu.name, cpu.provider, cpu.threads, largest_batch)
-        object.__setattr__(self, "gate", threading.Event())
-        object.__setattr__(self, "began", threading.Event())
-        object.__setattr__(self, "batches", [])
+        self.largest_batch = largest_batch
+        self.gate, self.began, self.batches = threading.Event(), threading.Event(), []
 
     def open(self, path):
-        return GatedSession(Device.open(self, path), self)
+        return GatedSession(CPU[0].open(path), self)
 
 
 @pytest.fixture(scope="module")
 def upscaler(model_directory):
-    upscaler = Upscaler(find_device("cpu"), model_directory)
+    upscaler = Upscaler(CPU, model_directory)
     yield upscaler
     upscaler.close()
 
@@ -54,9 +64,9 @@ def upscaler(model_directory):
 @pytest.fixture
 def gated(model_directory, request):
     """An upscaler whose device waits for `device.gate`."""
-    upscaler = Upscaler(GatedDevice(getattr(request, "param", 1)), model_directory)
+    upscaler = Upscaler([GatedDevice(getattr(request, "param", 1))], model_directory)
     yield upscaler
-    upscaler.device.gate.set()
+    upscaler.devices[0].gate.set()
     upscaler.close()
 
 
@@ -195,13 +205,13 @@ async def test_pictures_that_share_a_batch_come_out_as_if_they_were_alone(gated,
 
     monkeypatch.setattr(gated._executor, "submit", counted)
     first = asyncio.create_task(enlarged(gated, pictures[0], fast))
-    assert await asyncio.to_thread(gated.device.began.wait, 10)
+    assert await asyncio.to_thread(gated.devices[0].began.wait, 10)
     others = [asyncio.create_task(enlarged(gated, picture, fast)) for picture in pictures[1:]]
     for _ in pictures:
         await submitted.acquire()
-    gated.device.gate.set()
+    gated.devices[0].gate.set()
     together = await asyncio.gather(first, *others)
-    assert gated.device.batches == [1, 4]
+    assert gated.devices[0].batches == [1, 4]
     for one, other in zip(alone, together, strict=True):
         assert np.array_equal(one.pixels, other.pixels)
 
@@ -220,14 +230,14 @@ async def test_cancelling_frees_the_tiles_that_have_not_run(gated, fast):
     long = asyncio.create_task(
         enlarged(gated, photograph(60, 200), with_tile(fast, 60), on_progress=shares.append)
     )
-    assert await asyncio.to_thread(gated.device.began.wait, 10)
+    assert await asyncio.to_thread(gated.devices[0].began.wait, 10)
     long.cancel()
     with pytest.raises(asyncio.CancelledError):
         await long
-    gated.device.gate.set()
+    gated.devices[0].gate.set()
     result = await enlarged(gated, photograph(8, 8), fast)
     assert result.width == 32
-    assert len(gated.device.batches) == 2
+    assert len(gated.devices[0].batches) == 2
     assert shares == []
 
 
@@ -236,12 +246,12 @@ async def test_closing_ends_every_upscale_under_way_in_an_error(gated, fast):
         asyncio.create_task(enlarged(gated, photograph(60, 100), with_tile(fast, 60), factor))
         for factor in (2, 3, 4)
     ]
-    assert await asyncio.to_thread(gated.device.began.wait, 10)
+    assert await asyncio.to_thread(gated.devices[0].began.wait, 10)
     closer = threading.Thread(target=gated.close)
     closer.start()
     while not gated._executor._closing:
         closer.join(0.001)
-    gated.device.gate.set()
+    gated.devices[0].gate.set()
     ended = await asyncio.wait_for(asyncio.gather(*upscales, return_exceptions=True), 10)
     closer.join(10)
     assert [str(error) for error in ended] == ["the engine is shutting down"] * 3
@@ -252,13 +262,13 @@ async def test_closing_ends_every_upscale_under_way_in_an_error(gated, fast):
 def test_tiles_that_end_after_their_event_loop_harm_nobody(gated, fast):
     async def abandon():
         upscale = asyncio.create_task(enlarged(gated, photograph(8, 8), fast, on_progress=print))
-        assert await asyncio.to_thread(gated.device.began.wait, 10)
+        assert await asyncio.to_thread(gated.devices[0].began.wait, 10)
         upscale.cancel()
         with suppress(asyncio.CancelledError):
             await upscale
 
     asyncio.run(abandon())
-    gated.device.gate.set()
+    gated.devices[0].gate.set()
     assert asyncio.run(enlarged(gated, photograph(8, 8), fast)).width == 32
 
 
@@ -269,7 +279,7 @@ async def test_a_factor_beyond_the_model_is_a_model_error(upscaler, fast):
 
 async def test_a_model_that_cannot_be_built_is_a_model_error(fast, tmp_path):
     (tmp_path / "file").touch()
-    upscaler = Upscaler(find_device("cpu"), tmp_path / "file" / "models")
+    upscaler = Upscaler(CPU, tmp_path / "file" / "models")
     with pytest.raises(ModelError, match="realesr-animevideov3 cannot be built"):
         await enlarged(upscaler, photograph(8, 8), fast)
     upscaler.close()
@@ -284,7 +294,7 @@ def test_a_model_is_built_and_loaded_once_however_many_want_it_first(fast, tmp_p
 
     build = upscaler_module.ensure_built
     monkeypatch.setattr(upscaler_module, "ensure_built", counted)
-    upscaler = Upscaler(find_device("cpu"), tmp_path)
+    upscaler = Upscaler(CPU, tmp_path)
     shares = []
     with ThreadPoolExecutor() as pool:
         for _ in range(3):
@@ -294,3 +304,97 @@ def test_a_model_is_built_and_loaded_once_however_many_want_it_first(fast, tmp_p
     upscaler.close()
     assert builds == [2, 3, 4]
     assert shares == [1 / 3, 2 / 3, 1]
+
+
+@pytest.fixture
+def upscaler_on(model_directory):
+    """Makes upscalers on fake devices that enlarge four times, and closes them at the end."""
+    made = []
+
+    def make(*devices):
+        made.append(Upscaler(devices, model_directory))
+        return made[-1]
+
+    yield make
+    for upscaler in made:
+        upscaler.close()
+
+
+def repeated(picture):
+    return picture.pixels.repeat(4, 0).repeat(4, 1)
+
+
+async def test_a_picture_whose_tiles_do_not_fit_is_cut_into_smaller_ones_and_finishes(
+    upscaler_on, fast, caplog
+):
+    device = FakeDevice(scale=4, memory=100 * 100)
+    picture, shares = photograph(150, 300), []
+    result = await enlarged(upscaler_on(device), picture, fast, on_progress=shares.append)
+    assert np.array_equal(result.pixels, repeated(picture))
+    assert shares == sorted(set(shares))
+    assert shares[-1] == 1
+
+
+async def test_later_pictures_begin_with_tiles_that_fit(upscaler_on, fast, caplog):
+    device = FakeDevice(scale=4, largest_batch=1, memory=100 * 100)
+    upscaler, picture = upscaler_on(device), photograph(150, 300)
+    await enlarged(upscaler, picture, fast)
+    device.sizes.clear()
+    result = await enlarged(upscaler, picture, fast)
+    assert np.array_equal(result.pixels, repeated(picture))
+    assert max(count * height * width for count, height, width in device.sizes) <= device.memory
+
+
+async def test_with_several_devices_tiles_are_cut_for_the_one_with_the_least_memory(
+    upscaler_on, fast, caplog
+):
+    devices = FakeDevice("small", scale=4, memory=90 * 90), FakeDevice("large", scale=4)
+    upscaler, picture = upscaler_on(*devices), photograph(250, 300)
+    for _ in range(2):
+        result = await enlarged(upscaler, picture, with_tile(fast, 160))
+        assert np.array_equal(result.pixels, repeated(picture))
+
+
+async def test_a_device_without_memory_for_the_smallest_tile_ends_in_an_error(upscaler_on, fast, caplog):
+    device = FakeDevice(scale=4, memory=100)
+    with pytest.raises(DeviceOutOfMemoryError):
+        await enlarged(upscaler_on(device), photograph(150, 300), fast)
+    smallest = min(height for _, height, _ in device.sizes)
+    assert smallest >= 2 * fast.overlap
+
+
+async def test_a_picture_finishes_on_the_device_that_is_left(upscaler_on, fast, caplog):
+    bad, good = FakeDevice("bad", scale=4, held=True), FakeDevice("good", scale=4, held=True)
+    upscaler, picture = upscaler_on(bad, good), photograph(150, 300)
+    upscale = asyncio.create_task(enlarged(upscaler, picture, with_tile(fast, 64)))
+    assert await asyncio.to_thread(bad.began.acquire, timeout=10)
+    bad.error = lost("bad")
+    bad.go.set()
+    good.go.set()
+    assert np.array_equal((await upscale).pixels, repeated(picture))
+    assert upscaler.usable
+
+
+async def test_without_a_device_left_every_upscale_ends_in_an_error(upscaler_on, fast, caplog):
+    device = FakeDevice(scale=4)
+    device.error = lost()
+    upscaler = upscaler_on(device)
+    for _ in range(2):
+        with pytest.raises(ModelError, match="no device is left to run on"):
+            await enlarged(upscaler, photograph(20, 20), fast)
+    assert not upscaler.usable
+
+
+async def test_a_model_that_is_refused_does_not_stop_the_others(upscaler_on, catalogue, fast):
+    class Picky(FakeDevice):
+        def open(self, path):
+            session = super().open(path)
+            session.probed = "anime-" not in path.name  # what was probed already gives a picture
+            return session
+
+    anime = catalogue.get("realesrgan-x4plus-anime")
+    upscaler = upscaler_on(Picky(scale=3))
+    for _ in range(2):
+        with pytest.raises(ModelError, match=r"anime-4x\.onnx is not an upscaler of scale 4"):
+            await enlarged(upscaler, photograph(20, 20), anime)
+    assert (await enlarged(upscaler, photograph(20, 20), fast, 3)).width == 60
