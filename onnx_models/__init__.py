@@ -6,44 +6,53 @@
 Every file takes and gives uint8 NHWC images. Nothing here runs a model.
 """
 
-from onnx_models.build import ensure_built
-from onnx_models.catalogue import (
-    Catalogue,
-    Model,
-    WeightFile,
-    Weights,
-    load_catalogue,
-    parse_catalogue,
-)
+from onnx_models.build import State, built_state, ensure_built
+from onnx_models.catalogue import Catalogue, load_catalogue, parse_catalogue
 from onnx_models.errors import (
+    BrokenEntryError,
     CatalogueError,
+    DownloadError,
     DuplicateModelError,
     FactorTooLargeError,
+    MissingConverterError,
     MissingWeightsError,
     ModelBuildError,
     NcnnFormatError,
+    NotInstalledError,
     UnknownModelError,
+    UnsuitableModelError,
     UnsupportedLayerError,
     WeightsChecksumError,
 )
 from onnx_models.graph import INPUT, OUTPUT
+from onnx_models.model import Download, Model, NcnnWeights, OnnxWeights, WeightFile, Weights
 
 __all__ = [
     "INPUT",
     "OUTPUT",
+    "BrokenEntryError",
     "Catalogue",
     "CatalogueError",
+    "Download",
+    "DownloadError",
     "DuplicateModelError",
     "FactorTooLargeError",
+    "MissingConverterError",
     "MissingWeightsError",
     "Model",
     "ModelBuildError",
     "NcnnFormatError",
+    "NcnnWeights",
+    "NotInstalledError",
+    "OnnxWeights",
+    "State",
     "UnknownModelError",
+    "UnsuitableModelError",
     "UnsupportedLayerError",
     "WeightFile",
     "Weights",
     "WeightsChecksumError",
+    "built_state",
     "ensure_built",
     "load_catalogue",
     "parse_catalogue",

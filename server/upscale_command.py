@@ -67,7 +67,7 @@ def upscale_files(
     """
     jobs = plan(inputs, options)
     if url is None and options.model is not None:
-        load_catalogue().get(options.model)
+        load_catalogue(settings.effective_added_models).get(options.model)
     with _server(settings, url, key) as (address, secret):
         return asyncio.run(_run(jobs, options, address, secret, console, problems))
 
@@ -190,6 +190,7 @@ def _server(settings: Settings, url: str | None, key: str | None) -> Iterator[tu
             host="127.0.0.1",
             port=0,
             data=Path(directory),
+            added_models=settings.effective_added_models,
             api_key=secret,
             database_url=None,
             storage_url=None,
