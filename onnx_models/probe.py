@@ -34,7 +34,7 @@ OpenNetwork = Callable[[Path], Run]
 """Loads an ONNX file. It may raise anything."""
 
 OVERLAPS = (8, 16, 24, 32, 48, 64)
-SIZES = ((1, 1), (5, 7), (16, 17), (33, 47), (64, 48))
+SIZES = ((1, 1), (5, 7), (16, 17), (33, 47), (70, 90))
 """Of images that every model must take: the smallest, odd ones, wide and tall ones."""
 
 _GOOD_ENOUGH = 58.0
