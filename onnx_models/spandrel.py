@@ -12,7 +12,7 @@ import os
 import pickle
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,9 @@ class Checkpoint:
 
         network = self._network()
         with torch.inference_mode():
-            return np.concatenate([network(torch.from_numpy(image[np.newaxis])).numpy() for image in batch])
+            # Copies, because some networks write into their input.
+            images = [torch.from_numpy(image[np.newaxis].copy()) for image in batch]
+            return np.concatenate([network(image).numpy() for image in images])
 
     def graphs(self) -> Iterator[onnx.ModelProto]:
         """The network as ONNX, in different ways, the quicker first; none is sure to compute the same.
@@ -221,14 +223,15 @@ def _traceable(network: "torch.nn.Module") -> Iterator[None]:
     """
     with contextlib.ExitStack() as undo:
         for module in network.modules():
-            size = getattr(module, "window_size", None), getattr(module, "shift_size", None)
-            if hasattr(module, "calculate_mask") and all(isinstance(each, int) for each in size):
-                undo.enter_context(_set(module, "calculate_mask", _mask_of(module)))
+            calculate_mask = _mask_of(module)
+            if calculate_mask is not None:
+                undo.enter_context(_set(module, "calculate_mask", calculate_mask))
                 if hasattr(module, "input_resolution"):  # for which there would be a mask that is a constant
                     undo.enter_context(_set(module, "input_resolution", (0, 0)))
             program = sys.modules[type(module).__module__]
-            if hasattr(program, "window_reverse"):
-                undo.enter_context(_set(program, "window_reverse", _window_reverse))
+            for name, replacement in (("window_reverse", _window_reverse), ("windows2img", _windows2img)):
+                if hasattr(program, name):
+                    undo.enter_context(_set(program, name, replacement))
         yield
 
 
@@ -246,32 +249,47 @@ def _set(owner: Any, name: str, value: Any) -> Iterator[None]:
             delattr(owner, name)
 
 
-def _mask_of(module: Any) -> "Callable[..., torch.Tensor]":
-    """`calculate_mask` of a Swin layer: -100 between pixels that are no neighbours in the image, else 0."""
+def _mask_of(module: Any) -> Callable[..., Any] | None:
+    """What computes a layer's masks as its `calculate_mask` does, if it is of a kind that is known here."""
+    window = getattr(module, "window_size", getattr(module, "split_size", None))
+    shift = getattr(module, "shift_size", None)
+    if not hasattr(module, "calculate_mask"):
+        return None
+    if isinstance(window, int) and isinstance(shift, int):  # SwinIR and its descendants
+        return lambda size, *_, **__: _mask(size, (window, window), (shift, shift))
+    if isinstance(window, (list, tuple)) and isinstance(shift, (list, tuple)):  # DAT, RGT: both orientations
+        return lambda height, width, *_, **__: tuple(
+            _mask((height, width), window[::step], shift[::step]) for step in (1, -1)
+        )
+    return None
+
+
+def _mask(size: Any, window: Sequence[int], shift: Sequence[int]) -> "torch.Tensor":
+    """For each window, -100 between pixels that are no neighbours in the image, else 0."""
     import torch  # noqa: PLC0415
 
-    def region(length: Any) -> torch.Tensor:
-        position = torch.arange(length)
-        borders = length - module.window_size, length - module.shift_size
+    def region(axis: int) -> torch.Tensor:
+        position = torch.arange(size[axis])
+        borders = size[axis] - window[axis], size[axis] - shift[axis]
         return (position >= borders[0]).float() + (position >= borders[1]).float()
 
-    def calculate_mask(size: Any, *_: Any, **__: Any) -> torch.Tensor:
-        height, width = size
-        side = module.window_size
-        regions = 3 * region(height)[:, None] + region(width)[None, :]
-        windows = regions.view(height // side, side, width // side, side)
-        windows = windows.permute(0, 2, 1, 3).reshape(-1, side * side)
-        return (windows.unsqueeze(1) != windows.unsqueeze(2)).float() * -100.0
-
-    return calculate_mask
+    (height, width), (rows, columns) = size, window
+    regions = 3 * region(0)[:, None] + region(1)[None, :]
+    windows = regions.view(height // rows, rows, width // columns, columns)
+    windows = windows.permute(0, 2, 1, 3).reshape(-1, rows * columns)
+    return (windows.unsqueeze(1) != windows.unsqueeze(2)).float() * -100.0
 
 
-def _window_reverse(windows: Any, window_size: int, height: Any, width: Any) -> Any:
-    """Windows, (N x count, side, side, C), back to where they were cut from, (N, H, W, C)."""
-    side = window_size
-    channels = windows.shape[-1]
-    grid = windows.view(-1, height // side, width // side, side, side, channels)
-    return grid.permute(0, 1, 3, 2, 4, 5).reshape(-1, height, width, channels)
+def _window_reverse(windows: Any, window_size: int | Sequence[int], *size: Any) -> Any:
+    """Windows, (N x count, rows, columns, C), back to where they were cut from, (N, H, W, C)."""
+    rows, columns = (window_size, window_size) if isinstance(window_size, int) else window_size
+    height, width = size[0] if len(size) == 1 else size
+    return _windows2img(windows, rows, columns, height, width)
+
+
+def _windows2img(windows: Any, rows: int, columns: int, height: Any, width: Any) -> Any:
+    grid = windows.view(-1, height // rows, width // columns, rows, columns, windows.shape[-1])
+    return grid.permute(0, 1, 3, 2, 4, 5).reshape(-1, height, width, windows.shape[-1])
 
 
 @contextlib.contextmanager
