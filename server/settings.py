@@ -42,6 +42,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         default_factory=lambda: user_cache_path("tilewire", appauthor=False) / "models"
     )
     """Directory of the ONNX files that are built on first use."""
+    added_models: Path | None = None
+    """Directory of the models that were added; default: `models` in the data directory."""
     database_url: str | None = None
     """SQLAlchemy URL; default: SQLite in the data directory."""
     storage_url: str | None = None
@@ -101,6 +103,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         for name, price in self.prices.items():
             if not price.is_finite() or price < 0:
                 raise ValueError(f"{price} is not a price - at `$.prices.{name}`")
+
+    @property
+    def effective_added_models(self) -> Path:
+        return self.added_models or self.data / "models"
 
     @property
     def effective_database_url(self) -> str:

@@ -70,7 +70,7 @@ def upscale_files(
     """
     jobs = plan(inputs, options)
     if url is None:
-        catalogue = load_catalogue()
+        catalogue = load_catalogue(settings.effective_added_models)
         model = catalogue.default if options.model is None else catalogue.get(options.model)
         build_missing([model], settings.model_directory, console)
     with _server(settings, url, key) as (address, secret):
@@ -198,6 +198,7 @@ def _server(settings: Settings, url: str | None, key: str | None) -> Iterator[tu
             host="127.0.0.1",
             port=0,
             data=Path(directory),
+            added_models=settings.effective_added_models,
             api_key=secret,
             database_url=None,
             storage_url=None,
