@@ -1,4 +1,4 @@
-"""Output megapixels per second of the engine against other runtimes with the same weights; how exact they are.
+"""Output megapixels per second of the engine against other runtimes with the same weights; how exact it is.
 
     python -m benchmarks.engine [MODEL ...] [--side PIXELS] [--rounds N] [--device cpu|cuda]
 

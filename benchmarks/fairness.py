@@ -59,8 +59,9 @@ def main() -> None:
             peak = peak_memory(server.pid)
     report_icons(report, trial)
     report.say(
-        f"icons of {options.icon} × {options.icon} pixels beside {options.backlog} tasks of {options.large} × "
-        f"{options.large}, {options.model} ×{SCALE}, alternating rounds: {options.rounds}"
+        f"icons of {options.icon} × {options.icon} pixels, "
+        f"{options.backlog} tasks of {options.large} × {options.large}, {options.model} ×{SCALE}, "
+        f"alternating rounds: {options.rounds}"
     )
     report.say(
         f"a large image alone: {median(trial.large):.3g} s, its longest batch: {trial.batch:.3g} s; "
@@ -154,7 +155,7 @@ class Trial:
 
     @asynccontextmanager
     async def _backlog(self, key: str) -> AsyncIterator[None]:
-        """Large tasks of the key's account are under way for the time of the block; then they are cancelled."""
+        """Large tasks of the key's account are under way during the block, and cancelled after it."""
         protocol = [Subprotocol(SUBPROTOCOL)]
         async with connect(self._url, subprotocols=protocol, compression=None, max_size=None) as socket:
             await ask(socket, {"taskType": "authentication", "apiKey": key})
@@ -191,7 +192,7 @@ class Backlog:
                 self._waiting.pop(item["taskUUID"], None)
 
     async def cancel(self) -> None:
-        """Cancel what is under way, the newest first, so that nothing is begun in the place of the others."""
+        """Cancel what is under way; the newest first, so that none begins in place of another."""
         self._stopping = True
         for target in reversed(list(self._waiting)):
             cancel = {"taskType": "cancel", "taskUUID": str(uuid.uuid4()), "targetTaskUUID": target}

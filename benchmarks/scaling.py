@@ -51,8 +51,9 @@ def main() -> None:
         with tilewire("--models", options.model) as (server, port):
             many_clients(report, options, port, server.pid)
     report.say(
-        f"{options.model} ×{SCALE}, JPEG in and out; one image per new server; clients: {options.images} images "
-        f"of {options.side} × {options.side} pixels in all, alternating rounds: {options.rounds}"
+        f"{options.model} ×{SCALE}, JPEG in and out; one image per new server; "
+        f"clients: {options.images} images of {options.side} × {options.side} pixels in all, "
+        f"alternating rounds: {options.rounds}"
     )
     report.keep()
 
