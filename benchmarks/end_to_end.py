@@ -15,10 +15,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 from PIL import Image
 
-from benchmarks.report import KEY, Report, median, tilewire
+from benchmarks.report import KEY, Report, median, peak_memory, tilewire
 from engines import find_devices
 from onnx_models import ensure_built, load_catalogue
 from server.client import Client
@@ -37,15 +36,12 @@ def main(model_name: str = "realesr-animevideov3", side: int = 256) -> None:
     ours: list[float] = []
     bare: list[float] = []
     with tilewire("--models", model_name) as (server, port):
-        process = psutil.Process(server.pid)
         asyncio.run(through_the_socket(port, model_name, images))
-        peak = 0
         for number in range(1, ROUNDS + 1):
             ours.append(megapixels / asyncio.run(through_the_socket(port, model_name, images)))
-            peak = max(peak, process.memory_info().rss)
             bare.append(megapixels / in_a_process(model_name, side))
             report.row(number, ours[-1], bare[-1], ours[-1] / bare[-1])
-        report.say(f"resident memory of the server at most {peak / 1e6:.0f} MB after a round")
+        report.say(f"resident memory of the server at most {peak_memory(server.pid) / 1e6:.0f} MB")
     ratios = [a / b for a, b in zip(ours, bare, strict=True)]
     report.row("median", median(ours), median(bare), median(ratios))
     report.say(f"{CLIENTS} clients, {side} × {side} pixels ×4, JPEG out, on {find_devices()[0].name}")

@@ -14,22 +14,40 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.error import URLError
 
-import onnxruntime
+from engines.runtimes import onnxruntime
 
-__all__ = ["KEY", "Report", "free_port", "median", "percentile", "tilewire", "wait_until_ready"]
+__all__ = [
+    "KEY",
+    "Report",
+    "free_port",
+    "gpu_name",
+    "median",
+    "peak_memory",
+    "percentile",
+    "resident_memory",
+    "tilewire",
+    "wait_until_ready",
+]
 
 KEY = "tw_benchmark"
 RESULTS = Path(__file__).parent / "results"
 
 
 class Report:
-    """A table that is printed as it grows, and kept as text."""
+    """A table that is printed as it grows, and kept as text.
 
-    def __init__(self, name: str, *columns: str) -> None:
+    Args:
+        name: of the benchmark; the beginning of the file's name.
+        columns: the headings; as wide as their column is to be, if that is more than 14 characters.
+        device: what it runs on, for the file's name; default: the processor.
+    """
+
+    def __init__(self, name: str, *columns: str, device: str | None = None) -> None:
         self._name = name
+        self._device = device or processor()
         self._lines: list[str] = []
         self._widths = [max(len(column), 14) for column in columns]
-        self.say(f"{name}, {datetime.now(UTC):%Y-%m-%d}, on {machine()}")
+        self.say(f"{name}, {datetime.now(UTC):%Y-%m-%d}, on {device + ', ' if device else ''}{machine()}")
         self.row(*columns)
 
     def say(self, text: str) -> None:
@@ -42,9 +60,9 @@ class Report:
         self.say("  ".join(text.rjust(width) for text, width in zip(texts, self._widths, strict=True)))
 
     def keep(self) -> None:
-        """Write it to `results/`, under the benchmark's and the processor's name."""
+        """Write it to `results/`, under the benchmark's and the device's name."""
         RESULTS.mkdir(exist_ok=True)
-        device = "-".join(processor().lower().split())
+        device = "-".join(self._device.lower().split())
         (RESULTS / f"{self._name}-{device}.txt").write_text("\n".join(self._lines) + "\n")
 
 
@@ -75,6 +93,32 @@ def machine() -> str:
     )
 
 
+def gpu_name() -> str | None:
+    """The name of the first NVIDIA GPU, as its driver tells it; None without one."""
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        names = subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True).split("\n")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return names[0].strip() or None
+
+
+def peak_memory(pid: int) -> int:
+    """The most resident bytes that a process ever had (Linux)."""
+    return _memory(pid, "VmHWM")
+
+
+def resident_memory(pid: int) -> int:
+    """The resident bytes of a process at this moment (Linux)."""
+    return _memory(pid, "VmRSS")
+
+
+def _memory(pid: int, kind: str) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith(f"{kind}:"))
+    return int(line.split()[1]) * 1024
+
+
 def free_port() -> int:
     import socket  # noqa: PLC0415 - this package has a module of that name
 
@@ -85,11 +129,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def tilewire(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """`tilewire serve` in a process of its own, ready; and its port."""
+def tilewire(*arguments: str, data: str | None = None) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """`tilewire serve` in a process of its own, ready; and its port. Without `data`, its data go with it."""
     port = free_port()
-    with tempfile.TemporaryDirectory() as data:
-        command = [sys.executable, "-m", "server", "serve", "--port", str(port), "--data", data, *arguments]
+    with tempfile.TemporaryDirectory() as passing:
+        command = [sys.executable, "-m", "server", "serve", "--port", str(port)]
+        command += ["--data", data or passing, *arguments]
         environment = {**os.environ, "TILEWIRE_API_KEY": KEY, "TILEWIRE_LOG_LEVEL": "error"}
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
         try:

@@ -28,7 +28,7 @@ from benchmarks.report import KEY, Report, free_port, median, percentile, tilewi
 PING = b'[{"taskType":"ping","ping":true}]'
 PONG = b'{"data":[{"taskType":"ping","pong":true}]}'
 AUTHENTICATION = b'[{"taskType":"authentication","apiKey":"%s"}]' % KEY.encode()
-ROUNDS = 3
+ROUNDS = 7
 SECONDS = 1.5
 IDLE_CONNECTIONS = 2000
 

@@ -124,7 +124,7 @@ def _grey_to_srgb(grey: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image
 
 def _applied(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
     converted = ImageCms.applyTransform(image, transform)
-    assert converted is not None  # noqa: S101  # None only when it works in place
+    assert converted is not None  # None only when it works in place
     return converted
 
 

@@ -37,7 +37,7 @@ from PIL import (
 from engines.colour import to_rgb
 from engines.errors import BrokenImageError, ImageError, ImageTooLargeError, NotAnImageError
 
-__all__ = ["ImageInfo", "Picture", "decode", "inspect", "resize"]
+__all__ = ["ImageInfo", "Picture", "decode", "inspect", "resize", "resize_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +132,14 @@ def resize(pixels: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArra
     The result is read-only. Lanczos overshoots at hard edges; values are clipped to 0..255.
     """
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def resize_rows(
+    pixels: npt.NDArray[np.uint8], width: int, height: int, top: float, bottom: float
+) -> npt.NDArray[np.uint8]:
+    """`resize` of the rows from `top` to `bottom` only; rows beyond them are still looked at."""
+    box = (0, top, pixels.shape[1], bottom)
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS, box))
 
 
 # First bytes of each format, and Pillow's decoder for it. Pillow's own `open` is not used: it compares the

@@ -62,11 +62,16 @@ class Tile:
         """The window's pixels, (h, w, 3), a view of `image` (H, W, 3)."""
         return image[self.rows.start : self.rows.stop, self.columns.start : self.columns.stop]
 
-    def paste(self, upscaled: NDArray[np.uint8], canvas: NDArray[np.uint8], scale: int) -> None:
-        """Copy the core of `upscaled` (h × scale, w × scale, 3) to its place on `canvas` (H × scale, …)."""
+    def paste(
+        self, upscaled: NDArray[np.uint8], canvas: NDArray[np.uint8], scale: int, *, top: int = 0
+    ) -> None:
+        """Copy the core of `upscaled` (h × scale, w × scale, 3) to its place on `canvas` (H × scale, …).
+
+        `top` is the image's row that the canvas begins with, in input pixels.
+        """
         rows, columns = self.rows, self.columns
         canvas[
-            rows.keep_start * scale : rows.keep_stop * scale,
+            (rows.keep_start - top) * scale : (rows.keep_stop - top) * scale,
             columns.keep_start * scale : columns.keep_stop * scale,
         ] = upscaled[
             (rows.keep_start - rows.start) * scale : (rows.keep_stop - rows.start) * scale,

@@ -5,7 +5,7 @@
 2. The picture is cut into tiles; the alpha plane, where there is one, becomes tiles of its own.
 3. The tiles meet those of other tasks in the scheduler and run on whichever device is free. If one does not
    fit into a device's memory, the picture is cut again into smaller ones.
-4. The canvas is reduced to the wanted size where that is not a native one (Lanczos).
+4. Where the wanted size is not a native one, what is finished is reduced to it row by row (Lanczos).
 """
 
 import asyncio
@@ -15,6 +15,7 @@ import math
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,10 +25,11 @@ from numpy.typing import NDArray
 
 from engines.alpha import bound_alpha, fill_hidden
 from engines.calibration import Calibration
+from engines.canvas import Canvas
 from engines.devices import Device
 from engines.errors import DeviceOutOfMemoryError, EngineError, ModelError
 from engines.executor import PATIENCE, Executor
-from engines.image import Picture, resize
+from engines.image import Picture
 from engines.sessions import Network
 from engines.tiles import Tile, TilePlan, plan_tiles
 from engines.worker import TileKey
@@ -57,6 +59,7 @@ class Upscaler:
         self._networks: dict[tuple[str, int], Network] = {}
         self._first_use: defaultdict[tuple[str, int], threading.Lock] = defaultdict(threading.Lock)
         self._task_ids = itertools.count()
+        self._resampler = ThreadPoolExecutor(1, thread_name_prefix="resampler")
 
     @property
     def usable(self) -> bool:
@@ -113,17 +116,18 @@ class Upscaler:
         while True:
             plan = self._plan(picture, model, network, largest)
             try:
-                canvases = await self._run(planes, plan, network, account, report)
+                upscaled = await self._run(planes, plan, network, (width, height), account, report)
                 break
             except DeviceOutOfMemoryError:
                 largest = math.isqrt(plan.height * plan.width // 2)
                 if plan.height * plan.width <= _smallest_tile(model) ** 2:
                     raise
-        return await asyncio.to_thread(_assemble, picture, canvases, width, height)
+        return await asyncio.to_thread(_assemble, picture, upscaled)
 
     def close(self) -> None:
         """Let the batch that runs finish; every upscale under way ends in a ModelError. Blocks."""
         self._executor.close()
+        self._resampler.shutdown()
 
     def _plan(self, picture: Picture, model: Model, network: Network, largest: int) -> TilePlan:
         """Tiles of at most `largest` pixels a side, smaller where the devices had no memory for them."""
@@ -142,18 +146,26 @@ class Upscaler:
         planes: list[NDArray[np.uint8]],
         plan: TilePlan,
         network: Network,
+        size: tuple[int, int],
         account: str,
         on_progress: Progress | None,
     ) -> list[NDArray[np.uint8]]:
-        """The planes as they come out of the network."""
-        job = _Job(planes, plan, network.scale, on_progress, asyncio.get_running_loop())
+        """The planes as they come out of the network, at `size` (width, height)."""
+        job = _Job(
+            planes=planes,
+            canvases=[Canvas(plan, network.scale, *size) for _ in planes],
+            plan=plan,
+            resampler=self._resampler,
+            on_progress=on_progress,
+            loop=asyncio.get_running_loop(),
+        )
         task = next(self._task_ids)
         self._executor.submit(account, task, TileKey(network, plan.height, plan.width), job.tiles())
         try:
             await job.done
         finally:
             self._executor.cancel(task)
-        return job.canvases
+        return [canvas.pixels for canvas in job.canvases]
 
     def _network(self, model: Model, weights: Weights) -> Network:
         """A model's network, built and loaded on first use."""
@@ -203,42 +215,32 @@ def _planes(picture: Picture) -> list[NDArray[np.uint8]]:
     return [fill_hidden(picture.pixels, picture.alpha), grey]
 
 
-def _assemble(picture: Picture, canvases: list[NDArray[np.uint8]], width: int, height: int) -> Picture:
-    """What came out of the network, at the wanted size."""
-    pixels = _fit(canvases[0], width, height)
+def _assemble(picture: Picture, planes: list[NDArray[np.uint8]]) -> Picture:
+    """The picture made of what came out of the network."""
     if picture.alpha is None:
-        return replace(picture, pixels=pixels)
-    green = canvases[1][:, :, 1]
-    return replace(picture, pixels=pixels, alpha=bound_alpha(_fit(green, width, height), picture.alpha))
+        return replace(picture, pixels=planes[0])
+    return replace(picture, pixels=planes[0], alpha=bound_alpha(planes[1][:, :, 1], picture.alpha))
 
 
-def _fit(canvas: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    return canvas if canvas.shape[:2] == (height, width) else resize(canvas, width, height)
-
-
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, kw_only=True)
 class _Job:
     """One picture under way: its planes, what is done of them, and who waits.
 
-    The tiles are read and finished in the devices' threads, each its own part of a canvas; everything else
+    The tiles are read and finished in the devices' threads, bands reduced in the resampler's; everything else
     belongs to the event loop.
     """
 
     planes: list[NDArray[np.uint8]]
+    canvases: list[Canvas]
     plan: TilePlan
-    scale: int
+    resampler: ThreadPoolExecutor
     on_progress: Progress | None
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[None] = field(init=False)
-    canvases: list[NDArray[np.uint8]] = field(init=False)
     left: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.done = self.loop.create_future()
-        self.canvases = [
-            np.empty((plane.shape[0] * self.scale, plane.shape[1] * self.scale, 3), np.uint8)
-            for plane in self.planes
-        ]
         self.left = self.count
 
     @property
@@ -248,7 +250,10 @@ class _Job:
     def tiles(self) -> Iterator["_JobTile"]:
         return (_JobTile(self, index, tile) for index in range(len(self.planes)) for tile in self.plan)
 
-    def tile_done(self) -> None:
+    def take(self, plane: int, tile: Tile, upscaled: NDArray[np.uint8]) -> None:
+        canvas = self.canvases[plane]
+        if canvas.paste(tile, upscaled):
+            self.resampler.submit(self._reduce, canvas)
         self._on_loop(self._advance)
 
     def tile_failed(self, error: EngineError) -> None:
@@ -258,14 +263,25 @@ class _Job:
         with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody waits any longer
             self.loop.call_soon_threadsafe(callback)
 
+    def _reduce(self, canvas: Canvas) -> None:
+        try:
+            canvas.reduce()
+        except Exception as error:  # noqa: BLE001 - such as a MemoryError: whoever waits must hear of it
+            self.tile_failed(ModelError(f"the result could not be resized: {error!r}"))
+        else:
+            self._on_loop(self._end_if_complete)
+
     def _advance(self) -> None:
+        self.left -= 1
         if self.done.done():
             return
-        self.left -= 1
-        if not self.left:
-            self.done.set_result(None)
+        self._end_if_complete()
         if self.on_progress:
             self.on_progress(1 - self.left / self.count)
+
+    def _end_if_complete(self) -> None:
+        if not self.done.done() and self.left == 0 and all(canvas.is_complete for canvas in self.canvases):
+            self.done.set_result(None)
 
     def _fail(self, error: EngineError) -> None:
         if not self.done.done():
@@ -284,8 +300,7 @@ class _JobTile:
         return self.tile.cut(self.job.planes[self.plane])
 
     def finish(self, upscaled: NDArray[np.uint8]) -> None:
-        self.tile.paste(upscaled, self.job.canvases[self.plane], self.job.scale)
-        self.job.tile_done()
+        self.job.take(self.plane, self.tile, upscaled)
 
     def fail(self, error: EngineError) -> None:
         self.job.tile_failed(error)

@@ -2,49 +2,72 @@
 
 1. `load_catalogue()` tells which models there are, what each can do and what it costs.
 2. `ensure_built(model, weights, directory)` gives the ONNX file of a model, built on first use.
+3. `add_model(file, ...)` adds one of the user's own, `pull_model(...)` one that its authors publish.
 
 Every file takes and gives uint8 NHWC images. Nothing here runs a model.
 """
 
-from onnx_models.build import ensure_built
-from onnx_models.catalogue import (
-    Catalogue,
-    Model,
-    WeightFile,
-    Weights,
-    load_catalogue,
-    parse_catalogue,
-)
+from onnx_models.add import Facts, add_model, pull_model
+from onnx_models.added import entries, read_entry, remove_entry
+from onnx_models.build import State, built_state, ensure_built
+from onnx_models.catalogue import Catalogue, load_catalogue, parse_catalogue
+from onnx_models.convert import Converted
 from onnx_models.errors import (
+    BrokenEntryError,
     CatalogueError,
+    DownloadError,
     DuplicateModelError,
     FactorTooLargeError,
+    MissingConverterError,
     MissingWeightsError,
     ModelBuildError,
     NcnnFormatError,
+    NotInstalledError,
     UnknownModelError,
+    UnsuitableModelError,
     UnsupportedLayerError,
     WeightsChecksumError,
 )
 from onnx_models.graph import INPUT, OUTPUT
+from onnx_models.model import Download, Model, NcnnWeights, OnnxWeights, WeightFile, Weights
+from onnx_models.probe import OpenNetwork, Run
 
 __all__ = [
     "INPUT",
     "OUTPUT",
+    "BrokenEntryError",
     "Catalogue",
     "CatalogueError",
+    "Converted",
+    "Download",
+    "DownloadError",
     "DuplicateModelError",
     "FactorTooLargeError",
+    "Facts",
+    "MissingConverterError",
     "MissingWeightsError",
     "Model",
     "ModelBuildError",
     "NcnnFormatError",
+    "NcnnWeights",
+    "NotInstalledError",
+    "OnnxWeights",
+    "OpenNetwork",
+    "Run",
+    "State",
     "UnknownModelError",
+    "UnsuitableModelError",
     "UnsupportedLayerError",
     "WeightFile",
     "Weights",
     "WeightsChecksumError",
+    "add_model",
+    "built_state",
     "ensure_built",
+    "entries",
     "load_catalogue",
     "parse_catalogue",
+    "pull_model",
+    "read_entry",
+    "remove_entry",
 ]

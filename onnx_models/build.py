@@ -7,13 +7,10 @@ build one file at once, each replaces the other's by its equal.
 """
 
 import hashlib
-import os
-import secrets
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import onnx
@@ -21,19 +18,18 @@ from msgspec import Struct
 from onnx import helper
 
 from onnx_models import ncnn
-from onnx_models.catalogue import Model, WeightFile, Weights
 from onnx_models.errors import MissingWeightsError, ModelBuildError, WeightsChecksumError
+from onnx_models.files import remove_leftovers, sha256_of, write_atomically
 from onnx_models.graph import wrap_uint8
+from onnx_models.model import Model, NcnnWeights, OnnxWeights, WeightFile, Weights
 
-__all__ = ["BUILDER_VERSION", "ensure_built"]
+__all__ = ["BUILDER_VERSION", "State", "built_state", "ensure_built"]
 
 BUILDER_VERSION = 1
 """Goes up whenever the same weights give another ONNX file; files of other versions are built again."""
 
-_LEFTOVER_AGE = 3600.0  # seconds; no build takes so long
-
-_CONVERTERS: dict[str, Callable[[bytes, bytes], onnx.ModelProto]] = {"ncnn": ncnn.convert}
-"""For each format of weights, what makes a core network of its files."""
+State = Literal["good", "not built", "outdated", "damaged", "missing"]
+"""What is known of an ONNX file; `outdated` is one that another version of Tilewire built."""
 
 
 class _Manifest(Struct, frozen=True):
@@ -59,56 +55,94 @@ def ensure_built(
     Args:
         model: An entry of the catalogue.
         weights: One of `model.weights`.
-        directory: Where ONNX files are kept; made if it is missing.
+        directory: Where ONNX files are kept; made if it is missing. Weights that are an ONNX file stay where
+            they are.
         on_progress: Called in this thread with the finished share, rising to 1.0.
 
     Raises:
         MissingWeightsError: The distribution with the weights is not installed.
-        WeightsChecksumError: A weight file is not the one that the catalogue vouches for.
+        WeightsChecksumError: A weight file is not the one that the catalogue vouches for; of an added model,
+            its ONNX file has changed since.
         NcnnFormatError: The weights cannot be converted.
         ModelBuildError: The file cannot be written.
 
     """
     report = on_progress or (lambda _share: None)
-    target = directory / f"{model.name}-{weights.scale}x.onnx"
-    try:
-        if not _is_current(target, weights):
-            _build(model, weights, target, report)
-    except OSError as error:
-        raise ModelBuildError(f"{target} cannot be built: {error}") from error
+    if isinstance(weights, OnnxWeights):
+        target = _verified(model, weights)
+    else:
+        target = directory / f"{model.name}-{weights.scale}x.onnx"
+        try:
+            if _state_of(target, weights) != "good":
+                _build(model, weights, target, report)
+        except OSError as error:
+            raise ModelBuildError(f"{target} cannot be built: {error}") from error
     report(1.0)
     return target
 
 
-def _is_current(target: Path, weights: Weights) -> bool:
+def built_state(model: Model, weights: Weights, directory: Path) -> tuple[Path, State]:
+    """Give the ONNX file of a model at one native scale, and whether it is what it should be. Builds nothing.
+
+    Raises:
+        ModelBuildError: The file cannot be read.
+
+    """
+    try:
+        if isinstance(weights, NcnnWeights):
+            target = directory / f"{model.name}-{weights.scale}x.onnx"
+            return target, _state_of(target, weights)
+        target = Path(weights.file.path)
+        if not target.exists():
+            return target, "missing"
+        return target, "good" if sha256_of(target) == weights.file.sha256 else "damaged"
+    except OSError as error:
+        raise ModelBuildError(f"{model.name} cannot be read: {error}") from error
+
+
+def _verified(model: Model, weights: OnnxWeights) -> Path:
+    """Give an ONNX file that is ready to run, if nothing has changed it."""
+    target, state = built_state(model, weights, Path())
+    if state == "missing":
+        raise MissingWeightsError(f"{target} is missing; remove {model.name} and add it again")
+    if state == "damaged":
+        raise WeightsChecksumError(f"{target} is damaged; remove {model.name} and add it again")
+    return target
+
+
+def _state_of(target: Path, weights: NcnnWeights) -> State:
     """Say whether this builder made the file of these weights, and nothing has changed it since."""
     try:
+        found = sha256_of(target)
+    except FileNotFoundError:
+        return "not built"
+    try:
         manifest = msgspec.json.decode(_manifest_of(target).read_bytes(), type=_Manifest)
-        with target.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
     except (FileNotFoundError, msgspec.DecodeError):
-        return False
-    return manifest == _Manifest(BUILDER_VERSION, _inputs_of(weights), found)
+        return "damaged"
+    if found != manifest.onnx_sha256:
+        return "damaged"
+    return "good" if manifest == _Manifest(BUILDER_VERSION, _inputs_of(weights), found) else "outdated"
 
 
-def _build(model: Model, weights: Weights, target: Path, report: Callable[[float], None]) -> None:
+def _build(model: Model, weights: NcnnWeights, target: Path, report: Callable[[float], None]) -> None:
     """Convert the weights and write the ONNX file, then its manifest."""
     report(0.0)
     target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(target.parent)
+    remove_leftovers(target.parent)
     files = [_read_verified(file, model, weights.distribution) for file in _inputs_of(weights)]
     report(0.2)
-    network = wrap_uint8(_CONVERTERS[weights.format](*files), weights.scale)
+    network = wrap_uint8(ncnn.convert(*files), weights.scale)
     _describe(network, model, weights)
     report(0.6)
     content: bytes = network.SerializeToString(deterministic=True)
     manifest = _Manifest(BUILDER_VERSION, _inputs_of(weights), hashlib.sha256(content).hexdigest())
     report(0.8)
-    _write_atomically(target, content)
-    _write_atomically(_manifest_of(target), msgspec.json.format(msgspec.json.encode(manifest)))
+    write_atomically(target, content)
+    write_atomically(_manifest_of(target), msgspec.json.format(msgspec.json.encode(manifest)))
 
 
-def _inputs_of(weights: Weights) -> tuple[WeightFile, ...]:
+def _inputs_of(weights: NcnnWeights) -> tuple[WeightFile, ...]:
     return (weights.param, weights.bin)
 
 
@@ -131,7 +165,7 @@ def _read_verified(file: WeightFile, model: Model, distribution: str) -> bytes:
     return content
 
 
-def _describe(network: onnx.ModelProto, model: Model, weights: Weights) -> None:
+def _describe(network: onnx.ModelProto, model: Model, weights: NcnnWeights) -> None:
     """Put into the file what its reader should know of it, above all whose work the weights are."""
     network.producer_name = "tilewire"
     network.producer_version = str(BUILDER_VERSION)
@@ -139,30 +173,9 @@ def _describe(network: onnx.ModelProto, model: Model, weights: Weights) -> None:
     properties = {
         "air": model.air,
         "licence": model.licence,
-        "licence_url": model.licence_url,
+        "licence_url": model.licence_url or "",
         "name": model.name,
         "scale": str(weights.scale),
-        "source_url": model.source_url,
+        "source_url": model.source_url or "",
     }
     helper.set_model_props(network, properties)
-
-
-def _write_atomically(target: Path, content: bytes) -> None:
-    """Write a file that is seen whole or not at all, even when the process or the machine stops midway."""
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
-    try:
-        with partial.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _remove_leftovers(directory: Path) -> None:
-    """Free the space of partial files whose process was killed; younger ones may still be written."""
-    for partial in directory.glob(".*.partial"):
-        with suppress(FileNotFoundError):  # another process may do the same
-            if time.time() - partial.stat().st_mtime > _LEFTOVER_AGE:
-                partial.unlink()

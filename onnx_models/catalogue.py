@@ -1,117 +1,31 @@
 """The catalogue: what every model is, as data.
 
-`catalogue.toml` is the only place that knows a model; to add one is to add an entry there. It is read
-into frozen Structs, which check it: unknown fields, missing fields and values out of range are refused.
+`catalogue.toml` knows the models that come with Tilewire and those that it can fetch; a directory of the
+user's knows those that were added, one JSON file each (see `added`). All are read into frozen Structs, which
+check them: unknown fields, missing fields and values out of range are refused.
 """
 
+import logging
 from collections.abc import Iterable, Iterator
-from decimal import Decimal
 from importlib import resources
-from typing import Annotated, Literal
+from pathlib import Path
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
-from onnx_models.errors import CatalogueError, DuplicateModelError, FactorTooLargeError, UnknownModelError
+from onnx_models.added import entries, read_entry
+from onnx_models.errors import (
+    BrokenEntryError,
+    CatalogueError,
+    DuplicateModelError,
+    NotInstalledError,
+    UnknownModelError,
+)
+from onnx_models.model import Download, Model
 
-__all__ = ["Catalogue", "Model", "WeightFile", "Weights", "load_catalogue", "parse_catalogue"]
+__all__ = ["Catalogue", "load_catalogue", "parse_catalogue"]
 
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
-Air = Annotated[str, Meta(pattern=r"^[a-z0-9]+:[a-z0-9._-]+@[0-9]+$")]
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
-Scale = Annotated[int, Meta(ge=2)]
-Pixels = Annotated[int, Meta(ge=1)]
-Url = Annotated[str, Meta(pattern=r"^https://")]
-
-
-class WeightFile(Struct, frozen=True, forbid_unknown_fields=True):
-    """One file of a distribution: its path relative to where packages are installed, and its SHA-256."""
-
-    path: str
-    sha256: Sha256
-
-
-class Weights(Struct, frozen=True, forbid_unknown_fields=True):
-    """Trained weights for one native scale, as an installable distribution carries them."""
-
-    scale: Scale
-    """The network turns (H, W) into (scale x H, scale x W)."""
-    format: Literal["ncnn"]
-    """Which builder reads the files."""
-    distribution: str
-    """The name to install it by, as package indexes know it."""
-    param: WeightFile
-    """The network's layers, as text."""
-    bin: WeightFile
-    """The trained numbers, in the order of the layers."""
-
-
-class Model(Struct, frozen=True, forbid_unknown_fields=True):
-    """One upscaling model: how it is called, what it can do, what it costs, whose it is.
-
-    A factor without weights of its own is made from the next larger native scale, reduced with a
-    Lanczos filter: x3 of a model that only knows x4 is the x4 image made 3/4 as large.
-    """
-
-    name: Name
-    """Lower-case, for people: the command line, settings, logs."""
-    air: Air
-    """The AIR identifier, for the wire: `source:id@version`."""
-    title: str
-    description: str
-    family: Literal["esrgan"]
-    """Which engine runs it."""
-    weights: tuple[Weights, ...]
-    """One for each native scale, smallest first."""
-    factors: tuple[Scale, ...]
-    """The whole factors it offers, smallest first."""
-    fractional: bool
-    """Whether it also offers every real factor in (1, max(factors)]."""
-    overlap: Pixels
-    """Context around the core of each tile, in input pixels: with it, seams cannot be seen."""
-    tile: Pixels
-    """The largest side of a tile, overlap included, in input pixels."""
-    price_per_megapixel: Decimal
-    """USD per million output pixels."""
-    licence: str
-    """The SPDX identifier of the weights' licence."""
-    licence_url: Url
-    source_url: Url
-    """Where its authors publish it."""
-    parameters: tuple[str, ...]
-    """The names of the task settings that it honours."""
-
-    def __post_init__(self) -> None:
-        """Check what the types cannot say; msgspec turns a ValueError into its own ValidationError."""
-        scales = [weights.scale for weights in self.weights]
-        if not scales or scales != sorted(set(scales)):
-            raise ValueError("weights must be given once for each scale, smallest first")
-        if not self.factors or list(self.factors) != sorted(set(self.factors)):
-            raise ValueError("factors must be given once each, smallest first")
-        if self.factors[-1] > scales[-1]:
-            raise ValueError(f"no weights reach the factor {self.factors[-1]}")
-        if self.tile <= 2 * self.overlap:
-            raise ValueError("tile must be larger than the overlap on both its sides")
-        if not self.price_per_megapixel.is_finite() or self.price_per_megapixel < 0:
-            raise ValueError("price_per_megapixel must be zero or more")
-
-    def offers(self, factor: float) -> bool:
-        """Say whether the model upscales by `factor` (output side / input side)."""
-        return factor in self.factors or (self.fractional and 1 < factor <= self.factors[-1])
-
-    def weights_for(self, factor: float) -> Weights:
-        """Give the weights of the smallest native scale that is at least `factor`.
-
-        Raises:
-            FactorTooLargeError: Every native scale is smaller.
-
-        """
-        for weights in self.weights:
-            if weights.scale >= factor:
-                return weights
-        raise FactorTooLargeError(
-            f"{self.name} cannot upscale by {factor:g}: its largest native scale is {self.weights[-1].scale}"
-        )
+log = logging.getLogger(__name__)
 
 
 class Catalogue:
@@ -120,6 +34,7 @@ class Catalogue:
     Args:
         models: At least the default one.
         default: The name of the model to take when none is asked for.
+        downloads: What can be fetched; those that are among the models already are left out.
 
     Raises:
         DuplicateModelError: Two models claim one name or AIR identifier.
@@ -127,9 +42,10 @@ class Catalogue:
 
     """
 
-    def __init__(self, models: Iterable[Model], *, default: str) -> None:
+    def __init__(self, models: Iterable[Model], *, default: str, downloads: Iterable[Download] = ()) -> None:
         """Index the models by name and by AIR identifier."""
         self._models = tuple(models)
+        self._downloads = tuple(downloads)
         self._by_key: dict[str, Model] = {}
         for model in self._models:
             for key in (model.name, model.air):
@@ -137,6 +53,41 @@ class Catalogue:
                 if known is not model:
                     raise DuplicateModelError(f"{key} is claimed by two models: {known.title}, {model.title}")
         self.default = self.get(default)
+
+    @property
+    def downloads(self) -> tuple[Download, ...]:
+        """What can be fetched and is not installed."""
+        return tuple(
+            download
+            for download in self._downloads
+            if download.name not in self._by_key and download.air not in self._by_key
+        )
+
+    def with_model(self, model: Model) -> "Catalogue":
+        """Give a catalogue with one model more.
+
+        Raises:
+            DuplicateModelError: Another model claims its name or AIR identifier.
+
+        """
+        return Catalogue([*self._models, model], default=self.default.name, downloads=self._downloads)
+
+    def get_download(self, name_or_air: str) -> Download:
+        """Find what can be fetched by its name or AIR identifier; upper and lower case are the same.
+
+        Raises:
+            DuplicateModelError: It is installed already.
+            UnknownModelError: There is none; the message names those there are.
+
+        """
+        key = name_or_air.casefold()
+        if key in self._by_key:
+            raise DuplicateModelError(f"{name_or_air} is installed already")
+        for download in self._downloads:
+            if key in (download.name, download.air):
+                return download
+        names = ", ".join(f"{download.name} ({download.air})" for download in self.downloads) or "none"
+        raise UnknownModelError(f"no model called {name_or_air!r} can be fetched; there are {names}")
 
     def __iter__(self) -> Iterator[Model]:
         """Yield the models in the order in which they are presented."""
@@ -150,12 +101,19 @@ class Catalogue:
         """Find a model by its name or its AIR identifier; upper and lower case are the same.
 
         Raises:
+            NotInstalledError: It can be fetched, but has not been; the message says how.
             UnknownModelError: There is none; the message names those there are.
 
         """
+        key = name_or_air.casefold()
         try:
-            return self._by_key[name_or_air.casefold()]
+            return self._by_key[key]
         except KeyError:
+            for download in self.downloads:
+                if key in (download.name, download.air):
+                    raise NotInstalledError(
+                        f"{download.name} is not installed; to fetch it: tilewire models pull {download.name}"
+                    ) from None
             names = ", ".join(f"{model.name} ({model.air})" for model in self._models)
             raise UnknownModelError(f"no model is called {name_or_air!r}; there are {names}") from None
 
@@ -163,6 +121,7 @@ class Catalogue:
 class _CatalogueFile(Struct, frozen=True, forbid_unknown_fields=True):
     default: str
     models: tuple[Model, ...]
+    downloads: tuple[Download, ...] = ()
 
 
 def parse_catalogue(toml: bytes) -> Catalogue:
@@ -178,9 +137,23 @@ def parse_catalogue(toml: bytes) -> Catalogue:
         file = msgspec.toml.decode(toml, type=_CatalogueFile)
     except msgspec.DecodeError as error:
         raise CatalogueError(f"the catalogue cannot be read: {error}") from error
-    return Catalogue(file.models, default=file.default)
+    return Catalogue(file.models, default=file.default, downloads=file.downloads)
 
 
-def load_catalogue() -> Catalogue:
-    """Read the catalogue that comes with this package."""
-    return parse_catalogue(resources.files("onnx_models").joinpath("catalogue.toml").read_bytes())
+def load_catalogue(added: Path | None = None) -> Catalogue:
+    """Read the catalogue that comes with this package, and the models that were added to it.
+
+    An added model that cannot be read, or claims the name or AIR identifier of another, is left out with a
+    warning that names it; the others are there all the same.
+
+    Args:
+        added: The directory of the added models; it need not exist.
+
+    """
+    catalogue = parse_catalogue(resources.files("onnx_models").joinpath("catalogue.toml").read_bytes())
+    for entry in entries(added) if added is not None else ():
+        try:
+            catalogue = catalogue.with_model(read_entry(entry))
+        except (BrokenEntryError, DuplicateModelError) as error:
+            log.warning("the model %s is left out: %s", entry.stem, error)
+    return catalogue

@@ -2,24 +2,34 @@
 
 CatalogueError                    a question that the catalogue cannot answer, or a catalogue that is wrong
 ├── DuplicateModelError           two models claim one name or AIR identifier
+├── BrokenEntryError              the entry of an added model cannot be used
 ├── UnknownModelError             no model has that name or AIR identifier; also a LookupError
+│   └── NotInstalledError         there is such a model, but its weights have to be fetched first
 └── FactorTooLargeError           the model has no weights for so large a factor; also a ValueError
 
 ModelBuildError                   an ONNX file cannot be built
 ├── MissingWeightsError           the distribution with the trained weights is not installed
 ├── WeightsChecksumError          a weight file is not the one that the catalogue vouches for
-└── NcnnFormatError               an ncnn network cannot be read
-    └── UnsupportedLayerError     it uses a layer or a parameter that has no ONNX form here
+├── NcnnFormatError               an ncnn network cannot be read
+│   └── UnsupportedLayerError     it uses a layer or a parameter that has no ONNX form here
+├── DownloadError                 a file of weights cannot be fetched
+├── MissingConverterError         what reads this kind of file is not installed
+└── UnsuitableModelError          the file is no network that upscales RGB images
 """
 
 __all__ = [
+    "BrokenEntryError",
     "CatalogueError",
+    "DownloadError",
     "DuplicateModelError",
     "FactorTooLargeError",
+    "MissingConverterError",
     "MissingWeightsError",
     "ModelBuildError",
     "NcnnFormatError",
+    "NotInstalledError",
     "UnknownModelError",
+    "UnsuitableModelError",
     "UnsupportedLayerError",
     "WeightsChecksumError",
 ]
@@ -33,8 +43,16 @@ class DuplicateModelError(CatalogueError):
     """Two models claim one name or AIR identifier."""
 
 
+class BrokenEntryError(CatalogueError):
+    """The entry of an added model cannot be read, or its weights are not there; the message says which."""
+
+
 class UnknownModelError(CatalogueError, LookupError):
     """No model has that name or AIR identifier; the message lists the names there are."""
+
+
+class NotInstalledError(UnknownModelError):
+    """There is such a model, but its weights have to be fetched first; the message says how."""
 
 
 class FactorTooLargeError(CatalogueError, ValueError):
@@ -59,3 +77,15 @@ class NcnnFormatError(ModelBuildError):
 
 class UnsupportedLayerError(NcnnFormatError):
     """A layer, or one of its parameters, has no ONNX form here; the message names the layer."""
+
+
+class DownloadError(ModelBuildError):
+    """A file of weights cannot be fetched, or is not the one that the catalogue vouches for."""
+
+
+class MissingConverterError(ModelBuildError):
+    """What reads this kind of file is not installed; the message says what to install."""
+
+
+class UnsuitableModelError(ModelBuildError):
+    """The file is broken, or no network that upscales RGB images; the message says what is wrong."""

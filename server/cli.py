@@ -3,26 +3,23 @@
 import logging
 import time
 from decimal import Decimal, InvalidOperation
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.logging import RichHandler
-from rich.padding import Padding
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from engines import EngineError, Upscaler, find_devices
-from onnx_models import UnknownModelError, load_catalogue
+from onnx_models import ModelBuildError, UnknownModelError, load_catalogue
+from server import models_command
+from server.building import build_missing
 from server.services import Services
 from server.serving import StartError
 from server.serving import serve as serve_forever
-from server.settings import Settings, SettingsError, Sourced, load_settings
+from server.settings import Sourced
 from server.state.accounts import (
     DEFAULT_ACCOUNT,
     AmbiguousKeyError,
@@ -33,6 +30,7 @@ from server.state.accounts import (
 )
 from server.state.database import Database
 from server.state.ledger import deposit, to_nanodollars
+from server.terminal import ConfigFile, Data, console, effective_settings, give_up, problems
 from server.upscale_command import Options, upscale_files
 
 __all__ = ["main"]
@@ -44,17 +42,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-models = typer.Typer(help="The models: list them, build their ONNX files.", no_args_is_help=True)
 keys = typer.Typer(help="The API keys.", no_args_is_help=True)
-app.add_typer(models, name="models")
+app.add_typer(models_command.commands, name="models")
 app.add_typer(keys, name="keys")
 
-# Without markup: names of files and labels of keys may hold brackets.
-console = Console(highlight=False, markup=False, soft_wrap=True)
-problems = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file with settings.")]
-Data = Annotated[Path | None, typer.Option(help="Directory of the database and the images.")]
+_LARGEST_CREDIT = Decimal(10**9)
 
 
 def main() -> None:
@@ -74,7 +66,7 @@ def serve(
 ) -> None:
     """Serve until SIGINT or SIGTERM."""
     loaded = tuple(name.strip() for name in models.split(",")) if models else None
-    settings, _ = _settings(config, host=host, port=port, data=data, models=loaded)
+    settings, _ = effective_settings(config, host=host, port=port, data=data, models=loaded)
     logging.basicConfig(
         level=settings.log_level.upper(),
         format="%(name)s: %(message)s",
@@ -82,9 +74,11 @@ def serve(
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     try:
+        catalogue = load_catalogue(settings.effective_added_models)
+        build_missing(map(catalogue.get, settings.models), settings.model_directory, console)
         serve_forever(settings, _announce)
-    except StartError as error:
-        _give_up(str(error), status=1)
+    except (UnknownModelError, ModelBuildError, StartError) as error:
+        give_up(str(error), status=1)
 
 
 @app.command()
@@ -113,7 +107,7 @@ def upscale(
     config: ConfigFile = None,
 ) -> None:
     """Upscale images, through a running server or one that is started just for this."""
-    settings, _ = _settings(config)
+    settings, _ = effective_settings(config)
     options = Options(
         output=output,
         model=model,
@@ -123,67 +117,24 @@ def upscale(
         keep_metadata=keep_metadata,
     )
     if url is not None and key is None:
-        _give_up("--url needs a key: --key, or TILEWIRE_API_KEY")
+        give_up("--url needs a key: --key, or TILEWIRE_API_KEY")
     _log_in_one_line()
     try:
         failures = upscale_files(inputs, options, settings, url, key, console, problems)
     except (ValueError, UnknownModelError) as error:
-        _give_up(str(error))
-    except StartError as error:
-        _give_up(str(error), status=1)
+        give_up(str(error))
+    except (ModelBuildError, StartError) as error:
+        give_up(str(error), status=1)
     raise typer.Exit(1 if failures else 0)
 
 
 @app.command()
 def config(file: Annotated[Path | None, typer.Argument(help="A TOML file with settings.")] = None) -> None:
     """Print the effective settings and where each comes from."""
-    _, sourced = _settings(file)
+    _, sourced = effective_settings(file)
     width = max(len(setting.name) for setting in sourced)
     for setting in sourced:
         console.print(f"{setting.name:<{width}}  {_shown(setting)}  ({setting.source})")
-
-
-@models.command("list")
-def list_models(config: ConfigFile = None) -> None:
-    """List the models that are installed."""
-    settings, _ = _settings(config)
-    catalogue = load_catalogue()
-    for model in catalogue:
-        factors = "any factor up to" if model.fractional else "factors"
-        largest = model.factors[-1] if model.fractional else ", ".join(map(str, model.factors))
-        price = settings.prices.get(model.name, model.price_per_megapixel)
-        default = ", the default" if model is catalogue.default else ""
-        console.print(Text.assemble((model.name, "bold"), f"  ({model.air}{default})"))
-        facts = f"{model.title}: {factors} {largest}; {price} USD per megapixel; {model.licence}"
-        for text in (facts, model.description):
-            console.print(Padding(text, (0, 0, 0, 2)), soft_wrap=False)
-
-
-@models.command("build")
-def build_models(
-    names: Annotated[list[str] | None, typer.Argument(help="Default: all.")] = None,
-    config: ConfigFile = None,
-) -> None:
-    """Build the ONNX files now rather than at the first use, and load each once."""
-    settings, _ = _settings(config)
-    catalogue = load_catalogue()
-    try:
-        chosen = [catalogue.get(name) for name in names] if names else list(catalogue)
-        devices = find_devices(settings.device, settings.runtime, settings.precision)
-        upscaler = Upscaler(devices, settings.model_directory)
-    except (UnknownModelError, EngineError) as error:
-        _give_up(str(error))
-    columns = (TextColumn("{task.description}", markup=False), BarColumn())
-    try:
-        with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
-            for model in chosen:
-                bar = bars.add_task(model.name, total=1.0)
-                upscaler.load(model, partial(_advance, bars, bar))
-    except EngineError as error:
-        _give_up(str(error), status=1)
-    finally:
-        upscaler.close()
-    console.print(f"{', '.join(model.name for model in chosen)}: built in {settings.model_directory}")
 
 
 @keys.command("create")
@@ -237,50 +188,44 @@ def revoke(
     try:
         revoked = _database(config, data).run_sync(revoke_key, key)
     except AmbiguousKeyError as error:
-        _give_up(str(error))
+        give_up(str(error))
     console.print(f"revoked {revoked.hint}… of {revoked.account}")
 
 
 def _announce(url: str, services: Services) -> None:
     console.print(Text.assemble("Tilewire is ready at ", (f"{url.replace('http', 'ws', 1)}/v1", "bold")))
     console.print(f"by POST: {url}/v1")
+    if services.first_key is not None:
+        console.print(Text.assemble("API key, shown this once: ", (services.first_key, "bold")))
     for device in services.upscaler.devices:
         console.print(f"device: {device.name}")
     console.print(f"models: {', '.join(model.name for model in services.catalogue)}")
-    if services.first_key is not None:
-        console.print(Text.assemble("API key, shown this once: ", (services.first_key, "bold")))
-
-
-def _settings(file: Path | None, **flags: Any) -> tuple[Settings, list[Sourced]]:
-    try:
-        return load_settings(file, flags=flags)
-    except SettingsError as error:
-        _give_up(str(error))
 
 
 def _database(file: Path | None, data: Path | None) -> Database:
-    settings, _ = _settings(file, data=data)
+    settings, _ = effective_settings(file, data=data)
     try:
         settings.data.mkdir(parents=True, exist_ok=True)
         return Database(settings.effective_database_url)
     except (OSError, SQLAlchemyError, ImportError) as error:
-        _give_up(" ".join(str(error).split()), status=1)
+        give_up(" ".join(str(error).split()), status=1)
 
 
 def _nanodollars(usd: str) -> int:
     try:
-        amount = to_nanodollars(Decimal(usd))
-    except (InvalidOperation, ValueError, OverflowError):
+        credit = Decimal(usd)
+        amount = to_nanodollars(credit) if 0 < credit <= _LARGEST_CREDIT else 0
+    except (InvalidOperation, ValueError):
         amount = 0
-    if amount <= 0:
-        _give_up(f"--credit: {usd!r} is not an amount of USD, such as 5 or 0.25")
+    if not amount:
+        give_up(f"--credit: {usd!r} is not an amount of USD, such as 5 or 0.25")
     return amount
 
 
 def _shown(setting: Sourced) -> str:
     """A setting as one line, without secrets."""
     match setting.name, setting.value:
-        case _, None | () | {}:
+        case _, value if value in (None, (), {}):
             return "-"
         case "api_key", _:
             return "(hidden)"
@@ -291,10 +236,6 @@ def _shown(setting: Sourced) -> str:
         case _, dict(entries):
             return ", ".join(f"{name} = {value}" for name, value in entries.items())
     return str(setting.value)
-
-
-def _advance(bars: Progress, bar: TaskID, share: float) -> None:
-    bars.update(bar, completed=share)
 
 
 class _OneLine(logging.Formatter):
@@ -312,8 +253,3 @@ def _log_in_one_line() -> None:
 
 def _day(seconds: float) -> str:
     return time.strftime("%Y-%m-%d", time.localtime(seconds))
-
-
-def _give_up(message: str, *, status: int = 2) -> NoReturn:
-    problems.print(message, style="red")
-    raise typer.Exit(status)

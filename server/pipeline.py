@@ -83,9 +83,8 @@ class Pipeline:
         size: Size,
         on_progress: Callable[[float], None],
     ) -> bytes:
-        factor = max(size.width / source.width, size.height / source.height)
-        native = Size(source.width, source.height).megapixels * model.weights_for(factor).scale ** 2
-        async with self._gate.hold(account, native):
+        in_memory = Size(source.width, source.height).megapixels + size.megapixels
+        async with self._gate.hold(account, in_memory):
             picture = await self._decode(source, request.parameter)
             upscaled = await self._upscaler.upscale(
                 picture,

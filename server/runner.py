@@ -15,15 +15,16 @@ from typing import Any
 import msgspec
 
 from engines import EngineError
+from server.admission import Admission
 from server.fetch import WebClient
 from server.pipeline import Pipeline
 from server.protocol.codec import JSON
 from server.protocol.errors import (
     ConflictError,
-    RateLimitError,
     ServerError,
     TaskCancelledError,
     TaskError,
+    TaskTimeoutError,
 )
 from server.protocol.messages import Acknowledgement, Progress
 from server.results import Results
@@ -88,7 +89,7 @@ class Runner:
         self._web = web
         self._clock = clock
         self._running: dict[tuple[AccountId, str], Running] = {}
-        self._in_flight: dict[AccountId, int] = {}
+        self._admission = Admission(limit=settings.max_tasks, limit_per_account=settings.max_tasks_in_flight)
         self._background: set[asyncio.Task[Any]] = set()
 
     async def submit(
@@ -110,20 +111,21 @@ class Runner:
         Raises:
             ConflictError: if the account used the UUID for another request.
             RateLimitError: if the account has too many tasks under way.
+            BusyError: if all accounts together have.
         """
         key = request.task_uuid.lower()
         encoded = msgspec.json.encode(request)
-        self._one_more(account)
+        self._admission.enter(account)
         try:
             previous = await self._database.run(tasks.accept, account, key, encoded, session, self._clock())
         except BaseException:
-            self._one_less(account)
+            self._admission.leave(account, self._clock())
             raise
         taken: Running | TaskRecord
         if previous is None:
             taken = self._start(account, key, request, session, base_url)
         else:
-            self._one_less(account)
+            self._admission.leave(account, self._clock())
             if previous.request != encoded:
                 raise ConflictError(f"taskUUID {request.task_uuid} was used for another request")
             taken = await self._rejoin(previous, session)
@@ -156,7 +158,7 @@ class Runner:
         records = await self._database.run(tasks.unfinished)
         for record in records:
             await self._database.run(ledger.release, record.account, record.task_uuid)
-            self._in_flight[record.account] = self._in_flight.get(record.account, 0) + 1
+            self._admission.resume(record.account)
             request = msgspec.json.decode(record.request, type=UpscaleRequest)
             self._start(record.account, record.task_uuid, request, record.session, base_url)
         return len(records)
@@ -206,9 +208,10 @@ class Runner:
         """Do the work and record how it ended."""
         account, key, request = running.account, running.key, running.request
         try:
-            result = await self._pipeline.run(
-                account, key, request, lambda share: self._note_progress(running, share)
-            )
+            async with asyncio.timeout(self._settings.task_timeout):
+                result = await self._pipeline.run(
+                    account, key, request, lambda share: self._note_progress(running, share)
+                )
             return await _to_the_end(self._database.run(tasks.succeed, account, key, result, self._clock()))
         except asyncio.CancelledError:
             if not running.cancelled:
@@ -216,6 +219,8 @@ class Runner:
             error: TaskError = TaskCancelledError()
         except TaskError as failure:
             error = failure
+        except TimeoutError:
+            error = TaskTimeoutError(self._settings.task_timeout)
         except EngineError:
             log.exception("task %s failed", key)
             error = ServerError("the model failed on this image")
@@ -255,20 +260,7 @@ class Runner:
             running.acknowledgement.cancel()
         if self._running.get((running.account, running.key)) is running:  # else it was sent again meanwhile
             del self._running[running.account, running.key]
-        self._one_less(running.account)
-
-    def _one_more(self, account: AccountId) -> None:
-        count = self._in_flight.get(account, 0)
-        if count >= self._settings.max_tasks_in_flight:
-            raise RateLimitError(
-                "taskRateLimit", f"{count} tasks of this account are under way; wait for some of them"
-            )
-        self._in_flight[account] = count + 1
-
-    def _one_less(self, account: AccountId) -> None:
-        self._in_flight[account] -= 1
-        if not self._in_flight[account]:
-            del self._in_flight[account]
+        self._admission.leave(running.account, self._clock())
 
 
 async def _to_the_end(record: Coroutine[Any, Any, TaskRecord]) -> TaskRecord:

@@ -77,7 +77,7 @@ async def running_services(
         EngineError: if the device, or a model that is to be loaded first, cannot be used.
     """
     settings.data.mkdir(parents=True, exist_ok=True)
-    catalogue = load_catalogue()
+    catalogue = load_catalogue(settings.effective_added_models)
     database = Database(settings.effective_database_url)
     web = WebClient(timeout=settings.fetch_timeout, private_networks=settings.private_networks)
     devices = await asyncio.to_thread(find_devices, settings.device, settings.runtime, settings.precision)

@@ -1,5 +1,7 @@
 """Runs the application: in the foreground until it is told to stop, or in a thread beside other work."""
 
+import asyncio
+import math
 import os
 import signal
 import socket
@@ -131,7 +133,7 @@ class _Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_graceful_shutdown=max(1, round(settings.drain_timeout)),
+                timeout_graceful_shutdown=math.ceil(settings.drain_timeout) + 1,
             )
         )
 
@@ -167,7 +169,11 @@ class _Server(uvicorn.Server):
         self._on_ready(url, services)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # At the same time: requests wait for their tasks, and uvicorn waits for its requests.
+        services: Services = self._app.state.services
+        draining = asyncio.create_task(services.runner.drain(self._settings.drain_timeout))
         await super().shutdown(sockets)
+        await draining
         await self._running.aclose()
 
 

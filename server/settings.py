@@ -42,6 +42,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         default_factory=lambda: user_cache_path("tilewire", appauthor=False) / "models"
     )
     """Directory of the ONNX files that are built on first use."""
+    added_models: Path | None = None
+    """Directory of the models that were added; default: `models` in the data directory."""
     database_url: str | None = None
     """SQLAlchemy URL; default: SQLite in the data directory."""
     storage_url: str | None = None
@@ -49,7 +51,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     api_key: Annotated[str, Meta(min_length=1)] | None = None
     """A key that is always valid, for the default account; default: one is made on the first start."""
 
-    models: tuple[str, ...] = ()
+    models: tuple[str, ...] = ("realesrgan-x4plus",)
     """Models that are loaded before the server is ready; the others load when they are first used."""
     device: DeviceChoice = "auto"
     """Where networks run: auto, cpu, cuda."""
@@ -69,9 +71,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_output_megapixels: Annotated[float, Meta(gt=0)] = 128
     """Largest output image."""
     active_megapixels: Annotated[float, Meta(gt=0)] = 256
-    """How much output is in memory at once, over all tasks; the rest waits on disk."""
+    """How much input and output is in memory at once, over all tasks; the rest waits on disk."""
     max_tasks_in_flight: Positive = 1000
     """Unfinished tasks of one account; more are refused."""
+    max_tasks: Positive = 10_000
+    """Unfinished tasks of all accounts; more are refused."""
     max_unsent_bytes: Positive = 64 * 2**20
     """Replies that one connection may leave unread before it is dropped."""
 
@@ -83,6 +87,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A connection that takes no reply for so long is dropped."""
     acknowledge_after: Seconds = 3
     """An asynchronous task that takes longer than this is acknowledged, a quicker one only answered."""
+    task_timeout: Seconds = 3600
+    """A task that has not ended after this fails, and costs nothing."""
     fetch_timeout: Seconds = 30
     """For fetching an input from its URL, in all."""
     drain_timeout: Seconds = 30
@@ -101,6 +107,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         for name, price in self.prices.items():
             if not price.is_finite() or price < 0:
                 raise ValueError(f"{price} is not a price - at `$.prices.{name}`")
+
+    @property
+    def effective_added_models(self) -> Path:
+        return self.added_models or self.data / "models"
 
     @property
     def effective_database_url(self) -> str:

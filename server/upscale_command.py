@@ -5,6 +5,7 @@ import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Column
 
 from onnx_models import load_catalogue
+from server.building import build_missing
 from server.client import Client, RefusedError, UnreachableError
 from server.serving import EmbeddedServer
 from server.settings import Settings
@@ -63,11 +65,14 @@ def upscale_files(
     Raises:
         ValueError: if there is nothing to do, or the options contradict each other.
         UnknownModelError: if the server is to be started here and has no such model.
+        ModelBuildError: if its network cannot be built.
         StartError: if it cannot be started.
     """
     jobs = plan(inputs, options)
-    if url is None and options.model is not None:
-        load_catalogue().get(options.model)
+    if url is None:
+        catalogue = load_catalogue(settings.effective_added_models)
+        model = catalogue.default if options.model is None else catalogue.get(options.model)
+        build_missing([model], settings.model_directory, console)
     with _server(settings, url, key) as (address, secret):
         return asyncio.run(_run(jobs, options, address, secret, console, problems))
 
@@ -142,7 +147,7 @@ async def _run(
 
                 async def one(job: Job) -> None:
                     async with room:
-                        bar = bars.add_task(job.source.name, total=1.0)
+                        bar = bars.add_task(job.source.name, total=None)  # moves until there is progress
                         try:
                             await _upscale(client, job, options, bars, bar)
                         except (RefusedError, UnreachableError, OSError) as error:
@@ -171,10 +176,13 @@ async def _upscale(client: Client, job: Job, options: Options, bars: Progress, b
         "keepMetadata": options.keep_metadata,
     }
     data = await asyncio.to_thread(job.source.read_bytes)
-    image = await client.upscale(data, lambda share: bars.update(bar, completed=share), **parameters)
+    image = await client.upscale(data, partial(_advance, bars, bar), **parameters)
     job.target.parent.mkdir(parents=True, exist_ok=True)
     await asyncio.to_thread(job.target.write_bytes, image)
-    bars.update(bar, completed=1.0)
+
+
+def _advance(bars: Progress, bar: TaskID, share: float) -> None:
+    bars.update(bar, total=1.0, completed=share)
 
 
 @contextmanager
@@ -190,11 +198,14 @@ def _server(settings: Settings, url: str | None, key: str | None) -> Iterator[tu
             host="127.0.0.1",
             port=0,
             data=Path(directory),
+            added_models=settings.effective_added_models,
             api_key=secret,
             database_url=None,
             storage_url=None,
             public_url=None,
             models=(),
+            max_frame_bytes=2**30,  # the files are the caller's own
+            max_image_bytes=2**30,
             drain_timeout=0.1,  # nobody waits for tasks that are left when the command is interrupted
         )
         with EmbeddedServer(own) as server:

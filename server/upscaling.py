@@ -17,7 +17,16 @@ from server.protocol.messages import OutputType, Upscale
 from server.protocol.sources import MAX_URL, ImageSource, RemoteImage, StoredImage, parse_source
 from server.settings import Settings
 
-__all__ = ["Size", "UpscaleRequest", "check", "input_source", "output_size", "price"]
+__all__ = [
+    "Size",
+    "UpscaleRequest",
+    "check",
+    "choose_model",
+    "input_source",
+    "output_size",
+    "price",
+    "request_for",
+]
 
 
 class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -70,36 +79,46 @@ def input_source(task: Upscale, codec: Codec) -> tuple[str, ImageSource]:
     raise missing("inputImage", "an input is required, as inputImage or inputs.image")
 
 
-def check(
-    task: Upscale,
-    *,
-    source: StoredImage | RemoteImage,
-    parameter: str,
-    model: Model,
-    warnings: tuple[str, ...],
-) -> UpscaleRequest:
-    """The request that a task amounts to. `choose_model` and `input_source` come first.
+def check(task: Upscale, model: Model) -> None:
+    """See that the parameters make sense, together and for the model.
 
     Raises:
         ParameterError: naming the parameter that is wrong, contradictory or not offered by the model.
     """
     _refuse_unsupported(task, model)
-    factor = _checked_factor(task, model)
-    kinds = task.output_type if isinstance(task.output_type, list) else [task.output_type]
-    if not kinds:
+    _check_factor(task, model)
+    if not task.output_type:
         raise invalid("outputType", "outputType must name at least one of: URL, base64Data, dataURI")
     for name, url in (("webhookURL", task.webhook_url), ("uploadEndpoint", task.upload_endpoint)):
         if url is not None and len(url) > MAX_URL:
             raise invalid(name, f"{name} is longer than {MAX_URL} characters", "URL")
         if url is not None and not url.startswith(("http://", "https://")):
             raise invalid(name, f"{name} must be a URL that begins with http:// or https://", "URL")
+
+
+def request_for(
+    task: Upscale,
+    *,
+    model: Model,
+    source: StoredImage | RemoteImage,
+    parameter: str,
+    warnings: tuple[str, ...],
+) -> UpscaleRequest:
+    """The request that a checked task amounts to.
+
+    Args:
+        source: the input; one that came within the task is stored by now.
+        parameter: which one named it.
+        warnings: what the reply is to say beside the result.
+    """
+    kinds = task.output_type if isinstance(task.output_type, list) else [task.output_type]
     return UpscaleRequest(
         task_type=str(task.__struct_config__.tag),
         task_uuid=task.task_uuid,
         model=model.name,
         source=source,
         parameter=parameter,
-        factor=factor,
+        factor=task.upscale_factor,
         target_megapixels=task.target_megapixels,
         output_types=tuple(dict.fromkeys(kinds)),
         output_format=task.output_format,
@@ -169,19 +188,16 @@ def price(usd_per_megapixel: Decimal, size: Size) -> int:
     return int(exact.to_integral_value(ROUND_CEILING)) * 1000
 
 
-def _checked_factor(task: Upscale, model: Model) -> float | None:
+def _check_factor(task: Upscale, model: Model) -> None:
     if task.target_megapixels is not None:
         if task.upscale_factor is not None:
             raise invalid("targetMegapixels", "give upscaleFactor or targetMegapixels, not both")
         if not model.fractional:
             raise unsupported("targetMegapixels", f"{model.name} upscales by whole factors only")
-        return None
-    factor = float(max(model.factors) if task.upscale_factor is None else task.upscale_factor)
-    if not model.offers(factor):
+    elif task.upscale_factor is not None and not model.offers(task.upscale_factor):
         offered = ", ".join(map(str, model.factors))
         fractional = f", or any number between 1 and {model.factors[-1]}" if model.fractional else ""
         raise invalid("upscaleFactor", f"{model.name} upscales by {offered}{fractional}", "number")
-    return factor
 
 
 def _refuse_unsupported(task: Upscale, model: Model) -> None:

@@ -95,4 +95,7 @@ def _response(codec: Codec, replies: Sequence[Struct]) -> Response:
     if errors:
         body["errors"] = errors
     status = 200 if "data" in body else error_status(errors[0].code)
-    return Response(codec.encode(body), status, media_type=codec.media_type)
+    headers = {}
+    if status != 200 and isinstance(errors[0].retry_after, int):
+        headers["retry-after"] = str(errors[0].retry_after)
+    return Response(codec.encode(body), status, headers, codec.media_type)

@@ -11,11 +11,13 @@ TaskError
 ├── RateLimitError              429  too much at once; try again later
 ├── TaskCancelledError          409  cancelled by the client
 ├── TransferError               400  an image could not be fetched, or a result not uploaded
+├── BusyError                   503  too much of all accounts at once; try again later
+├── TaskTimeoutError            504  the task did not end in time
 └── ServerError                 500  our fault; the log has the reason
 
 The names of the codes are in families that Runware's SDKs map to their own error classes (`errors.py` of
 runware-sdk 1.8): a code begins with `invalid`, `missing`, `unsupported`, `conflict`, ends in `NotFound`, or
-contains `ApiKey`, `Credits`, `RateLimit`.
+contains `ApiKey`, `Credits`, `RateLimit` or `Timeout`.
 """
 
 from typing import ClassVar, Final
@@ -26,6 +28,7 @@ from server.protocol.names import wire_name
 
 __all__ = [
     "AuthenticationError",
+    "BusyError",
     "ConflictError",
     "ErrorItem",
     "FrameError",
@@ -37,6 +40,7 @@ __all__ = [
     "ServerError",
     "TaskCancelledError",
     "TaskError",
+    "TaskTimeoutError",
     "TransferError",
     "error_classes",
     "error_status",
@@ -61,6 +65,7 @@ class ErrorItem(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wi
         task_type, task_uuid: of the task at fault, wherever they could be read: the SDKs tell an error
             without a `taskUUID` to all calls that are waiting.
         documentation: where the code is explained.
+        retry_after: seconds after which the same task may be sent again, where waiting helps.
     """
 
     code: str
@@ -70,6 +75,7 @@ class ErrorItem(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wi
     task_type: str | UnsetType = UNSET
     task_uuid: str | UnsetType = UNSET
     documentation: str | UnsetType = UNSET
+    retry_after: int | UnsetType = UNSET
 
 
 class TaskError(Exception):
@@ -84,13 +90,19 @@ class TaskError(Exception):
     advice: ClassVar[str]
 
     def __init__(
-        self, code: str, message: str, parameter: str | None = None, kind: str | None = None
+        self,
+        code: str,
+        message: str,
+        parameter: str | None = None,
+        kind: str | None = None,
+        retry_after: int | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.parameter = parameter
         self.kind = kind
+        self.retry_after = retry_after
 
     def item(self, task_type: str | None, task_uuid: str | None, documentation: str | None) -> ErrorItem:
         """The error as it goes over the wire, for the task it belongs to.
@@ -105,6 +117,7 @@ class TaskError(Exception):
             task_type=task_type or UNSET,
             task_uuid=task_uuid or UNSET,
             documentation=f"{documentation}#{type(self).__name__}" if documentation else UNSET,
+            retry_after=self.retry_after or UNSET,
         )
 
 
@@ -193,6 +206,30 @@ class TransferError(TaskError):
     advice = "Check that the URL is public and answers quickly with an image of allowed size."
 
 
+class BusyError(TaskError):
+    """The server has as many tasks under way as it takes, of all accounts together."""
+
+    status = 503
+    advice = "Send the task again after as many seconds as `retryAfter` says."
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(
+            "serviceUnavailable",
+            f"the server is busy; try again in about {retry_after} seconds",
+            retry_after=retry_after,
+        )
+
+
+class TaskTimeoutError(TaskError):
+    """The task did not end in time; it costs nothing."""
+
+    status = 504
+    advice = "Send the task again when the server has less to do, or ask for a smaller image."
+
+    def __init__(self, limit: float) -> None:
+        super().__init__("taskTimeout", f"the task did not end within {limit:g} seconds")
+
+
 class ServerError(TaskError):
     """The server failed; the task costs nothing."""
 
@@ -218,6 +255,8 @@ _KIND_OF_CODE: dict[str, type[TaskError]] = {
     "taskCancelled": TaskCancelledError,
     "downloadFailed": TransferError,
     "uploadFailed": TransferError,
+    "serviceUnavailable": BusyError,
+    "taskTimeout": TaskTimeoutError,
     "internalServerError": ServerError,
 }
 

@@ -10,7 +10,7 @@ from server.protocol.sources import InlineImage, StoredImage
 from server.runner import Running
 from server.state.tasks import TaskRecord
 from server.tasks.context import Context
-from server.upscaling import check, choose_model, input_source
+from server.upscaling import check, choose_model, input_source, request_for
 
 __all__ = ["handle"]
 
@@ -24,11 +24,12 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
     services = context.services
     model = choose_model(services.catalogue, task.model)
     parameter, source = input_source(task, context.raw.codec)
+    check(task, model)
     if isinstance(source, InlineImage):
         # Stored before the task is recorded, so that a recorded task can always be run again.
         source = StoredImage((await services.inputs.obtain(context.account, source, parameter)).uuid)
-    request = check(
-        task, source=source, parameter=parameter, model=model, warnings=tuple(context.raw.misspelt())
+    request = request_for(
+        task, model=model, source=source, parameter=parameter, warnings=tuple(context.raw.misspelt())
     )
     session = context.session
     taken = await services.runner.submit(

@@ -19,8 +19,9 @@ def run(program, **environment):
     ).stdout.strip()
 
 
-def test_onnx_runtime_is_told_not_to_report(tmp_path):
-    program = "import engines, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+@pytest.mark.parametrize("package", ["engines", "server.cli"])
+def test_onnx_runtime_is_told_not_to_report_before_it_is_imported(package, tmp_path):
+    program = f"import {package}, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     assert run(program, HOME=str(tmp_path)) == "1"
     assert not list(tmp_path.rglob("*onnxruntime*"))  # where it would keep what it is to report
 

@@ -24,6 +24,7 @@ def settings_for(data: Path, model_directory: Path, **changes: Any) -> Settings:
         "model_directory": model_directory,
         "api_key": KEY,
         "device": "cpu",
+        "models": (),
     }
     return Settings(**defaults | changes)
 

@@ -58,7 +58,7 @@ def serving(data: Path, model_directory: Path, **more: str) -> Iterator[ServerPr
     """A running server; killed at the end if the test has not ended it."""
     process = subprocess.Popen(
         [sys.executable, "-m", "server", "serve", "--port", "0"],
-        env=environment(data, model_directory, TILEWIRE_API_KEY=KEY, **more),
+        env=environment(data, model_directory, **{"TILEWIRE_API_KEY": KEY} | more),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -5,6 +5,8 @@ import base64
 import signal
 from pathlib import Path
 
+import httpcore
+import msgspec
 import pytest
 
 from server.serving import EmbeddedServer
@@ -144,6 +146,28 @@ async def test_a_stop_waits_for_what_is_nearly_done(start_server: StartServer, w
     async with connected(server, session=session) as peer:
         assert "imageURL" in await peer.receive_item()
     assert web.waiting() == 0, "the input was fetched once"
+
+
+async def test_a_request_that_waits_is_told_that_the_server_stops(
+    start_server: StartServer, web: Web
+) -> None:
+    server = start_server(**SHORT)
+    account = open_account(server)
+    (task,) = held_tasks(web, 1)
+    async with httpcore.AsyncConnectionPool() as pool:
+        headers = [("Authorization", f"Bearer {account.key}")]
+        body = msgspec.json.encode([task])
+        waiting = asyncio.create_task(pool.request("POST", f"{server.url}/v1", headers=headers, content=body))
+        await web.receive()
+        await asyncio.to_thread(server.stop)
+        response = await waiting
+    (error,) = msgspec.json.decode(response.content)["errors"]
+    assert (response.status, error["taskUUID"]) == (500, task["taskUUID"])
+    assert "next start" in error["message"]
+    release(web, 1)
+    server = start_server(**SHORT)
+    async with connected(server, key=account.key) as peer:
+        assert "imageURL" in await peer.finished(task["taskUUID"])
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

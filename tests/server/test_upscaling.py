@@ -16,7 +16,16 @@ from server.protocol.errors import ParameterError
 from server.protocol.messages import Upscale
 from server.protocol.sources import MAX_URL, StoredImage
 from server.settings import Settings
-from server.upscaling import Size, UpscaleRequest, check, choose_model, input_source, output_size, price
+from server.upscaling import (
+    Size,
+    UpscaleRequest,
+    check,
+    choose_model,
+    input_source,
+    output_size,
+    price,
+    request_for,
+)
 from tests.server.harness import FAST_MODEL, upscale
 
 SOURCE = StoredImage("550e8400-e29b-41d4-a716-446655440000")
@@ -32,7 +41,8 @@ def task_of(codec: Codec = JSON, **parameters: Any) -> Upscale:
 def request_of(catalogue: Catalogue, codec: Codec = JSON, **parameters: Any) -> UpscaleRequest:
     task = task_of(codec, **parameters)
     model = choose_model(catalogue, task.model)
-    return check(task, source=SOURCE, parameter="inputs.image", model=model, warnings=())
+    check(task, model)
+    return request_for(task, model=model, source=SOURCE, parameter="inputs.image", warnings=())
 
 
 @pytest.mark.parametrize(

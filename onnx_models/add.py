@@ -1,0 +1,171 @@
+"""Adds models to the catalogue: from a file, or from where the authors publish them."""
+
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta, Struct
+
+from onnx_models import spandrel
+from onnx_models.added import write_entry
+from onnx_models.catalogue import Catalogue
+from onnx_models.convert import Converted, convert_file
+from onnx_models.download import fetch
+from onnx_models.errors import CatalogueError, DuplicateModelError, UnknownModelError, UnsuitableModelError
+from onnx_models.model import Air, Download, Model, Name, OnnxWeights, WeightFile
+from onnx_models.probe import OpenNetwork
+
+__all__ = ["Facts", "add_model", "pull_model"]
+
+Step = Callable[[str], None]
+
+
+class Facts(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a file does not tell of its model; None is found out, or made up from the name."""
+
+    name: Name | None = None
+    air: Air | None = None
+    title: str | None = None
+    description: str = ""
+    licence: str = "unknown"
+    licence_url: str | None = None
+    source_url: str | None = None
+    price_per_megapixel: Decimal = Decimal(0)
+    scale: Annotated[int, Meta(ge=2)] | None = None
+    """What the scale must be; another one is refused."""
+    overlap: Annotated[int, Meta(ge=1)] | None = None
+    tile: Annotated[int, Meta(ge=1)] | None = None
+
+
+def add_model(
+    file: Path,
+    facts: Facts,
+    catalogue: Catalogue,
+    directory: Path,
+    open_network: OpenNetwork,
+    on_progress: Step = lambda _step: None,
+) -> tuple[Model, Converted]:
+    """Add the model in a file to the catalogue.
+
+    Args:
+        file: `.pth`, `.ckpt`, `.safetensors` or `.onnx`.
+        facts: What to call it, and so on.
+        catalogue: The models there are.
+        directory: Of the added models.
+        open_network: The runtime to try it with.
+        on_progress: Called with each step, in words.
+
+    Raises:
+        CatalogueError: A fact is wrong.
+        DuplicateModelError: The name or the AIR identifier is taken.
+        ModelBuildError: The model cannot be used, or cannot be written.
+
+    """
+    name = facts.name or re.sub(r"[^a-z0-9.-]+", "-", file.stem.lower()).strip("-.")
+    facts = _checked(msgspec.structs.replace(facts, name=name, air=facts.air or f"local:{name}@1"))
+    _refuse_duplicates(name, facts.air or "", catalogue, directory)
+    converted = convert_file(file, open_network, on_progress)
+    if facts.scale not in (None, converted.scale):
+        raise UnsuitableModelError(f"its scale is {converted.scale}, not {facts.scale}")
+    overlap = facts.overlap or converted.seam.overlap
+    whose = f"{converted.architecture} network" if converted.architecture else "Network"
+    entry = {
+        "name": name,
+        "air": facts.air,
+        "title": facts.title or file.stem,
+        "description": facts.description or f"{whose}, added from {file.name}.",
+        "family": "esrgan" if converted.architecture == "ESRGAN" else "network",
+        "weights": [OnnxWeights(converted.scale, WeightFile("", "0" * 64))],
+        "factors": list(range(2, converted.scale + 1)),
+        "fractional": True,
+        "overlap": overlap,
+        "tile": facts.tile or max(converted.tile, 8 * overlap),
+        "price_per_megapixel": facts.price_per_megapixel,
+        "licence": facts.licence,
+        "licence_url": facts.licence_url,
+        "source_url": facts.source_url,
+        "parameters": [],
+    }
+    try:
+        model = msgspec.convert(msgspec.to_builtins(entry), Model)
+    except msgspec.ValidationError as error:
+        raise CatalogueError(_field(error)) from error
+    return write_entry(directory, model, converted.network), converted
+
+
+def pull_model(
+    download: Download,
+    catalogue: Catalogue,
+    directory: Path,
+    open_network: OpenNetwork,
+    on_progress: Step = lambda _step: None,
+    on_bytes: Callable[[int], None] = lambda _count: None,
+) -> tuple[Model, Converted]:
+    """Fetch a model's weights and add it to the catalogue.
+
+    Args:
+        download: An entry of the catalogue.
+        catalogue: The models there are.
+        directory: Of the added models; what of the file has been fetched stays there until it is complete.
+        open_network: The runtime to try it with.
+        on_progress: Called with each step, in words.
+        on_bytes: Called with how much of the file is there.
+
+    Raises:
+        DownloadError: The file cannot be fetched, or is not the one that the catalogue vouches for.
+        DuplicateModelError: The name or the AIR identifier is taken.
+        ModelBuildError: The model cannot be used, or cannot be written.
+
+    """
+    _refuse_duplicates(download.name, download.air, catalogue, directory)
+    suffix = Path(urlsplit(download.url).path).suffix
+    if suffix in spandrel.SUFFIXES:
+        spandrel.require(suffix)
+    file = directory / f".{download.name}.download{suffix}"
+    on_progress("fetching")
+    fetch(download, file, on_bytes)
+    facts = Facts(
+        name=download.name,
+        air=download.air,
+        title=download.title,
+        description=download.description,
+        licence=download.licence,
+        licence_url=download.licence_url,
+        source_url=download.source_url,
+        price_per_megapixel=download.price_per_megapixel,
+    )
+    try:
+        return add_model(file, facts, catalogue, directory, open_network, on_progress)
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _checked(facts: Facts) -> Facts:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,63}", facts.name or ""):
+        raise CatalogueError(
+            f"{facts.name!r} cannot be a model's name: lower-case letters, digits, dots and hyphens can"
+        )
+    try:
+        return msgspec.convert(msgspec.to_builtins(facts), Facts)
+    except msgspec.ValidationError as error:
+        raise CatalogueError(_field(error)) from error
+
+
+def _field(error: msgspec.ValidationError) -> str:
+    """msgspec's message with the field in front."""
+    message, _, path = str(error).partition(" - at `$.")
+    return f"{path.rstrip('`')}: {message}" if path else message
+
+
+def _refuse_duplicates(name: str, air: str, catalogue: Catalogue, directory: Path) -> None:
+    for key in (name, air):
+        with suppress(UnknownModelError):
+            known = catalogue.get(key)
+            raise DuplicateModelError(f"{key} is taken by {known.title}; choose another one")
+    if (directory / f"{name}.json").exists():
+        raise DuplicateModelError(f"{name} was added, but its entry is broken; remove it first")

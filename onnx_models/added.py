@@ -1,0 +1,104 @@
+"""The models that a user added: in a directory of their own, two files each.
+
+`NAME.json` is the entry, a `Model`; `NAME-4x-0123456789ab.onnx` the network, named by its scale and the
+beginning of its SHA-256. The network is written first and the entry last, so that an entry that is there
+is complete; on removal it is the other way round. One file for each model: a broken one harms no other.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
+
+from onnx_models.errors import BrokenEntryError, ModelBuildError, UnknownModelError
+from onnx_models.files import remove_leftovers, write_atomically
+from onnx_models.model import Model, OnnxWeights, WeightFile
+
+__all__ = ["entries", "read_entry", "remove_entry", "write_entry"]
+
+
+def entries(directory: Path) -> list[Path]:
+    """Give the entries of a directory, by name; none if it does not exist."""
+    return sorted(directory.glob("[!.]*.json"))
+
+
+def read_entry(path: Path) -> Model:
+    """Read one entry; the paths of its weights become absolute.
+
+    The weights are not verified here, which takes long; `ensure_built` does it before they are used.
+
+    Raises:
+        BrokenEntryError: It is no such entry, or weights that it names are missing.
+
+    """
+    try:
+        model = msgspec.json.decode(path.read_bytes(), type=Model)
+    except (OSError, msgspec.DecodeError) as error:
+        raise BrokenEntryError(f"{path} cannot be read: {error}") from error
+    if model.name != path.stem:
+        raise BrokenEntryError(f"{path} is the entry of a model called {model.name}")
+    weights = tuple(_located(each, path) for each in model.weights if isinstance(each, OnnxWeights))
+    if len(weights) != len(model.weights):
+        raise BrokenEntryError(f"{path} has weights that are not of the format onnx")
+    return replace(model, weights=weights)
+
+
+def _located(weights: OnnxWeights, entry: Path) -> OnnxWeights:
+    path = entry.parent.absolute() / weights.file.path
+    if not path.is_file():
+        raise BrokenEntryError(f"{path} is missing")
+    return replace(weights, file=replace(weights.file, path=str(path)))
+
+
+def write_entry(directory: Path, model: Model, network: bytes) -> Model:
+    """Add a model; the directory is made if it is missing.
+
+    Args:
+        directory: Of the added models.
+        model: What is known of it; its only weights are replaced by the network.
+        network: The ONNX file.
+
+    Returns:
+        The model as `read_entry` gives it.
+
+    Raises:
+        ModelBuildError: A file cannot be written.
+
+    """
+    (weights,) = model.weights
+    sha256 = hashlib.sha256(network).hexdigest()
+    file = directory / f"{model.name}-{weights.scale}x-{sha256[:12]}.onnx"
+    entry = directory / f"{model.name}.json"
+    model = replace(model, weights=(OnnxWeights(weights.scale, WeightFile(file.name, sha256)),))
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(directory)
+        write_atomically(file, network)
+        write_atomically(entry, msgspec.json.format(msgspec.json.encode(model)))
+    except OSError as error:
+        raise ModelBuildError(f"{model.name} cannot be added: {error}") from error
+    return read_entry(entry)
+
+
+def remove_entry(directory: Path, name: str) -> None:
+    """Remove an added model, even one whose entry is broken.
+
+    Raises:
+        UnknownModelError: No model of this name was added; the message names those that were.
+        ModelBuildError: A file cannot be removed.
+
+    """
+    known = {path.stem: path for path in entries(directory)}
+    if name not in known:
+        names = ", ".join(known) or "none"
+        raise UnknownModelError(f"no model called {name!r} was added; there are {names}")
+    network = re.compile(re.escape(name) + r"-\d+x-[0-9a-f]{12}\.onnx")
+    try:
+        known[name].unlink()
+        for path in directory.glob("*.onnx"):
+            if network.fullmatch(path.name):
+                path.unlink()
+    except OSError as error:
+        raise ModelBuildError(f"{name} cannot be removed: {error}") from error

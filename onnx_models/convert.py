@@ -1,0 +1,226 @@
+"""A file of weights, made into a network that the server can run, and what must be known to run it.
+
+1. A `.pth`, `.ckpt` or `.safetensors` file becomes an ONNX graph (`spandrel`), an `.onnx` file is read.
+2. The graph takes and gives uint8 images (`graph`), of any size (`sizes`).
+3. Running it tells whether it can be used, and with which overlap (`probe`).
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from onnx_models import probe, spandrel
+from onnx_models.errors import UnsuitableModelError
+from onnx_models.graph import wrap_uint8
+from onnx_models.onnx_file import read_onnx, tidy
+from onnx_models.probe import OpenNetwork, Run, Seam
+from onnx_models.sizes import SizeRule, fit_sizes
+
+__all__ = ["Converted", "convert_file"]
+
+PARITY = 1e-4
+"""How far the ONNX graph may be from PyTorch, relative to the largest value (or to 1, if that is more)."""
+
+BATCHING = 1e-5
+"""How far results in a batch may be from results one by one, relative to the same. That is much less: the
+same computation runs, and a graph for which the batch is a constant may be wrong by little."""
+
+_SMALL = 2_000_000  # numbers; networks below that are quick enough for larger tiles
+_RULES = (
+    SizeRule(),
+    *(SizeRule(multiple, multiple) for multiple in (2, 4, 8, 16)),
+    SizeRule(1, 16),
+    SizeRule(8, 32),
+    SizeRule(1, 64),
+    SizeRule(32, 32),
+    SizeRule(8, 64),
+    SizeRule(64, 64),
+)
+
+
+class Converted(Struct, frozen=True):
+    """A network that is ready to run, and what was found out about it."""
+
+    network: bytes
+    """The ONNX file: uint8 NHWC in and out, N, H and W dynamic."""
+    architecture: str | None
+    """If it is known."""
+    scale: int
+    rule: SizeRule
+    """Which sizes it takes without being padded."""
+    seam: Seam
+    tile: int
+    difference: float | None
+    """The largest difference from PyTorch, before rounding; None where there was nothing to compare with."""
+
+
+class _Candidate(Struct, frozen=True):
+    """A graph that may be what is wanted."""
+
+    graph: onnx.ModelProto
+    pixels: bool
+    difference: float | None
+    rule: SizeRule
+
+
+def convert_file(
+    file: Path, open_network: OpenNetwork, on_progress: Callable[[str], None] = lambda _step: None
+) -> Converted:
+    """Make a network of a file, and check it.
+
+    Args:
+        file: `.pth`, `.ckpt`, `.safetensors` or `.onnx`.
+        open_network: The runtime to try it with.
+        on_progress: Called with each step, in words.
+
+    Raises:
+        MissingConverterError: PyTorch or spandrel is needed and not installed.
+        UnsuitableModelError: The file is broken, or no network that upscales RGB images.
+
+    """
+    suffix = file.suffix.lower()
+    if suffix not in (*spandrel.SUFFIXES, ".onnx"):
+        raise UnsuitableModelError(f"only {', '.join(spandrel.SUFFIXES)} and .onnx files can be added")
+    if not file.is_file():
+        raise UnsuitableModelError("there is no such file")
+    on_progress("reading")
+    with tempfile.TemporaryDirectory(prefix="tilewire-") as directory:
+        opener = _Opener(Path(directory), open_network)
+        if suffix == ".onnx":
+            return _from_onnx(file, opener, on_progress)
+        return _from_checkpoint(spandrel.read_checkpoint(file), opener, on_progress)
+
+
+def _from_onnx(file: Path, opener: "_Opener", on_progress: Callable[[str], None]) -> Converted:
+    foreign = read_onnx(file)
+    on_progress("checking")
+    run = opener.open(foreign.network)
+    scale = probe.find_uint8_scale(run) if foreign.pixels else probe.find_scale(run)
+    candidate = _Candidate(foreign.network, foreign.pixels, None, SizeRule())
+    return _finish(candidate, scale, None, opener, on_progress)
+
+
+def _from_checkpoint(
+    checkpoint: spandrel.Checkpoint, opener: "_Opener", on_progress: Callable[[str], None]
+) -> Converted:
+    on_progress(f"exporting {checkpoint.architecture}")
+    reason = "PyTorch cannot export it"
+    for graph in checkpoint.graphs():
+        on_progress("comparing with PyTorch")
+        try:
+            candidate = _compared(checkpoint, graph, opener)
+            return _finish(candidate, checkpoint.scale, checkpoint.architecture, opener, on_progress)
+        except UnsuitableModelError as error:
+            reason = str(error)
+        on_progress(f"exporting {checkpoint.architecture} in another way")
+    raise UnsuitableModelError(f"{checkpoint.architecture} cannot be made into ONNX: {reason}")
+
+
+def _compared(checkpoint: spandrel.Checkpoint, graph: onnx.ModelProto, opener: "_Opener") -> _Candidate:
+    """Find the sizes with which the graph computes what PyTorch does."""
+    tidied = tidy(graph).network
+    run = opener.open(tidied)
+    if probe.find_scale(run, checkpoint.rule.fitted(64, 64)[0]) != checkpoint.scale:
+        raise UnsuitableModelError(f"it does not upscale by {checkpoint.scale}")
+    reason = ""
+    for rule in _rules_from(checkpoint.rule):
+        try:
+            return _Candidate(tidied, False, _difference(checkpoint, run, rule), rule)
+        except UnsuitableModelError as error:
+            reason = reason or str(error)
+    raise UnsuitableModelError(reason)
+
+
+def _difference(checkpoint: spandrel.Checkpoint, run: Run, rule: SizeRule) -> float:
+    random = np.random.default_rng(1)
+    worst = apart = 0.0
+    for count, height, width in ((1, 1, 1), (1, 23, 41), (2, 64, 33), (1, 75, 50)):
+        shape = (count, 3, *rule.fitted(height, width))
+        batch: NDArray[np.float32] = random.random(shape, np.float32)
+        try:
+            expected = checkpoint.run(batch)
+        except Exception as error:
+            raise UnsuitableModelError(f"PyTorch cannot run it with {shape}: {error}") from error
+        found = probe.run_network(run, batch)
+        if not np.isfinite(expected).all():
+            raise UnsuitableModelError("its output has values that are not finite (NaN or infinity)")
+        if found.shape != expected.shape:
+            raise UnsuitableModelError(f"of {shape} it makes {found.shape}, PyTorch {expected.shape}")
+        largest = max(1.0, float(np.abs(expected).max()))
+        worst = max(worst, float(np.abs(found - expected).max() / largest))
+        if count > 1:
+            alone = np.concatenate([probe.run_network(run, image[np.newaxis]) for image in batch])
+            apart = max(apart, float(np.abs(found - alone).max() / largest))
+    if worst > PARITY or apart > BATCHING:
+        raise UnsuitableModelError(f"it differs from PyTorch by {worst:.1e}, in a batch by {apart:.1e}")
+    return worst
+
+
+def _finish(
+    candidate: _Candidate,
+    scale: int,
+    architecture: str | None,
+    opener: "_Opener",
+    on_progress: Callable[[str], None],
+) -> Converted:
+    """Make the graph take any image, and measure it."""
+    on_progress("checking sizes")
+    content, run, rule = _fitted(candidate, scale, opener)
+    probe.check_batches(run)
+    on_progress("measuring the overlap")
+    seam = probe.find_overlap(run, scale)
+    numbers = sum(int(np.prod(weight.dims)) for weight in candidate.graph.graph.initializer)
+    tile = max(512 if numbers < _SMALL else 384, 8 * seam.overlap)
+    return Converted(content, architecture, scale, rule, seam, tile, candidate.difference)
+
+
+def _fitted(candidate: _Candidate, scale: int, opener: "_Opener") -> tuple[bytes, Run, SizeRule]:
+    reason = ""
+    for rule in _rules_from(candidate.rule):
+        network = onnx.ModelProto()
+        network.CopyFrom(candidate.graph)
+        network = fit_sizes(network if candidate.pixels else wrap_uint8(network, scale), scale, rule)
+        network.producer_name = "tilewire"
+        content: bytes = network.SerializeToString(deterministic=True)
+        try:
+            run = opener.open_bytes(content)
+            probe.check_sizes(run, scale)
+        except UnsuitableModelError as error:
+            reason = reason or str(error)
+        else:
+            return content, run, rule
+    raise UnsuitableModelError(reason)
+
+
+def _rules_from(known: SizeRule) -> Iterator[SizeRule]:
+    """Rules to try, beginning with what is known; each asks for as much as that, or more."""
+    yield known
+    for rule in _RULES:
+        multiple = int(np.lcm(rule.multiple, known.multiple))
+        minimum = -(-max(rule.minimum, known.minimum) // multiple) * multiple
+        if (multiple, minimum) != (known.multiple, known.minimum):
+            yield SizeRule(multiple, minimum, known.square)
+
+
+class _Opener:
+    """Opens graphs by way of files, one after the other."""
+
+    def __init__(self, directory: Path, open_network: OpenNetwork) -> None:
+        self._file = directory / "network.onnx"
+        self._open = open_network
+
+    def open(self, graph: onnx.ModelProto) -> Run:
+        content: bytes = graph.SerializeToString()
+        return self.open_bytes(content)
+
+    def open_bytes(self, content: bytes) -> Run:
+        self._file.write_bytes(content)
+        try:
+            return self._open(self._file)
+        except Exception as error:  # a runtime's errors share no base class
+            raise UnsuitableModelError(f"it cannot be loaded: {' '.join(str(error).split())}") from error

@@ -1,0 +1,86 @@
+"""Fetches files of weights: what was fetched before an interruption is not fetched again."""
+
+import http
+import http.client
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from onnx_models.errors import DownloadError
+from onnx_models.files import sha256_of
+from onnx_models.model import Download
+
+__all__ = ["fetch"]
+
+_CHUNK = 2**18
+_TIMEOUT = 30.0  # seconds without a byte
+
+
+def fetch(download: Download, target: Path, on_bytes: Callable[[int], None] = lambda _count: None) -> None:
+    """Fetch a file; if it is there in part, only the rest of it.
+
+    A file that is complete and wrong is removed, so that the next attempt begins anew.
+
+    Args:
+        download: Where it is, and what it must be.
+        target: Where to; its directory is made if it is missing.
+        on_bytes: Called with how much of it is there.
+
+    Raises:
+        DownloadError: The server does not give it, the connection breaks, it is another file than the
+            catalogue vouches for, or it cannot be written.
+
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        there = target.stat().st_size if target.exists() else 0
+        if there > download.size:
+            target.unlink()
+            there = 0
+        if there < download.size:
+            _fetch_rest(download, target, there, on_bytes)
+        found = sha256_of(target)
+    except urllib.error.HTTPError as error:
+        raise DownloadError(f"{download.url}: the server answered with status {error.code}") from error
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        raise DownloadError(f"{download.url} cannot be fetched: {reason}; try again to continue") from error
+    if found != download.sha256:
+        target.unlink()
+        raise DownloadError(
+            f"{download.url} has the SHA-256 {found}, the catalogue vouches for {download.sha256}"
+        )
+
+
+def _fetch_rest(download: Download, target: Path, there: int, on_bytes: Callable[[int], None]) -> None:
+    request = urllib.request.Request(download.url, headers={"User-Agent": "tilewire"})  # noqa: S310 - the catalogue's
+    if there:
+        request.add_header("Range", f"bytes={there}-")
+    try:
+        response: Any = urllib.request.urlopen(request, timeout=_TIMEOUT)  # noqa: S310 - http or https, by its type
+    except urllib.error.HTTPError as error:
+        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise
+        target.unlink()
+        _fetch_rest(download, target, 0, on_bytes)
+        return
+    with response:
+        continues = response.status == http.HTTPStatus.PARTIAL_CONTENT
+        expected = f"bytes {there}-"
+        if continues and not response.headers.get("Content-Range", "").startswith(expected):
+            raise DownloadError(f"{download.url}: the server answered with another part of the file")
+        count = there if continues else 0
+        with target.open("ab" if continues else "wb") as file:
+            while chunk := response.read(min(_CHUNK, download.size + 1 - count)):
+                file.write(chunk)
+                count += len(chunk)
+                on_bytes(min(count, download.size))
+                if count > download.size:
+                    break
+    if count < download.size:
+        raise DownloadError(
+            f"{download.url}: the connection broke after {count} of {download.size} bytes; "
+            "try again to continue"
+        )

@@ -1,0 +1,152 @@
+"""What is known of one model, and of one that can be fetched: the entries of the catalogue.
+
+They are frozen Structs that check themselves; nothing here reads or writes a file.
+"""
+
+from decimal import Decimal
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from onnx_models.errors import FactorTooLargeError
+
+__all__ = ["Air", "Download", "Model", "Name", "NcnnWeights", "OnnxWeights", "WeightFile", "Weights"]
+
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=64)]
+Air = Annotated[str, Meta(pattern=r"^[a-z0-9]+:[a-z0-9._-]+@[0-9]+$")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Scale = Annotated[int, Meta(ge=2)]
+Pixels = Annotated[int, Meta(ge=1)]
+Url = Annotated[str, Meta(pattern=r"^https://")]
+
+
+class WeightFile(Struct, frozen=True, forbid_unknown_fields=True):
+    """One file of weights: its path, relative to what its owner says, and its SHA-256."""
+
+    path: str
+    sha256: Sha256
+
+
+class NcnnWeights(Struct, frozen=True, forbid_unknown_fields=True, tag_field="format", tag="ncnn"):
+    """Trained weights for one native scale, as an installable distribution carries them."""
+
+    scale: Scale
+    """The network turns (H, W) into (scale x H, scale x W)."""
+    distribution: str
+    """The name to install it by, as package indexes know it."""
+    param: WeightFile
+    """The network's layers, as text; relative to where packages are installed, as is `bin`."""
+    bin: WeightFile
+    """The trained numbers, in the order of the layers."""
+
+
+class OnnxWeights(Struct, frozen=True, forbid_unknown_fields=True, tag_field="format", tag="onnx"):
+    """An ONNX file that is ready to run: uint8 NHWC in and out, N, H and W dynamic."""
+
+    scale: Scale
+    """The network turns (H, W) into (scale x H, scale x W)."""
+    file: WeightFile
+    """Relative to the entry's own file; absolute once the entry is loaded."""
+
+
+Weights = NcnnWeights | OnnxWeights
+"""Weights for one native scale; the entry's `format` says which."""
+
+
+class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One upscaling model: how it is called, what it can do, what it costs, whose it is.
+
+    A factor without weights of its own is made from the next larger native scale, reduced with a
+    Lanczos filter: x3 of a model that only knows x4 is the x4 image made 3/4 as large.
+    """
+
+    name: Name
+    """Lower-case, for people: the command line, settings, logs."""
+    air: Air
+    """The AIR identifier, for the wire: `source:id@version`."""
+    title: str
+    description: str
+    family: Literal["esrgan", "network"]
+    """What it is: an ESRGAN, or any other single network. Both run tile by tile."""
+    weights: tuple[Weights, ...]
+    """One for each native scale, smallest first."""
+    factors: tuple[Scale, ...]
+    """The whole factors it offers, smallest first."""
+    fractional: bool
+    """Whether it also offers every real factor in (1, max(factors)]."""
+    overlap: Pixels
+    """Context around the core of each tile, in input pixels: with it, seams cannot be seen."""
+    tile: Pixels
+    """The largest side of a tile, overlap included, in input pixels."""
+    price_per_megapixel: Decimal
+    """USD per million output pixels."""
+    licence: str
+    """The SPDX identifier of the weights' licence, or what else is known of it."""
+    licence_url: Url | None = None
+    source_url: Url | None = None
+    """Where its authors publish it."""
+    parameters: tuple[str, ...]
+    """The names of the task settings that it honours."""
+
+    def __post_init__(self) -> None:
+        """Check what the types cannot say; msgspec turns a ValueError into its own ValidationError."""
+        scales = [weights.scale for weights in self.weights]
+        if not scales or scales != sorted(set(scales)):
+            raise ValueError("weights must be given once for each scale, smallest first")
+        if not self.factors or list(self.factors) != sorted(set(self.factors)):
+            raise ValueError("factors must be given once each, smallest first")
+        if self.factors[-1] > scales[-1]:
+            raise ValueError(f"no weights reach the factor {self.factors[-1]}")
+        if self.tile <= 2 * self.overlap:
+            raise ValueError("tile must be larger than the overlap on both its sides")
+        _check_price(self.price_per_megapixel)
+
+    def offers(self, factor: float) -> bool:
+        """Say whether the model upscales by `factor` (output side / input side)."""
+        return factor in self.factors or (self.fractional and 1 < factor <= self.factors[-1])
+
+    def weights_for(self, factor: float) -> Weights:
+        """Give the weights of the smallest native scale that is at least `factor`.
+
+        Raises:
+            FactorTooLargeError: Every native scale is smaller.
+
+        """
+        for weights in self.weights:
+            if weights.scale >= factor:
+                return weights
+        raise FactorTooLargeError(
+            f"{self.name} cannot upscale by {factor:g}: its largest native scale is {self.weights[-1].scale}"
+        )
+
+
+class Download(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A model whose weights its authors publish as a file; it becomes a `Model` once it is fetched.
+
+    What is missing here, compared to a model, is measured on the weights themselves.
+    """
+
+    name: Name
+    air: Air
+    title: str
+    description: str
+    price_per_megapixel: Decimal
+    """USD per million output pixels."""
+    licence: str
+    """The SPDX identifier of the weights' licence."""
+    licence_url: Url
+    source_url: Url
+    url: Annotated[str, Meta(pattern=r"^https?://")]
+    """The file: `.pth`, `.safetensors` or `.onnx`."""
+    sha256: Sha256
+    size: Annotated[int, Meta(ge=1)]
+    """Of the file, in bytes."""
+
+    def __post_init__(self) -> None:
+        """Check what the types cannot say."""
+        _check_price(self.price_per_megapixel)
+
+
+def _check_price(usd: Decimal) -> None:
+    if not usd.is_finite() or usd < 0:
+        raise ValueError("price_per_megapixel must be zero or more")

@@ -1,0 +1,319 @@
+"""PyTorch checkpoints (`.pth`, `.ckpt`, `.safetensors`) as ONNX graphs.
+
+spandrel (https://github.com/chaiNNer-org/spandrel) finds out which architecture a checkpoint belongs to and
+builds the network; PyTorch exports it. Only numbers are read from a checkpoint: a pickle can hold code, and
+that is refused, not run. Both packages are large and come with `pip install 'tilewire[convert]'`.
+"""
+
+import contextlib
+import io
+import logging
+import os
+import pickle
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnx_models.errors import MissingConverterError, UnsuitableModelError
+from onnx_models.sizes import SizeRule
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+__all__ = ["SUFFIXES", "Checkpoint", "read_checkpoint", "require"]
+
+SUFFIXES = (".pth", ".ckpt", ".safetensors")
+
+_OPSETS = {"traced": 17, "exported": 18}
+_SIDE = 48
+_PURPOSES = {
+    "FaceSR": "restores faces",
+    "Inpainting": "fills holes in images",
+    "Restoration": "restores images without enlarging them",
+}
+
+
+class Checkpoint:
+    """A network as PyTorch runs it.
+
+    Attributes:
+        architecture: Its name, such as SwinIR.
+        scale: Output side / input side.
+        rule: The sizes that it takes, as far as spandrel knows.
+    """
+
+    def __init__(self, descriptor: Any) -> None:
+        requirements = descriptor.size_requirements
+        self.architecture: str = descriptor.architecture.name
+        self.scale: int = descriptor.scale
+        self.rule = SizeRule(requirements.multiple_of, max(requirements.minimum, 1), requirements.square)
+        self._descriptor = descriptor.eval()
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, 3, H, W) float32 RGB, H and W as the rule wants them, as PyTorch computes it; not clipped."""
+        import torch  # noqa: PLC0415 - large, and only there with the extra
+
+        network = self._network()
+        with torch.inference_mode():
+            # Copies, because some networks write into their input.
+            images = [torch.from_numpy(image[np.newaxis].copy()) for image in batch]
+            return np.concatenate([network(image).numpy() for image in images])
+
+    def graphs(self) -> Iterator[onnx.ModelProto]:
+        """The network as ONNX, in different ways, the quicker first; none is sure to compute the same.
+
+        Tracing is quick, but takes what a network does with one image for what it does with all; exporting
+        follows the program and may give up.
+        """
+        for way, export in (("traced", _trace), ("exported", _export)):
+            height, width = self.rule.fitted(_SIDE, _SIDE + 8)
+            try:
+                with _quietly(), _traceable(self._descriptor.model):
+                    graph = export(self._network(), height, width, _OPSETS[way])
+            except Exception as error:  # noqa: BLE001 - whatever a network does that ONNX or the exporter cannot
+                log.debug("%s cannot be %s: %s", self.architecture, way, error)
+            else:
+                yield graph
+
+    def _network(self) -> "torch.nn.Module":
+        import torch  # noqa: PLC0415
+
+        call: Callable[[Any, Any], Any] = self._descriptor._call_fn
+        model = self._descriptor.model
+
+        class Network(torch.nn.Module):  # type: ignore[misc]
+            def __init__(self) -> None:
+                super().__init__()
+                self.model = model
+
+            def forward(self, image: torch.Tensor) -> torch.Tensor:
+                result: torch.Tensor = call(self.model, image)
+                return result
+
+        return Network().eval()
+
+
+def require(suffix: str) -> None:
+    """Make sure that files of this kind can be read.
+
+    Raises:
+        MissingConverterError: PyTorch or spandrel is not installed.
+
+    """
+    try:
+        import onnxscript  # noqa: F401, PLC0415
+        import spandrel  # noqa: F401, PLC0415
+        import torch  # noqa: F401, PLC0415
+    except ImportError as error:
+        raise MissingConverterError(
+            f"{suffix} files need PyTorch and spandrel: pip install 'tilewire[convert]'"
+        ) from error
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint of an architecture that spandrel knows.
+
+    Raises:
+        MissingConverterError: PyTorch or spandrel is not installed.
+        UnsuitableModelError: The file is broken, holds code, or is no network that upscales RGB images.
+
+    """
+    require(path.suffix)
+    import spandrel  # noqa: PLC0415
+
+    state = _read_state(path)
+    try:
+        descriptor: Any = spandrel.ModelLoader(device="cpu").load_from_state_dict(state)
+    except spandrel.UnsupportedModelError as error:
+        raise UnsuitableModelError("it is of no architecture that is known to upscale images") from error
+    except Exception as error:  # what a detector or a loader makes of numbers that do not fit together
+        raise UnsuitableModelError(
+            f"its weights do not fit together: {type(error).__name__}: {_line(error)}"
+        ) from error
+    name = descriptor.architecture.name
+    if descriptor.purpose != "SR":
+        purpose = _PURPOSES.get(descriptor.purpose, descriptor.purpose)
+        raise UnsuitableModelError(f"it is a {name} network, which {purpose}; an upscaler is needed")
+    channels = (descriptor.input_channels, descriptor.output_channels)
+    if channels != (3, 3):
+        raise UnsuitableModelError(
+            f"it takes images of {channels[0]} channels and gives {channels[1]}; RGB has 3"
+        )
+    return Checkpoint(descriptor)
+
+
+def _read_state(path: Path) -> Any:
+    import spandrel  # noqa: PLC0415
+    import torch  # noqa: PLC0415
+    from safetensors import SafetensorError  # noqa: PLC0415
+    from safetensors.torch import load_file  # noqa: PLC0415
+
+    try:
+        if path.suffix.lower() == ".safetensors":
+            state: Any = load_file(path, device="cpu")
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UnsuitableModelError(
+            f"it is broken, or holds more than numbers, which is not read: {_line(error)}"
+        ) from error
+    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise UnsuitableModelError(f"it is broken: {_line(error)}") from error
+    if not isinstance(state, dict):
+        raise UnsuitableModelError("it holds no weights by name")
+    return spandrel.canonicalize_state_dict(state)
+
+
+def _trace(network: "torch.nn.Module", height: int, width: int, opset: int) -> onnx.ModelProto:
+    """What the network does with one image."""
+    import torch  # noqa: PLC0415
+
+    file = io.BytesIO()
+    with torch.inference_mode():
+        torch.onnx.export(
+            network,
+            (torch.rand(1, 3, height, width),),
+            file,
+            dynamo=False,
+            verbose=False,
+            opset_version=opset,
+            input_names=["x"],
+            output_names=["y"],
+            dynamic_axes={"x": {0: "n", 2: "h", 3: "w"}, "y": {0: "n"}},
+        )
+    return onnx.load_model_from_string(file.getvalue())
+
+
+def _export(network: "torch.nn.Module", height: int, width: int, opset: int) -> onnx.ModelProto:
+    """What the network does, symbolically."""
+    import torch  # noqa: PLC0415
+
+    free = torch.export.Dim.DYNAMIC
+    with torch.no_grad():
+        program = torch.onnx.export(
+            network,
+            (torch.rand(2, 3, height, width),),
+            dynamo=True,
+            opset_version=opset,
+            input_names=["x"],
+            output_names=["y"],
+            dynamic_shapes={"image": {0: free, 2: free, 3: free}},
+            verbose=False,
+        )
+    assert program is not None
+    graph: onnx.ModelProto = program.model_proto
+    return graph
+
+
+@contextlib.contextmanager
+def _traceable(network: "torch.nn.Module") -> Iterator[None]:
+    """Let what Swin networks do with windows depend on the image in ways that an exporter can follow.
+
+    They number nine regions of the image by writing into slices of it, and compute the size of the batch as a
+    Python number: a trace of one image takes both for constants. What is done here instead is the same; that
+    it is, is what the comparison with the untouched network is for.
+    """
+    with contextlib.ExitStack() as undo:
+        for module in network.modules():
+            calculate_mask = _mask_of(module)
+            if calculate_mask is not None:
+                undo.enter_context(_set(module, "calculate_mask", calculate_mask))
+                if hasattr(module, "input_resolution"):  # for which there would be a mask that is a constant
+                    undo.enter_context(_set(module, "input_resolution", (0, 0)))
+            program = sys.modules[type(module).__module__]
+            for name, replacement in (("window_reverse", _window_reverse), ("windows2img", _windows2img)):
+                if hasattr(program, name):
+                    undo.enter_context(_set(program, name, replacement))
+        yield
+
+
+@contextlib.contextmanager
+def _set(owner: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(owner, name)
+    own = name in vars(owner)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if own:
+            setattr(owner, name, before)
+        else:
+            delattr(owner, name)
+
+
+def _mask_of(module: Any) -> Callable[..., Any] | None:
+    """What computes a layer's masks as its `calculate_mask` does, if it is of a kind that is known here."""
+    window = getattr(module, "window_size", getattr(module, "split_size", None))
+    shift = getattr(module, "shift_size", None)
+    if not hasattr(module, "calculate_mask"):
+        return None
+    if isinstance(window, int) and isinstance(shift, int):  # SwinIR and its descendants
+        return lambda size, *_, **__: _mask(size, (window, window), (shift, shift))
+    if isinstance(window, (list, tuple)) and isinstance(shift, (list, tuple)):  # DAT, RGT: both orientations
+        return lambda height, width, *_, **__: tuple(
+            _mask((height, width), window[::step], shift[::step]) for step in (1, -1)
+        )
+    return None
+
+
+def _mask(size: Any, window: Sequence[int], shift: Sequence[int]) -> "torch.Tensor":
+    """For each window, -100 between pixels that are no neighbours in the image, else 0."""
+    import torch  # noqa: PLC0415
+
+    def region(axis: int) -> torch.Tensor:
+        position = torch.arange(size[axis])
+        borders = size[axis] - window[axis], size[axis] - shift[axis]
+        return (position >= borders[0]).float() + (position >= borders[1]).float()
+
+    (height, width), (rows, columns) = size, window
+    regions = 3 * region(0)[:, None] + region(1)[None, :]
+    windows = regions.view(height // rows, rows, width // columns, columns)
+    windows = windows.permute(0, 2, 1, 3).reshape(-1, rows * columns)
+    return (windows.unsqueeze(1) != windows.unsqueeze(2)).float() * -100.0
+
+
+def _window_reverse(windows: Any, window_size: int | Sequence[int], *size: Any) -> Any:
+    """Windows, (N x count, rows, columns, C), back to where they were cut from, (N, H, W, C)."""
+    rows, columns = (window_size, window_size) if isinstance(window_size, int) else window_size
+    height, width = size[0] if len(size) == 1 else size
+    return _windows2img(windows, rows, columns, height, width)
+
+
+def _windows2img(windows: Any, rows: int, columns: int, height: Any, width: Any) -> Any:
+    grid = windows.view(-1, height // rows, width // columns, rows, columns, windows.shape[-1])
+    return grid.permute(0, 1, 3, 2, 4, 5).reshape(-1, height, width, windows.shape[-1])
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Exporters print and warn; what they made is judged by what it computes."""
+    level = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    stdout = os.dup(1)  # the tracer, which is C++, prints graphs of thousands of lines when it gives up
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
+        logging.disable(level)
+
+
+def _line(error: Exception) -> str:
+    """The first sentence or so of an error that may have pages."""
+    return " ".join(str(error).split())[:200]

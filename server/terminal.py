@@ -1,0 +1,34 @@
+"""What all commands share: where they print, how they give up, and the effective settings."""
+
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from server.settings import Settings, SettingsError, Sourced, load_settings
+
+__all__ = ["ConfigFile", "Data", "console", "effective_settings", "give_up", "problems"]
+
+# Without markup: names of files and labels of keys may hold brackets.
+console = Console(highlight=False, markup=False, soft_wrap=True)
+problems = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file with settings.")]
+Data = Annotated[
+    Path | None, typer.Option(help="Directory of the database, the images and the models that were added.")
+]
+
+
+def effective_settings(file: Path | None, **flags: Any) -> tuple[Settings, list[Sourced]]:
+    """The settings, and where each comes from; a mistake ends the command."""
+    try:
+        return load_settings(file, flags=flags)
+    except SettingsError as error:
+        give_up(str(error))
+
+
+def give_up(message: str, *, status: int = 2) -> NoReturn:
+    """End the command: 2 for what the user can put right in the command, 1 for what went wrong."""
+    problems.print(message, style="red")
+    raise typer.Exit(status)
