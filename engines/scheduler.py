@@ -3,9 +3,10 @@
 1. Between accounts: the one that has been served the fewest pixels is next (start-time fair queueing, Goyal,
    Vin and Cheng 1996). An account that was idle starts level with the others, or where it left off if that is
    ahead of them: it neither saves anything up nor shakes off what it has had.
-2. Within an account: each task gets a virtual finish time on arrival, the account's service so far plus the
-   task's own size, and the earliest finish is next (fair queueing, Demers, Keshav and Shenker 1989). Equal
-   tasks run in order of arrival, a small one overtakes a big one that is under way, and a big one cannot
+2. Within an account: each task gets a virtual finish time on arrival, and the earliest is next (fair
+   queueing, Demers, Keshav and Shenker 1989). Virtual time is what each task would have been served by now if
+   they were served at once and equally; a task finishes its own size after its arrival. Equal tasks run in
+   order of arrival, a small one overtakes the big ones that wait or are under way, and a big one cannot
    starve: its finish time stays while the arrivals' move on.
 3. A batch is filled in that same order with tiles that share the first one's key (model and shape).
 4. A batch that could not be run is put back: its tiles are next in their tasks again, and nobody has paid for
@@ -27,6 +28,9 @@ __all__ = ["Batch", "TileScheduler"]
 KeyT = TypeVar("KeyT", bound=Hashable)
 TileT = TypeVar("TileT")
 
+# Virtual time is in whole numbers, so that it can be taken back exactly.
+_UNIT = 1 << 16
+
 
 @dataclass(slots=True, eq=False)
 class _Account:
@@ -34,6 +38,8 @@ class _Account:
     """Pixels; where it started is not zero but what the others had been served by then."""
     tasks: int = 0
     """How many of its tasks have tiles that wait or are handed out."""
+    virtual_time: int = 0
+    """What each of its tasks would have been served, were they served equally; in pixels × `_UNIT`."""
 
 
 @dataclass(slots=True, eq=False)
@@ -63,6 +69,8 @@ class Batch(Generic[KeyT, TileT]):
     """Each with the task it belongs to; at least one."""
     owners: list[_Task[KeyT, TileT]] = field(default_factory=list, repr=False)
     """The scheduler's own: the same tasks, of which names may have been used again meanwhile."""
+    steps: list[int] = field(default_factory=list, repr=False)
+    """The scheduler's own: how far each tile moved its account's virtual time."""
 
 
 class TileScheduler(Generic[KeyT, TileT]):
@@ -110,7 +118,7 @@ class TileScheduler(Generic[KeyT, TileT]):
             key=key,
             tiles=queue,
             tile_cost=tile_cost,
-            finish=state.served + tile_cost * len(queue),
+            finish=state.virtual_time + tile_cost * len(queue) * _UNIT,
             arrival=self._arrivals,
         )
 
@@ -143,6 +151,9 @@ class TileScheduler(Generic[KeyT, TileT]):
         task: _Task[KeyT, TileT] | None = first
         while task is not None and len(batch.tiles) < most:
             task.account.served += task.tile_cost
+            step = task.tile_cost * _UNIT // task.account.tasks
+            task.account.virtual_time += step
+            batch.steps.append(step)
             task.handed_out += 1
             batch.owners.append(task)
             batch.tiles.append((task.name, task.tiles.popleft()))
@@ -158,9 +169,12 @@ class TileScheduler(Generic[KeyT, TileT]):
 
     def put_back(self, batch: Batch[KeyT, TileT]) -> None:
         """Make everything as if the batch had not been handed out; what was cancelled since stays so."""
-        for task, (_, tile) in zip(reversed(batch.owners), reversed(batch.tiles), strict=True):
+        for task, (_, tile), step in zip(
+            batch.owners[::-1], batch.tiles[::-1], batch.steps[::-1], strict=True
+        ):
             task.handed_out -= 1
             task.account.served -= task.tile_cost
+            task.account.virtual_time -= step
             if not task.cancelled:
                 task.tiles.appendleft(tile)
             self._leave_if_done(task)

@@ -8,6 +8,7 @@
 import asyncio
 from collections.abc import Callable
 from decimal import Decimal
+from typing import Final
 
 from engines import ImageError, Picture, Upscaler, decode, encode
 from onnx_models import Catalogue, Model
@@ -25,6 +26,8 @@ from server.state.tasks import StoredResult
 from server.upscaling import Size, UpscaleRequest, output_size, price
 
 __all__ = ["Pipeline"]
+
+_SMALL_SHARE: Final = 1 / 8
 
 
 class Pipeline:
@@ -48,7 +51,10 @@ class Pipeline:
         self._images = images
         self._inputs = inputs
         self._web = web
-        self._gate = FairGate(settings.active_megapixels)
+        # Small work has room of its own: it need not wait for the memory that large work holds.
+        self._small_gate = FairGate(settings.active_megapixels * _SMALL_SHARE)
+        self._large_gate = FairGate(settings.active_megapixels * (1 - _SMALL_SHARE))
+        self._small = settings.active_megapixels * _SMALL_SHARE / 8
 
     async def run(
         self, account: AccountId, key: str, request: UpscaleRequest, on_progress: Callable[[float], None]
@@ -84,7 +90,8 @@ class Pipeline:
         on_progress: Callable[[float], None],
     ) -> bytes:
         in_memory = Size(source.width, source.height).megapixels + size.megapixels
-        async with self._gate.hold(account, in_memory):
+        gate = self._small_gate if in_memory <= self._small else self._large_gate
+        async with gate.hold(account, in_memory):
             picture = await self._decode(source, request.parameter)
             upscaled = await self._upscaler.upscale(
                 picture,

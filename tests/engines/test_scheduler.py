@@ -180,6 +180,13 @@ def test_a_small_task_overtakes_a_big_one_under_way():
     assert next(drain(scheduler)) == "icon"
 
 
+def test_a_small_task_overtakes_big_ones_that_came_long_before():
+    scheduler = added(*(("A", f"big {n}", 10) for n in range(20)))
+    list(islice(drain(scheduler), 25))
+    scheduler.add("A", "icon", "key", range(1), tile_cost=100)
+    assert next(drain(scheduler)) == "icon"
+
+
 def test_a_big_task_is_not_starved_by_a_stream_of_small_ones():
     scheduler = added(("A", "big", 10))
     order = []
