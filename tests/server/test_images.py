@@ -224,7 +224,7 @@ async def test_a_file_that_is_missing_already_does_not_stop_the_sweeper(server: 
     (server.services.settings.data / "images" / name_of(items[0])).unlink()
     for item in items:
         await expire(server, item)
-    assert await server.services.images.sweep() == 3
+    await server.services.images.sweep()  # the server's own may come in between, once a minute
     assert not {name_of(item) for item in items} & files(server)
 
 
