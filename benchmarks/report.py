@@ -87,8 +87,10 @@ def processor() -> str:
 
 
 def machine() -> str:
+    """What it runs on; other work on the same cores, if there is any, shows as load."""
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     return (
-        f"{processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"{processor()}, {os.cpu_count()} cores{load}, Python {platform.python_version()}, "
         f"ONNX Runtime {onnxruntime.__version__}"
     )
 

@@ -4,8 +4,8 @@ The bytes are in an object store (a local directory, or S3, GCS, Azure by URL), 
 """
 
 import asyncio
+import contextlib
 import hashlib
-import logging
 import secrets
 import time
 import uuid
@@ -22,8 +22,6 @@ from server.state.database import Database
 from server.state.images import ImageRecord, expired, extend, find_image, forget, image_named, record_image
 
 __all__ = ["MEDIA_TYPES", "ImageFile", "ImageStore", "open_store"]
-
-log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -124,11 +122,14 @@ class ImageStore:
         return count
 
     async def _delete(self, names: list[str]) -> None:
-        """Delete files; those that are there are deleted also where others are missing."""
+        """Delete files, if they are there."""
         try:
             await self._in_thread(obstore.delete, self._store, names)
         except FileNotFoundError:
-            log.warning("some images were deleted already")
+            # Some were deleted already; the store stops at the first of them.
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    await self._in_thread(obstore.delete, self._store, name)
 
     async def _in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         loop = asyncio.get_running_loop()
