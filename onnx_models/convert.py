@@ -109,6 +109,7 @@ def _from_checkpoint(
     checkpoint: spandrel.Checkpoint, opener: "_Opener", on_progress: Callable[[str], None]
 ) -> Converted:
     on_progress(f"exporting {checkpoint.architecture}")
+    _refuse_chance(checkpoint)
     reason = "PyTorch cannot export it"
     for graph in checkpoint.graphs():
         on_progress("comparing with PyTorch")
@@ -119,6 +120,16 @@ def _from_checkpoint(
             reason = str(error)
         on_progress(f"exporting {checkpoint.architecture} in another way")
     raise UnsuitableModelError(f"{checkpoint.architecture} cannot be made into ONNX: {reason}")
+
+
+def _refuse_chance(checkpoint: spandrel.Checkpoint) -> None:
+    """Refuse a network that draws random numbers: neither could it be compared, nor would its tiles fit."""
+    sides = checkpoint.rule.fitted(64, 64)
+    image = probe.texture(*sides).transpose(2, 0, 1)[np.newaxis].astype(np.float32) / np.float32(255)
+    if not np.allclose(checkpoint.run(image), checkpoint.run(image), atol=PARITY, equal_nan=True):
+        raise UnsuitableModelError(
+            f"it is a {checkpoint.architecture} network, which gives another output each time"
+        )
 
 
 def _compared(checkpoint: spandrel.Checkpoint, graph: onnx.ModelProto, opener: "_Opener") -> _Candidate:

@@ -46,7 +46,13 @@ ARCHITECTURES: dict[str, Callable[[], Any]] = {
         reducted_dim=4,
         upsampler="pixelshuffledirect",
     ),
-    "AuraSR": _small("AuraSR", dim=16, image_size=256, input_image_size=64),
+    "AuraSR": _small(
+        "AuraSR",
+        dim=16,
+        image_size=256,
+        input_image_size=64,
+        style_network={"dim_in": 16, "dim_out": 64, "depth": 2},
+    ),
     "Compact": _small("Compact", num_feat=16, num_conv=4, upscale=2),
     "CRAFT": _small("CRAFT", embed_dim=48, depths=[2], num_heads=[2], upscale=2),
     "DAT": _small(
