@@ -127,9 +127,7 @@ def _refuse_chance(checkpoint: spandrel.Checkpoint) -> None:
     sides = checkpoint.rule.fitted(64, 64)
     image = probe.texture(*sides).transpose(2, 0, 1)[np.newaxis].astype(np.float32) / np.float32(255)
     if not np.allclose(checkpoint.run(image), checkpoint.run(image), atol=PARITY, equal_nan=True):
-        raise UnsuitableModelError(
-            f"it is a {checkpoint.architecture} network, which gives another output each time"
-        )
+        raise UnsuitableModelError(f"{checkpoint.architecture} networks give another output each time")
 
 
 def _compared(checkpoint: spandrel.Checkpoint, graph: onnx.ModelProto, opener: "_Opener") -> _Candidate:

@@ -171,7 +171,7 @@ def run_network(run: Run, batch: NDArray[Any]) -> NDArray[Any]:
         return run(batch)
     except Exception as error:
         shape = " x ".join(map(str, batch.shape))
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split())[:200]
         raise UnsuitableModelError(f"it does not run with an input of {shape}: {reason}") from error
 
 

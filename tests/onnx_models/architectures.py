@@ -128,7 +128,7 @@ def convert_architecture(name: str) -> Row:
         try:
             converted = convert_file(save_checkpoint(name, Path(directory)), open_network)
         except ModelBuildError as error:
-            return Row(name, False, None, str(error)[:160].replace("|", "\\|"))
+            return Row(name, False, None, str(error).partition(": [ONNXRuntimeError]")[0])
     rule = converted.rule
     if rule.any_size:
         remark = ""
