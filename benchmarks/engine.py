@@ -26,6 +26,7 @@ from rich.console import Console
 from benchmarks.peers import PEERS, REFERENCE, AbsentError, Network
 from benchmarks.photos import photograph
 from benchmarks.report import Report, gpu_name, median, peak_memory
+from engines import find_devices
 from onnx_models import ensure_built, load_catalogue
 from server.settings import load_settings
 
@@ -103,6 +104,8 @@ def compare(network: Network, side: int, rounds: int) -> None:
         f"{side} × {side} pixels ×{network.weights.scale}, medians, alternating rounds: {rounds}; "
         "ratio: their speed / Tilewire's in the same round"
     )
+    if "Tilewire" in workers:
+        report.say("Tilewire on " + ", ".join(device.name for device in find_devices(network.device)))
     report.say("exactness: against ONNX Runtime's CPU provider in fp32, in levels of 255; " + versions())
     report.keep()
 
