@@ -1,4 +1,4 @@
-"""Output megapixels per second through the socket against the same tiles in a bare session of the same runtime.
+"""Output megapixels per second through the socket against the same tiles in a bare session of that runtime.
 
     python -m benchmarks.end_to_end [MODEL [SIDE]]
 
