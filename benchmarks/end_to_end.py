@@ -1,4 +1,4 @@
-"""Output megapixels per second through the socket against the same tiles in a bare session of that runtime.
+"""Output megapixels per second through the socket against a bare session of the same runtime.
 
     python -m benchmarks.end_to_end [MODEL [SIDE]]
 
