@@ -6,14 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from server.cli import app
 from server.serving import EmbeddedServer
 from server.settings import Settings
 from server.state.database import Database
 from tests.server.harness import KEY
+from tests.server.process import environment
 from tests.server.web import Web, running_web
 
 StartServer = Callable[..., EmbeddedServer]
+Tilewire = Callable[..., Result]
 
 
 def settings_for(data: Path, model_directory: Path, **changes: Any) -> Settings:
@@ -58,3 +62,17 @@ def web() -> Iterator[Web]:
     """A web server that is not ours; servers reach it with `private_networks=True`."""
     with running_web() as web:
         yield web
+
+
+@pytest.fixture
+def tilewire(tmp_path: Path, model_directory: Path) -> Tilewire:
+    """Runs a command, in this process; whatever happens, no traceback is shown."""
+
+    def run(*arguments: object, **more: str) -> Result:
+        env = environment(tmp_path / "data", model_directory, **more)
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments], env=env)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        assert "Traceback" not in result.output
+        return result
+
+    return run

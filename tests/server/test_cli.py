@@ -10,33 +10,17 @@ from pathlib import Path
 import httpcore
 import pytest
 from PIL import Image
-from typer.testing import CliRunner, Result
 
 from onnx_models import load_catalogue
-from server.cli import app
 from server.serving import EmbeddedServer
 from server.state import ledger
 from server.state.accounts import account_named, authenticate
 from server.state.database import Database
+from tests.server.conftest import Tilewire
 from tests.server.harness import FAST_MODEL, KEY, connected, make_image, socket_url
 from tests.server.process import environment, serving
 
-Tilewire = Callable[..., Result]
 FAST = ("--model", FAST_MODEL, "--factor", "2")
-
-
-@pytest.fixture
-def tilewire(tmp_path: Path, model_directory: Path) -> Tilewire:
-    """Runs a command, in this process; whatever happens, no traceback is shown."""
-
-    def run(*arguments: object, **more: str) -> Result:
-        env = environment(tmp_path / "data", model_directory, **more)
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments], env=env)
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        assert "Traceback" not in result.output
-        return result
-
-    return run
 
 
 @pytest.fixture

@@ -11,31 +11,13 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from typer.testing import CliRunner, Result
 
 from onnx_models import Catalogue, Download, load_catalogue
 from server import models_command
-from server.cli import app
 from tests.onnx_models.tiny import network, save, upscaler
+from tests.server.conftest import Tilewire
 from tests.server.harness import make_image
-from tests.server.process import environment
 from tests.server.web import Web
-
-Tilewire = Callable[..., Result]
-
-
-@pytest.fixture
-def tilewire(tmp_path: Path, model_directory: Path) -> Tilewire:
-    """Runs a command, in this process; whatever happens, no traceback is shown."""
-
-    def run(*arguments: object, **more: str) -> Result:
-        env = environment(tmp_path / "data", model_directory, **more)
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments], env=env)
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        assert "Traceback" not in result.output
-        return result
-
-    return run
 
 
 @pytest.fixture
