@@ -131,7 +131,7 @@ def resize(pixels: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArra
 
     The result is read-only. Lanczos overshoots at hard edges; values are clipped to 0..255.
     """
-    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
+    return resize_rows(pixels, width, height, 0, len(pixels))
 
 
 def resize_rows(
