@@ -46,11 +46,9 @@ def reply_table(name: str) -> str:
 def example(name: str) -> str:
     """The example of a task (by taskType) or a reply (by schema), or `Error`: as a frame, in JSON."""
     if name in examples.REQUESTS:
-        frame = "[\n" + _indented(examples.REQUESTS[name]) + "\n]"
-    else:
-        field, item = ("errors", examples.ERROR) if name == "Error" else ("data", examples.REPLIES[name])
-        frame = f'{{"{field}": [\n' + _indented(item) + "\n]}"
-    return frame
+        return f"[{_json(examples.REQUESTS[name])}]"
+    field, item = ("errors", examples.ERROR) if name == "Error" else ("data", examples.REPLIES[name])
+    return f'{{"{field}": [{_json(item)}]}}'
 
 
 def code_list(_: str) -> str:
@@ -116,6 +114,5 @@ def _text(markdown: str) -> str:
     return rendered
 
 
-def _indented(item: examples.Example) -> str:
-    lines = json.dumps(item, indent=2, ensure_ascii=False).splitlines()
-    return "\n".join(f"  {line}" for line in lines)
+def _json(item: examples.Example) -> str:
+    return json.dumps(item, indent=2, ensure_ascii=False)

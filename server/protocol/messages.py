@@ -61,7 +61,7 @@ class Task(Struct, frozen=True, kw_only=True, rename=wire_name, tag_field="taskT
 class Authentication(Task, frozen=True, kw_only=True, tag="authentication"):
     """The first task of a connection: begins a session, or resumes an earlier one."""
 
-    task_uuid: TaskUuid = ""
+    task_uuid: Annotated[str, Meta(description="Not needed.")] = ""
     api_key: Annotated[str, Meta(description="An API key, as `tilewire keys create` printed it.")]
     connection_session_uuid: Annotated[
         Annotated[str, Meta(pattern=r"^[\w-]+$", max_length=36)] | None,
@@ -72,7 +72,7 @@ class Authentication(Task, frozen=True, kw_only=True, tag="authentication"):
 class Ping(Task, frozen=True, kw_only=True, tag="ping"):
     """The heartbeat. A connection that is silent for two minutes while none of its tasks runs is closed."""
 
-    task_uuid: TaskUuid = ""
+    task_uuid: Annotated[str, Meta(description="Not needed.")] = ""
     ping: Annotated[bool, Meta(description="As Runware's SDKs send it; any value will do.")] = True
 
 

@@ -5,10 +5,10 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from server.images import MEDIA_TYPES
-from server.protocol.codec import JSON, MESSAGEPACK
+from server.protocol.codec import JSON, MESSAGEPACK, TASK_CLASSES
 from server.protocol.error_codes import CODES, FAMILIES
 from server.specs import examples
-from server.specs.schemas import Schema, components
+from server.specs.schemas import Schema, components, schema_name, task_type
 from server.specs.version import VERSION
 
 __all__ = ["openapi"]
@@ -47,7 +47,7 @@ def openapi() -> dict[str, Any]:
             },
         },
         "components": {
-            "schemas": components(),
+            "schemas": components() | {"Task": components()["Task"] | {"discriminator": _discriminator()}},
             "securitySchemes": {
                 "apiKey": {
                     "type": "http",
@@ -57,6 +57,11 @@ def openapi() -> dict[str, Any]:
             },
         },
     }
+
+
+def _discriminator() -> Schema:
+    mapping = {task_type(task): f"#/components/schemas/{schema_name(task)}" for task in TASK_CLASSES}
+    return {"propertyName": "taskType", "mapping": mapping}
 
 
 def _post(operation: str) -> Schema:

@@ -92,7 +92,7 @@ def schema_name(struct: type[Struct]) -> str:
 
 
 @cache
-def components(ref_template: str = "#/components/schemas/{name}") -> Mapping[str, Schema]:
+def components(ref_template: str = "#/components/schemas/{name}") -> dict[str, Schema]:
     """All messages, and what they are made of, by name; not to be changed.
 
     Beside one schema for each Struct there are `Task` and `Item`, any one of them, and the frames: `Tasks`
@@ -113,16 +113,11 @@ def components(ref_template: str = "#/components/schemas/{name}") -> Mapping[str
     def frame(field: str, item: str) -> Schema:
         return {"type": "object", "properties": {field: {"type": "array", "items": ref(item)}}}
 
-    tasks = {task_type(task): ref(schema_name(task)) for task in TASK_CLASSES}
     return schemas | {
         "Task": {
             "title": "Task",
             "description": "A task of any kind.",
-            "oneOf": list(tasks.values()),
-            "discriminator": {
-                "propertyName": "taskType",
-                "mapping": {name: target["$ref"] for name, target in tasks.items()},
-            },
+            "oneOf": [ref(schema_name(task)) for task in TASK_CLASSES],
         },
         "Tasks": {
             "title": "Tasks",

@@ -1,0 +1,126 @@
+"""The examples of README and documentation, run as they are written: only the key and the address are put in."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from jsonschema import Draft202012Validator
+from markdown_it import MarkdownIt
+
+from server.docs.pages import EXAMPLE_ADDRESS
+from server.serving import EmbeddedServer
+from server.specs.schemas import standalone
+from tests.server.browser import open_page
+from tests.server.harness import KEY, make_image
+from tests.server.npm import npm_install
+from tests.server.process import REPOSITORY
+
+RUN_PATIENCE = 90
+PICTURES = ("photo.jpg", "tests/images/astronaut.jpg")
+
+
+class Example(NamedTuple):
+    """A block of code of a document."""
+
+    document: str
+    line: int
+    language: str
+    code: str
+
+
+def examples(*languages: str) -> Iterator[object]:
+    """The blocks of these languages, as parameters of a test."""
+    for path in (REPOSITORY / "README.md", *sorted((REPOSITORY / "server" / "docs").glob("*.md"))):
+        for token in MarkdownIt().parse(path.read_text("utf-8")):
+            if token.type == "fence" and token.info in languages and token.map is not None:
+                example = Example(path.name, token.map[0] + 1, token.info, token.content)
+                yield pytest.param(example, id=f"{example.document}-{example.line}")
+
+
+def curls() -> list[object]:
+    """The shell's examples that talk to a server; the others install and start it."""
+    return [one for one in examples("bash") if "curl " in one.values[0].code]  # type: ignore[attr-defined]
+
+
+def put_in(example: Example, server: EmbeddedServer) -> str:
+    """The code with the key and the address of this server."""
+    assert EXAMPLE_ADDRESS in example.code
+    assert "YOUR_KEY" in example.code
+    return example.code.replace(EXAMPLE_ADDRESS, server.url.removeprefix("http://")).replace("YOUR_KEY", KEY)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """Where the examples run, with the pictures that they name; small ones, so that it does not take long."""
+    for name in PICTURES:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(make_image(image_format="JPEG"))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("node")
+    npm_install(directory, "@runware/sdk-js@1")
+    return directory / "node_modules"
+
+
+def run(directory: Path, *command: str) -> str:
+    """What an example prints."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TILEWIRE_")}
+    done = subprocess.run(
+        command,
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=RUN_PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("example", examples("python"))
+def test_examples_in_python_run(example: Example, server: EmbeddedServer, directory: Path) -> None:
+    script = directory / "example.py"
+    script.write_text(put_in(example, server))
+    printed = run(directory, sys.executable, str(script))
+    assert f"{server.url}/images/" in printed or (directory / "photo-2x.jpg").exists()
+
+
+@pytest.mark.parametrize("example", examples("js"))
+def test_examples_in_javascript_run(
+    example: Example, server: EmbeddedServer, directory: Path, node_modules: Path
+) -> None:
+    (directory / "node_modules").symlink_to(node_modules)
+    (directory / "example.mjs").write_text(put_in(example, server))
+    assert f"{server.url}/images/" in run(directory, "node", "example.mjs")
+
+
+@pytest.mark.parametrize("example", curls())
+def test_examples_for_the_shell_run(example: Example, server: EmbeddedServer, directory: Path) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    answer = json.loads(run(directory, "bash", "-euo", "pipefail", "-c", put_in(example, server)))
+    assert answer["data"][0]["imageURL"].startswith(f"{server.url}/images/")
+
+
+@pytest.mark.parametrize("example", examples("html"))
+async def test_examples_of_pages_run(example: Example, server: EmbeddedServer, directory: Path) -> None:
+    (directory / "page.html").write_text(put_in(example, server))
+    async with open_page((directory / "page.html").as_uri(), directory / "browser") as page:
+        await page.until("document.querySelector('input')?.disabled === false")
+        await page.choose_file("input", directory / "photo.jpg")
+        await page.until("document.querySelector('img').naturalWidth === 48")
+
+
+@pytest.mark.parametrize("example", examples("json"))
+def test_examples_of_frames_are_valid(example: Example) -> None:
+    Draft202012Validator(standalone("Tasks")).validate(json.loads(example.code))
