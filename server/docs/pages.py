@@ -42,7 +42,7 @@ PAGES: Final = (
     Page("models", "Models"),
 )
 
-_DIRECTIVE: Final = re.compile(r"<!-- (parameters|reply|example|codes|schemas) ?([\w ]*) -->")
+_DIRECTIVE: Final = re.compile(r"<!-- (parameters|reply|example|codes|families|schemas) ?([\w ]*) -->")
 _HEADING: Final = re.compile(r"<h([23])>(.*?)</h\1>")
 _TAG: Final = re.compile(r"<[^>]*>")
 
@@ -60,7 +60,6 @@ def render(page: Page, base_url: str) -> str:
         base_url: what the reader reaches the server as.
     """
     markdown = _with_address(source(page), base_url)
-    body = _DIRECTIVE.sub(_table, _MARKDOWN.render(markdown))
     sections: list[tuple[str, str]] = []
 
     def with_anchor(match: re.Match[str]) -> str:
@@ -70,7 +69,7 @@ def render(page: Page, base_url: str) -> str:
             sections.append((anchor, inner))
         return f'<h{level} id="{anchor}"><a href="#{anchor}">{inner}</a></h{level}>'
 
-    body = _HEADING.sub(with_anchor, body)
+    body = _DIRECTIVE.sub(_table, _HEADING.sub(with_anchor, _MARKDOWN.render(markdown)))
     return _frame(page, body, sections)
 
 
@@ -116,6 +115,7 @@ def _table(match: re.Match[str]) -> str:
         "reply": tables.reply_table,
         "example": lambda name: _highlight(tables.example(name), "json", ""),
         "codes": tables.code_list,
+        "families": tables.family_list,
         "schemas": tables.schema_list,
     }[kind](argument)
 

@@ -13,7 +13,7 @@ from server.specs import examples
 from server.specs.parameters import Parameter, parameter_codes, parameters
 from server.specs.schemas import MESSAGE_CLASSES, components, schema_name
 
-__all__ = ["code_list", "example", "parameter_table", "reply_table", "schema_list"]
+__all__ = ["code_list", "example", "family_list", "parameter_table", "reply_table", "schema_list"]
 
 _INLINE: Final = MarkdownIt("commonmark", {"html": False})
 
@@ -52,14 +52,17 @@ def example(name: str) -> str:
 
 
 def code_list(_: str) -> str:
-    """All codes, each under its own anchor."""
-    fixed = "".join(_code(code, about) for code, about in CODES.items())
-    families = "".join(
-        f'<section class="code" id="{family}"><h3>{family}…</h3>{_explanation(FAMILIES[family])}'
-        f"{_table(('Code', 'Parameter', ''), _code_rows(codes.items()))}</section>"
+    """The codes that stand for themselves, each under its own anchor."""
+    return "".join(_code(code, f'<a href="#{code}">{code}</a>', about) for code, about in CODES.items())
+
+
+def family_list(_: str) -> str:
+    """The codes that are made of the name of a parameter, each under its own anchor."""
+    return "".join(
+        _code(family, f"{family}…", FAMILIES[family])
+        + _table(("Code", "Parameter", ""), _code_rows(codes.items()))
         for family, codes in parameter_codes().items()
     )
-    return fixed + f"<h2>Codes about one parameter</h2>{families}"
 
 
 def schema_list(_: str) -> str:
@@ -68,15 +71,11 @@ def schema_list(_: str) -> str:
     return f"<p>{', '.join(links)}</p>"
 
 
-def _code(code: str, about: ErrorCode) -> str:
-    heading = f'<h3><a href="#{code}">{code}</a></h3>'
-    return f'<section class="code" id="{code}">{heading}{_explanation(about)}</section>'
-
-
-def _explanation(about: ErrorCode) -> str:
+def _code(anchor: str, heading: str, about: ErrorCode) -> str:
     return (
+        f'<section class="code" id="{anchor}"><h3>{heading}</h3>'
         f'<p class="status">HTTP {about.status} {HTTPStatus(about.status).phrase}</p>'
-        f"<p>{_text(about.meaning)}</p><p><strong>What to do:</strong> {_text(about.advice)}</p>"
+        f"<p>{_text(about.meaning)}</p><p><strong>What to do:</strong> {_text(about.advice)}</p></section>"
     )
 
 

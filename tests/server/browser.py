@@ -1,4 +1,4 @@
-"""Chromium, as a user of pages; driven by its DevTools protocol. Tests are skipped where it is not installed."""
+"""Chromium, driven by its DevTools protocol. Tests are skipped where it is not installed."""
 
 import asyncio
 import itertools
@@ -37,9 +37,11 @@ class BrowserPage:
 
     async def until(self, condition: str) -> None:
         """Wait until an expression in JavaScript is true."""
-        async with asyncio.timeout(PATIENCE):
-            while not (await self.call("Runtime.evaluate", expression=condition))["result"].get("value"):
-                await asyncio.sleep(0.05)
+        promise = (
+            "new Promise((resolve) => { const look = () => "
+            f"({condition}) ? resolve(true) : setTimeout(look, 20); look(); }})"
+        )
+        await self.call("Runtime.evaluate", expression=promise, awaitPromise=True)
 
     async def choose_file(self, selector: str, path: Path) -> None:
         """Choose a file as a user would."""
@@ -56,7 +58,7 @@ async def open_page(url: str, profile: Path) -> AsyncIterator[BrowserPage]:
         pytest.skip("pages are not tested: Chromium is not installed")
     process = await asyncio.create_subprocess_exec(
         program, "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0",
-        f"--user-data-dir={profile}", url,
+        f"--user-data-dir={profile}", "about:blank",
         stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
@@ -71,7 +73,9 @@ async def open_page(url: str, profile: Path) -> AsyncIterator[BrowserPage]:
         response = await asyncio.to_thread(httpcore.request, "GET", f"http://{address}/json/list")
         target = next(one for one in json.loads(response.content) if one["type"] == "page")
         async with connect(target["webSocketDebuggerUrl"], max_size=None) as socket:
-            yield BrowserPage(socket)
+            page = BrowserPage(socket)
+            await page.call("Page.navigate", url=url)
+            yield page
     finally:
         process.kill()
         await process.wait()

@@ -1,11 +1,10 @@
-"""The examples of README and documentation, run as they are written: only the key and the address are put in."""
+"""The examples of README and documentation run as written: only the key and the address are put in."""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,22 +29,21 @@ class Example(NamedTuple):
 
     document: str
     line: int
-    language: str
     code: str
 
 
-def examples(*languages: str) -> Iterator[object]:
-    """The blocks of these languages, as parameters of a test."""
-    for path in (REPOSITORY / "README.md", *sorted((REPOSITORY / "server" / "docs").glob("*.md"))):
-        for token in MarkdownIt().parse(path.read_text("utf-8")):
-            if token.type == "fence" and token.info in languages and token.map is not None:
-                example = Example(path.name, token.map[0] + 1, token.info, token.content)
-                yield pytest.param(example, id=f"{example.document}-{example.line}")
+def examples(language: str, naming: str = "") -> list[Example]:
+    """The blocks of code of a language; of those, the ones in which something is named."""
+    return [
+        Example(path.name, token.map[0] + 1, token.content)
+        for path in (REPOSITORY / "README.md", *sorted((REPOSITORY / "server" / "docs").glob("*.md")))
+        for token in MarkdownIt().parse(path.read_text("utf-8"))
+        if token.type == "fence" and token.map and token.info == language and naming in token.content
+    ]
 
 
-def curls() -> list[object]:
-    """The shell's examples that talk to a server; the others install and start it."""
-    return [one for one in examples("bash") if "curl " in one.values[0].code]  # type: ignore[attr-defined]
+def each(found: list[Example]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("example", found, ids=[f"{one.document}-{one.line}" for one in found])
 
 
 def put_in(example: Example, server: EmbeddedServer) -> str:
@@ -87,7 +85,7 @@ def run(directory: Path, *command: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("example", examples("python"))
+@each(examples("python"))
 def test_examples_in_python_run(example: Example, server: EmbeddedServer, directory: Path) -> None:
     script = directory / "example.py"
     script.write_text(put_in(example, server))
@@ -95,7 +93,7 @@ def test_examples_in_python_run(example: Example, server: EmbeddedServer, direct
     assert f"{server.url}/images/" in printed or (directory / "photo-2x.jpg").exists()
 
 
-@pytest.mark.parametrize("example", examples("js"))
+@each(examples("js"))
 def test_examples_in_javascript_run(
     example: Example, server: EmbeddedServer, directory: Path, node_modules: Path
 ) -> None:
@@ -104,7 +102,7 @@ def test_examples_in_javascript_run(
     assert f"{server.url}/images/" in run(directory, "node", "example.mjs")
 
 
-@pytest.mark.parametrize("example", curls())
+@each(examples("bash", naming="curl "))  # the others install and start the server
 def test_examples_for_the_shell_run(example: Example, server: EmbeddedServer, directory: Path) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
@@ -112,7 +110,7 @@ def test_examples_for_the_shell_run(example: Example, server: EmbeddedServer, di
     assert answer["data"][0]["imageURL"].startswith(f"{server.url}/images/")
 
 
-@pytest.mark.parametrize("example", examples("html"))
+@each(examples("html"))
 async def test_examples_of_pages_run(example: Example, server: EmbeddedServer, directory: Path) -> None:
     (directory / "page.html").write_text(put_in(example, server))
     async with open_page((directory / "page.html").as_uri(), directory / "browser") as page:
@@ -121,6 +119,6 @@ async def test_examples_of_pages_run(example: Example, server: EmbeddedServer, d
         await page.until("document.querySelector('img').naturalWidth === 48")
 
 
-@pytest.mark.parametrize("example", examples("json"))
+@each(examples("json"))
 def test_examples_of_frames_are_valid(example: Example) -> None:
     Draft202012Validator(standalone("Tasks")).validate(json.loads(example.code))
