@@ -1,5 +1,6 @@
 """`includeTiles`: finished parts of a result come before it, and are in nobody's way."""
 
+import asyncio
 import base64
 import io
 import threading
@@ -293,7 +294,6 @@ async def test_a_client_that_does_not_read_loses_tiles_and_gets_its_result(
     device: SteppedDevice, start_server: StartServer
 ) -> None:
     server = start_server()
-    device.run_freely()
     pieces = (4800 // MAX_SIDE + 1) ** 2
     task = upscale(as_png(noise(1200, 1200)), includeTiles=True, upscaleFactor=4, outputFormat="JPG")
     protocol: Any = ["tilewire.msgpack"]
@@ -304,6 +304,9 @@ async def test_a_client_that_does_not_read_loses_tiles_and_gets_its_result(
         peer = Peer(socket)
         session = (await peer.authenticate())["connectionSessionUUID"]
         await peer.send(task)
+        device.step()
+        assert await asyncio.to_thread(device.began.acquire, timeout=PATIENCE), "it is under way"
+        device.run_freely()
         assert "imageURL" in await other.finished(task["taskUUID"]), "the task is not held up"
         ((account, _),) = (key for key in server.services.sessions._connected if key[1] == session)
         link = server.services.sessions.link(account, session)
