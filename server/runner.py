@@ -214,9 +214,13 @@ class Runner:
         """Do the work and record how it ended."""
         account, key, request = running.account, running.key, running.request
         try:
-            async with asyncio.timeout(self._settings.task_timeout), self._tiles_of(running) as on_region:
+            async with asyncio.timeout(self._settings.task_timeout):
                 result = await self._pipeline.run(
-                    account, key, request, lambda share: self._note_progress(running, share), on_region
+                    account,
+                    key,
+                    request,
+                    lambda share: self._note_progress(running, share),
+                    self._regions(running),
                 )
             return await _to_the_end(self._database.run(tasks.succeed, account, key, result, self._clock()))
         except asyncio.CancelledError:
@@ -241,8 +245,8 @@ class Runner:
         if running.request.include_progress and share < 1:
             self._spawn(self._sessions.push(running.account, running.session, running.news()))
 
-    def _tiles_of(self, running: Running) -> AbstractAsyncContextManager[OnRegion | None]:
-        """What takes the finished parts of the result, if they are wanted."""
+    def _regions(self, running: Running) -> AbstractAsyncContextManager[OnRegion | None]:
+        """Gives what takes the finished parts of the result, if they are wanted."""
         if not running.request.include_tiles:
             return nullcontext()
         return self._tiles.open(lambda: self._sessions.link(running.account, running.session), running.news)

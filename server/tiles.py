@@ -2,7 +2,7 @@
 
 They are a preview: never stored, never sent again, and never in anyone's way. One thread encodes those of
 all tasks. A task has one on its way to the client at a time, and none while the client leaves too much
-unread; what could not be sent by the time that the result is there is dropped.
+unread; what could not be sent by the time that the result is encoded is dropped, and frees its memory.
 """
 
 import asyncio
