@@ -78,7 +78,7 @@ def _frame(page: Page, body: str, sections: list[tuple[str, str]]) -> str:
     for other in PAGES:
         here = other == page
         current = " aria-current=page" if here else ""
-        entries.append(f'<li><a href="/docs/{other.name}"{current}>{escape(other.title)}</a>')
+        entries.append(f'<li><a href="{other.name}"{current}>{escape(other.title)}</a>')
         if here and len(sections) > 1:
             inner = "".join(f'<li><a href="#{anchor}">{title}</a></li>' for anchor, title in sections)
             entries.append(f"<ul>{inner}</ul>")
@@ -90,19 +90,19 @@ def _frame(page: Page, body: str, sections: list[tuple[str, str]]) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>{escape(page.title)} · Tilewire</title>
-<link rel="stylesheet" href="/docs/docs.css">
+<link rel="stylesheet" href="docs.css">
 </head>
 <body>
 <a class="skip" href="#text">Skip to the text</a>
-<header><a class="name" href="/">Tilewire</a><a href="/docs">Documentation</a></header>
+<header><a class="name" href="..">Tilewire</a><a href="../docs">Documentation</a></header>
 <div class="columns">
 <nav aria-label="Documentation"><ul>{"".join(entries)}</ul></nav>
 <main id="text">
 {body}
 </main>
 </div>
-<footer>For programs: <a href="/openapi.json">OpenAPI</a> · <a href="/asyncapi.json">AsyncAPI</a> ·
-<a href="/docs/tasks#json-schemas">JSON Schemas</a></footer>
+<footer>For programs: <a href="../openapi.json">OpenAPI</a> · <a href="../asyncapi.json">AsyncAPI</a> ·
+<a href="tasks#json-schemas">JSON Schemas</a></footer>
 </body>
 </html>
 """

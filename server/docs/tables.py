@@ -44,11 +44,12 @@ def reply_table(name: str) -> str:
 
 
 def example(name: str) -> str:
-    """The example of a task (by taskType) or a reply (by schema), or `Error`: as a frame, in JSON."""
+    """The example of a task (by taskType) a reply (by schema), `Error` or `Tile`: as a frame, in JSON."""
     if name in examples.REQUESTS:
         return f"[{_json(examples.REQUESTS[name])}]"
-    field, item = ("errors", examples.ERROR) if name == "Error" else ("data", examples.REPLIES[name])
-    return f'{{"{field}": [{_json(item)}]}}'
+    if name == "Error":
+        return f'{{"errors": [{_json(examples.ERROR)}]}}'
+    return f'{{"data": [{_json(examples.TILE if name == "Tile" else examples.REPLIES[name])}]}}'
 
 
 def code_list(_: str) -> str:
@@ -67,7 +68,7 @@ def family_list(_: str) -> str:
 
 def schema_list(_: str) -> str:
     """Links to the JSON Schemas."""
-    links = (f'<a href="/schemas/{name}.json"><code>{name}</code></a>' for name in components())
+    links = (f'<a href="../schemas/{name}.json"><code>{name}</code></a>' for name in components())
     return f"<p>{', '.join(links)}</p>"
 
 

@@ -15,8 +15,8 @@ _STYLE: Final = Path(__file__).parent.parent / "docs" / "docs.css"
 
 
 async def get_docs_start(_request: Request) -> Response:
-    """The first page."""
-    return RedirectResponse(f"/docs/{PAGES[0].name}")
+    """The first page; the address is relative, for servers behind a path of another."""
+    return RedirectResponse(f"docs/{PAGES[0].name}")
 
 
 def get_docs(request: Request) -> Response:  # not async: rendering takes a while, once for each address

@@ -37,6 +37,7 @@ __all__ = [
     "PingResult",
     "Progress",
     "Task",
+    "Tile",
     "Upscale",
     "UpscaleResult",
 ]
@@ -125,6 +126,12 @@ class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
     include_progress: Annotated[
         bool, Meta(description="Whether to send the progress while the task runs.")
     ] = False
+    include_tiles: Annotated[
+        bool,
+        Meta(
+            description="Whether to send finished parts of the result while the task runs, over a WebSocket."
+        ),
+    ] = False
     keep_metadata: Annotated[
         bool, Meta(description="Whether to keep EXIF and XMP, GPS included. Colour profiles are always kept.")
     ] = False
@@ -141,7 +148,6 @@ class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
     ] = None
     upload_endpoint: Annotated[TargetUrl | None, Meta(description="Where the image is PUT.")] = None
     ttl: TimeToLive = None
-    include_tiles: Annotated[bool, refused("this server does not stream tiles", const=False)] = False
     check_nsfw: Annotated[bool, refused("this server has no safety checker", const=False)] = False
     safety: Annotated[
         dict[str, Any] | None,
@@ -251,11 +257,30 @@ class Acknowledgement(Answer, frozen=True, kw_only=True):
     """The task is accepted; its result will follow."""
 
 
+class Tile(Struct, frozen=True, kw_only=True, rename=wire_name):
+    """A finished part of a result: where it is, in pixels of the whole, and its image."""
+
+    x: Annotated[int, Meta(ge=0, description="Of its left edge.")]
+    y: Annotated[int, Meta(ge=0, description="Of its top edge.")]
+    width: Annotated[int, Meta(ge=1)]
+    height: Annotated[int, Meta(ge=1)]
+    image_width: Annotated[int, Meta(ge=1, description="Of the whole result.")]
+    image_height: Annotated[int, Meta(ge=1, description="Of the whole result.")]
+    image_data_uri: Annotated[
+        str | UnsetType, Meta(description="In JSON: the part as JPEG, or WebP where there is transparency.")
+    ] = UNSET
+    image: Annotated[bytes | UnsetType, Meta(description="In MessagePack: the bytes of that file.")] = UNSET
+    media_type: Annotated[str | UnsetType, Meta(description="In MessagePack: what `image` is.")] = UNSET
+
+
 class Progress(Answer, frozen=True, kw_only=True):
     """The task is under way."""
 
     status: Literal["processing"]
     progress: Annotated[float, Meta(ge=0, le=1, description="The share that is done.")]
+    tile: Annotated[
+        Tile | UnsetType, Meta(description="A part of the result, if `includeTiles` asked for them.")
+    ] = UNSET
 
 
 class UpscaleResult(Answer, frozen=True, kw_only=True):

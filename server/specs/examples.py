@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-__all__ = ["ERROR", "REPLIES", "REQUESTS"]
+__all__ = ["ERROR", "REPLIES", "REQUESTS", "TILE"]
 
 _TASK: Final = "19abad0d-6ec5-40a6-b7af-203775fa5b7f"
 _SESSION: Final = "7d3f1c52-4a0e-4d19-b0a8-1f4f6b1d2c3e"
@@ -54,6 +54,22 @@ REQUESTS: Final[dict[str, Example]] = {
     },
 }
 """By taskType."""
+
+TILE: Final[Example] = {
+    "taskType": "upscale",
+    "taskUUID": _TASK,
+    "status": "processing",
+    "progress": 0.25,
+    "tile": {
+        "x": 0,
+        "y": 0,
+        "width": 512,
+        "height": 512,
+        "imageWidth": 2048,
+        "imageHeight": 2048,
+        "imageDataURI": "data:image/jpeg;base64,…",
+    },
+}
 
 REPLIES: Final[dict[str, Example]] = {
     "AuthenticationResult": {"taskType": "authentication", "connectionSessionUUID": _SESSION},

@@ -58,7 +58,7 @@ def test_every_file_of_the_documentation_is_a_page() -> None:
 def test_docs_begins_with_the_first_page(server: EmbeddedServer) -> None:
     response = httpcore.request("GET", f"{server.url}/docs")
     location = dict(response.headers)[b"location"].decode()
-    assert (response.status, location) == (307, f"/docs/{PAGES[0].name}")
+    assert (response.status, location) == (307, f"docs/{PAGES[0].name}")
 
 
 def test_an_unknown_page_is_not_found(server: EmbeddedServer) -> None:

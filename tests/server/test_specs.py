@@ -134,6 +134,10 @@ def test_the_example_of_an_error_is_what_the_schema_says() -> None:
     assert_told("ErrorItem", examples.ERROR)
 
 
+def test_the_example_of_a_tile_is_what_the_schema_says() -> None:
+    assert_told("Progress", examples.TILE)
+
+
 def test_there_is_an_example_of_everything() -> None:
     tasks = {schema_name(task) for task in TASK_CLASSES}
     assert examples.REQUESTS.keys() == {task_type(task) for task in TASK_CLASSES}
@@ -183,7 +187,7 @@ async def test_replies_are_what_the_schemas_say(server: EmbeddedServer) -> None:
 
 
 async def test_progress_and_cancellations_are_what_the_schemas_say(server: EmbeddedServer) -> None:
-    task = upscale(base64.b64encode(make_image(1400, 190)).decode(), includeProgress=True)
+    task = upscale(base64.b64encode(make_image(1400, 190)).decode(), includeProgress=True, includeTiles=True)
     async with connected(server) as peer:
         await peer.send(task)
         item = await peer.receive_item()
