@@ -14,6 +14,13 @@ _PAGES: Final = {page.name: page for page in PAGES}
 _STYLE: Final = Path(__file__).parent.parent / "docs" / "docs.css"
 
 
+_HEADERS: Final = {
+    "content-security-policy": "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+}
+
+
 async def get_docs_start(_request: Request) -> Response:
     """The first page; the address is relative, for servers behind a path of another."""
     return RedirectResponse(f"docs/{PAGES[0].name}")
@@ -24,7 +31,7 @@ def get_docs(request: Request) -> Response:  # not async: rendering takes a whil
     page = _PAGES.get(request.path_params["page"])
     if page is None:
         return Response("there is no such page\n", 404, media_type="text/plain")
-    return HTMLResponse(render(page, request.app.state.base_url(request)))
+    return HTMLResponse(render(page, request.app.state.base_url(request)), headers=_HEADERS)
 
 
 async def get_docs_style(_request: Request) -> Response:

@@ -85,6 +85,11 @@ def test_pages_need_no_script_and_no_inline_style(pages: dict[str, Seen]) -> Non
         assert len(seen.ids) == len(set(seen.ids)), path
 
 
+def test_browsers_are_told_to_load_nothing_but_the_style(server: EmbeddedServer) -> None:
+    headers = dict(httpcore.request("GET", f"{server.url}/docs/tasks").headers)
+    assert headers[b"content-security-policy"].startswith(b"default-src 'none'; style-src 'self';")
+
+
 def test_every_directive_was_replaced(server: EmbeddedServer) -> None:
     for one in PAGES:
         left = re.findall(r"<!-- .*-->|&lt;!-- ", page(server, f"/docs/{one.name}"))
