@@ -69,7 +69,10 @@ def render(page: Page, base_url: str) -> str:
             sections.append((anchor, inner))
         return f'<h{level} id="{anchor}"><a href="#{anchor}">{inner}</a></h{level}>'
 
-    body = _DIRECTIVE.sub(_table, _HEADING.sub(with_anchor, _MARKDOWN.render(markdown)))
+    def with_table(match: re.Match[str]) -> str:
+        return _with_address(_table(match), escape(base_url))
+
+    body = _DIRECTIVE.sub(with_table, _HEADING.sub(with_anchor, _MARKDOWN.render(markdown)))
     return _frame(page, body, sections)
 
 
@@ -120,11 +123,9 @@ def _table(match: re.Match[str]) -> str:
     }[kind](argument)
 
 
-def _with_address(markdown: str, base_url: str) -> str:
+def _with_address(text: str, base_url: str) -> str:
     socket_url = base_url.replace("http", "ws", 1)
-    return markdown.replace(f"ws://{EXAMPLE_ADDRESS}", socket_url).replace(
-        f"http://{EXAMPLE_ADDRESS}", base_url
-    )
+    return text.replace(f"ws://{EXAMPLE_ADDRESS}", socket_url).replace(f"http://{EXAMPLE_ADDRESS}", base_url)
 
 
 def _anchor(heading: str) -> str:

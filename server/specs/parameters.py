@@ -34,7 +34,7 @@ class Parameter(Struct, frozen=True):
 
 
 def parameters(struct: type[Struct]) -> list[Parameter]:
-    """The fields of a message, those of objects in it under their own paths, but for `taskType`."""
+    """The fields of a message, those of objects in it under their own paths, but for a fixed `taskType`."""
     return list(_fields(components()[schema_name(struct)], ""))
 
 
@@ -90,7 +90,7 @@ _UNSUPPORTED: Final = (
 def _fields(schema: Schema, prefix: str) -> Iterator[Parameter]:
     for name, field in schema["properties"].items():
         target = _resolve(field)
-        if name == "taskType":
+        if name == "taskType" and "enum" in field:  # its name says it
             continue
         if "properties" in target and target is not field:
             yield from _fields(target, f"{prefix}{name}.")

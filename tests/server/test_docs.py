@@ -120,7 +120,8 @@ def test_every_task_and_reply_is_explained(server: EmbeddedServer) -> None:
 def test_examples_show_the_address_of_the_server(server: EmbeddedServer) -> None:
     text = page(server, "/docs/quick-start")
     assert server.url.replace("http", "ws") in text
-    assert "127.0.0.1:8080" not in text
+    for one in PAGES:
+        assert "127.0.0.1:8080" not in page(server, f"/docs/{one.name}")
 
 
 def test_an_address_cannot_bring_markup_into_a_page(server: EmbeddedServer) -> None:
