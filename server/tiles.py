@@ -20,7 +20,7 @@ from server.protocol.messages import Progress, Tile
 from server.results import data_uri
 from server.sessions import Disconnected, Link, encode_reply
 
-__all__ = ["MAX_SIDE", "MAX_UNSENT", "TileStreams"]
+__all__ = ["MAX_SIDE", "MAX_UNSENT", "TileStreams", "encode_tile"]
 
 log = logging.getLogger(__name__)
 
