@@ -30,7 +30,10 @@ from server.protocol.messages import (
     Upscale,
 )
 
-__all__ = ["JSON", "MESSAGEPACK", "Codec", "RawTask", "is_uuid"]
+__all__ = ["JSON", "MESSAGEPACK", "SUBPROTOCOL", "Codec", "RawTask", "is_uuid"]
+
+SUBPROTOCOL: Final = "tilewire.msgpack"
+"""The WebSocket subprotocol of MessagePack frames; without it frames are JSON."""
 
 TASK_CLASSES: Final[tuple[type[Task], ...]] = (
     Authentication,
