@@ -75,7 +75,7 @@ def upscale_files(
         report.summarize(interrupted=True)
         return INTERRUPTED
     report.summarize()
-    return 1 if report.failed else 0
+    return 1 if report.failed or report.stopped else 0
 
 
 async def _upscale_all(jobs: list[Job], options: Options, url: str, key: str, report: Report) -> None:

@@ -182,6 +182,7 @@ def _format(source: Path, target: Path | None, asked: str | None) -> Format:
 
 def _is_done(job: Job) -> bool:
     try:
-        return job.target.stat().st_mtime_ns >= job.source.stat().st_mtime_ns
+        newer = job.target.stat().st_mtime_ns >= job.source.stat().st_mtime_ns
+        return newer and job.target.is_file()
     except OSError:
         return False

@@ -6,8 +6,17 @@ from contextlib import contextmanager
 from decimal import Decimal
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    Task,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Column
+from rich.text import Text
 
 from server.client import Result
 from server.upscale_plan import Job, Plan
@@ -50,9 +59,11 @@ class Report:
         if len(self._plan.jobs) > 1:
             self._total = self._bars.add_task(self._progress(), total=len(self._plan.jobs))
         with self._bars:
-            yield
-            if self._total is not None:
-                self._bars.remove_task(self._total)
+            try:
+                yield
+            finally:
+                for row in self._bars.task_ids:  # they would stay behind
+                    self._bars.remove_task(row)
 
     def begin(self, job: Job) -> None:
         """A file's turn has come."""
@@ -124,15 +135,22 @@ class Report:
             self._bars.update(self._total, description=self._progress(), completed=done)
 
 
+class _TimeLeft(TimeRemainingColumn):
+    """The time that is left, if it can be told yet."""
+
+    def render(self, task: Task) -> Text:
+        if task.time_remaining is None or not task.total:
+            return Text(" " * len("0:00:00 left"))
+        return super().render(task).append(" left")
+
+
 def _bars(console: Console) -> Progress:
     name = Column(ratio=1, overflow="ellipsis", no_wrap=True)
     return Progress(
         TextColumn("{task.description}", markup=False, table_column=name),
         BarColumn(bar_width=24),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        TextColumn("left", style="dim"),
-        TimeRemainingColumn(),
+        TaskProgressColumn("{task.percentage:>3.0f}%"),
+        _TimeLeft(),
         console=console,
         disable=not console.is_terminal,
         expand=True,
