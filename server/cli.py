@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from onnx_models import ModelBuildError, UnknownModelError, load_catalogue
 from server import models_command
+from server.bench_command import bench
 from server.building import build_missing
 from server.services import Services
 from server.serving import StartError
@@ -46,6 +47,7 @@ app = typer.Typer(
 keys = typer.Typer(help="The API keys.", no_args_is_help=True)
 app.add_typer(models_command.commands, name="models")
 app.add_typer(keys, name="keys")
+app.command()(bench)
 
 _LARGEST_CREDIT = Decimal(10**9)
 

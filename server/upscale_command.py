@@ -1,14 +1,9 @@
 """`tilewire upscale`: files in, files out, through a server."""
 
 import asyncio
-import secrets
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-import msgspec
 from rich.console import Console
 
 from onnx_models import load_catalogue
@@ -22,12 +17,12 @@ from server.client import (
     UnreachableError,
 )
 from server.client import Options as TaskOptions
-from server.serving import EmbeddedServer
+from server.embedded import embedded_server
 from server.settings import Settings
 from server.upscale_plan import Job, Options, make_plan
 from server.upscale_report import Report
 
-__all__ = ["INTERRUPTED", "embedded_server", "upscale_files"]
+__all__ = ["INTERRUPTED", "upscale_files"]
 
 INTERRUPTED: Final = 130
 """The exit status after Ctrl-C, as of a shell: 128 + SIGINT."""
@@ -126,31 +121,3 @@ async def _upscale(tilewire: Tilewire, job: Job, options: Options, report: Repor
 def _save(result: Result, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     result.save(target)
-
-
-@contextmanager
-def embedded_server(settings: Settings) -> Iterator[tuple[str, str]]:
-    """The address and key of a server that is there for the time of the block.
-
-    Raises:
-        StartError: if it cannot be started.
-    """
-    secret = secrets.token_urlsafe(16)
-    with tempfile.TemporaryDirectory(prefix="tilewire-") as directory:
-        own = msgspec.structs.replace(
-            settings,
-            host="127.0.0.1",
-            port=0,
-            data=Path(directory),
-            added_models=settings.effective_added_models,
-            api_key=secret,
-            database_url=None,
-            storage_url=None,
-            public_url=None,
-            models=(),
-            max_frame_bytes=2**30,  # the files are the caller's own
-            max_image_bytes=2**30,
-            drain_timeout=0.1,  # nobody waits for tasks that are left when the command is interrupted
-        )
-        with EmbeddedServer(own) as server:
-            yield f"{server.url.replace('http', 'ws', 1)}/v1", secret
