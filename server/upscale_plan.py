@@ -4,6 +4,7 @@ import glob
 import os
 import re
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
@@ -43,13 +44,13 @@ class Plan(Struct, frozen=True):
 
     Attributes:
         jobs: in the order of the inputs, folders sorted by name.
-        done: those whose result is there already, and newer than its source.
-        results: files that are left out because they are results of other inputs, by their name.
+        done: how many more have a result already that is newer than its source.
+        results: how many files are left out because they are results of other inputs, by their name.
     """
 
     jobs: list[Job]
-    done: list[Job]
-    results: list[Path]
+    done: int
+    results: int
 
 
 class _Source(NamedTuple):
@@ -76,9 +77,9 @@ def make_plan(inputs: list[Path], options: Options) -> Plan:
             overwrite an input, or the format is not one that can be written.
     """
     output = options.output
-    found = {source.path.resolve(): source for path in inputs for source in _find(path, output)}
-    results = _results(list(found.values()))
-    sources = [source for source in found.values() if source.path not in results]
+    found = {_absolute(source.path): source for path in inputs for source in _find(path, output)}
+    results = _results(found)
+    sources = [source for place, source in found.items() if place not in results]
     if not sources:
         raise ValueError("there are no images to upscale")
     into_folder = output is not None and _is_folder(output, inputs)
@@ -87,13 +88,18 @@ def make_plan(inputs: list[Path], options: Options) -> Plan:
     jobs: dict[Path, Job] = {}
     for source in sources:
         job = _job(source, options, into_folder=into_folder)
-        if job.target in jobs:
-            raise ValueError(f"{jobs[job.target].source} and {job.source} would both become {job.target}")
-        if job.target.resolve() in found and job.target not in results:
+        place = _absolute(job.target)
+        if place in jobs:
+            raise ValueError(f"{jobs[place].source} and {job.source} would both become {job.target}")
+        if place in found and place not in results:
             raise ValueError(f"{job.target} is an input and would be overwritten")
-        jobs[job.target] = job
-    done = [] if options.overwrite else [job for job in jobs.values() if _is_done(job)]
-    return Plan([job for job in jobs.values() if job not in done], done, results)
+        jobs[place] = job
+    done = set() if options.overwrite else {job for job in jobs.values() if _is_done(job)}
+    return Plan([job for job in jobs.values() if job not in done], len(done), len(results))
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 - without `..`, and links are files of their own
 
 
 def _find(path: Path, output: Path | None) -> Iterator[_Source]:
@@ -103,8 +109,7 @@ def _find(path: Path, output: Path | None) -> Iterator[_Source]:
     elif path.exists():
         yield _Source(path, path.parent, Path())  # whatever its suffix: it was named
     elif matches := sorted(glob.glob(str(path), recursive=True)):  # noqa: PTH207 - takes absolute patterns
-        fixed = [part for part in path.parts if not glob.has_magic(part)]
-        root = Path(*fixed[: next(n for n, part in enumerate(path.parts) if glob.has_magic(part))])
+        root = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
         for match in map(Path, matches):
             if match.is_dir():
                 continue  # its files match ** too, or were not asked for
@@ -133,14 +138,14 @@ def _same(folder: Path, other: Path) -> bool:
     return folder.resolve() == other.resolve()
 
 
-def _results(sources: list[_Source]) -> list[Path]:
+def _results(found: dict[Path, _Source]) -> set[Path]:
     """Those that have the name which the result of another would have.
 
     It may be in a folder further down, where `-o` led into the input folder: then its own folder ends as
     that of its source does.
     """
-    places = {source.place for source in sources}
-    return [source.path for source in sources if any(place in places for place in _origins(source))]
+    names = {source.place for source in found.values()}
+    return {place for place, source in found.items() if any(origin in names for origin in _origins(source))}
 
 
 def _origins(source: _Source) -> Iterator[tuple[Path, Path, str]]:

@@ -106,8 +106,8 @@ class Report:
         parts = [self._done()] if self._plan.jobs else []
         left = len(self._plan.jobs) - self._succeeded - self.failed
         for count, what in (
-            (len(self._plan.done), "done before"),
-            (len(self._plan.results), "left out as earlier results"),
+            (self._plan.done, "done before"),
+            (self._plan.results, "left out as earlier results"),
             (self.failed, "failed"),
             (left, "interrupted: run the same command to go on" if interrupted else "not done"),
         ):

@@ -251,7 +251,7 @@ class Link:
                 await self._authenticate(socket)
         except BaseException as error:
             await socket.close()
-            if isinstance(error, ConnectionClosed | TimeoutError | msgspec.DecodeError):
+            if isinstance(error, ConnectionClosed | TimeoutError | msgspec.DecodeError | ValueError):
                 raise UnreachableError(f"{self._url} does not answer as Tilewire does") from error
             raise
         return socket
