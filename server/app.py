@@ -1,7 +1,8 @@
 """The ASGI application: which path leads where."""
 
 from starlette.applications import Starlette
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
@@ -9,13 +10,18 @@ from server.connection import Connection
 from server.http.images import get_image
 from server.http.pages import get_errors, get_health, get_readiness
 from server.http.tasks import post_tasks
+from server.protocol.errors import UnavailableError
 from server.settings import Settings
 
 __all__ = ["create_app"]
 
 
 def create_app(settings: Settings) -> Starlette:
-    """The server as an ASGI application. Whoever runs it puts the running services into `state.services`."""
+    """The server as an ASGI application.
+
+    Whoever runs it puts the running services into `state.services`, and into `state.stopping` what tells
+    whether they are about to stop.
+    """
     app = Starlette(
         routes=[
             WebSocketRoute("/", _serve_socket),
@@ -27,7 +33,9 @@ def create_app(settings: Settings) -> Starlette:
             Route("/readyz", get_readiness),
             Route("/docs/errors", get_errors),
         ],
+        exception_handlers={UnavailableError: _say_unavailable},
     )
+    app.state.stopping = lambda: False
     app.state.base_url = lambda connection: _base_url(settings, connection)
     return app
 
@@ -35,6 +43,12 @@ def create_app(settings: Settings) -> Starlette:
 async def _serve_socket(websocket: WebSocket) -> None:
     state = websocket.app.state
     await Connection(websocket, state.services, state.base_url(websocket)).serve()
+
+
+async def _say_unavailable(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, UnavailableError)
+    headers = {"retry-after": str(error.retry_after)}
+    return PlainTextResponse(f"{error}\n", error.status, headers)
 
 
 def _base_url(settings: Settings, connection: HTTPConnection) -> str:

@@ -8,7 +8,7 @@ redirect again. (OWASP: Server-Side Request Forgery Prevention Cheat Sheet.)
 import asyncio
 import ipaddress
 import socket
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from string import punctuation
 from typing import Any
@@ -16,7 +16,7 @@ from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 import httpcore
 
-__all__ = ["FetchError", "ForbiddenAddressError", "WebClient"]
+__all__ = ["FetchError", "ForbiddenAddressError", "StatusError", "WebClient"]
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 5
@@ -28,6 +28,20 @@ class FetchError(Exception):
 
 class ForbiddenAddressError(FetchError):
     """The address is not one that clients may name."""
+
+
+class StatusError(FetchError):
+    """The answer was not a success.
+
+    Attributes:
+        status: its HTTP status.
+        retry_after: its header of that name (RFC 9110 section 10.2.3), if it had one.
+    """
+
+    def __init__(self, status: int, retry_after: str | None = None) -> None:
+        super().__init__(f"the server answered with status {status}")
+        self.status = status
+        self.retry_after = retry_after
 
 
 class WebClient:
@@ -58,21 +72,25 @@ class WebClient:
                         url = urljoin(url, _header(response, b"location"))
                         continue
                     if response.status != 200:
-                        raise FetchError(f"the server answered with status {response.status}")
+                        raise StatusError(response.status)
                     return await _body(response, max_bytes)
             raise FetchError(f"more than {_MAX_REDIRECTS} redirects")
 
-    async def send(self, method: str, url: str, content: bytes, media_type: str) -> None:
-        """Send a body, by PUT or POST; redirects are not followed.
+    async def send(
+        self, method: str, url: str, content: bytes, media_type: str, more: Mapping[str, str] | None = None
+    ) -> None:
+        """Send a body, by PUT or POST, with more headers; redirects are not followed.
 
         Raises:
-            FetchError: as for `get`, and for any status but 2xx.
+            StatusError: for any status but 2xx.
+            FetchError: as for `get`.
         """
         async with self._guarded(url):
             headers = [*_headers(), (b"Content-Type", media_type.encode())]
+            headers += [(name.encode(), value.encode()) for name, value in (more or {}).items()]
             async with self._pool.stream(method, _checked(url), headers=headers, content=content) as response:
                 if not 200 <= response.status < 300:
-                    raise FetchError(f"the server answered with status {response.status}")
+                    raise StatusError(response.status, _retry_after(response))
 
     async def close(self) -> None:
         await self._pool.aclose()
@@ -156,6 +174,11 @@ def _header(response: httpcore.Response, name: bytes) -> str:
         if key.lower() == name:
             return quote(value, safe=punctuation)
     raise FetchError("the server redirected to nowhere")
+
+
+def _retry_after(response: httpcore.Response) -> str | None:
+    found = (value for name, value in response.headers if name.lower() == b"retry-after")
+    return next(found, b"").decode("ascii", "replace") or None
 
 
 async def _body(response: httpcore.Response, max_bytes: int) -> bytes:

@@ -1,8 +1,8 @@
 """Sees accepted tasks through to their outcome.
 
 `submit` records a task; from then on it is not lost, whatever happens: it is run, and run again after a
-restart, until it has an outcome. Result, charge and reply are recorded in one transaction; then the session,
-the webhook and whoever waits are told.
+restart, until it has an outcome. Result, charge, reply and webhook are recorded in one transaction; then the
+session and whoever waits are told.
 """
 
 import asyncio
@@ -16,9 +16,7 @@ import msgspec
 
 from engines import EngineError
 from server.admission import Admission
-from server.fetch import WebClient
 from server.pipeline import Pipeline
-from server.protocol.codec import JSON
 from server.protocol.errors import (
     ConflictError,
     ServerError,
@@ -27,15 +25,15 @@ from server.protocol.errors import (
     TaskTimeoutError,
 )
 from server.protocol.messages import Acknowledgement, Progress
-from server.results import Results
-from server.sessions import Sessions, encode_reply
+from server.sessions import Sessions
 from server.settings import Settings
 from server.state import ledger, tasks
 from server.state.accounts import AccountId
 from server.state.database import Database
 from server.state.tasks import Status, TaskRecord
+from server.state.webhooks import Destination
 from server.upscaling import UpscaleRequest
-from server.webhooks import call_webhook
+from server.webhooks import WebhookSender
 
 __all__ = ["Runner", "Running"]
 
@@ -77,20 +75,19 @@ class Runner:
         database: Database,
         pipeline: Pipeline,
         sessions: Sessions,
-        results: Results,
-        web: WebClient,
+        webhooks: WebhookSender,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
         self._database = database
         self._pipeline = pipeline
         self._sessions = sessions
-        self._results = results
-        self._web = web
+        self._webhooks = webhooks
         self._clock = clock
         self._running: dict[tuple[AccountId, str], Running] = {}
         self._admission = Admission(limit=settings.max_tasks, limit_per_account=settings.max_tasks_in_flight)
         self._background: set[asyncio.Task[Any]] = set()
+        self._draining = False
 
     async def submit(
         self,
@@ -102,6 +99,8 @@ class Runner:
         acknowledge: bool = False,
     ) -> Running | TaskRecord:
         """Take a task on; or, for one that was sent before, what became of it.
+
+        While the server drains a new task is recorded and not begun: it runs after the next start.
 
         Args:
             session: where the outcome is to be sent.
@@ -164,20 +163,30 @@ class Runner:
         return len(records)
 
     async def drain(self, patience: float) -> None:
-        """Let what runs finish for a while; the rest runs again after the next start."""
-        work = [running.work for running in self._running.values() if running.work is not None]
-        if work:
+        """Begin nothing more, and let what runs finish for a while."""
+        self._draining = True
+        if work := self._work():
             await asyncio.wait(work, timeout=patience)
-        left = [*work, *self._background]
+
+    async def stop(self) -> None:
+        """Stop what still runs; it runs again after the next start."""
+        self._draining = True
+        left = [*self._work(), *self._background]
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+
+    def _work(self) -> list[asyncio.Task[None]]:
+        return [running.work for running in self._running.values() if running.work is not None]
 
     def _start(
         self, account: AccountId, key: str, request: UpscaleRequest, session: str | None, base_url: str
     ) -> Running:
         loop = asyncio.get_running_loop()
         running = Running(account, key, request, session, base_url, loop.create_future())
+        if self._draining:
+            self._forget(running)
+            return running
         self._running[account, key] = running
         running.work = asyncio.create_task(self._see_through(running), name=f"task {key}")
         running.work.add_done_callback(lambda _: self._forget(running))
@@ -201,18 +210,21 @@ class Runner:
             running.acknowledgement.cancel()
         running.outcome.set_result(record)
         if running.request.webhook_url is not None:
-            self._spawn(self._tell_webhook(running.request.webhook_url, record, running.base_url))
+            self._webhooks.wake()
         await self._sessions.deliver(running.account, record.session)
 
     async def _outcome(self, running: Running) -> TaskRecord:
         """Do the work and record how it ended."""
         account, key, request = running.account, running.key, running.request
+        webhook = Destination(request.webhook_url, running.base_url) if request.webhook_url else None
         try:
             async with asyncio.timeout(self._settings.task_timeout):
                 result = await self._pipeline.run(
                     account, key, request, lambda share: self._note_progress(running, share)
                 )
-            return await _to_the_end(self._database.run(tasks.succeed, account, key, result, self._clock()))
+            return await _to_the_end(
+                self._database.run(tasks.succeed, account, key, result, self._clock(), webhook)
+            )
         except asyncio.CancelledError:
             if not running.cancelled:
                 raise  # the server stops: the task stays accepted, and runs again after the next start
@@ -228,7 +240,7 @@ class Runner:
             log.exception("task %s failed", key)
             error = ServerError()
         item = error.item(request.task_type, request.task_uuid, f"{running.base_url}/docs/errors")
-        return await _to_the_end(self._database.run(tasks.fail, account, key, item, self._clock()))
+        return await _to_the_end(self._database.run(tasks.fail, account, key, item, self._clock(), webhook))
 
     def _note_progress(self, running: Running, share: float) -> None:
         running.progress = share
@@ -244,10 +256,6 @@ class Runner:
             self._settings.acknowledge_after,
             lambda: self._spawn(self._sessions.push(running.account, running.session, item)),
         )
-
-    async def _tell_webhook(self, url: str, record: TaskRecord, base_url: str) -> None:
-        frame = encode_reply(JSON, await self._results.item(record, base_url))
-        await call_webhook(self._web, url, frame, record.task_uuid)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(coroutine)

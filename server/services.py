@@ -15,6 +15,7 @@ from server.fetch import WebClient
 from server.images import ImageStore, open_store
 from server.inputs import Inputs
 from server.pipeline import Pipeline
+from server.readiness import Readiness
 from server.results import Results
 from server.runner import Runner
 from server.sessions import Sessions
@@ -29,6 +30,7 @@ from server.state.accounts import (
     has_keys,
 )
 from server.state.database import Database
+from server.webhooks import WebhookSender
 
 __all__ = ["Services", "running_services"]
 
@@ -54,6 +56,8 @@ class Services:
     sessions: Sessions
     results: Results
     runner: Runner
+    webhooks: WebhookSender
+    readiness: Readiness
     clock: Callable[[], float]
     first_key: str | None
 
@@ -66,7 +70,7 @@ class Services:
 async def running_services(
     settings: Settings, base_url: str, clock: Callable[[], float] = time.time
 ) -> AsyncIterator[Services]:
-    """Start everything, run again what an earlier stop left unfinished; drain and close at the end.
+    """Start everything, run again what an earlier stop left unfinished; stop and close at the end.
 
     Args:
         settings: the effective settings.
@@ -95,16 +99,21 @@ async def running_services(
         inputs=inputs,
         web=web,
     )
+    webhooks = WebhookSender(
+        database=database, results=results, web=web, timeout=settings.fetch_timeout, clock=clock
+    )
     runner = Runner(
         settings=settings,
         database=database,
         pipeline=pipeline,
         sessions=sessions,
-        results=results,
-        web=web,
+        webhooks=webhooks,
         clock=clock,
     )
-    sweeper = asyncio.create_task(_sweep(images, sessions, settings))
+    background = [
+        asyncio.create_task(_sweep(images, sessions, settings)),
+        asyncio.create_task(webhooks.run()),
+    ]
     try:
         for name in settings.models:
             await asyncio.to_thread(upscaler.load, catalogue.get(name))
@@ -120,13 +129,17 @@ async def running_services(
             sessions=sessions,
             results=results,
             runner=runner,
+            webhooks=webhooks,
+            readiness=Readiness(upscaler, database, images),
             clock=clock,
             first_key=await database.run(_first_key, settings.api_key, clock()),
         )
-        await runner.drain(settings.drain_timeout)
     finally:
-        sweeper.cancel()
-        await asyncio.gather(sweeper, return_exceptions=True)
+        await runner.stop()
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await webhooks.stop()
         await asyncio.to_thread(upscaler.close)
         await web.close()
         images.close()

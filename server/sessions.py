@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from server.protocol.codec import JSON, Codec
-from server.protocol.errors import ErrorItem
+from server.protocol.errors import ErrorItem, UnavailableError
 from server.results import Results
 from server.state.accounts import AccountId
 from server.state.database import Database
@@ -28,6 +28,7 @@ from server.state.tasks import (
     purge_undelivered,
     undelivered,
 )
+from server.upscaling import UpscaleRequest
 
 __all__ = ["Disconnected", "Link", "Session", "Sessions", "encode_reply"]
 
@@ -128,7 +129,13 @@ class Sessions:
             return codec.encode(msgspec.json.decode(entry.frame)) if codec.binary else entry.frame
         record = await self._database.run(find, session.account, entry.task_uuid or "")
         assert record is not None, "the outbox names a task that is not there"
-        return encode_reply(codec, await self._results.item(record, session.link.base_url))
+        reply: Reply
+        try:
+            reply = await self._results.item(record, session.link.base_url)
+        except UnavailableError as error:  # the result is safe: it can be asked for again
+            request = msgspec.json.decode(record.request, type=UpscaleRequest)
+            reply = error.item(request.task_type, request.task_uuid, f"{session.link.base_url}/docs/errors")
+        return encode_reply(codec, reply)
 
 
 def encode_reply(codec: Codec, reply: Reply) -> bytes:

@@ -12,6 +12,7 @@ TaskError
 ├── TaskCancelledError          409  cancelled by the client
 ├── TransferError               400  an image could not be fetched, or a result not uploaded
 ├── BusyError                   503  too much of all accounts at once; try again later
+├── UnavailableError            503  the image store fails, or the server stops; try again later
 ├── TaskTimeoutError            504  the task did not end in time
 └── ServerError                 500  our fault; the log has the reason
 
@@ -24,6 +25,7 @@ from typing import ClassVar, Final
 
 from msgspec import UNSET, Struct, UnsetType
 
+from server.protocol.messages import WebhookItem
 from server.protocol.names import wire_name
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "TaskError",
     "TaskTimeoutError",
     "TransferError",
+    "UnavailableError",
     "error_classes",
     "error_status",
     "invalid",
@@ -66,6 +69,7 @@ class ErrorItem(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wi
             without a `taskUUID` to all calls that are waiting.
         documentation: where the code is explained.
         retry_after: seconds after which the same task may be sent again, where waiting helps.
+        webhook: how far the delivery to the task's `webhookURL` is; told by `getResponse`.
     """
 
     code: str
@@ -76,6 +80,7 @@ class ErrorItem(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wi
     task_uuid: str | UnsetType = UNSET
     documentation: str | UnsetType = UNSET
     retry_after: int | UnsetType = UNSET
+    webhook: WebhookItem | UnsetType = UNSET
 
 
 class TaskError(Exception):
@@ -218,6 +223,16 @@ class BusyError(TaskError):
             f"the server is busy; try again in about {retry_after} seconds",
             retry_after=retry_after,
         )
+
+
+class UnavailableError(TaskError):
+    """The server cannot do this just now: it is stopping, or its image store cannot be used."""
+
+    status = 503
+    advice = "Send the same task again after as many seconds as `retryAfter` says."
+
+    def __init__(self, message: str, retry_after: int = 10) -> None:
+        super().__init__("serviceUnavailable", message, retry_after=retry_after)
 
 
 class TaskTimeoutError(TaskError):

@@ -5,6 +5,7 @@ misspelt ones. Parameters of Runware's that a model or this server does not hono
 their use can be refused instead of ignored.
 """
 
+from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
@@ -39,9 +40,17 @@ __all__ = [
     "Task",
     "Upscale",
     "UpscaleResult",
+    "WebhookItem",
+    "iso_time",
 ]
 
 DeliveryMethod = Literal["sync", "async"]
+
+
+def iso_time(seconds: float) -> str:
+    """A time since the epoch as ISO 8601, UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
 
 TimeToLive = Annotated[int, Meta(ge=1, le=10 * 365 * 86400)]
 """Seconds, up to ten years."""
@@ -176,6 +185,7 @@ class AccountManagementResult(Item, frozen=True, kw_only=True, tag="accountManag
     organization_name: str
     balance: "Balance"
     api_keys: list["KeyItem"]
+    webhook_secret: str
     usage: dict[str, "Usage"]
 
 
@@ -216,6 +226,16 @@ class UpscaleResult(Answer, frozen=True, kw_only=True):
     image_data_uri: str | UnsetType = UNSET
     cost: Decimal | UnsetType = UNSET
     warnings: list[str] | UnsetType = UNSET
+    webhook: "WebhookItem | UnsetType" = UNSET
+
+
+class WebhookItem(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name):
+    """How far the delivery to a task's `webhookURL` is; `next_attempt` in ISO 8601, UTC."""
+
+    status: Literal["pending", "delivered", "failed"]
+    attempts: int
+    next_attempt: str | UnsetType = UNSET
+    last_error: str | UnsetType = UNSET
 
 
 class Balance(Struct, frozen=True, rename=wire_name):

@@ -18,11 +18,13 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     create_engine,
     event,
+    select,
 )
 
-__all__ = ["Database", "accounts", "api_keys", "images", "ledger", "metadata", "outbox", "tasks"]
+__all__ = ["Database", "accounts", "api_keys", "images", "ledger", "metadata", "outbox", "tasks", "webhooks"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -38,6 +40,9 @@ accounts = Table(
     Column("balance", BigInteger),  # null: without a limit
     Column("reserved", BigInteger, nullable=False, default=0),
     Column("created", Float, nullable=False),
+    Column("webhook_secret", String(100)),  # null: none was needed yet
+    Column("old_webhook_secret", String(100)),  # signs beside the new one
+    Column("old_webhook_secret_until", Float),
 )
 
 api_keys = Table(
@@ -105,6 +110,23 @@ outbox = Table(
     Index("outbox_by_session", "account_id", "session", "id"),
 )
 
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", String(36), primary_key=True),  # the receiver sees it: the same in all attempts
+    Column("account_id", ForeignKey("accounts.id"), nullable=False),
+    Column("task_uuid", String(36), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("host", String(255), nullable=False),
+    Column("base_url", Text, nullable=False),
+    Column("status", String(10), nullable=False),  # pending, delivered, failed
+    Column("attempts", Integer, nullable=False),
+    Column("next_attempt", Float),  # null: there will be none
+    Column("last_error", Text),
+    Index("webhooks_by_task", "account_id", "task_uuid", unique=True),
+    Index("webhooks_by_time", "next_attempt"),
+)
+
 
 class Database:
     """Runs functions over a connection, each in one transaction, in threads beside the event loop."""
@@ -131,6 +153,14 @@ class Database:
         """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, lambda: self.run_sync(function, *args, **kwargs))
+
+    async def check(self) -> None:
+        """See whether the database answers.
+
+        Raises:
+            SQLAlchemyError: if it does not.
+        """
+        await self.run(lambda connection: connection.execute(select(1)))
 
     def run_sync(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs

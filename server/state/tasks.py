@@ -1,7 +1,7 @@
 """Tasks from acceptance to outcome, and the outbox of replies that wait for their session.
 
 A task is recorded before anything is said about it. Its outcome, its charge and the reply to its session are
-one transaction, so that none of them is there without the others.
+one transaction, and so is its webhook, so that none of them is there without the others.
 """
 
 from enum import StrEnum
@@ -15,6 +15,7 @@ from server.protocol.errors import ErrorItem
 from server.state import ledger
 from server.state.accounts import AccountId
 from server.state.database import outbox, tasks
+from server.state.webhooks import Destination, forget_webhook, record_webhook
 
 __all__ = [
     "Status",
@@ -98,7 +99,8 @@ def accept(
     if previous is not None:
         if previous.status is not Status.FAILED or previous.request != request:
             return previous
-        # An answer that still waits for its session would now tell of the new one.
+        # An answer that still waits for its session, or is to be told, would now tell of the new one.
+        forget_webhook(connection, account, task_uuid)
         connection.execute(
             delete(outbox).where(outbox.c.account_id == account, outbox.c.task_uuid == task_uuid)
         )
@@ -140,9 +142,14 @@ def watch(connection: Connection, account: AccountId, task_uuid: str, session: s
 
 
 def succeed(
-    connection: Connection, account: AccountId, task_uuid: str, result: StoredResult, now: float
+    connection: Connection,
+    account: AccountId,
+    task_uuid: str,
+    result: StoredResult,
+    now: float,
+    webhook: Destination | None = None,
 ) -> TaskRecord:
-    """Record the result, charge what was reserved, put the reply into the outbox.
+    """Record the result, charge what was reserved, put the reply into the outbox, and the webhook beside it.
 
     A task has one outcome: if it was recorded before, that one stays and nothing is charged again.
     """
@@ -156,18 +163,29 @@ def succeed(
         task_uuid,
         now,
         {"status": Status.SUCCEEDED, "result": msgspec.json.encode(stored)},
+        webhook,
     )
 
 
 def fail(
-    connection: Connection, account: AccountId, task_uuid: str, error: ErrorItem, now: float
+    connection: Connection,
+    account: AccountId,
+    task_uuid: str,
+    error: ErrorItem,
+    now: float,
+    webhook: Destination | None = None,
 ) -> TaskRecord:
-    """Record the error, release what was reserved, put the reply into the outbox; once, as `succeed`."""
+    """Record the error, release what was reserved, tell of it as `succeed` does; once, too."""
     if (finished := _finished(connection, account, task_uuid)) is not None:
         return finished
     ledger.release(connection, account, task_uuid)
     return _finish(
-        connection, account, task_uuid, now, {"status": Status.FAILED, "error": msgspec.json.encode(error)}
+        connection,
+        account,
+        task_uuid,
+        now,
+        {"status": Status.FAILED, "error": msgspec.json.encode(error)},
+        webhook,
     )
 
 
@@ -204,7 +222,12 @@ def _finished(connection: Connection, account: AccountId, task_uuid: str) -> Tas
 
 
 def _finish(
-    connection: Connection, account: AccountId, task_uuid: str, now: float, values: dict[str, Any]
+    connection: Connection,
+    account: AccountId,
+    task_uuid: str,
+    now: float,
+    values: dict[str, Any],
+    webhook: Destination | None,
 ) -> TaskRecord:
     connection.execute(update(tasks).where(*_is(account, task_uuid)).values(**values, finished=now))
     record = find(connection, account, task_uuid)
@@ -215,6 +238,8 @@ def _finish(
                 account_id=account, session=record.session, task_uuid=task_uuid, created=now
             )
         )
+    if webhook is not None:
+        record_webhook(connection, account, task_uuid, webhook, now)
     return record
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 from msgspec import Struct
 
-from server.protocol.errors import ServerError
+from server.protocol.errors import UnavailableError
 from server.protocol.messages import Acknowledgement, Upscale
 from server.protocol.sources import InlineImage, StoredImage
 from server.runner import Running
@@ -55,7 +55,7 @@ async def _wait(running: Running, patience: float | None, context: Context) -> S
         return Acknowledgement(task_type=running.request.task_type, task_uuid=running.request.task_uuid)
     except asyncio.CancelledError:
         if running.outcome.cancelled():
-            raise ServerError(
+            raise UnavailableError(
                 "the server is stopping; the task will be finished after its next start"
             ) from None
         raise
