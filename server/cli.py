@@ -30,6 +30,7 @@ from server.state.accounts import (
 )
 from server.state.database import Database
 from server.state.ledger import deposit, to_nanodollars
+from server.state.migrations import NewerDatabaseError
 from server.terminal import ConfigFile, Data, console, effective_settings, give_up, problems
 from server.upscale_command import Options, upscale_files
 
@@ -72,7 +73,8 @@ def serve(
         format="%(name)s: %(message)s",
         handlers=[RichHandler(console=problems, show_path=False, log_time_format="[%X]")],
     )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    for library in ("alembic", "uvicorn"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     try:
         catalogue = load_catalogue(settings.effective_added_models)
         build_missing(map(catalogue.get, settings.models), settings.model_directory, console)
@@ -207,7 +209,7 @@ def _database(file: Path | None, data: Path | None) -> Database:
     try:
         settings.data.mkdir(parents=True, exist_ok=True)
         return Database(settings.effective_database_url)
-    except (OSError, SQLAlchemyError, ImportError) as error:
+    except (OSError, SQLAlchemyError, ImportError, NewerDatabaseError) as error:
         give_up(" ".join(str(error).split()), status=1)
 
 

@@ -23,6 +23,7 @@ from server.app import create_app
 from server.connection import ABORT
 from server.services import Services, running_services
 from server.settings import Settings
+from server.state.migrations import NewerDatabaseError
 
 __all__ = ["EmbeddedServer", "StartError", "serve"]
 
@@ -30,6 +31,16 @@ _FAREWELL: Final = 5
 """Seconds that a client may take to close its connection when all is done."""
 
 Ready = Callable[[str, Services], None]
+
+_START_FAILURES = (
+    EngineError,
+    UnknownModelError,
+    OSError,
+    SQLAlchemyError,
+    NewerDatabaseError,
+    StorageError,
+    ImportError,
+)
 
 
 class StartError(Exception):
@@ -161,7 +172,7 @@ class _Server(uvicorn.Server):
             services = await self._running.enter_async_context(
                 running_services(settings, settings.public_url or url)
             )
-        except (EngineError, UnknownModelError, OSError, SQLAlchemyError, StorageError, ImportError) as error:
+        except _START_FAILURES as error:
             raise StartError(_in_one_line(error)) from error
         self._app.state.services = services
         await super().startup(sockets)

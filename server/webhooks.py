@@ -74,7 +74,7 @@ def signed_headers(webhook_id: str, body: bytes, secrets: Iterable[str], now: fl
 
 
 class WebhookSender:
-    """Delivers webhooks as they fall due: several at once, few to one host, so that none holds up the others."""
+    """Delivers webhooks as they fall due: several at once, few of them to one host, which may be slow."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class WebhookSender:
         await asyncio.gather(*left, return_exceptions=True)
 
     async def _begin_due(self) -> float:
-        """Begin all attempts that are due and have room; returns the seconds until another look is worth it."""
+        """Begin what is due, as far as there is room; returns the seconds until another look is worth it."""
         while len(self._attempts) < _AT_ONCE:
             busy = [host for host, count in self._active.items() if count >= _AT_ONCE_PER_HOST]
             webhook = await self._database.run(claim_due, busy, self._clock(), self._lease)

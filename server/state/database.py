@@ -21,8 +21,11 @@ from sqlalchemy import (
     Text,
     create_engine,
     event,
+    make_url,
     select,
 )
+
+from server.state.migrations import upgrade
 
 __all__ = ["Database", "accounts", "api_keys", "images", "ledger", "metadata", "outbox", "tasks", "webhooks"]
 
@@ -134,15 +137,25 @@ class Database:
     def __init__(self, url: str) -> None:
         """
         Args:
-            url: SQLAlchemy's; a SQLite file's directory must exist. Tables are made where they are missing.
+            url: SQLAlchemy's; a SQLite file's directory must exist. The tables are made, or brought to this
+                version's.
+
+        Raises:
+            NewerDatabaseError: if a newer version made the tables.
+            SQLAlchemyError: if the database cannot be used.
         """
-        sqlite = url.startswith("sqlite")
-        self._engine = create_engine(url)
+        address = make_url(url)
+        if address.drivername == "postgresql":
+            address = address.set(drivername="postgresql+psycopg")  # the driver that the extra brings
+        sqlite = address.get_backend_name() == "sqlite"
+        self._engine = create_engine(address)
         if sqlite:
             event.listen(self._engine, "connect", _prepare_sqlite)
+            event.listen(self._engine, "begin", _begin_sqlite)
         # SQLite has one writer at a time: with one thread nobody ever waits for its lock.
         self._threads = ThreadPoolExecutor(max_workers=1 if sqlite else 8, thread_name_prefix="database")
-        metadata.create_all(self._engine)
+        with self._engine.connect() as connection:
+            _migrate(connection)
 
     async def run(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -175,9 +188,36 @@ class Database:
         self._engine.dispose()
 
 
+def _migrate(connection: Connection) -> None:
+    """Bring the tables to this version's, or leave them as they are."""
+    if connection.dialect.name != "sqlite":
+        with connection.begin():
+            upgrade(connection)
+        return
+    # A step may put a new table in the place of one that others refer to (sqlite.org/lang_altertable.html).
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    driver.execute("PRAGMA foreign_keys=OFF")
+    try:
+        with connection.begin():
+            upgrade(connection)
+            broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+            assert not broken, f"a step of the migration broke references: {broken}"
+    finally:
+        driver.execute("PRAGMA foreign_keys=ON")
+
+
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     """Readers beside the writer, commits that survive a crash of the process, foreign keys that hold."""
+    connection.isolation_level = (
+        None  # transactions begin where `_begin_sqlite` says, not where Python guesses
+    )
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=10000"):
+    for pragma in ("busy_timeout=10000", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Take the write lock first, so that what a transaction has read is still so when it writes."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

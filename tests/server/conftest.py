@@ -13,6 +13,7 @@ from server.serving import EmbeddedServer
 from server.settings import Settings
 from server.state.database import Database
 from tests.server.harness import KEY
+from tests.server.postgresql import PostgreSQL, programs, running_postgresql
 from tests.server.process import environment
 from tests.server.web import Web, running_web
 
@@ -49,10 +50,32 @@ def start_server(tmp_path: Path, model_directory: Path) -> Iterator[StartServer]
         )
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    """An empty database in a file."""
-    database = Database(f"sqlite:///{tmp_path / 'state.db'}")
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """A PostgreSQL server, for all tests."""
+    folder = programs()
+    if folder is None:
+        pytest.skip("PostgreSQL is not installed: neither in PATH nor in /usr/lib/postgresql")
+    with running_postgresql(folder) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database without any tables."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'state.db'}"
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    return server.empty_database()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """A database without any accounts: SQLite in a file, and PostgreSQL."""
+    if request.param == "sqlite":
+        database = Database(f"sqlite:///{tmp_path / 'state.db'}")
+    else:
+        database = Database(request.getfixturevalue("postgresql").new_database())
     yield database
     database.close()
 
