@@ -35,7 +35,7 @@ from server.state.webhooks import (
     unclaim,
 )
 
-__all__ = ["DELAYS", "WebhookSender", "next_delay", "signed_headers"]
+__all__ = ["DELAYS", "WebhookSender", "asked_delay", "next_delay", "signed_headers"]
 
 log = logging.getLogger(__name__)
 
@@ -191,7 +191,7 @@ class WebhookSender:
     async def _note_failure(self, webhook: ClaimedWebhook, error: Exception) -> None:
         delay = None
         if not _is_final(error):
-            asked = _seconds(error.retry_after, self._clock()) if isinstance(error, StatusError) else 0
+            asked = asked_delay(error.retry_after, self._clock()) if isinstance(error, StatusError) else 0
             delay = next_delay(webhook.attempts, self._chance(), asked)
         if delay is None:
             log.warning(
@@ -209,7 +209,7 @@ def _is_final(error: Exception) -> bool:
     )
 
 
-def _seconds(retry_after: str | None, now: float) -> float:
+def asked_delay(retry_after: str | None, now: float) -> float:
     """What the header `Retry-After` asks for: seconds, or a date (RFC 9110 section 10.2.3); 0 if neither."""
     if retry_after is None:
         return 0
