@@ -44,7 +44,7 @@ def make_image(
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     """Wait for what cannot be awaited, by looking again and again."""
     async with asyncio.timeout(PATIENCE):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110 - nobody would set an event
             await asyncio.sleep(0.01)
 
 

@@ -13,7 +13,6 @@ from tests.server.harness import (
     charges,
     connected,
     make_image,
-    new_uuid,
     open_account,
     open_image,
     upscale,
