@@ -23,6 +23,7 @@ from tests.server.harness import (
     new_uuid,
     open_account,
     open_image,
+    until,
     upscale,
 )
 from tests.server.process import serving
@@ -131,21 +132,74 @@ async def test_clients_are_told_that_the_server_goes_away(start_server: StartSer
         assert peer.socket.close_code == 1012
 
 
-async def test_a_stop_waits_for_what_is_nearly_done(start_server: StartServer, web: Web) -> None:
+async def test_a_stop_waits_for_what_is_nearly_done_and_tells_it(start_server: StartServer, web: Web) -> None:
+    server = start_server(private_networks=True)
+    (task,) = held_tasks(web, 1)
+    async with connected(server) as peer:
+        await peer.send(task)
+        await web.receive()
+        stopping = asyncio.create_task(asyncio.to_thread(server.stop))
+        await until(lambda: refuses_connections(server))
+        assert not stopping.done()
+        release(web, 1)
+        assert "imageURL" in await peer.receive_item()
+        await peer.socket.wait_closed()
+        assert peer.socket.close_code == 1012
+        await stopping
+
+
+async def test_what_is_sent_during_a_stop_is_accepted_and_runs_after_the_next_start(
+    start_server: StartServer, web: Web
+) -> None:
     server, session = start_server(private_networks=True), new_uuid()
     (task,) = held_tasks(web, 1)
+    late = upscale(base64.b64encode(make_image(seed=9)).decode())
     async with connected(server, session=session) as peer:
         await peer.send(task)
         await web.receive()
         stopping = asyncio.create_task(asyncio.to_thread(server.stop))
-        await peer.socket.wait_closed()
-        assert not stopping.done()
+        await until(lambda: refuses_connections(server))
+        await peer.send(late)
+
+        async def accepted() -> bool:
+            await peer.send({"taskType": "getResponse", "taskUUID": late["taskUUID"]})
+            return (await peer.receive_item()).get("status") == "processing"
+
+        await until(accepted)
         release(web, 1)
+        assert (await peer.receive_item())["taskUUID"] == task["taskUUID"]
+        await peer.socket.wait_closed()
         await stopping
     server = start_server()
     async with connected(server, session=session) as peer:
-        assert "imageURL" in await peer.receive_item()
-    assert web.waiting() == 0, "the input was fetched once"
+        result = await peer.receive_item()
+        assert (result["taskUUID"], "imageURL" in result) == (late["taskUUID"], True)
+        await peer.nothing_more()
+
+
+async def test_a_load_balancer_is_told_of_a_stop_on_connections_that_are_open(
+    start_server: StartServer, web: Web
+) -> None:
+    server = start_server(private_networks=True)
+    (task,) = held_tasks(web, 1)
+    async with httpcore.AsyncConnectionPool(max_connections=1) as pool, connected(server) as peer:
+        assert (await pool.request("GET", f"{server.url}/readyz")).status == 200
+        await peer.send(task)
+        await web.receive()
+        stopping = asyncio.create_task(asyncio.to_thread(server.stop))
+        await until(lambda: refuses_connections(server))
+        response = await pool.request("GET", f"{server.url}/readyz")
+        assert (response.status, response.content) == (503, b"the server is stopping\n")
+        release(web, 1)
+        await stopping
+
+
+async def refuses_connections(server: Address) -> bool:
+    try:
+        async with connected(server, key=None):
+            return False
+    except OSError:
+        return True
 
 
 async def test_a_request_that_waits_is_told_that_the_server_stops(
@@ -162,7 +216,8 @@ async def test_a_request_that_waits_is_told_that_the_server_stops(
         await asyncio.to_thread(server.stop)
         response = await waiting
     (error,) = msgspec.json.decode(response.content)["errors"]
-    assert (response.status, error["taskUUID"]) == (500, task["taskUUID"])
+    assert (response.status, error["taskUUID"]) == (503, task["taskUUID"])
+    assert (error["code"], error["retryAfter"]) == ("serviceUnavailable", 10)
     assert "next start" in error["message"]
     release(web, 1)
     server = start_server(**SHORT)
@@ -184,6 +239,49 @@ async def test_a_signal_ends_the_process_in_order(
     assert status == 0
     assert "Traceback" not in errors
     assert "Error" not in errors
+
+
+@pytest.mark.parametrize(
+    "numbers", [(signal.SIGTERM,) * 2, (signal.SIGINT,) * 2, (signal.SIGTERM, signal.SIGINT)]
+)
+async def test_a_second_signal_ends_the_process_at_once_and_nothing_is_lost(
+    tmp_path: Path, model_directory: Path, web: Web, numbers: tuple[signal.Signals, signal.Signals]
+) -> None:
+    session = new_uuid()
+    (task,) = held_tasks(web, 1)
+    more = {"TILEWIRE_PRIVATE_NETWORKS": "true", "TILEWIRE_DRAIN_TIMEOUT": "600"}
+    with serving(tmp_path, model_directory, **more) as server:
+        async with connected(server, session=session) as peer:
+            await peer.send(task)
+            await web.receive()
+            server.process.send_signal(numbers[0])
+            await until(lambda: refuses_connections(server))
+            assert server.process.poll() is None, "it waits for the task"
+            server.process.send_signal(numbers[1])
+            status, errors = await asyncio.to_thread(server.ended)
+    assert status == -numbers[1]
+    assert "Traceback" not in errors
+    release(web, 1)
+    with serving(tmp_path, model_directory, **more) as server:
+        await _all_are_answered(server, session, [task])
+
+
+async def test_a_signal_lets_a_task_finish_that_is_under_way(
+    tmp_path: Path, model_directory: Path, web: Web
+) -> None:
+    (task,) = held_tasks(web, 1)
+    with serving(tmp_path, model_directory, TILEWIRE_PRIVATE_NETWORKS="true") as server:
+        async with connected(server) as peer:
+            await peer.send(task)
+            await web.receive()
+            server.process.terminate()
+            await until(lambda: refuses_connections(server))
+            release(web, 1)
+            assert "imageURL" in await peer.receive_item()
+            await peer.socket.wait_closed()
+            assert peer.socket.close_code == 1012
+        status, errors = await asyncio.to_thread(server.ended)
+    assert (status, "Traceback" in errors) == (0, False)
 
 
 async def test_a_killed_server_finishes_what_it_accepted_after_the_next_start(
