@@ -94,6 +94,7 @@ async def running_services(
         images=images,
         inputs=inputs,
         web=web,
+        clock=clock,
     )
     runner = Runner(
         settings=settings,

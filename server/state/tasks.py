@@ -165,7 +165,7 @@ def fail(
     """Record the error, release what was reserved, put the reply into the outbox; once, as `succeed`."""
     if (finished := _finished(connection, account, task_uuid)) is not None:
         return finished
-    ledger.release(connection, account, task_uuid)
+    ledger.release(connection, account, task_uuid, now)
     return _finish(
         connection, account, task_uuid, now, {"status": Status.FAILED, "error": msgspec.json.encode(error)}
     )
