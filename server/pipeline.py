@@ -6,6 +6,7 @@
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Final
@@ -43,6 +44,7 @@ class Pipeline:
         images: ImageStore,
         inputs: Inputs,
         web: WebClient,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -51,6 +53,7 @@ class Pipeline:
         self._images = images
         self._inputs = inputs
         self._web = web
+        self._clock = clock
         # Small work has room of its own: it need not wait for the memory that large work holds.
         self._small_gate = FairGate(settings.active_megapixels * _SMALL_SHARE)
         self._large_gate = FairGate(settings.active_megapixels * (1 - _SMALL_SHARE))
@@ -117,7 +120,7 @@ class Pipeline:
             raise invalid(parameter, str(error)) from error
 
     async def _reserve(self, account: AccountId, key: str, cost: int) -> None:
-        if not await self._database.run(ledger.reserve, account, key, cost):
+        if not await self._database.run(ledger.reserve, account, key, cost, self._clock()):
             statement = await self._database.run(ledger.statement, account)
             raise InsufficientCreditsError(
                 f"the task costs {ledger.to_usd(cost)} USD; "

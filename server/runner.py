@@ -156,7 +156,7 @@ class Runner:
         """Run again what was accepted before the last stop; returns how many."""
         records = await self._database.run(tasks.unfinished)
         for record in records:
-            await self._database.run(ledger.release, record.account, record.task_uuid)
+            await self._database.run(ledger.release, record.account, record.task_uuid, self._clock())
             self._admission.resume(record.account)
             request = msgspec.json.decode(record.request, type=UpscaleRequest)
             self._start(record.account, record.task_uuid, request, record.session, base_url)

@@ -98,6 +98,7 @@ async def running_services(
         images=images,
         inputs=inputs,
         web=web,
+        clock=clock,
     )
     webhooks = WebhookSender(
         database=database, results=results, web=web, timeout=settings.fetch_timeout, clock=clock

@@ -8,6 +8,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
     Connection,
     Float,
@@ -23,6 +24,7 @@ from sqlalchemy import (
     event,
     make_url,
     select,
+    text,
 )
 
 from server.state.migrations import upgrade
@@ -32,6 +34,8 @@ __all__ = ["Database", "accounts", "api_keys", "images", "ledger", "metadata", "
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_READS = "tilewire_reads"  # an execution option of ours
+
 metadata = MetaData()
 
 # Money is kept in whole nanodollars: exact on every database, and sums stay exact.
@@ -40,12 +44,14 @@ accounts = Table(
     metadata,
     Column("id", String(36), primary_key=True),
     Column("name", String(200), nullable=False, unique=True),
-    Column("balance", BigInteger),  # null: without a limit
-    Column("reserved", BigInteger, nullable=False, default=0),
+    Column("balance", BigInteger),  # what can be spent; null: without a limit
+    Column("reserved", BigInteger, nullable=False, default=0),  # set aside for running tasks
     Column("created", Float, nullable=False),
     Column("webhook_secret", String(100)),  # null: none was needed yet
     Column("old_webhook_secret", String(100)),  # signs beside the new one
     Column("old_webhook_secret_until", Float),
+    CheckConstraint("balance >= 0", name="balance_not_negative"),
+    CheckConstraint("reserved >= 0", name="reserved_not_negative"),
 )
 
 api_keys = Table(
@@ -72,20 +78,37 @@ tasks = Table(
     Column("result", LargeBinary),
     Column("error", LargeBinary),
     Column("reserved", BigInteger, nullable=False, default=0),
+    Column("owner", String(36)),  # the server that runs it
     Column("created", Float, nullable=False),
     Column("finished", Float),
     Index("tasks_by_status", "status"),
 )
 
+_charges = text("destination = 'revenue'")
+
+# Append-only: triggers, which the migrations make, refuse to change or delete rows.
 ledger = Table(
     "ledger",
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
     Column("account_id", ForeignKey("accounts.id"), nullable=False),
     Column("task_uuid", String(36)),  # null: a deposit
-    Column("amount", BigInteger, nullable=False),  # negative: a charge
+    Column("amount", BigInteger, nullable=False),
+    Column("source", String(10), nullable=False),  # a Book
+    Column("destination", String(10), nullable=False),
     Column("created", Float, nullable=False),
+    CheckConstraint("amount > 0 OR (amount = 0 AND destination = 'revenue')", name="amount_moved"),
+    CheckConstraint("source <> destination", name="books_differ"),
     Index("ledger_by_account", "account_id", "created"),
+    Index("ledger_by_task", "account_id", "task_uuid"),
+    Index(
+        "one_charge_per_task",
+        "account_id",
+        "task_uuid",
+        unique=True,
+        sqlite_where=_charges,
+        postgresql_where=_charges,
+    ),
 )
 
 images = Table(
@@ -147,7 +170,7 @@ class Database:
         address = make_url(url)
         if address.drivername == "postgresql":
             address = address.set(drivername="postgresql+psycopg")  # the driver that the extra brings
-        sqlite = address.get_backend_name() == "sqlite"
+        sqlite = self._sqlite = address.get_backend_name() == "sqlite"
         self._engine = create_engine(address)
         if sqlite:
             event.listen(self._engine, "connect", _prepare_sqlite)
@@ -180,6 +203,14 @@ class Database:
     ) -> T:
         """`run`, for callers without an event loop."""
         with self._engine.begin() as connection:
+            return function(connection, *args, **kwargs)
+
+    def snapshot(
+        self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """`run_sync`, reading only: all from one moment, and without making anybody wait."""
+        options = {_READS: True} if self._sqlite else {"isolation_level": "REPEATABLE READ"}
+        with self._engine.execution_options(**options).begin() as connection:
             return function(connection, *args, **kwargs)
 
     def close(self) -> None:
@@ -220,4 +251,5 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     """Take the write lock first, so that what a transaction has read is still so when it writes."""
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    reads = connection.get_execution_options().get(_READS, False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

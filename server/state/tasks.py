@@ -178,7 +178,7 @@ def fail(
     """Record the error, release what was reserved, tell of it as `succeed` does; once, too."""
     if (finished := _finished(connection, account, task_uuid)) is not None:
         return finished
-    ledger.release(connection, account, task_uuid)
+    ledger.release(connection, account, task_uuid, now)
     return _finish(
         connection,
         account,

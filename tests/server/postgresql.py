@@ -100,7 +100,7 @@ def running_postgresql(folder: Path) -> Iterator[PostgreSQL]:
             yield server
             server.close()
         finally:
-            process.send_signal(signal.SIGINT)  # its fast shutdown: clients are disconnected
+            process.send_signal(signal.SIGQUIT)  # its immediate shutdown: nothing is to be kept
             process.wait(_PATIENCE)
 
 

@@ -23,7 +23,7 @@ async def details(server: EmbeddedServer, key: str = KEY) -> Item:
 def charge(server: EmbeddedServer, account: Account, amount: int, when: float) -> None:
     run, task = server.services.database.run_sync, new_uuid()
     run(tasks.accept, account.id, task, b"{}", None, when)
-    assert run(ledger.reserve, account.id, task, amount)
+    assert run(ledger.reserve, account.id, task, amount, time.time())
     result = StoredResult(image_uuid="i", image_name="i.png", input_image_uuid="j")
     run(tasks.succeed, account.id, task, result, when)
 

@@ -114,7 +114,7 @@ async def test_what_a_stopped_task_had_reserved_is_reserved_once_more_not_twice(
     (task,) = held_tasks(web, 1)
     await begin_and_stop(server, web, account.key, session, [task])
     database = Database(server.services.settings.effective_database_url)
-    assert database.run_sync(ledger.reserve, account.id, task["taskUUID"], 1_000), "as if killed a bit later"
+    assert database.run_sync(ledger.reserve, account.id, task["taskUUID"], 1_000, 0.0), "killed a bit later"
     database.close()
     release(web, 1)
     server = start_server(**SHORT)

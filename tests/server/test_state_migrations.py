@@ -11,7 +11,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Engine, create_engine, inspect, text
 
+from server.state import ledger
+from server.state.accounts import AccountId
+from server.state.audit import audit
 from server.state.database import Database, metadata
+from server.state.ledger import Statement
 from server.state.migrations import NewerDatabaseError, upgrade
 from tests.server.conftest import Tilewire
 from tests.server.harness import new_uuid
@@ -23,6 +27,9 @@ FIRST_ROWS: dict[str, list[dict[str, Any]]] = {
     "accounts": [
         {"id": ACCOUNT, "name": "ada", "balance": 700, "reserved": 50, "created": 1.0},
         {"id": OTHER, "name": "bob", "balance": None, "reserved": 0, "created": 2.0},
+        {"id": "limited-later", "name": "eve", "balance": 90, "reserved": 0, "created": 2.0},
+        {"id": "without-a-deposit", "name": "dan", "balance": 5, "reserved": 0, "created": 2.0},
+        {"id": "in-debt", "name": "joe", "balance": -20, "reserved": 0, "created": 2.0},
     ],
     "api_keys": [
         {
@@ -70,11 +77,19 @@ FIRST_ROWS["tasks"] = [
     task("done", ACCOUNT, "succeeded"),
     task("waiting", ACCOUNT, "accepted", 50),
     task("done", OTHER, "succeeded"),
+    task("before", "limited-later", "succeeded"),
+    task("after", "limited-later", "succeeded"),
+    task("dear", "in-debt", "succeeded"),
 ]
 FIRST_ROWS["ledger"] = [
     {"account_id": ACCOUNT, "task_uuid": None, "amount": 1_000, "created": 1.5},
     {"account_id": ACCOUNT, "task_uuid": "done", "amount": -300, "created": 4.5},
     {"account_id": OTHER, "task_uuid": "done", "amount": -77, "created": 4.6},
+    {"account_id": "limited-later", "task_uuid": "before", "amount": -30, "created": 5.0},
+    {"account_id": "limited-later", "task_uuid": None, "amount": 100, "created": 6.0},
+    {"account_id": "limited-later", "task_uuid": "after", "amount": -10, "created": 7.0},
+    {"account_id": "in-debt", "task_uuid": None, "amount": 10, "created": 6.0},
+    {"account_id": "in-debt", "task_uuid": "dear", "amount": -30, "created": 7.0},
 ]
 
 
@@ -127,13 +142,36 @@ def test_a_database_of_the_first_version_is_kept_with_everything_in_it(
     Database(empty_database).close()
     assert differences(empty_database) == []
     with engine.connect() as connection:
-        for table in ("accounts", "api_keys", "images", "outbox", "tasks"):
+        for table in ("api_keys", "images", "outbox", "tasks"):
             for row in FIRST_ROWS[table]:
-                given = {name: value for name, value in row.items() if value is not None}
-                where = " AND ".join(f"{name} = :{name}" for name in given)
+                kept = {
+                    name: value for name, value in row.items() if value is not None and name != "reserved"
+                }
+                where = " AND ".join(f"{name} = :{name}" for name in kept)
                 query = text(f"SELECT count(*) FROM {table} WHERE {where}")  # noqa: S608
-                assert connection.scalar(query, given) == 1, (table, row)
+                assert connection.scalar(query, kept) == 1, (table, row)
     engine.dispose()
+
+
+def test_the_entries_of_the_first_version_become_movements_that_balance(empty_database: str) -> None:
+    engine = create_engine(empty_database)
+    fill(engine, "0001", recorded=False)
+    engine.dispose()
+    database = Database(empty_database)
+    assert database.snapshot(audit).mistakes == []
+    statements = {
+        "ada": Statement("ada", 700),  # what was reserved is given back until its task runs again
+        "bob": Statement("bob", None),
+        "eve": Statement("eve", 90),
+        "dan": Statement("dan", 5),
+        "joe": Statement("joe", 0),
+    }
+    charged = {"ada": (300, 1), "bob": (77, 1), "eve": (40, 2), "dan": (0, 0), "joe": (30, 1)}
+    for row in FIRST_ROWS["accounts"]:
+        account, name = AccountId(row["id"]), row["name"]
+        assert database.run_sync(ledger.statement, account) == statements[name]
+        assert database.run_sync(ledger.spent, account) == charged[name]
+    database.close()
 
 
 def test_a_database_that_is_up_to_date_is_left_alone(empty_database: str) -> None:

@@ -99,7 +99,7 @@ def test_a_task_that_is_sent_again_is_not_answered_with_its_old_failure(
 def test_success_records_result_charge_and_reply(database: Database, account: AccountId) -> None:
     task = new_uuid()
     accept(database, account, task)
-    database.run_sync(ledger.reserve, account, task, 300)
+    database.run_sync(ledger.reserve, account, task, 300, NOW)
     record = database.run_sync(tasks.succeed, account, task, RESULT, NOW)
     assert record.status is Status.SUCCEEDED
     assert record.result is not None
@@ -112,7 +112,7 @@ def test_success_records_result_charge_and_reply(database: Database, account: Ac
 def test_failure_records_error_and_reply_and_charges_nothing(database: Database, account: AccountId) -> None:
     task = new_uuid()
     accept(database, account, task)
-    database.run_sync(ledger.reserve, account, task, 300)
+    database.run_sync(ledger.reserve, account, task, 300, NOW)
     record = database.run_sync(tasks.fail, account, task, FAILURE, NOW)
     assert (record.status, record.error) == (Status.FAILED, FAILURE)
     assert database.run_sync(ledger.statement, account).available == 1_000
@@ -130,7 +130,7 @@ def test_a_task_of_no_session_has_no_reply_waiting(database: Database, account: 
 def test_a_task_has_one_outcome(database: Database, account: AccountId) -> None:
     task = new_uuid()
     accept(database, account, task)
-    database.run_sync(ledger.reserve, account, task, 300)
+    database.run_sync(ledger.reserve, account, task, 300, NOW)
     first = database.run_sync(tasks.succeed, account, task, RESULT, NOW)
     again = RESULT.__class__(image_uuid="x", image_name="x.png", input_image_uuid="x")
     assert database.run_sync(tasks.succeed, account, task, again, NOW) == first
@@ -145,7 +145,7 @@ def test_what_raises_in_a_transaction_leaves_nothing_of_it(
 ) -> None:
     task = new_uuid()
     accept(database, account, task)
-    database.run_sync(ledger.reserve, account, task, 300)
+    database.run_sync(ledger.reserve, account, task, 300, NOW)
 
     def interrupted(connection: Connection) -> None:
         if outcome == "success":
