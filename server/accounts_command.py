@@ -1,4 +1,4 @@
-"""`tilewire accounts`: who has how much, and whether the books are right."""
+"""`tilewire accounts`: who has how much, whether the books are right, what signs the webhooks."""
 
 import time
 from decimal import Decimal, InvalidOperation
@@ -7,15 +7,17 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from server.state.accounts import find_account, list_accounts
+from server.state.accounts import AccountId, find_account, list_accounts
 from server.state.audit import audit
+from server.state.database import Database
 from server.state.ledger import deposit, statement, to_nanodollars, to_usd
+from server.state.webhooks import rotate_secret, signing_secrets
 from server.terminal import ConfigFile, Data, console, give_up, open_database, problems
 
 __all__ = ["amount_of", "commands"]
 
 commands = typer.Typer(
-    help="The accounts: balances, credit, and an audit of the books.", no_args_is_help=True
+    help="The accounts: balances, credit, webhook secrets, and an audit of the books.", no_args_is_help=True
 )
 
 _LARGEST_CREDIT = Decimal(10**9)
@@ -48,12 +50,29 @@ def credit_account(
     """Add to an account's balance; one without a limit gets one by that."""
     nanodollars = amount_of("AMOUNT", amount)
     database = open_database(config, data)
-    account = database.run_sync(find_account, name)
-    if account is None:
-        give_up(f"there is no account {name!r}; see: tilewire accounts list")
+    account = _account(database, name)
     database.run_sync(deposit, account, nanodollars, time.time())
     available = database.run_sync(statement, account).available
     console.print(f"{name} has {to_usd(available or 0)} USD")
+
+
+@commands.command("webhook-secret")
+def show_webhook_secret(
+    name: Annotated[str, typer.Argument(help="The account.")],
+    rotate: Annotated[
+        bool, typer.Option("--rotate", help="Make a new one; the old one goes on signing for a day.")
+    ] = False,
+    data: Data = None,
+    config: ConfigFile = None,
+) -> None:
+    """Print the secret that an account's webhooks are signed with."""
+    database, now = open_database(config, data), time.time()
+    account = _account(database, name)
+    if rotate:
+        secret = database.run_sync(rotate_secret, account, now)
+    else:
+        secret = database.run_sync(signing_secrets, account, now)[0]
+    print(secret)  # noqa: T201 - for scripts, without any styling
 
 
 @commands.command("audit")
@@ -68,6 +87,13 @@ def audit_books(data: Data = None, config: ConfigFile = None) -> None:
         f"the books are right: accounts {found.accounts}, ledger entries {found.entries}, "
         f"charges {found.charges}, each of one task that succeeded"
     )
+
+
+def _account(database: Database, name: str) -> AccountId:
+    account = database.run_sync(find_account, name)
+    if account is None:
+        give_up(f"there is no account {name!r}; see: tilewire accounts list")
+    return account
 
 
 def amount_of(parameter: str, usd: str) -> int:

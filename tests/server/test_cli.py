@@ -293,6 +293,19 @@ def test_credit_for_nobody_or_of_nothing_is_refused(tilewire: Tilewire) -> None:
         assert told in result.stderr
 
 
+def test_the_webhook_secret_of_an_account_is_printed_and_rotated(tilewire: Tilewire) -> None:
+    tilewire("keys", "create", "--account", "[ada]")
+    secret = tilewire("accounts", "webhook-secret", "[ada]").stdout.strip()
+    assert secret.startswith("whsec_")
+    assert tilewire("accounts", "webhook-secret", "[ada]").stdout.strip() == secret
+    rotated = tilewire("accounts", "webhook-secret", "[ada]", "--rotate").stdout.strip()
+    assert rotated.startswith("whsec_")
+    assert rotated != secret
+    assert tilewire("accounts", "webhook-secret", "[ada]").stdout.strip() == rotated
+    unknown = tilewire("accounts", "webhook-secret", "nobody")
+    assert (unknown.exit_code, unknown.stdout) == (2, "")
+
+
 def test_an_audit_says_what_it_checked_or_what_is_wrong(tilewire: Tilewire, tmp_path: Path) -> None:
     tilewire("keys", "create", "--account", "ada", "--credit", "2.50")
     right = tilewire("accounts", "audit")

@@ -8,11 +8,13 @@ from pathlib import Path
 import httpcore
 import msgspec
 import pytest
+from sqlalchemy import update
 
 from server.serving import EmbeddedServer
 from server.state import ledger
 from server.state.accounts import DEFAULT_ACCOUNT, account_named
-from server.state.database import Database
+from server.state.database import Database, outbox
+from server.state.tasks import undelivered
 from tests.server.conftest import StartServer
 from tests.server.harness import (
     Address,
@@ -104,6 +106,67 @@ async def test_results_and_replies_survive_a_restart(start_server: StartServer, 
         result = await peer.receive_item()
         assert result["imageBase64Data"] == told["imageBase64Data"]
         assert open_image(base64.b64decode(result["imageBase64Data"])).size == (48, 32)
+
+
+async def finish_while_away(
+    server: EmbeddedServer, web: Web, key: str, session: str, order: tuple[int, ...]
+) -> list[str]:
+    """Have tasks end in an order, with nobody there to be told; their UUIDs in that order."""
+    tasks = held_tasks(web, len(order))
+    async with connected(server, key=key, session=session) as peer:
+        await peer.send(*tasks)
+        for _ in tasks:
+            await web.receive()
+        await peer.cut()
+    async with connected(server, key=key) as other:
+        for number in order:
+            web.release(f"/{number}.png")
+            await other.finished(tasks[number]["taskUUID"])
+    return [tasks[number]["taskUUID"] for number in order]
+
+
+async def test_after_a_restart_missed_replies_come_in_order_once_and_to_their_account_only(
+    start_server: StartServer, web: Web
+) -> None:
+    server, session = start_server(**SHORT), new_uuid()
+    account, stranger = open_account(server), open_account(server)
+    order = await finish_while_away(server, web, account.key, session, (2, 0, 1))
+    server.stop()
+    server = start_server(**SHORT)
+    async with connected(server, key=stranger.key, session=session) as peer:
+        await peer.nothing_more()
+    async with connected(server, key=account.key, session=session) as peer:
+        assert [(await peer.receive_item())["taskUUID"] for _ in order] == order
+        await peer.nothing_more()
+    async with connected(server, key=account.key, session=session) as peer:
+        await peer.nothing_more()
+
+
+async def test_replies_that_nobody_came_for_in_time_are_dropped_results_are_kept(
+    start_server: StartServer, web: Web
+) -> None:
+    server, session = start_server(**SHORT), new_uuid()
+    account = open_account(server)
+    (old, recent) = await finish_while_away(server, web, account.key, session, (0, 1))
+    server.stop()
+    database = Database(server.services.settings.effective_database_url)
+    database.run_sync(
+        lambda connection: connection.execute(
+            update(outbox).where(outbox.c.task_uuid == old).values(created=outbox.c.created - 1_000)
+        )
+    )
+    database.close()
+    server = start_server(**SHORT, undelivered_ttl=900)
+
+    async def swept() -> bool:
+        left = await asyncio.to_thread(server.services.database.run_sync, undelivered, account.id, session)
+        return [reply.task_uuid for reply in left] == [recent]
+
+    await until(swept)
+    async with connected(server, key=account.key, session=session) as peer:
+        assert (await peer.receive_item())["taskUUID"] == recent
+        await peer.nothing_more()
+        assert "imageURL" in await peer.finished(old), "whoever asks still gets the result"
 
 
 async def test_what_a_stopped_task_had_reserved_is_reserved_once_more_not_twice(

@@ -19,7 +19,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from server.fetch import WebClient
 from server.images import ImageStore
-from server.protocol.errors import ErrorItem
+from server.protocol.errors import ErrorItem, UnavailableError
 from server.results import Results
 from server.serving import EmbeddedServer
 from server.state import tasks, webhooks
@@ -301,6 +301,23 @@ async def test_an_attempt_that_a_stop_breaks_off_is_made_again_by_the_next_serve
         assert (await state.record(task)).attempts == 1
     assert second.headers["webhook-id"] == first.headers["webhook-id"]
     assert second.body == first.body
+
+
+async def test_a_webhook_waits_for_an_image_that_cannot_be_read_just_now(
+    sending: Send, web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise UnavailableError("the image store cannot be used")
+
+    async with sending() as state:
+        with monkeypatch.context() as patch:
+            patch.setattr(Results, "item", fail)
+            task = state.fail_task(f"{web.url}/hook")
+            record = await state.attempted(task, 1)
+        assert (record.status, record.last_error) == (WebhookStatus.PENDING, "the image store cannot be used")
+        assert web.waiting() == 0
+        state.pass_time(DELAYS[1])
+        await state.delivered(task)
 
 
 async def test_after_a_rotation_old_and_new_secret_verify(sending: Send, web: Web) -> None:
