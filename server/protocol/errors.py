@@ -12,6 +12,7 @@ TaskError
 ├── TaskCancelledError          409  cancelled by the client
 ├── TransferError               400  an image could not be fetched, or a result not uploaded
 ├── BusyError                   503  too much of all accounts at once; try again later
+├── DatabaseUnavailableError    503  the database is locked, full, or away; try again later
 ├── TaskTimeoutError            504  the task did not end in time
 └── ServerError                 500  our fault; the log has the reason
 
@@ -30,6 +31,7 @@ __all__ = [
     "AuthenticationError",
     "BusyError",
     "ConflictError",
+    "DatabaseUnavailableError",
     "ErrorItem",
     "FrameError",
     "FrameTooLargeError",
@@ -51,6 +53,7 @@ __all__ = [
 
 
 _MAX_NAME: Final = 128
+_RETRY_DATABASE_AFTER: Final = 5
 _MAX_MESSAGE: Final = 1000
 
 
@@ -217,6 +220,20 @@ class BusyError(TaskError):
             "serviceUnavailable",
             f"the server is busy; try again in about {retry_after} seconds",
             retry_after=retry_after,
+        )
+
+
+class DatabaseUnavailableError(TaskError):
+    """The server cannot use its database for now: it is locked, full, or cannot be reached."""
+
+    status = 503
+    advice = "Send the task again after as many seconds as `retryAfter` says."
+
+    def __init__(self) -> None:
+        super().__init__(
+            "serviceUnavailable",
+            "the server cannot use its database for now",
+            retry_after=_RETRY_DATABASE_AFTER,
         )
 
 

@@ -5,11 +5,15 @@ import time
 from datetime import datetime
 from decimal import Decimal
 
+import pytest
+
 from server.serving import EmbeddedServer
 from server.state import ledger, tasks
 from server.state.accounts import create_key, revoke_key
 from server.state.tasks import StoredResult
 from tests.server.harness import KEY, Account, Item, connected, make_image, new_uuid, open_account, upscale
+
+pytestmark = pytest.mark.each_database
 
 DAY = 86400
 

@@ -23,6 +23,8 @@ from tests.server.harness import (
 )
 from tests.server.web import Web
 
+pytestmark = pytest.mark.each_database
+
 AT_ONCE = (0.0,) * len(DELAYS)
 
 
