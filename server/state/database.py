@@ -152,7 +152,8 @@ class Database:
     def __init__(self, url: str) -> None:
         """
         Args:
-            url: SQLAlchemy's; a SQLite file's directory must exist. The tables are made, or brought to this
+            url: SQLAlchemy's; a SQLite file's directory must exist, `?timeout=` says how many seconds to wait for
+                another process's lock (default: 5). The tables are made, or brought to this
                 version's.
 
         Raises:
@@ -260,7 +261,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
         None  # transactions begin where `_begin_sqlite` says, not where Python guesses
     )
     cursor = connection.cursor()
-    for pragma in ("busy_timeout=5000", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
