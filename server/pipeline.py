@@ -19,8 +19,9 @@ from server.inputs import Inputs
 from server.limits import FairGate
 from server.protocol.errors import InsufficientCreditsError, TransferError, invalid
 from server.settings import Settings
-from server.state import ledger
+from server.state import ledger, tasks
 from server.state.accounts import AccountId
+from server.state.claims import ServerId
 from server.state.database import Database
 from server.state.images import ImageRecord
 from server.state.tasks import StoredResult
@@ -44,6 +45,7 @@ class Pipeline:
         images: ImageStore,
         inputs: Inputs,
         web: WebClient,
+        server: ServerId,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
@@ -53,6 +55,7 @@ class Pipeline:
         self._images = images
         self._inputs = inputs
         self._web = web
+        self._server = server
         self._clock = clock
         # Small work has room of its own: it need not wait for the memory that large work holds.
         self._small_gate = FairGate(settings.active_megapixels * _SMALL_SHARE)
@@ -70,6 +73,7 @@ class Pipeline:
 
         Raises:
             TaskError: what the client did wrong, or cannot pay.
+            LostTaskError: if the task has an outcome by now, or belongs to another server.
             EngineError: what the model could not do.
         """
         model = self._catalogue.get(request.model)
@@ -120,7 +124,7 @@ class Pipeline:
             raise invalid(parameter, str(error)) from error
 
     async def _reserve(self, account: AccountId, key: str, cost: int) -> None:
-        if not await self._database.run(ledger.reserve, account, key, cost, self._clock()):
+        if not await self._database.run(tasks.reserve, account, key, cost, self._clock(), self._server):
             statement = await self._database.run(ledger.statement, account)
             raise InsufficientCreditsError(
                 f"the task costs {ledger.to_usd(cost)} USD; "

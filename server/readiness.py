@@ -2,11 +2,9 @@
 
 import asyncio
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from engines import Upscaler
 from server.images import ImageStore
-from server.protocol.errors import UnavailableError
+from server.protocol.errors import DatabaseUnavailableError, UnavailableError
 from server.state.database import Database
 
 __all__ = ["Readiness"]
@@ -46,6 +44,6 @@ class Readiness:
             self._looking_at = name
             try:
                 await check()
-            except (SQLAlchemyError, UnavailableError):
+            except (DatabaseUnavailableError, UnavailableError):
                 return f"the {name} cannot be used"
         return None

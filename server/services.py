@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from engines import Upscaler, find_devices
 from onnx_models import Catalogue, load_catalogue
@@ -15,6 +16,7 @@ from server.fetch import WebClient
 from server.images import ImageStore, open_store
 from server.inputs import Inputs
 from server.pipeline import Pipeline
+from server.protocol.errors import DatabaseUnavailableError
 from server.readiness import Readiness
 from server.results import Results
 from server.runner import Runner
@@ -29,6 +31,7 @@ from server.state.accounts import (
     create_key,
     has_keys,
 )
+from server.state.claims import ServerLock
 from server.state.database import Database
 from server.webhooks import WebhookSender
 
@@ -37,6 +40,7 @@ __all__ = ["Services", "running_services"]
 log = logging.getLogger(__name__)
 
 _SWEEP_EVERY = 60.0
+_KEEP_UP_EVERY = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +87,7 @@ async def running_services(
     settings.data.mkdir(parents=True, exist_ok=True)
     catalogue = load_catalogue(settings.effective_added_models)
     database = Database(settings.effective_database_url)
+    lock = database.server_lock()
     web = WebClient(timeout=settings.fetch_timeout, private_networks=settings.private_networks)
     devices = await asyncio.to_thread(find_devices, settings.device, settings.runtime, settings.precision)
     upscaler = Upscaler(devices, settings.model_directory)
@@ -98,6 +103,7 @@ async def running_services(
         images=images,
         inputs=inputs,
         web=web,
+        server=lock.server,
         clock=clock,
     )
     webhooks = WebhookSender(
@@ -109,6 +115,7 @@ async def running_services(
         pipeline=pipeline,
         sessions=sessions,
         webhooks=webhooks,
+        lock=lock,
         clock=clock,
     )
     background = [
@@ -118,8 +125,9 @@ async def running_services(
     try:
         for name in settings.models:
             await asyncio.to_thread(upscaler.load, catalogue.get(name))
-        if resumed := await runner.resume(base_url):
-            log.info("running %d tasks again that the last stop left unfinished", resumed)
+        await asyncio.to_thread(lock.hold)
+        background.append(asyncio.create_task(_keep_up(lock, runner, sessions, base_url)))
+        await _take_over(runner, base_url)
         yield Services(
             settings=settings,
             database=database,
@@ -141,6 +149,8 @@ async def running_services(
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         await webhooks.stop()
+        await sessions.close()
+        await asyncio.to_thread(lock.close)
         await asyncio.to_thread(upscaler.close)
         await web.close()
         images.close()
@@ -154,6 +164,23 @@ def _first_key(connection: Connection, configured: str | None, now: float) -> st
         adopt_key(connection, account, configured, now)
         return None
     return None if has_keys(connection) else create_key(connection, account, "first", now)
+
+
+async def _take_over(runner: Runner, base_url: str) -> None:
+    if count := await runner.take_over(base_url):
+        log.info("running %d tasks that a server which is gone left unfinished", count)
+
+
+async def _keep_up(lock: ServerLock, runner: Runner, sessions: Sessions, base_url: str) -> None:
+    """See what other servers on the database did: replies they left for us, tasks they left behind."""
+    while True:
+        await asyncio.sleep(_KEEP_UP_EVERY)
+        try:
+            if await asyncio.to_thread(lock.hold):
+                await _take_over(runner, base_url)
+            await sessions.look()
+        except (DatabaseUnavailableError, SQLAlchemyError) as error:
+            log.warning("out of touch with other servers: %s", " ".join(str(error).split()))
 
 
 async def _sweep(images: ImageStore, sessions: Sessions, settings: Settings) -> None:

@@ -153,8 +153,7 @@ class _Server(uvicorn.Server):
         Raises:
             StartError: if the server could not start.
         """
-        # Before anything else, so that a second server that is started by mistake does not run tasks again
-        # that the first one is at.
+        # Before anything else: a second server that is started by mistake is refused at once.
         sockets = _take_port(self._settings.host, self._settings.port)
         try:
             self.run(sockets)

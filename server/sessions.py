@@ -7,6 +7,7 @@ and kept only if that fails.
 """
 
 import asyncio
+import logging
 import time
 import uuid
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from server.protocol.codec import JSON, Codec
-from server.protocol.errors import ErrorItem, UnavailableError
+from server.protocol.errors import DatabaseUnavailableError, ErrorItem, UnavailableError
 from server.results import Results
 from server.state.accounts import AccountId
 from server.state.database import Database
@@ -26,11 +27,14 @@ from server.state.tasks import (
     find,
     keep_undelivered,
     purge_undelivered,
+    sessions_with_mail,
     undelivered,
 )
 from server.upscaling import UpscaleRequest
 
 __all__ = ["Disconnected", "Link", "Session", "Sessions", "encode_reply"]
+
+log = logging.getLogger(__name__)
 
 Reply = Struct
 
@@ -70,6 +74,7 @@ class Sessions:
         self._results = results
         self._clock = clock
         self._connected: dict[tuple[AccountId, str], Session] = {}
+        self._deliveries: set[asyncio.Task[None]] = set()
 
     async def attach(self, account: AccountId, session_uuid: str | None, link: Link) -> Session:
         """Begin a session or resume one; a connection that it still had is closed.
@@ -94,7 +99,13 @@ class Sessions:
             await session.link.send(encode_reply(session.link.codec, reply))
         except Disconnected:
             frame = encode_reply(JSON, reply)
-            await self._database.run(keep_undelivered, session.account, session.uuid, self._clock(), frame)
+            try:
+                await self._database.run(
+                    keep_undelivered, session.account, session.uuid, self._clock(), frame
+                )
+            except DatabaseUnavailableError:
+                log.warning("a reply is lost: its client is gone and the database cannot be used")
+                return
             await self.deliver(session.account, session.uuid)  # it may have been resumed meanwhile
 
     async def push(self, account: AccountId, session_uuid: str | None, reply: Reply) -> None:
@@ -116,8 +127,23 @@ class Sessions:
                 for entry in await self._database.run(undelivered, account, session.uuid):
                     await session.link.send(await self._frame(session, entry))
                     await self._database.run(delivered, entry.id)
-            except Disconnected:
-                return
+            except (Disconnected, DatabaseUnavailableError):
+                return  # what was not sent stays in the outbox; `look` tries again
+
+    async def look(self) -> None:
+        """Deliver what another server put into the outbox of a session that is connected here."""
+        for account, session_uuid in await self._database.run(sessions_with_mail):
+            session = self._connected.get((account, session_uuid))
+            if session is not None and not session.delivering.locked():
+                delivery = asyncio.create_task(self.deliver(account, session_uuid))
+                self._deliveries.add(delivery)  # not awaited here: a client may read slowly
+                delivery.add_done_callback(self._deliveries.discard)
+
+    async def close(self) -> None:
+        """End what `look` began."""
+        for delivery in self._deliveries:
+            delivery.cancel()
+        await asyncio.gather(*self._deliveries, return_exceptions=True)
 
     async def sweep(self, undelivered_ttl: float) -> int:
         """Drop replies that nobody came for in time; returns how many."""

@@ -18,7 +18,7 @@ from standardwebhooks import Webhook
 
 from server.fetch import FetchError, ForbiddenAddressError, StatusError, WebClient
 from server.protocol.codec import JSON
-from server.protocol.errors import TaskError
+from server.protocol.errors import UnavailableError
 from server.results import Results
 from server.sessions import encode_reply
 from server.state import tasks
@@ -176,7 +176,7 @@ class WebhookSender:
             secrets = await self._database.run(signing_secrets, webhook.account, now)
             headers = signed_headers(webhook.id, body, secrets, now)
             await self._web.send("POST", webhook.url, body, JSON.media_type, headers)
-        except (FetchError, TaskError) as error:
+        except (FetchError, UnavailableError) as error:
             await self._note_failure(webhook, error)
         else:
             await self._database.run(finish, webhook, WebhookStatus.DELIVERED)

@@ -13,6 +13,7 @@ TaskError
 ├── TransferError               400  an image could not be fetched, or a result not uploaded
 ├── BusyError                   503  too much of all accounts at once; try again later
 ├── UnavailableError            503  the image store fails, or the server stops; try again later
+├── DatabaseUnavailableError    503  the database is locked, full, or away; try again later
 ├── TaskTimeoutError            504  the task did not end in time
 └── ServerError                 500  our fault; the log has the reason
 
@@ -32,6 +33,7 @@ __all__ = [
     "AuthenticationError",
     "BusyError",
     "ConflictError",
+    "DatabaseUnavailableError",
     "ErrorItem",
     "FrameError",
     "FrameTooLargeError",
@@ -54,6 +56,7 @@ __all__ = [
 
 
 _MAX_NAME: Final = 128
+_RETRY_DATABASE_AFTER: Final = 5
 _MAX_MESSAGE: Final = 1000
 
 
@@ -233,6 +236,20 @@ class UnavailableError(TaskError):
 
     def __init__(self, message: str, retry_after: int = 10) -> None:
         super().__init__("serviceUnavailable", message, retry_after=retry_after)
+
+
+class DatabaseUnavailableError(TaskError):
+    """The server cannot use its database for now: it is locked, full, or cannot be reached."""
+
+    status = 503
+    advice = "Send the task again after as many seconds as `retryAfter` says."
+
+    def __init__(self) -> None:
+        super().__init__(
+            "serviceUnavailable",
+            "the server cannot use its database for now",
+            retry_after=_RETRY_DATABASE_AFTER,
+        )
 
 
 class TaskTimeoutError(TaskError):

@@ -1,6 +1,7 @@
 """The tables, and the one way to run something in a transaction."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -26,7 +27,10 @@ from sqlalchemy import (
     select,
     text,
 )
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 
+from server.protocol.errors import DatabaseUnavailableError
+from server.state.claims import ServerLock, lock_for
 from server.state.migrations import upgrade
 
 __all__ = ["Database", "accounts", "api_keys", "images", "ledger", "metadata", "outbox", "tasks", "webhooks"]
@@ -34,7 +38,17 @@ __all__ = ["Database", "accounts", "api_keys", "images", "ledger", "metadata", "
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_ATTEMPTS = 4
+_CONFLICTS = frozenset({"40001", "40P01"})  # www.postgresql.org/docs/current/errcodes-appendix.html
+_KEEPALIVES = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
 _READS = "tilewire_reads"  # an execution option of ours
+
+log = logging.getLogger(__name__)
 
 metadata = MetaData()
 
@@ -160,7 +174,8 @@ class Database:
     def __init__(self, url: str) -> None:
         """
         Args:
-            url: SQLAlchemy's; a SQLite file's directory must exist. The tables are made, or brought to this
+            url: SQLAlchemy's; a SQLite file's directory must exist, `?timeout=` says how many seconds to wait for
+                another process's lock (default: 5). The tables are made, or brought to this
                 version's.
 
         Raises:
@@ -171,7 +186,9 @@ class Database:
         if address.drivername == "postgresql":
             address = address.set(drivername="postgresql+psycopg")  # the driver that the extra brings
         sqlite = self._sqlite = address.get_backend_name() == "sqlite"
-        self._engine = create_engine(address)
+        # A connection that was lost meanwhile is replaced before it is used, and a lost server noticed.
+        more = {} if sqlite else {"pool_pre_ping": True, "pool_size": 10, "connect_args": _KEEPALIVES}
+        self._engine = create_engine(address, **more)
         if sqlite:
             event.listen(self._engine, "connect", _prepare_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
@@ -186,24 +203,39 @@ class Database:
         """The result of `function(connection, …)`, committed; rolled back if it raises.
 
         A transaction that has begun is finished even if the caller is cancelled.
+
+        Raises:
+            DatabaseUnavailableError: if the database is locked, full or cannot be reached.
         """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, lambda: self.run_sync(function, *args, **kwargs))
+        try:
+            return await loop.run_in_executor(self._threads, lambda: self.run_sync(function, *args, **kwargs))
+        except (OperationalError, InterfaceError) as error:
+            log.warning("the database cannot be used: %s", error.orig)
+            raise DatabaseUnavailableError from error
 
     async def check(self) -> None:
         """See whether the database answers.
 
         Raises:
-            SQLAlchemyError: if it does not.
+            DatabaseUnavailableError: if it does not.
         """
         await self.run(lambda connection: connection.execute(select(1)))
 
     def run_sync(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """`run`, for callers without an event loop."""
-        with self._engine.begin() as connection:
-            return function(connection, *args, **kwargs)
+        """`run`, for callers without an event loop; raises what SQLAlchemy does.
+
+        A function that met another transaction is run again: it will see then what that one did.
+        """
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return self._attempt(function, *args, **kwargs)
+            except DBAPIError as error:
+                if not _is_conflict(error):
+                    raise
+        return self._attempt(function, *args, **kwargs)
 
     def snapshot(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -213,10 +245,25 @@ class Database:
         with self._engine.execution_options(**options).begin() as connection:
             return function(connection, *args, **kwargs)
 
+    def server_lock(self) -> ServerLock:
+        """A lock by which other servers on this database know that this one runs."""
+        return lock_for(self._engine)
+
+    def _attempt(
+        self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        with self._engine.begin() as connection:
+            return function(connection, *args, **kwargs)
+
     def close(self) -> None:
         """Finish what runs, close all connections."""
         self._threads.shutdown()
         self._engine.dispose()
+
+
+def _is_conflict(error: DBAPIError) -> bool:
+    """Whether two transactions met: a row that both add, a serialisation failure, a deadlock."""
+    return isinstance(error, IntegrityError) or getattr(error.orig, "sqlstate", None) in _CONFLICTS
 
 
 def _migrate(connection: Connection) -> None:
@@ -244,7 +291,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
         None  # transactions begin where `_begin_sqlite` says, not where Python guesses
     )
     cursor = connection.cursor()
-    for pragma in ("busy_timeout=10000", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

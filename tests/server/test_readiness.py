@@ -7,9 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpcore
-from sqlalchemy.exc import OperationalError
 
-from server.protocol.errors import UnavailableError
+from server.protocol.errors import DatabaseUnavailableError, UnavailableError
 from server.readiness import Readiness
 from tests.server.conftest import StartServer
 from tests.server.harness import Address
@@ -51,7 +50,7 @@ async def test_it_is_not_ready_without_a_device() -> None:
 
 
 async def test_it_is_not_ready_without_its_database() -> None:
-    database = Part(OperationalError("SELECT 1", {}, Exception("refused")))
+    database = Part(DatabaseUnavailableError())
     assert await readiness(database=database).obstacle() == "the database cannot be used"
 
 

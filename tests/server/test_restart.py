@@ -13,6 +13,7 @@ from sqlalchemy import update
 from server.serving import EmbeddedServer
 from server.state import ledger
 from server.state.accounts import DEFAULT_ACCOUNT, account_named
+from server.state.audit import audit
 from server.state.database import Database, outbox
 from server.state.tasks import undelivered
 from tests.server.conftest import StartServer
@@ -30,6 +31,8 @@ from tests.server.harness import (
 )
 from tests.server.process import serving
 from tests.server.web import Web
+
+pytestmark = pytest.mark.each_database
 
 SHORT = {"drain_timeout": 0.01, "private_networks": True}
 
@@ -348,12 +351,17 @@ async def test_a_signal_lets_a_task_finish_that_is_under_way(
 
 
 async def test_a_killed_server_finishes_what_it_accepted_after_the_next_start(
-    tmp_path: Path, model_directory: Path, web: Web
+    tmp_path: Path, model_directory: Path, web: Web, server_database: str | None
 ) -> None:
     session = new_uuid()
     tasks = held_tasks(web, 5, deliveryMethod="async")
     quick = upscale(base64.b64encode(make_image(seed=9)).decode())
-    more = {"TILEWIRE_PRIVATE_NETWORKS": "true", "TILEWIRE_ACKNOWLEDGE_AFTER": "0.01"}
+    url = server_database or f"sqlite:///{tmp_path / 'tilewire.db'}"
+    more = {
+        "TILEWIRE_PRIVATE_NETWORKS": "true",
+        "TILEWIRE_ACKNOWLEDGE_AFTER": "0.01",
+        "TILEWIRE_DATABASE_URL": url,
+    }
     with serving(tmp_path, model_directory, **more) as server:
         async with connected(server, session=session) as peer:
             await peer.send(*tasks)
@@ -369,9 +377,10 @@ async def test_a_killed_server_finishes_what_it_accepted_after_the_next_start(
         server.process.terminate()
         status, errors = await asyncio.to_thread(server.ended)
         assert (status, "Traceback" in errors) == (0, False)
-    database = Database(f"sqlite:///{tmp_path / 'tilewire.db'}")
+    database = Database(url)
     account = database.run_sync(account_named, DEFAULT_ACCOUNT, 0.0)
     assert database.run_sync(ledger.spent, account) == (6 * 1_000, 6)
+    assert database.snapshot(audit).mistakes == []
     database.close()
 
 

@@ -15,6 +15,7 @@ from tests.server.harness import new_uuid
 NOW = 1_000.0
 LEASE = 90.0
 FAILURE = ErrorItem(code="downloadFailed", message="no")
+TO = Destination("http://a/hook", "http://us")
 
 
 class UnexpectedError(Exception):
@@ -30,7 +31,7 @@ def fail_task(database: Database, account: AccountId, url: str = "http://a/hook"
     """A task with an outcome and a webhook; its UUID."""
     task = new_uuid()
     database.run_sync(tasks.accept, account, task, b"{}", None, now)
-    database.run_sync(tasks.fail, account, task, FAILURE, now, Destination(url, "http://us"))
+    database.run_sync(tasks.fail, account, task, FAILURE, now, webhook=Destination(url, "http://us"))
     return task
 
 
@@ -57,7 +58,7 @@ def test_a_webhook_is_not_there_without_its_outcome(database: Database, account:
     database.run_sync(tasks.accept, account, task, b"{}", None, NOW)
 
     def interrupted(connection: Connection) -> None:
-        tasks.fail(connection, account, task, FAILURE, NOW, Destination("http://a/", "http://us"))
+        tasks.fail(connection, account, task, FAILURE, NOW, webhook=Destination("http://a/", "http://us"))
         raise UnexpectedError
 
     with pytest.raises(UnexpectedError):
@@ -67,7 +68,7 @@ def test_a_webhook_is_not_there_without_its_outcome(database: Database, account:
 
 def test_an_outcome_that_is_recorded_twice_is_told_once(database: Database, account: AccountId) -> None:
     task = fail_task(database, account)
-    database.run_sync(tasks.fail, account, task, FAILURE, NOW, Destination("http://a/hook", "http://us"))
+    database.run_sync(tasks.fail, account, task, FAILURE, NOW, webhook=TO)
     claimed(database)
     assert claim(database) is None
 
@@ -77,8 +78,7 @@ def test_a_failed_task_that_is_sent_again_is_told_of_anew(database: Database, ac
     old = claimed(database)
     database.run_sync(tasks.accept, account, task, b"{}", None, NOW)
     assert database.run_sync(webhooks.find_webhook, account, task) is None
-    to = Destination("http://a/hook", "http://us")
-    database.run_sync(tasks.fail, account, task, FAILURE, NOW, to)
+    database.run_sync(tasks.fail, account, task, FAILURE, NOW, webhook=TO)
     new = claimed(database)
     assert new.id != old.id, "another message"
     database.run_sync(webhooks.finish, old, WebhookStatus.FAILED, "too late")

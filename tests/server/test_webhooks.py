@@ -14,12 +14,11 @@ from typing import Any
 import msgspec
 import pytest
 from obstore.store import MemoryStore
-from sqlalchemy.exc import OperationalError
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from server.fetch import WebClient
 from server.images import ImageStore
-from server.protocol.errors import ErrorItem, UnavailableError
+from server.protocol.errors import DatabaseUnavailableError, ErrorItem, UnavailableError
 from server.results import Results
 from server.serving import EmbeddedServer
 from server.state import tasks, webhooks
@@ -126,7 +125,7 @@ class Sending:
         task = new_uuid()
         to = Destination(url, "http://us")
         self.database.run_sync(tasks.accept, self.account, task, b"{}", None, self.now)
-        self.database.run_sync(tasks.fail, self.account, task, FAILURE, self.now, to)
+        self.database.run_sync(tasks.fail, self.account, task, FAILURE, self.now, webhook=to)
         self.sender.wake()
         return task
 
@@ -338,7 +337,7 @@ async def test_the_loop_goes_on_after_a_fault_of_the_database(
 
         async def fail(*_: object) -> None:
             broken.set()
-            raise OperationalError("select", {}, Exception("gone"))
+            raise DatabaseUnavailableError
 
         with monkeypatch.context() as patch:
             patch.setattr(state.database, "run", fail)
