@@ -32,6 +32,7 @@ from server.state.accounts import (
 )
 from server.state.claims import ServerLock
 from server.state.database import Database
+from server.tiles import TileStreams
 
 __all__ = ["Services", "running_services"]
 
@@ -90,6 +91,7 @@ async def running_services(
     images = ImageStore(open_store(settings.storage_url, settings.data / "images"), database, clock)
     inputs = Inputs(images, web, settings)
     results = Results(images)
+    tiles = TileStreams()
     sessions = Sessions(database, results, clock)
     pipeline = Pipeline(
         settings=settings,
@@ -108,6 +110,7 @@ async def running_services(
         pipeline=pipeline,
         sessions=sessions,
         results=results,
+        tiles=tiles,
         web=web,
         lock=lock,
         clock=clock,
@@ -140,6 +143,7 @@ async def running_services(
         await sessions.close()
         await asyncio.to_thread(lock.close)
         await asyncio.to_thread(upscaler.close)
+        tiles.close()
         await web.close()
         images.close()
         database.close()
