@@ -9,14 +9,16 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 import msgspec
+from msgspec import UNSET, UnsetType
 from sqlalchemy import Connection
 
-from engines import EngineError
+from engines import EngineError, OnRegion
 from server.admission import Admission
 from server.pipeline import Pipeline
 from server.protocol.errors import (
@@ -27,7 +29,7 @@ from server.protocol.errors import (
     TaskError,
     TaskTimeoutError,
 )
-from server.protocol.messages import Acknowledgement, Progress
+from server.protocol.messages import Acknowledgement, Progress, Tile
 from server.sessions import Sessions
 from server.settings import Settings
 from server.state import tasks
@@ -36,6 +38,7 @@ from server.state.claims import ServerId, ServerLock
 from server.state.database import Database
 from server.state.tasks import LostTaskError, Status, TaskRecord
 from server.state.webhooks import Destination
+from server.tiles import TileStreams
 from server.upscaling import UpscaleRequest
 from server.webhooks import WebhookSender
 
@@ -72,13 +75,14 @@ class Running:
     work: asyncio.Task[None] | None = None
     acknowledgement: asyncio.TimerHandle | None = None
 
-    def news(self) -> Progress:
-        """Where it stands, as an item."""
+    def news(self, tile: Tile | UnsetType = UNSET) -> Progress:
+        """Where it stands, as an item; with a part of the result that is finished."""
         return Progress(
             task_type=self.request.task_type,
             task_uuid=self.request.task_uuid,
             status="processing",
             progress=round(self.progress, 4),
+            tile=tile,
         )
 
 
@@ -92,6 +96,7 @@ class Runner:
         database: Database,
         pipeline: Pipeline,
         sessions: Sessions,
+        tiles: TileStreams,
         webhooks: WebhookSender,
         lock: ServerLock,
         clock: Callable[[], float] = time.time,
@@ -100,6 +105,7 @@ class Runner:
         self._database = database
         self._pipeline = pipeline
         self._sessions = sessions
+        self._tiles = tiles
         self._webhooks = webhooks
         self._lock = lock
         self._clock = clock
@@ -289,7 +295,11 @@ class Runner:
         try:
             async with asyncio.timeout(self._settings.task_timeout):
                 result = await self._pipeline.run(
-                    account, key, request, lambda share: self._note_progress(running, share)
+                    account,
+                    key,
+                    request,
+                    lambda share: self._note_progress(running, share),
+                    self._regions(running),
                 )
             return await self._record(tasks.succeed, running, result)
         except LostTaskError:
@@ -326,6 +336,12 @@ class Runner:
         running.progress = share
         if running.request.include_progress and share < 1:
             self._spawn(self._sessions.push(running.account, running.session, running.news()))
+
+    def _regions(self, running: Running) -> AbstractAsyncContextManager[OnRegion | None]:
+        """Gives what takes the finished parts of the result, if they are wanted."""
+        if not running.request.include_tiles:
+            return nullcontext()
+        return self._tiles.open(lambda: self._sessions.link(running.account, running.session), running.news)
 
     def _acknowledge_later(self, running: Running) -> None:
         """Hold the acknowledgement back: a client that gets one waits before it looks for the result."""

@@ -33,6 +33,7 @@ from server.state.accounts import (
 )
 from server.state.claims import ServerLock
 from server.state.database import Database
+from server.tiles import TileStreams
 from server.webhooks import WebhookSender
 
 __all__ = ["Services", "running_services"]
@@ -94,6 +95,7 @@ async def running_services(
     images = ImageStore(open_store(settings.storage_url, settings.data / "images"), database, clock)
     inputs = Inputs(images, web, settings)
     results = Results(images)
+    tiles = TileStreams()
     sessions = Sessions(database, results, clock)
     pipeline = Pipeline(
         settings=settings,
@@ -114,6 +116,7 @@ async def running_services(
         database=database,
         pipeline=pipeline,
         sessions=sessions,
+        tiles=tiles,
         webhooks=webhooks,
         lock=lock,
         clock=clock,
@@ -152,6 +155,7 @@ async def running_services(
         await sessions.close()
         await asyncio.to_thread(lock.close)
         await asyncio.to_thread(upscaler.close)
+        tiles.close()
         await web.close()
         images.close()
         database.close()

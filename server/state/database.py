@@ -174,9 +174,8 @@ class Database:
     def __init__(self, url: str) -> None:
         """
         Args:
-            url: SQLAlchemy's; a SQLite file's directory must exist, `?timeout=` says how many seconds to wait for
-                another process's lock (default: 5). The tables are made, or brought to this
-                version's.
+            url: SQLAlchemy's. A SQLite file's directory must exist; `?timeout=` says how many seconds to wait
+                for another process's lock, by default 5. The tables are made, or brought to this version's.
 
         Raises:
             NewerDatabaseError: if a newer version made the tables.
