@@ -43,8 +43,8 @@ DELAYS: Final = (0.0, 5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 720
 """Seconds before each attempt: the schedule that Standard Webhooks gives, ten attempts in three days."""
 
 _JITTER: Final = 0.2
-_AT_ONCE: Final = 16
-_AT_ONCE_PER_HOST: Final = 4
+_AT_ONCE: Final = 32
+_AT_ONCE_PER_HOST: Final = 2
 _LOOK_EVERY: Final = 30.0  # for webhooks that another server left behind
 _SHORTEST_WAIT: Final = 0.1  # when what is due is just being claimed by another server
 _PREPARATION: Final = 60.0
@@ -100,6 +100,7 @@ class WebhookSender:
         self._active: Counter[str] = Counter()
         self._attempts: set[asyncio.Task[None]] = set()
         self._woken = asyncio.Event()
+        self._look: asyncio.Task[float] | None = None
 
     def wake(self) -> None:
         """Look now whether a webhook is due."""
@@ -109,8 +110,9 @@ class WebhookSender:
         """Begin attempts as they fall due, until cancelled; what has begun goes on until `stop`."""
         while True:
             self._woken.clear()
+            self._look = asyncio.create_task(self._begin_due())
             try:
-                wait = await self._begin_due()
+                wait = await asyncio.shield(self._look)  # what it claims must not be left claimed
             except Exception:
                 log.exception("webhooks cannot be read")
                 wait = _LOOK_EVERY
@@ -126,7 +128,10 @@ class WebhookSender:
             await asyncio.wait(self._attempts, timeout=patience)
 
     async def stop(self) -> None:
-        """Break off the attempts that are still under way; they are made again after the next start."""
+        """After `run` has ended, break off what it began; that is begun again after the next start."""
+        if self._look is not None:
+            await asyncio.gather(self._look, return_exceptions=True)
+        await asyncio.sleep(0)  # an attempt that was never begun could not give its claim back
         left = list(self._attempts)
         for attempt in left:
             attempt.cancel()
@@ -174,7 +179,7 @@ class WebhookSender:
                 return
             now = self._clock()
             secrets = await self._database.run(signing_secrets, webhook.account, now)
-            headers = signed_headers(webhook.id, body, secrets, now)
+            headers = await asyncio.to_thread(signed_headers, webhook.id, body, secrets, now)  # may be large
             await self._web.send("POST", webhook.url, body, JSON.media_type, headers)
         except (FetchError, UnavailableError) as error:
             await self._note_failure(webhook, error)
