@@ -266,10 +266,13 @@ class Runner:
         try:
             record = await self._outcome(running)
         except LostTaskError as error:
-            log.info("task %s was taken over by another server, or cancelled there", running.key)
-            running.outcome.set_exception(error)
-            running.outcome.exception()  # nobody has to wait for it
-            return
+            found = await self._database.run(tasks.find, running.account, running.key)
+            if found is None or found.owner != self._lock.server or found.status is Status.ACCEPTED:
+                log.info("task %s was taken over by another server", running.key)
+                running.outcome.set_exception(error)
+                running.outcome.exception()  # nobody has to wait for it
+                return
+            record = found  # it was cancelled at another server
         if running.acknowledgement is not None:
             running.acknowledgement.cancel()
         running.outcome.set_result(record)
