@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -48,6 +48,7 @@ __all__ = ["Runner", "Running"]
 
 log = logging.getLogger(__name__)
 
+P = ParamSpec("P")
 T = TypeVar("T")
 Recorder = Callable[[Connection, AccountId, str, T, float, ServerId], TaskRecord]
 
@@ -117,6 +118,7 @@ class Runner:
         self._admission = Admission(limit=settings.max_tasks, limit_per_account=settings.max_tasks_in_flight)
         self._submitting: WeakValueDictionary[tuple[AccountId, str], asyncio.Lock] = WeakValueDictionary()
         self._background: set[asyncio.Task[Any]] = set()
+        self._stopping = False
 
     async def submit(
         self,
@@ -144,9 +146,9 @@ class Runner:
         key = request.task_uuid.lower()
         encoded = msgspec.json.encode(request)
         taken: Running | TaskRecord
-        self._admission.enter(account)
         one_at_a_time = self._submitting.setdefault((account, key), asyncio.Lock())
         async with one_at_a_time:
+            self._admission.enter(account)
             try:
                 previous = await self._database.run(
                     tasks.accept, account, key, encoded, session, self._clock(), self._lock.server
@@ -194,7 +196,7 @@ class Runner:
     async def outcome_elsewhere(self, account: AccountId, key: str) -> TaskRecord:
         """The outcome of a task that another server runs, once it has one."""
         while True:
-            record = await self._database.run(tasks.find, account, key)
+            record = await self._insist(tasks.find, account, key)
             if record is not None and record.status is not Status.ACCEPTED:
                 return record
             await asyncio.sleep(_LOOK_EVERY)
@@ -214,6 +216,8 @@ class Runner:
 
     async def take_over(self, base_url: str) -> int:
         """Run again what servers that are gone left unfinished; returns how many tasks that is."""
+        if self._stopping:
+            return 0
         records = await self._database.run(tasks.take_over, self._lock, self._clock())
         for record in records:
             if (running := self.find(record.account, record.task_uuid)) is not None and running.work:
@@ -225,6 +229,7 @@ class Runner:
 
     async def drain(self, patience: float) -> None:
         """Let what runs finish for a while; the rest runs again after the next start."""
+        self._stopping = True
         work = [running.work for running in self._running.values() if running.work is not None]
         if work:
             await asyncio.wait(work, timeout=patience)
@@ -266,7 +271,7 @@ class Runner:
         try:
             record = await self._outcome(running)
         except LostTaskError as error:
-            found = await self._database.run(tasks.find, running.account, running.key)
+            found = await self._insist(tasks.find, running.account, running.key)
             if found is None or found.owner != self._lock.server or found.status is Status.ACCEPTED:
                 log.info("task %s was taken over by another server", running.key)
                 running.outcome.set_exception(error)
@@ -315,10 +320,17 @@ class Runner:
     async def _record(self, recorded: Recorder[T], running: Running, outcome: T) -> TaskRecord:
         """Record an outcome, as soon as the database can be used. To cancel the task is too late by now."""
         running.recording = True
+        return await self._insist(
+            recorded, running.account, running.key, outcome, self._clock(), self._lock.server
+        )
+
+    async def _insist(
+        self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a transaction, as soon as the database can be used."""
         while True:
-            arguments = (running.account, running.key, outcome, self._clock(), self._lock.server)
             try:
-                return await _to_the_end(self._database.run(recorded, *arguments))
+                return await _to_the_end(self._database.run(function, *args, **kwargs))
             except DatabaseUnavailableError:
                 await asyncio.sleep(_LOOK_EVERY)
 
@@ -361,7 +373,7 @@ class Runner:
         self._admission.leave(running.account, self._clock())
 
 
-async def _to_the_end(record: Coroutine[Any, Any, TaskRecord]) -> TaskRecord:
+async def _to_the_end(record: Coroutine[Any, Any, T]) -> T:
     """Await a transaction; a cancellation that comes while it runs comes too late."""
     transaction = asyncio.ensure_future(record)
     try:
