@@ -11,7 +11,7 @@ from msgspec import Struct
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from server.protocol.codec import JSON, MESSAGEPACK, RawTask
-from server.protocol.errors import AuthenticationError, FrameError, TaskError
+from server.protocol.errors import AuthenticationError, DatabaseUnavailableError, FrameError, TaskError
 from server.protocol.messages import PONG, Authentication, AuthenticationResult
 from server.services import Services
 from server.sessions import Disconnected, Session, encode_reply
@@ -188,6 +188,9 @@ class Connection:
             account = await self._services.authenticate(task.api_key)
             if account is None:
                 raise AuthenticationError("invalidApiKey", "the API key is not valid", "apiKey")
+        except DatabaseUnavailableError as error:
+            await self.close(1013, error.message)  # clients connect again; at an error Runware's give up
+            return
         except TaskError as error:
             await self._reply(as_item(error, raw, self.base_url))
             return

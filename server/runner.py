@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -46,6 +46,7 @@ __all__ = ["Runner", "Running"]
 
 log = logging.getLogger(__name__)
 
+P = ParamSpec("P")
 T = TypeVar("T")
 Recorder = Callable[[Connection, AccountId, str, T, float, ServerId, Destination | None], TaskRecord]
 
@@ -113,7 +114,7 @@ class Runner:
         self._admission = Admission(limit=settings.max_tasks, limit_per_account=settings.max_tasks_in_flight)
         self._submitting: WeakValueDictionary[tuple[AccountId, str], asyncio.Lock] = WeakValueDictionary()
         self._background: set[asyncio.Task[Any]] = set()
-        self._draining = False
+        self._stopping = False
 
     async def submit(
         self,
@@ -143,9 +144,9 @@ class Runner:
         key = request.task_uuid.lower()
         encoded = msgspec.json.encode(request)
         taken: Running | TaskRecord
-        self._admission.enter(account)
         one_at_a_time = self._submitting.setdefault((account, key), asyncio.Lock())
         async with one_at_a_time:
+            self._admission.enter(account)
             try:
                 previous = await self._database.run(
                     tasks.accept, account, key, encoded, session, self._clock(), self._lock.server
@@ -194,7 +195,7 @@ class Runner:
     async def outcome_elsewhere(self, account: AccountId, key: str) -> TaskRecord:
         """The outcome of a task that another server runs, once it has one."""
         while True:
-            record = await self._database.run(tasks.find, account, key)
+            record = await self._insist(tasks.find, account, key)
             if record is not None and record.status is not Status.ACCEPTED:
                 return record
             await asyncio.sleep(_LOOK_EVERY)
@@ -214,7 +215,7 @@ class Runner:
 
     async def take_over(self, base_url: str) -> int:
         """Run again what servers that are gone left unfinished; returns how many tasks that is."""
-        if self._draining:
+        if self._stopping:
             return 0
         records = await self._database.run(tasks.take_over, self._lock, self._clock())
         for record in records:
@@ -227,13 +228,13 @@ class Runner:
 
     async def drain(self, patience: float) -> None:
         """Begin nothing more, and let what runs finish for a while."""
-        self._draining = True
+        self._stopping = True
         if work := self._work():
             await asyncio.wait(work, timeout=patience)
 
     async def stop(self) -> None:
         """Stop what still runs; it runs again after the next start."""
-        self._draining = True
+        self._stopping = True
         left = [*self._work(), *self._background]
         for task in left:
             task.cancel()
@@ -247,7 +248,7 @@ class Runner:
     ) -> Running:
         loop = asyncio.get_running_loop()
         running = Running(account, key, request, session, base_url, loop.create_future())
-        if self._draining:
+        if self._stopping:
             self._forget(running)
             return running
         self._running[account, key] = running
@@ -278,10 +279,13 @@ class Runner:
         try:
             record = await self._outcome(running)
         except LostTaskError as error:
-            log.info("task %s was taken over by another server, or cancelled there", running.key)
-            running.outcome.set_exception(error)
-            running.outcome.exception()  # nobody has to wait for it
-            return
+            found = await self._insist(tasks.find, running.account, running.key)
+            if found is None or found.owner != self._lock.server or found.status is Status.ACCEPTED:
+                log.info("task %s was taken over by another server", running.key)
+                running.outcome.set_exception(error)
+                running.outcome.exception()  # nobody has to wait for it
+                return
+            record = found  # it was cancelled at another server
         if running.acknowledgement is not None:
             running.acknowledgement.cancel()
         running.outcome.set_result(record)
@@ -325,10 +329,17 @@ class Runner:
         """Record an outcome, as soon as the database can be used. To cancel the task is too late by now."""
         running.recording = True
         webhook = _destination(running.request, running.base_url)
+        return await self._insist(
+            recorded, running.account, running.key, outcome, self._clock(), self._lock.server, webhook
+        )
+
+    async def _insist(
+        self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a transaction, as soon as the database can be used."""
         while True:
-            arguments = (running.account, running.key, outcome, self._clock(), self._lock.server, webhook)
             try:
-                return await _to_the_end(self._database.run(recorded, *arguments))
+                return await _to_the_end(self._database.run(function, *args, **kwargs))
             except DatabaseUnavailableError:
                 await asyncio.sleep(_LOOK_EVERY)
 
@@ -371,7 +382,7 @@ def _destination(request: UpscaleRequest, base_url: str) -> Destination | None:
     return None if request.webhook_url is None else Destination(request.webhook_url, base_url)
 
 
-async def _to_the_end(record: Coroutine[Any, Any, TaskRecord]) -> TaskRecord:
+async def _to_the_end(record: Coroutine[Any, Any, T]) -> T:
     """Await a transaction; a cancellation that comes while it runs comes too late."""
     transaction = asyncio.ensure_future(record)
     try:

@@ -185,6 +185,8 @@ async def _keep_up(lock: ServerLock, runner: Runner, sessions: Sessions, base_ur
             await sessions.look()
         except (DatabaseUnavailableError, SQLAlchemyError) as error:
             log.warning("out of touch with other servers: %s", " ".join(str(error).split()))
+        except Exception:  # it is tried again in a moment
+            log.exception("keeping up with other servers failed")
 
 
 async def _sweep(images: ImageStore, sessions: Sessions, settings: Settings) -> None:

@@ -286,9 +286,8 @@ def _migrate(connection: Connection) -> None:
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     """Readers beside the writer, commits that survive a crash of the process, foreign keys that hold."""
-    connection.isolation_level = (
-        None  # transactions begin where `_begin_sqlite` says, not where Python guesses
-    )
+    # Transactions begin where `_begin_sqlite` says, not where Python guesses.
+    connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")

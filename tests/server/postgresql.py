@@ -60,6 +60,13 @@ class PostgreSQL:
             connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
         return self._url(name)
 
+    def disconnect_all(self) -> None:
+        """End all connections but this object's own, as a restart would."""
+        with self._administration.connect() as connection:
+            connection.execute(
+                text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'test%'")
+            )
+
     def close(self) -> None:
         self._administration.dispose()
 

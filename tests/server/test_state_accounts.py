@@ -1,5 +1,6 @@
 """Keys and accounts, on a real database file."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from server.state.accounts import (
     list_keys,
     revoke_key,
 )
+from server.state.audit import audit
 from server.state.database import Database, metadata
 
 NOW = 1_000_000.0
@@ -133,6 +135,15 @@ def test_a_configured_key_is_adopted_once(database: Database, account: AccountId
         database.run_sync(adopt_key, account, "from-the-settings", NOW)
     assert database.run_sync(authenticate, "from-the-settings", NOW) == account
     assert len(database.run_sync(list_keys)) == 1
+
+
+def test_accounts_and_keys_that_are_made_together_are_made_once(database: Database) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        made = set(threads.map(lambda _: database.run_sync(account_named, "ada", NOW, balance=5), range(8)))
+        (account,) = made
+        list(threads.map(lambda _: database.run_sync(adopt_key, account, "configured", NOW), range(8)))
+    assert len(database.run_sync(list_keys)) == 1
+    assert database.run_sync(audit).mistakes == []
 
 
 def test_an_account_is_made_once(database: Database, account: AccountId) -> None:
