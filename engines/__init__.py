@@ -7,6 +7,7 @@
 Whatever goes wrong is an `EngineError`, whose message is fit to be shown to a user.
 """
 
+from engines.activity import Activity, DeviceActivity, Memory, RunKind, Waiting
 from engines.devices import Device, DeviceChoice, PrecisionChoice, RuntimeChoice, find_devices
 from engines.errors import (
     BrokenImageError,
@@ -23,8 +24,10 @@ from engines.image_encode import OutputFormat, encode
 from engines.upscaler import Upscaler
 
 __all__ = [
+    "Activity",
     "BrokenImageError",
     "Device",
+    "DeviceActivity",
     "DeviceChoice",
     "DeviceLostError",
     "DeviceOutOfMemoryError",
@@ -32,13 +35,16 @@ __all__ = [
     "ImageError",
     "ImageInfo",
     "ImageTooLargeError",
+    "Memory",
     "ModelError",
     "NotAnImageError",
     "OutputFormat",
     "Picture",
     "PrecisionChoice",
+    "RunKind",
     "RuntimeChoice",
     "Upscaler",
+    "Waiting",
     "decode",
     "encode",
     "find_devices",

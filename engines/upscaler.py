@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.activity import Activity
 from engines.alpha import bound_alpha, fill_hidden
 from engines.calibration import Calibration
 from engines.canvas import Canvas
@@ -66,6 +67,10 @@ class Upscaler:
         """Whether it can upscale: not closed, and at least one device still works."""
         return self._executor.usable
 
+    def activity(self) -> Activity:
+        """What the devices have done, and what waits for them. Blocks for milliseconds."""
+        return self._executor.activity({network: name for (name, _), network in self._networks.items()})
+
     def load(self, model: Model, on_progress: Progress | None = None) -> None:
         """Build and load all native scales of a model, so that the first task does not wait for it. Blocks.
 
@@ -88,6 +93,7 @@ class Upscaler:
         width: int,
         height: int,
         account: str = "",
+        on_start: Callable[[], None] | None = None,
         on_progress: Progress | None = None,
     ) -> Picture:
         """The picture at `width` × `height` pixels, its colour profile and metadata unchanged.
@@ -99,6 +105,8 @@ class Upscaler:
             model: an entry of the catalogue.
             width, height: the wanted size, at most the model's largest native scale times the picture's.
             account: whose share of the device the tiles use.
+            on_start: called on the event loop when a device takes the first tile; again if the picture is
+                begun again with smaller ones.
             on_progress: called on the event loop with the finished share, from 0 to 1.
 
         Raises:
@@ -116,7 +124,7 @@ class Upscaler:
         while True:
             plan = self._plan(picture, model, network, largest)
             try:
-                upscaled = await self._run(planes, plan, network, (width, height), account, report)
+                upscaled = await self._run(planes, plan, network, (width, height), account, on_start, report)
                 break
             except DeviceOutOfMemoryError:
                 largest = math.isqrt(plan.height * plan.width // 2)
@@ -148,6 +156,7 @@ class Upscaler:
         network: Network,
         size: tuple[int, int],
         account: str,
+        on_start: Callable[[], None] | None,
         on_progress: Progress | None,
     ) -> list[NDArray[np.uint8]]:
         """The planes as they come out of the network, at `size` (width, height)."""
@@ -156,6 +165,7 @@ class Upscaler:
             canvases=[Canvas(plan, network.scale, *size) for _ in planes],
             plan=plan,
             resampler=self._resampler,
+            on_start=on_start,
             on_progress=on_progress,
             loop=asyncio.get_running_loop(),
         )
@@ -234,6 +244,7 @@ class _Job:
     canvases: list[Canvas]
     plan: TilePlan
     resampler: ThreadPoolExecutor
+    on_start: Callable[[], None] | None
     on_progress: Progress | None
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[None] = field(init=False)
@@ -249,6 +260,12 @@ class _Job:
 
     def tiles(self) -> Iterator["_JobTile"]:
         return (_JobTile(self, index, tile) for index in range(len(self.planes)) for tile in self.plan)
+
+    def begin(self) -> None:
+        """A tile is taken by a device."""
+        on_start, self.on_start = self.on_start, None
+        if on_start is not None:
+            self._on_loop(on_start)
 
     def take(self, plane: int, tile: Tile, upscaled: NDArray[np.uint8]) -> None:
         canvas = self.canvases[plane]
@@ -297,6 +314,7 @@ class _JobTile:
     tile: Tile
 
     def read(self) -> NDArray[np.uint8]:
+        self.job.begin()
         return self.tile.cut(self.job.planes[self.plane])
 
     def finish(self, upscaled: NDArray[np.uint8]) -> None:
