@@ -51,3 +51,4 @@ class Activity:
 
     devices: tuple[DeviceActivity, ...]
     waiting: dict[str, Waiting]
+    """Of all models that were used."""

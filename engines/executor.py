@@ -19,7 +19,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from engines.activity import Activity, DeviceActivity, RunKind, Waiting
+from engines.activity import Activity, Waiting
 from engines.calibration import Calibration
 from engines.devices import Device
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, EngineError, ModelError
@@ -96,13 +96,13 @@ class Executor:
             for key, count in self._scheduler.waiting():
                 tiles[names[key.network]] += count
                 tasks[names[key.network]] += 1
-            devices = tuple(self._activity_of(worker, names) for worker in self._workers)
+            devices = tuple(worker.activity(names, self._clock()) for worker in self._workers)
         memories = [worker.device.memory_use() if worker.lost is None else None for worker in self._workers]
         return Activity(
             devices=tuple(
                 replace(device, memory=memory) for device, memory in zip(devices, memories, strict=True)
             ),
-            waiting={name: Waiting(tiles[name], tasks[name]) for name in tiles},
+            waiting={name: Waiting(tiles[name], tasks[name]) for name in set(names.values())},
         )
 
     def submit(self, account: Hashable, task: Hashable, key: TileKey, tiles: Iterable[TileWork]) -> None:
@@ -167,23 +167,6 @@ class Executor:
                     )
                     failed += self._retire(worker, error)
         _tell(failed)
-
-    def _activity_of(self, worker: Worker, names: Mapping[Network, str]) -> DeviceActivity:
-        under_way = 0.0 if worker.job is None else self._clock() - worker.began
-        pixels: Counter[str] = Counter()
-        runs: Counter[RunKind] = Counter()
-        for network, count in worker.pixels.items():  # several networks may be of one model
-            pixels[names[network]] += count
-        for (network, tiles, limit), count in worker.runs.items():
-            runs[RunKind(names[network], tiles, limit)] += count
-        return DeviceActivity(
-            name=worker.device.name,
-            usable=worker.lost is None,
-            busy_seconds=worker.busy + under_way,
-            runs=runs,
-            pixels=pixels,
-            memory=None,
-        )
 
     def _watch(self) -> None:
         while not self._closed.wait(_WATCH_EVERY):

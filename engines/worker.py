@@ -1,6 +1,7 @@
 """One device of an executor: what it is to do, what is known of it, and how much it takes at once."""
 
 from collections import Counter, deque
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -8,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.activity import DeviceActivity, RunKind
 from engines.calibration import Calibration
 from engines.devices import Device
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, EngineError
@@ -100,6 +102,23 @@ class Worker:
         network, tiles = batch.key.network, len(batch.tiles)
         self.runs[network, tiles, self.limit(batch.key)] += 1
         self.pixels[network] += tiles * batch.key.pixels * network.scale**2
+
+    def activity(self, names: Mapping[Network, str], now: float) -> DeviceActivity:
+        """What it has done; its memory is not asked for."""
+        pixels: Counter[str] = Counter()
+        runs: Counter[RunKind] = Counter()
+        for network, count in self.pixels.items():  # several networks may be of one model
+            pixels[names[network]] += count
+        for (network, tiles, limit), count in self.runs.items():
+            runs[RunKind(names[network], tiles, limit)] += count
+        return DeviceActivity(
+            name=self.device.name,
+            usable=self.lost is None,
+            busy_seconds=self.busy + (0.0 if self.job is None else now - self.began),
+            runs=runs,
+            pixels=pixels,
+            memory=None,
+        )
 
     def session(self, network: Network, calibration: Calibration | None) -> Session:
         """The session of a network, opened on first use. In the device's thread only.

@@ -7,6 +7,7 @@ from starlette.websockets import WebSocket
 
 from server.connection import Connection
 from server.http.images import get_image
+from server.http.metrics import get_metrics
 from server.http.pages import get_errors, get_health, get_readiness
 from server.http.tasks import post_tasks
 from server.settings import Settings
@@ -25,6 +26,7 @@ def create_app(settings: Settings) -> Starlette:
             Route("/images/{name}", get_image, methods=["GET", "HEAD"]),
             Route("/healthz", get_health),
             Route("/readyz", get_readiness),
+            Route("/metrics", get_metrics),
             Route("/docs/errors", get_errors),
         ],
     )

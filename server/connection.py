@@ -41,7 +41,7 @@ class Connection:
         self._session: Session | None = None
         self._gone = False
         self._room = asyncio.Semaphore(_TASKS_AT_ONCE)
-        self._unsent = 0
+        self.unsent = 0
         self._sending_since: float | None = None
         self._heard_at = self._loop.time()
         self._check_every = min(
@@ -53,12 +53,14 @@ class Connection:
 
     async def serve(self) -> None:
         """Accept the connection and serve it until it ends."""
+        self._services.sessions.links.add(self)
         try:
             await self._websocket.accept(SUBPROTOCOL if self.codec.binary else None)
             async with asyncio.TaskGroup() as tasks:
                 await self._receive_all(tasks)
         finally:
             self._gone = True
+            self._services.sessions.links.discard(self)
             self._watch.cancel()
             if self._session is not None:
                 self._services.sessions.detach(self._session)
@@ -71,10 +73,10 @@ class Connection:
         """
         if self._gone:
             raise Disconnected
-        if self._unsent and self._unsent + len(frame) > self._settings.max_unsent_bytes:
+        if self.unsent and self.unsent + len(frame) > self._settings.max_unsent_bytes:
             self._drop()
             raise Disconnected
-        self._unsent += len(frame)
+        self.unsent += len(frame)
         if self._sending_since is None:
             self._sending_since = self._loop.time()
         try:
@@ -85,15 +87,15 @@ class Connection:
         except (WebSocketDisconnect, RuntimeError) as error:
             raise Disconnected from error
         finally:
-            self._unsent -= len(frame)
-            self._sending_since = self._loop.time() if self._unsent else None
+            self.unsent -= len(frame)
+            self._sending_since = self._loop.time() if self.unsent else None
 
     async def close(self, code: int, reason: str) -> None:
         """Close the connection; harmless if it is closed."""
         if self._gone:
             return
         self._gone = True
-        if self._unsent:
+        if self.unsent:
             self._abort()
             return
         try:
@@ -150,6 +152,7 @@ class Connection:
         try:
             raws = self.codec.split(frame)
         except FrameError as error:
+            self._services.telemetry.metrics.error_told(error.code)
             await self._reply(error.item(None, None, f"{self.base_url}/docs/errors"))
             return
         for raw in raws:
@@ -184,12 +187,13 @@ class Connection:
             if account is None:
                 raise AuthenticationError("invalidApiKey", "the API key is not valid", "apiKey")
         except TaskError as error:
-            await self._reply(as_item(error, raw, self.base_url))
+            await self._reply(as_item(error, raw, self.base_url, self._services))
             return
         if self._session is not None:
             self._services.sessions.detach(self._session)
         self._heard_at = self._loop.time()
         self._session = await self._services.sessions.attach(account, task.connection_session_uuid, self)
+        log.info("session begins", extra={"account": account, "session": self._session.uuid})
         await self._reply(AuthenticationResult(connection_session_uuid=self._session.uuid))
         await self._services.sessions.deliver(account, self._session.uuid)
 

@@ -30,10 +30,12 @@ from server.protocol.messages import Acknowledgement, Progress
 from server.results import Results
 from server.sessions import Sessions, encode_reply
 from server.settings import Settings
+from server.stages import Story, Subject, told
 from server.state import ledger, tasks
 from server.state.accounts import AccountId
 from server.state.database import Database
 from server.state.tasks import Status, TaskRecord
+from server.telemetry import Telemetry
 from server.upscaling import UpscaleRequest
 from server.webhooks import call_webhook
 
@@ -79,6 +81,7 @@ class Runner:
         sessions: Sessions,
         results: Results,
         web: WebClient,
+        telemetry: Telemetry,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
@@ -87,6 +90,7 @@ class Runner:
         self._sessions = sessions
         self._results = results
         self._web = web
+        self._telemetry = telemetry
         self._clock = clock
         self._running: dict[tuple[AccountId, str], Running] = {}
         self._admission = Admission(limit=settings.max_tasks, limit_per_account=settings.max_tasks_in_flight)
@@ -132,6 +136,11 @@ class Runner:
         if acknowledge and isinstance(taken, Running):
             self._acknowledge_later(taken)
         return taken
+
+    @property
+    def count(self) -> int:
+        """How many tasks are under way."""
+        return len(self._running)
 
     def find(self, account: AccountId, task_uuid: str) -> Running | None:
         """The account's task of this UUID, if it is under way."""
@@ -196,21 +205,30 @@ class Runner:
         return await self._database.run(tasks.find, account, key) or previous
 
     async def _see_through(self, running: Running) -> None:
-        record = await self._outcome(running)
+        subject = Subject(running.key, running.account, running.session, running.request.model)
+        with told(subject, self._telemetry) as story:
+            log.info("task accepted")
+            await self._see_told_through(running, story)
+
+    async def _see_told_through(self, running: Running, story: Story) -> None:
+        record = await self._outcome(running, story)
+        story.finish(record)
         if running.acknowledgement is not None:
             running.acknowledgement.cancel()
         running.outcome.set_result(record)
         if running.request.webhook_url is not None:
             self._spawn(self._tell_webhook(running.request.webhook_url, record, running.base_url))
-        await self._sessions.deliver(running.account, record.session)
+        if self._sessions.is_connected(running.account, record.session):
+            with story.measure("deliver"):
+                await self._sessions.deliver(running.account, record.session)
 
-    async def _outcome(self, running: Running) -> TaskRecord:
+    async def _outcome(self, running: Running, story: Story) -> TaskRecord:
         """Do the work and record how it ended."""
         account, key, request = running.account, running.key, running.request
         try:
             async with asyncio.timeout(self._settings.task_timeout):
                 result = await self._pipeline.run(
-                    account, key, request, lambda share: self._note_progress(running, share)
+                    account, key, request, story, lambda share: self._note_progress(running, share)
                 )
             return await _to_the_end(self._database.run(tasks.succeed, account, key, result, self._clock()))
         except asyncio.CancelledError:
@@ -222,10 +240,10 @@ class Runner:
         except TimeoutError:
             error = TaskTimeoutError(self._settings.task_timeout)
         except EngineError:
-            log.exception("task %s failed", key)
+            log.exception("the engine failed")
             error = ServerError("the model failed on this image")
         except Exception:
-            log.exception("task %s failed", key)
+            log.exception("the server failed")
             error = ServerError()
         item = error.item(request.task_type, request.task_uuid, f"{running.base_url}/docs/errors")
         return await _to_the_end(self._database.run(tasks.fail, account, key, item, self._clock()))

@@ -7,6 +7,7 @@ and kept only if that fails.
 """
 
 import asyncio
+import logging
 import time
 import uuid
 from collections.abc import Callable
@@ -31,6 +32,8 @@ from server.state.tasks import (
 
 __all__ = ["Disconnected", "Link", "Session", "Sessions", "encode_reply"]
 
+log = logging.getLogger(__name__)
+
 Reply = Struct
 
 
@@ -43,6 +46,8 @@ class Link(Protocol):
 
     codec: Codec
     base_url: str
+    unsent: int
+    """Bytes of frames that were begun to be sent."""
 
     async def send(self, frame: bytes) -> None:
         """Send one frame; raises Disconnected."""
@@ -69,6 +74,17 @@ class Sessions:
         self._results = results
         self._clock = clock
         self._connected: dict[tuple[AccountId, str], Session] = {}
+        self.links: set[Link] = set()
+        """Every open connection, authenticated or not."""
+
+    @property
+    def count(self) -> int:
+        """How many are connected."""
+        return len(self._connected)
+
+    def is_connected(self, account: AccountId, session_uuid: str | None) -> bool:
+        """Whether what is delivered to this session would be sent now."""
+        return (account, session_uuid or "") in self._connected
 
     async def attach(self, account: AccountId, session_uuid: str | None, link: Link) -> Session:
         """Begin a session or resume one; a connection that it still had is closed.
@@ -115,6 +131,9 @@ class Sessions:
                 for entry in await self._database.run(undelivered, account, session.uuid):
                     await session.link.send(await self._frame(session, entry))
                     await self._database.run(delivered, entry.id)
+                    if entry.task_uuid is not None:
+                        fields = {"task": entry.task_uuid, "account": account, "session": session.uuid}
+                        log.info("task delivered", extra=fields)
             except Disconnected:
                 return
 

@@ -43,6 +43,7 @@ __all__ = [
     "TaskTimeoutError",
     "TransferError",
     "error_classes",
+    "error_label",
     "error_status",
     "invalid",
     "missing",
@@ -261,6 +262,9 @@ _KIND_OF_CODE: dict[str, type[TaskError]] = {
 }
 
 
+_PREFIXES: Final = ("invalid", "missing", "unsupported")
+
+
 def error_classes() -> list[type[TaskError]]:
     """All kinds of errors, in the order of the hierarchy above."""
     return TaskError.__subclasses__()
@@ -269,6 +273,13 @@ def error_classes() -> list[type[TaskError]]:
 def error_status(code: str) -> int:
     """The HTTP status of an error; recorded ones are known by their code only."""
     return _KIND_OF_CODE.get(code, ParameterError).status
+
+
+def error_label(code: str) -> str:
+    """The code itself, or what those that are made of the client's parameters have in common."""
+    if code in _KIND_OF_CODE:
+        return code
+    return next((f"{prefix}Parameter" for prefix in _PREFIXES if code.startswith(prefix)), "other")
 
 
 def invalid(parameter: str, message: str, kind: str | None = None) -> ParameterError:
