@@ -14,8 +14,6 @@ from server.state import ledger, tasks
 from tests.server.conftest import StartServer
 from tests.server.harness import (
     FAST_MODEL,
-    Item,
-    Peer,
     connected,
     make_image,
     new_uuid,
@@ -87,20 +85,18 @@ async def test_failed_and_cancelled_tasks_are_told_apart(start_server: StartServ
     held, failing = upscale(web.hold("/held.png", make_image())), upscale(f"{web.url}/none.png")
     async with connected(server) as peer:
         await peer.ask(failing)
+        await web.receive()
         await peer.send(held)
+        await web.receive()
         cancel = {"taskType": "cancel", "taskUUID": new_uuid(), "targetTaskUUID": held["taskUUID"]}
         await peer.send(cancel)
-        codes = [item.get("code") or item.get("status") for item in await _two(peer)]
-        assert set(codes) == {"taskCancelled", "cancelled"}
+        replies = [await peer.receive_item() for _ in range(2)]
+        assert {item.get("code", item.get("status")) for item in replies} == {"taskCancelled", "cancelled"}
     metrics = await metrics_of(server)
     for outcome in ("failed", "cancelled"):
         assert metrics["tilewire_tasks_total" + labels(model=FAST_MODEL, outcome=outcome)] == 1
     assert metrics["tilewire_errors_total{code=downloadFailed}"] == 1
     assert metrics["tilewire_errors_total{code=taskCancelled}"] == 1
-
-
-async def _two(peer: Peer) -> list[Item]:
-    return [await peer.receive_item(), await peer.receive_item()]
 
 
 async def test_names_that_clients_choose_do_not_become_labels(start_server: StartServer) -> None:
@@ -122,14 +118,14 @@ async def test_names_that_clients_choose_do_not_become_labels(start_server: Star
 async def test_a_proxy_of_this_machine_does_not_open_the_metrics_to_others(server: EmbeddedServer) -> None:
     assert (await scrape(server))[0] == 200
     for header in ("X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"):
-        status, text = await scrape(server, **{header: "127.0.0.1"})
+        status, text = await scrape(server, {header: "127.0.0.1"})
         assert status == 403
         assert 'metrics = "open"' in text
 
 
 @pytest.mark.parametrize(("setting", "status"), [("open", 200), ("off", 404)])
 async def test_the_metrics_can_be_open_or_off(start_server: StartServer, setting: str, status: int) -> None:
-    assert (await scrape(start_server(metrics=setting), **{"X-Forwarded-For": "192.0.2.1"}))[0] == status
+    assert (await scrape(start_server(metrics=setting), {"X-Forwarded-For": "192.0.2.1"}))[0] == status
 
 
 SNAPSHOT = Snapshot(
