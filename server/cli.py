@@ -31,6 +31,7 @@ from server.state.accounts import (
 from server.state.database import Database
 from server.state.ledger import deposit, to_nanodollars
 from server.terminal import ConfigFile, Data, console, effective_settings, give_up, problems
+from server.top_command import top
 from server.upscale_command import Options, upscale_files
 
 __all__ = ["main"]
@@ -43,6 +44,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 keys = typer.Typer(help="The API keys.", no_args_is_help=True)
+app.command()(top)
 app.add_typer(models_command.commands, name="models")
 app.add_typer(keys, name="keys")
 
