@@ -4,7 +4,8 @@ Pure functions; `top_command` fetches and repaints.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -94,15 +95,14 @@ def _headline(before: Scrape, after: Scrape, url: str) -> Text:
 
     outcomes = after.values("tilewire_tasks_total", "outcome")
     lag = quantile(0.99, *(scrape.buckets("tilewire_event_loop_lag_seconds") for scrape in (before, after)))
-    codes = after.values("tilewire_errors_total", "code").items()
-    errors = ", ".join(
-        f"{code} {count:.0f}" for code, count in sorted(codes, key=lambda entry: -entry[1])[:5]
-    )
+    codes = Counter(after.values("tilewire_errors_total", "code")).most_common(5)
+    errors = ", ".join(f"{code} {count:.0f}" for code, count in codes)
+    ended = ", ".join(f"{count:.0f} {outcome}" for outcome, count in sorted(outcomes.items()))
     lines = [
         f"{url}   {rate('tilewire_tasks_total'):.1f} tasks/s   "
         f"{rate('tilewire_output_pixels_total') / 1e6:.2f} MP/s   "
         f"{after.total('tilewire_unfinished_tasks'):.0f} unfinished",
-        f"tasks: {', '.join(f'{count:.0f} {name}' for name, count in sorted(outcomes.items())) or 'none yet'}",
+        f"tasks: {ended or 'none yet'}",
         f"sockets {after.total('tilewire_sockets'):.0f}   sessions {after.total('tilewire_sessions'):.0f}   "
         f"unsent {_bytes(after.total('tilewire_unsent_bytes'))}   "
         f"outbox {after.total('tilewire_outbox_replies'):.0f}   event loop p99 {_seconds(lag)}",
@@ -116,18 +116,13 @@ def _headline(before: Scrape, after: Scrape, url: str) -> Text:
 
 def _devices(before: Scrape, after: Scrape) -> Table:
     table = _table("device", "busy", "tiles/s", "MP/s", "memory")
-    names = (
-        "tilewire_device_busy_seconds_total",
-        "tilewire_device_tiles_total",
-        "tilewire_device_pixels_total",
-    )
-    then, now = ([scrape.values(name, "device") for name in names] for scrape in (before, after))
+    counters = (f"tilewire_device_{what}_total" for what in ("busy_seconds", "tiles", "pixels"))
+    counted = [(before.values(name, "device"), after.values(name, "device")) for name in counters]
     used = after.values("tilewire_device_memory_used_bytes", "device")
     size = after.values("tilewire_device_memory_size_bytes", "device")
     for device, up in after.values("tilewire_device_up", "device").items():
         busy, tiles, pixels = (
-            _rate(old.get(device, 0.0), new.get(device, 0.0), before, after)
-            for old, new in zip(then, now, strict=True)
+            _rate(old.get(device, 0.0), new.get(device, 0.0), before, after) for old, new in counted
         )
         table.add_row(
             device,
@@ -149,10 +144,8 @@ def _queue(after: Scrape) -> Table:
 
 def _stages(before: Scrape, after: Scrape) -> Table:
     table = _table("stage", "per second", "p50", "p95")
-    rows: Iterable[tuple[str, str, dict[str, str]]] = [
-        ("whole task", "tilewire_task_seconds", {}),
-        *((stage, "tilewire_stage_seconds", {"stage": stage}) for stage in STAGES),
-    ]
+    rows: list[tuple[str, str, dict[str, str]]] = [("whole task", "tilewire_task_seconds", {})]
+    rows += [(stage, "tilewire_stage_seconds", {"stage": stage}) for stage in STAGES]
     for title, name, labels in rows:
         then, now = before.buckets(name, **labels), after.buckets(name, **labels)
         count = now.get(math.inf, 0.0) - then.get(math.inf, 0.0)

@@ -30,7 +30,8 @@ def top(
     """Watch a running server: devices, queue, speed, stages, sockets, errors, money."""
     if url is None:
         settings, _ = effective_settings(config)
-        url = f"http://127.0.0.1:{settings.port}"
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+        url = f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
     address = url.rstrip("/")
     try:
         before = _scrape(address)
@@ -57,9 +58,7 @@ def _scrape(address: str) -> Scrape:
     except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, OSError) as error:
         raise _UnreachableError(f"{address} cannot be reached: {error or 'no answer'}") from error
     except (httpcore.UnsupportedProtocol, ValueError) as error:
-        raise _UnreachableError(
-            f"{address} is not the address of a server, such as http://host:8080"
-        ) from error
+        raise _UnreachableError(f"{address} is not a server's address, such as http://host:8080") from error
     text = response.content.decode("utf-8", "replace")
     if response.status != 200:
         raise _UnreachableError(f"{address} answers {response.status}: {text.strip()[:200]}")

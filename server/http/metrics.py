@@ -39,8 +39,8 @@ async def get_metrics(request: Request) -> Response:
 def _is_local(request: Request) -> bool:
     if request.client is None or any(name in request.headers for name in _FORWARDED):
         return False
-    address = ipaddress.ip_address(request.client.host)
-    return address.is_loopback
+    own, _ = request.scope["server"]  # a peer of the same address is this machine as well
+    return request.client.host == own or ipaddress.ip_address(request.client.host).is_loopback
 
 
 async def _snapshot(services: Services) -> Snapshot:

@@ -102,16 +102,15 @@ async def test_one_view_of_a_running_server(start_server: StartServer, tilewire:
     assert "1 succeeded" in result.stdout
     assert server.services.upscaler.devices[0].name in result.stdout
     assert FAST_MODEL in result.stdout
-    assert {"whole", "inference", "deliver"} <= {
-        line.split()[0] for line in result.stdout.splitlines() if line
-    }
+    first_words = {line.split()[0] for line in result.stdout.splitlines() if line.strip()}
+    assert {"whole", "inference", "deliver"} <= first_words
 
 
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
         (lambda _: "http://127.0.0.1:1", "cannot be reached"),
-        (lambda _: "nonsense", "is not the address of a server"),
+        (lambda _: "nonsense", "is not a server's address"),
         (lambda web: web.url, "answers 404"),
     ],
 )
