@@ -30,7 +30,7 @@ def top(
     """Watch a running server: devices, queue, speed, stages, sockets, errors, money."""
     if url is None:
         settings, _ = effective_settings(config)
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - asked, not bound
         url = f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
     address = url.rstrip("/")
     try:
