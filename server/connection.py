@@ -41,7 +41,7 @@ class Connection:
         self._session: Session | None = None
         self._gone = False
         self._room = asyncio.Semaphore(_TASKS_AT_ONCE)
-        self.unsent = 0
+        self._unsent = 0
         self._sending_since: float | None = None
         self._heard_at = self._loop.time()
         self._check_every = min(
@@ -73,10 +73,10 @@ class Connection:
         """
         if self._gone:
             raise Disconnected
-        if self.unsent and self.unsent + len(frame) > self._settings.max_unsent_bytes:
+        if self._unsent and self._unsent + len(frame) > self._settings.max_unsent_bytes:
             self._drop()
             raise Disconnected
-        self.unsent += len(frame)
+        self._unsent += len(frame)
         if self._sending_since is None:
             self._sending_since = self._loop.time()
         try:
@@ -87,15 +87,15 @@ class Connection:
         except (WebSocketDisconnect, RuntimeError) as error:
             raise Disconnected from error
         finally:
-            self.unsent -= len(frame)
-            self._sending_since = self._loop.time() if self.unsent else None
+            self._unsent -= len(frame)
+            self._sending_since = self._loop.time() if self._unsent else None
 
     async def close(self, code: int, reason: str) -> None:
         """Close the connection; harmless if it is closed."""
         if self._gone:
             return
         self._gone = True
-        if self.unsent:
+        if self._unsent:
             self._abort()
             return
         try:
