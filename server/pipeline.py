@@ -8,12 +8,12 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from decimal import Decimal
 from functools import partial
 from typing import Final
 
-from engines import ImageError, Picture, Upscaler, decode, encode
+from engines import ImageError, OnRegion, Picture, Upscaler, decode, encode
 from onnx_models import Catalogue, Model
 from server.fetch import FetchError, ForbiddenAddressError, WebClient
 from server.images import ImageFile, ImageStore
@@ -69,6 +69,7 @@ class Pipeline:
         request: UpscaleRequest,
         story: Story,
         on_progress: Callable[[float], None],
+        regions: AbstractAsyncContextManager[OnRegion | None],
     ) -> StoredResult:
         """The stored result of a request. Its price is reserved, to be charged when the result is recorded.
 
@@ -76,6 +77,7 @@ class Pipeline:
             key: the UUID that the task is recorded under.
             story: what is told of it.
             on_progress: called with the finished share, from 0 to 1.
+            regions: open while the result is in memory; gives what takes its finished parts, if it is wanted.
 
         Raises:
             TaskError: what the client did wrong, or cannot pay.
@@ -87,7 +89,7 @@ class Pipeline:
         size = output_size(request, model, Size(source.width, source.height), self._settings)
         await self._reserve(account, key, price(self._price_of(model), size))
         story.output_pixels = size.width * size.height
-        encoded = await self._upscale(account, request, model, source, size, story, on_progress)
+        encoded = await self._upscale(account, request, model, source, size, story, on_progress, regions)
         file = ImageFile(encoded, request.output_format.extension, size.width, size.height)
         with story.measure("store"):
             image = await self._images.put(account, file, request.ttl or self._settings.image_ttl)
@@ -105,12 +107,14 @@ class Pipeline:
         size: Size,
         story: Story,
         on_progress: Callable[[float], None],
+        regions: AbstractAsyncContextManager[OnRegion | None],
     ) -> bytes:
         in_memory = Size(source.width, source.height).megapixels + size.megapixels
         gate = self._small_gate if in_memory <= self._small else self._large_gate
         async with AsyncExitStack() as held:
             with story.measure("admission"):
                 await held.enter_async_context(gate.hold(account, in_memory))
+            on_region = await held.enter_async_context(regions)
             log.info("task started")
             with story.measure("decode"):
                 picture = await self._decode(source, request.parameter)
@@ -123,6 +127,7 @@ class Pipeline:
                     account=account,
                     on_start=partial(measuring.become, "inference"),
                     on_progress=on_progress,
+                    on_region=on_region,
                 )
             with story.measure("encode"):
                 return await asyncio.to_thread(

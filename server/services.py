@@ -30,6 +30,7 @@ from server.state.accounts import (
 )
 from server.state.database import Database
 from server.telemetry import Telemetry
+from server.tiles import TileStreams
 
 __all__ = ["Services", "running_services"]
 
@@ -88,6 +89,7 @@ async def running_services(
     images = ImageStore(open_store(settings.storage_url, settings.data / "images"), database, clock)
     inputs = Inputs(images, web, settings)
     results = Results(images)
+    tiles = TileStreams()
     sessions = Sessions(database, results, clock)
     pipeline = Pipeline(
         settings=settings,
@@ -104,6 +106,7 @@ async def running_services(
         pipeline=pipeline,
         sessions=sessions,
         results=results,
+        tiles=tiles,
         web=web,
         telemetry=telemetry,
         clock=clock,
@@ -133,6 +136,7 @@ async def running_services(
         sweeper.cancel()
         await asyncio.gather(sweeper, return_exceptions=True)
         await asyncio.to_thread(upscaler.close)
+        tiles.close()
         await web.close()
         images.close()
         database.close()
