@@ -224,7 +224,7 @@ class Runner:
         running.outcome.set_result(record)
         if running.request.webhook_url is not None:
             self._spawn(self._tell_webhook(running.request.webhook_url, record, running.base_url))
-        if self._sessions.is_connected(running.account, record.session):
+        if self._sessions.link(running.account, record.session) is not None:
             with story.measure("deliver"):
                 await self._sessions.deliver(running.account, record.session)
 

@@ -84,10 +84,6 @@ class Sessions:
         """How many are connected."""
         return len(self._connected)
 
-    def is_connected(self, account: AccountId, session_uuid: str | None) -> bool:
-        """Whether what is delivered to this session would be sent now."""
-        return (account, session_uuid or "") in self._connected
-
     async def attach(self, account: AccountId, session_uuid: str | None, link: Link) -> Session:
         """Begin a session or resume one; a connection that it still had is closed.
 
@@ -139,8 +135,7 @@ class Sessions:
                     await session.link.send(await self._frame(session, entry))
                     await self._database.run(delivered, entry.id)
                     if entry.task_uuid is not None:
-                        fields = {"task": entry.task_uuid, "account": account, "session": session.uuid}
-                        log.info("task delivered", extra=fields)
+                        _log_delivery(session, entry.task_uuid)
             except Disconnected:
                 return
 
@@ -155,6 +150,12 @@ class Sessions:
         record = await self._database.run(find, session.account, entry.task_uuid or "")
         assert record is not None, "the outbox names a task that is not there"
         return encode_reply(codec, await self._results.item(record, session.link.base_url))
+
+
+def _log_delivery(session: Session, task: str) -> None:
+    """Whoever delivers may be at another task, whose model would be named."""
+    fields = {"task": task, "account": session.account, "session": session.uuid, "model": None}
+    log.info("task delivered", extra=fields)
 
 
 def encode_reply(codec: Codec, reply: Reply) -> bytes:
