@@ -30,7 +30,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from engines import Activity, DeviceActivity
-from server.protocol.errors import error_label
+from server.protocol.error_codes import error_label
 from server.stages import STAGES, Stage, Story
 from server.state.ledger import to_usd
 

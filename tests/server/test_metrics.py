@@ -8,7 +8,7 @@ import pytest
 
 from engines import Activity, DeviceActivity, Memory, RunKind, Waiting
 from server.metrics import Metrics, Snapshot
-from server.protocol.errors import error_label
+from server.protocol.error_codes import error_label
 from server.serving import EmbeddedServer
 from server.state import ledger, tasks
 from tests.server.conftest import StartServer
