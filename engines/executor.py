@@ -84,25 +84,26 @@ class Executor:
             rooms = [worker.room.get(network) for worker in self._workers if worker.lost is None]
         return min((room for room in rooms if room is not None), default=None)
 
-    def activity(self, names: Mapping[Network, str]) -> Activity:
+    def activity(self, names: Callable[[], Mapping[Network, str]]) -> Activity:
         """What has been done, and what waits. Asks the devices for their memory, which may take milliseconds.
 
         Args:
-            names: of the networks' models.
+            names: gives those of the models of all networks that tiles were submitted for.
         """
         tiles: Counter[str] = Counter()
         tasks: Counter[str] = Counter()
         with self._changed:
+            known = names()  # under the lock: nothing is submitted meanwhile
             for key, count in self._scheduler.waiting():
-                tiles[names[key.network]] += count
-                tasks[names[key.network]] += 1
-            devices = tuple(worker.activity(names, self._clock()) for worker in self._workers)
+                tiles[known[key.network]] += count
+                tasks[known[key.network]] += 1
+            devices = tuple(worker.activity(known, self._clock()) for worker in self._workers)
         memories = [worker.device.memory_use() if worker.lost is None else None for worker in self._workers]
         return Activity(
             devices=tuple(
                 replace(device, memory=memory) for device, memory in zip(devices, memories, strict=True)
             ),
-            waiting={name: Waiting(tiles[name], tasks[name]) for name in set(names.values())},
+            waiting={name: Waiting(tiles[name], tasks[name]) for name in set(known.values())},
         )
 
     def submit(self, account: Hashable, task: Hashable, key: TileKey, tiles: Iterable[TileWork]) -> None:

@@ -70,7 +70,7 @@ class Upscaler:
 
     def activity(self) -> Activity:
         """What the devices have done, and what waits for them. Blocks for milliseconds."""
-        return self._executor.activity({network: name for (name, _), network in self._networks.items()})
+        return self._executor.activity(self._names)
 
     def load(self, model: Model, on_progress: Progress | None = None) -> None:
         """Build and load all native scales of a model, so that the first task does not wait for it. Blocks.
@@ -191,6 +191,10 @@ class Upscaler:
         finally:
             self._executor.cancel(task)
         return [canvas.pixels for canvas in job.canvases]
+
+    def _names(self) -> dict[Network, str]:
+        loaded = tuple(self._networks.items())  # other threads may add to it
+        return {network: name for (name, _), network in loaded}
 
     def _network(self, model: Model, weights: Weights) -> Network:
         """A model's network, built and loaded on first use."""
