@@ -32,12 +32,14 @@ from server.protocol.errors import (
 from server.protocol.messages import Acknowledgement, Progress, Tile
 from server.sessions import Sessions
 from server.settings import Settings
+from server.stages import Story, Subject, told
 from server.state import tasks
 from server.state.accounts import AccountId
 from server.state.claims import ServerId, ServerLock
 from server.state.database import Database
 from server.state.tasks import LostTaskError, Status, TaskRecord
 from server.state.webhooks import Destination
+from server.telemetry import Telemetry
 from server.tiles import TileStreams
 from server.upscaling import UpscaleRequest
 from server.webhooks import WebhookSender
@@ -100,6 +102,7 @@ class Runner:
         tiles: TileStreams,
         webhooks: WebhookSender,
         lock: ServerLock,
+        telemetry: Telemetry,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
@@ -109,6 +112,7 @@ class Runner:
         self._tiles = tiles
         self._webhooks = webhooks
         self._lock = lock
+        self._telemetry = telemetry
         self._clock = clock
         self._running: dict[tuple[AccountId, str], Running] = {}
         self._admission = Admission(limit=settings.max_tasks, limit_per_account=settings.max_tasks_in_flight)
@@ -164,6 +168,11 @@ class Runner:
         if acknowledge and isinstance(taken, Running):
             self._acknowledge_later(taken)
         return taken
+
+    @property
+    def count(self) -> int:
+        """How many tasks are under way."""
+        return len(self._running)
 
     def find(self, account: AccountId, task_uuid: str) -> Running | None:
         """The account's task of this UUID, if it is under way."""
@@ -276,24 +285,33 @@ class Runner:
         return await self._database.run(tasks.find, account, key) or previous
 
     async def _see_through(self, running: Running) -> None:
+        subject = Subject(running.key, running.account, running.session, running.request.model)
+        with told(subject, self._telemetry) as story:
+            log.info("task accepted")
+            await self._see_told_through(running, story)
+
+    async def _see_told_through(self, running: Running, story: Story) -> None:
         try:
-            record = await self._outcome(running)
+            record = await self._outcome(running, story)
         except LostTaskError as error:
             found = await self._insist(tasks.find, running.account, running.key)
             if found is None or found.owner != self._lock.server or found.status is Status.ACCEPTED:
-                log.info("task %s was taken over by another server", running.key)
+                log.info("task was taken over by another server")
                 running.outcome.set_exception(error)
                 running.outcome.exception()  # nobody has to wait for it
                 return
             record = found  # it was cancelled at another server
+        story.finish(record)
         if running.acknowledgement is not None:
             running.acknowledgement.cancel()
         running.outcome.set_result(record)
         if running.request.webhook_url is not None:
             self._webhooks.wake()
-        await self._sessions.deliver(running.account, record.session)
+        if self._sessions.link(running.account, record.session) is not None:
+            with story.measure("deliver"):
+                await self._sessions.deliver(running.account, record.session)
 
-    async def _outcome(self, running: Running) -> TaskRecord:
+    async def _outcome(self, running: Running, story: Story) -> TaskRecord:
         """Do the work and record how it ended."""
         account, key, request = running.account, running.key, running.request
         try:
@@ -302,6 +320,7 @@ class Runner:
                     account,
                     key,
                     request,
+                    story,
                     lambda share: self._note_progress(running, share),
                     self._regions(running),
                 )
@@ -317,10 +336,10 @@ class Runner:
         except TimeoutError:
             error = TaskTimeoutError(self._settings.task_timeout)
         except EngineError:
-            log.exception("task %s failed", key)
+            log.exception("the engine failed")
             error = ServerError("the model failed on this image")
         except Exception:
-            log.exception("task %s failed", key)
+            log.exception("the server failed")
             error = ServerError()
         item = error.item(request.task_type, request.task_uuid, f"{running.base_url}/docs/errors")
         return await self._record(tasks.fail, running, item)

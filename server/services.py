@@ -33,6 +33,7 @@ from server.state.accounts import (
 )
 from server.state.claims import ServerLock
 from server.state.database import Database
+from server.telemetry import Telemetry
 from server.tiles import TileStreams
 from server.webhooks import WebhookSender
 
@@ -63,6 +64,7 @@ class Services:
     runner: Runner
     webhooks: WebhookSender
     readiness: Readiness
+    telemetry: Telemetry
     clock: Callable[[], float]
     first_key: str | None
 
@@ -73,13 +75,14 @@ class Services:
 
 @asynccontextmanager
 async def running_services(
-    settings: Settings, base_url: str, clock: Callable[[], float] = time.time
+    settings: Settings, base_url: str, telemetry: Telemetry, clock: Callable[[], float] = time.time
 ) -> AsyncIterator[Services]:
     """Start everything, run again what an earlier stop left unfinished; stop and close at the end.
 
     Args:
         settings: the effective settings.
         base_url: what clients reach the server as, for the outcomes of tasks that are run again.
+        telemetry: who is told of what happens.
         clock: the time in seconds since the epoch.
 
     Raises:
@@ -119,6 +122,7 @@ async def running_services(
         tiles=tiles,
         webhooks=webhooks,
         lock=lock,
+        telemetry=telemetry,
         clock=clock,
     )
     background = [
@@ -143,6 +147,7 @@ async def running_services(
             runner=runner,
             webhooks=webhooks,
             readiness=Readiness(upscaler, database, images),
+            telemetry=telemetry,
             clock=clock,
             first_key=await database.run(_first_key, settings.api_key, clock()),
         )
