@@ -165,7 +165,7 @@ class Database:
         sqlite = self._sqlite = address.get_backend_name() == "sqlite"
         # A connection that was lost meanwhile is replaced before it is used, and a lost server noticed.
         more = {} if sqlite else {"pool_pre_ping": True, "pool_size": 10, "connect_args": _KEEPALIVES}
-        self._engine = create_engine(address, **more)
+        self._engine = create_engine(address, hide_parameters=True, **more)  # they would be in the log
         if sqlite:
             event.listen(self._engine, "connect", _prepare_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)

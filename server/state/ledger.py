@@ -18,6 +18,7 @@ __all__ = [
     "deposit",
     "release",
     "reserve",
+    "reserved",
     "spent",
     "statement",
     "to_nanodollars",
@@ -102,6 +103,11 @@ def release(connection: Connection, account: AccountId, task_uuid: str, now: flo
         moved = move(connection, account, amount, Book.RESERVED, source, now, task_uuid)
         assert moved, "a task has more reserved than its account"
     return amount
+
+
+def reserved(connection: Connection) -> int:
+    """What is set aside in all accounts."""
+    return int(connection.scalar(select(func.coalesce(func.sum(accounts.c.reserved), 0))) or 0)
 
 
 def charge(connection: Connection, account: AccountId, task_uuid: str, now: float) -> int:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from server.protocol.errors import ErrorItem
 from server.state import ledger
@@ -26,6 +26,7 @@ __all__ = [
     "UndeliveredReply",
     "accept",
     "cancel",
+    "count_undelivered",
     "delivered",
     "fail",
     "find",
@@ -279,6 +280,11 @@ def sessions_with_mail(connection: Connection) -> list[tuple[AccountId, str]]:
     """The sessions whose outbox is not empty."""
     query = select(outbox.c.account_id, outbox.c.session).distinct()
     return [(AccountId(row.account_id), row.session) for row in connection.execute(query)]
+
+
+def count_undelivered(connection: Connection) -> int:
+    """How many replies wait in the outboxes of all sessions."""
+    return connection.scalar(select(func.count()).select_from(outbox)) or 0
 
 
 def delivered(connection: Connection, outbox_id: int) -> None:
