@@ -296,7 +296,7 @@ class Runner:
         except LostTaskError as error:
             found = await self._insist(tasks.find, running.account, running.key)
             if found is None or found.owner != self._lock.server or found.status is Status.ACCEPTED:
-                log.info("task was taken over by another server")
+                log.info("task taken over by another server")
                 running.outcome.set_exception(error)
                 running.outcome.exception()  # nobody has to wait for it
                 return
