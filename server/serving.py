@@ -5,26 +5,29 @@ import math
 import os
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
+from typing import Final
 
 import msgspec
 import uvicorn
 from obstore.exceptions import BaseError as StorageError
 from sqlalchemy.exc import SQLAlchemyError
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.http11 import Request
 
 from engines import EngineError
 from onnx_models import UnknownModelError
 from server.app import create_app
-from server.connection import ABORT
+from server.http.security import SecurityHeaders
 from server.services import Services, running_services
 from server.settings import Settings
+from server.uvicorn_protocols import Config
 
 __all__ = ["EmbeddedServer", "StartError", "serve"]
+
+_KEEP_ALIVE: Final = 15
 
 Ready = Callable[[str, Services], None]
 
@@ -106,15 +109,6 @@ class EmbeddedServer:
             self._started.set()
 
 
-class _SocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket protocol, with a way to end a connection whose client does not read."""
-
-    def handle_connect(self, event: Request) -> None:
-        super().handle_connect(event)
-        if hasattr(self, "scope"):  # the handshake was valid; the application has not seen it yet
-            self.scope["extensions"][ABORT] = {"abort": self.transport.abort}
-
-
 class _Server(uvicorn.Server):
     """uvicorn, set up for Tilewire: the port is taken first, opened when all services run."""
 
@@ -124,15 +118,19 @@ class _Server(uvicorn.Server):
         self._running = AsyncExitStack()
         self._app = create_app(settings)
         super().__init__(
-            uvicorn.Config(
-                self._app,
-                ws=_SocketProtocol,
-                ws_max_size=settings.max_frame_bytes,
+            Config(
+                SecurityHeaders(self._app),
+                settings,
                 ws_per_message_deflate=False,  # images do not compress; it costs 30-45 KB a connection
                 lifespan="off",
                 log_config=None,
+                log_level="warning",  # below, requests with their whole paths are logged
                 access_log=False,
                 server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE,
+                ssl_certfile=settings.tls_certificate,
+                ssl_keyfile=settings.tls_key,
+                ssl_context_factory=None if settings.tls_certificate is None else _tls_context,
                 timeout_graceful_shutdown=math.ceil(settings.drain_timeout) + 1,
             )
         )
@@ -156,7 +154,7 @@ class _Server(uvicorn.Server):
         assert sockets is not None
         host, port = sockets[0].getsockname()[:2]
         name = f"[{host}]" if ":" in host else host
-        url = f"http://{name}:{port}"
+        url = f"{'https' if self.config.is_ssl else 'http'}://{name}:{port}"
         settings = msgspec.structs.replace(self._settings, port=port)
         try:
             services = await self._running.enter_async_context(
@@ -175,6 +173,12 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
         await draining
         await self._running.aclose()
+
+
+def _tls_context(_config: uvicorn.Config, default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    context = default()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
 
 
 def _in_one_line(error: Exception) -> str:

@@ -4,11 +4,13 @@ TaskError
 ├── FrameError                  400  the frame is not JSON (or MessagePack), or not tasks
 ├── FrameTooLargeError          413  the body of a POST is larger than the server takes
 ├── ParameterError              400  missing…, invalid… or unsupported… with the parameter's name
+├── BodyTimeoutError            408  the body of a POST did not arrive in time
 ├── AuthenticationError         401  no key, a wrong one, or none yet
 ├── InsufficientCreditsError    402  the account's balance does not cover the task
 ├── NotFoundError               404  no such task or image, or expired
 ├── ConflictError               409  the taskUUID names another request
 ├── RateLimitError              429  too much at once; try again later
+├── QuotaError                  429  too much in an hour; try again later
 ├── TaskCancelledError          409  cancelled by the client
 ├── TransferError               400  an image could not be fetched, or a result not uploaded
 ├── BusyError                   503  too much of all accounts at once; try again later
@@ -17,7 +19,7 @@ TaskError
 
 The names of the codes are in families that Runware's SDKs map to their own error classes (`errors.py` of
 runware-sdk 1.8): a code begins with `invalid`, `missing`, `unsupported`, `conflict`, ends in `NotFound`, or
-contains `ApiKey`, `Credits`, `RateLimit` or `Timeout`.
+contains `ApiKey`, `Credits`, `Quota`, `RateLimit` or `Timeout`.
 """
 
 from typing import ClassVar, Final
@@ -28,6 +30,7 @@ from server.protocol.names import wire_name
 
 __all__ = [
     "AuthenticationError",
+    "BodyTimeoutError",
     "BusyError",
     "ConflictError",
     "ErrorItem",
@@ -36,6 +39,7 @@ __all__ = [
     "InsufficientCreditsError",
     "NotFoundError",
     "ParameterError",
+    "QuotaError",
     "RateLimitError",
     "ServerError",
     "TaskCancelledError",
@@ -138,7 +142,20 @@ class FrameTooLargeError(TaskError):
     advice = "Send fewer tasks at once, or upload images one by one."
 
     def __init__(self, limit: int) -> None:
-        super().__init__("invalidFrameSize", f"the body is larger than {limit} bytes")
+        super().__init__(
+            "invalidFrameSize",
+            f"the body is larger than {limit} bytes (without the header Authorization less is taken)",
+        )
+
+
+class BodyTimeoutError(TaskError):
+    """The body of a POST did not arrive in time."""
+
+    status = 408
+    advice = "Send less at once, or over a faster connection."
+
+    def __init__(self, limit: float) -> None:
+        super().__init__("bodyTimeout", f"the body did not arrive within {limit:g} seconds")
 
 
 class ParameterError(TaskError):
@@ -186,7 +203,14 @@ class RateLimitError(TaskError):
     """More was asked for at once than the server allows."""
 
     status = 429
-    advice = "Wait for some of the tasks that are under way, then send the task again."
+    advice = "Send the task again after as many seconds as `retryAfter` says; the message names the limit."
+
+
+class QuotaError(TaskError):
+    """The account sent more within an hour than the server takes."""
+
+    status = 429
+    advice = "Send the task again after as many seconds as `retryAfter` says; images sent before have a UUID."
 
 
 class TaskCancelledError(TaskError):
@@ -251,7 +275,12 @@ _KIND_OF_CODE: dict[str, type[TaskError]] = {
     "imageExpired": NotFoundError,
     "taskNotFound": NotFoundError,
     "conflictTaskUUID": ConflictError,
+    "authenticationRateLimit": RateLimitError,
+    "connectionRateLimit": RateLimitError,
+    "requestRateLimit": RateLimitError,
     "taskRateLimit": RateLimitError,
+    "uploadQuotaExceeded": QuotaError,
+    "bodyTimeout": BodyTimeoutError,
     "taskCancelled": TaskCancelledError,
     "downloadFailed": TransferError,
     "uploadFailed": TransferError,

@@ -59,6 +59,7 @@ _HANDLERS: dict[type[Task], Handler] = {
 async def dispatch(raw: RawTask, context: Context) -> Struct | None:
     """The reply to one task: an item, an error, or None if it comes later. Raises nothing."""
     try:
+        context.services.edge.take_request(context.account)
         task = raw.parse()
         return await _HANDLERS[type(task)](task, context)
     except TaskError as error:

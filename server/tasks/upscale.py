@@ -26,6 +26,7 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
     parameter, source = input_source(task, context.raw.codec)
     check(task, model)
     if isinstance(source, InlineImage):
+        services.edge.take_upload(context.account, len(source.data))
         # Stored before the task is recorded, so that a recorded task can always be run again.
         source = StoredImage((await services.inputs.obtain(context.account, source, parameter)).uuid)
     request = request_for(
