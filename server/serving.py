@@ -128,9 +128,7 @@ class _Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 timeout_keep_alive=_KEEP_ALIVE,
-                ssl_certfile=settings.tls_certificate,
-                ssl_keyfile=settings.tls_key,
-                ssl_context_factory=None if settings.tls_certificate is None else _tls_context,
+                ssl_context_factory=(lambda *_: _tls_context(settings)) if settings.tls_certificate else None,
                 timeout_graceful_shutdown=math.ceil(settings.drain_timeout) + 1,
             )
         )
@@ -175,9 +173,26 @@ class _Server(uvicorn.Server):
         await self._running.aclose()
 
 
-def _tls_context(_config: uvicorn.Config, default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
-    context = default()
+def _tls_context(settings: Settings) -> ssl.SSLContext:
+    """What TLS is spoken with.
+
+    Raises:
+        StartError: if a file cannot be read, or is not what it should be.
+    """
+    assert settings.tls_certificate is not None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        # With an empty password nobody is asked for one at the terminal.
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key, password="")
+    except OSError as error:
+        files = " and ".join(str(file) for file in (settings.tls_certificate, settings.tls_key) if file)
+        reason = (
+            "they must be a PEM certificate and its key"
+            if isinstance(error, ssl.SSLError)
+            else error.strerror
+        )
+        raise StartError(f"tls_certificate, tls_key: {files}: {reason}") from error
     return context
 
 

@@ -136,7 +136,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if not self._message_complete:  # the rest of a body that was refused is read, but not for ever
+        # The rest of a body that was refused is read, but not for ever.
+        if not self._message_complete and self._deadline is None:
             self._set_deadline(_LINGER)
 
     def handle_websocket_upgrade(self) -> None:

@@ -249,9 +249,7 @@ async def test_a_flood_of_frames_is_read_slowly_and_others_are_served(
 
 
 @pytest.mark.parametrize("reads", [True, False])
-async def test_a_flood_of_websocket_pings_ends_the_connection(
-    start_server: StartServer, reads: bool
-) -> None:
+async def test_a_flood_of_websocket_pings_ends_the_connection(start_server: StartServer, reads: bool) -> None:
     server = start_server()
     async with connected(server) as flooder, connected(server) as other:
         if not reads:
