@@ -18,7 +18,9 @@ async def may_connect(server: EmbeddedServer, origin: str | None) -> bool:
             await Peer(socket).authenticate()
             return True
     except InvalidStatus as refusal:
-        return refusal.response.status_code != 403
+        if refusal.response.status_code != 403:
+            raise
+        return False
 
 
 async def allowed_by_http(server: EmbeddedServer, origin: str) -> str | None:
