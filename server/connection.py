@@ -18,7 +18,7 @@ from server.protocol.messages import PONG, Authentication, AuthenticationResult
 from server.rates import RateLimit
 from server.services import Services
 from server.sessions import Disconnected, Session, encode_reply
-from server.tasks import Context, as_item, dispatch
+from server.tasks import Context, Telling, as_item, dispatch
 
 __all__ = ["ABORT", "SUBPROTOCOL", "Connection"]
 
@@ -48,6 +48,7 @@ class Connection:
         self._gone = False
         self._room = asyncio.Semaphore(_TASKS_AT_ONCE)
         self._pace = RateLimit(self._settings.requests_per_second, self._settings.request_burst)
+        self._telling = Telling()
         self._unsent = 0
         self._sending_since: float | None = None
         self._heard_at = self._loop.time()
@@ -193,6 +194,7 @@ class Connection:
             session=session,
             base_url=self.base_url,
             raw=raw,
+            telling=self._telling,
         )
         reply = await dispatch(raw, context)
         if reply is not None:

@@ -107,7 +107,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_unauthenticated: Positive = 256
     """WebSocket connections of one address that have yet to authenticate."""
     max_unsent_bytes: Positive = 64 * 2**20
-    """Replies that one connection may leave unread before it is dropped."""
+    """Replies that one connection may leave unread before it is dropped; images in one answer to a POST."""
 
     auth_timeout: Seconds = 10
     """How long a connection may take to authenticate, and the head of a request to arrive."""

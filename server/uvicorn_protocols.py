@@ -21,6 +21,7 @@ from websockets.server import ServerProtocol
 
 from server.connection import ABORT
 from server.edge import FIRST_FRAME_BYTES
+from server.open_files import room_for
 from server.rates import Places, RateLimit, network_of
 from server.settings import Settings
 
@@ -52,7 +53,7 @@ class Config(uvicorn.Config):
             **options,
         )
         self.settings = settings
-        self._all = Places(settings.max_connections)
+        self._all = Places(room_for(settings.max_connections))
         self._of_peers = Places(settings.max_connections_per_address)
 
     def take_place(self, peer: str) -> int | None:

@@ -15,16 +15,14 @@ PAGE_POLICY: Final = "; ".join(
         "default-src 'none'",
         "script-src 'self'",
         "style-src 'self'",
-        "img-src 'self' https: http: data: blob:",  # results have the address that `public_url` says
-        "connect-src 'self' data: blob:",
-        "worker-src 'self'",
-        "manifest-src 'self'",
-        "form-action 'self'",
+        "img-src 'self' blob:",
+        "connect-src 'self'",
         "base-uri 'none'",
+        "form-action 'none'",
         "frame-ancestors 'none'",
     )
 )
-"""The Content-Security-Policy of HTML pages: scripts and styles are files of the server's own."""
+"""The Content-Security-Policy of HTML pages: all they load is of this server, or made by themselves."""
 
 _OTHER_POLICY: Final = "default-src 'none'; sandbox; frame-ancestors 'none'"
 _IMAGE_POLICY: Final = "default-src 'none'; sandbox"

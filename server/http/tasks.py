@@ -24,7 +24,7 @@ from server.protocol.messages import Authentication
 from server.services import Services
 from server.settings import Settings
 from server.state.accounts import AccountId, Login
-from server.tasks import Context, as_item, dispatch
+from server.tasks import Context, Telling, as_item, dispatch
 
 __all__ = ["post_tasks"]
 
@@ -61,9 +61,12 @@ async def _run_all(
 ) -> list[Struct]:
     """The replies to the tasks, in their order."""
     room = asyncio.Semaphore(_TASKS_AT_ONCE)
+    telling = Telling(services.settings.max_unsent_bytes)
 
     async def run(raw: RawTask) -> Struct | None:
-        context = Context(services=services, account=account, session=None, base_url=base_url, raw=raw)
+        context = Context(
+            services=services, account=account, session=None, base_url=base_url, raw=raw, telling=telling
+        )
         async with room:
             return await dispatch(raw, context)
 

@@ -277,6 +277,7 @@ _KIND_OF_CODE: dict[str, type[TaskError]] = {
     "conflictTaskUUID": ConflictError,
     "authenticationRateLimit": RateLimitError,
     "connectionRateLimit": RateLimitError,
+    "replyRateLimit": RateLimitError,
     "requestRateLimit": RateLimitError,
     "taskRateLimit": RateLimitError,
     "uploadQuotaExceeded": QuotaError,

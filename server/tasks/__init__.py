@@ -25,9 +25,9 @@ from server.protocol.messages import (
     Upscale,
 )
 from server.tasks import account_management, cancel, get_response, image_upload, model_search, upscale
-from server.tasks.context import Context
+from server.tasks.context import Context, Telling
 
-__all__ = ["Context", "dispatch"]
+__all__ = ["Context", "Telling", "as_item", "dispatch"]
 
 log = logging.getLogger(__name__)
 

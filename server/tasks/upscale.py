@@ -41,7 +41,7 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         acknowledge=task.delivery_method == "async" and session is not None,
     )
     if isinstance(taken, TaskRecord):
-        return await services.results.item(taken, context.base_url)
+        return await context.item(taken)
     if session is not None:
         return None
     patience = services.settings.acknowledge_after if task.delivery_method == "async" else None
@@ -60,4 +60,4 @@ async def _wait(running: Running, patience: float | None, context: Context) -> S
                 "the server is stopping; the task will be finished after its next start"
             ) from None
         raise
-    return await context.services.results.item(record, context.base_url)
+    return await context.item(record)

@@ -270,3 +270,19 @@ async def test_a_message_of_endless_empty_fragments_ends_the_connection(start_se
         with pytest.raises(ConnectionClosed):
             await asyncio.wait_for(peer.socket.recv(), 20)
         await other.nothing_more()
+
+
+async def test_the_images_of_one_answer_are_limited_and_the_others_can_be_asked_for(
+    start_server: StartServer,
+) -> None:
+    server = start_server(max_unsent_bytes=2000)
+    image = base64.b64encode(make_image(60, 40)).decode()
+    tasks = [upscale(image, outputType="base64Data") for _ in range(3)]
+    status, _, content = await post(server, *tasks)
+    assert status == 200
+    (told,) = content["data"]
+    assert len(told["imageBase64Data"]) > 2000
+    assert [error["code"] for error in content["errors"]] == ["replyRateLimit"] * 2
+    for error in content["errors"]:
+        status, _, again = await post(server, {"taskType": "getResponse", "taskUUID": error["taskUUID"]})
+        assert "imageBase64Data" in again["data"][0]
