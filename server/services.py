@@ -31,6 +31,7 @@ from server.state.accounts import (
     revoked_keys,
 )
 from server.state.database import Database
+from server.tiles import TileStreams
 
 __all__ = ["Services", "running_services"]
 
@@ -102,6 +103,7 @@ async def running_services(
     images = ImageStore(open_store(settings.storage_url, settings.data / "images"), database, clock)
     inputs = Inputs(images, web, settings)
     results = Results(images)
+    tiles = TileStreams()
     sessions = Sessions(database, results, clock)
     pipeline = Pipeline(
         settings=settings,
@@ -118,6 +120,7 @@ async def running_services(
         pipeline=pipeline,
         sessions=sessions,
         results=results,
+        tiles=tiles,
         web=web,
         clock=clock,
     )
@@ -150,6 +153,7 @@ async def running_services(
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         await asyncio.to_thread(upscaler.close)
+        tiles.close()
         await web.close()
         images.close()
         database.close()

@@ -13,8 +13,9 @@ from engines import OutputFormat
 from onnx_models import Catalogue, Model, UnknownModelError
 from server.protocol.codec import Codec
 from server.protocol.errors import TaskError, invalid, missing, unsupported
+from server.protocol.fields import MAX_URL
 from server.protocol.messages import OutputType, Upscale
-from server.protocol.sources import MAX_URL, ImageSource, RemoteImage, StoredImage, parse_source
+from server.protocol.sources import ImageSource, RemoteImage, StoredImage, parse_source
 from server.settings import Settings
 
 __all__ = [
@@ -45,6 +46,7 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ttl: int | None = None
     include_cost: bool = False
     include_progress: bool = False
+    include_tiles: bool = False
     keep_metadata: bool = False
     webhook_url: str | None = None
     upload_endpoint: str | None = None
@@ -87,8 +89,6 @@ def check(task: Upscale, model: Model) -> None:
     """
     _refuse_unsupported(task, model)
     _check_factor(task, model)
-    if not task.output_type:
-        raise invalid("outputType", "outputType must name at least one of: URL, base64Data, dataURI")
     for name, url in (("webhookURL", task.webhook_url), ("uploadEndpoint", task.upload_endpoint)):
         if url is not None and len(url) > MAX_URL:
             raise invalid(name, f"{name} is longer than {MAX_URL} characters", "URL")
@@ -126,6 +126,7 @@ def request_for(
         ttl=task.ttl,
         include_cost=task.include_cost,
         include_progress=task.include_progress,
+        include_tiles=task.include_tiles,
         keep_metadata=task.keep_metadata,
         webhook_url=task.webhook_url,
         upload_endpoint=task.upload_endpoint,
@@ -205,8 +206,6 @@ def _refuse_unsupported(task: Upscale, model: Model) -> None:
     if task.check_nsfw or (task.safety and any(task.safety.values())):
         name = "checkNSFW" if task.check_nsfw else "safety"
         refused.append(unsupported(name, "this server has no safety checker"))
-    if task.include_tiles:
-        refused.append(unsupported("includeTiles", "this server does not stream tiles"))
     if task.number_results != 1:
         refused.append(unsupported("numberResults", "an upscale has one result"))
     refused += [

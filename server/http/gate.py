@@ -10,6 +10,7 @@ from starlette.websockets import WebSocket
 
 from server.edge import Edge
 from server.protocol.codec import JSON
+from server.protocol.error_codes import error_status
 from server.protocol.errors import RateLimitError
 
 __all__ = ["Gate", "client_address", "refusal"]
@@ -61,4 +62,6 @@ def client_address(scope: Scope) -> str:
 def refusal(error: RateLimitError) -> Response:
     """An error as the whole answer to a request."""
     headers = {"retry-after": str(error.retry_after)} if error.retry_after else None
-    return Response(JSON.errors([error.item(None, None, None)]), error.status, headers, JSON.media_type)
+    return Response(
+        JSON.errors([error.item(None, None, None)]), error_status(error.code), headers, JSON.media_type
+    )

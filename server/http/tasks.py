@@ -11,6 +11,7 @@ from starlette.responses import Response
 from server.edge import FIRST_FRAME_BYTES
 from server.http.gate import client_address
 from server.protocol.codec import JSON, MESSAGEPACK, Codec, RawTask
+from server.protocol.error_codes import error_status
 from server.protocol.errors import (
     AuthenticationError,
     BodyTimeoutError,
@@ -18,7 +19,6 @@ from server.protocol.errors import (
     FrameError,
     FrameTooLargeError,
     TaskError,
-    error_status,
 )
 from server.protocol.messages import Authentication
 from server.services import Services
