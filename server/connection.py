@@ -31,6 +31,7 @@ ABORT: Final = "tilewire.abort"
 """The ASGI extension that ends a connection at once: its close would wait for the client to read."""
 
 _TASKS_AT_ONCE: Final = 64
+_QUESTIONS: Final = frozenset({"getResponse", "modelSearch", "accountManagement"})
 _CLOSE_WITHIN: Final = 1.0
 _POLICY_VIOLATION: Final = 1008  # RFC 6455 section 7.4.1
 
@@ -201,8 +202,11 @@ class Connection:
             raw=raw,
             telling=self._telling,
         )
-        reply = await dispatch(raw, context)
-        if reply is not None:
+        if raw.task_type in _QUESTIONS:
+            # Not kept for a client that is gone: it can ask again, and the answers may be many and large.
+            if not self._gone and (answer := await dispatch(raw, context)) is not None:
+                await self._reply(answer)
+        elif (reply := await dispatch(raw, context)) is not None:
             await self._services.sessions.send(session, reply)
 
     async def _authenticate(self, raw: RawTask) -> None:
