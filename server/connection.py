@@ -164,7 +164,7 @@ class Connection:
         return message["text"] if data is None else data
 
     async def _keep_pace(self) -> None:
-        """Before a frame, or a ping in one: who sends too many is read more slowly."""
+        """Before a frame, and what is done at once for one: who sends too many is read more slowly."""
         now = self._loop.time()
         wait = self._pace.wait(None, now)
         self._pace.spend(None, now)
@@ -180,6 +180,7 @@ class Connection:
             raws = []
         for raw in raws:
             if raw.task_type == "authentication" or self._session is None:
+                await self._keep_pace()
                 await self._authenticate(raw)
                 if self._session is None:
                     break

@@ -94,7 +94,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Tasks of one account, and HTTP requests and connections of one address."""
     request_burst: Positive = 5000
     """How many of those may come at once."""
-    upload_bytes_per_hour: Positive = 16 * 2**30
+    upload_bytes_per_hour: Positive = 256 * 2**30
     """Images that one account may send."""
     failed_authentications_per_minute: Positive = 60
     """Wrong keys from one address; more are not looked at."""
