@@ -23,6 +23,7 @@ from server.app import create_app
 from server.http.security import SecurityHeaders
 from server.services import Services, running_services
 from server.settings import Settings
+from server.telemetry import running_telemetry
 from server.uvicorn_protocols import Config
 
 __all__ = ["EmbeddedServer", "StartError", "serve"]
@@ -155,8 +156,9 @@ class _Server(uvicorn.Server):
         url = f"{'https' if self.config.is_ssl else 'http'}://{name}:{port}"
         settings = msgspec.structs.replace(self._settings, port=port)
         try:
+            telemetry = await self._running.enter_async_context(running_telemetry(settings))
             services = await self._running.enter_async_context(
-                running_services(settings, settings.public_url or url)
+                running_services(settings, settings.public_url or url, telemetry)
             )
         except (EngineError, UnknownModelError, OSError, SQLAlchemyError, StorageError, ImportError) as error:
             raise StartError(_in_one_line(error)) from error
