@@ -23,7 +23,7 @@ async def handle(task: GetResponse, context: Context) -> Struct:
     record = await context.services.database.run(tasks.find, context.account, task.task_uuid.lower())
     if record is None:
         raise NotFoundError("taskNotFound", f"there is no task {task.task_uuid}", "taskUUID")
-    item = await context.services.results.item(record, context.base_url, status=True)
+    item = await context.item(record, status=True)
     webhook = await context.services.database.run(find_webhook, context.account, record.task_uuid)
     if webhook is None or isinstance(item, Progress):
         return item
