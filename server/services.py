@@ -12,23 +12,24 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from engines import Upscaler, find_devices
 from onnx_models import Catalogue, load_catalogue
+from server.edge import Edge
 from server.fetch import WebClient
 from server.images import ImageStore, open_store
 from server.inputs import Inputs
 from server.pipeline import Pipeline
-from server.protocol.errors import DatabaseUnavailableError
+from server.protocol.errors import AuthenticationError, DatabaseUnavailableError
 from server.results import Results
 from server.runner import Runner
 from server.sessions import Sessions
 from server.settings import Settings
 from server.state.accounts import (
     DEFAULT_ACCOUNT,
-    AccountId,
+    Login,
     account_named,
-    adopt_key,
     authenticate,
     create_key,
     has_keys,
+    revoked_keys,
 )
 from server.state.claims import ServerLock
 from server.state.database import Database
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 
 _SWEEP_EVERY = 60.0
 _KEEP_UP_EVERY = 1.0
+_LOOK_FOR_REVOKED_EVERY = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,7 @@ class Services:
     """
 
     settings: Settings
+    edge: Edge
     database: Database
     catalogue: Catalogue
     upscaler: Upscaler
@@ -64,9 +67,22 @@ class Services:
     clock: Callable[[], float]
     first_key: str | None
 
-    async def authenticate(self, key: str) -> AccountId | None:
-        """The account that an API key belongs to."""
-        return await self.database.run(authenticate, key, self.clock())
+    async def authenticate(self, key: str, address: str) -> Login:
+        """What an API key opens.
+
+        Args:
+            address: of the client that sent it.
+
+        Raises:
+            AuthenticationError: if it is wrong or revoked.
+            RateLimitError: if too many keys from this address were wrong of late.
+        """
+        self.edge.check_failures(address)
+        login = await self.database.run(authenticate, key, self.clock(), configured=self.settings.api_key)
+        if login is None:
+            self.edge.note_failure(address)
+            raise AuthenticationError("invalidApiKey", "the API key is not valid", "apiKey")
+        return login
 
 
 @asynccontextmanager
@@ -119,7 +135,10 @@ async def running_services(
         telemetry=telemetry,
         clock=clock,
     )
-    background = [asyncio.create_task(_sweep(images, sessions, settings))]
+    background = [
+        asyncio.create_task(_sweep(images, sessions, settings)),
+        asyncio.create_task(_close_revoked(sessions, database)),
+    ]
     try:
         for name in settings.models:
             await asyncio.to_thread(upscaler.load, catalogue.get(name))
@@ -128,6 +147,7 @@ async def running_services(
         await _take_over(runner, base_url)
         yield Services(
             settings=settings,
+            edge=Edge(settings),
             database=database,
             catalogue=catalogue,
             upscaler=upscaler,
@@ -156,11 +176,9 @@ async def running_services(
 
 def _first_key(connection: Connection, configured: str | None, now: float) -> str | None:
     """Make sure that there is a key; one that had to be made is returned."""
-    account = account_named(connection, DEFAULT_ACCOUNT, now)
-    if configured is not None:
-        adopt_key(connection, account, configured, now)
+    if configured is not None or has_keys(connection):
         return None
-    return None if has_keys(connection) else create_key(connection, account, "first", now)
+    return create_key(connection, account_named(connection, DEFAULT_ACCOUNT, now), "first", now)
 
 
 async def _take_over(runner: Runner, base_url: str) -> None:
@@ -191,3 +209,14 @@ async def _sweep(images: ImageStore, sessions: Sessions, settings: Settings) -> 
         except Exception:  # the store or the database may be back in a minute
             log.exception("sweeping failed")
         await asyncio.sleep(_SWEEP_EVERY)
+
+
+async def _close_revoked(sessions: Sessions, database: Database) -> None:
+    """Close the connections of keys that were revoked, by whichever process, within a second or so."""
+    while True:
+        await asyncio.sleep(_LOOK_FOR_REVOKED_EVERY)
+        try:
+            if keys := sessions.keys():
+                await sessions.close_keys(await database.run(revoked_keys, keys))
+        except Exception:  # the database may be back in a second
+            log.exception("looking for revoked keys failed")
