@@ -170,8 +170,10 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[tuple[str, ImageFile.Image
         raise
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(f"The {name} image is too large to decode: {error}") from error
+    except MemoryError as error:
+        raise BrokenImageError(f"The {name} image needs too much memory to decode.") from error
     except Exception as error:
-        # Decoders raise anything on hostile bytes: OSError, SyntaxError, struct.error, MemoryError, ...
+        # Decoders raise anything on hostile bytes: OSError, SyntaxError, struct.error, ...
         raise BrokenImageError(f"The {name} image is truncated or corrupt.") from error
 
 
