@@ -1,4 +1,4 @@
-"""A process that decodes images for another one, which `engines.decoders` is.
+"""A process that decodes images for another one, which starts it as `engines.decoder` tells.
 
 Image decoders are large C libraries, and the bytes come from anyone. Here a crash or a runaway of one costs
 an image, not the server. Before the process takes the first image it gives up what it has no need of: it can
@@ -90,11 +90,20 @@ def main() -> None:
     memory = _Memory()
     _give_up_rights()
     answers.write(READY)
-    while header := requests.read(REQUEST_HEADER.size):
-        worn = memory.has_grown()
-        request = msgspec.msgpack.decode(requests.read(*REQUEST_HEADER.unpack(header)), type=Request)
-        for part in _answer(request, requests.read(request.size), memory, worn):
-            _write(answers, part)
+    while _serve(requests, answers, memory):
+        pass
+
+
+def _serve(requests: io.BufferedReader, answers: io.FileIO, memory: _Memory) -> bool:
+    """Answer one request; False if there is none."""
+    header = requests.read(REQUEST_HEADER.size)
+    if not header:
+        return False
+    worn = memory.has_grown()
+    request = msgspec.msgpack.decode(requests.read(*REQUEST_HEADER.unpack(header)), type=Request)
+    for part in _answer(request, requests.read(request.size), memory, worn):
+        _write(answers, part)
+    return True
 
 
 def _answer(request: Request, data: bytes, memory: _Memory, worn: bool) -> Iterator[bytes | memoryview]:
@@ -132,10 +141,10 @@ def _without_samples(picture: Picture) -> Decoded:
     )
 
 
-def _write(file: io.RawIOBase, part: bytes | memoryview) -> None:
+def _write(file: io.FileIO, part: bytes | memoryview) -> None:
     rest = memoryview(part).cast("B")
     while rest:
-        rest = rest[file.write(rest) or 0 :]
+        rest = rest[file.write(rest) :]
 
 
 class _Memory:

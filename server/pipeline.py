@@ -10,7 +10,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Final
 
-from engines import ImageError, Picture, Upscaler, decode, encode
+from engines import Upscaler, encode
 from onnx_models import Catalogue, Model
 from server.fetch import FetchError, ForbiddenAddressError, WebClient
 from server.images import ImageFile, ImageStore
@@ -92,7 +92,7 @@ class Pipeline:
         in_memory = Size(source.width, source.height).megapixels + size.megapixels
         gate = self._small_gate if in_memory <= self._small else self._large_gate
         async with gate.hold(account, in_memory):
-            picture = await self._decode(source, request.parameter)
+            picture = await self._inputs.decode(source, request.parameter)
             upscaled = await self._upscaler.upscale(
                 picture,
                 model,
@@ -108,13 +108,6 @@ class Pipeline:
                 quality=request.output_quality,
                 keep_metadata=request.keep_metadata,
             )
-
-    async def _decode(self, source: ImageRecord, parameter: str) -> Picture:
-        data = await self._inputs.read(source, parameter)
-        try:
-            return await asyncio.to_thread(decode, data, max_pixels=self._inputs.max_pixels)
-        except ImageError as error:
-            raise invalid(parameter, str(error)) from error
 
     async def _reserve(self, account: AccountId, key: str, cost: int) -> None:
         if not await self._database.run(ledger.reserve, account, key, cost):

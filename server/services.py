@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from engines import Upscaler, find_devices
+from engines import Decoders, Upscaler, find_devices
 from onnx_models import Catalogue, load_catalogue
 from server.fetch import WebClient
 from server.images import ImageStore, open_store
@@ -79,11 +79,12 @@ async def running_services(
     settings.data.mkdir(parents=True, exist_ok=True)
     catalogue = load_catalogue(settings.effective_added_models)
     database = Database(settings.effective_database_url)
-    web = WebClient(timeout=settings.fetch_timeout, private_networks=settings.private_networks)
+    web = WebClient(timeout=settings.fetch_timeout, reachable=settings.reachable)
     devices = await asyncio.to_thread(find_devices, settings.device, settings.runtime, settings.precision)
     upscaler = Upscaler(devices, settings.model_directory)
     images = ImageStore(open_store(settings.storage_url, settings.data / "images"), database, clock)
-    inputs = Inputs(images, web, settings)
+    decoders = Decoders(settings.decoders, seconds=settings.decode_timeout)
+    inputs = Inputs(images, web, decoders, settings)
     results = Results(images)
     sessions = Sessions(database, results, clock)
     pipeline = Pipeline(
@@ -128,6 +129,7 @@ async def running_services(
         sweeper.cancel()
         await asyncio.gather(sweeper, return_exceptions=True)
         await asyncio.to_thread(upscaler.close)
+        await asyncio.to_thread(decoders.close)
         await web.close()
         images.close()
         database.close()

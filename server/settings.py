@@ -16,11 +16,14 @@ from msgspec import Meta, Struct
 from platformdirs import user_cache_path, user_data_path
 
 from engines import DeviceChoice, PrecisionChoice, RuntimeChoice
+from server.addresses import Reachable
 
 __all__ = ["Settings", "SettingsError", "Sourced", "load_settings"]
 
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
+
+_LISTS = frozenset({"models", "allowed_private"})
 
 
 class SettingsError(Exception):
@@ -72,6 +75,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Largest output image."""
     active_megapixels: Annotated[float, Meta(gt=0)] = 256
     """How much input and output is in memory at once, over all tasks; the rest waits on disk."""
+    decoders: Positive | None = None
+    """Processes that decode input images; default: one for each processor, up to 4."""
     max_tasks_in_flight: Positive = 1000
     """Unfinished tasks of one account; more are refused."""
     max_tasks: Positive = 10_000
@@ -89,6 +94,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An asynchronous task that takes longer than this is acknowledged, a quicker one only answered."""
     task_timeout: Seconds = 3600
     """A task that has not ended after this fails, and costs nothing."""
+    decode_timeout: Seconds = 30
+    """Processor time that decoding one image may take; the time in all may be three times that."""
     fetch_timeout: Seconds = 30
     """For fetching an input from its URL, in all."""
     drain_timeout: Seconds = 30
@@ -99,7 +106,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     undelivered_ttl: Positive = 86400
     """How long undelivered replies wait for their session to resume."""
     private_networks: bool = False
-    """Whether URLs may lead to private and loopback addresses."""
+    """Whether URLs may lead to any private and loopback address."""
+    allowed_private: tuple[str, ...] = ()
+    """Addresses, networks (10.1.0.0/16) and host names that URLs may lead to though they are private."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """debug, info, warning or error."""
 
@@ -107,6 +116,15 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         for name, price in self.prices.items():
             if not price.is_finite() or price < 0:
                 raise ValueError(f"{price} is not a price - at `$.prices.{name}`")
+        try:
+            _ = self.reachable
+        except ValueError as error:
+            raise ValueError(f"{error} - at `$.allowed_private`") from error
+
+    @property
+    def reachable(self) -> Reachable:
+        """What URLs of clients may lead to."""
+        return Reachable(all_private=self.private_networks, private=self.allowed_private)
 
     @property
     def effective_added_models(self) -> Path:
@@ -180,7 +198,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         text = environment.get(f"TILEWIRE_{name.upper()}")
         if text:
             found[name] = (
-                [part.strip() for part in text.split(",") if part.strip()] if name == "models" else text
+                [part.strip() for part in text.split(",") if part.strip()] if name in _LISTS else text
             )
     return found
 

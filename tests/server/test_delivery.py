@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from server.addresses import Reachable
 from server.fetch import WebClient
 from server.serving import EmbeddedServer
 from server.webhooks import DELAYS, call_webhook
@@ -40,7 +41,7 @@ def account(server: EmbeddedServer) -> Account:
 
 @pytest.fixture
 async def client() -> AsyncIterator[WebClient]:
-    client = WebClient(timeout=5, private_networks=True)
+    client = WebClient(timeout=5, reachable=Reachable(all_private=True))
     yield client
     await client.close()
 
