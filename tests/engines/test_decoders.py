@@ -6,9 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,9 +17,9 @@ from engines import BrokenImageError, Decoders, EngineError, ImageTooLargeError,
 from engines import decode as decode_here
 from engines import inspect as inspect_here
 from tests.engines.test_image import FORMATS, XMP, exif_with, photograph, saved
+from tests.processes import PATIENCE, children, ended, runs, status, wait_for
 
 LIMIT = 1_000_000
-PATIENCE = 30.0
 TAKEN_OVER = (sys.executable, "-m", "tests.engines.hostile_decoder")
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")
@@ -57,39 +56,6 @@ async def works(decoders: Decoders) -> None:
     data = saved(photograph(), "PNG")
     picture = await decoders.decode(data, max_pixels=LIMIT)
     np.testing.assert_array_equal(picture.pixels, decode_here(data, max_pixels=LIMIT).pixels)
-
-
-def children(of: int) -> set[int]:
-    """The processes that a process has started."""
-    return {
-        int(pid)
-        for thread in Path(f"/proc/{of}/task").iterdir()
-        for pid in (thread / "children").read_text().split()
-    }
-
-
-def status(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/status").read_text().splitlines()
-
-
-def runs(pid: int) -> bool:
-    """Whether a process computes."""
-    return "State:\tR (running)" in status(pid)
-
-
-def ended(pid: int) -> bool:
-    """Whether a process is no more, though it may not have been buried."""
-    try:
-        return "State:\tZ (zombie)" in status(pid)
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it does not come about"
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -8,6 +8,8 @@ names; the source distribution of Pillow holds hundreds that broke it once:
 """
 
 import asyncio
+import os
+import signal
 import sys
 import tarfile
 import time
@@ -18,6 +20,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from tests.processes import children, ended, wait_for
 from tests.server.harness import Peer, connected, make_image, new_uuid, upscale
 from tests.server.hostile_images import hostile_images
 from tests.server.process import ServerProcess, serving
@@ -46,6 +49,26 @@ def given(request: pytest.FixtureRequest) -> Path:
 
 async def test_images_made_to_harm_each_have_one_answer(server: ServerProcess) -> None:
     await send_all(server, hostile_images())
+
+
+async def test_decoders_that_are_killed_are_replaced(server: ServerProcess) -> None:
+    async with connected(server, messagepack=True) as peer:
+        await send(peer, "first", make_image())
+        for pid in (decoders := children(server.process.pid)):
+            os.kill(pid, signal.SIGSEGV)
+        await asyncio.to_thread(wait_for, lambda: all(map(ended, decoders)))
+        assert decoders
+        assert await send(peer, "second", make_image(seed=1)) == ["uploaded", "upscaled"]
+
+
+async def test_no_decoder_outlives_a_server_that_is_killed(server: ServerProcess) -> None:
+    async with connected(server, messagepack=True) as peer:
+        await send(peer, "first", make_image())
+    decoders = children(server.process.pid)
+    assert decoders
+    server.process.kill()
+    server.process.communicate()
+    await asyncio.to_thread(wait_for, lambda: all(map(ended, decoders)))
 
 
 @pytest.mark.slow
@@ -81,7 +104,8 @@ async def send_all(server: ServerProcess, images: Iterable[tuple[str, bytes]]) -
     await asyncio.gather(*(some() for _ in range(AT_ONCE)))
     async with connected(server, messagepack=True) as peer:
         assert await send(peer, "harmless", make_image()) == ["uploaded", "upscaled"]
-    assert (memory := peak_memory(server.process.pid)) < MOST_MEMORY
+    memory = peak_memory(server.process.pid)
+    assert memory < MOST_MEMORY
     assert answers["upscaled"] > 0
     print(f"{dict(answers)}; the server had at most {memory // 2**20} MiB")
 
