@@ -2,7 +2,8 @@
 
 1. `inspect` and `decode` turn bytes from anyone into a `Picture`, or say why not.
    `Decoders` do the same in processes of their own, which hostile bytes may crash.
-2. `Upscaler` makes it larger, on the devices that `find_devices` finds.
+2. `Upscaler` makes it larger, on the devices that `find_devices` finds; each `Region` may be had when it
+   is finished.
 3. `encode` turns the result into bytes of an `OutputFormat`.
 
 Whatever goes wrong is an `EngineError`, whose message is fit to be shown to a user.
@@ -23,6 +24,7 @@ from engines.errors import (
 )
 from engines.image import ImageInfo, Picture, decode, inspect, resize
 from engines.image_encode import OutputFormat, encode
+from engines.regions import OnRegion, Region
 
 if TYPE_CHECKING:
     from engines.decoders import Decoders
@@ -51,9 +53,11 @@ __all__ = [
     "ImageTooLargeError",
     "ModelError",
     "NotAnImageError",
+    "OnRegion",
     "OutputFormat",
     "Picture",
     "PrecisionChoice",
+    "Region",
     "RuntimeChoice",
     "Upscaler",
     "decode",

@@ -7,10 +7,11 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from decimal import Decimal
 from typing import Final
 
-from engines import Upscaler, encode
+from engines import OnRegion, Upscaler, encode
 from onnx_models import Catalogue, Model
 from server.fetch import FetchError, ForbiddenAddressError, WebClient
 from server.images import ImageFile, ImageStore
@@ -57,13 +58,19 @@ class Pipeline:
         self._small = settings.active_megapixels * _SMALL_SHARE / 8
 
     async def run(
-        self, account: AccountId, key: str, request: UpscaleRequest, on_progress: Callable[[float], None]
+        self,
+        account: AccountId,
+        key: str,
+        request: UpscaleRequest,
+        on_progress: Callable[[float], None],
+        regions: AbstractAsyncContextManager[OnRegion | None],
     ) -> StoredResult:
         """The stored result of a request. Its price is reserved, to be charged when the result is recorded.
 
         Args:
             key: the UUID that the task is recorded under.
             on_progress: called with the finished share, from 0 to 1.
+            regions: open while the result is in memory; gives what takes its finished parts, if it is wanted.
 
         Raises:
             TaskError: what the client did wrong, or cannot pay.
@@ -73,7 +80,7 @@ class Pipeline:
         source = await self._inputs.obtain(account, request.source, request.parameter)
         size = output_size(request, model, Size(source.width, source.height), self._settings)
         await self._reserve(account, key, price(self._price_of(model), size))
-        encoded = await self._upscale(account, request, model, source, size, on_progress)
+        encoded = await self._upscale(account, request, model, source, size, on_progress, regions)
         file = ImageFile(encoded, request.output_format.extension, size.width, size.height)
         image = await self._images.put(account, file, request.ttl or self._settings.image_ttl)
         if request.upload_endpoint is not None:
@@ -88,10 +95,11 @@ class Pipeline:
         source: ImageRecord,
         size: Size,
         on_progress: Callable[[float], None],
+        regions: AbstractAsyncContextManager[OnRegion | None],
     ) -> bytes:
         in_memory = Size(source.width, source.height).megapixels + size.megapixels
         gate = self._small_gate if in_memory <= self._small else self._large_gate
-        async with gate.hold(account, in_memory):
+        async with gate.hold(account, in_memory), regions as on_region:
             picture = await self._inputs.decode(source, request.parameter)
             upscaled = await self._upscaler.upscale(
                 picture,
@@ -100,6 +108,7 @@ class Pipeline:
                 height=size.height,
                 account=account,
                 on_progress=on_progress,
+                on_region=on_region,
             )
             return await asyncio.to_thread(
                 encode,

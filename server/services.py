@@ -29,6 +29,7 @@ from server.state.accounts import (
     has_keys,
 )
 from server.state.database import Database
+from server.tiles import TileStreams
 
 __all__ = ["Services", "running_services"]
 
@@ -86,6 +87,7 @@ async def running_services(
     decoders = Decoders(settings.decoders, seconds=settings.decode_timeout)
     inputs = Inputs(images, web, decoders, settings)
     results = Results(images)
+    tiles = TileStreams()
     sessions = Sessions(database, results, clock)
     pipeline = Pipeline(
         settings=settings,
@@ -102,6 +104,7 @@ async def running_services(
         pipeline=pipeline,
         sessions=sessions,
         results=results,
+        tiles=tiles,
         web=web,
         clock=clock,
     )
@@ -130,6 +133,7 @@ async def running_services(
         await asyncio.gather(sweeper, return_exceptions=True)
         await asyncio.to_thread(upscaler.close)
         await asyncio.to_thread(decoders.close)
+        tiles.close()
         await web.close()
         images.close()
         database.close()

@@ -113,7 +113,10 @@ async def send_all(server: ServerProcess, images: Iterable[tuple[str, bytes]]) -
 async def send(peer: Peer, name: str, image: bytes) -> list[str]:
     began = time.monotonic()
     upload = {"taskType": "imageUpload", "taskUUID": new_uuid(), "image": image}
-    uploaded, upscaled = await peer.ask(upload, upscale(image))
+    try:
+        uploaded, upscaled = await peer.ask(upload, upscale(image))
+    except TimeoutError as error:
+        raise AssertionError(f"{name} has no answer") from error
     assert time.monotonic() - began < LONGEST, name
     return [answer(uploaded, "uploaded", name), answer(upscaled, "upscaled", name)]
 
