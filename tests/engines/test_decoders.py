@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 
@@ -13,7 +14,15 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from engines import BrokenImageError, Decoders, EngineError, ImageTooLargeError, NotAnImageError, Picture
+from engines import (
+    BrokenImageError,
+    Decoders,
+    EngineError,
+    ImageError,
+    ImageTooLargeError,
+    NotAnImageError,
+    Picture,
+)
 from engines import decode as decode_here
 from engines import inspect as inspect_here
 from tests.engines.test_image import FORMATS, XMP, exif_with, photograph, saved
@@ -277,3 +286,28 @@ asyncio.run(main())
     parent.kill()
     parent.communicate()
     wait_for(lambda: ended(pid))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+async def test_images_that_broke_decoders_come_out_as_without_a_process(
+    decoders: Decoders, given_images: Iterator[tuple[str, bytes]]
+) -> None:
+    for name, data in given_images:
+        outcomes: list[object] = []
+        for decode in (decode_here_in_a_thread, decoders.decode):
+            try:
+                picture = await decode(data, max_pixels=32_000_000)
+                alpha = None if picture.alpha is None else picture.alpha.tobytes()
+                outcomes.append(
+                    (picture.pixels.tobytes(), alpha, picture.icc_profile, picture.exif, picture.xmp)
+                )
+            except ImageError as error:
+                outcomes.append((type(error), str(error)))
+        assert outcomes[0] == outcomes[1], name
+
+
+async def decode_here_in_a_thread(data: bytes, *, max_pixels: int) -> Picture:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return await asyncio.to_thread(decode_here, data, max_pixels=max_pixels)

@@ -4,14 +4,13 @@ The fast set is made by code. The slow one is whatever is in the archive or fold
 names; the source distribution of Pillow holds hundreds that broke it once:
 
     pip download --no-deps --no-binary pillow pillow==13.0.0
-    pytest -m slow tests/server/test_hostile_images.py --hostile-images pillow-13.0.0.tar.gz
+    pytest -m slow -k images_that_broke_decoders --hostile-images pillow-13.0.0.tar.gz
 """
 
 import asyncio
 import os
 import signal
 import sys
-import tarfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -21,14 +20,18 @@ import pytest
 import pytest_asyncio
 
 from tests.processes import children, ended, wait_for
-from tests.server.harness import Peer, connected, make_image, new_uuid, upscale
+from tests.server.harness import FAST_MODEL, Peer, connected, make_image, new_uuid, upscale
 from tests.server.hostile_images import hostile_images
 from tests.server.process import ServerProcess, serving
 
 AT_ONCE = 4
 LONGEST = 60.0
 MOST_MEMORY = 1500 * 2**20
-SETTINGS = {"TILEWIRE_MAX_INPUT_MEGAPIXELS": "0.5", "TILEWIRE_DECODE_TIMEOUT": "10"}
+SETTINGS = {
+    "TILEWIRE_MODELS": FAST_MODEL,
+    "TILEWIRE_MAX_INPUT_MEGAPIXELS": "0.1",
+    "TILEWIRE_DECODE_TIMEOUT": "10",
+}
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of processes from /proc")
 
@@ -37,14 +40,6 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads the memor
 async def server(tmp_path: Path, model_directory: Path) -> AsyncIterator[ServerProcess]:
     with serving(tmp_path, model_directory, **SETTINGS) as running:
         yield running
-
-
-@pytest.fixture
-def given(request: pytest.FixtureRequest) -> Path:
-    path = request.config.getoption("--hostile-images")
-    if path is None:
-        pytest.skip("no --hostile-images given")
-    return Path(path)
 
 
 async def test_images_made_to_harm_each_have_one_answer(server: ServerProcess) -> None:
@@ -73,21 +68,10 @@ async def test_no_decoder_outlives_a_server_that_is_killed(server: ServerProcess
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-async def test_images_that_broke_decoders_each_have_one_answer(server: ServerProcess, given: Path) -> None:
-    await send_all(server, images_in(given))
-
-
-def images_in(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The files of a folder, or of `Tests/images` in a source distribution."""
-    if path.is_dir():
-        for file in sorted(path.rglob("*")):
-            if file.is_file():
-                yield str(file), file.read_bytes()
-        return
-    with tarfile.open(path) as archive:
-        for member in archive:
-            if "/Tests/images/" in member.name and (content := archive.extractfile(member)):
-                yield member.name, content.read()
+async def test_images_that_broke_decoders_each_have_one_answer(
+    server: ServerProcess, given_images: Iterator[tuple[str, bytes]]
+) -> None:
+    await send_all(server, given_images)
 
 
 async def send_all(server: ServerProcess, images: Iterable[tuple[str, bytes]]) -> None:
