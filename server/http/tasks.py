@@ -9,13 +9,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from server.protocol.codec import JSON, MESSAGEPACK, Codec, RawTask
+from server.protocol.error_codes import error_status
 from server.protocol.errors import (
     AuthenticationError,
     ErrorItem,
     FrameError,
     FrameTooLargeError,
     TaskError,
-    error_status,
 )
 from server.protocol.messages import Authentication
 from server.services import Services
