@@ -12,6 +12,7 @@ Whatever goes wrong is an `EngineError`, whose message is fit to be shown to a u
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from engines.activity import Activity, DeviceActivity, Memory, RunKind, Waiting
 from engines.errors import (
     BrokenImageError,
     DeviceLostError,
@@ -41,9 +42,11 @@ else:
 
 
 __all__ = [
+    "Activity",
     "BrokenImageError",
     "Decoders",
     "Device",
+    "DeviceActivity",
     "DeviceChoice",
     "DeviceLostError",
     "DeviceOutOfMemoryError",
@@ -51,6 +54,7 @@ __all__ = [
     "ImageError",
     "ImageInfo",
     "ImageTooLargeError",
+    "Memory",
     "ModelError",
     "NotAnImageError",
     "OnRegion",
@@ -58,8 +62,10 @@ __all__ = [
     "Picture",
     "PrecisionChoice",
     "Region",
+    "RunKind",
     "RuntimeChoice",
     "Upscaler",
+    "Waiting",
     "decode",
     "encode",
     "find_devices",

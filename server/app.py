@@ -8,6 +8,7 @@ from starlette.websockets import WebSocket
 from server.connection import Connection
 from server.http.docs import get_docs, get_docs_start, get_docs_style
 from server.http.images import get_image
+from server.http.metrics import get_metrics
 from server.http.pages import get_health, get_readiness
 from server.http.specs import get_asyncapi, get_openapi, get_schema
 from server.http.tasks import post_tasks
@@ -27,6 +28,7 @@ def create_app(settings: Settings) -> Starlette:
             Route("/images/{name}", get_image, methods=["GET", "HEAD"]),
             Route("/healthz", get_health),
             Route("/readyz", get_readiness),
+            Route("/metrics", get_metrics),
             Route("/docs", get_docs_start),
             Route("/docs/docs.css", get_docs_style),
             Route("/docs/{page}", get_docs),

@@ -40,6 +40,7 @@ PAGES: Final = (
     Page("errors", "Errors"),
     Page("limits", "Limits"),
     Page("models", "Models"),
+    Page("operations", "Operations"),
 )
 
 _DIRECTIVE: Final = re.compile(r"<!-- (parameters|reply|example|codes|families|schemas) ?([\w ]*) -->")

@@ -77,7 +77,7 @@ async def test_images_that_broke_decoders_each_have_one_answer(
 async def send_all(server: ServerProcess, images: Iterable[tuple[str, bytes]]) -> None:
     """Have all images uploaded and upscaled, a few at a time; tells how often each answer came."""
     answers: Counter[str] = Counter()
-    rest = iter(images)
+    rest = iter(list(images))  # made before, so that no connection has to wait for one
 
     async def some() -> None:
         async with connected(server, messagepack=True) as peer:
