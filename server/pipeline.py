@@ -14,7 +14,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Final
 
-from engines import ImageError, OnRegion, Picture, Upscaler, decode, encode
+from engines import OnRegion, Upscaler, encode
 from onnx_models import Catalogue, Model
 from server.fetch import FetchError, ForbiddenAddressError, WebClient
 from server.images import ImageFile, ImageStore
@@ -125,7 +125,7 @@ class Pipeline:
             on_region = await held.enter_async_context(regions)
             log.info("task started")
             with story.measure("decode"):
-                picture = await self._decode(source, request.parameter)
+                picture = await self._inputs.decode(source, request.parameter)
             with story.measure("queue") as measuring:
                 upscaled = await self._upscaler.upscale(
                     picture,
@@ -145,13 +145,6 @@ class Pipeline:
                     quality=request.output_quality,
                     keep_metadata=request.keep_metadata,
                 )
-
-    async def _decode(self, source: ImageRecord, parameter: str) -> Picture:
-        data = await self._inputs.read(source, parameter)
-        try:
-            return await asyncio.to_thread(decode, data, max_pixels=self._inputs.max_pixels)
-        except ImageError as error:
-            raise invalid(parameter, str(error)) from error
 
     async def _reserve(self, account: AccountId, key: str, cost: int) -> None:
         if not await self._database.run(tasks.reserve, account, key, cost, self._clock(), self._server):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from engines import Upscaler, find_devices
+from engines import Decoders, Upscaler, find_devices
 from onnx_models import Catalogue, load_catalogue
 from server.edge import Edge
 from server.fetch import WebClient
@@ -108,11 +108,12 @@ async def running_services(
     catalogue = load_catalogue(settings.effective_added_models)
     database = Database(settings.effective_database_url)
     lock = database.server_lock()
-    web = WebClient(timeout=settings.fetch_timeout, private_networks=settings.private_networks)
+    web = WebClient(timeout=settings.fetch_timeout, reachable=settings.reachable)
     devices = await asyncio.to_thread(find_devices, settings.device, settings.runtime, settings.precision)
     upscaler = Upscaler(devices, settings.model_directory)
     images = ImageStore(open_store(settings.storage_url, settings.data / "images"), database, clock)
-    inputs = Inputs(images, web, settings)
+    decoders = Decoders(settings.decoders, seconds=settings.decode_timeout)
+    inputs = Inputs(images, web, decoders, settings)
     results = Results(images)
     tiles = TileStreams()
     sessions = Sessions(database, results, clock)
@@ -178,6 +179,7 @@ async def running_services(
         await sessions.close()
         await asyncio.to_thread(lock.close)
         await asyncio.to_thread(upscaler.close)
+        await asyncio.to_thread(decoders.close)
         tiles.close()
         await web.close()
         images.close()

@@ -16,6 +16,7 @@ import pytest
 from obstore.store import MemoryStore
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from server.addresses import Reachable
 from server.fetch import WebClient
 from server.images import ImageStore
 from server.protocol.errors import DatabaseUnavailableError, ErrorItem, UnavailableError
@@ -169,7 +170,7 @@ def sending(tmp_path: Path) -> Iterator[Send]:
 
     @asynccontextmanager
     async def run(*, private_networks: bool = True) -> AsyncIterator[Sending]:
-        web = WebClient(timeout=5, private_networks=private_networks)
+        web = WebClient(timeout=5, reachable=Reachable(all_private=private_networks))
         results = Results(ImageStore(MemoryStore(), database))
         sender = WebhookSender(
             database=database,
