@@ -33,9 +33,12 @@ def embedded_server(settings: Settings) -> Iterator[tuple[str, str]]:
             database_url=None,
             storage_url=None,
             public_url=None,
+            tls_certificate=None,
+            tls_key=None,
             models=(),
             max_frame_bytes=2**30,  # the files are the caller's own
             max_image_bytes=2**30,
+            upload_bytes_per_hour=2**60,
             drain_timeout=0.1,  # nobody waits for tasks that are left when the command is interrupted
         )
         with EmbeddedServer(own) as server:

@@ -41,6 +41,8 @@ PAGES: Final = (
     Page("errors", "Errors"),
     Page("limits", "Limits"),
     Page("models", "Models"),
+    Page("operations", "Operations"),
+    Page("security", "Security"),
 )
 
 _DIRECTIVE: Final = re.compile(r"<!-- (parameters|reply|example|codes|families|schemas) ?([\w ]*) -->")

@@ -4,44 +4,53 @@ TaskError
 ├── FrameError                  400  the frame is not JSON (or MessagePack), or not tasks
 ├── FrameTooLargeError          413  the body of a POST is larger than the server takes
 ├── ParameterError              400  missing…, invalid… or unsupported… with the parameter's name
+├── BodyTimeoutError            408  the body of a POST did not arrive in time
 ├── AuthenticationError         401  no key, a wrong one, or none yet
 ├── InsufficientCreditsError    402  the account's balance does not cover the task
 ├── NotFoundError               404  no such task or image, or expired
 ├── ConflictError               409  the taskUUID names another request
 ├── RateLimitError              429  too much at once; try again later
+├── QuotaError                  429  too much in an hour; try again later
 ├── TaskCancelledError          409  cancelled by the client
 ├── TransferError               400  an image could not be fetched, or a result not uploaded
 ├── BusyError                   503  too much of all accounts at once; try again later
+├── UnavailableError            503  the image store fails, or the server stops; try again later
+├── DatabaseUnavailableError    503  the database is locked, full, or away; try again later
 ├── TaskTimeoutError            504  the task did not end in time
 └── ServerError                 500  our fault; the log has the reason
 
 The names of the codes are in families that Runware's SDKs map to their own error classes (`errors.py` of
 runware-sdk 1.8): a code begins with `invalid`, `missing`, `unsupported`, `conflict`, ends in `NotFound`, or
-contains `ApiKey`, `Credits`, `RateLimit` or `Timeout`.
+contains `ApiKey`, `Credits`, `Quota`, `RateLimit` or `Timeout`.
 """
 
 from typing import Annotated, Final
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from server.protocol.messages import WebhookItem
 from server.protocol.names import wire_name
 
 __all__ = [
     "AuthenticationError",
+    "BodyTimeoutError",
     "BusyError",
     "ConflictError",
+    "DatabaseUnavailableError",
     "ErrorItem",
     "FrameError",
     "FrameTooLargeError",
     "InsufficientCreditsError",
     "NotFoundError",
     "ParameterError",
+    "QuotaError",
     "RateLimitError",
     "ServerError",
     "TaskCancelledError",
     "TaskError",
     "TaskTimeoutError",
     "TransferError",
+    "UnavailableError",
     "invalid",
     "missing",
     "unsupported",
@@ -49,6 +58,7 @@ __all__ = [
 
 
 _MAX_NAME: Final = 128
+_RETRY_DATABASE_AFTER: Final = 5
 _MAX_MESSAGE: Final = 1000
 
 
@@ -68,6 +78,10 @@ class ErrorItem(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wi
     retry_after: Annotated[
         int | UnsetType,
         Meta(description="Seconds after which the same task may be sent again, where waiting helps."),
+    ] = UNSET
+    webhook: Annotated[
+        WebhookItem | UnsetType,
+        Meta(description="How far its webhook is; in the answer to `getResponse` only."),
     ] = UNSET
 
 
@@ -126,7 +140,17 @@ class FrameTooLargeError(TaskError):
     """The body of a POST is larger than the server takes; over a socket the connection closes with 1009."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__("invalidFrameSize", f"the body is larger than {limit} bytes")
+        super().__init__(
+            "invalidFrameSize",
+            f"the body is larger than {limit} bytes (without the header Authorization less is taken)",
+        )
+
+
+class BodyTimeoutError(TaskError):
+    """The body of a POST did not arrive in time."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__("bodyTimeout", f"the body did not arrive within {limit:g} seconds")
 
 
 class ParameterError(TaskError):
@@ -164,6 +188,10 @@ class RateLimitError(TaskError):
     """More was asked for at once than the server allows."""
 
 
+class QuotaError(TaskError):
+    """The account sent more within an hour than the server takes."""
+
+
 class TaskCancelledError(TaskError):
     """The task was cancelled by a `cancel` task; it costs nothing."""
 
@@ -183,6 +211,24 @@ class BusyError(TaskError):
             "serviceUnavailable",
             f"the server is busy; try again in about {retry_after} seconds",
             retry_after=retry_after,
+        )
+
+
+class UnavailableError(TaskError):
+    """The server cannot do this just now: it is stopping, or its image store cannot be used."""
+
+    def __init__(self, message: str, retry_after: int = 10) -> None:
+        super().__init__("serviceUnavailable", message, retry_after=retry_after)
+
+
+class DatabaseUnavailableError(TaskError):
+    """The server cannot use its database for now: it is locked, full, or cannot be reached."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "serviceUnavailable",
+            "the server cannot use its database for now",
+            retry_after=_RETRY_DATABASE_AFTER,
         )
 
 

@@ -4,7 +4,7 @@ import asyncio
 import io
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any, NamedTuple, Protocol
@@ -41,17 +41,20 @@ def make_image(
     return buffer.getvalue()
 
 
+async def until(condition: Callable[[], bool | Awaitable[bool]]) -> None:
+    """Wait for what cannot be awaited, by looking again and again."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            holds = condition()
+            if holds if isinstance(holds, bool) else await holds:
+                return
+            await asyncio.sleep(0.01)
+
+
 def open_image(data: bytes) -> Image.Image:
     image = Image.open(io.BytesIO(data))
     image.load()
     return image
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that another thread does."""
-    async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - what sets it is in another thread
-            await asyncio.sleep(0.01)
 
 
 class Address(Protocol):

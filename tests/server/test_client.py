@@ -196,7 +196,7 @@ async def test_leaving_many_early_gives_the_rest_up(start_server: StartServer, w
             break
     assert asyncio.all_tasks() - before == set(), "nothing is left running"
     assert charges(server, account.id)[1] == 1
-    await until(lambda: not unfinished(server))
+    await until(lambda: server.services.runner.count == 0)
 
 
 async def test_no_more_are_on_the_server_than_asked_for(start_server: StartServer, web: Web) -> None:
@@ -223,7 +223,7 @@ async def test_cancelling_a_call_cancels_its_task(start_server: StartServer, web
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        await until(lambda: not unfinished(server))
+        await until(lambda: server.services.runner.count == 0)
     assert charges(server, account.id) == (0, 0)
 
 
@@ -236,7 +236,7 @@ async def test_a_call_that_is_cancelled_as_soon_as_it_is_sent_costs_nothing(serv
                 await asyncio.sleep(0)
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
-        await until(lambda: not unfinished(server))
+        await until(lambda: server.services.runner.count == 0)
     assert charges(server, account.id) == (0, 0)
 
 
@@ -246,7 +246,7 @@ async def test_leaving_a_stream_early_cancels_its_task(server: EmbeddedServer) -
         stream = tilewire.stream(make_image(1400, 800), **FAST)
         await anext(stream)
         await stream.aclose()
-        await until(lambda: not unfinished(server))
+        await until(lambda: server.services.runner.count == 0)
     assert charges(server, account.id) == (0, 0)
 
 
@@ -367,8 +367,3 @@ async def test_nothing_is_left_running(server: EmbeddedServer) -> None:
     async with client(server) as tilewire:
         await tilewire.upscale(make_image(), **FAST)
     assert asyncio.all_tasks() == before
-
-
-def unfinished(server: EmbeddedServer) -> int:
-    """How many tasks the server has under way."""
-    return len(server.services.runner._running)

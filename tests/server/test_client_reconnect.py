@@ -132,7 +132,7 @@ async def test_a_task_cancelled_without_a_connection_is_cancelled_with_the_next(
         await asyncio.gather(waiting, return_exceptions=True)
         proxy.server = listening
         await tilewire.account()
-        await until(lambda: not server.services.runner._running)
+        await until(lambda: server.services.runner.count == 0)
     assert charges(server, account.id) == (0, 0)
 
 
