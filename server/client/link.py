@@ -70,7 +70,8 @@ class Link:
         self._session: str | None = None
         self._calls: dict[str, Call] = {}
         self._to_cancel: set[str] = set()
-        self._open: asyncio.Future[ClientConnection]
+        self._socket: ClientConnection
+        self._open: asyncio.Future[ClientConnection]  # done while there is a connection
         self._wanted = asyncio.Event()
         self._keeper: asyncio.Task[None]
 
@@ -81,10 +82,11 @@ class Link:
             UnreachableError: if there is no server.
             AuthenticationFailedError: if the key is not valid.
         """
-        socket = await self._connect()
+        self._socket = await self._connect()
         self._open = asyncio.get_running_loop().create_future()
-        self._open.set_result(socket)
-        self._keeper = asyncio.create_task(self._keep(socket), name="tilewire connection")
+        self._open.set_result(self._socket)
+        self._keeper = asyncio.create_task(self._keep(), name="tilewire connection")
+        self._keeper.add_done_callback(lambda _: self._end())
         return self
 
     async def __aexit__(
@@ -92,7 +94,10 @@ class Link:
     ) -> None:
         """Close the connection; calls that still wait fail."""
         self._keeper.cancel()
-        (end,) = await asyncio.gather(self._keeper, return_exceptions=True)
+        try:
+            (end,) = await asyncio.gather(self._keeper, return_exceptions=True)
+        finally:
+            await self._socket.close()
         if isinstance(end, Exception):
             raise end
 
@@ -119,9 +124,12 @@ class Link:
         Raises:
             TaskFailedError: the outcome, if it is an error.
             UnreachableError: if the connection was lost for longer than the client is patient.
+            ValueError: if the same task is under way here.
         """
+        if task["taskUUID"] in self._calls:
+            raise ValueError(f"task {task['taskUUID']} is under way already")
         call = self._calls[task["taskUUID"]] = Call(task)
-        impatient_at = asyncio.get_running_loop().time() + self._patience
+        impatient_at = _now() + self._patience
         ended = False
         try:
             while not ended:
@@ -167,32 +175,32 @@ class Link:
                     pass
                 self._to_cancel.discard(call.uuid)
 
-    async def _keep(self, socket: ClientConnection) -> None:
+    async def _keep(self) -> None:
         """Read; and reconnect when the connection is lost and somebody waits for something."""
-        try:
+        while True:
+            await self._read(self._socket)
+            self._refuse_too_large(self._socket)
             while True:
-                await self._read(socket)
-                self._refuse_too_large(socket)
-                while True:
-                    self._open = asyncio.get_running_loop().create_future()
-                    self._wanted.clear()
-                    for call in self._calls.values():
-                        call.lose()
-                    await self._wanted.wait()
-                    try:
-                        socket = await self._reconnect()
-                        break
-                    except TilewireError as error:
-                        self._give_up(error)
-                self._open.set_result(socket)
-        finally:
-            closed = UnreachableError("the connection was closed")
-            if self._open.done():
                 self._open = asyncio.get_running_loop().create_future()
-            self._give_up(closed)
-            for call in self._calls.values():
-                call.put(closed, last=True)
-            await socket.close()
+                self._wanted.clear()
+                for call in self._calls.values():
+                    call.lose()
+                await self._wanted.wait()
+                try:
+                    self._socket = await self._reconnect()
+                    break
+                except TilewireError as error:
+                    self._give_up(error)
+            self._open.set_result(self._socket)
+
+    def _end(self) -> None:
+        """There will be no more replies."""
+        closed = UnreachableError("the connection was closed")
+        if self._open.done():
+            self._open = asyncio.get_running_loop().create_future()
+        self._give_up(closed)
+        for call in self._calls.values():
+            call.put(closed, last=True)
 
     def _give_up(self, error: TilewireError) -> None:
         self._open.set_exception(error)

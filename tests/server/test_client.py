@@ -256,6 +256,8 @@ async def test_a_task_is_cancelled_by_its_uuid(start_server: StartServer, web: W
         url = web.hold("/a.png", make_image())
         waiting = asyncio.create_task(tilewire.upscale(url, task_uuid=task_uuid, **FAST))
         await web.receive()
+        with pytest.raises(ValueError, match="under way already"):
+            await tilewire.upscale(url, task_uuid=task_uuid, **FAST)
         assert await tilewire.cancel(task_uuid) is True
         with pytest.raises(TaskCancelledError):
             await waiting
@@ -364,6 +366,9 @@ async def test_calls_that_wait_when_the_client_closes_fail(start_server: StartSe
 
 async def test_nothing_is_left_running(server: EmbeddedServer) -> None:
     before = asyncio.all_tasks()
+    async with client(server):
+        pass
+    assert asyncio.all_tasks() == before
     async with client(server) as tilewire:
         await tilewire.upscale(make_image(), **FAST)
     assert asyncio.all_tasks() == before
