@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from engines.errors import ModelError
-from engines.openvino_device import PrecisionChoice, find_openvino
+from engines.ncnn_device import find_ncnn
+from engines.openvino_device import OpenVinoDevice, PrecisionChoice, find_openvino
 from engines.runtimes import onnxruntime
-from engines.sessions import OrtSession, Session, as_model_error
+from engines.sessions import Network, OrtSession, Session, as_model_error
 
 __all__ = [
     "CpuDevice",
@@ -31,7 +32,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
-RuntimeChoice = Literal["auto", "onnxruntime", "openvino"]
+RuntimeChoice = Literal["auto", "onnxruntime", "openvino", "ncnn"]
 
 
 class Device(Protocol):
@@ -49,8 +50,8 @@ class Device(Protocol):
     def largest_batch(self) -> int:
         """The most tiles that one run may take. Above 1 tiles are cut to one size, to share runs."""
 
-    def open(self, path: Path) -> Session:
-        """Load an ONNX file that takes and gives (N, H, W, 3) uint8.
+    def open(self, network: Network) -> Session:
+        """Load a network.
 
         Raises:
             ModelError: if it cannot be loaded here.
@@ -80,9 +81,9 @@ class CpuDevice:
     def largest_batch(self) -> int:
         return 1
 
-    def open(self, path: Path) -> Session:
+    def open(self, network: Network) -> Session:
         """See `Device.open`."""
-        return _open_in_onnxruntime(path, self.name, self.threads, "CPUExecutionProvider", {})
+        return _open_in_onnxruntime(network.path, self.name, self.threads, "CPUExecutionProvider", {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ class CudaDevice:
     def largest_batch(self) -> int:
         return 16
 
-    def open(self, path: Path) -> Session:
+    def open(self, network: Network) -> Session:
         """See `Device.open`."""
         options = {
             "device_id": str(self.index),
@@ -116,7 +117,7 @@ class CudaDevice:
             # Doubling what is taken would run out of memory with half of it unused.
             "arena_extend_strategy": "kSameAsRequested",
         }
-        return _open_in_onnxruntime(path, self.name, usable_cores(), "CUDAExecutionProvider", options)
+        return _open_in_onnxruntime(network.path, self.name, usable_cores(), "CUDAExecutionProvider", options)
 
 
 def find_devices(
@@ -126,7 +127,7 @@ def find_devices(
 
     Args:
         choice: "auto" falls back to the CPU, "cuda" does not.
-        runtime: what computes on the CPU; "auto" is OpenVINO where it is installed. A GPU has ONNX Runtime.
+        runtime: what computes on the CPU; "auto" is the fastest that is installed. A GPU has ONNX Runtime.
         precision: "auto" lets OpenVINO use bf16 where the processor has it: it differs from fp32 by 57 dB
             (x4plus) and 49 dB (animevideov3), and takes a half to a third of the time.
 
@@ -144,13 +145,26 @@ def find_devices(
 
 
 def _find_cpu(runtime: RuntimeChoice, precision: PrecisionChoice) -> Device:
+    device = _find_cpu_for_onnx(runtime, precision)
+    in_bf16 = isinstance(device, OpenVinoDevice) and device.precision == "bf16"
+    if runtime == "ncnn" or (runtime == "auto" and not in_bf16):
+        try:
+            return find_ncnn(usable_cores(), device)
+        except ModelError as error:
+            if runtime == "ncnn":
+                raise
+            log.info("no ncnn: %s", error)
+    return device
+
+
+def _find_cpu_for_onnx(runtime: RuntimeChoice, precision: PrecisionChoice) -> Device:
     if runtime != "onnxruntime":
         try:
             return find_openvino(usable_cores(), precision)
         except ModelError as error:
             if runtime == "openvino":
                 raise
-            log.info("ONNX Runtime computes on the CPU: %s", error)
+            log.info("no OpenVINO: %s", error)
     return CpuDevice(usable_cores())
 
 

@@ -28,10 +28,10 @@ class FakeDevice:
         if not held:
             self.go.set()
 
-    def open(self, path):
-        if path.name == "broken.onnx":
+    def open(self, network):
+        if network.path.name == "broken.onnx":
             raise ModelError("broken.onnx cannot be loaded")
-        self.opened.append(path)
+        self.opened.append(network.path)
         return FakeSession(self)
 
     def lose(self, _path):

@@ -1,5 +1,6 @@
 """The CPU by OpenVINO gives what ONNX Runtime gives. Skipped where it is not installed."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,6 @@ import pytest
 
 from engines import ModelError, find_devices, openvino_device
 from engines.openvino_device import find_openvino
-from onnx_models import ensure_built
 
 pytest.importorskip("openvino")
 
@@ -15,23 +15,17 @@ STATM = Path("/proc/self/statm")
 
 
 @pytest.fixture(scope="module")
-def network_file(catalogue, model_directory):
-    model = catalogue.get("realesr-animevideov3")
-    return ensure_built(model, model.weights[0], model_directory)
-
-
-@pytest.fixture(scope="module")
-def session(network_file):
-    return find_openvino(2, "fp32").open(network_file)
+def session(small_network):
+    return find_openvino(2, "fp32").open(small_network)
 
 
 def noise(*shape):
     return np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
 
 
-def test_in_fp32_it_differs_from_onnx_runtime_by_one_level_at_most(session, network_file):
+def test_in_fp32_it_differs_from_onnx_runtime_by_one_level_at_most(session, small_network):
     tiles = noise(1, 40, 56)
-    expected = find_devices("cpu", "onnxruntime")[0].open(network_file).run(tiles)
+    expected = find_devices("cpu", "onnxruntime")[0].open(small_network).run(tiles)
     assert np.abs(session.run(tiles).astype(int) - expected).max() <= 1
 
 
@@ -77,7 +71,8 @@ def test_auto_is_bf16_exactly_where_the_processor_has_it(able, monkeypatch):
     assert find_openvino(2, "fp32").precision == "fp32"
 
 
-def test_auto_takes_openvino_and_each_runtime_can_be_asked_for():
+def test_without_ncnn_auto_takes_openvino_and_each_runtime_can_be_asked_for(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ncnn", None)
     names = [find_devices("cpu", runtime)[0].name for runtime in ("auto", "openvino", "onnxruntime")]
     assert ["OpenVINO" in name for name in names] == [True, True, False]
 
@@ -94,6 +89,6 @@ def test_an_openvino_that_cannot_be_used_is_passed_over(monkeypatch):
         raise ImportError("libtbb.so.12: cannot open shared object file")
 
     monkeypatch.setattr(openvino_device, "import_openvino", broken)
-    assert "ONNX Runtime" in find_devices("cpu")[0].name
+    assert "OpenVINO" not in find_devices("cpu")[0].name
     with pytest.raises(ModelError, match="OpenVINO cannot be used: libtbb"):
         find_devices("cpu", "openvino")
