@@ -47,6 +47,9 @@ class NcnnDevice:
     def largest_batch(self) -> int:
         return 1
 
+    def memory_use(self) -> None:
+        """See `Device.memory_use`."""
+
     def open(self, network: Network) -> Session:
         """See `Device.open`."""
         if not isinstance(network.weights, NcnnWeights):

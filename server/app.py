@@ -1,21 +1,33 @@
 """The ASGI application: which path leads where."""
 
 from starlette.applications import Starlette
-from starlette.requests import HTTPConnection
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from server.connection import Connection
+from server.http.docs import get_docs, get_docs_start, get_docs_style
+from server.http.gate import Gate, client_address, refusal
 from server.http.images import get_image
-from server.http.pages import get_errors, get_health, get_readiness
+from server.http.metrics import get_metrics
+from server.http.pages import get_health, get_readiness
+from server.http.specs import get_asyncapi, get_openapi, get_schema
 from server.http.tasks import post_tasks
+from server.protocol.errors import RateLimitError, UnavailableError
 from server.settings import Settings
 
 __all__ = ["create_app"]
 
 
 def create_app(settings: Settings) -> Starlette:
-    """The server as an ASGI application. Whoever runs it puts the running services into `state.services`."""
+    """The server as an ASGI application.
+
+    Whoever runs it puts the running services into `state.services`, and into `state.stopping` what tells
+    whether they are about to stop.
+    """
     app = Starlette(
         routes=[
             WebSocketRoute("/", _serve_socket),
@@ -25,16 +37,51 @@ def create_app(settings: Settings) -> Starlette:
             Route("/images/{name}", get_image, methods=["GET", "HEAD"]),
             Route("/healthz", get_health),
             Route("/readyz", get_readiness),
-            Route("/docs/errors", get_errors),
+            Route("/metrics", get_metrics),
+            Route("/docs", get_docs_start),
+            Route("/docs/docs.css", get_docs_style),
+            Route("/docs/{page}", get_docs),
+            Route("/openapi.json", get_openapi),
+            Route("/asyncapi.json", get_asyncapi),
+            Route("/schemas/{name}.json", get_schema),
+        ],
+        exception_handlers={UnavailableError: _say_unavailable},
+        middleware=[
+            # Keys come in headers and messages, never in cookies: a page can do what it has a key for.
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.allowed_origins,
+                allow_methods=["GET", "HEAD", "POST"],
+                allow_headers=["Authorization", "Content-Type", "Range"],
+                expose_headers=["Retry-After", "Content-Range"],
+                allow_private_network=True,
+                max_age=86400,
+            ),
+            Middleware(Gate, settings.allowed_origins),
         ],
     )
+    app.state.stopping = lambda: False
     app.state.base_url = lambda connection: _base_url(settings, connection)
     return app
 
 
 async def _serve_socket(websocket: WebSocket) -> None:
     state = websocket.app.state
-    await Connection(websocket, state.services, state.base_url(websocket)).serve()
+    try:
+        visit = state.services.edge.visit(client_address(websocket.scope))
+    except RateLimitError as error:
+        await websocket.send_denial_response(refusal(error))
+        return
+    try:
+        await Connection(websocket, state.services, visit, state.base_url(websocket)).serve()
+    finally:
+        visit.end()
+
+
+async def _say_unavailable(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, UnavailableError)
+    headers = {"retry-after": str(error.retry_after)}
+    return PlainTextResponse(f"{error}\n", 503, headers)
 
 
 def _base_url(settings: Settings, connection: HTTPConnection) -> str:

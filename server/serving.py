@@ -1,32 +1,49 @@
 """Runs the application: in the foreground until it is told to stop, or in a thread beside other work."""
 
-import asyncio
-import math
 import os
 import signal
 import socket
+import ssl
 import threading
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from types import TracebackType
+from types import FrameType, TracebackType
+from typing import Final
 
 import msgspec
 import uvicorn
 from obstore.exceptions import BaseError as StorageError
 from sqlalchemy.exc import SQLAlchemyError
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.http11 import Request
 
 from engines import EngineError
 from onnx_models import UnknownModelError
 from server.app import create_app
-from server.connection import ABORT
+from server.http.security import SecurityHeaders
 from server.services import Services, running_services
 from server.settings import Settings
+from server.state.migrations import NewerDatabaseError
+from server.telemetry import running_telemetry
+from server.uvicorn_protocols import Config
 
 __all__ = ["EmbeddedServer", "StartError", "serve"]
 
+_FAREWELL: Final = 5
+"""Seconds that a client may take to close its connection when all is done."""
+
+_KEEP_ALIVE: Final = 15
+
 Ready = Callable[[str, Services], None]
+
+_START_FAILURES = (
+    EngineError,
+    UnknownModelError,
+    OSError,
+    SQLAlchemyError,
+    NewerDatabaseError,
+    StorageError,
+    ImportError,
+)
 
 
 class StartError(Exception):
@@ -34,7 +51,7 @@ class StartError(Exception):
 
 
 def serve(settings: Settings, on_ready: Ready) -> None:
-    """Serve until SIGINT or SIGTERM.
+    """Serve until SIGINT or SIGTERM; a second one ends the process at once.
 
     Args:
         on_ready: called with the address, once the port is open.
@@ -43,13 +60,8 @@ def serve(settings: Settings, on_ready: Ready) -> None:
         StartError: if the server could not start.
     """
     server = _Server(settings, on_ready)
-
-    def stop(_signal: int, _frame: object) -> None:
-        server.should_exit = True
-
-    # uvicorn handles the signals while it runs, and then raises them again for these, to which it is done.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn handles them too, but only while it runs
+        signal.signal(number, server.handle_exit)
     server.start()
 
 
@@ -106,15 +118,6 @@ class EmbeddedServer:
             self._started.set()
 
 
-class _SocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket protocol, with a way to end a connection whose client does not read."""
-
-    def handle_connect(self, event: Request) -> None:
-        super().handle_connect(event)
-        if hasattr(self, "scope"):  # the handshake was valid; the application has not seen it yet
-            self.scope["extensions"][ABORT] = {"abort": self.transport.abort}
-
-
 class _Server(uvicorn.Server):
     """uvicorn, set up for Tilewire: the port is taken first, opened when all services run."""
 
@@ -123,17 +126,20 @@ class _Server(uvicorn.Server):
         self._on_ready = on_ready
         self._running = AsyncExitStack()
         self._app = create_app(settings)
+        self._app.state.stopping = lambda: self.should_exit
         super().__init__(
-            uvicorn.Config(
-                self._app,
-                ws=_SocketProtocol,
-                ws_max_size=settings.max_frame_bytes,
+            Config(
+                SecurityHeaders(self._app),
+                settings,
                 ws_per_message_deflate=False,  # images do not compress; it costs 30-45 KB a connection
                 lifespan="off",
                 log_config=None,
+                log_level="warning",  # below, requests with their whole paths are logged
                 access_log=False,
                 server_header=False,
-                timeout_graceful_shutdown=math.ceil(settings.drain_timeout) + 1,
+                timeout_keep_alive=_KEEP_ALIVE,
+                ssl_context_factory=(lambda *_: _tls_context(settings)) if settings.tls_certificate else None,
+                timeout_graceful_shutdown=_FAREWELL,
             )
         )
 
@@ -143,8 +149,7 @@ class _Server(uvicorn.Server):
         Raises:
             StartError: if the server could not start.
         """
-        # Before anything else, so that a second server that is started by mistake does not run tasks again
-        # that the first one is at.
+        # Before anything else: a second server that is started by mistake is refused at once.
         sockets = _take_port(self._settings.host, self._settings.port)
         try:
             self.run(sockets)
@@ -156,25 +161,62 @@ class _Server(uvicorn.Server):
         assert sockets is not None
         host, port = sockets[0].getsockname()[:2]
         name = f"[{host}]" if ":" in host else host
-        url = f"http://{name}:{port}"
+        url = f"{'https' if self.config.is_ssl else 'http'}://{name}:{port}"
         settings = msgspec.structs.replace(self._settings, port=port)
         try:
+            telemetry = await self._running.enter_async_context(running_telemetry(settings))
             services = await self._running.enter_async_context(
-                running_services(settings, settings.public_url or url)
+                running_services(settings, settings.public_url or url, telemetry)
             )
-        except (EngineError, UnknownModelError, OSError, SQLAlchemyError, StorageError, ImportError) as error:
+        except _START_FAILURES as error:
             raise StartError(_in_one_line(error)) from error
         self._app.state.services = services
         await super().startup(sockets)
         self._on_ready(url, services)
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - as uvicorn has it
+        if not self.should_exit:
+            self.should_exit = True
+            return
+        # As if the signal had never been handled: a second one does not wait for anything. What was accepted
+        # is in the database, as after a crash.
+        signal.signal(sig, signal.SIG_DFL)
+        signal.raise_signal(sig)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # At the same time: requests wait for their tasks, and uvicorn waits for its requests.
+        """Refuse new connections; let what runs finish, and be told of on the open ones; close these."""
         services: Services = self._app.state.services
-        draining = asyncio.create_task(services.runner.drain(self._settings.drain_timeout))
+        for listener in self.servers:
+            listener.close()
+        deadline = time.monotonic() + self._settings.drain_timeout
+        await services.runner.drain(self._settings.drain_timeout)
+        await services.runner.stop()  # requests wait for their tasks, and uvicorn for its requests
+        await services.webhooks.drain(max(0, deadline - time.monotonic()))
         await super().shutdown(sockets)
-        await draining
         await self._running.aclose()
+
+
+def _tls_context(settings: Settings) -> ssl.SSLContext:
+    """What TLS is spoken with.
+
+    Raises:
+        StartError: if a file cannot be read, or is not what it should be.
+    """
+    assert settings.tls_certificate is not None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        # With an empty password nobody is asked for one at the terminal.
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key, password="")
+    except OSError as error:
+        files = " and ".join(str(file) for file in (settings.tls_certificate, settings.tls_key) if file)
+        reason = (
+            "they must be a PEM certificate and its key"
+            if isinstance(error, ssl.SSLError)
+            else error.strerror
+        )
+        raise StartError(f"tls_certificate, tls_key: {files}: {reason}") from error
+    return context
 
 
 def _in_one_line(error: Exception) -> str:

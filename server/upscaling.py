@@ -6,6 +6,7 @@ Pure functions; `runner` does the work.
 import math
 from decimal import ROUND_CEILING, Decimal
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from msgspec import UNSET, Struct
 
@@ -13,8 +14,9 @@ from engines import OutputFormat
 from onnx_models import Catalogue, Model, UnknownModelError
 from server.protocol.codec import Codec
 from server.protocol.errors import TaskError, invalid, missing, unsupported
+from server.protocol.fields import MAX_URL
 from server.protocol.messages import OutputType, Upscale
-from server.protocol.sources import MAX_URL, ImageSource, RemoteImage, StoredImage, parse_source
+from server.protocol.sources import ImageSource, RemoteImage, StoredImage, parse_source
 from server.settings import Settings
 
 __all__ = [
@@ -45,6 +47,7 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ttl: int | None = None
     include_cost: bool = False
     include_progress: bool = False
+    include_tiles: bool = False
     keep_metadata: bool = False
     webhook_url: str | None = None
     upload_endpoint: str | None = None
@@ -87,13 +90,11 @@ def check(task: Upscale, model: Model) -> None:
     """
     _refuse_unsupported(task, model)
     _check_factor(task, model)
-    if not task.output_type:
-        raise invalid("outputType", "outputType must name at least one of: URL, base64Data, dataURI")
     for name, url in (("webhookURL", task.webhook_url), ("uploadEndpoint", task.upload_endpoint)):
         if url is not None and len(url) > MAX_URL:
             raise invalid(name, f"{name} is longer than {MAX_URL} characters", "URL")
-        if url is not None and not url.startswith(("http://", "https://")):
-            raise invalid(name, f"{name} must be a URL that begins with http:// or https://", "URL")
+        if url is not None and not _is_web_address(url):
+            raise invalid(name, f"{name} must be a web address: http:// or https:// and a host", "URL")
 
 
 def request_for(
@@ -126,6 +127,7 @@ def request_for(
         ttl=task.ttl,
         include_cost=task.include_cost,
         include_progress=task.include_progress,
+        include_tiles=task.include_tiles,
         keep_metadata=task.keep_metadata,
         webhook_url=task.webhook_url,
         upload_endpoint=task.upload_endpoint,
@@ -188,6 +190,14 @@ def price(usd_per_megapixel: Decimal, size: Size) -> int:
     return int(exact.to_integral_value(ROUND_CEILING)) * 1000
 
 
+def _is_web_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return url.startswith(("http://", "https://")) and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # such as a port that is no number
+        return False
+
+
 def _check_factor(task: Upscale, model: Model) -> None:
     if task.target_megapixels is not None:
         if task.upscale_factor is not None:
@@ -205,8 +215,6 @@ def _refuse_unsupported(task: Upscale, model: Model) -> None:
     if task.check_nsfw or (task.safety and any(task.safety.values())):
         name = "checkNSFW" if task.check_nsfw else "safety"
         refused.append(unsupported(name, "this server has no safety checker"))
-    if task.include_tiles:
-        refused.append(unsupported("includeTiles", "this server does not stream tiles"))
     if task.number_results != 1:
         refused.append(unsupported("numberResults", "an upscale has one result"))
     refused += [

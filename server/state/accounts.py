@@ -3,34 +3,63 @@
 import hashlib
 import secrets
 import uuid
-from typing import NewType
+from collections.abc import Collection, Iterator
+from itertools import islice
+from typing import Final, NamedTuple, NewType
 
 from msgspec import Struct
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, case, func, insert, select, update
 
-from server.state.database import accounts, api_keys
+from server.state.books import Book, move
+from server.state.database import accounts, api_keys, ledger
 
 __all__ = [
     "DEFAULT_ACCOUNT",
+    "Account",
     "AccountId",
     "AmbiguousKeyError",
     "Key",
+    "KeyId",
+    "Login",
     "account_named",
-    "adopt_key",
     "authenticate",
     "create_key",
+    "find_account",
     "has_keys",
+    "list_accounts",
     "list_keys",
     "revoke_key",
+    "revoked_keys",
 ]
 
 AccountId = NewType("AccountId", str)
+KeyId = NewType("KeyId", str)
 
 DEFAULT_ACCOUNT = "default"
+
+_NAMED_AT_ONCE: Final = 500
 
 
 class AmbiguousKeyError(Exception):
     """No key, or more than one, begins with the given characters."""
+
+
+class Account(Struct, frozen=True):
+    """An account as it may be shown; amounts in nanodollars, the balance None for no limit."""
+
+    id: str
+    name: str
+    balance: int | None
+    reserved: int
+    charged: int
+    created: float
+
+
+class Login(NamedTuple):
+    """What a key opens. `key` is None for the one of the settings: it is not in the database."""
+
+    account: AccountId
+    key: KeyId | None
 
 
 class Key(Struct, frozen=True):
@@ -49,47 +78,93 @@ def account_named(connection: Connection, name: str, now: float, *, balance: int
     """The account of this name, made if there is none yet.
 
     Args:
-        balance: of a new account, in nanodollars; None for no limit.
+        balance: what a new account is given, in nanodollars; None for no limit.
     """
-    found = connection.scalar(select(accounts.c.id).where(accounts.c.name == name))
+    found = find_account(connection, name)
     if found is not None:
-        return AccountId(found)
+        return found
     account = AccountId(str(uuid.uuid4()))
-    connection.execute(
-        insert(accounts).values(id=account, name=name, balance=balance, reserved=0, created=now)
-    )
+    limit = None if balance is None else 0
+    connection.execute(insert(accounts).values(id=account, name=name, balance=limit, reserved=0, created=now))
+    move(connection, account, balance or 0, Book.ISSUED, Book.BALANCE, now)
     return account
+
+
+def list_accounts(connection: Connection) -> list[Account]:
+    """All accounts, by name."""
+    charged = case((ledger.c.destination == Book.REVENUE, ledger.c.amount), else_=0)
+    query = (
+        select(
+            accounts.c.id,
+            accounts.c.name,
+            accounts.c.balance,
+            accounts.c.reserved,
+            func.coalesce(func.sum(charged), 0),
+            accounts.c.created,
+        )
+        .outerjoin(ledger)
+        .group_by(accounts.c.id)
+        .order_by(accounts.c.name)
+    )
+    return [Account(*row) for row in connection.execute(query)]
+
+
+def find_account(connection: Connection, name: str) -> AccountId | None:
+    """The account of this name."""
+    found = connection.scalar(select(accounts.c.id).where(accounts.c.name == name))
+    return None if found is None else AccountId(found)
 
 
 def create_key(connection: Connection, account: AccountId, label: str, now: float) -> str:
     """A new key of 256 random bits. Only its hash is kept: this is the one time it can be shown."""
     secret = f"tw_{secrets.token_urlsafe(32)}"
-    _insert(connection, account, label, secret, now)
+    connection.execute(
+        insert(api_keys).values(
+            id=str(uuid.uuid4()),
+            account_id=account,
+            label=label,
+            hint=secret[:8],
+            digest=_digest(secret),
+            created=now,
+            revoked=False,
+        )
+    )
     return secret
 
 
-def adopt_key(connection: Connection, account: AccountId, secret: str, now: float) -> None:
-    """Make `secret` a valid key, if it is not one yet."""
-    digest = _digest(secret)
-    if connection.scalar(select(api_keys.c.id).where(api_keys.c.digest == digest)) is None:
-        _insert(connection, account, "from the settings", secret, now)
-
-
-def authenticate(connection: Connection, secret: str, now: float) -> AccountId | None:
-    """The account that a key belongs to; None for a wrong or revoked one.
+def authenticate(
+    connection: Connection, secret: str, now: float, *, configured: str | None = None
+) -> Login | None:
+    """What a key opens; None for a wrong or revoked one.
 
     Looked up by SHA-256: a key has too many random bits to be guessed from a fast hash, and the comparison
     tells nothing about how much of a wrong key was right.
+
+    Args:
+        configured: the key of the settings, which opens the default account. As it is not kept, it is valid
+            for as long as it is configured; but not once it was revoked as one that was made here.
     """
+    digest = _digest(secret)
     row = connection.execute(
-        select(api_keys.c.id, api_keys.c.account_id).where(
-            api_keys.c.digest == _digest(secret), api_keys.c.revoked.is_(False)
-        )
+        select(api_keys.c.id, api_keys.c.account_id, api_keys.c.revoked).where(api_keys.c.digest == digest)
     ).first()
     if row is None:
+        if configured is None or not secrets.compare_digest(digest, _digest(configured)):
+            return None
+        return Login(account_named(connection, DEFAULT_ACCOUNT, now), None)
+    if row.revoked:
         return None
     connection.execute(update(api_keys).where(api_keys.c.id == row.id).values(last_used=now))
-    return AccountId(row.account_id)
+    return Login(AccountId(row.account_id), KeyId(row.id))
+
+
+def revoked_keys(connection: Connection, keys: Collection[KeyId]) -> set[KeyId]:
+    """Which of these keys are valid no more."""
+    valid: set[KeyId] = set()
+    for some in _in_parts(keys):
+        found = select(api_keys.c.id).where(api_keys.c.id.in_(some), api_keys.c.revoked.is_(False))
+        valid.update(map(KeyId, connection.scalars(found)))
+    return set(keys) - valid
 
 
 def has_keys(connection: Connection) -> bool:
@@ -139,18 +214,11 @@ def revoke_key(connection: Connection, beginning: str) -> Key:
     return found[0]
 
 
-def _insert(connection: Connection, account: AccountId, label: str, secret: str, now: float) -> None:
-    connection.execute(
-        insert(api_keys).values(
-            id=str(uuid.uuid4()),
-            account_id=account,
-            label=label,
-            hint=secret[: min(8, len(secret) // 4)],  # of a short one that was configured, less
-            digest=_digest(secret),
-            created=now,
-            revoked=False,
-        )
-    )
+def _in_parts(keys: Collection[KeyId]) -> Iterator[list[KeyId]]:
+    """As many at once as a statement may name on every database."""
+    rest = iter(keys)
+    while part := list(islice(rest, _NAMED_AT_ONCE)):
+        yield part
 
 
 def _digest(secret: str) -> bytes:
