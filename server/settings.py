@@ -74,7 +74,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     device: DeviceChoice = "auto"
     """Where networks run: auto, cpu, cuda."""
     runtime: RuntimeChoice = "auto"
-    """What computes on a CPU: auto (OpenVINO where it is installed), onnxruntime, openvino."""
+    """What computes on a CPU: auto (OpenVINO where it is installed), onnxruntime, openvino, ncnn."""
     precision: PrecisionChoice = "auto"
     """auto (bf16 with OpenVINO on processors that have it, otherwise fp32), fp32."""
     prices: dict[str, Decimal] = {}
