@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Annotated, Final
+from statistics import geometric_mean
+from typing import Annotated, Final, get_args
 
 import msgspec
 import typer
@@ -14,7 +15,7 @@ from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
 
-from engines import EngineError, find_devices
+from engines import Device, EngineError, RuntimeChoice, find_devices
 from engines.devices import usable_cores
 from onnx_models import Model, ModelBuildError, UnknownModelError, load_catalogue
 from server.bench import PHOTO_SIDE, Failure, Measurement, measure
@@ -24,6 +25,14 @@ from server.specs.version import VERSION
 from server.terminal import ConfigFile, console, effective_settings, give_up, problems
 
 __all__ = ["bench"]
+
+RUNTIMES: Final[tuple[RuntimeChoice, ...]] = tuple(
+    runtime for runtime in get_args(RuntimeChoice) if runtime != "auto"
+)
+"""What may compute on a CPU."""
+
+_NOTABLE: Final = 1.2
+"""How many times as fast another way must be to be hinted at; less may be chance."""
 
 _SHORTEST: Final = 2.0
 """Seconds that a measurement gets at least."""
@@ -81,6 +90,7 @@ def bench(
     outcomes = list(_measure_all(models, ways, seconds))
     results = [outcome for outcome in outcomes if isinstance(outcome, Measurement)]
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    hints += faster_way(ways, results, settings)
     report = Report(machine=machine, results=results, failures=failures, hints=hints)
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(report)).decode())  # noqa: T201 - without any styling
@@ -99,7 +109,7 @@ def find_ways(settings: Settings) -> tuple[list[Way], list[str]]:
     if settings.device != "cuda":
         tries += [
             msgspec.structs.replace(settings, device="cpu", runtime=runtime)
-            for runtime in ("openvino", "onnxruntime")
+            for runtime in RUNTIMES
             if settings.runtime in ("auto", runtime)
         ]
     ways: list[Way] = []
@@ -110,8 +120,33 @@ def find_ways(settings: Settings) -> tuple[list[Way], list[str]]:
         except EngineError as error:
             hints.append(str(error))
         else:
-            ways.append(Way(" + ".join(device.name for device in devices), chosen))
+            ways.append(Way(_named(devices), chosen))
     return ways, hints
+
+
+def faster_way(ways: list[Way], results: list[Measurement], settings: Settings) -> list[str]:
+    """A hint, if another way was clearly faster than the one that the settings choose."""
+    speeds = {
+        way.device: geometric_mean(
+            result.megapixels_per_second for result in results if result.device == way.device
+        )
+        for way in ways
+        if any(result.device == way.device for result in results)
+    }
+    if not speeds:
+        return []
+    best = max(ways, key=lambda way: speeds.get(way.device, 0))
+    chosen = _named(find_devices(settings.device, settings.runtime, settings.precision))
+    if chosen not in speeds or speeds[best.device] < _NOTABLE * speeds[chosen]:
+        return []
+    return [
+        f'with device = "{best.settings.device}" and runtime = "{best.settings.runtime}" models were '
+        f"{speeds[best.device] / speeds[chosen]:.1f} times as fast as with what is set now"
+    ]
+
+
+def _named(devices: tuple[Device, ...]) -> str:
+    return " + ".join(device.name for device in devices)
 
 
 def _measure_all(models: list[Model], ways: list[Way], seconds: float) -> Iterator[Measurement | Failure]:

@@ -12,8 +12,8 @@ from PIL import Image
 import server.bench_command
 from engines import find_devices
 from engines.errors import ModelError
-from server.bench import photograph
-from server.bench_command import find_ways
+from server.bench import Measurement, photograph
+from server.bench_command import faster_way, find_ways
 from server.settings import Settings
 from tests.server.conftest import Tilewire
 from tests.server.harness import FAST_MODEL
@@ -57,8 +57,21 @@ def test_every_model_is_measured_in_every_way(tilewire: Tilewire, monkeypatch: p
 
     monkeypatch.setattr(server.bench_command, "_measure_all", note)
     assert tilewire("bench").exit_code == 1, "nothing was measured"
-    assert len(asked) == len(set(asked)) == 6
-    assert len({device for _, device in asked}) == 2, "with OpenVINO and without"
+    devices = {device for _, device in asked}
+    assert len(asked) == len(set(asked)) == 3 * len(devices)
+    assert all(
+        any(runtime in device for device in devices) for runtime in ("ONNX Runtime", "OpenVINO", "ncnn")
+    )
+
+
+def test_a_device_that_is_not_there_is_told(tilewire: Tilewire, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere(*_: Any) -> Any:
+        raise ModelError("no GPU can be used: none is there")
+
+    monkeypatch.setattr(server.bench_command, "find_devices", nowhere)
+    result = tilewire("bench")
+    assert result.exit_code == 1
+    assert "no GPU can be used: none is there" in result.stdout
 
 
 def test_a_wrong_model_is_told(tilewire: Tilewire) -> None:
@@ -69,7 +82,7 @@ def test_a_wrong_model_is_told(tilewire: Tilewire) -> None:
 
 def test_what_is_missing_is_hinted_at(monkeypatch: pytest.MonkeyPatch) -> None:
     def without(device: Any, runtime: Any, precision: Any) -> Any:
-        if device == "cuda" or runtime == "openvino":
+        if device == "cuda" or runtime != "onnxruntime":
             raise ModelError(f"pip install 'tilewire[{device if device == 'cuda' else runtime}]' brings it")
         return find_devices(device, runtime, precision)
 
@@ -79,7 +92,35 @@ def test_what_is_missing_is_hinted_at(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hints == [
         "pip install 'tilewire[cuda]' brings it",
         "pip install 'tilewire[openvino]' brings it",
+        "pip install 'tilewire[ncnn]' brings it",
     ]
+
+
+def test_a_way_that_is_clearly_faster_is_hinted_at() -> None:
+    ways, _ = find_ways(Settings(device="cpu"))
+    settings = Settings(device="cpu", runtime="onnxruntime")
+    (own,) = [way for way in ways if way.settings.runtime == "onnxruntime"]
+    other = next(way for way in ways if way is not own)
+
+    def hints(speed: float) -> list[str]:
+        return faster_way(ways, [result(own.device, 1.0), result(other.device, speed)], settings)
+
+    assert hints(1.1) == []
+    (hint,) = hints(3.0)
+    assert f'runtime = "{other.settings.runtime}"' in hint
+    assert "3.0 times" in hint
+
+
+def result(device: str, speed: float) -> Measurement:
+    return Measurement(
+        model=FAST_MODEL,
+        device=device,
+        megapixels_per_second=speed,
+        photo_seconds=1.0,
+        measured_side=512,
+        first_result_seconds=1.0,
+        memory_bytes=None,
+    )
 
 
 def test_settings_limit_the_ways() -> None:
