@@ -53,17 +53,20 @@ class Failure(Struct, frozen=True, kw_only=True):
     reason: str
 
 
-def measure(model: str, device: str, settings: Settings, seconds: float) -> Measurement | Failure:
-    """Measure for about so many seconds; in a process of its own, as its whole memory is told."""
+def measure(model: str, device: str, settings: Settings, until: float) -> Measurement | Failure:
+    """Measure, in a process of its own, as its whole memory is told.
+
+    Args:
+        until: seconds since the epoch, about; two small pictures are timed however late it is.
+    """
     try:
         with embedded_server(settings) as (url, key):
-            return asyncio.run(_measure(model, device, url, key, seconds))
+            return asyncio.run(_measure(model, device, url, key, until))
     except (StartError, TilewireError) as error:
         return Failure(model=model, device=device, reason=str(error))
 
 
-async def _measure(model: str, device: str, url: str, key: str, seconds: float) -> Measurement:
-    until = time.perf_counter() + seconds
+async def _measure(model: str, device: str, url: str, key: str, until: float) -> Measurement:
     async with Tilewire(url, key, concurrency=_AT_ONCE) as tilewire:
 
         async def timed(side: int, count: int = 1) -> tuple[float, float]:
@@ -77,12 +80,12 @@ async def _measure(model: str, device: str, url: str, key: str, seconds: float) 
         first, _ = await timed(_FIRST_SIDE)
         side, (took, megapixels) = _FIRST_SIDE, await timed(_FIRST_SIDE)
         # The first of a size may be slower, so each is timed twice: a step takes twice four times as long.
-        while side < PHOTO_SIDE and time.perf_counter() + 8 * took < until:
+        while side < PHOTO_SIDE and time.time() + 8 * took < until:
             side *= 2
             await timed(side)
             took, megapixels = await timed(side)
         speed = megapixels / took
-        if side == PHOTO_SIDE and time.perf_counter() + _AT_ONCE * took < until:
+        if side == PHOTO_SIDE and time.time() + _AT_ONCE * took < until:
             together, megapixels = await timed(side, _AT_ONCE)
             speed = max(speed, megapixels / together)
     return Measurement(

@@ -34,12 +34,6 @@ RUNTIMES: Final[tuple[RuntimeChoice, ...]] = tuple(
 _NOTABLE: Final = 1.2
 """How many times as fast another way must be to be hinted at; less may be chance."""
 
-_SHORTEST: Final = 2.0
-"""Seconds that a measurement gets at least."""
-
-_START: Final = 3.0
-"""Seconds that a process and its server take to start."""
-
 
 class Machine(Struct, frozen=True, kw_only=True):
     """What was measured on. `load`: the average of the last minute, before; None where there is none."""
@@ -151,16 +145,16 @@ def _named(devices: tuple[Device, ...]) -> str:
 
 def _measure_all(models: list[Model], ways: list[Way], seconds: float) -> Iterator[Measurement | Failure]:
     """Every model in every way."""
-    until = time.monotonic() + seconds
+    until = time.time() + seconds
     pairs = [(model, way) for way in ways for model in models]
     context = multiprocessing.get_context("spawn")
     with problems.status("") as status:
         for number, (model, way) in enumerate(pairs):
             status.update(f"{number + 1} of {len(pairs)}: {model.name} on {way.device}")
-            share = (until - time.monotonic()) / (len(pairs) - number) - _START
+            share = (until - time.time()) / (len(pairs) - number)
             # Each in a process of its own: its memory is measured, and nothing is left for the next.
             with ProcessPoolExecutor(1, mp_context=context) as process:
-                work = process.submit(measure, model.name, way.device, way.settings, max(_SHORTEST, share))
+                work = process.submit(measure, model.name, way.device, way.settings, time.time() + share)
                 try:
                     yield work.result()
                 except BrokenProcessPool:
