@@ -9,6 +9,7 @@ from server.connection import Connection
 from server.http.images import get_image
 from server.http.pages import get_errors, get_health, get_readiness
 from server.http.tasks import post_tasks
+from server.http.web import Page
 from server.settings import Settings
 
 __all__ = ["create_app"]
@@ -16,10 +17,13 @@ __all__ = ["create_app"]
 
 def create_app(settings: Settings) -> Starlette:
     """The server as an ASGI application. Whoever runs it puts the running services into `state.services`."""
+    page = Page(settings)
     app = Starlette(
         routes=[
             WebSocketRoute("/", _serve_socket),
             WebSocketRoute("/v1", _serve_socket),
+            Route("/", page.get_index),
+            Route("/web/{digest}/{name}", page.get_file),
             Route("/", post_tasks, methods=["POST"]),
             Route("/v1", post_tasks, methods=["POST"]),
             Route("/images/{name}", get_image, methods=["GET", "HEAD"]),
