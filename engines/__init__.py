@@ -1,7 +1,8 @@
 """The upscalers: array in, array out. Knows nothing of sockets, accounts or JSON.
 
 1. `inspect` and `decode` turn bytes from anyone into a `Picture`, or say why not.
-2. `Upscaler` makes it larger, on the devices that `find_devices` finds.
+2. `Upscaler` makes it larger, on the devices that `find_devices` finds; each `Region` may be had when it
+   is finished.
 3. `encode` turns the result into bytes of an `OutputFormat`.
 
 Whatever goes wrong is an `EngineError`, whose message is fit to be shown to a user.
@@ -20,6 +21,7 @@ from engines.errors import (
 )
 from engines.image import ImageInfo, Picture, decode, inspect, resize
 from engines.image_encode import OutputFormat, encode
+from engines.regions import OnRegion, Region
 from engines.upscaler import Upscaler
 
 __all__ = [
@@ -34,9 +36,11 @@ __all__ = [
     "ImageTooLargeError",
     "ModelError",
     "NotAnImageError",
+    "OnRegion",
     "OutputFormat",
     "Picture",
     "PrecisionChoice",
+    "Region",
     "RuntimeChoice",
     "Upscaler",
     "decode",

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from engines.tiles import Area
+
 __all__ = ["bound_alpha", "fill_hidden"]
 
 
@@ -27,15 +29,31 @@ def fill_hidden(pixels: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[
     return np.asarray(_pull_push(Image.fromarray(pixels), visible))
 
 
-def bound_alpha(upscaled: NDArray[np.uint8], source: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """An upscaled alpha plane (H', W'), each pixel within the range of the 3 × 3 of `source` (H, W) there."""
-    size = (upscaled.shape[1], upscaled.shape[0])
-    image = Image.fromarray(source)
+def bound_alpha(
+    upscaled: NDArray[np.uint8], source: NDArray[np.uint8], area: Area, width: int, height: int
+) -> NDArray[np.uint8]:
+    """A part of an upscaled alpha plane, each pixel within the range of the 3 × 3 of the source there.
+
+    Args:
+        upscaled: the part, as it came out of the network.
+        source: the alpha plane that went in, whole.
+        area: where the part is on the upscaled plane.
+        width, height: of the whole upscaled plane.
+    """
+    rows = _nearest(area.top, area.bottom, len(source), height)
+    columns = _nearest(area.left, area.right, source.shape[1], width)
+    top, left = max(0, rows[0] - 1), max(0, columns[0] - 1)
+    window = Image.fromarray(source[top : rows[-1] + 2, left : columns[-1] + 2])
     low, high = (
-        np.asarray(image.filter(extreme(3)).resize(size, Image.Resampling.NEAREST))
+        np.asarray(window.filter(extreme(3)))[:, columns - left][rows - top]
         for extreme in (ImageFilter.MinFilter, ImageFilter.MaxFilter)
     )
     return np.clip(upscaled, low, high)
+
+
+def _nearest(start: int, stop: int, length: int, upscaled_length: int) -> NDArray[np.intp]:
+    """The source pixels below the centres of the upscaled pixels [start, stop), along one axis."""
+    return (2 * np.arange(start, stop) + 1) * length // (2 * upscaled_length)
 
 
 def _pull_push(colours: Image.Image, visible: Image.Image) -> Image.Image:

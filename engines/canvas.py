@@ -7,15 +7,18 @@ reduced to output rows as soon as it is complete, and dropped.
 
 import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.image import resize_rows
-from engines.tiles import Tile, TilePlan
+from engines.tiles import Area, Tile, TilePlan
 
-__all__ = ["Canvas"]
+__all__ = ["Canvas", "OnArea"]
+
+OnArea = Callable[[Area, NDArray[np.uint8]], None]
 
 # Lanczos with three lobes looks at this many output pixels on each side; one more for rounding.
 _SUPPORT = 3 + 1
@@ -36,14 +39,20 @@ class Canvas:
         pixels: (height, width, 3) uint8; whole when `is_complete`.
     """
 
-    def __init__(self, plan: TilePlan, scale: int, width: int, height: int) -> None:
+    def __init__(
+        self, plan: TilePlan, scale: int, width: int, height: int, on_area: OnArea | None = None
+    ) -> None:
         """
         Args:
             plan: the tiles of the input.
             scale: native, of the network.
             width, height: of the output; at most `scale` times the input's.
+            on_area: called, by whoever pastes or reduces, with each area of the output and its pixels as
+                soon as it is finished: it does not change any more. The areas are disjoint, the same for any
+                order of the tiles, and cover the output by the time that it is complete. Must not raise.
         """
         self.pixels = np.empty((height, width, 3), np.uint8)
+        self._on_area = on_area
         self._plan = plan
         self._scale = scale
         self._native_height = plan.rows[-1].keep_stop * scale
@@ -66,6 +75,7 @@ class Canvas:
         """Take a finished tile. Returns whether there may now be something to `reduce`."""
         if self._is_native:
             tile.paste(upscaled, self.pixels, self._scale)
+            self._finish(tile.kept(self._scale))
             with self._lock:
                 self._missing -= 1
             return False
@@ -102,7 +112,12 @@ class Canvas:
         top = self._done * ratio - self._first_row
         bottom = min(stop * ratio - self._first_row, len(self._rows))
         self.pixels[self._done : stop] = resize_rows(self._rows, width, stop - self._done, top, bottom)
+        self._finish(Area(0, self._done, width, stop))
         self._done = stop
         unused = max(0, math.floor((stop - _SUPPORT) * ratio) - self._first_row)
         self._first_row += unused
         self._rows = self._rows[unused:].copy()
+
+    def _finish(self, area: Area) -> None:
+        if self._on_area is not None:
+            self._on_area(area, self.pixels[area.top : area.bottom, area.left : area.right])

@@ -15,7 +15,33 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Segment", "Tile", "TilePlan", "plan_tiles", "split_axis"]
+__all__ = ["Area", "Segment", "Tile", "TilePlan", "plan_tiles", "split_axis"]
+
+
+class Area(NamedTuple):
+    """A rectangle of an image's pixels; `right` and `bottom` are just outside of it."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def width(self) -> int:
+        return self.right - self.left
+
+    @property
+    def height(self) -> int:
+        return self.bottom - self.top
+
+    def overlaps(self, other: "Area") -> bool:
+        """Whether they share a pixel."""
+        return (
+            self.left < other.right
+            and other.left < self.right
+            and self.top < other.bottom
+            and other.top < self.bottom
+        )
 
 
 class Segment(NamedTuple):
@@ -61,6 +87,16 @@ class Tile:
     def cut(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The window's pixels, (h, w, 3), a view of `image` (H, W, 3)."""
         return image[self.rows.start : self.rows.stop, self.columns.start : self.columns.stop]
+
+    def kept(self, scale: int) -> Area:
+        """The core's place on the upscaled image."""
+        rows, columns = self.rows, self.columns
+        return Area(
+            columns.keep_start * scale,
+            rows.keep_start * scale,
+            columns.keep_stop * scale,
+            rows.keep_stop * scale,
+        )
 
     def paste(
         self, upscaled: NDArray[np.uint8], canvas: NDArray[np.uint8], scale: int, *, top: int = 0

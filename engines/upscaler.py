@@ -30,8 +30,9 @@ from engines.devices import Device
 from engines.errors import DeviceOutOfMemoryError, EngineError, ModelError
 from engines.executor import PATIENCE, Executor
 from engines.image import Picture
+from engines.regions import OnRegion, RegionReporter
 from engines.sessions import Network
-from engines.tiles import Tile, TilePlan, plan_tiles
+from engines.tiles import Area, Tile, TilePlan, plan_tiles
 from engines.worker import TileKey
 from onnx_models import FactorTooLargeError, Model, ModelBuildError, Weights, ensure_built
 
@@ -89,6 +90,7 @@ class Upscaler:
         height: int,
         account: str = "",
         on_progress: Progress | None = None,
+        on_region: OnRegion | None = None,
     ) -> Picture:
         """The picture at `width` × `height` pixels, its colour profile and metadata unchanged.
 
@@ -100,6 +102,11 @@ class Upscaler:
             width, height: the wanted size, at most the model's largest native scale times the picture's.
             account: whose share of the device the tiles use.
             on_progress: called on the event loop with the finished share, from 0 to 1.
+            on_region: called with each part of the result as soon as it is finished: the core of a tile or,
+                for a size that is not native, full rows; roughly row by row. The regions are disjoint and
+                cover the result, unless it was begun again with smaller tiles. Called in the threads that
+                compute, several at once perhaps, so it must be quick; if it raises, that is logged. All
+                calls come before this one returns, but after it was cancelled there may be some more.
 
         Raises:
             ModelError: if the model has no so large scale, if it cannot be built, loaded or run, or if the
@@ -112,11 +119,12 @@ class Upscaler:
         network = await asyncio.to_thread(self._network, model, weights)
         planes = await asyncio.to_thread(_planes, picture)
         report = _rising(on_progress) if on_progress else None
+        regions = RegionReporter(picture, width, height, on_region) if on_region else None
         largest = model.tile
         while True:
             plan = self._plan(picture, model, network, largest)
             try:
-                upscaled = await self._run(planes, plan, network, (width, height), account, report)
+                upscaled = await self._run(planes, plan, network, (width, height), account, report, regions)
                 break
             except DeviceOutOfMemoryError:
                 largest = math.isqrt(plan.height * plan.width // 2)
@@ -149,12 +157,17 @@ class Upscaler:
         size: tuple[int, int],
         account: str,
         on_progress: Progress | None,
+        regions: RegionReporter | None,
     ) -> list[NDArray[np.uint8]]:
         """The planes as they come out of the network, at `size` (width, height)."""
         job = _Job(
             planes=planes,
-            canvases=[Canvas(plan, network.scale, *size) for _ in planes],
+            canvases=[
+                Canvas(plan, network.scale, *size, partial(regions.take, index) if regions else None)
+                for index in range(len(planes))
+            ],
             plan=plan,
+            by_area=regions is not None,
             resampler=self._resampler,
             on_progress=on_progress,
             loop=asyncio.get_running_loop(),
@@ -219,7 +232,10 @@ def _assemble(picture: Picture, planes: list[NDArray[np.uint8]]) -> Picture:
     """The picture made of what came out of the network."""
     if picture.alpha is None:
         return replace(picture, pixels=planes[0])
-    return replace(picture, pixels=planes[0], alpha=bound_alpha(planes[1][:, :, 1], picture.alpha))
+    pixels, alpha = planes[0], planes[1][:, :, 1]
+    height, width = alpha.shape
+    bounded = bound_alpha(alpha, picture.alpha, Area(0, 0, width, height), width, height)
+    return replace(picture, pixels=pixels, alpha=bounded)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -233,6 +249,8 @@ class _Job:
     planes: list[NDArray[np.uint8]]
     canvases: list[Canvas]
     plan: TilePlan
+    by_area: bool
+    """Whether an area is to be finished in all planes before the next; it holds bands of all at once."""
     resampler: ThreadPoolExecutor
     on_progress: Progress | None
     loop: asyncio.AbstractEventLoop
@@ -248,7 +266,10 @@ class _Job:
         return len(self.plan) * len(self.planes)
 
     def tiles(self) -> Iterator["_JobTile"]:
-        return (_JobTile(self, index, tile) for index in range(len(self.planes)) for tile in self.plan)
+        indices = range(len(self.planes))
+        if self.by_area:
+            return (_JobTile(self, index, tile) for tile in self.plan for index in indices)
+        return (_JobTile(self, index, tile) for index in indices for tile in self.plan)
 
     def take(self, plane: int, tile: Tile, upscaled: NDArray[np.uint8]) -> None:
         canvas = self.canvases[plane]

@@ -85,13 +85,19 @@ class Client:
         await self._reader
 
     async def upscale(
-        self, image: bytes, on_progress: Callable[[float], None] | None = None, **parameters: Any
+        self,
+        image: bytes,
+        on_progress: Callable[[float], None] | None = None,
+        on_tile: Callable[[Item], None] | None = None,
+        **parameters: Any,
     ) -> bytes:
         """The upscaled image, encoded.
 
         Args:
             image: the input, encoded.
             on_progress: called with the finished share, from 0 to 1.
+            on_tile: called with each finished part of the result that the server sends before it: `x`, `y`,
+                `width`, `height`, `imageWidth`, `imageHeight` in pixels; `image`, encoded; `mediaType`.
             parameters: of the task, by their names on the wire; None means not given.
 
         Raises:
@@ -105,13 +111,20 @@ class Client:
             "inputs": {"image": image},
             "outputType": "base64Data",
             "includeProgress": on_progress is not None,
+            "includeTiles": on_tile is not None,
             **{name: value for name, value in parameters.items() if value is not None},
         }
-        result = await self._ask(task_uuid, task, on_progress)
+        result = await self._ask(task_uuid, task, on_progress, on_tile)
         data: bytes = result["imageBase64Data"]
         return data
 
-    async def _ask(self, key: str, task: Item, on_progress: Callable[[float], None] | None = None) -> Item:
+    async def _ask(
+        self,
+        key: str,
+        task: Item,
+        on_progress: Callable[[float], None] | None = None,
+        on_tile: Callable[[Item], None] | None = None,
+    ) -> Item:
         queue = self._waiting[key] = asyncio.Queue()
         try:
             await self._socket.send(msgspec.msgpack.encode([task]))
@@ -123,6 +136,8 @@ class Client:
                     return reply
                 if on_progress is not None:
                     on_progress(reply["progress"])
+                if on_tile is not None and "tile" in reply:
+                    on_tile(reply["tile"])
         except ConnectionClosed as error:
             raise _lost(error) from error
         finally:

@@ -51,6 +51,11 @@ class Connection:
         self.base_url = base_url
         self.codec = MESSAGEPACK if SUBPROTOCOL in websocket.scope["subprotocols"] else JSON
 
+    @property
+    def unsent(self) -> int:
+        """Bytes of frames that wait until the client reads."""
+        return self._unsent
+
     async def serve(self) -> None:
         """Accept the connection and serve it until it ends."""
         try:

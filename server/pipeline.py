@@ -10,7 +10,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Final
 
-from engines import ImageError, Picture, Upscaler, decode, encode
+from engines import ImageError, OnRegion, Picture, Upscaler, decode, encode
 from onnx_models import Catalogue, Model
 from server.fetch import FetchError, ForbiddenAddressError, WebClient
 from server.images import ImageFile, ImageStore
@@ -57,13 +57,19 @@ class Pipeline:
         self._small = settings.active_megapixels * _SMALL_SHARE / 8
 
     async def run(
-        self, account: AccountId, key: str, request: UpscaleRequest, on_progress: Callable[[float], None]
+        self,
+        account: AccountId,
+        key: str,
+        request: UpscaleRequest,
+        on_progress: Callable[[float], None],
+        on_region: OnRegion | None = None,
     ) -> StoredResult:
         """The stored result of a request. Its price is reserved, to be charged when the result is recorded.
 
         Args:
             key: the UUID that the task is recorded under.
             on_progress: called with the finished share, from 0 to 1.
+            on_region: called with each finished part of the result, in any thread.
 
         Raises:
             TaskError: what the client did wrong, or cannot pay.
@@ -73,7 +79,7 @@ class Pipeline:
         source = await self._inputs.obtain(account, request.source, request.parameter)
         size = output_size(request, model, Size(source.width, source.height), self._settings)
         await self._reserve(account, key, price(self._price_of(model), size))
-        encoded = await self._upscale(account, request, model, source, size, on_progress)
+        encoded = await self._upscale(account, request, model, source, size, on_progress, on_region)
         file = ImageFile(encoded, request.output_format.extension, size.width, size.height)
         image = await self._images.put(account, file, request.ttl or self._settings.image_ttl)
         if request.upload_endpoint is not None:
@@ -88,6 +94,7 @@ class Pipeline:
         source: ImageRecord,
         size: Size,
         on_progress: Callable[[float], None],
+        on_region: OnRegion | None,
     ) -> bytes:
         in_memory = Size(source.width, source.height).megapixels + size.megapixels
         gate = self._small_gate if in_memory <= self._small else self._large_gate
@@ -100,6 +107,7 @@ class Pipeline:
                 height=size.height,
                 account=account,
                 on_progress=on_progress,
+                on_region=on_region,
             )
             return await asyncio.to_thread(
                 encode,

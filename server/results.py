@@ -11,12 +11,17 @@ from server.state.ledger import to_usd
 from server.state.tasks import TaskRecord
 from server.upscaling import UpscaleRequest
 
-__all__ = ["Results", "image_url"]
+__all__ = ["Results", "data_uri", "image_url"]
 
 
 def image_url(base_url: str, name: str) -> str:
     """Where the server itself serves an image."""
     return f"{base_url}/images/{name}"
+
+
+def data_uri(media_type: str, data: bytes) -> str:
+    """The data as a URI (RFC 2397)."""
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
 class Results:
@@ -59,12 +64,11 @@ class Results:
             input_image_uuid=result.input_image_uuid,
             image_url=image_url(base_url, result.image_name) if OutputType.URL in wanted else UNSET,
             image_base64_data=data if OutputType.BASE64 in wanted else UNSET,
-            image_data_uri=_data_uri(result.image_name, data) if OutputType.DATA_URI in wanted else UNSET,
+            image_data_uri=(
+                data_uri(MEDIA_TYPES[result.image_name.rpartition(".")[2]], data)
+                if OutputType.DATA_URI in wanted
+                else UNSET
+            ),
             cost=to_usd(result.cost) if request.include_cost else UNSET,
             warnings=list(request.warnings) or UNSET,
         )
-
-
-def _data_uri(name: str, data: bytes) -> str:
-    media_type = MEDIA_TYPES[name.rpartition(".")[2]]
-    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"

@@ -9,12 +9,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from engines import EngineError
+from engines import EngineError, OnRegion
 from server.admission import Admission
 from server.fetch import WebClient
 from server.pipeline import Pipeline
@@ -26,7 +28,7 @@ from server.protocol.errors import (
     TaskError,
     TaskTimeoutError,
 )
-from server.protocol.messages import Acknowledgement, Progress
+from server.protocol.messages import Acknowledgement, Progress, Tile
 from server.results import Results
 from server.sessions import Sessions, encode_reply
 from server.settings import Settings
@@ -34,6 +36,7 @@ from server.state import ledger, tasks
 from server.state.accounts import AccountId
 from server.state.database import Database
 from server.state.tasks import Status, TaskRecord
+from server.tiles import TileStreams
 from server.upscaling import UpscaleRequest
 from server.webhooks import call_webhook
 
@@ -57,13 +60,14 @@ class Running:
     work: asyncio.Task[None] | None = None
     acknowledgement: asyncio.TimerHandle | None = None
 
-    def news(self) -> Progress:
-        """Where it stands, as an item."""
+    def news(self, tile: Tile | UnsetType = UNSET) -> Progress:
+        """Where it stands, as an item; with a part of the result that is finished."""
         return Progress(
             task_type=self.request.task_type,
             task_uuid=self.request.task_uuid,
             status="processing",
             progress=round(self.progress, 4),
+            tile=tile,
         )
 
 
@@ -78,6 +82,7 @@ class Runner:
         pipeline: Pipeline,
         sessions: Sessions,
         results: Results,
+        tiles: TileStreams,
         web: WebClient,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -86,6 +91,7 @@ class Runner:
         self._pipeline = pipeline
         self._sessions = sessions
         self._results = results
+        self._tiles = tiles
         self._web = web
         self._clock = clock
         self._running: dict[tuple[AccountId, str], Running] = {}
@@ -208,9 +214,9 @@ class Runner:
         """Do the work and record how it ended."""
         account, key, request = running.account, running.key, running.request
         try:
-            async with asyncio.timeout(self._settings.task_timeout):
+            async with asyncio.timeout(self._settings.task_timeout), self._tiles_of(running) as on_region:
                 result = await self._pipeline.run(
-                    account, key, request, lambda share: self._note_progress(running, share)
+                    account, key, request, lambda share: self._note_progress(running, share), on_region
                 )
             return await _to_the_end(self._database.run(tasks.succeed, account, key, result, self._clock()))
         except asyncio.CancelledError:
@@ -234,6 +240,12 @@ class Runner:
         running.progress = share
         if running.request.include_progress and share < 1:
             self._spawn(self._sessions.push(running.account, running.session, running.news()))
+
+    def _tiles_of(self, running: Running) -> AbstractAsyncContextManager[OnRegion | None]:
+        """What takes the finished parts of the result, if they are wanted."""
+        if not running.request.include_tiles:
+            return nullcontext()
+        return self._tiles.open(lambda: self._sessions.link(running.account, running.session), running.news)
 
     def _acknowledge_later(self, running: Running) -> None:
         """Hold the acknowledgement back: a client that gets one waits before it looks for the result."""

@@ -29,6 +29,7 @@ from server.state.accounts import (
     has_keys,
 )
 from server.state.database import Database
+from server.tiles import TileStreams
 
 __all__ = ["Services", "running_services"]
 
@@ -85,6 +86,7 @@ async def running_services(
     images = ImageStore(open_store(settings.storage_url, settings.data / "images"), database, clock)
     inputs = Inputs(images, web, settings)
     results = Results(images)
+    tiles = TileStreams()
     sessions = Sessions(database, results, clock)
     pipeline = Pipeline(
         settings=settings,
@@ -101,6 +103,7 @@ async def running_services(
         pipeline=pipeline,
         sessions=sessions,
         results=results,
+        tiles=tiles,
         web=web,
         clock=clock,
     )
@@ -128,6 +131,7 @@ async def running_services(
         sweeper.cancel()
         await asyncio.gather(sweeper, return_exceptions=True)
         await asyncio.to_thread(upscaler.close)
+        tiles.close()
         await web.close()
         images.close()
         database.close()

@@ -44,6 +44,10 @@ class Link(Protocol):
     codec: Codec
     base_url: str
 
+    @property
+    def unsent(self) -> int:
+        """Bytes of frames that wait until the client reads."""
+
     async def send(self, frame: bytes) -> None:
         """Send one frame; raises Disconnected."""
 
@@ -86,6 +90,11 @@ class Sessions:
         """The session's connection is gone."""
         if self._connected.get((session.account, session.uuid)) is session:
             del self._connected[session.account, session.uuid]
+
+    def link(self, account: AccountId, session_uuid: str | None) -> Link | None:
+        """The connection that a session has, if it has one."""
+        session = self._connected.get((account, session_uuid or ""))
+        return None if session is None else session.link
 
     async def send(self, session: Session, reply: Reply) -> None:
         """Send a reply, or keep it until the session resumes."""

@@ -45,6 +45,7 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ttl: int | None = None
     include_cost: bool = False
     include_progress: bool = False
+    include_tiles: bool = False
     keep_metadata: bool = False
     webhook_url: str | None = None
     upload_endpoint: str | None = None
@@ -126,6 +127,7 @@ def request_for(
         ttl=task.ttl,
         include_cost=task.include_cost,
         include_progress=task.include_progress,
+        include_tiles=task.include_tiles,
         keep_metadata=task.keep_metadata,
         webhook_url=task.webhook_url,
         upload_endpoint=task.upload_endpoint,
@@ -205,8 +207,6 @@ def _refuse_unsupported(task: Upscale, model: Model) -> None:
     if task.check_nsfw or (task.safety and any(task.safety.values())):
         name = "checkNSFW" if task.check_nsfw else "safety"
         refused.append(unsupported(name, "this server has no safety checker"))
-    if task.include_tiles:
-        refused.append(unsupported("includeTiles", "this server does not stream tiles"))
     if task.number_results != 1:
         refused.append(unsupported("numberResults", "an upscale has one result"))
     refused += [

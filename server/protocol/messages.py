@@ -37,6 +37,7 @@ __all__ = [
     "PingResult",
     "Progress",
     "Task",
+    "Tile",
     "Upscale",
     "UpscaleResult",
 ]
@@ -195,11 +196,29 @@ class Acknowledgement(Answer, frozen=True, kw_only=True):
     """The task is accepted; its result will follow."""
 
 
+class Tile(Struct, frozen=True, kw_only=True, rename=wire_name):
+    """A finished part of a result: where it is, in pixels of the whole, and its image.
+
+    JSON has `image_data_uri`; MessagePack the image's bytes, as `image`, and its `media_type`.
+    """
+
+    x: int
+    y: int
+    width: int
+    height: int
+    image_width: int
+    image_height: int
+    image_data_uri: str | UnsetType = UNSET
+    image: bytes | UnsetType = UNSET
+    media_type: str | UnsetType = UNSET
+
+
 class Progress(Answer, frozen=True, kw_only=True):
     """The task is under way; `progress` from 0 to 1."""
 
     status: Literal["processing"]
     progress: float
+    tile: Tile | UnsetType = UNSET
 
 
 class UpscaleResult(Answer, frozen=True, kw_only=True):

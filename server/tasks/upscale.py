@@ -4,7 +4,7 @@ import asyncio
 
 from msgspec import Struct
 
-from server.protocol.errors import ServerError
+from server.protocol.errors import ServerError, unsupported
 from server.protocol.messages import Acknowledgement, Upscale
 from server.protocol.sources import InlineImage, StoredImage
 from server.runner import Running
@@ -25,6 +25,10 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
     model = choose_model(services.catalogue, task.model)
     parameter, source = input_source(task, context.raw.codec)
     check(task, model)
+    if task.include_tiles and context.session is None:
+        raise unsupported(
+            "includeTiles", "tiles come as messages of their own: send the task over a WebSocket"
+        )
     if isinstance(source, InlineImage):
         # Stored before the task is recorded, so that a recorded task can always be run again.
         source = StoredImage((await services.inputs.obtain(context.account, source, parameter)).uuid)

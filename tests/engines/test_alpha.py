@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from engines.alpha import bound_alpha, fill_hidden
+from engines.tiles import Area
 
 shapes = st.tuples(st.integers(1, 20), st.integers(1, 20))
 alphas = shapes.flatmap(lambda shape: arrays(np.uint8, shape, elements=st.sampled_from([0, 0, 0, 1, 255])))
@@ -47,8 +48,22 @@ def test_alpha_stays_within_the_range_of_the_source_around_it(source, vertically
     upscaled = np.random.default_rng(0).integers(
         0, 256, (source.shape[0] * vertically, source.shape[1] * horizontally), dtype=np.uint8
     )
-    bounded = bound_alpha(upscaled, source)
+    height, width = upscaled.shape
+    bounded = bound_alpha(upscaled, source, Area(0, 0, width, height), width, height)
     for row, column in np.ndindex(upscaled.shape):
         y, x = row // vertically, column // horizontally
         nearby = source[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2]
         assert bounded[row, column] == np.clip(upscaled[row, column], nearby.min(), nearby.max())
+
+
+@given(alphas, shapes, st.data())
+def test_a_part_of_an_alpha_plane_is_bounded_as_it_is_in_the_whole(source, shape, data):
+    height, width = shape
+    upscaled = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    left, top = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    right, bottom = data.draw(st.integers(left + 1, width)), data.draw(st.integers(top + 1, height))
+    whole = bound_alpha(upscaled, source, Area(0, 0, width, height), width, height)
+    part = bound_alpha(
+        upscaled[top:bottom, left:right], source, Area(left, top, right, bottom), width, height
+    )
+    assert np.array_equal(part, whole[top:bottom, left:right])

@@ -272,6 +272,16 @@ async def test_the_progress_callback_gets_rising_numbers(server: EmbeddedServer)
     assert all(0 <= share < 1 for share in shares)
 
 
+async def test_tiles_are_progress_to_a_caller_that_asks_for_them(server: EmbeddedServer) -> None:
+    items: list[Item] = []
+    options = RunOptions(on_progress=items.append)
+    async with runware(server) as client:
+        (result,) = await client.run(upscale(data_uri(*SOME_TILES), includeTiles=True), options)
+    assert "imageURL" in result
+    assert items
+    assert all("imageDataURI" in item["tile"] for item in items)
+
+
 @both_transports
 async def test_concurrent_runs_of_one_client_each_get_their_own_result(
     server: EmbeddedServer, transport: str
