@@ -61,12 +61,12 @@ class _File:
         self.body = body
         self.compressed = gzip.compress(body, mtime=0)
         self.media_type = _MEDIA_TYPES[Path(name).suffix]
-        self.etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
+        self.etag = f'W/"{hashlib.sha256(body).hexdigest()[:16]}"'
 
     def response(self, request: Headers, headers: dict[str, str]) -> Response:
         """The answer to a GET or HEAD with these headers; 304 if the browser has the file."""
         headers = headers | {"etag": self.etag, "vary": "accept-encoding", "x-content-type-options": "nosniff"}
-        if self.etag in request.get("if-none-match", ""):  # one of a list, weak or strong
+        if self.etag in request.get("if-none-match", ""):  # one of a list, the same for both
             return Response(status_code=304, headers=headers)
         if "gzip" in request.get("accept-encoding", ""):
             headers["content-encoding"] = "gzip"

@@ -25,7 +25,7 @@ const tasks = await Tasks.open();
 const runner = new Runner(connection, tasks);
 const form = new SettingsForm();
 
-const viewer = new Viewer(byId("stage"), [byId("before"), byId("tiles"), byId("result")]);
+const viewer = new Viewer(byId("stage"), [byId("before"), byId("after-pixels")]);
 const comparison = new Comparison(viewer, byId("split"), byId("after"));
 const picture = new Picture(viewer, comparison, runner);
 listenToGestures(viewer);

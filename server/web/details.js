@@ -46,7 +46,7 @@ export function showDetails(tasks, runner, showCode) {
     const usable = task.result !== null && !isExpired(task);
     byId("name").textContent = task.name;
     byId("name").title = task.name;
-    byId("facts").textContent = facts(task).join(" · ");
+    byId("facts").textContent = byId("facts").title = facts(task).join(" · ");
     byId("cancel").hidden = !isUnfinished(task);
     byId("retry").hidden = task.status !== "failed" && task.status !== "cancelled";
     byId("again").hidden = task.status !== "done" || task.file === null;
@@ -57,6 +57,8 @@ export function showDetails(tasks, runner, showCode) {
       open.href = download.href = `images/${task.result.name}`;
       download.download = fileName(task, task.result.name);
     }
+    byId("no-preview").hidden = task.width !== null || usable;
+    byId("view-controls").hidden = !byId("no-preview").hidden;
     drawProgress(task);
     drawMessage(task);
   }
@@ -101,8 +103,7 @@ function facts(task) {
   if (width !== null && height !== null) {
     parts.push(pixels(width, height) + (size ? ` → ${pixels(size.width, size.height)}` : ""));
   }
-  if (task.settings) parts.push(task.settings.modelTitle);
-  else if (task.file) parts.push(bytes(task.file.size));
+  if (task.file && !task.settings) parts.push(bytes(task.file.size));
   if (task.status === "processing" || task.status === "uploading") {
     parts.push(`${describe(task)} ${percent(task.progress)}`);
   } else if (task.status !== "done") {
@@ -110,6 +111,7 @@ function facts(task) {
   } else if (task.result?.cost != null) {
     parts.push(money(task.result.cost));
   }
+  if (task.settings) parts.push(task.settings.modelTitle);
   return parts;
 }
 

@@ -31,9 +31,10 @@ export function limits() {
 /**
  * @param {File} file
  * @param {Limits} limits
+ * @param {{created: number, place: number}} order
  * @returns {Promise<Task>}
  */
-export async function readyTask(file, { maxImageBytes, maxInputMegapixels }) {
+export async function readyTask(file, { maxImageBytes, maxInputMegapixels }, order) {
   if (file.size > maxImageBytes) {
     throw new Unfit(`too large: ${bytes(file.size)}; this server takes up to ${bytes(maxImageBytes)}`);
   }
@@ -49,7 +50,7 @@ export async function readyTask(file, { maxImageBytes, maxInputMegapixels }) {
   }
   return {
     id: newUUID(),
-    created: Date.now(),
+    ...order,
     name: file.name,
     file,
     width: bitmap?.width ?? null,

@@ -42,10 +42,11 @@ export function takeImages(tasks) {
   async function take(files) {
     if (byId("workspace").hidden) return;
     const refused = [];
+    const created = Date.now();
     let first = true;
-    for (const file of files) {
+    for (const [place, file] of files.entries()) {
       try {
-        const task = await readyTask(file, limits());
+        const task = await readyTask(file, limits(), { created, place });
         tasks.add(task);
         if (first) tasks.select(task.id);
         first = false;

@@ -12,7 +12,7 @@ import { limits } from "./images.js";
  */
 export function offerLaunch(tasks, form, runner) {
   const button = /** @type {HTMLButtonElement} */ (byId("start"));
-  const ready = () => tasks.all().filter((task) => task.status === "ready").reverse();
+  const ready = () => tasks.inOrder().filter((task) => task.status === "ready");
 
   button.addEventListener("click", () => {
     const settings = form.value;
@@ -22,9 +22,10 @@ export function offerLaunch(tasks, form, runner) {
 
   function draw() {
     const [waiting, settings, model] = [ready(), form.value, form.model];
+    byId("launch").classList.toggle("idle", waiting.length === 0);
     button.disabled = waiting.length === 0 || settings === null;
     byId("start-label").textContent = waiting.length > 1 ? `Upscale ${plural(waiting.length, "image")}` : "Upscale";
-    byId("estimate").textContent = "";
+    byId("estimate").textContent = waiting.length ? "" : "Add images to upscale them.";
     if (!settings || !model) return;
     const objections = waiting.map((task) => objection(task, settings, model, limits()));
     const sizes = waiting.map((task) => resultSize(task, settings)).filter((size) => size !== null);
@@ -36,7 +37,8 @@ export function offerLaunch(tasks, form, runner) {
     } else if (sizes.length) {
       const cost = sizes.reduce((sum, size) => sum + price(size, model), 0);
       const size = sizes.length === 1 ? `${pixels(sizes[0].width, sizes[0].height)} pixels, ` : "";
-      byId("estimate").textContent = size + (cost ? `about ${money(cost)}` : "free of charge");
+      const text = size + (cost ? `about ${money(cost)}` : "free of charge");
+      byId("estimate").textContent = text.charAt(0).toUpperCase() + text.slice(1);
     }
   }
   form.addEventListener("change", draw);

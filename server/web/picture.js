@@ -2,7 +2,7 @@
  * The picture of the selected task: the input, over it the tiles as they come, over these the result.
  */
 
-import { byId } from "./dom.js";
+import { byId, make } from "./dom.js";
 import { resultSize } from "./estimate.js";
 import { isExpired } from "./tasks.js";
 
@@ -21,9 +21,8 @@ export class Picture extends EventTarget {
   /** @type {string | null} */ #input = null;
   /** What the layers show, so that news of the same task draw nothing again. */
   #shown = { input: "", result: "" };
-  #before = /** @type {HTMLImageElement} */ (byId("before"));
   #tiles = /** @type {HTMLCanvasElement} */ (byId("tiles"));
-  #result = /** @type {HTMLImageElement} */ (byId("result"));
+  /** @type {HTMLImageElement | null} */ #result = null;
 
   /**
    * @param {import("./viewer.js").Viewer} viewer
@@ -55,9 +54,9 @@ export class Picture extends EventTarget {
 
   #clear() {
     this.#shown = { input: "", result: "" };
-    this.#result.hidden = true;
-    this.#result.removeAttribute("src");
-    this.#before.hidden = true;
+    byId("before").replaceChildren();
+    this.#result?.remove();
+    this.#result = null;
     this.#clearTiles();
     this.comparison.show(false);
     if (this.#input) URL.revokeObjectURL(this.#input);
@@ -74,8 +73,7 @@ export class Picture extends EventTarget {
     this.#shown.input = task.id;
     if (task.width === null || task.height === null || task.file === null) return;
     this.#input = URL.createObjectURL(task.file);
-    this.#before.src = this.#input;
-    this.#before.hidden = false;
+    byId("before").replaceChildren(make("img", { src: this.#input, alt: "Before", draggable: false }));
     const size = task.settings ? resultSize(task, task.settings) : { width: task.width, height: task.height };
     if (size) this.viewer.setSize(size.width, size.height);
   }
@@ -84,10 +82,9 @@ export class Picture extends EventTarget {
   async #showResult(task, { name }) {
     if (this.#shown.result === name) return;
     this.#shown.result = name;
-    const image = new Image(); // decoded before it takes the place of the tiles
-    image.src = `images/${name}`;
+    const image = make("img", { src: `images/${name}`, alt: "After", draggable: false });
     try {
-      await image.decode();
+      await image.decode(); // before it takes the place of the tiles
     } catch {
       const response = await fetch(image.src, { method: "HEAD" }).catch(() => null);
       if (response?.status === 404) this.dispatchEvent(new CustomEvent("expired", { detail: task }));
@@ -95,20 +92,18 @@ export class Picture extends EventTarget {
       return;
     }
     if (this.#task !== task) return;
-    this.#result.src = image.src;
-    await this.#result.decode().catch(() => undefined); // in the cache by now
-    if (this.#task !== task) return;
     this.viewer.setSize(image.naturalWidth, image.naturalHeight);
-    this.#result.hidden = false;
+    byId("after-pixels").append(image);
+    this.#result = image;
     this.#clearTiles();
-    this.comparison.show(!this.#before.hidden);
+    this.comparison.show(this.#input !== null);
   }
 
   /** @param {Tile} tile */
   async #draw({ x, y, width, height, imageWidth, imageHeight, image, mediaType }) {
     const task = this.#task;
     const bitmap = await createImageBitmap(new Blob([/** @type {BlobPart} */ (image)], { type: mediaType }));
-    if (this.#task !== task || !this.#result.hidden) return bitmap.close();
+    if (this.#task !== task || this.#result) return bitmap.close();
     this.viewer.setSize(imageWidth, imageHeight);
     const area = Math.sqrt(CANVAS_AREA / (imageWidth * imageHeight));
     const scale = Math.min(1, area, CANVAS_SIDE / Math.max(imageWidth, imageHeight));

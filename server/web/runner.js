@@ -77,7 +77,7 @@ export class Runner extends EventTarget {
 
   /** Send all unfinished tasks, again. */
   resume() {
-    for (const task of this.tasks.all().reverse()) if (isUnfinished(task)) this.#go(task);
+    for (const task of this.tasks.inOrder()) if (isUnfinished(task)) this.#go(task);
   }
 
   /** What has arrived of a task that is under way. @param {Task} task */
@@ -117,7 +117,7 @@ export class Runner extends EventTarget {
       clearInterval(watch);
       this.#uploading = false;
     }
-    const next = this.tasks.all().findLast((each) => isUnfinished(each) && each.input === null);
+    const next = this.tasks.inOrder().find((each) => isUnfinished(each) && each.input === null);
     if (next) this.#go(next);
   }
 

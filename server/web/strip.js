@@ -49,7 +49,7 @@ export function showStrip(tasks) {
   byId("clear").addEventListener("click", () => {
     for (const task of tasks.all()) if (!isUnfinished(task)) tasks.remove(task.id);
   });
-  for (const task of tasks.all().reverse()) draw(task);
+  for (const task of tasks.inOrder()) draw(task);
   sum();
   mark();
 }

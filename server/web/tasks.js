@@ -21,6 +21,7 @@ import { Database } from "./database.js";
  * @typedef {object} Task
  * @property {string} id The taskUUID; a task that is tried again is a new one.
  * @property {number} created
+ * @property {number} place Among those that were added together.
  * @property {string} name Of the file.
  * @property {Blob | null} file The input; null where the browser has no room for it.
  * @property {number | null} width Of the input; null if the browser cannot read it.
@@ -77,7 +78,12 @@ export class Tasks extends EventTarget {
 
   /** @returns {Task[]} The newest first. */
   all() {
-    return [...this.#tasks.values()].sort((a, b) => b.created - a.created);
+    return [...this.#tasks.values()].sort((a, b) => b.created - a.created || a.place - b.place);
+  }
+
+  /** @returns {Task[]} In the order in which they are to be done. */
+  inOrder() {
+    return [...this.#tasks.values()].sort((a, b) => a.created - b.created || a.place - b.place);
   }
 
   /** @param {string} id */
