@@ -65,7 +65,11 @@ class _File:
 
     def response(self, request: Headers, headers: dict[str, str]) -> Response:
         """The answer to a GET or HEAD with these headers; 304 if the browser has the file."""
-        headers = headers | {"etag": self.etag, "vary": "accept-encoding", "x-content-type-options": "nosniff"}
+        headers = headers | {
+            "etag": self.etag,
+            "vary": "accept-encoding",
+            "x-content-type-options": "nosniff",
+        }
         if self.etag in request.get("if-none-match", ""):  # one of a list, the same for both
             return Response(status_code=304, headers=headers)
         if "gzip" in request.get("accept-encoding", ""):

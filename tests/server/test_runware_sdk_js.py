@@ -14,38 +14,18 @@ import pytest
 from server.serving import EmbeddedServer
 from tests.server.conftest import StartServer
 from tests.server.harness import KEY, Item, make_image, open_image, socket_url
+from tests.server.npm import install
 
 SCRIPTS = Path(__file__).parent / "js"
-INSTALL_PATIENCE = 60
 SCRIPT_PATIENCE = 40
 
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the scripts, where the SDK is installed."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        pytest.skip("Runware's JavaScript SDK is not tested: node or npm is not installed")
     directory = tmp_path_factory.mktemp("js") / "project"
     shutil.copytree(SCRIPTS, directory)
-    (directory / "package.json").write_text('{"private": true}')
-    install = [
-        npm,
-        "install",
-        "@runware/sdk-js@1",
-        "--omit=optional",
-        "--ignore-scripts",
-        "--no-audit",
-        "--no-fund",
-    ]
-    try:
-        subprocess.run(install, cwd=directory, check=True, capture_output=True, timeout=INSTALL_PATIENCE)
-    except subprocess.TimeoutExpired:
-        pytest.skip(f"Runware's JavaScript SDK is not tested: npm install took over {INSTALL_PATIENCE} s")
-    except subprocess.CalledProcessError as error:
-        lines = error.stderr.decode(errors="replace").splitlines()
-        reason = "; ".join([line for line in lines if line.startswith("npm error")][:2])
-        pytest.skip(f"Runware's JavaScript SDK is not tested: npm install failed: {reason}")
+    install(directory, "@runware/sdk-js@1", "Runware's JavaScript SDK")
     return directory
 
 
