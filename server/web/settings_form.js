@@ -41,7 +41,8 @@ export class SettingsForm extends EventTarget {
   setModels(models) {
     this.#models = models;
     this.#select.replaceChildren(...models.map(({ air, title }) => make("option", { value: air }, title)));
-    this.#draw();
+    this.#offer();
+    this.dispatchEvent(new Event("change"));
   }
 
   /** @returns {Model | undefined} */
@@ -53,7 +54,8 @@ export class SettingsForm extends EventTarget {
   get value() {
     const { model } = this;
     if (!model || !this.#custom.checkValidity()) return null;
-    const { size, custom, megapixels, format, quality } = this.#choice;
+    const { size, megapixels, format, quality } = this.#choice;
+    const custom = Math.min(this.#choice.custom, most(model));
     return {
       model: model.air,
       modelTitle: model.title,
@@ -80,60 +82,59 @@ export class SettingsForm extends EventTarget {
     } else {
       Object.assign(choice, { [target.name]: target.value });
     }
+    if (target === this.#select) this.#offer();
+    else this.#draw();
     localStorage.setItem(STORED, JSON.stringify(choice));
-    if (target === this.#select || target.name === "size" || target.name === "format") this.#draw();
-    byId("quality-value").textContent = String(choice.quality);
     this.dispatchEvent(new Event("change"));
   }
 
-  #draw() {
+  /** What the chosen model offers. */
+  #offer() {
     const { model } = this;
     const choice = this.#choice;
     if (!model) return;
     this.#select.value = model.air;
     const price = model.pricePerMegapixel ? `${money(model.pricePerMegapixel)} per megapixel` : "Free of charge";
     byId("model-comment").textContent = `${model.comment} ${price}.`;
-    this.#drawSizes(model);
-    for (const radio of document.querySelectorAll("input[name=format]")) {
-      const input = /** @type {HTMLInputElement} */ (radio);
-      input.checked = input.value === choice.format;
-    }
-    byId("quality-field").hidden = choice.format === "PNG";
-    this.#quality.value = String(choice.quality);
-    byId("quality-value").textContent = String(choice.quality);
-    const own = choice.parameters[model.air] ?? {};
-    byId("parameters").hidden = model.parameters.length === 0;
-    byId("parameter-fields").replaceChildren(...parameterFields(model.parameters, own));
-    this.dispatchEvent(new Event("change"));
-  }
 
-  /** @param {Model} model */
-  #drawSizes(model) {
-    const choice = this.#choice;
-    const most = /** @type {number} */ (model.upscaleFactors.at(-1));
-    /** @type {[string, string][]} */
-    const offered = model.upscaleFactors.map((factor) => [String(factor), `${factor}×`]);
-    if (model.fractionalFactors) offered.push(["custom", "Other"], ["megapixels", "MP"]);
-    if (!offered.some(([value]) => value === choice.size)) choice.size = String(most);
+    /** @type {[string, string, string][]} */
+    const sizes = model.upscaleFactors.map((factor) => [String(factor), `${factor}×`, `${factor} times`]);
+    if (model.fractionalFactors) sizes.push(["custom", "Other", "Other factor"], ["megapixels", "MP", "Megapixels"]);
+    if (!sizes.some(([value]) => value === choice.size)) choice.size = String(most(model));
     byId("sizes").replaceChildren(
-      ...offered.map(([value, label]) => {
-        const properties = { type: "radio", name: "size", value, checked: value === choice.size };
-        if (value === "megapixels") Object.assign(properties, { "aria-label": "Megapixels" });
-        return make("label", {}, make("input", properties), make("span", {}, label));
+      ...sizes.map(([value, text, title]) => {
+        return make("label", { title }, make("input", { type: "radio", name: "size", value }), make("span", {}, text));
       }),
     );
-    const focused = /** @type {HTMLElement | null} */ (document.querySelector("input[name=size]:checked"));
-    if (document.activeElement === document.body && this.#drawn) focused?.focus();
-    this.#drawn = true;
-    const byMegapixels = choice.size === "megapixels";
-    byId("custom-field").hidden = !byMegapixels && choice.size !== "custom";
-    const [least, largest] = byMegapixels ? ["0.01", "100000"] : ["1.01", String(most)];
-    Object.assign(this.#custom, { min: least, max: largest });
-    this.#custom.disabled = byId("custom-field").hidden;
-    this.#custom.value = String(byMegapixels ? choice.megapixels : Math.min(choice.custom, most));
-    byId("custom-unit").textContent = byMegapixels ? "megapixels" : "times each side";
-    this.#custom.setAttribute("aria-label", byMegapixels ? "Megapixels of the result" : "Factor");
+    byId("parameters").hidden = model.parameters.length === 0;
+    byId("parameter-fields").replaceChildren(
+      ...parameterFields(model.parameters, choice.parameters[model.air] ?? {}),
+    );
+    this.#draw();
   }
 
-  #drawn = false;
+  /** What is chosen. */
+  #draw() {
+    const { model } = this;
+    const choice = this.#choice;
+    if (!model) return;
+    /** @type {NodeListOf<HTMLInputElement>} */
+    const radios = document.querySelectorAll("#settings input[type=radio]");
+    for (const radio of radios) radio.checked = radio.value === (radio.name === "size" ? choice.size : choice.format);
+    byId("quality-field").hidden = choice.format === "PNG";
+    this.#quality.value = byId("quality-value").textContent = String(choice.quality);
+    const byMegapixels = choice.size === "megapixels";
+    this.#custom.disabled = byId("custom-field").hidden = !byMegapixels && choice.size !== "custom";
+    byId("custom-unit").textContent = byMegapixels ? "megapixels" : "times each side";
+    if (document.activeElement === this.#custom) return; // it is being typed in
+    const [least, largest] = byMegapixels ? ["0.01", "100000"] : ["1.01", String(most(model))];
+    Object.assign(this.#custom, { min: least, max: largest });
+    this.#custom.value = String(byMegapixels ? choice.megapixels : Math.min(choice.custom, most(model)));
+    this.#custom.setAttribute("aria-label", byMegapixels ? "Megapixels of the result" : "Factor");
+  }
+}
+
+/** The largest factor. @param {Model} model */
+function most({ upscaleFactors }) {
+  return /** @type {number} */ (upscaleFactors.at(-1));
 }

@@ -56,8 +56,9 @@ export function showStrip(tasks) {
 
 class Entry {
   #progress = make("span", { className: "progress-line" });
-  #badge = make("span", { className: "badge" });
-  #picture = make("span", { className: "thumbnail" });
+  #label = make("span", { className: "visually-hidden" });
+  #badge = make("span", { className: "badge", "aria-hidden": "true" });
+  #picture = make("span", { className: "thumbnail", "aria-hidden": "true" });
   /** @type {string | null} */ #url = null;
 
   /** @param {Task} task @param {() => void} select */
@@ -68,7 +69,7 @@ class Entry {
     } else {
       this.#picture.textContent = task.name.split(".").at(-1)?.slice(0, 4).toUpperCase() ?? "";
     }
-    this.button = make("button", { type: "button" }, this.#picture, this.#badge, this.#progress);
+    this.button = make("button", { type: "button" }, this.#label, this.#picture, this.#badge, this.#progress);
     this.button.addEventListener("click", select);
     this.element = make("li", { data: { task: task.id } }, this.button);
   }
@@ -79,7 +80,7 @@ class Entry {
     this.element.dataset.status = task.status === "done" && isExpired(task) ? "expired" : task.status;
     this.#badge.textContent = { done: "", processing: percent(task.progress) }[/** @type {string} */ (task.status)] ?? state;
     this.#progress.style.transform = `scaleX(${task.progress})`;
-    this.button.setAttribute("aria-label", `${task.name}, ${state}`);
+    this.#label.textContent = `${task.name}, ${state}`;
     this.button.title = task.name;
   }
 

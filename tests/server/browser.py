@@ -4,6 +4,7 @@ import base64
 import importlib.util
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -71,13 +72,12 @@ class Page:
         self.tab.set_input_files("#file", files)
         self.wait(f"#strip li:nth-child({before + len(images)})")
 
-    def choose(
-        self, model: str = "Real-ESRGAN animevideo v3", factor: int = 2, image_format: str = "PNG"
-    ) -> None:
+    def choose(self, model: str = "Real-ESRGAN animevideo v3", factor: int = 2) -> None:
+        """Choose a model and a factor, and PNG."""
         self.wait("#model option", "attached")
         self.tab.select_option("#model", label=model)
         self.tab.check(f"input[name=size][value='{factor}']", force=True)
-        self.tab.check(f"input[name=format][value={image_format}]", force=True)
+        self.tab.check("input[name=format][value=PNG]", force=True)
 
     def start(self) -> None:
         self.tab.click("#start")
@@ -88,6 +88,13 @@ class Page:
     def wait_for(self, status: str, count: int = 1) -> None:
         """Wait until so many images have this status."""
         self.wait(f":nth-match(#strip li[data-status={status}], {count})", "attached")
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something that no selector tells."""
+        deadline = time.monotonic() + PATIENCE_MS / 1000
+        while not condition():
+            assert time.monotonic() < deadline, "it did not happen in time"
+            self.tab.wait_for_timeout(20)
 
     def text(self, selector: str) -> str:
         text: str = self.tab.inner_text(selector)
