@@ -8,6 +8,7 @@
 Whatever goes wrong is an `EngineError`, whose message is fit to be shown to a user.
 """
 
+from engines.activity import Activity, DeviceActivity, Memory, RunKind, Waiting
 from engines.devices import Device, DeviceChoice, PrecisionChoice, RuntimeChoice, find_devices
 from engines.errors import (
     BrokenImageError,
@@ -25,8 +26,10 @@ from engines.regions import OnRegion, Region
 from engines.upscaler import Upscaler
 
 __all__ = [
+    "Activity",
     "BrokenImageError",
     "Device",
+    "DeviceActivity",
     "DeviceChoice",
     "DeviceLostError",
     "DeviceOutOfMemoryError",
@@ -34,6 +37,7 @@ __all__ = [
     "ImageError",
     "ImageInfo",
     "ImageTooLargeError",
+    "Memory",
     "ModelError",
     "NotAnImageError",
     "OnRegion",
@@ -41,8 +45,10 @@ __all__ = [
     "Picture",
     "PrecisionChoice",
     "Region",
+    "RunKind",
     "RuntimeChoice",
     "Upscaler",
+    "Waiting",
     "decode",
     "encode",
     "find_devices",

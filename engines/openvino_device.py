@@ -51,6 +51,9 @@ class OpenVinoDevice:
     def largest_batch(self) -> int:
         return 1
 
+    def memory_use(self) -> None:
+        """See `Device.memory_use`."""
+
     def open(self, path: Path) -> Session:
         """See `Device.open`."""
         configuration = {

@@ -6,8 +6,11 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from server.connection import Connection
+from server.http.docs import get_docs, get_docs_start, get_docs_style
 from server.http.images import get_image
-from server.http.pages import get_errors, get_health, get_readiness
+from server.http.metrics import get_metrics
+from server.http.pages import get_health, get_readiness
+from server.http.specs import get_asyncapi, get_openapi, get_schema
 from server.http.tasks import post_tasks
 from server.http.web import Page
 from server.settings import Settings
@@ -29,7 +32,13 @@ def create_app(settings: Settings) -> Starlette:
             Route("/images/{name}", get_image, methods=["GET", "HEAD"]),
             Route("/healthz", get_health),
             Route("/readyz", get_readiness),
-            Route("/docs/errors", get_errors),
+            Route("/metrics", get_metrics),
+            Route("/docs", get_docs_start),
+            Route("/docs/docs.css", get_docs_style),
+            Route("/docs/{page}", get_docs),
+            Route("/openapi.json", get_openapi),
+            Route("/asyncapi.json", get_asyncapi),
+            Route("/schemas/{name}.json", get_schema),
         ],
     )
     app.state.base_url = lambda connection: _base_url(settings, connection)

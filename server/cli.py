@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.logging import RichHandler
 from rich.table import Table
 from rich.text import Text
 from sqlalchemy.engine import make_url
@@ -16,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from onnx_models import ModelBuildError, UnknownModelError, load_catalogue
 from server import models_command
 from server.building import build_missing
+from server.logs import configure_logging
 from server.services import Services
 from server.serving import StartError
 from server.serving import serve as serve_forever
@@ -31,6 +31,7 @@ from server.state.accounts import (
 from server.state.database import Database
 from server.state.ledger import deposit, to_nanodollars
 from server.terminal import ConfigFile, Data, console, effective_settings, give_up, problems
+from server.top_command import top
 from server.upscale_command import Options, upscale_files
 
 __all__ = ["main"]
@@ -43,6 +44,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 keys = typer.Typer(help="The API keys.", no_args_is_help=True)
+app.command()(top)
 app.add_typer(models_command.commands, name="models")
 app.add_typer(keys, name="keys")
 
@@ -67,12 +69,7 @@ def serve(
     """Serve until SIGINT or SIGTERM."""
     loaded = tuple(name.strip() for name in models.split(",")) if models else None
     settings, _ = effective_settings(config, host=host, port=port, data=data, models=loaded)
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        format="%(name)s: %(message)s",
-        handlers=[RichHandler(console=problems, show_path=False, log_time_format="[%X]")],
-    )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    configure_logging(settings.log_level, settings.log_format, problems)
     try:
         catalogue = load_catalogue(settings.effective_added_models)
         build_missing(map(catalogue.get, settings.models), settings.model_directory, console)

@@ -58,12 +58,14 @@ class Connection:
 
     async def serve(self) -> None:
         """Accept the connection and serve it until it ends."""
+        self._services.sessions.links.add(self)
         try:
             await self._websocket.accept(SUBPROTOCOL if self.codec.binary else None)
             async with asyncio.TaskGroup() as tasks:
                 await self._receive_all(tasks)
         finally:
             self._gone = True
+            self._services.sessions.links.discard(self)
             self._watch.cancel()
             if self._session is not None:
                 self._services.sessions.detach(self._session)
@@ -155,6 +157,7 @@ class Connection:
         try:
             raws = self.codec.split(frame)
         except FrameError as error:
+            self._services.telemetry.metrics.error_told(error.code)
             await self._reply(error.item(None, None, f"{self.base_url}/docs/errors"))
             return
         for raw in raws:
@@ -189,12 +192,13 @@ class Connection:
             if account is None:
                 raise AuthenticationError("invalidApiKey", "the API key is not valid", "apiKey")
         except TaskError as error:
-            await self._reply(as_item(error, raw, self.base_url))
+            await self._reply(as_item(error, raw, self.base_url, self._services))
             return
         if self._session is not None:
             self._services.sessions.detach(self._session)
         self._heard_at = self._loop.time()
         self._session = await self._services.sessions.attach(account, task.connection_session_uuid, self)
+        log.info("session begins", extra={"account": account, "session": self._session.uuid})
         await self._reply(AuthenticationResult(connection_session_uuid=self._session.uuid))
         await self._services.sessions.deliver(account, self._session.uuid)
 

@@ -6,8 +6,11 @@
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from decimal import Decimal
+from functools import partial
 from typing import Final
 
 from engines import ImageError, OnRegion, Picture, Upscaler, decode, encode
@@ -18,6 +21,7 @@ from server.inputs import Inputs
 from server.limits import FairGate
 from server.protocol.errors import InsufficientCreditsError, TransferError, invalid
 from server.settings import Settings
+from server.stages import Story
 from server.state import ledger
 from server.state.accounts import AccountId
 from server.state.database import Database
@@ -26,6 +30,8 @@ from server.state.tasks import StoredResult
 from server.upscaling import Size, UpscaleRequest, output_size, price
 
 __all__ = ["Pipeline"]
+
+log = logging.getLogger(__name__)
 
 _SMALL_SHARE: Final = 1 / 8
 
@@ -61,29 +67,35 @@ class Pipeline:
         account: AccountId,
         key: str,
         request: UpscaleRequest,
+        story: Story,
         on_progress: Callable[[float], None],
-        on_region: OnRegion | None = None,
+        regions: AbstractAsyncContextManager[OnRegion | None],
     ) -> StoredResult:
         """The stored result of a request. Its price is reserved, to be charged when the result is recorded.
 
         Args:
             key: the UUID that the task is recorded under.
+            story: what is told of it.
             on_progress: called with the finished share, from 0 to 1.
-            on_region: called with each finished part of the result, in any thread.
+            regions: open while the result is in memory; gives what takes its finished parts, if it is wanted.
 
         Raises:
             TaskError: what the client did wrong, or cannot pay.
             EngineError: what the model could not do.
         """
         model = self._catalogue.get(request.model)
-        source = await self._inputs.obtain(account, request.source, request.parameter)
+        with story.measure("fetch"):
+            source = await self._inputs.obtain(account, request.source, request.parameter)
         size = output_size(request, model, Size(source.width, source.height), self._settings)
         await self._reserve(account, key, price(self._price_of(model), size))
-        encoded = await self._upscale(account, request, model, source, size, on_progress, on_region)
+        story.output_pixels = size.width * size.height
+        encoded = await self._upscale(account, request, model, source, size, story, on_progress, regions)
         file = ImageFile(encoded, request.output_format.extension, size.width, size.height)
-        image = await self._images.put(account, file, request.ttl or self._settings.image_ttl)
+        with story.measure("store"):
+            image = await self._images.put(account, file, request.ttl or self._settings.image_ttl)
         if request.upload_endpoint is not None:
-            await self._upload(request.upload_endpoint, encoded, request.output_format.media_type)
+            with story.measure("upload"):
+                await self._upload(request.upload_endpoint, encoded, request.output_format.media_type)
         return StoredResult(image_uuid=image.uuid, image_name=image.name, input_image_uuid=source.uuid)
 
     async def _upscale(
@@ -93,29 +105,38 @@ class Pipeline:
         model: Model,
         source: ImageRecord,
         size: Size,
+        story: Story,
         on_progress: Callable[[float], None],
-        on_region: OnRegion | None,
+        regions: AbstractAsyncContextManager[OnRegion | None],
     ) -> bytes:
         in_memory = Size(source.width, source.height).megapixels + size.megapixels
         gate = self._small_gate if in_memory <= self._small else self._large_gate
-        async with gate.hold(account, in_memory):
-            picture = await self._decode(source, request.parameter)
-            upscaled = await self._upscaler.upscale(
-                picture,
-                model,
-                width=size.width,
-                height=size.height,
-                account=account,
-                on_progress=on_progress,
-                on_region=on_region,
-            )
-            return await asyncio.to_thread(
-                encode,
-                upscaled,
-                request.output_format,
-                quality=request.output_quality,
-                keep_metadata=request.keep_metadata,
-            )
+        async with AsyncExitStack() as held:
+            with story.measure("admission"):
+                await held.enter_async_context(gate.hold(account, in_memory))
+            on_region = await held.enter_async_context(regions)
+            log.info("task started")
+            with story.measure("decode"):
+                picture = await self._decode(source, request.parameter)
+            with story.measure("queue") as measuring:
+                upscaled = await self._upscaler.upscale(
+                    picture,
+                    model,
+                    width=size.width,
+                    height=size.height,
+                    account=account,
+                    on_start=partial(measuring.become, "inference"),
+                    on_progress=on_progress,
+                    on_region=on_region,
+                )
+            with story.measure("encode"):
+                return await asyncio.to_thread(
+                    encode,
+                    upscaled,
+                    request.output_format,
+                    quality=request.output_quality,
+                    keep_metadata=request.keep_metadata,
+                )
 
     async def _decode(self, source: ImageRecord, parameter: str) -> Picture:
         data = await self._inputs.read(source, parameter)

@@ -32,10 +32,12 @@ from server.protocol.messages import Acknowledgement, Progress, Tile
 from server.results import Results
 from server.sessions import Sessions, encode_reply
 from server.settings import Settings
+from server.stages import Story, Subject, told
 from server.state import ledger, tasks
 from server.state.accounts import AccountId
 from server.state.database import Database
 from server.state.tasks import Status, TaskRecord
+from server.telemetry import Telemetry
 from server.tiles import TileStreams
 from server.upscaling import UpscaleRequest
 from server.webhooks import call_webhook
@@ -84,6 +86,7 @@ class Runner:
         results: Results,
         tiles: TileStreams,
         web: WebClient,
+        telemetry: Telemetry,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
@@ -93,6 +96,7 @@ class Runner:
         self._results = results
         self._tiles = tiles
         self._web = web
+        self._telemetry = telemetry
         self._clock = clock
         self._running: dict[tuple[AccountId, str], Running] = {}
         self._admission = Admission(limit=settings.max_tasks, limit_per_account=settings.max_tasks_in_flight)
@@ -138,6 +142,11 @@ class Runner:
         if acknowledge and isinstance(taken, Running):
             self._acknowledge_later(taken)
         return taken
+
+    @property
+    def count(self) -> int:
+        """How many tasks are under way."""
+        return len(self._running)
 
     def find(self, account: AccountId, task_uuid: str) -> Running | None:
         """The account's task of this UUID, if it is under way."""
@@ -202,21 +211,35 @@ class Runner:
         return await self._database.run(tasks.find, account, key) or previous
 
     async def _see_through(self, running: Running) -> None:
-        record = await self._outcome(running)
+        subject = Subject(running.key, running.account, running.session, running.request.model)
+        with told(subject, self._telemetry) as story:
+            log.info("task accepted")
+            await self._see_told_through(running, story)
+
+    async def _see_told_through(self, running: Running, story: Story) -> None:
+        record = await self._outcome(running, story)
+        story.finish(record)
         if running.acknowledgement is not None:
             running.acknowledgement.cancel()
         running.outcome.set_result(record)
         if running.request.webhook_url is not None:
             self._spawn(self._tell_webhook(running.request.webhook_url, record, running.base_url))
-        await self._sessions.deliver(running.account, record.session)
+        if self._sessions.link(running.account, record.session) is not None:
+            with story.measure("deliver"):
+                await self._sessions.deliver(running.account, record.session)
 
-    async def _outcome(self, running: Running) -> TaskRecord:
+    async def _outcome(self, running: Running, story: Story) -> TaskRecord:
         """Do the work and record how it ended."""
         account, key, request = running.account, running.key, running.request
         try:
-            async with asyncio.timeout(self._settings.task_timeout), self._tiles_of(running) as on_region:
+            async with asyncio.timeout(self._settings.task_timeout):
                 result = await self._pipeline.run(
-                    account, key, request, lambda share: self._note_progress(running, share), on_region
+                    account,
+                    key,
+                    request,
+                    story,
+                    lambda share: self._note_progress(running, share),
+                    self._regions(running),
                 )
             return await _to_the_end(self._database.run(tasks.succeed, account, key, result, self._clock()))
         except asyncio.CancelledError:
@@ -228,10 +251,10 @@ class Runner:
         except TimeoutError:
             error = TaskTimeoutError(self._settings.task_timeout)
         except EngineError:
-            log.exception("task %s failed", key)
+            log.exception("the engine failed")
             error = ServerError("the model failed on this image")
         except Exception:
-            log.exception("task %s failed", key)
+            log.exception("the server failed")
             error = ServerError()
         item = error.item(request.task_type, request.task_uuid, f"{running.base_url}/docs/errors")
         return await _to_the_end(self._database.run(tasks.fail, account, key, item, self._clock()))
@@ -241,8 +264,8 @@ class Runner:
         if running.request.include_progress and share < 1:
             self._spawn(self._sessions.push(running.account, running.session, running.news()))
 
-    def _tiles_of(self, running: Running) -> AbstractAsyncContextManager[OnRegion | None]:
-        """What takes the finished parts of the result, if they are wanted."""
+    def _regions(self, running: Running) -> AbstractAsyncContextManager[OnRegion | None]:
+        """Gives what takes the finished parts of the result, if they are wanted."""
         if not running.request.include_tiles:
             return nullcontext()
         return self._tiles.open(lambda: self._sessions.link(running.account, running.session), running.news)

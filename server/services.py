@@ -29,6 +29,7 @@ from server.state.accounts import (
     has_keys,
 )
 from server.state.database import Database
+from server.telemetry import Telemetry
 from server.tiles import TileStreams
 
 __all__ = ["Services", "running_services"]
@@ -55,6 +56,7 @@ class Services:
     sessions: Sessions
     results: Results
     runner: Runner
+    telemetry: Telemetry
     clock: Callable[[], float]
     first_key: str | None
 
@@ -65,13 +67,14 @@ class Services:
 
 @asynccontextmanager
 async def running_services(
-    settings: Settings, base_url: str, clock: Callable[[], float] = time.time
+    settings: Settings, base_url: str, telemetry: Telemetry, clock: Callable[[], float] = time.time
 ) -> AsyncIterator[Services]:
     """Start everything, run again what an earlier stop left unfinished; drain and close at the end.
 
     Args:
         settings: the effective settings.
         base_url: what clients reach the server as, for the outcomes of tasks that are run again.
+        telemetry: who is told of what happens.
         clock: the time in seconds since the epoch.
 
     Raises:
@@ -105,6 +108,7 @@ async def running_services(
         results=results,
         tiles=tiles,
         web=web,
+        telemetry=telemetry,
         clock=clock,
     )
     sweeper = asyncio.create_task(_sweep(images, sessions, settings))
@@ -123,6 +127,7 @@ async def running_services(
             sessions=sessions,
             results=results,
             runner=runner,
+            telemetry=telemetry,
             clock=clock,
             first_key=await database.run(_first_key, settings.api_key, clock()),
         )

@@ -23,6 +23,7 @@ from server.app import create_app
 from server.connection import ABORT
 from server.services import Services, running_services
 from server.settings import Settings
+from server.telemetry import running_telemetry
 
 __all__ = ["EmbeddedServer", "StartError", "serve"]
 
@@ -159,8 +160,9 @@ class _Server(uvicorn.Server):
         url = f"http://{name}:{port}"
         settings = msgspec.structs.replace(self._settings, port=port)
         try:
+            telemetry = await self._running.enter_async_context(running_telemetry(settings))
             services = await self._running.enter_async_context(
-                running_services(settings, settings.public_url or url)
+                running_services(settings, settings.public_url or url, telemetry)
             )
         except (EngineError, UnknownModelError, OSError, SQLAlchemyError, StorageError, ImportError) as error:
             raise StartError(_in_one_line(error)) from error

@@ -7,6 +7,7 @@ and kept only if that fails.
 """
 
 import asyncio
+import logging
 import time
 import uuid
 from collections.abc import Callable
@@ -30,6 +31,8 @@ from server.state.tasks import (
 )
 
 __all__ = ["Disconnected", "Link", "Session", "Sessions", "encode_reply"]
+
+log = logging.getLogger(__name__)
 
 Reply = Struct
 
@@ -73,6 +76,13 @@ class Sessions:
         self._results = results
         self._clock = clock
         self._connected: dict[tuple[AccountId, str], Session] = {}
+        self.links: set[Link] = set()
+        """Every open connection, authenticated or not."""
+
+    @property
+    def count(self) -> int:
+        """How many are connected."""
+        return len(self._connected)
 
     async def attach(self, account: AccountId, session_uuid: str | None, link: Link) -> Session:
         """Begin a session or resume one; a connection that it still had is closed.
@@ -124,6 +134,8 @@ class Sessions:
                 for entry in await self._database.run(undelivered, account, session.uuid):
                     await session.link.send(await self._frame(session, entry))
                     await self._database.run(delivered, entry.id)
+                    if entry.task_uuid is not None:
+                        _log_delivery(session, entry.task_uuid)
             except Disconnected:
                 return
 
@@ -138,6 +150,12 @@ class Sessions:
         record = await self._database.run(find, session.account, entry.task_uuid or "")
         assert record is not None, "the outbox names a task that is not there"
         return encode_reply(codec, await self._results.item(record, session.link.base_url))
+
+
+def _log_delivery(session: Session, task: str) -> None:
+    """Whoever delivers may be at another task, whose model would be named."""
+    fields = {"task": task, "account": session.account, "session": session.uuid, "model": None}
+    log.info("task delivered", extra=fields)
 
 
 def encode_reply(codec: Codec, reply: Reply) -> bytes:

@@ -17,8 +17,9 @@ from platformdirs import user_cache_path, user_data_path
 
 from engines import DeviceChoice, PrecisionChoice, RuntimeChoice
 
-__all__ = ["Settings", "SettingsError", "Sourced", "load_settings"]
+__all__ = ["LogFormat", "Settings", "SettingsError", "Sourced", "load_settings"]
 
+LogFormat = Literal["text", "json"]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 
@@ -100,8 +101,15 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long undelivered replies wait for their session to resume."""
     private_networks: bool = False
     """Whether URLs may lead to private and loopback addresses."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """debug, info, warning or error."""
+    log_format: LogFormat = "text"
+    """text for people, json for machines: one object a line."""
+    metrics: Literal["local", "open", "off"] = "local"
+    """Who may see `/metrics`: this machine only, everyone, or nobody."""
+    otlp_endpoint: str | None = None
+    """Where traces go by OTLP over HTTP, such as http://localhost:4318/v1/traces; needs the extra `otel`."""
 
     def __post_init__(self) -> None:
         for name, price in self.prices.items():

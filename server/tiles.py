@@ -2,7 +2,7 @@
 
 They are a preview: never stored, never sent again, and never in anyone's way. One thread encodes those of
 all tasks. A task has one on its way to the client at a time, and none while the client leaves too much
-unread; what could not be sent by the time that the result is there is dropped.
+unread; what could not be sent by the time that the result is encoded is dropped, and frees its memory.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from server.protocol.messages import Progress, Tile
 from server.results import data_uri
 from server.sessions import Disconnected, Link, encode_reply
 
-__all__ = ["MAX_SIDE", "MAX_UNSENT", "TileStreams"]
+__all__ = ["MAX_SIDE", "MAX_UNSENT", "TileStreams", "encode_tile"]
 
 log = logging.getLogger(__name__)
 

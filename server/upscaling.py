@@ -13,8 +13,9 @@ from engines import OutputFormat
 from onnx_models import Catalogue, Model, UnknownModelError
 from server.protocol.codec import Codec
 from server.protocol.errors import TaskError, invalid, missing, unsupported
+from server.protocol.fields import MAX_URL
 from server.protocol.messages import OutputType, Upscale
-from server.protocol.sources import MAX_URL, ImageSource, RemoteImage, StoredImage, parse_source
+from server.protocol.sources import ImageSource, RemoteImage, StoredImage, parse_source
 from server.settings import Settings
 
 __all__ = [
@@ -88,8 +89,6 @@ def check(task: Upscale, model: Model) -> None:
     """
     _refuse_unsupported(task, model)
     _check_factor(task, model)
-    if not task.output_type:
-        raise invalid("outputType", "outputType must name at least one of: URL, base64Data, dataURI")
     for name, url in (("webhookURL", task.webhook_url), ("uploadEndpoint", task.upload_endpoint)):
         if url is not None and len(url) > MAX_URL:
             raise invalid(name, f"{name} is longer than {MAX_URL} characters", "URL")

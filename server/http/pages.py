@@ -1,13 +1,9 @@
-"""Health, and what the error codes mean."""
-
-from html import escape
+"""Health."""
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 
-from server.protocol.errors import error_classes
-
-__all__ = ["get_errors", "get_health", "get_readiness"]
+__all__ = ["get_health", "get_readiness"]
 
 
 async def get_health(_request: Request) -> Response:
@@ -23,15 +19,3 @@ async def get_readiness(request: Request) -> Response:
     if not request.app.state.services.upscaler.usable:
         return PlainTextResponse("no device is left to run tasks on\n", status_code=503)
     return PlainTextResponse("ready\n")
-
-
-async def get_errors(_request: Request) -> Response:
-    """All kinds of errors: what they mean, and what to do."""
-    rows = "".join(
-        f'<h2 id="{kind.__name__}">{kind.__name__}, HTTP {kind.status}</h2>'
-        f"<p>{escape((kind.__doc__ or '').strip())}</p><p>{escape(kind.advice)}</p>"
-        for kind in error_classes()
-    )
-    return HTMLResponse(
-        f"<!doctype html><meta charset=utf-8><title>Tilewire errors</title><h1>Errors</h1>{rows}"
-    )

@@ -9,13 +9,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from server.protocol.codec import JSON, MESSAGEPACK, Codec, RawTask
+from server.protocol.error_codes import error_status
 from server.protocol.errors import (
     AuthenticationError,
     ErrorItem,
     FrameError,
     FrameTooLargeError,
     TaskError,
-    error_status,
 )
 from server.protocol.messages import Authentication
 from server.services import Services
@@ -38,11 +38,12 @@ async def post_tasks(request: Request) -> Response:
     try:
         raws = codec.split(await _body(request, services.settings.max_frame_bytes))
     except (FrameError, FrameTooLargeError) as error:
+        services.telemetry.metrics.error_told(error.code)
         return _response(codec, [error.item(None, None, f"{base_url}/docs/errors")])
     try:
         account, raws = await _authenticate(request, raws, services)
     except TaskError as error:
-        refused = [as_item(error, raw, base_url) for raw in raws]
+        refused = [as_item(error, raw, base_url, services) for raw in raws]
         return _response(codec, refused or [error.item(None, None, f"{base_url}/docs/errors")])
 
     room = asyncio.Semaphore(_TASKS_AT_ONCE)

@@ -20,9 +20,9 @@ runware-sdk 1.8): a code begins with `invalid`, `missing`, `unsupported`, `confl
 contains `ApiKey`, `Credits`, `RateLimit` or `Timeout`.
 """
 
-from typing import ClassVar, Final
+from typing import Annotated, Final
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from server.protocol.names import wire_name
 
@@ -42,8 +42,6 @@ __all__ = [
     "TaskError",
     "TaskTimeoutError",
     "TransferError",
-    "error_classes",
-    "error_status",
     "invalid",
     "missing",
     "unsupported",
@@ -55,39 +53,31 @@ _MAX_MESSAGE: Final = 1000
 
 
 class ErrorItem(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name):
-    """One element of `errors`.
+    """One element of `errors`."""
 
-    Attributes:
-        code: a stable name.
-        message: for people; says what was wrong and what would be right.
-        parameter: the path of the parameter at fault, such as `inputs.image`.
-        type: the type that the parameter should have had.
-        task_type, task_uuid: of the task at fault, wherever they could be read: the SDKs tell an error
-            without a `taskUUID` to all calls that are waiting.
-        documentation: where the code is explained.
-        retry_after: seconds after which the same task may be sent again, where waiting helps.
-    """
-
-    code: str
-    message: str
-    parameter: str | UnsetType = UNSET
-    type: str | UnsetType = UNSET
-    task_type: str | UnsetType = UNSET
-    task_uuid: str | UnsetType = UNSET
-    documentation: str | UnsetType = UNSET
-    retry_after: int | UnsetType = UNSET
+    code: Annotated[str, Meta(description="A stable name; `/docs/errors` lists them all.")]
+    message: Annotated[str, Meta(description="For people: what was wrong, and what would be right.")]
+    parameter: Annotated[
+        str | UnsetType, Meta(description="The path of the parameter at fault, such as `inputs.image`.")
+    ] = UNSET
+    type: Annotated[str | UnsetType, Meta(description="The type that the parameter should have had.")] = UNSET
+    task_type: Annotated[str | UnsetType, Meta(description="Of the task, if it could be read.")] = UNSET
+    # The SDKs tell an error without a `taskUUID` to all calls that are waiting.
+    task_uuid: Annotated[str | UnsetType, Meta(description="Of the task, if it could be read.")] = UNSET
+    documentation: Annotated[str | UnsetType, Meta(description="Where the code is explained.")] = UNSET
+    retry_after: Annotated[
+        int | UnsetType,
+        Meta(description="Seconds after which the same task may be sent again, where waiting helps."),
+    ] = UNSET
 
 
 class TaskError(Exception):
     """Base of everything that a client may see.
 
     Attributes:
-        status: the HTTP status of a POST that ends with this error.
-        advice: what to do about it, for the documentation.
+        code: one of `error_codes`.
+        anchor: where the list of codes explains it.
     """
-
-    status: ClassVar[int]
-    advice: ClassVar[str]
 
     def __init__(
         self,
@@ -104,6 +94,10 @@ class TaskError(Exception):
         self.kind = kind
         self.retry_after = retry_after
 
+    @property
+    def anchor(self) -> str:
+        return self.code
+
     def item(self, task_type: str | None, task_uuid: str | None, documentation: str | None) -> ErrorItem:
         """The error as it goes over the wire, for the task it belongs to.
 
@@ -116,16 +110,13 @@ class TaskError(Exception):
             type=self.kind or UNSET,
             task_type=task_type or UNSET,
             task_uuid=task_uuid or UNSET,
-            documentation=f"{documentation}#{type(self).__name__}" if documentation else UNSET,
+            documentation=f"{documentation}#{self.anchor}" if documentation else UNSET,
             retry_after=self.retry_after or UNSET,
         )
 
 
 class FrameError(TaskError):
     """The frame is not JSON (or MessagePack), or does not hold tasks."""
-
-    status = 400
-    advice = "Send a JSON array of task objects, each with a taskType."
 
     def __init__(self, message: str) -> None:
         super().__init__("invalidFrame", message)
@@ -134,9 +125,6 @@ class FrameError(TaskError):
 class FrameTooLargeError(TaskError):
     """The body of a POST is larger than the server takes; over a socket the connection closes with 1009."""
 
-    status = 413
-    advice = "Send fewer tasks at once, or upload images one by one."
-
     def __init__(self, limit: int) -> None:
         super().__init__("invalidFrameSize", f"the body is larger than {limit} bytes")
 
@@ -144,22 +132,18 @@ class FrameTooLargeError(TaskError):
 class ParameterError(TaskError):
     """A parameter is missing, has a wrong value, or asks for what the model or the server does not offer."""
 
-    status = 400
-    advice = "Correct the parameter that the error names."
+    @property
+    def anchor(self) -> str:
+        """That of the parameter as a whole, where the client chose the rest of the name."""
+        return self.code.partition("Settings")[0] + "Settings" if "Settings" in self.code else self.code
 
 
 class AuthenticationError(TaskError):
     """There is no API key, or it is not valid."""
 
-    status = 401
-    advice = "Authenticate first, with a key that `tilewire keys create` printed and that is not revoked."
-
 
 class InsufficientCreditsError(TaskError):
     """The account's balance does not cover the task."""
-
-    status = 402
-    advice = "Add credit to the account, or ask for a smaller image."
 
     def __init__(self, message: str) -> None:
         super().__init__("insufficientCredits", message)
@@ -168,15 +152,9 @@ class InsufficientCreditsError(TaskError):
 class NotFoundError(TaskError):
     """There is no such task or image in this account, or it has expired."""
 
-    status = 404
-    advice = "Check the UUID; images are deleted when their ttl has passed."
-
 
 class ConflictError(TaskError):
     """The taskUUID was used for another request before."""
-
-    status = 409
-    advice = "Use a new UUID for each request; repeat one only to ask for the same result again."
 
     def __init__(self, message: str) -> None:
         super().__init__("conflictTaskUUID", message, "taskUUID")
@@ -185,15 +163,9 @@ class ConflictError(TaskError):
 class RateLimitError(TaskError):
     """More was asked for at once than the server allows."""
 
-    status = 429
-    advice = "Wait for some of the tasks that are under way, then send the task again."
-
 
 class TaskCancelledError(TaskError):
     """The task was cancelled by a `cancel` task; it costs nothing."""
-
-    status = 409
-    advice = "Nothing to do."
 
     def __init__(self) -> None:
         super().__init__("taskCancelled", "the task was cancelled")
@@ -202,15 +174,9 @@ class TaskCancelledError(TaskError):
 class TransferError(TaskError):
     """An input could not be fetched from its URL, or a result not sent to its endpoint."""
 
-    status = 400
-    advice = "Check that the URL is public and answers quickly with an image of allowed size."
-
 
 class BusyError(TaskError):
     """The server has as many tasks under way as it takes, of all accounts together."""
-
-    status = 503
-    advice = "Send the task again after as many seconds as `retryAfter` says."
 
     def __init__(self, retry_after: int) -> None:
         super().__init__(
@@ -223,9 +189,6 @@ class BusyError(TaskError):
 class TaskTimeoutError(TaskError):
     """The task did not end in time; it costs nothing."""
 
-    status = 504
-    advice = "Send the task again when the server has less to do, or ask for a smaller image."
-
     def __init__(self, limit: float) -> None:
         super().__init__("taskTimeout", f"the task did not end within {limit:g} seconds")
 
@@ -233,42 +196,8 @@ class TaskTimeoutError(TaskError):
 class ServerError(TaskError):
     """The server failed; the task costs nothing."""
 
-    status = 500
-    advice = "Send the task again; if it fails again, look at the server's log."
-
     def __init__(self, message: str = "the server failed to do this task") -> None:
         super().__init__("internalServerError", message)
-
-
-_KIND_OF_CODE: dict[str, type[TaskError]] = {
-    "invalidFrame": FrameError,
-    "invalidFrameSize": FrameTooLargeError,
-    "unsupportedTaskType": ParameterError,
-    "missingApiKey": AuthenticationError,
-    "invalidApiKey": AuthenticationError,
-    "insufficientCredits": InsufficientCreditsError,
-    "imageNotFound": NotFoundError,
-    "imageExpired": NotFoundError,
-    "taskNotFound": NotFoundError,
-    "conflictTaskUUID": ConflictError,
-    "taskRateLimit": RateLimitError,
-    "taskCancelled": TaskCancelledError,
-    "downloadFailed": TransferError,
-    "uploadFailed": TransferError,
-    "serviceUnavailable": BusyError,
-    "taskTimeout": TaskTimeoutError,
-    "internalServerError": ServerError,
-}
-
-
-def error_classes() -> list[type[TaskError]]:
-    """All kinds of errors, in the order of the hierarchy above."""
-    return TaskError.__subclasses__()
-
-
-def error_status(code: str) -> int:
-    """The HTTP status of an error; recorded ones are known by their code only."""
-    return _KIND_OF_CODE.get(code, ParameterError).status
 
 
 def invalid(parameter: str, message: str, kind: str | None = None) -> ParameterError:

@@ -5,13 +5,13 @@ misspelt ones. Parameters of Runware's that a model or this server does not hono
 their use can be refused instead of ignored.
 """
 
-from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from engines import OutputFormat
+from server.protocol.fields import Image, TargetUrl, TaskUuid, TimeToLive, Usd, refused
 from server.protocol.names import wire_name
 
 __all__ = [
@@ -44,9 +44,6 @@ __all__ = [
 
 DeliveryMethod = Literal["sync", "async"]
 
-TimeToLive = Annotated[int, Meta(ge=1, le=10 * 365 * 86400)]
-"""Seconds, up to ten years."""
-
 
 class OutputType(StrEnum):
     """How a result's image is handed over."""
@@ -59,102 +56,156 @@ class OutputType(StrEnum):
 class Task(Struct, frozen=True, kw_only=True, rename=wire_name, tag_field="taskType"):
     """Base of all tasks."""
 
-    task_uuid: str = ""
+    task_uuid: TaskUuid
 
 
 class Authentication(Task, frozen=True, kw_only=True, tag="authentication"):
-    """The first task of a connection; with the UUID of an earlier session, resumes it."""
+    """The first task of a connection: begins a session, or resumes an earlier one."""
 
-    api_key: str
-    connection_session_uuid: Annotated[str, Meta(pattern=r"^[\w-]+$", max_length=36)] | None = None
+    task_uuid: Annotated[str, Meta(description="Not needed.")] = ""
+    api_key: Annotated[str, Meta(description="An API key, as `tilewire keys create` printed it.")]
+    connection_session_uuid: Annotated[
+        Annotated[str, Meta(pattern=r"^[\w-]+$", max_length=36)] | None,
+        Meta(description="The session to resume; what it could not be sent follows the reply."),
+    ] = None
 
 
 class Ping(Task, frozen=True, kw_only=True, tag="ping"):
-    """The heartbeat."""
+    """The heartbeat. A connection that is silent for two minutes while none of its tasks runs is closed."""
 
-    ping: bool = True
+    task_uuid: Annotated[str, Meta(description="Not needed.")] = ""
+    ping: Annotated[bool, Meta(description="As Runware's SDKs send it; any value will do.")] = True
 
 
 class ImageUpload(Task, frozen=True, kw_only=True, tag="imageUpload"):
-    """Stores an image for later tasks. `image`: a UUID, a URL, a data URI, base64, or bytes (MessagePack)."""
+    """Keeps an image for later tasks. The same image again gets the same UUID."""
 
-    image: Raw
-    ttl: TimeToLive | None = None
+    image: Image
+    ttl: TimeToLive = None
 
 
 class Inputs(Struct, frozen=True):
-    """Today's way to name the input of a task."""
+    """The input of a task, in today's spelling."""
 
-    image: Raw | UnsetType = UNSET
-    video: Raw | UnsetType = UNSET
+    image: Image | UnsetType = UNSET
+    video: Annotated[Raw | UnsetType, refused("this server upscales images only", **{"not": {}})] = UNSET
 
 
 class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
-    """Enlarges an image. Runware's documentation names the parameters; those after `ttl` are Tilewire's."""
+    """Enlarges an image."""
 
-    model: str | None = None
-    input_image: Raw | UnsetType = UNSET
+    model: Annotated[
+        str | None,
+        Meta(description="The name or AIR id of a model. Default: `runware:504@1`, Real-ESRGAN x4plus."),
+    ] = None
     inputs: Inputs = Inputs()
-    upscale_factor: float | None = None
-    target_megapixels: Annotated[float, Meta(gt=0, le=1e6)] | None = None
-    output_type: OutputType | list[OutputType] = OutputType.URL
-    output_format: OutputFormat = OutputFormat.JPG
-    output_quality: Annotated[int, Meta(ge=20, le=99)] = 95
-    include_cost: bool = False
-    delivery_method: DeliveryMethod = "sync"
-    webhook_url: str | None = None
-    upload_endpoint: str | None = None
-    check_nsfw: bool = False
-    safety: dict[str, Any] | None = None
-    settings: dict[str, Any] | None = None
-    number_results: int = 1
-    ttl: TimeToLive | None = None
-    include_progress: bool = False
-    include_tiles: bool = False
-    keep_metadata: bool = False
+    input_image: Annotated[
+        Image | UnsetType, Meta(description="The classic spelling of `inputs.image`; give one of the two.")
+    ] = UNSET
+    upscale_factor: Annotated[
+        Annotated[float, Meta(extra_json_schema={"exclusiveMinimum": 1})] | None,
+        Meta(
+            description="How many times as wide and high: any number above 1 up to the model's largest "
+            "factor, 4 for those that are built in. Models without `fractionalFactors` take whole ones only. "
+            "Default: the largest."
+        ),
+    ] = None
+    target_megapixels: Annotated[
+        Annotated[float, Meta(gt=0, le=1e6)] | None,
+        Meta(description="The size of the result in million pixels, in place of a factor."),
+    ] = None
+    output_type: Annotated[
+        OutputType | Annotated[list[OutputType], Meta(min_length=1)],
+        Meta(description="How the result is handed over: one way, or a list of them."),
+    ] = OutputType.URL
+    output_format: Annotated[OutputFormat, Meta(description="The file format of the result.")] = (
+        OutputFormat.JPG
+    )
+    output_quality: Annotated[int, Meta(ge=20, le=99, description="Of JPG and WEBP.")] = 95
+    include_cost: Annotated[bool, Meta(description="Whether the result tells its cost.")] = False
+    include_progress: Annotated[
+        bool, Meta(description="Whether to send the progress while the task runs.")
+    ] = False
+    include_tiles: Annotated[
+        bool,
+        Meta(
+            description="Whether to send finished parts of the result while the task runs, over a WebSocket."
+        ),
+    ] = False
+    keep_metadata: Annotated[
+        bool, Meta(description="Whether to keep EXIF and XMP, GPS included. Colour profiles are always kept.")
+    ] = False
+    delivery_method: Annotated[
+        DeliveryMethod,
+        Meta(
+            description="`async`: a task that takes longer than a few seconds is acknowledged first. Over "
+            "HTTP its result is then asked for with `getResponse`."
+        ),
+    ] = "sync"
+    webhook_url: Annotated[
+        TargetUrl | None,
+        Meta(description="Where the outcome is POSTed, as the frame that a socket would get."),
+    ] = None
+    upload_endpoint: Annotated[TargetUrl | None, Meta(description="Where the image is PUT.")] = None
+    ttl: TimeToLive = None
+    check_nsfw: Annotated[bool, refused("this server has no safety checker", const=False)] = False
+    safety: Annotated[
+        dict[str, Any] | None,
+        refused("this server has no safety checker", additionalProperties={"enum": [False, None]}),
+    ] = None
+    settings: Annotated[dict[str, Any] | None, refused("no model has settings", maxProperties=0)] = None
+    number_results: Annotated[int, refused("an upscale has one result", const=1)] = 1
 
 
 class ImageUpscale(Upscale, frozen=True, kw_only=True, tag="imageUpscale"):
-    """The classic name of `Upscale`."""
+    """Enlarges an image: the classic name of `upscale`."""
 
 
 class GetResponse(Task, frozen=True, kw_only=True, tag="getResponse"):
-    """Asks for the result of the earlier task with this `taskUUID`."""
+    """Asks for the result of the earlier task with this `taskUUID`, its error, or how far it is."""
 
 
 class AccountManagement(Task, frozen=True, kw_only=True, tag="accountManagement"):
-    """Asks about the account."""
+    """Asks for the account's balance, keys and usage."""
 
-    operation: str
+    operation: Annotated[
+        str, Meta(description="Only `getDetails` is offered.", extra_json_schema={"enum": ["getDetails"]})
+    ]
 
 
 class ModelSearch(Task, frozen=True, kw_only=True, tag="modelSearch"):
-    """Lists the installed models. The filters are Runware's."""
+    """Lists the installed models."""
 
-    search: str = ""
-    category: str | None = None
-    architecture: str | None = None
-    limit: Annotated[int, Meta(ge=1, le=100)] = 20
-    offset: Annotated[int, Meta(ge=0)] = 0
+    search: Annotated[
+        str, Meta(description="Words that the name, AIR id, title or description contains, all of them.")
+    ] = ""
+    category: Annotated[str | None, Meta(description="All models are of the category `upscaler`.")] = None
+    architecture: Annotated[str | None, Meta(description="Such as `esrgan`.")] = None
+    limit: Annotated[int, Meta(ge=1, le=100, description="The most models to list.")] = 20
+    offset: Annotated[int, Meta(ge=0, description="How many to skip.")] = 0
 
 
 class Cancel(Task, frozen=True, kw_only=True, tag="cancel"):
-    """Stops a task. What has not been delivered is not charged."""
+    """Stops a task, whose own reply becomes the error `taskCancelled`. What is not finished costs nothing."""
 
-    target_task_uuid: str
+    target_task_uuid: Annotated[TaskUuid, Meta(description="The `taskUUID` of the task to stop.")]
 
 
 class Item(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name, tag_field="taskType"):
     """Base of all elements of `data` whose `taskType` is fixed."""
 
-    task_uuid: str | UnsetType = UNSET
+    task_uuid: Annotated[str | UnsetType, Meta(description="Of the task that this answers.")] = UNSET
 
 
 class AuthenticationResult(Item, frozen=True, kw_only=True, tag="authentication"):
-    connection_session_uuid: str
+    """The session has begun, or goes on."""
+
+    connection_session_uuid: Annotated[str, Meta(description="Keep it to resume the session.")]
 
 
 class PingResult(Item, frozen=True, kw_only=True, tag="ping"):
+    """The answer to the heartbeat."""
+
     pong: Literal[True]
 
 
@@ -162,25 +213,35 @@ PONG: Final = PingResult(pong=True)
 
 
 class ImageUploadResult(Item, frozen=True, kw_only=True, tag="imageUpload"):
-    image_uuid: str
-    image_url: str
+    """The image is kept."""
+
+    image_uuid: Annotated[str, Meta(description="For later tasks of the same account.")]
+    image_url: Annotated[str, Meta(description="Where anyone who knows it gets the image.")]
 
 
 class ModelSearchResult(Item, frozen=True, kw_only=True, tag="modelSearch"):
-    total_results: int
+    """The models that were found."""
+
+    total_results: Annotated[int, Meta(description="How many there are without `limit` and `offset`.")]
     results: list["ModelItem"]
 
 
 class AccountManagementResult(Item, frozen=True, kw_only=True, tag="accountManagement"):
+    """What is known of the account."""
+
     operation: str
-    organization_uuid: str
-    organization_name: str
+    organization_uuid: Annotated[str, Meta(description="Of the account.")]
+    organization_name: Annotated[str, Meta(description="Of the account.")]
     balance: "Balance"
     api_keys: list["KeyItem"]
-    usage: dict[str, "Usage"]
+    usage: Annotated[
+        dict[str, "Usage"], Meta(description="By span: `total`, `today` (UTC), `last7Days`, `last30Days`.")
+    ]
 
 
 class CancelResult(Item, frozen=True, kw_only=True, tag="cancel"):
+    """The task is stopped."""
+
     target_task_uuid: str
     status: Literal["cancelled"]
 
@@ -188,8 +249,8 @@ class CancelResult(Item, frozen=True, kw_only=True, tag="cancel"):
 class Answer(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name):
     """Base of the elements of `data` that echo the `taskType` of the request."""
 
-    task_type: str
-    task_uuid: str
+    task_type: Annotated[str, Meta(description="Of the task that this answers.")]
+    task_uuid: Annotated[str, Meta(description="Of the task that this answers.")]
 
 
 class Acknowledgement(Answer, frozen=True, kw_only=True):
@@ -197,50 +258,59 @@ class Acknowledgement(Answer, frozen=True, kw_only=True):
 
 
 class Tile(Struct, frozen=True, kw_only=True, rename=wire_name):
-    """A finished part of a result: where it is, in pixels of the whole, and its image.
+    """A finished part of a result: where it is, in pixels of the whole, and its image."""
 
-    JSON has `image_data_uri`; MessagePack the image's bytes, as `image`, and its `media_type`.
-    """
-
-    x: int
-    y: int
-    width: int
-    height: int
-    image_width: int
-    image_height: int
-    image_data_uri: str | UnsetType = UNSET
-    image: bytes | UnsetType = UNSET
-    media_type: str | UnsetType = UNSET
+    x: Annotated[int, Meta(ge=0, description="Of its left edge.")]
+    y: Annotated[int, Meta(ge=0, description="Of its top edge.")]
+    width: Annotated[int, Meta(ge=1)]
+    height: Annotated[int, Meta(ge=1)]
+    image_width: Annotated[int, Meta(ge=1, description="Of the whole result.")]
+    image_height: Annotated[int, Meta(ge=1, description="Of the whole result.")]
+    image_data_uri: Annotated[
+        str | UnsetType, Meta(description="In JSON: the part as JPEG, or WebP where there is transparency.")
+    ] = UNSET
+    image: Annotated[bytes | UnsetType, Meta(description="In MessagePack: the bytes of that file.")] = UNSET
+    media_type: Annotated[str | UnsetType, Meta(description="In MessagePack: what `image` is.")] = UNSET
 
 
 class Progress(Answer, frozen=True, kw_only=True):
-    """The task is under way; `progress` from 0 to 1."""
+    """The task is under way."""
 
     status: Literal["processing"]
-    progress: float
-    tile: Tile | UnsetType = UNSET
+    progress: Annotated[float, Meta(ge=0, le=1, description="The share that is done.")]
+    tile: Annotated[
+        Tile | UnsetType, Meta(description="A part of the result, if `includeTiles` asked for them.")
+    ] = UNSET
 
 
 class UpscaleResult(Answer, frozen=True, kw_only=True):
-    """A finished image, in the forms that were asked for.
+    """A finished image, in the forms that were asked for."""
 
-    In MessagePack `image_base64_data` is the image's bytes themselves.
-    """
-
-    status: Literal["success"] | UnsetType = UNSET
-    image_uuid: str
-    input_image_uuid: str
-    image_url: str | UnsetType = UNSET
-    image_base64_data: bytes | UnsetType = UNSET
-    image_data_uri: str | UnsetType = UNSET
-    cost: Decimal | UnsetType = UNSET
-    warnings: list[str] | UnsetType = UNSET
+    status: Annotated[
+        Literal["success"] | UnsetType, Meta(description="In the answer to `getResponse` only.")
+    ] = UNSET
+    image_uuid: Annotated[str, Meta(description="Of the result, for later tasks of the same account.")]
+    input_image_uuid: Annotated[str, Meta(description="Of the input, which was kept.")]
+    image_url: Annotated[
+        str | UnsetType,
+        Meta(description="Where anyone who knows it gets the result, until its `ttl` has passed."),
+    ] = UNSET
+    image_base64_data: Annotated[
+        bytes | UnsetType, Meta(description="The file in base64. In MessagePack, its bytes.")
+    ] = UNSET
+    image_data_uri: Annotated[str | UnsetType, Meta(description="The file as a data URI.")] = UNSET
+    cost: Annotated[Usd | UnsetType, Meta(description="In US dollars, if `includeCost` asked for it.")] = (
+        UNSET
+    )
+    warnings: Annotated[
+        list[str] | UnsetType, Meta(description="Of parameters that were ignored because they look misspelt.")
+    ] = UNSET
 
 
 class Balance(Struct, frozen=True, rename=wire_name):
     """Money in USD; `amount` is null for an account without a limit."""
 
-    amount: Decimal | None
+    amount: Usd | None
     currency: Literal["USD"] = "USD"
 
 
@@ -257,7 +327,7 @@ class KeyItem(Struct, frozen=True, rename=wire_name):
 class Usage(Struct, frozen=True, rename=wire_name):
     """What an account did in a span of time."""
 
-    credits: Decimal
+    credits: Usd
     requests: int
 
 
@@ -275,5 +345,5 @@ class ModelItem(Struct, frozen=True, rename=wire_name):
     upscale_factors: list[int]
     fractional_factors: bool
     parameters: list[str]
-    price_per_megapixel: Decimal
+    price_per_megapixel: Annotated[Usd, Meta(description="USD per million output pixels.")]
     licence: str

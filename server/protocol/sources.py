@@ -10,8 +10,9 @@ from msgspec import Raw, Struct
 
 from server.protocol.codec import Codec, is_uuid
 from server.protocol.errors import invalid
+from server.protocol.fields import MAX_URL
 
-__all__ = ["MAX_URL", "ImageSource", "InlineImage", "RemoteImage", "StoredImage", "parse_source"]
+__all__ = ["ImageSource", "InlineImage", "RemoteImage", "StoredImage", "parse_source"]
 
 
 class StoredImage(Struct, frozen=True, tag=True):
@@ -31,9 +32,6 @@ class InlineImage(Struct, frozen=True):
 
     data: bytes
 
-
-MAX_URL: Final = 8192
-"""The longest URL that is taken; RFC 9110 section 4.1 asks for 8000."""
 
 ImageSource = StoredImage | RemoteImage | InlineImage
 

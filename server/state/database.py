@@ -115,7 +115,7 @@ class Database:
             url: SQLAlchemy's; a SQLite file's directory must exist. Tables are made where they are missing.
         """
         sqlite = url.startswith("sqlite")
-        self._engine = create_engine(url)
+        self._engine = create_engine(url, hide_parameters=True)  # they would be in the log
         if sqlite:
             event.listen(self._engine, "connect", _prepare_sqlite)
         # SQLite has one writer at a time: with one thread nobody ever waits for its lock.

@@ -17,6 +17,7 @@ __all__ = [
     "deposit",
     "release",
     "reserve",
+    "reserved",
     "spent",
     "statement",
     "to_nanodollars",
@@ -111,6 +112,11 @@ def release(connection: Connection, account: AccountId, task_uuid: str) -> int:
         )
         _set_reserved(connection, account, task_uuid, 0)
     return amount
+
+
+def reserved(connection: Connection) -> int:
+    """What is set aside in all accounts."""
+    return int(connection.scalar(select(func.coalesce(func.sum(accounts.c.reserved), 0))) or 0)
 
 
 def charge(connection: Connection, account: AccountId, task_uuid: str, now: float) -> int:

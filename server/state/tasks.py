@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from server.protocol.errors import ErrorItem
 from server.state import ledger
@@ -22,6 +22,7 @@ __all__ = [
     "TaskRecord",
     "UndeliveredReply",
     "accept",
+    "count_undelivered",
     "delivered",
     "fail",
     "find",
@@ -186,6 +187,11 @@ def undelivered(connection: Connection, account: AccountId, session: str) -> lis
         .order_by(outbox.c.id)
     )
     return [UndeliveredReply(*row) for row in connection.execute(query)]
+
+
+def count_undelivered(connection: Connection) -> int:
+    """How many replies wait in the outboxes of all sessions."""
+    return connection.scalar(select(func.count()).select_from(outbox)) or 0
 
 
 def delivered(connection: Connection, outbox_id: int) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from engines.activity import Memory
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, ModelError
 
 WAIT = 10  # seconds, to fail rather than hang
@@ -27,6 +28,9 @@ class FakeDevice:
         self.began, self.go, self.error = threading.Semaphore(0), threading.Event(), None
         if not held:
             self.go.set()
+
+    def memory_use(self):
+        return Memory(used=1, size=2)
 
     def open(self, path):
         if path.name == "broken.onnx":

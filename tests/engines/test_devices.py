@@ -5,6 +5,7 @@ import onnxruntime
 import pytest
 
 from engines import DeviceOutOfMemoryError, ModelError, devices, find_devices
+from engines.activity import Memory
 from engines.devices import CudaDevice, usable_cores
 from onnx_models import ensure_built
 
@@ -63,6 +64,43 @@ def test_the_driver_names_the_gpus():
     assert devices._names_of_gpus(FakeDriver(b"NVIDIA H200", None)) == ["NVIDIA H200", "GPU"]
     assert devices._names_of_gpus(FakeDriver()) == []
     assert devices._names_of_gpus(FakeDriver(b"NVIDIA H200", broken=True)) == []
+
+
+class FakeContexts(FakeDriver):
+    """A driver with one GPU of 8 bytes, 5 of them free."""
+
+    def __init__(self, *, active=True, lost=False):
+        super().__init__(b"GPU")
+        self.active, self.lost, self.calls = active, lost, []
+
+    def cuDevicePrimaryCtxGetState(self, _device, _flags, active):  # noqa: N802
+        active._obj.value = self.active
+        return 0
+
+    def cuMemGetInfo_v2(self, free, size):  # noqa: N802
+        free._obj.value, size._obj.value = 5, 8
+        return 700 if self.lost else 0
+
+    def __getattr__(self, name):
+        return lambda *_: self.calls.append(name) or 0
+
+
+def test_a_gpu_tells_its_memory_and_its_context_is_left_as_it_was(monkeypatch):
+    driver = FakeContexts()
+    monkeypatch.setattr(devices, "_driver", lambda: driver)
+    assert CudaDevice(0, "GPU").memory_use() == Memory(used=3, size=8)
+    assert driver.calls == [
+        "cuDevicePrimaryCtxRetain",
+        "cuCtxPushCurrent_v2",
+        "cuCtxPopCurrent_v2",
+        "cuDevicePrimaryCtxRelease_v2",
+    ]
+
+
+@pytest.mark.parametrize("driver", [FakeContexts(active=False), FakeContexts(lost=True)])
+def test_a_gpu_that_has_nothing_loaded_or_is_lost_tells_no_memory(driver, monkeypatch):
+    monkeypatch.setattr(devices, "_driver", lambda: driver)
+    assert CudaDevice(0, "GPU").memory_use() is None
 
 
 def test_looking_for_gpus_ends_in_devices_or_in_words():
@@ -124,3 +162,11 @@ def test_a_batch_beyond_the_memory_of_a_gpu_is_known_as_such(network_file):
     with pytest.raises(DeviceOutOfMemoryError):
         session.run(np.zeros((64, 4096, 4096, 3), np.uint8))
     assert session.run(np.zeros((1, 8, 8, 3), np.uint8)).shape == (1, 16, 16, 3)
+
+
+@pytest.mark.gpu
+def test_a_gpu_that_has_a_network_loaded_tells_its_memory(network_file):
+    (gpu, *_) = find_devices("cuda")
+    gpu.open(network_file)
+    memory = gpu.memory_use()
+    assert 0 < memory.used < memory.size

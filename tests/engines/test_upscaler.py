@@ -50,6 +50,9 @@ class GatedDevice:
         self.largest_batch = largest_batch
         self.gate, self.began, self.batches = threading.Event(), threading.Event(), []
 
+    def memory_use(self):
+        return None
+
     def open(self, path):
         return GatedSession(CPU[0].open(path), self)
 
@@ -398,3 +401,15 @@ async def test_a_model_that_is_refused_does_not_stop_the_others(upscaler_on, cat
         with pytest.raises(ModelError, match=r"anime-4x\.onnx is not an upscaler of scale 4"):
             await enlarged(upscaler, photograph(20, 20), anime)
     assert (await enlarged(upscaler, photograph(20, 20), fast, 3)).width == 60
+
+
+async def test_the_start_is_told_when_a_device_takes_the_first_tile(gated, fast):
+    (device,), started = gated.devices, asyncio.Event()
+    upscale = asyncio.create_task(enlarged(gated, photograph(60, 130), fast, on_start=started.set))
+    await asyncio.to_thread(device.began.wait, 10)
+    await asyncio.wait_for(started.wait(), 10)
+    device.gate.set()
+    await upscale
+    (told,) = gated.activity().devices
+    assert sum(told.runs.values()) == len(device.batches)
+    assert {kind.model for kind in told.runs} == {fast.name}

@@ -20,10 +20,10 @@ from PIL import Image
 from server.protocol.messages import ModelItem
 from server.serving import EmbeddedServer
 from server.tasks import model_search
-from tests.server.browser import OpenPage, Page, running_browser
 from tests.server.conftest import StartServer
 from tests.server.harness import KEY, make_image, open_image
-from tests.server.npm import install
+from tests.server.npm import npm_install
+from tests.server.page import OpenPage, Page, running_browser
 from tests.server.process import serving
 
 pytestmark = pytest.mark.timeout(300)
@@ -441,7 +441,7 @@ def test_the_theme_can_be_switched_and_is_remembered(server: EmbeddedServer, ope
 @pytest.fixture(scope="module")
 def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
     directory = tmp_path_factory.mktemp("axe")
-    install(directory, "axe-core@4", "The page's accessibility")
+    npm_install(directory, "axe-core@4")
     return (directory / "node_modules/axe-core/axe.min.js").read_text("utf-8")
 
 

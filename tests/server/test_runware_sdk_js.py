@@ -14,7 +14,7 @@ import pytest
 from server.serving import EmbeddedServer
 from tests.server.conftest import StartServer
 from tests.server.harness import KEY, Item, make_image, open_image, socket_url
-from tests.server.npm import install
+from tests.server.npm import npm_install
 
 SCRIPTS = Path(__file__).parent / "js"
 SCRIPT_PATIENCE = 40
@@ -25,7 +25,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the scripts, where the SDK is installed."""
     directory = tmp_path_factory.mktemp("js") / "project"
     shutil.copytree(SCRIPTS, directory)
-    install(directory, "@runware/sdk-js@1", "Runware's JavaScript SDK")
+    npm_install(directory, "@runware/sdk-js@1")
     return directory
 
 

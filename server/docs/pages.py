@@ -1,0 +1,143 @@
+"""From the Markdown in this directory to HTML pages.
+
+Comments such as `<!-- parameters Upscale -->` stand for tables, which `tables` makes of the messages.
+"""
+
+import re
+from functools import lru_cache
+from html import escape
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from markdown_it import MarkdownIt
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import get_lexer_by_name
+
+from server.docs import tables
+
+__all__ = ["EXAMPLE_ADDRESS", "PAGES", "Page", "render", "source"]
+
+EXAMPLE_ADDRESS: Final = "127.0.0.1:8080"
+"""The address in the examples; a page shows the server's own in its place."""
+
+_DIRECTORY: Final = Path(__file__).parent
+
+
+class Page(NamedTuple):
+    """One page. Its Markdown is in the file `NAME.md`, its address is `/docs/NAME`."""
+
+    name: str
+    title: str
+
+
+PAGES: Final = (
+    Page("quick-start", "Quick start"),
+    Page("tasks", "Tasks"),
+    Page("progress", "Progress"),
+    Page("sessions", "Sessions"),
+    Page("webhooks", "Webhooks"),
+    Page("errors", "Errors"),
+    Page("limits", "Limits"),
+    Page("models", "Models"),
+    Page("operations", "Operations"),
+)
+
+_DIRECTIVE: Final = re.compile(r"<!-- (parameters|reply|example|codes|families|schemas) ?([\w ]*) -->")
+_HEADING: Final = re.compile(r"<h([23])>(.*?)</h\1>")
+_TAG: Final = re.compile(r"<[^>]*>")
+
+
+def source(page: Page) -> str:
+    """The Markdown of a page."""
+    return (_DIRECTORY / f"{page.name}.md").read_text("utf-8")
+
+
+@lru_cache(maxsize=64)
+def render(page: Page, base_url: str) -> str:
+    """A page, with the server's own address in the examples.
+
+    Args:
+        base_url: what the reader reaches the server as.
+    """
+    markdown = _with_address(source(page), base_url)
+    sections: list[tuple[str, str]] = []
+
+    def with_anchor(match: re.Match[str]) -> str:
+        level, inner = match.groups()
+        anchor = _anchor(inner)
+        if level == "2":
+            sections.append((anchor, inner))
+        return f'<h{level} id="{anchor}"><a href="#{anchor}">{inner}</a></h{level}>'
+
+    def with_table(match: re.Match[str]) -> str:
+        return _with_address(_table(match), escape(base_url))
+
+    body = _DIRECTIVE.sub(with_table, _HEADING.sub(with_anchor, _MARKDOWN.render(markdown)))
+    return _frame(page, body, sections)
+
+
+def _frame(page: Page, body: str, sections: list[tuple[str, str]]) -> str:
+    entries = []
+    for other in PAGES:
+        here = other == page
+        current = " aria-current=page" if here else ""
+        entries.append(f'<li><a href="{other.name}"{current}>{escape(other.title)}</a>')
+        if here and len(sections) > 1:
+            inner = "".join(f'<li><a href="#{anchor}">{title}</a></li>' for anchor, title in sections)
+            entries.append(f"<ul>{inner}</ul>")
+        entries.append("</li>")
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{escape(page.title)} · Tilewire</title>
+<link rel="stylesheet" href="docs.css">
+</head>
+<body>
+<a class="skip" href="#text">Skip to the text</a>
+<header><a class="name" href="..">Tilewire</a><a href="../docs">Documentation</a></header>
+<div class="columns">
+<nav aria-label="Documentation"><ul>{"".join(entries)}</ul></nav>
+<main id="text">
+{body}
+</main>
+</div>
+<footer>For programs: <a href="../openapi.json">OpenAPI</a> · <a href="../asyncapi.json">AsyncAPI</a> ·
+<a href="tasks#json-schemas">JSON Schemas</a></footer>
+</body>
+</html>
+"""
+
+
+def _table(match: re.Match[str]) -> str:
+    kind, argument = match.groups()
+    return {
+        "parameters": tables.parameter_table,
+        "reply": tables.reply_table,
+        "example": lambda name: _highlight(tables.example(name), "json", ""),
+        "codes": tables.code_list,
+        "families": tables.family_list,
+        "schemas": tables.schema_list,
+    }[kind](argument)
+
+
+def _with_address(text: str, base_url: str) -> str:
+    socket_url = base_url.replace("http", "ws", 1)
+    return text.replace(f"ws://{EXAMPLE_ADDRESS}", socket_url).replace(f"http://{EXAMPLE_ADDRESS}", base_url)
+
+
+def _anchor(heading: str) -> str:
+    text = _TAG.sub("", heading).lower()
+    return re.sub(r"[^a-z0-9]+", "-", text).strip("-")
+
+
+def _highlight(code: str, language: str, _attributes: Any) -> str:
+    lexer = get_lexer_by_name(language or "text", stripnl=False)
+    return f"<pre><code>{highlight(code, lexer, _FORMATTER)}</code></pre>\n"
+
+
+_FORMATTER: Final[HtmlFormatter[str]] = HtmlFormatter(nowrap=True)
+_MARKDOWN: Final = MarkdownIt("commonmark", {"highlight": _highlight}).enable("table")

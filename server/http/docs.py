@@ -1,0 +1,39 @@
+"""`/docs`: the documentation for people."""
+
+from pathlib import Path
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+
+from server.docs.pages import PAGES, render
+
+__all__ = ["get_docs", "get_docs_start", "get_docs_style"]
+
+_PAGES: Final = {page.name: page for page in PAGES}
+_STYLE: Final = Path(__file__).parent.parent / "docs" / "docs.css"
+
+
+_HEADERS: Final = {
+    "content-security-policy": "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+}
+
+
+async def get_docs_start(_request: Request) -> Response:
+    """The first page; the address is relative, for servers behind a path of another."""
+    return RedirectResponse(f"docs/{PAGES[0].name}")
+
+
+def get_docs(request: Request) -> Response:  # not async: rendering takes a while, once for each address
+    """One page."""
+    page = _PAGES.get(request.path_params["page"])
+    if page is None:
+        return Response("there is no such page\n", 404, media_type="text/plain")
+    return HTMLResponse(render(page, request.app.state.base_url(request)), headers=_HEADERS)
+
+
+async def get_docs_style(_request: Request) -> Response:
+    """How the pages look."""
+    return FileResponse(_STYLE, media_type="text/css")

@@ -1,0 +1,132 @@
+"""Every code that an error may have: its HTTP status, what it means, and what to do.
+
+The one list: replies take their status from it, `/docs/errors` explains it, a test
+compares it with the source.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from msgspec import Struct
+
+__all__ = ["CODES", "FAMILIES", "ErrorCode", "error_label", "error_status"]
+
+
+class ErrorCode(Struct, frozen=True):
+    """What there is to know of a code.
+
+    Attributes:
+        status: the HTTP status of a POST that ends with it.
+    """
+
+    status: int
+    meaning: str
+    advice: str
+
+
+CODES: Final[Mapping[str, ErrorCode]] = {
+    "missingApiKey": ErrorCode(
+        401,
+        "There is no API key, or a task came before the authentication.",
+        "Over a socket, send an `authentication` task first. Over HTTP, send `Authorization: Bearer KEY`.",
+    ),
+    "invalidApiKey": ErrorCode(
+        401,
+        "The API key is not known here, or was revoked.",
+        "Use a key that `tilewire keys create` printed; `tilewire keys list` shows which are valid.",
+    ),
+    "insufficientCredits": ErrorCode(
+        402,
+        "The account's balance does not cover the task.",
+        "Add credit to the account, or ask for a smaller image.",
+    ),
+    "invalidFrame": ErrorCode(
+        400,
+        "The message is not JSON (or MessagePack), or holds no tasks.",
+        "Send an array of task objects, each with a `taskType`.",
+    ),
+    "invalidFrameSize": ErrorCode(
+        413,
+        "The body of a POST is larger than the server takes. A socket is closed with 1009 instead.",
+        "Send fewer tasks at once, or upload images one by one.",
+    ),
+    "unsupportedTaskType": ErrorCode(
+        400, "The server has no such kind of task.", "Use one of those that the message names."
+    ),
+    "imageNotFound": ErrorCode(
+        404,
+        "The account has no image of this UUID, or no longer.",
+        "Check the UUID. Images are deleted when their `ttl` has passed: upload the image again.",
+    ),
+    "imageExpired": ErrorCode(
+        404,
+        "The image was deleted while the task waited, or the result's `ttl` has passed.",
+        "Upload the image again, or send the task again under a new `taskUUID`.",
+    ),
+    "taskNotFound": ErrorCode(
+        404,
+        "The account has no such task; for `cancel`, none that is still under way.",
+        "Check the UUID. A task that has ended cannot be cancelled.",
+    ),
+    "conflictTaskUUID": ErrorCode(
+        409,
+        "The `taskUUID` was used for another request before.",
+        "Use a new UUID for each request; repeat one only to ask for the same result again.",
+    ),
+    "taskCancelled": ErrorCode(409, "The task was cancelled; it costs nothing.", "Nothing."),
+    "downloadFailed": ErrorCode(
+        400,
+        "The input could not be fetched from its URL.",
+        "Check that the URL is public and answers quickly, with status 200 and an image of allowed size.",
+    ),
+    "uploadFailed": ErrorCode(
+        400,
+        "The result could not be sent to `uploadEndpoint`; the task costs nothing.",
+        "Check that the endpoint takes a PUT and answers with a status of 200 to 299.",
+    ),
+    "taskRateLimit": ErrorCode(
+        429,
+        "The account has as many unfinished tasks as it may have.",
+        "Wait for some of them, or `retryAfter` seconds; then send the task again.",
+    ),
+    "serviceUnavailable": ErrorCode(
+        503,
+        "The server has as many unfinished tasks as it takes, of all accounts together.",
+        "Send the task again after `retryAfter` seconds.",
+    ),
+    "taskTimeout": ErrorCode(
+        504,
+        "The task did not end in time; it costs nothing.",
+        "Send it again when the server has less to do, or ask for a smaller image.",
+    ),
+    "internalServerError": ErrorCode(
+        500,
+        "The server failed; the task costs nothing.",
+        "Send it again. If it fails again, look at the server's log.",
+    ),
+}
+
+FAMILIES: Final[Mapping[str, ErrorCode]] = {
+    "invalid": ErrorCode(
+        400,
+        "The parameter has a wrong type or value.",
+        "The message says what is wrong; `type` is the type that the parameter has.",
+    ),
+    "missing": ErrorCode(400, "The task lacks the parameter.", "Add it."),
+    "unsupported": ErrorCode(
+        400, "The model or this server does not offer the parameter, or this value.", "Leave it out."
+    ),
+}
+"""Codes that are made of one of these words and the name of a parameter, such as `invalidUpscaleFactor`."""
+
+
+def error_status(code: str) -> int:
+    """The HTTP status of an error; recorded ones are known by their code only."""
+    return CODES[code].status if code in CODES else 400
+
+
+def error_label(code: str) -> str:
+    """The code itself, or its family where it is made of a parameter's name: clients choose some of these."""
+    if code in CODES:
+        return code
+    return next((f"{family}Parameter" for family in FAMILIES if code.startswith(family)), "other")

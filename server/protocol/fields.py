@@ -1,0 +1,52 @@
+"""The types of parameters that several messages share: what may be in them, in words and as JSON Schema.
+
+What the decoder checks is in the types and in `Meta`; what is checked later, with a better message than the
+decoder's, is in `extra_json_schema`, for the published schemas. Tests hold both against the server.
+"""
+
+from decimal import Decimal
+from typing import Annotated, Any, Final
+
+from msgspec import Meta, Raw
+
+__all__ = ["MAX_URL", "Image", "TargetUrl", "TaskUuid", "TimeToLive", "Usd", "refused"]
+
+MAX_URL: Final = 8192
+"""The longest URL that is taken; RFC 9110 section 4.1 asks for 8000."""
+
+_UUID: Final = r"^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"
+
+TaskUuid = Annotated[
+    str,
+    Meta(
+        description="A UUID that the client chooses. It names the task in every reply, and is an "
+        "idempotency key: the same request again gets the same answer, without new work or cost.",
+        extra_json_schema={"format": "uuid", "pattern": _UUID},
+    ),
+]
+
+Image = Annotated[
+    Raw,
+    Meta(
+        description="The image: the UUID of an upload or of an earlier result, a URL, a data URI, or base64. "
+        "In MessagePack also the bytes of the file.",
+        extra_json_schema={"type": "string", "minLength": 1},
+    ),
+]
+
+TimeToLive = Annotated[
+    Annotated[int, Meta(ge=1, le=10 * 365 * 86400)] | None,
+    Meta(
+        description="Seconds until the image is deleted, up to ten years. "
+        "Default: the server's `image_ttl`, 7 days."
+    ),
+]
+
+Usd = Annotated[Decimal, Meta(description="US dollars.")]
+
+TargetUrl = Annotated[str, Meta(extra_json_schema={"maxLength": MAX_URL, "pattern": "^https?://"})]
+
+
+def refused(reason: str, **schema: Any) -> Meta:
+    """Says of a parameter that the server refuses it, and which values it takes nevertheless."""
+    return Meta(description=f"Refused: {reason}.", extra_json_schema={"x-refused": reason, **schema})

@@ -1,0 +1,142 @@
+"""What documentation says of each field of a message, read from its schema."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple
+
+from msgspec import Struct
+
+from server.protocol.codec import TASK_CLASSES
+from server.protocol.error_codes import CODES
+from server.protocol.errors import ParameterError, invalid, missing, unsupported
+from server.specs.schemas import Schema, components, schema_name
+
+__all__ = ["Parameter", "ParameterCode", "parameter_codes", "parameters"]
+
+
+class Parameter(Struct, frozen=True):
+    """One field.
+
+    Attributes:
+        path: such as `inputs.image`.
+        type: its JSON type, or its values.
+        default: None if there is none, or none that a client would write.
+        bounds: the range of its value.
+        refused: why the server refuses it, if it does.
+    """
+
+    path: str
+    type: str
+    bounds: str
+    required: bool
+    default: Any
+    description: str
+    refused: str | None
+
+
+def parameters(struct: type[Struct]) -> list[Parameter]:
+    """The fields of a message, those of objects in it under their own paths, but for a fixed `taskType`."""
+    return list(_fields(components()[schema_name(struct)], ""))
+
+
+class ParameterCode(NamedTuple):
+    """A code about one parameter, and what the parameter is."""
+
+    path: str
+    description: str
+
+
+def parameter_codes() -> dict[str, dict[str, ParameterCode]]:
+    """By family (`invalid`, …) the codes of all errors about a parameter."""
+    codes: dict[str, dict[str, ParameterCode]] = {"invalid": {}, "missing": {}, "unsupported": {}}
+
+    def add(error: Callable[[str, str], ParameterError], family: str, path: str, description: str) -> None:
+        code = error(path, "").code
+        if code not in CODES:
+            codes[family].setdefault(code, ParameterCode(path, description))
+
+    for parameter in (parameter for task in TASK_CLASSES for parameter in parameters(task)):
+        path, description = parameter.path, parameter.description
+        if parameter.type != "any":
+            add(invalid, "invalid", path, description)
+        if parameter.required:
+            add(missing, "missing", path, description)
+        if parameter.refused:
+            add(unsupported, "unsupported", path, description)
+    for path, description in _INVALID:
+        add(invalid, "invalid", path, description)
+    for path, description in _MISSING:
+        add(missing, "missing", path, description)
+    for path, description in _UNSUPPORTED:
+        add(unsupported, "unsupported", path, description)
+    return codes
+
+
+_INVALID: Final = (
+    ("task", "Each element of a frame must be an object, in UTF-8."),
+    ("taskType", "A string; and `authentication` comes first."),
+    ("inputs", "An object with an `image`."),
+)
+_MISSING: Final = (
+    ("taskType", "Each task has one."),
+    ("inputImage", "An upscale needs `inputs.image` or `inputImage`."),
+)
+_UNSUPPORTED: Final = (
+    ("targetMegapixels", "The model has no `fractionalFactors`: give an `upscaleFactor`."),
+    ("includeTiles", "Parts of a result are sent over a WebSocket only."),
+    ("operation", "Only `getDetails` is offered."),
+)
+
+
+def _fields(schema: Schema, prefix: str) -> Iterator[Parameter]:
+    for name, field in schema["properties"].items():
+        target = _resolve(field)
+        if name == "taskType" and "enum" in field:  # its name says it
+            continue
+        if "properties" in target and target is not field:
+            yield from _fields(target, f"{prefix}{name}.")
+            continue
+        options = [_resolve(option) for option in field.get("anyOf", [target])]
+        real = [option for option in options if option.get("type") != "null"]
+        default = field.get("default")
+        yield Parameter(
+            path=prefix + name,
+            type=" or ".join(dict.fromkeys(map(_type, real))),
+            bounds=", ".join(filter(None, map(_bounds, real))),
+            required=name in schema.get("required", ()),
+            default=None if default == "" else default,
+            description=field.get("description", ""),
+            refused=field.get("x-refused"),
+        )
+
+
+def _resolve(schema: Schema) -> Schema:
+    reference = schema.get("$ref")
+    return components()[reference.rpartition("/")[2]] if reference else schema
+
+
+def _type(schema: Schema) -> str:
+    if "enum" in schema:
+        return " or ".join(f"`{value}`" for value in schema["enum"])
+    if schema.get("type") == "array":
+        items = _resolve(schema["items"])
+        return "list of them" if "enum" in items else f"list of {items.get('title', items.get('type'))}"
+    if "additionalProperties" in schema and isinstance(schema["additionalProperties"], dict):
+        return f"object of {_resolve(schema['additionalProperties']).get('title', 'any')}"
+    if schema.get("format") == "uuid":
+        return "UUID"
+    return str(schema.get("title") if "properties" in schema else schema.get("type", "any"))
+
+
+def _bounds(schema: Schema) -> str:
+    low, high = schema.get("minimum"), schema.get("maximum")
+    above = schema.get("exclusiveMinimum")
+    if low is not None and high is not None:
+        return f"{low:,} to {high:,}"
+    parts = []
+    if low is not None:
+        parts.append(f"{low:,} or more")
+    if above is not None:
+        parts.append(f"above {above:,}")
+    if high is not None:
+        parts.append(f"up to {high:,.0f}")
+    return ", ".join(parts)
