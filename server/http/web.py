@@ -23,6 +23,8 @@ __all__ = ["CONTENT_SECURITY_POLICY", "Page"]
 
 _DIRECTORY: Final = Path(__file__).parents[1] / "web"
 _INDEX: Final = "index.html"
+_FRAME_OVERHEAD: Final = 1024
+"""The most that an upload needs in a frame beside the image."""
 
 _MEDIA_TYPES: Final = {
     ".html": "text/html; charset=utf-8",
@@ -111,7 +113,7 @@ class Page:
     def _fill(self, index: str, settings: Settings) -> str:
         """The page with what it needs to know of this server and its files; all paths are relative to it."""
         limits = Limits(
-            max_image_bytes=settings.max_image_bytes,
+            max_image_bytes=min(settings.max_image_bytes, settings.max_frame_bytes - _FRAME_OVERHEAD),
             max_input_megapixels=settings.max_input_megapixels,
             max_output_megapixels=settings.max_output_megapixels,
         )

@@ -53,8 +53,22 @@ offerLaunch(tasks, form, runner);
 followAccount(connection, form, runner);
 showBanner(connection);
 offerThemes(/** @type {HTMLButtonElement} */ (byId("theme")));
-signIn(connection, (signedIn) => {
+
+/** @param {boolean} signedIn */
+function show(signedIn) {
   byId("workspace").hidden = byId("sign-out").hidden = !signedIn;
   byId("sign-in").hidden = signedIn;
   if (!signedIn) byId("credit").hidden = true;
-});
+}
+
+/** The images belong to whoever signed in; the next one shall neither see nor pay for them. */
+function leave() {
+  const all = tasks.all();
+  if (all.length && !confirm("Sign out, and forget the images in this browser? Download what you need first.")) {
+    return false;
+  }
+  for (const task of all) tasks.remove(task.id);
+  return true;
+}
+
+signIn(connection, show, leave);

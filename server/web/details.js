@@ -46,7 +46,8 @@ export function showDetails(tasks, runner, showCode) {
     const usable = task.result !== null && !isExpired(task);
     byId("name").textContent = task.name;
     byId("name").title = task.name;
-    byId("facts").textContent = byId("facts").title = facts(task).join(" · ");
+    byId("model-title").textContent = task.settings?.modelTitle ?? "";
+    byId("facts").textContent = facts(task).join(" · ");
     byId("cancel").hidden = !isUnfinished(task);
     byId("retry").hidden = task.status !== "failed" && task.status !== "cancelled";
     byId("again").hidden = task.status !== "done" || task.file === null;
@@ -111,7 +112,6 @@ function facts(task) {
   } else if (task.result?.cost != null) {
     parts.push(money(task.result.cost));
   }
-  if (task.settings) parts.push(task.settings.modelTitle);
   return parts;
 }
 

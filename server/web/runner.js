@@ -29,6 +29,7 @@ import { newUUID } from "./uuid.js";
 /** Events: `tile` ({id, tile}), `finish` (a Task that was done, failed or cancelled just now). */
 export class Runner extends EventTarget {
   #uploading = false;
+  /** @type {Set<string>} */ #cancelling = new Set();
   /** @type {Map<string, Tile[]>} */ #tiles = new Map();
 
   /**
@@ -67,11 +68,14 @@ export class Runner extends EventTarget {
       this.#finish(task, { status: "cancelled" });
       return;
     }
+    this.#cancelling.add(task.id);
     try {
       await this.connection.request({ taskType: "cancel", targetTaskUUID: task.id });
     } catch (error) {
-      if (!(error instanceof Refused || error instanceof ConnectionLost)) throw error;
-      this.resume(); // it has ended by itself, or the connection has
+      if (error instanceof ConnectionLost) return; // asked again when it is back
+      if (!(error instanceof Refused)) throw error;
+      this.#cancelling.delete(task.id);
+      this.#go(task); // it has ended by itself; hear how
     }
   }
 
@@ -88,7 +92,8 @@ export class Runner extends EventTarget {
   /** @param {Task} task */
   #go(task) {
     if (!this.connection.online) return;
-    if (task.input !== null) this.#send(task);
+    if (this.#cancelling.has(task.id)) this.cancel(task);
+    else if (task.input !== null) this.#send(task);
     else if (!this.#uploading) this.#upload(task);
   }
 
@@ -182,6 +187,7 @@ export class Runner extends EventTarget {
   #finish(task, outcome) {
     this.tasks.update(task.id, outcome);
     this.#tiles.delete(task.id);
+    this.#cancelling.delete(task.id);
     this.dispatchEvent(new CustomEvent("finish", { detail: task }));
   }
 }

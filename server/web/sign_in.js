@@ -7,8 +7,9 @@ const STORED = "tilewire.key";
 /**
  * @param {import("./connection.js").Connection} connection
  * @param {(signedIn: boolean) => void} show Show the workspace, or the card that asks for the key.
+ * @param {() => boolean} leave Forget what belongs to the account; false if the user would rather not.
  */
-export function signIn(connection, show) {
+export function signIn(connection, show, leave) {
   const form = /** @type {HTMLFormElement} */ (byId("sign-in-form"));
   const field = /** @type {HTMLInputElement} */ (byId("key"));
   const button = /** @type {HTMLButtonElement} */ (byId("sign-in-button"));
@@ -59,11 +60,18 @@ export function signIn(connection, show) {
     field.focus();
   });
 
-  byId("sign-out").addEventListener("click", () => {
-    localStorage.removeItem(STORED);
+  function signOut() {
     connection.close();
     show(false);
     field.focus();
+  }
+  byId("sign-out").addEventListener("click", () => {
+    if (!leave()) return;
+    localStorage.removeItem(STORED);
+    signOut();
+  });
+  addEventListener("storage", (event) => {
+    if (event.key === STORED && event.newValue === null) signOut(); // in another tab
   });
 
   const key = localStorage.getItem(STORED);

@@ -16,6 +16,7 @@ export class Viewer extends EventTarget {
   #y = 0;
   #scale = 1;
   #fitted = true;
+  #room = { width: 0, height: 0 }; // of the stage; asking the stage itself would cost a layout each time
   #scheduled = false;
   /** @type {number | undefined} */ #settling;
 
@@ -24,7 +25,11 @@ export class Viewer extends EventTarget {
     super();
     this.stage = stage;
     this.layers = layers;
-    new ResizeObserver(() => (this.#fitted ? this.fit() : this.#place())).observe(stage);
+    new ResizeObserver(() => {
+      this.#room = { width: stage.clientWidth, height: stage.clientHeight };
+      if (this.#fitted) this.fit();
+      else this.#place();
+    }).observe(stage);
   }
 
   /** The picture has this size now, in pixels; it is shown whole if it is another. @param {number} width @param {number} height */
@@ -40,8 +45,7 @@ export class Viewer extends EventTarget {
 
   /** CSS pixels per pixel of the result at which the whole picture is seen. */
   get #whole() {
-    const { clientWidth, clientHeight } = this.stage;
-    return Math.min(clientWidth / this.#width, clientHeight / this.#height, this.#largest);
+    return Math.min(this.#room.width / this.#width, this.#room.height / this.#height, this.#largest);
   }
 
   get #largest() {
@@ -59,12 +63,11 @@ export class Viewer extends EventTarget {
 
   /** The part of the stage that shows the picture. */
   get visible() {
-    const { clientWidth, clientHeight } = this.stage;
     return {
       left: Math.max(0, this.#x),
-      right: Math.min(clientWidth, this.#x + this.#width * this.#scale),
+      right: Math.min(this.#room.width, this.#x + this.#width * this.#scale),
       top: Math.max(0, this.#y),
-      bottom: Math.min(clientHeight, this.#y + this.#height * this.#scale),
+      bottom: Math.min(this.#room.height, this.#y + this.#height * this.#scale),
     };
   }
 
@@ -80,7 +83,7 @@ export class Viewer extends EventTarget {
   }
 
   /** @param {number} factor @param {{x: number, y: number}} [at] What stays where it is, in the stage. */
-  zoomBy(factor, at = { x: this.stage.clientWidth / 2, y: this.stage.clientHeight / 2 }) {
+  zoomBy(factor, at = { x: this.#room.width / 2, y: this.#room.height / 2 }) {
     const least = Math.min(this.#whole, 1 / devicePixelRatio);
     const scale = Math.max(least, Math.min(this.#largest, this.#scale * factor));
     this.#x = at.x - ((at.x - this.#x) * scale) / this.#scale;
@@ -102,9 +105,8 @@ export class Viewer extends EventTarget {
     this.#scheduled = true;
     requestAnimationFrame(() => {
       this.#scheduled = false;
-      const { clientWidth, clientHeight } = this.stage;
-      this.#x = within(this.#x, this.#width * this.#scale, clientWidth);
-      this.#y = within(this.#y, this.#height * this.#scale, clientHeight);
+      this.#x = within(this.#x, this.#width * this.#scale, this.#room.width);
+      this.#y = within(this.#y, this.#height * this.#scale, this.#room.height);
       this.stage.classList.add("moving");
       this.stage.classList.toggle("fitted", this.#fitted);
       clearTimeout(this.#settling);

@@ -196,6 +196,21 @@ def test_a_task_is_cancelled_and_tried_again(page: Page) -> None:
     assert page.tab.locator("#strip li").count() == 1
 
 
+def test_signing_out_forgets_the_images(page: Page) -> None:
+    other = page.open_tab()
+    page.add(holiday=make_image(40, 30))
+    page.tab.once("dialog", lambda dialog: dialog.dismiss())
+    page.tab.click("#sign-out")
+    assert page.tab.is_visible("#workspace")
+    page.tab.once("dialog", lambda dialog: dialog.accept())
+    page.tab.click("#sign-out")
+    page.wait("#sign-in")
+    other.wait_for_selector("#sign-in")
+    page.sign_in()
+    page.wait("#empty")
+    assert page.tab.locator("#strip li").count() == 0
+
+
 def test_two_images_are_upscaled_at_once(page: Page) -> None:
     page.add(one=make_image(24, 16, seed=1), two=make_image(24, 16, seed=2))
     assert page.text("#start") == "Upscale 2 images"
