@@ -1,18 +1,22 @@
 """The ASGI application: which path leads where."""
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from server.connection import Connection
 from server.http.docs import get_docs, get_docs_start, get_docs_style
+from server.http.gate import Gate, client_address, refusal
 from server.http.images import get_image
 from server.http.metrics import get_metrics
 from server.http.pages import get_health, get_readiness
 from server.http.specs import get_asyncapi, get_openapi, get_schema
 from server.http.tasks import post_tasks
 from server.http.web import Page
+from server.protocol.errors import RateLimitError
 from server.settings import Settings
 
 __all__ = ["create_app"]
@@ -40,6 +44,19 @@ def create_app(settings: Settings) -> Starlette:
             Route("/asyncapi.json", get_asyncapi),
             Route("/schemas/{name}.json", get_schema),
         ],
+        middleware=[
+            # Keys come in headers and messages, never in cookies: a page can do what it has a key for.
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.allowed_origins,
+                allow_methods=["GET", "HEAD", "POST"],
+                allow_headers=["Authorization", "Content-Type", "Range"],
+                expose_headers=["Retry-After", "Content-Range"],
+                allow_private_network=True,
+                max_age=86400,
+            ),
+            Middleware(Gate, settings.allowed_origins),
+        ],
     )
     app.state.base_url = lambda connection: _base_url(settings, connection)
     return app
@@ -47,7 +64,15 @@ def create_app(settings: Settings) -> Starlette:
 
 async def _serve_socket(websocket: WebSocket) -> None:
     state = websocket.app.state
-    await Connection(websocket, state.services, state.base_url(websocket)).serve()
+    try:
+        visit = state.services.edge.visit(client_address(websocket.scope))
+    except RateLimitError as error:
+        await websocket.send_denial_response(refusal(error))
+        return
+    try:
+        await Connection(websocket, state.services, visit, state.base_url(websocket)).serve()
+    finally:
+        visit.end()
 
 
 def _base_url(settings: Settings, connection: HTTPConnection) -> str:

@@ -1,6 +1,7 @@
 """One WebSocket connection: frames in, each task on its own, replies out.
 
-The first task must be the authentication. Tasks of a frame are begun in order and answered as each is ready.
+The first task must be the authentication; a connection that begins with anything else is told so and closed.
+Tasks of a frame are begun in order and answered as each is ready.
 """
 
 import asyncio
@@ -10,12 +11,14 @@ from typing import Final
 from msgspec import Struct
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from server.edge import Visit
 from server.protocol.codec import JSON, MESSAGEPACK, RawTask
 from server.protocol.errors import AuthenticationError, FrameError, TaskError
 from server.protocol.messages import PONG, Authentication, AuthenticationResult
+from server.rates import RateLimit
 from server.services import Services
 from server.sessions import Disconnected, Session, encode_reply
-from server.tasks import Context, as_item, dispatch
+from server.tasks import Context, Telling, as_item, dispatch
 
 __all__ = ["ABORT", "SUBPROTOCOL", "Connection"]
 
@@ -28,19 +31,25 @@ ABORT: Final = "tilewire.abort"
 """The ASGI extension that ends a connection at once: its close would wait for the client to read."""
 
 _TASKS_AT_ONCE: Final = 64
+_QUESTIONS: Final = frozenset({"getResponse", "modelSearch", "accountManagement"})
+_CLOSE_WITHIN: Final = 1.0
+_POLICY_VIOLATION: Final = 1008  # RFC 6455 section 7.4.1
 
 
 class Connection:
     """Serves one WebSocket. To its session it is the `Link`."""
 
-    def __init__(self, websocket: WebSocket, services: Services, base_url: str) -> None:
+    def __init__(self, websocket: WebSocket, services: Services, visit: Visit, base_url: str) -> None:
         self._websocket = websocket
+        self._visit = visit
         self._services = services
         self._settings = services.settings
         self._loop = asyncio.get_running_loop()
         self._session: Session | None = None
         self._gone = False
         self._room = asyncio.Semaphore(_TASKS_AT_ONCE)
+        self._pace = RateLimit(self._settings.requests_per_second, self._settings.request_burst)
+        self._telling = Telling()
         self._unsent = 0
         self._sending_since: float | None = None
         self._heard_at = self._loop.time()
@@ -104,7 +113,10 @@ class Connection:
             self._abort()
             return
         try:
-            await self._websocket.close(code, reason)
+            async with asyncio.timeout(_CLOSE_WITHIN):
+                await self._websocket.close(code, reason)
+        except TimeoutError:
+            self._abort()
         except (WebSocketDisconnect, RuntimeError):
             return
 
@@ -137,7 +149,8 @@ class Connection:
 
     async def _receive_all(self, tasks: asyncio.TaskGroup) -> None:
         try:
-            while True:
+            while not self._gone:
+                await self._keep_pace()
                 frame = await self._receive()
                 if self._session is not None:
                     self._heard_at = self._loop.time()
@@ -152,6 +165,14 @@ class Connection:
         data: bytes | str | None = message.get("bytes")
         return message["text"] if data is None else data
 
+    async def _keep_pace(self) -> None:
+        """Before a frame, and what is done at once for one: who sends too many is read more slowly."""
+        now = self._loop.time()
+        wait = self._pace.wait(None, now)
+        self._pace.spend(None, now)
+        if wait:
+            await asyncio.sleep(wait)
+
     async def _take(self, frame: bytes | str, tasks: asyncio.TaskGroup) -> None:
         """Begin the tasks of a frame."""
         try:
@@ -159,16 +180,22 @@ class Connection:
         except FrameError as error:
             self._services.telemetry.metrics.error_told(error.code)
             await self._reply(error.item(None, None, f"{self.base_url}/docs/errors"))
-            return
+            raws = []
         for raw in raws:
             if raw.task_type == "authentication" or self._session is None:
+                await self._keep_pace()
                 await self._authenticate(raw)
+                if self._session is None:
+                    break
             elif raw.task_type == "ping":
+                await self._keep_pace()
                 await self._reply(PONG)
             else:
                 await self._room.acquire()
                 begun = tasks.create_task(self._run(raw, self._session))
                 begun.add_done_callback(lambda _: self._room.release())
+        if self._session is None:
+            await self.close(_POLICY_VIOLATION, "the first task must be a valid authentication")
 
     async def _run(self, raw: RawTask, session: Session) -> None:
         context = Context(
@@ -177,9 +204,13 @@ class Connection:
             session=session,
             base_url=self.base_url,
             raw=raw,
+            telling=self._telling,
         )
-        reply = await dispatch(raw, context)
-        if reply is not None:
+        if raw.task_type in _QUESTIONS:
+            # Not kept for a client that is gone: it can ask again, and the answers may be many and large.
+            if not self._gone and (answer := await dispatch(raw, context)) is not None:
+                await self._reply(answer)
+        elif (reply := await dispatch(raw, context)) is not None:
             await self._services.sessions.send(session, reply)
 
     async def _authenticate(self, raw: RawTask) -> None:
@@ -188,19 +219,18 @@ class Connection:
             task = raw.parse()
             if not isinstance(task, Authentication):
                 raise AuthenticationError("missingApiKey", "the first task must be the authentication")
-            account = await self._services.authenticate(task.api_key)
-            if account is None:
-                raise AuthenticationError("invalidApiKey", "the API key is not valid", "apiKey")
+            login = await self._services.authenticate(task.api_key, self._visit.address)
+            self._visit.welcome(login.account)
         except TaskError as error:
             await self._reply(as_item(error, raw, self.base_url, self._services))
             return
         if self._session is not None:
             self._services.sessions.detach(self._session)
         self._heard_at = self._loop.time()
-        self._session = await self._services.sessions.attach(account, task.connection_session_uuid, self)
-        log.info("session begins", extra={"account": account, "session": self._session.uuid})
+        self._session = await self._services.sessions.attach(login, task.connection_session_uuid, self)
+        log.info("session begins", extra={"account": login.account, "session": self._session.uuid})
         await self._reply(AuthenticationResult(connection_session_uuid=self._session.uuid))
-        await self._services.sessions.deliver(account, self._session.uuid)
+        await self._services.sessions.deliver(login.account, self._session.uuid)
 
     async def _reply(self, reply: Struct) -> None:
         """Send a reply that no session waits for."""

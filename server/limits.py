@@ -13,11 +13,16 @@ class FairGate:
 
     The account that uses least is next, and of several that use the same the one whose last turn is longest
     ago, so that one with a thousand tasks waiting does not keep out another with one. Work that is larger
-    than the whole capacity runs alone.
+    than the whole capacity runs alone; larger than an account's share, as the only one of its account.
+
+    Args:
+        capacity: of all accounts together.
+        share: of one account; the rest is room for others that come.
     """
 
-    def __init__(self, capacity: float) -> None:
+    def __init__(self, capacity: float, share: float | None = None) -> None:
         self._capacity = capacity
+        self._share = capacity if share is None else share
         self._used: dict[Hashable, float] = {}
         # In the order of the accounts' last turns.
         self._waiting: dict[Hashable, deque[tuple[float, asyncio.Future[None]]]] = {}
@@ -39,8 +44,7 @@ class FairGate:
             self._admit()
 
     def _admit(self) -> None:
-        while self._waiting:
-            account = min(self._waiting, key=lambda name: self._used.get(name, 0))
+        while (account := self._next()) is not None:
             amount, turn = self._waiting[account][0]
             if turn.cancelled():  # whoever waited for it has not run since
                 self._forget(account, turn)
@@ -51,6 +55,16 @@ class FairGate:
             self._used[account] = self._used.get(account, 0) + amount
             self._end_turn(account)
             turn.set_result(None)
+
+    def _next(self) -> Hashable | None:
+        """Whose turn it is, of those that wait and have not used up their share."""
+        ready = [account for account in self._waiting if not self._has_its_share(account)]
+        return min(ready, key=lambda account: self._used.get(account, 0), default=None)
+
+    def _has_its_share(self, account: Hashable) -> bool:
+        used = self._used.get(account, 0)
+        amount, turn = self._waiting[account][0]
+        return bool(used) and used + amount > self._share and not turn.cancelled()
 
     def _end_turn(self, account: Hashable) -> None:
         queue = self._waiting.pop(account)

@@ -57,9 +57,10 @@ class Pipeline:
         self._images = images
         self._inputs = inputs
         self._web = web
+        active = settings.active_megapixels, settings.active_megapixels_per_account
         # Small work has room of its own: it need not wait for the memory that large work holds.
-        self._small_gate = FairGate(settings.active_megapixels * _SMALL_SHARE)
-        self._large_gate = FairGate(settings.active_megapixels * (1 - _SMALL_SHARE))
+        self._small_gate = FairGate(*(limit * _SMALL_SHARE for limit in active))
+        self._large_gate = FairGate(*(limit * (1 - _SMALL_SHARE) for limit in active))
         self._small = settings.active_megapixels * _SMALL_SHARE / 8
 
     async def run(

@@ -11,22 +11,24 @@ from sqlalchemy import Connection
 
 from engines import Upscaler, find_devices
 from onnx_models import Catalogue, load_catalogue
+from server.edge import Edge
 from server.fetch import WebClient
 from server.images import ImageStore, open_store
 from server.inputs import Inputs
 from server.pipeline import Pipeline
+from server.protocol.errors import AuthenticationError
 from server.results import Results
 from server.runner import Runner
 from server.sessions import Sessions
 from server.settings import Settings
 from server.state.accounts import (
     DEFAULT_ACCOUNT,
-    AccountId,
+    Login,
     account_named,
-    adopt_key,
     authenticate,
     create_key,
     has_keys,
+    revoked_keys,
 )
 from server.state.database import Database
 from server.telemetry import Telemetry
@@ -37,6 +39,7 @@ __all__ = ["Services", "running_services"]
 log = logging.getLogger(__name__)
 
 _SWEEP_EVERY = 60.0
+_LOOK_FOR_REVOKED_EVERY = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +51,7 @@ class Services:
     """
 
     settings: Settings
+    edge: Edge
     database: Database
     catalogue: Catalogue
     upscaler: Upscaler
@@ -60,9 +64,22 @@ class Services:
     clock: Callable[[], float]
     first_key: str | None
 
-    async def authenticate(self, key: str) -> AccountId | None:
-        """The account that an API key belongs to."""
-        return await self.database.run(authenticate, key, self.clock())
+    async def authenticate(self, key: str, address: str) -> Login:
+        """What an API key opens.
+
+        Args:
+            address: of the client that sent it.
+
+        Raises:
+            AuthenticationError: if it is wrong or revoked.
+            RateLimitError: if too many keys from this address were wrong of late.
+        """
+        self.edge.check_failures(address)
+        login = await self.database.run(authenticate, key, self.clock(), configured=self.settings.api_key)
+        if login is None:
+            self.edge.note_failure(address)
+            raise AuthenticationError("invalidApiKey", "the API key is not valid", "apiKey")
+        return login
 
 
 @asynccontextmanager
@@ -111,7 +128,10 @@ async def running_services(
         telemetry=telemetry,
         clock=clock,
     )
-    sweeper = asyncio.create_task(_sweep(images, sessions, settings))
+    background = [
+        asyncio.create_task(_sweep(images, sessions, settings)),
+        asyncio.create_task(_close_revoked(sessions, database)),
+    ]
     try:
         for name in settings.models:
             await asyncio.to_thread(upscaler.load, catalogue.get(name))
@@ -119,6 +139,7 @@ async def running_services(
             log.info("running %d tasks again that the last stop left unfinished", resumed)
         yield Services(
             settings=settings,
+            edge=Edge(settings),
             database=database,
             catalogue=catalogue,
             upscaler=upscaler,
@@ -133,8 +154,9 @@ async def running_services(
         )
         await runner.drain(settings.drain_timeout)
     finally:
-        sweeper.cancel()
-        await asyncio.gather(sweeper, return_exceptions=True)
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
         await asyncio.to_thread(upscaler.close)
         tiles.close()
         await web.close()
@@ -144,11 +166,9 @@ async def running_services(
 
 def _first_key(connection: Connection, configured: str | None, now: float) -> str | None:
     """Make sure that there is a key; one that had to be made is returned."""
-    account = account_named(connection, DEFAULT_ACCOUNT, now)
-    if configured is not None:
-        adopt_key(connection, account, configured, now)
+    if configured is not None or has_keys(connection):
         return None
-    return None if has_keys(connection) else create_key(connection, account, "first", now)
+    return create_key(connection, account_named(connection, DEFAULT_ACCOUNT, now), "first", now)
 
 
 async def _sweep(images: ImageStore, sessions: Sessions, settings: Settings) -> None:
@@ -160,3 +180,14 @@ async def _sweep(images: ImageStore, sessions: Sessions, settings: Settings) -> 
         except Exception:  # the store or the database may be back in a minute
             log.exception("sweeping failed")
         await asyncio.sleep(_SWEEP_EVERY)
+
+
+async def _close_revoked(sessions: Sessions, database: Database) -> None:
+    """Close the connections of keys that were revoked, by whichever process, within a second or so."""
+    while True:
+        await asyncio.sleep(_LOOK_FOR_REVOKED_EVERY)
+        try:
+            if keys := sessions.keys():
+                await sessions.close_keys(await database.run(revoked_keys, keys))
+        except Exception:  # the database may be back in a second
+            log.exception("looking for revoked keys failed")

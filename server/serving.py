@@ -5,27 +5,30 @@ import math
 import os
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
+from typing import Final
 
 import msgspec
 import uvicorn
 from obstore.exceptions import BaseError as StorageError
 from sqlalchemy.exc import SQLAlchemyError
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.http11 import Request
 
 from engines import EngineError
 from onnx_models import UnknownModelError
 from server.app import create_app
-from server.connection import ABORT
+from server.http.security import SecurityHeaders
 from server.services import Services, running_services
 from server.settings import Settings
 from server.telemetry import running_telemetry
+from server.uvicorn_protocols import Config
 
 __all__ = ["EmbeddedServer", "StartError", "serve"]
+
+_KEEP_ALIVE: Final = 15
 
 Ready = Callable[[str, Services], None]
 
@@ -107,15 +110,6 @@ class EmbeddedServer:
             self._started.set()
 
 
-class _SocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket protocol, with a way to end a connection whose client does not read."""
-
-    def handle_connect(self, event: Request) -> None:
-        super().handle_connect(event)
-        if hasattr(self, "scope"):  # the handshake was valid; the application has not seen it yet
-            self.scope["extensions"][ABORT] = {"abort": self.transport.abort}
-
-
 class _Server(uvicorn.Server):
     """uvicorn, set up for Tilewire: the port is taken first, opened when all services run."""
 
@@ -125,15 +119,17 @@ class _Server(uvicorn.Server):
         self._running = AsyncExitStack()
         self._app = create_app(settings)
         super().__init__(
-            uvicorn.Config(
-                self._app,
-                ws=_SocketProtocol,
-                ws_max_size=settings.max_frame_bytes,
+            Config(
+                SecurityHeaders(self._app),
+                settings,
                 ws_per_message_deflate=False,  # images do not compress; it costs 30-45 KB a connection
                 lifespan="off",
                 log_config=None,
+                log_level="warning",  # below, requests with their whole paths are logged
                 access_log=False,
                 server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE,
+                ssl_context_factory=(lambda *_: _tls_context(settings)) if settings.tls_certificate else None,
                 timeout_graceful_shutdown=math.ceil(settings.drain_timeout) + 1,
             )
         )
@@ -157,7 +153,7 @@ class _Server(uvicorn.Server):
         assert sockets is not None
         host, port = sockets[0].getsockname()[:2]
         name = f"[{host}]" if ":" in host else host
-        url = f"http://{name}:{port}"
+        url = f"{'https' if self.config.is_ssl else 'http'}://{name}:{port}"
         settings = msgspec.structs.replace(self._settings, port=port)
         try:
             telemetry = await self._running.enter_async_context(running_telemetry(settings))
@@ -177,6 +173,29 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
         await draining
         await self._running.aclose()
+
+
+def _tls_context(settings: Settings) -> ssl.SSLContext:
+    """What TLS is spoken with.
+
+    Raises:
+        StartError: if a file cannot be read, or is not what it should be.
+    """
+    assert settings.tls_certificate is not None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        # With an empty password nobody is asked for one at the terminal.
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key, password="")
+    except OSError as error:
+        files = " and ".join(str(file) for file in (settings.tls_certificate, settings.tls_key) if file)
+        reason = (
+            "they must be a PEM certificate and its key"
+            if isinstance(error, ssl.SSLError)
+            else error.strerror
+        )
+        raise StartError(f"tls_certificate, tls_key: {files}: {reason}") from error
+    return context
 
 
 def _in_one_line(error: Exception) -> str:

@@ -10,8 +10,8 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Collection
+from typing import Final, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -19,7 +19,7 @@ from msgspec import Struct
 from server.protocol.codec import JSON, Codec
 from server.protocol.errors import ErrorItem
 from server.results import Results
-from server.state.accounts import AccountId
+from server.state.accounts import AccountId, KeyId, Login
 from server.state.database import Database
 from server.state.tasks import (
     UndeliveredReply,
@@ -30,7 +30,10 @@ from server.state.tasks import (
     undelivered,
 )
 
-__all__ = ["Disconnected", "Link", "Session", "Sessions", "encode_reply"]
+__all__ = ["KEY_REVOKED", "Disconnected", "Link", "Session", "Sessions", "encode_reply"]
+
+KEY_REVOKED: Final = 4001
+"""The code that a connection is closed with when its key is revoked."""
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +64,8 @@ class Link(Protocol):
 class Session:
     """One client's session, while it is connected."""
 
-    def __init__(self, account: AccountId, session_uuid: str, link: Link) -> None:
-        self.account = account
+    def __init__(self, login: Login, session_uuid: str, link: Link) -> None:
+        self.account, self.key = login
         self.uuid = session_uuid
         self.link = link
         self.delivering = asyncio.Lock()
@@ -84,16 +87,16 @@ class Sessions:
         """How many are connected."""
         return len(self._connected)
 
-    async def attach(self, account: AccountId, session_uuid: str | None, link: Link) -> Session:
+    async def attach(self, login: Login, session_uuid: str | None, link: Link) -> Session:
         """Begin a session or resume one; a connection that it still had is closed.
 
         A session's UUID means something within its account only: no other account can resume it.
         """
-        session = Session(account, session_uuid or str(uuid.uuid4()), link)
+        session = Session(login, session_uuid or str(uuid.uuid4()), link)
         # The new connection takes over at the end: before the caller has greeted it, nothing may be sent.
-        while (previous := self._connected.pop((account, session.uuid), None)) is not None:
+        while (previous := self._connected.pop((session.account, session.uuid), None)) is not None:
             await previous.link.close(4000, "the session was resumed by another connection")
-        self._connected[account, session.uuid] = session
+        self._connected[session.account, session.uuid] = session
         return session
 
     def detach(self, session: Session) -> None:
@@ -105,6 +108,17 @@ class Sessions:
         """The connection that a session has, if it has one."""
         session = self._connected.get((account, session_uuid or ""))
         return None if session is None else session.link
+
+    def keys(self) -> set[KeyId]:
+        """The keys that are connected."""
+        return {session.key for session in self._connected.values() if session.key is not None}
+
+    async def close_keys(self, keys: Collection[KeyId]) -> None:
+        """Close the connections of these keys. What they have begun goes on."""
+        closing = [session for session in self._connected.values() if session.key in keys]
+        await asyncio.gather(
+            *(session.link.close(KEY_REVOKED, "the API key was revoked") for session in closing)
+        )
 
     async def send(self, session: Session, reply: Reply) -> None:
         """Send a reply, or keep it until the session resumes."""

@@ -3,6 +3,7 @@
 The only place that reads the environment. Everything else is handed the frozen `Settings`.
 """
 
+import ipaddress
 import os
 import re
 import tomllib
@@ -18,6 +19,9 @@ from platformdirs import user_cache_path, user_data_path
 from engines import DeviceChoice, PrecisionChoice, RuntimeChoice
 
 __all__ = ["LogFormat", "Settings", "SettingsError", "Sourced", "load_settings"]
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+")
+_LISTS = ("models", "trusted_proxies", "allowed_origins")
 
 LogFormat = Literal["text", "json"]
 Positive = Annotated[int, Meta(ge=1)]
@@ -35,6 +39,14 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Address to listen on."""
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
     """Port to listen on; 0 takes a free one."""
+    tls_certificate: Path | None = None
+    """PEM file with the certificate and its chain: the server then speaks https and wss."""
+    tls_key: Path | None = None
+    """PEM file with the private key, if it is not in the file of the certificate."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks of proxies whose X-Forwarded-For and -Proto are believed; `*` for any."""
+    allowed_origins: tuple[str, ...] = ("*",)
+    """Origins of the web pages that may use the server, beside its own; `*` for any."""
     public_url: str | None = None
     """What clients reach the server as, such as https://up.example.org; default: as they addressed it."""
     data: Path = msgspec.field(default_factory=lambda: user_data_path("tilewire", appauthor=False))
@@ -50,7 +62,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     storage_url: str | None = None
     """obstore URL of the images, such as s3://bucket/prefix; default: `images` in the data directory."""
     api_key: Annotated[str, Meta(min_length=1)] | None = None
-    """A key that is always valid, for the default account; default: one is made on the first start."""
+    """A key of the default account, valid as long as it is set; default: one is made on the first start."""
 
     models: tuple[str, ...] = ("realesrgan-x4plus",)
     """Models that are loaded before the server is ready; the others load when they are first used."""
@@ -77,11 +89,31 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Unfinished tasks of one account; more are refused."""
     max_tasks: Positive = 10_000
     """Unfinished tasks of all accounts; more are refused."""
+    active_megapixels_per_account: Annotated[float, Meta(gt=0)] = 192
+    """How much of that one account may have; the rest of its tasks waits."""
+    requests_per_second: Annotated[float, Meta(gt=0)] = 500
+    """Tasks of one account, and HTTP requests and connections of one address."""
+    request_burst: Positive = 5000
+    """How many of those may come at once."""
+    upload_bytes_per_hour: Positive = 256 * 2**30
+    """Images that one account may send."""
+    failed_authentications_per_minute: Positive = 60
+    """Wrong keys from one address; more are not looked at."""
+    max_connections: Positive = 10_000
+    """Open connections of all clients."""
+    max_connections_per_address: Positive = 1000
+    """Open connections of one address."""
+    max_connections_per_account: Positive = 1000
+    """Connections that one account has authenticated."""
+    max_unauthenticated: Positive = 256
+    """WebSocket connections of one address that have yet to authenticate."""
     max_unsent_bytes: Positive = 64 * 2**20
-    """Replies that one connection may leave unread before it is dropped."""
+    """Replies that one connection may leave unread before it is dropped; images in one answer to a POST."""
 
-    auth_timeout: Seconds = 15
-    """How long a connection may take to authenticate."""
+    auth_timeout: Seconds = 10
+    """How long a connection may take to authenticate, and the head of a request to arrive."""
+    body_timeout: Seconds = 300
+    """How long the body of a request may take to arrive."""
     idle_timeout: Seconds = 120
     """A connection that sends nothing for so long is closed."""
     send_timeout: Seconds = 30
@@ -115,6 +147,16 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         for name, price in self.prices.items():
             if not price.is_finite() or price < 0:
                 raise ValueError(f"{price} is not a price - at `$.prices.{name}`")
+        if self.tls_key is not None and self.tls_certificate is None:
+            raise ValueError("needs tls_certificate too - at `$.tls_key`")
+        for proxy in self.trusted_proxies:
+            if proxy != "*" and not _is_network(proxy):
+                raise ValueError(f"{proxy!r} is neither an address nor a network - at `$.trusted_proxies`")
+        for origin in self.allowed_origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is no origin, such as https://shop.example - at `$.allowed_origins`"
+                )
 
     @property
     def effective_added_models(self) -> Path:
@@ -182,13 +224,21 @@ def _to_path(_: type, value: Any) -> Path:
     return Path(value).expanduser()
 
 
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in Settings.__struct_fields__:
         text = environment.get(f"TILEWIRE_{name.upper()}")
         if text:
             found[name] = (
-                [part.strip() for part in text.split(",") if part.strip()] if name == "models" else text
+                [part.strip() for part in text.split(",") if part.strip()] if name in _LISTS else text
             )
     return found
 

@@ -41,6 +41,7 @@ PAGES: Final = (
     Page("limits", "Limits"),
     Page("models", "Models"),
     Page("operations", "Operations"),
+    Page("security", "Security"),
 )
 
 _DIRECTIVE: Final = re.compile(r"<!-- (parameters|reply|example|codes|families|schemas) ?([\w ]*) -->")

@@ -8,10 +8,13 @@ from msgspec import Struct
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from server.edge import FIRST_FRAME_BYTES
+from server.http.gate import client_address
 from server.protocol.codec import JSON, MESSAGEPACK, Codec, RawTask
 from server.protocol.error_codes import error_status
 from server.protocol.errors import (
     AuthenticationError,
+    BodyTimeoutError,
     ErrorItem,
     FrameError,
     FrameTooLargeError,
@@ -19,8 +22,9 @@ from server.protocol.errors import (
 )
 from server.protocol.messages import Authentication
 from server.services import Services
-from server.state.accounts import AccountId
-from server.tasks import Context, as_item, dispatch
+from server.settings import Settings
+from server.state.accounts import AccountId, Login
+from server.tasks import Context, Telling, as_item, dispatch
 
 __all__ = ["post_tasks"]
 
@@ -35,58 +39,89 @@ async def post_tasks(request: Request) -> Response:
     services: Services = request.app.state.services
     base_url: str = request.app.state.base_url(request)
     codec = MESSAGEPACK if MESSAGEPACK.media_type in request.headers.get("content-type", "") else JSON
+    raws: list[RawTask] = []
     try:
-        raws = codec.split(await _body(request, services.settings.max_frame_bytes))
-    except (FrameError, FrameTooLargeError) as error:
-        services.telemetry.metrics.error_told(error.code)
-        return _response(codec, [error.item(None, None, f"{base_url}/docs/errors")])
-    try:
-        account, raws = await _authenticate(request, raws, services)
+        login = await _by_header(request, services)
+        raws = codec.split(await _body(request, services.settings, authenticated=login is not None))
+        if login is None or (raws and raws[0].task_type == "authentication"):
+            login = await _by_task(raws, request, services)
+            raws = raws[1:]
+        services.edge.take_connection(login.account)
     except TaskError as error:
         refused = [as_item(error, raw, base_url, services) for raw in raws]
+        if not refused:
+            services.telemetry.metrics.error_told(error.code)
         return _response(codec, refused or [error.item(None, None, f"{base_url}/docs/errors")])
+    try:
+        return _response(codec, await _run_all(raws, login.account, base_url, services))
+    finally:
+        services.edge.account_connections.give_back(login.account)
 
+
+async def _run_all(
+    raws: Sequence[RawTask], account: AccountId, base_url: str, services: Services
+) -> list[Struct]:
+    """The replies to the tasks, in their order."""
     room = asyncio.Semaphore(_TASKS_AT_ONCE)
+    telling = Telling(services.settings.max_unsent_bytes)
 
     async def run(raw: RawTask) -> Struct | None:
-        context = Context(services=services, account=account, session=None, base_url=base_url, raw=raw)
+        context = Context(
+            services=services, account=account, session=None, base_url=base_url, raw=raw, telling=telling
+        )
         async with room:
             return await dispatch(raw, context)
 
     async with asyncio.TaskGroup() as group:
         running = [group.create_task(run(raw)) for raw in raws]
-    return _response(codec, [reply for task in running if (reply := task.result()) is not None])
+    return [reply for task in running if (reply := task.result()) is not None]
 
 
-async def _authenticate(
-    request: Request, raws: list[RawTask], services: Services
-) -> tuple[AccountId, list[RawTask]]:
-    """The account, by the header or the authentication task that comes first, and the other tasks."""
+async def _by_header(request: Request, services: Services) -> Login | None:
+    """What the key in the header opens; None if there is no header. Checked before the body is read.
+
+    Raises:
+        AuthenticationError: if the key is wrong.
+        RateLimitError: if too many keys from this address were wrong of late.
+    """
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    if raws and raws[0].task_type == "authentication":
-        first = raws[0].parse()
-        assert isinstance(first, Authentication)
-        key, raws = first.api_key, raws[1:]
-    elif scheme.lower() != "bearer" or not key:
+    if scheme.lower() != "bearer" or not key:
+        return None
+    return await services.authenticate(key.strip(), client_address(request.scope))
+
+
+async def _by_task(raws: Sequence[RawTask], request: Request, services: Services) -> Login:
+    """What the key in the authentication task that comes first opens."""
+    first = raws[0].parse() if raws and raws[0].task_type == "authentication" else None
+    if not isinstance(first, Authentication):
         raise AuthenticationError("missingApiKey", "send the header: Authorization: Bearer KEY")
-    account = await services.authenticate(key.strip())
-    if account is None:
-        raise AuthenticationError("invalidApiKey", "the API key is not valid", "apiKey")
-    return account, raws
+    return await services.authenticate(first.api_key.strip(), client_address(request.scope))
 
 
-async def _body(request: Request, limit: int) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
+async def _body(request: Request, settings: Settings, *, authenticated: bool) -> bytes:
+    """The body. Of one that may hold the key only little is read, and for a short time.
+
+    Raises:
+        FrameTooLargeError, BodyTimeoutError: if it is too much, or too slow.
+        FrameError: if the client went away before its end.
+    """
+    limit, patience = settings.max_frame_bytes, settings.body_timeout
+    if not authenticated:
+        limit, patience = min(limit, FIRST_FRAME_BYTES), settings.auth_timeout
+    if int(request.headers.get("content-length", 0)) > limit:
+        raise FrameTooLargeError(limit)
+    body = bytearray()
     try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > limit:
-                raise FrameTooLargeError(limit)
-            chunks.append(chunk)
+        async with asyncio.timeout(patience):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise FrameTooLargeError(limit)
+    except TimeoutError as error:
+        raise BodyTimeoutError(patience) from error
     except ClientDisconnect as error:
         raise FrameError("the body is incomplete") from error
-    return b"".join(chunks)
+    return bytes(body)
 
 
 def _response(codec: Codec, replies: Sequence[Struct]) -> Response:

@@ -1,4 +1,4 @@
-"""The page: `GET /`, and the files it is made of, below `/web/`.
+"""The page: `GET /`, and the files it is made of, below `/web/`. What they may load: see `security`.
 
 The files' path holds a digest of them all: a browser may keep what it has of one digest for ever, and a page
 is never put together from the files of two versions.
@@ -19,7 +19,7 @@ from starlette.responses import PlainTextResponse, Response
 from server.protocol.names import wire_name
 from server.settings import Settings
 
-__all__ = ["CONTENT_SECURITY_POLICY", "Page"]
+__all__ = ["Page"]
 
 _DIRECTORY: Final = Path(__file__).parents[1] / "web"
 _INDEX: Final = "index.html"
@@ -32,20 +32,6 @@ _MEDIA_TYPES: Final = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-
-CONTENT_SECURITY_POLICY: Final = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' blob:",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    )
-)
-"""What the page may load: files, images and sockets of this server, and pictures that it made itself."""
 
 
 class Limits(Struct, frozen=True, rename=wire_name):
@@ -96,12 +82,7 @@ class Page:
 
     async def get_index(self, request: Request) -> Response:
         """The page itself; a browser asks each time whether it is still the same."""
-        headers = {
-            "cache-control": "no-cache",
-            "content-security-policy": CONTENT_SECURITY_POLICY,
-            "referrer-policy": "no-referrer",
-        }
-        return self._index.response(request.headers, headers)
+        return self._index.response(request.headers, {"cache-control": "no-cache"})
 
     async def get_file(self, request: Request) -> Response:
         """One of its files."""

@@ -48,7 +48,10 @@ CODES: Final[Mapping[str, ErrorCode]] = {
     "invalidFrameSize": ErrorCode(
         413,
         "The body of a POST is larger than the server takes. A socket is closed with 1009 instead.",
-        "Send fewer tasks at once, or upload images one by one.",
+        "Send fewer tasks at once, or upload images one by one, and the key in the header `Authorization`.",
+    ),
+    "bodyTimeout": ErrorCode(
+        408, "The body of a POST did not arrive in time.", "Send less at once, or over a faster connection."
     ),
     "unsupportedTaskType": ErrorCode(
         400, "The server has no such kind of task.", "Use one of those that the message names."
@@ -83,6 +86,31 @@ CODES: Final[Mapping[str, ErrorCode]] = {
         400,
         "The result could not be sent to `uploadEndpoint`; the task costs nothing.",
         "Check that the endpoint takes a PUT and answers with a status of 200 to 299.",
+    ),
+    "authenticationRateLimit": ErrorCode(
+        429,
+        "Too many API keys from this address were wrong of late; none is looked at for a while.",
+        "Check the key, and try again after `retryAfter` seconds.",
+    ),
+    "connectionRateLimit": ErrorCode(
+        429,
+        "The account, or the address, has as many connections open as it may have.",
+        "Close some, or send more tasks through each.",
+    ),
+    "requestRateLimit": ErrorCode(
+        429,
+        "The account sent too many tasks of late, or the address too many requests.",
+        "Send the task again after `retryAfter` seconds; the message names the limit.",
+    ),
+    "replyRateLimit": ErrorCode(
+        429,
+        "The answer to this POST holds as many images as it may. The task is done.",
+        "Ask for its result by `getResponse`, or for URLs in place of images.",
+    ),
+    "uploadQuotaExceeded": ErrorCode(
+        429,
+        "The account sent as many bytes of images as it may within an hour.",
+        "Try again after `retryAfter` seconds. Images that were uploaded before can be named by UUID.",
     ),
     "taskRateLimit": ErrorCode(
         429,

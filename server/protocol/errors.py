@@ -4,11 +4,13 @@ TaskError
 ├── FrameError                  400  the frame is not JSON (or MessagePack), or not tasks
 ├── FrameTooLargeError          413  the body of a POST is larger than the server takes
 ├── ParameterError              400  missing…, invalid… or unsupported… with the parameter's name
+├── BodyTimeoutError            408  the body of a POST did not arrive in time
 ├── AuthenticationError         401  no key, a wrong one, or none yet
 ├── InsufficientCreditsError    402  the account's balance does not cover the task
 ├── NotFoundError               404  no such task or image, or expired
 ├── ConflictError               409  the taskUUID names another request
 ├── RateLimitError              429  too much at once; try again later
+├── QuotaError                  429  too much in an hour; try again later
 ├── TaskCancelledError          409  cancelled by the client
 ├── TransferError               400  an image could not be fetched, or a result not uploaded
 ├── BusyError                   503  too much of all accounts at once; try again later
@@ -17,7 +19,7 @@ TaskError
 
 The names of the codes are in families that Runware's SDKs map to their own error classes (`errors.py` of
 runware-sdk 1.8): a code begins with `invalid`, `missing`, `unsupported`, `conflict`, ends in `NotFound`, or
-contains `ApiKey`, `Credits`, `RateLimit` or `Timeout`.
+contains `ApiKey`, `Credits`, `Quota`, `RateLimit` or `Timeout`.
 """
 
 from typing import Annotated, Final
@@ -28,6 +30,7 @@ from server.protocol.names import wire_name
 
 __all__ = [
     "AuthenticationError",
+    "BodyTimeoutError",
     "BusyError",
     "ConflictError",
     "ErrorItem",
@@ -36,6 +39,7 @@ __all__ = [
     "InsufficientCreditsError",
     "NotFoundError",
     "ParameterError",
+    "QuotaError",
     "RateLimitError",
     "ServerError",
     "TaskCancelledError",
@@ -126,7 +130,17 @@ class FrameTooLargeError(TaskError):
     """The body of a POST is larger than the server takes; over a socket the connection closes with 1009."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__("invalidFrameSize", f"the body is larger than {limit} bytes")
+        super().__init__(
+            "invalidFrameSize",
+            f"the body is larger than {limit} bytes (without the header Authorization less is taken)",
+        )
+
+
+class BodyTimeoutError(TaskError):
+    """The body of a POST did not arrive in time."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__("bodyTimeout", f"the body did not arrive within {limit:g} seconds")
 
 
 class ParameterError(TaskError):
@@ -162,6 +176,10 @@ class ConflictError(TaskError):
 
 class RateLimitError(TaskError):
     """More was asked for at once than the server allows."""
+
+
+class QuotaError(TaskError):
+    """The account sent more within an hour than the server takes."""
 
 
 class TaskCancelledError(TaskError):

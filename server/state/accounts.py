@@ -3,7 +3,9 @@
 import hashlib
 import secrets
 import uuid
-from typing import NewType
+from collections.abc import Collection, Iterator
+from itertools import islice
+from typing import Final, NamedTuple, NewType
 
 from msgspec import Struct
 from sqlalchemy import Connection, func, insert, select, update
@@ -15,22 +17,34 @@ __all__ = [
     "AccountId",
     "AmbiguousKeyError",
     "Key",
+    "KeyId",
+    "Login",
     "account_named",
-    "adopt_key",
     "authenticate",
     "create_key",
     "has_keys",
     "list_keys",
     "revoke_key",
+    "revoked_keys",
 ]
 
 AccountId = NewType("AccountId", str)
+KeyId = NewType("KeyId", str)
 
 DEFAULT_ACCOUNT = "default"
+
+_NAMED_AT_ONCE: Final = 500
 
 
 class AmbiguousKeyError(Exception):
     """No key, or more than one, begins with the given characters."""
+
+
+class Login(NamedTuple):
+    """What a key opens. `key` is None for the one of the settings: it is not in the database."""
+
+    account: AccountId
+    key: KeyId | None
 
 
 class Key(Struct, frozen=True):
@@ -64,32 +78,53 @@ def account_named(connection: Connection, name: str, now: float, *, balance: int
 def create_key(connection: Connection, account: AccountId, label: str, now: float) -> str:
     """A new key of 256 random bits. Only its hash is kept: this is the one time it can be shown."""
     secret = f"tw_{secrets.token_urlsafe(32)}"
-    _insert(connection, account, label, secret, now)
+    connection.execute(
+        insert(api_keys).values(
+            id=str(uuid.uuid4()),
+            account_id=account,
+            label=label,
+            hint=secret[:8],
+            digest=_digest(secret),
+            created=now,
+            revoked=False,
+        )
+    )
     return secret
 
 
-def adopt_key(connection: Connection, account: AccountId, secret: str, now: float) -> None:
-    """Make `secret` a valid key, if it is not one yet."""
-    digest = _digest(secret)
-    if connection.scalar(select(api_keys.c.id).where(api_keys.c.digest == digest)) is None:
-        _insert(connection, account, "from the settings", secret, now)
-
-
-def authenticate(connection: Connection, secret: str, now: float) -> AccountId | None:
-    """The account that a key belongs to; None for a wrong or revoked one.
+def authenticate(
+    connection: Connection, secret: str, now: float, *, configured: str | None = None
+) -> Login | None:
+    """What a key opens; None for a wrong or revoked one.
 
     Looked up by SHA-256: a key has too many random bits to be guessed from a fast hash, and the comparison
     tells nothing about how much of a wrong key was right.
+
+    Args:
+        configured: the key of the settings, which opens the default account. As it is not kept, it is valid
+            for as long as it is configured; but not once it was revoked as one that was made here.
     """
+    digest = _digest(secret)
     row = connection.execute(
-        select(api_keys.c.id, api_keys.c.account_id).where(
-            api_keys.c.digest == _digest(secret), api_keys.c.revoked.is_(False)
-        )
+        select(api_keys.c.id, api_keys.c.account_id, api_keys.c.revoked).where(api_keys.c.digest == digest)
     ).first()
     if row is None:
+        if configured is None or not secrets.compare_digest(digest, _digest(configured)):
+            return None
+        return Login(account_named(connection, DEFAULT_ACCOUNT, now), None)
+    if row.revoked:
         return None
     connection.execute(update(api_keys).where(api_keys.c.id == row.id).values(last_used=now))
-    return AccountId(row.account_id)
+    return Login(AccountId(row.account_id), KeyId(row.id))
+
+
+def revoked_keys(connection: Connection, keys: Collection[KeyId]) -> set[KeyId]:
+    """Which of these keys are valid no more."""
+    valid: set[KeyId] = set()
+    for some in _in_parts(keys):
+        found = select(api_keys.c.id).where(api_keys.c.id.in_(some), api_keys.c.revoked.is_(False))
+        valid.update(map(KeyId, connection.scalars(found)))
+    return set(keys) - valid
 
 
 def has_keys(connection: Connection) -> bool:
@@ -139,18 +174,11 @@ def revoke_key(connection: Connection, beginning: str) -> Key:
     return found[0]
 
 
-def _insert(connection: Connection, account: AccountId, label: str, secret: str, now: float) -> None:
-    connection.execute(
-        insert(api_keys).values(
-            id=str(uuid.uuid4()),
-            account_id=account,
-            label=label,
-            hint=secret[: min(8, len(secret) // 4)],  # of a short one that was configured, less
-            digest=_digest(secret),
-            created=now,
-            revoked=False,
-        )
-    )
+def _in_parts(keys: Collection[KeyId]) -> Iterator[list[KeyId]]:
+    """As many at once as a statement may name on every database."""
+    rest = iter(keys)
+    while part := list(islice(rest, _NAMED_AT_ONCE)):
+        yield part
 
 
 def _digest(secret: str) -> bytes:

@@ -26,9 +26,9 @@ from server.protocol.messages import (
 )
 from server.services import Services
 from server.tasks import account_management, cancel, get_response, image_upload, model_search, upscale
-from server.tasks.context import Context
+from server.tasks.context import Context, Telling
 
-__all__ = ["Context", "dispatch"]
+__all__ = ["Context", "Telling", "as_item", "dispatch"]
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ _HANDLERS: dict[type[Task], Handler] = {
 async def dispatch(raw: RawTask, context: Context) -> Struct | None:
     """The reply to one task: an item, an error, or None if it comes later. Raises nothing."""
     try:
+        context.services.edge.take_request(context.account)
         task = raw.parse()
         return await _HANDLERS[type(task)](task, context)
     except TaskError as error:

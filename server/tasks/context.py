@@ -1,13 +1,54 @@
 """What a handler knows beside its task."""
 
+import asyncio
+import math
 from dataclasses import dataclass
 
+from msgspec import UNSET
+
 from server.protocol.codec import RawTask
+from server.protocol.errors import ErrorItem, RateLimitError
+from server.protocol.messages import Progress, UpscaleResult
 from server.services import Services
 from server.sessions import Session
 from server.state.accounts import AccountId
+from server.state.tasks import TaskRecord
 
-__all__ = ["Context"]
+__all__ = ["Context", "Telling"]
+
+
+class Telling:
+    """Reads results for one client, one after the other: images are in memory until they are sent.
+
+    Args:
+        budget: bytes of images that go into one answer; over a socket each is an answer of its own.
+    """
+
+    def __init__(self, budget: float = math.inf) -> None:
+        self._budget = budget
+        self._left = budget
+        self._turn = asyncio.Lock()
+
+    async def item(
+        self, services: Services, record: TaskRecord, base_url: str, *, status: bool = False
+    ) -> UpscaleResult | ErrorItem | Progress:
+        """The item for a task, as `Results.item` makes it.
+
+        Raises:
+            RateLimitError: if the answer holds as much as it may.
+        """
+        async with self._turn:
+            if self._left <= 0:
+                raise RateLimitError(
+                    "replyRateLimit",
+                    f"one answer holds {self._budget:g} bytes of images; ask for this one by getResponse",
+                    retry_after=1,
+                )
+            item = await services.results.item(record, base_url, status=status)
+            if isinstance(item, UpscaleResult):
+                for image in (item.image_base64_data, item.image_data_uri):
+                    self._left -= 0 if image is UNSET else len(image)
+            return item
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +59,7 @@ class Context:
         session: where later replies go; None for HTTP, where the one reply is the response.
         base_url: what the client reaches this server as.
         raw: the task as it came.
+        telling: through which results are read.
     """
 
     services: Services
@@ -25,3 +67,8 @@ class Context:
     session: Session | None
     base_url: str
     raw: RawTask
+    telling: Telling
+
+    async def item(self, record: TaskRecord, *, status: bool = False) -> UpscaleResult | ErrorItem | Progress:
+        """The item for a task, as `Telling.item` gives it."""
+        return await self.telling.item(self.services, record, self.base_url, status=status)

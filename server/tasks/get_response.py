@@ -22,4 +22,4 @@ async def handle(task: GetResponse, context: Context) -> Struct:
     record = await context.services.database.run(tasks.find, context.account, task.task_uuid.lower())
     if record is None:
         raise NotFoundError("taskNotFound", f"there is no task {task.task_uuid}", "taskUUID")
-    return await context.services.results.item(record, context.base_url, status=True)
+    return await context.item(record, status=True)

@@ -1,7 +1,7 @@
 """`imageUpload`: keeps an image for later tasks."""
 
 from server.protocol.messages import ImageUpload, ImageUploadResult
-from server.protocol.sources import parse_source
+from server.protocol.sources import InlineImage, RemoteImage, parse_source
 from server.results import image_url
 from server.tasks.context import Context
 
@@ -12,10 +12,15 @@ async def handle(task: ImageUpload, context: Context) -> ImageUploadResult:
     """The UUID and URL of the stored image. The same image uploaded again keeps its UUID.
 
     Raises:
+        QuotaError: if the account has sent too many images of late.
         TaskError: as `Inputs.obtain`.
     """
     source = parse_source(task.image, "image", context.raw.codec)
+    edge = context.services.edge
+    edge.take_upload(context.account, len(source.data) if isinstance(source, InlineImage) else 0)
     record = await context.services.inputs.obtain(context.account, source, "image", task.ttl)
+    if isinstance(source, RemoteImage):
+        edge.note_upload(context.account, record.size)
     return ImageUploadResult(
         task_uuid=task.task_uuid,
         image_uuid=record.uuid,

@@ -30,6 +30,7 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
             "includeTiles", "tiles come as messages of their own: send the task over a WebSocket"
         )
     if isinstance(source, InlineImage):
+        services.edge.take_upload(context.account, len(source.data))
         # Stored before the task is recorded, so that a recorded task can always be run again.
         source = StoredImage((await services.inputs.obtain(context.account, source, parameter)).uuid)
     request = request_for(
@@ -44,7 +45,7 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         acknowledge=task.delivery_method == "async" and session is not None,
     )
     if isinstance(taken, TaskRecord):
-        return await services.results.item(taken, context.base_url)
+        return await context.item(taken)
     if session is not None:
         return None
     patience = services.settings.acknowledge_after if task.delivery_method == "async" else None
@@ -63,4 +64,4 @@ async def _wait(running: Running, patience: float | None, context: Context) -> S
                 "the server is stopping; the task will be finished after its next start"
             ) from None
         raise
-    return await context.services.results.item(record, context.base_url)
+    return await context.item(record)

@@ -394,30 +394,47 @@ async def test_a_task_that_is_not_covered_is_refused_and_costs_nothing(strict: E
     assert status == 200
 
 
-async def test_before_authentication_every_task_is_refused(strict: EmbeddedServer) -> None:
-    tasks = [
-        upscale(GOOD),
-        {"taskType": "ping", "ping": True, "taskUUID": new_uuid()},
-        {"taskType": "nonsense"},
-    ]
+@pytest.mark.parametrize(
+    ("task", "code"),
+    [
+        (upscale(GOOD), "missingApiKey"),
+        ({"taskType": "ping", "ping": True, "taskUUID": new_uuid()}, "missingApiKey"),
+        ({"taskType": "nonsense"}, "missingTaskUUID"),
+        *(
+            ({"taskType": "authentication", "apiKey": key}, "invalidApiKey")
+            for key in ("tw_wrong", "", KEY + " ", KEY[:-1], "\x00", "é" * 1000, 5)
+        ),
+        *(
+            (
+                {"taskType": "authentication", "apiKey": KEY, "connectionSessionUUID": session},
+                "invalidConnectionSessionUUID",
+            )
+            for session in ("", "x" * 1000, "a b", "\x00")
+        ),
+    ],
+)
+async def test_a_first_task_that_is_no_valid_authentication_is_the_last(
+    strict: EmbeddedServer, task: Item, code: str
+) -> None:
     async with connected(strict, key=None) as peer:
-        await peer.send(*tasks)
-        first, second, third = [await peer.receive_item() for _ in tasks]
-        assert first["code"] == second["code"] == "missingApiKey"
-        assert third["code"] == "missingTaskUUID"
-        assert [first["taskUUID"], second["taskUUID"]] == [task.get("taskUUID") for task in tasks[:2]]
-        for key in ("tw_wrong", "", KEY + " ", KEY[:-1], "\x00", "é" * 1000):
-            error = await peer.authenticate(key)
-            assert (error["code"], error["parameter"]) == ("invalidApiKey", "apiKey"), key
-            assert "tw_wrong" not in str(error)
-        await peer.send({"taskType": "authentication", "apiKey": 5})
-        assert (await peer.receive_item())["code"] == "invalidApiKey"
+        await peer.send(task)
+        error = await peer.receive_item()
+        assert error["code"] == code
+        assert error.get("taskUUID") == task.get("taskUUID")
+        assert "tw_wrong" not in str(error)
+        await peer.socket.wait_closed()
+        assert peer.socket.close_code == 1008
+
+
+async def test_a_key_that_is_no_text_is_an_error(strict: EmbeddedServer) -> None:
+    async with connected(strict, key=None) as peer:
         await peer.socket.send('[{"taskType":"authentication","apiKey":"\\ud800"}]')
         assert "code" in await peer.receive_item()
-        for session in ("", "x" * 1000, "a b", "\x00"):
-            await peer.send({"taskType": "authentication", "apiKey": KEY, "connectionSessionUUID": session})
-            assert (await peer.receive_item())["parameter"] == "connectionSessionUUID"
-        assert "connectionSessionUUID" in await peer.authenticate()
+
+
+async def test_a_wrong_key_later_ends_nothing(strict: EmbeddedServer) -> None:
+    async with connected(strict) as peer:
+        assert (await peer.authenticate("wrong"))["code"] == "invalidApiKey"
         (result,) = await peer.ask(upscale(GOOD))
         assert result["imageURL"]
 
@@ -429,7 +446,6 @@ async def test_a_revoked_key_is_not_valid(strict: EmbeddedServer) -> None:
     strict.services.database.run_sync(revoke_key, account.key)
     async with connected(strict, key=None) as peer:
         assert (await peer.authenticate(account.key))["code"] == "invalidApiKey"
-        assert (await peer.authenticate())["taskType"] == "authentication"
     status, body = await post_tasks(strict, upscale(GOOD), key=account.key)
     assert (status, body["errors"][0]["code"]) == (401, "invalidApiKey")
 

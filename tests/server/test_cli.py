@@ -256,7 +256,7 @@ def test_keys_are_created_listed_and_revoked(tilewire: Tilewire, tmp_path: Path)
     assert "revoked" not in shown
     database = Database(f"sqlite:///{tmp_path / 'data' / 'tilewire.db'}")
     account = database.run_sync(account_named, "ada", 0.0)
-    assert database.run_sync(authenticate, key, 0.0) == account
+    assert database.run_sync(authenticate, key, 0.0).account == account
     assert database.run_sync(ledger.statement, account).available == 2_500_000_000
     identity = shown.splitlines()[1].split()[0]
     revoked = tilewire("keys", "revoke", identity)

@@ -79,7 +79,7 @@ async def test_text_that_is_not_utf8_closes_the_connection(server: EmbeddedServe
 
 
 async def test_ten_thousand_tasks_in_one_frame_are_all_answered(start_server: StartServer) -> None:
-    server = start_server(max_tasks_in_flight=8)
+    server = start_server(max_tasks_in_flight=8, request_burst=20_000)
     account = open_account(server)
     upscales = {task["taskUUID"]: task for task in (upscale(GOOD, includeCost=True) for _ in range(300))}
     frame: list[Item] = [PING] * 9700
@@ -102,12 +102,9 @@ async def test_ten_thousand_tasks_in_one_frame_are_all_answered(start_server: St
     assert charges(server, account.id)[1] == kinds["upscale"]
 
 
-@pytest.mark.parametrize("key", [None, "a key"])
-async def test_ten_thousand_wrong_tasks_are_ten_thousand_errors(
-    server: EmbeddedServer, key: str | None
-) -> None:
-    account = open_account(server)
-    async with connected(server, key=key and account.key) as peer:
+async def test_ten_thousand_wrong_tasks_are_ten_thousand_errors(start_server: StartServer) -> None:
+    server = start_server(request_burst=20_000)
+    async with connected(server) as peer:
         await peer.send(*[{"taskType": "steal", "taskUUID": new_uuid()} for _ in range(10_000)])
         for _ in range(10_000):
             assert (await peer.receive_item())["code"] == "unsupportedTaskType"
@@ -199,7 +196,7 @@ async def test_a_client_that_does_not_read_is_dropped_and_its_results_wait(
     start_server: StartServer, limits: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    server = start_server(**limits)
+    server = start_server(**limits, request_burst=10**6)
     account = open_account(server)
     image = base64.b64encode(noise(64)).decode()
     tasks = [upscale(image, outputType="base64Data") for _ in range(40)]
@@ -234,12 +231,28 @@ async def test_a_client_that_does_not_read_is_dropped_and_its_results_wait(
     assert not [record for record in caplog.records if record.exc_info]
 
 
+async def test_answers_that_can_be_asked_for_again_are_not_kept_for_who_does_not_read(
+    start_server: StartServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    server = start_server(max_unsent_bytes=50_000)
+    task = upscale(base64.b64encode(noise(64)).decode(), outputType="base64Data")
+    async with connected(server) as other, asyncio.timeout(30):
+        await other.ask(task)
+        async with deaf(server, KEY) as (peer, session):
+            await peer.send(*[{"taskType": "getResponse", "taskUUID": task["taskUUID"]}] * 500)
+            while "does not read" not in caplog.text:
+                await answers(other)
+        async with connected(server, session=session) as peer:
+            await peer.nothing_more()
+
+
 async def test_replies_that_are_not_read_do_not_grow_without_end(
     start_server: StartServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Pings are the cheapest way to make a server talk."""
     caplog.set_level("INFO")
-    server = start_server(send_timeout=0.5)
+    server = start_server(send_timeout=0.5, request_burst=10**6)
     async with deaf(server, open_account(server).key) as (peer, _), asyncio.timeout(30):
         while "does not read" not in caplog.text:
             with suppress(TimeoutError, ConnectionClosed):
@@ -248,28 +261,16 @@ async def test_replies_that_are_not_read_do_not_grow_without_end(
         await answers(other)
 
 
-@pytest.mark.parametrize("chatty", [False, True])
-async def test_who_does_not_authenticate_in_time_is_closed(start_server: StartServer, chatty: bool) -> None:
+async def test_who_does_not_authenticate_in_time_is_closed(start_server: StartServer) -> None:
     server = start_server(auth_timeout=0.3)
     async with connected(server, key=None) as peer:
-
-        async def chat() -> None:
-            with suppress(ConnectionClosed):
-                while True:
-                    await peer.send(PING, {"taskType": "authentication", "apiKey": "wrong"})
-                    await asyncio.sleep(0.01)
-
-        async with asyncio.TaskGroup() as group:
-            talk = group.create_task(chat()) if chatty else None
-            assert await closed(peer) == 1001
-            if talk is not None:
-                talk.cancel()
+        assert await closed(peer) == 1001
 
 
 async def test_a_frame_that_never_ends_does_not_keep_a_connection_open(start_server: StartServer) -> None:
     server = start_server(auth_timeout=0.3)
     async with connected(server, key=None) as peer:
-        peer.socket.transport.write(b"\x81\xff" + (10_000_000).to_bytes(8) + b"mask" + b"x" * 1000)
+        peer.socket.transport.write(b"\x81\xff" + (60_000).to_bytes(8) + b"mask" + b"x" * 1000)
         assert await closed(peer) == 1001
 
 

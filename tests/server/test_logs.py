@@ -101,6 +101,7 @@ async def test_a_task_can_be_followed_by_its_id_and_no_secret_is_logged(
     with serving(tmp_path, model_directory, **settings) as server:
         async with connected(server, key=None) as peer:
             assert (await peer.authenticate("tw_wrong-key"))["code"] == "invalidApiKey"
+        async with connected(server, key=None) as peer:
             session = (await peer.authenticate())["connectionSessionUUID"]
             await peer.ask(good, bad)
         await web.receive()

@@ -11,7 +11,7 @@ import pytest
 from server.protocol.codec import JSON
 from server.serving import EmbeddedServer
 from server.sessions import Sessions
-from server.state.accounts import account_named
+from server.state.accounts import Login, account_named
 from server.state.database import Database
 from server.state.tasks import keep_undelivered
 from tests.server.conftest import settings_for
@@ -307,8 +307,8 @@ async def test_nothing_is_sent_to_a_connection_before_its_greeting(
     account = await database.run(account_named, "ada", 0.0)
     sessions = Sessions(database, server.services.results)
     old, new = SlowLink(), SlowLink()
-    await sessions.attach(account, "session", old)
-    attaching = asyncio.create_task(sessions.attach(account, "session", new))
+    await sessions.attach(Login(account, None), "session", old)
+    attaching = asyncio.create_task(sessions.attach(Login(account, None), "session", new))
     await old.closing.wait()
     await database.run(keep_undelivered, account, "session", 0.0, b"news")
     await sessions.deliver(account, "session")

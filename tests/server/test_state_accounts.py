@@ -1,19 +1,22 @@
 """Keys and accounts, on a real database file."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from server.state.accounts import (
+    DEFAULT_ACCOUNT,
     AccountId,
     AmbiguousKeyError,
+    KeyId,
     account_named,
-    adopt_key,
     authenticate,
     create_key,
     has_keys,
     list_keys,
     revoke_key,
+    revoked_keys,
 )
 from server.state.database import Database
 
@@ -29,8 +32,8 @@ def test_a_key_opens_its_account_and_no_other(database: Database, account: Accou
     other = database.run_sync(account_named, "bob", NOW)
     first = database.run_sync(create_key, account, "laptop", NOW)
     second = database.run_sync(create_key, other, "laptop", NOW)
-    assert database.run_sync(authenticate, first, NOW) == account
-    assert database.run_sync(authenticate, second, NOW) == other
+    assert database.run_sync(authenticate, first, NOW).account == account
+    assert database.run_sync(authenticate, second, NOW).account == other
 
 
 @pytest.mark.parametrize("wrong", ["", "tw_", "nonsense", "tw_" + "A" * 43, "ключ"])
@@ -47,19 +50,13 @@ def test_neither_the_start_nor_more_than_a_key_opens_anything(database: Database
 
 def test_keys_are_stored_only_as_hashes(database: Database, account: AccountId, tmp_path: Path) -> None:
     key = database.run_sync(create_key, account, "laptop", NOW)
-    database.run_sync(adopt_key, account, "from-the-settings-file", NOW)
+    database.run_sync(authenticate, "from-the-settings-file", NOW, configured="from-the-settings-file")
     database.close()
     stored = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     assert b"laptop" in stored
     assert key.encode() not in stored
     assert key[8:].encode() not in stored
     assert b"from-the-settings-file" not in stored
-
-
-def test_the_hint_tells_little_of_a_short_key(database: Database, account: AccountId) -> None:
-    database.run_sync(adopt_key, account, "short-secret", NOW)
-    (shown,) = database.run_sync(list_keys)
-    assert shown.hint == "sho"
 
 
 def test_keys_are_long_and_all_different(database: Database, account: AccountId) -> None:
@@ -85,7 +82,7 @@ def test_a_revoked_key_opens_nothing_and_stays_in_the_list(database: Database, a
     kept = database.run_sync(create_key, account, "kept", NOW)
     assert database.run_sync(revoke_key, key).label == "lost"
     assert database.run_sync(authenticate, key, NOW) is None
-    assert database.run_sync(authenticate, kept, NOW) == account
+    assert database.run_sync(authenticate, kept, NOW).account == account
     assert [shown.revoked for shown in database.run_sync(list_keys)] == [True, False]
     assert database.run_sync(has_keys)
 
@@ -104,7 +101,7 @@ def test_a_wrong_key_with_a_right_beginning_revokes_nothing(database: Database, 
     key = database.run_sync(create_key, account, "", NOW)
     with pytest.raises(AmbiguousKeyError):
         database.run_sync(revoke_key, f"{key[:20]}{'x' * 20}")
-    assert database.run_sync(authenticate, key, NOW) == account
+    assert database.run_sync(authenticate, key, NOW).account == account
 
 
 @pytest.mark.parametrize("name", ["", "…", "nonsense"])
@@ -112,24 +109,44 @@ def test_what_names_no_key_revokes_none(database: Database, account: AccountId, 
     key = database.run_sync(create_key, account, "", NOW)
     with pytest.raises(AmbiguousKeyError, match="no valid key"):
         database.run_sync(revoke_key, name)
-    assert database.run_sync(authenticate, key, NOW) == account
+    assert database.run_sync(authenticate, key, NOW).account == account
 
 
 def test_what_names_two_keys_revokes_neither(database: Database, account: AccountId) -> None:
-    for secret in ("same-start-number-one", "same-start-number-two"):
-        database.run_sync(adopt_key, account, secret, NOW)
-    with pytest.raises(AmbiguousKeyError, match="2 keys"):
-        database.run_sync(revoke_key, "same-")
+    for _ in range(17):
+        database.run_sync(create_key, account, "", NOW)
+    starts = Counter(key.id[0] for key in database.run_sync(list_keys))
+    ((start, count),) = starts.most_common(1)
+    with pytest.raises(AmbiguousKeyError, match=f"{count} keys"):
+        database.run_sync(revoke_key, start)
     assert not any(key.revoked for key in database.run_sync(list_keys))
-
-
-def test_a_configured_key_is_adopted_once(database: Database, account: AccountId) -> None:
-    assert not database.run_sync(has_keys)
-    for _ in range(2):
-        database.run_sync(adopt_key, account, "from-the-settings", NOW)
-    assert database.run_sync(authenticate, "from-the-settings", NOW) == account
-    assert len(database.run_sync(list_keys)) == 1
 
 
 def test_an_account_is_made_once(database: Database, account: AccountId) -> None:
     assert database.run_sync(account_named, "ada", NOW, balance=5) == account
+
+
+def test_a_configured_key_is_valid_only_while_it_is_configured(database: Database) -> None:
+    login = database.run_sync(authenticate, "from-the-settings", NOW, configured="from-the-settings")
+    assert login == (database.run_sync(account_named, DEFAULT_ACCOUNT, NOW), None)
+    assert database.run_sync(authenticate, "from-the-settings", NOW) is None
+    assert database.run_sync(authenticate, "from-the-settings", NOW, configured="another") is None
+
+
+def test_a_key_that_was_revoked_is_not_made_valid_by_configuring_it(
+    database: Database, account: AccountId
+) -> None:
+    key = database.run_sync(create_key, account, "", NOW)
+    assert database.run_sync(authenticate, key, NOW, configured=key).account == account
+    database.run_sync(revoke_key, key)
+    assert database.run_sync(authenticate, key, NOW, configured=key) is None
+
+
+def test_of_many_keys_those_are_found_that_are_valid_no_more(database: Database, account: AccountId) -> None:
+    secrets = [database.run_sync(create_key, account, "", NOW) for _ in range(1200)]
+    ids = [database.run_sync(authenticate, secret, NOW).key for secret in (secrets[3], secrets[1100])]
+    for key in ids:
+        database.run_sync(revoke_key, key)
+    connected = {KeyId(key.id) for key in database.run_sync(list_keys)} | {KeyId("deleted")}
+    assert database.run_sync(revoked_keys, connected) == {*ids, "deleted"}
+    assert database.run_sync(revoked_keys, []) == set()
