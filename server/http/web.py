@@ -16,6 +16,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from server.http.security import PAGE_POLICY
 from server.protocol.names import wire_name
 from server.settings import Settings
 
@@ -53,11 +54,7 @@ class _File:
 
     def response(self, request: Headers, headers: dict[str, str]) -> Response:
         """The answer to a GET or HEAD with these headers; 304 if the browser has the file."""
-        headers = headers | {
-            "etag": self.etag,
-            "vary": "accept-encoding",
-            "x-content-type-options": "nosniff",
-        }
+        headers = headers | {"etag": self.etag, "vary": "accept-encoding"}
         if self.etag in request.get("if-none-match", ""):  # one of a list, the same for both
             return Response(status_code=304, headers=headers)
         if "gzip" in request.get("accept-encoding", ""):
@@ -82,7 +79,9 @@ class Page:
 
     async def get_index(self, request: Request) -> Response:
         """The page itself; a browser asks each time whether it is still the same."""
-        return self._index.response(request.headers, {"cache-control": "no-cache"})
+        # For a 304 too: its headers replace those that the browser has (RFC 9111 section 4.3.4).
+        headers = {"cache-control": "no-cache", "content-security-policy": PAGE_POLICY}
+        return self._index.response(request.headers, headers)
 
     async def get_file(self, request: Request) -> Response:
         """One of its files."""
