@@ -15,7 +15,7 @@ from PIL import Image
 from tests.server.browser import NAMES
 from tests.server.harness import KEY, open_image
 
-PATIENCE_MS = 25_000
+PATIENCE_MS = 90_000
 
 OpenPage = Callable[..., "Page"]
 
