@@ -3,7 +3,8 @@
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
@@ -16,14 +17,18 @@ from server.http.pages import get_health, get_readiness
 from server.http.specs import get_asyncapi, get_openapi, get_schema
 from server.http.tasks import post_tasks
 from server.http.web import Page
-from server.protocol.errors import RateLimitError
+from server.protocol.errors import RateLimitError, UnavailableError
 from server.settings import Settings
 
 __all__ = ["create_app"]
 
 
 def create_app(settings: Settings) -> Starlette:
-    """The server as an ASGI application. Whoever runs it puts the running services into `state.services`."""
+    """The server as an ASGI application.
+
+    Whoever runs it puts the running services into `state.services`, and into `state.stopping` what tells
+    whether they are about to stop.
+    """
     page = Page(settings)
     app = Starlette(
         routes=[
@@ -44,6 +49,7 @@ def create_app(settings: Settings) -> Starlette:
             Route("/asyncapi.json", get_asyncapi),
             Route("/schemas/{name}.json", get_schema),
         ],
+        exception_handlers={UnavailableError: _say_unavailable},
         middleware=[
             # Keys come in headers and messages, never in cookies: a page can do what it has a key for.
             Middleware(
@@ -58,6 +64,7 @@ def create_app(settings: Settings) -> Starlette:
             Middleware(Gate, settings.allowed_origins),
         ],
     )
+    app.state.stopping = lambda: False
     app.state.base_url = lambda connection: _base_url(settings, connection)
     return app
 
@@ -73,6 +80,12 @@ async def _serve_socket(websocket: WebSocket) -> None:
         await Connection(websocket, state.services, visit, state.base_url(websocket)).serve()
     finally:
         visit.end()
+
+
+async def _say_unavailable(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, UnavailableError)
+    headers = {"retry-after": str(error.retry_after)}
+    return PlainTextResponse(f"{error}\n", 503, headers)
 
 
 def _base_url(settings: Settings, connection: HTTPConnection) -> str:

@@ -2,7 +2,6 @@
 
 import logging
 import time
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,10 +9,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
 
 from onnx_models import ModelBuildError, UnknownModelError, load_catalogue
-from server import models_command
+from server import accounts_command, models_command
+from server.accounts_command import amount_of
 from server.building import build_missing
 from server.logs import configure_logging
 from server.services import Services
@@ -28,9 +27,8 @@ from server.state.accounts import (
     list_keys,
     revoke_key,
 )
-from server.state.database import Database
-from server.state.ledger import deposit, to_nanodollars
-from server.terminal import ConfigFile, Data, console, effective_settings, give_up, problems
+from server.state.ledger import deposit
+from server.terminal import ConfigFile, Data, console, effective_settings, give_up, open_database, problems
 from server.top_command import top
 from server.upscale_command import Options, upscale_files
 
@@ -47,8 +45,7 @@ keys = typer.Typer(help="The API keys.", no_args_is_help=True)
 app.command()(top)
 app.add_typer(models_command.commands, name="models")
 app.add_typer(keys, name="keys")
-
-_LARGEST_CREDIT = Decimal(10**9)
+app.add_typer(accounts_command.commands, name="accounts")
 
 
 def main() -> None:
@@ -147,8 +144,8 @@ def create(
     config: ConfigFile = None,
 ) -> None:
     """Make a key and print it, this once."""
-    amount = None if credit is None else _nanodollars(credit)
-    database = _database(config, data)
+    amount = None if credit is None else amount_of("--credit", credit)
+    database = open_database(config, data)
     now = time.time()
     owner = database.run_sync(account_named, account, now)
     if amount is not None:
@@ -162,7 +159,7 @@ def show_keys(data: Data = None, config: ConfigFile = None) -> None:
     table = Table(box=None, pad_edge=False)
     for heading in ("id", "key", "account", "label", "created", "last used", ""):
         table.add_column(heading, no_wrap=heading not in ("account", "label"), overflow="fold")
-    for key in _database(config, data).run_sync(list_keys):
+    for key in open_database(config, data).run_sync(list_keys):
         table.add_row(
             key.id[:8],
             f"{key.hint}…",
@@ -183,7 +180,7 @@ def revoke(
 ) -> None:
     """Revoke a key."""
     try:
-        revoked = _database(config, data).run_sync(revoke_key, key)
+        revoked = open_database(config, data).run_sync(revoke_key, key)
     except AmbiguousKeyError as error:
         give_up(str(error))
     console.print(f"revoked {revoked.hint}… of {revoked.account}")
@@ -197,26 +194,6 @@ def _announce(url: str, services: Services) -> None:
     for device in services.upscaler.devices:
         console.print(f"device: {device.name}")
     console.print(f"models: {', '.join(model.name for model in services.catalogue)}")
-
-
-def _database(file: Path | None, data: Path | None) -> Database:
-    settings, _ = effective_settings(file, data=data)
-    try:
-        settings.data.mkdir(parents=True, exist_ok=True)
-        return Database(settings.effective_database_url)
-    except (OSError, SQLAlchemyError, ImportError) as error:
-        give_up(" ".join(str(error).split()), status=1)
-
-
-def _nanodollars(usd: str) -> int:
-    try:
-        credit = Decimal(usd)
-        amount = to_nanodollars(credit) if 0 < credit <= _LARGEST_CREDIT else 0
-    except (InvalidOperation, ValueError):
-        amount = 0
-    if not amount:
-        give_up(f"--credit: {usd!r} is not an amount of USD, such as 5 or 0.25")
-    return amount
 
 
 def _shown(setting: Sourced) -> str:

@@ -13,7 +13,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from server.edge import Visit
 from server.protocol.codec import JSON, MESSAGEPACK, RawTask
-from server.protocol.errors import AuthenticationError, FrameError, TaskError
+from server.protocol.errors import AuthenticationError, DatabaseUnavailableError, FrameError, TaskError
 from server.protocol.messages import PONG, Authentication, AuthenticationResult
 from server.rates import RateLimit
 from server.services import Services
@@ -221,6 +221,9 @@ class Connection:
                 raise AuthenticationError("missingApiKey", "the first task must be the authentication")
             login = await self._services.authenticate(task.api_key, self._visit.address)
             self._visit.welcome(login.account)
+        except DatabaseUnavailableError as error:
+            await self.close(1013, error.message)  # clients connect again; at an error Runware's give up
+            return
         except TaskError as error:
             await self._reply(as_item(error, raw, self.base_url, self._services))
             return

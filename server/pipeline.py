@@ -7,13 +7,14 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from decimal import Decimal
 from functools import partial
 from typing import Final
 
-from engines import ImageError, OnRegion, Picture, Upscaler, decode, encode
+from engines import OnRegion, Upscaler, encode
 from onnx_models import Catalogue, Model
 from server.fetch import FetchError, ForbiddenAddressError, WebClient
 from server.images import ImageFile, ImageStore
@@ -22,8 +23,9 @@ from server.limits import FairGate
 from server.protocol.errors import InsufficientCreditsError, TransferError, invalid
 from server.settings import Settings
 from server.stages import Story
-from server.state import ledger
+from server.state import ledger, tasks
 from server.state.accounts import AccountId
+from server.state.claims import ServerId
 from server.state.database import Database
 from server.state.images import ImageRecord
 from server.state.tasks import StoredResult
@@ -49,6 +51,8 @@ class Pipeline:
         images: ImageStore,
         inputs: Inputs,
         web: WebClient,
+        server: ServerId,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -57,6 +61,8 @@ class Pipeline:
         self._images = images
         self._inputs = inputs
         self._web = web
+        self._server = server
+        self._clock = clock
         active = settings.active_megapixels, settings.active_megapixels_per_account
         # Small work has room of its own: it need not wait for the memory that large work holds.
         self._small_gate = FairGate(*(limit * _SMALL_SHARE for limit in active))
@@ -82,6 +88,7 @@ class Pipeline:
 
         Raises:
             TaskError: what the client did wrong, or cannot pay.
+            LostTaskError: if the task has an outcome by now, or belongs to another server.
             EngineError: what the model could not do.
         """
         model = self._catalogue.get(request.model)
@@ -118,7 +125,7 @@ class Pipeline:
             on_region = await held.enter_async_context(regions)
             log.info("task started")
             with story.measure("decode"):
-                picture = await self._decode(source, request.parameter)
+                picture = await self._inputs.decode(source, request.parameter)
             with story.measure("queue") as measuring:
                 upscaled = await self._upscaler.upscale(
                     picture,
@@ -139,15 +146,8 @@ class Pipeline:
                     keep_metadata=request.keep_metadata,
                 )
 
-    async def _decode(self, source: ImageRecord, parameter: str) -> Picture:
-        data = await self._inputs.read(source, parameter)
-        try:
-            return await asyncio.to_thread(decode, data, max_pixels=self._inputs.max_pixels)
-        except ImageError as error:
-            raise invalid(parameter, str(error)) from error
-
     async def _reserve(self, account: AccountId, key: str, cost: int) -> None:
-        if not await self._database.run(ledger.reserve, account, key, cost):
+        if not await self._database.run(tasks.reserve, account, key, cost, self._clock(), self._server):
             statement = await self._database.run(ledger.statement, account)
             raise InsufficientCreditsError(
                 f"the task costs {ledger.to_usd(cost)} USD; "

@@ -119,8 +119,9 @@ CODES: Final[Mapping[str, ErrorCode]] = {
     ),
     "serviceUnavailable": ErrorCode(
         503,
-        "The server has as many unfinished tasks as it takes, of all accounts together.",
-        "Send the task again after `retryAfter` seconds.",
+        "The server has as many unfinished tasks as it takes, of all accounts together; or it is stopping; "
+        "or it cannot use its database or its image store just now.",
+        "Send the same task again after `retryAfter` seconds. It is charged once, when it succeeds.",
     ),
     "taskTimeout": ErrorCode(
         504,

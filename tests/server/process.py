@@ -4,9 +4,11 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from tests.server.harness import KEY, PATIENCE
 
@@ -35,13 +37,14 @@ class ServerProcess:
         announced: what it printed when it was ready.
     """
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], errors: IO[str]) -> None:
         self.process = process
+        self._errors = errors
         self.announced = ""
         assert process.stdout is not None
         while "models:" not in self.announced:
             line = process.stdout.readline()
-            assert line, f"the server did not start: {process.communicate()}"
+            assert line, f"the server did not start: {self.ended()}"
             self.announced += line
         match = re.search(r"ready at ws(://\S+)/v1", self.announced)
         assert match is not None
@@ -49,23 +52,26 @@ class ServerProcess:
 
     def ended(self) -> tuple[int, str]:
         """Wait for the end; the exit status and what was written to stderr."""
-        _, errors = self.process.communicate(timeout=PATIENCE)
-        return self.process.returncode, errors
+        self.process.communicate(timeout=PATIENCE)
+        self._errors.seek(0)
+        return self.process.returncode, self._errors.read()
 
 
 @contextmanager
 def serving(data: Path, model_directory: Path, *, port: int = 0, **more: str) -> Iterator[ServerProcess]:
     """A running server, on a free port if none is given; killed at the end if the test has not ended it."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "server", "serve", "--port", str(port)],
-        env=environment(data, model_directory, **{"TILEWIRE_API_KEY": KEY} | more),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield ServerProcess(process)
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.communicate()
+    # Not a pipe: nobody reads it while the test runs, and a server whose log is not taken waits.
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "server", "serve", "--port", str(port)],
+            env=environment(data, model_directory, **{"TILEWIRE_API_KEY": KEY} | more),
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        try:
+            yield ServerProcess(process, errors)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()

@@ -74,9 +74,9 @@ async def test_money_is_told_as_reserved_until_it_is_charged(server: EmbeddedSer
     run, account = server.services.database.run_sync, open_account(server)
     before = (await metrics_of(server))["tilewire_reserved_usd"]
     run(tasks.accept, account.id, key := new_uuid(), b"{}", None, 0.0)
-    assert run(ledger.reserve, account.id, key, 2_000_000)
+    assert run(ledger.reserve, account.id, key, 2_000_000, 0.0)
     assert (await metrics_of(server))["tilewire_reserved_usd"] == pytest.approx(before + 0.002)
-    run(ledger.release, account.id, key)
+    run(ledger.release, account.id, key, 0.0)
     assert (await metrics_of(server))["tilewire_reserved_usd"] == pytest.approx(before)
 
 
