@@ -85,6 +85,8 @@ def bench(
     results = [outcome for outcome in outcomes if isinstance(outcome, Measurement)]
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     hints += faster_way(ways, results, settings)
+    if left := len(models) * len(ways) - len(outcomes):
+        hints.append(f"{left} more were not measured, as the time was up; --seconds gives them more")
     report = Report(machine=machine, results=results, failures=failures, hints=hints)
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(report)).decode())  # noqa: T201 - without any styling
@@ -144,7 +146,7 @@ def _named(devices: tuple[Device, ...]) -> str:
 
 
 def _measure_all(models: list[Model], ways: list[Way], seconds: float) -> Iterator[Measurement | Failure]:
-    """Every model in every way."""
+    """Every model in every way, until the time is up."""
     until = time.time() + seconds
     pairs = [(model, way) for way in ways for model in models]
     context = multiprocessing.get_context("spawn")
@@ -152,6 +154,8 @@ def _measure_all(models: list[Model], ways: list[Way], seconds: float) -> Iterat
         for number, (model, way) in enumerate(pairs):
             status.update(f"{number + 1} of {len(pairs)}: {model.name} on {way.device}")
             share = (until - time.time()) / (len(pairs) - number)
+            if number and share <= 0:
+                return
             # Each in a process of its own: its memory is measured, and nothing is left for the next.
             with ProcessPoolExecutor(1, mp_context=context) as process:
                 work = process.submit(measure, model.name, way.device, way.settings, time.time() + share)
