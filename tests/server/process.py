@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from tests.server.harness import KEY, PATIENCE
@@ -54,15 +54,22 @@ class ServerProcess:
 
 
 @contextmanager
-def serving(data: Path, model_directory: Path, **more: str) -> Iterator[ServerProcess]:
-    """A running server; killed at the end if the test has not ended it."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "server", "serve", "--port", "0"],
-        env=environment(data, model_directory, **{"TILEWIRE_API_KEY": KEY} | more),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def serving(
+    data: Path, model_directory: Path, *, log: Path | None = None, **more: str
+) -> Iterator[ServerProcess]:
+    """A running server; killed at the end if the test has not ended it.
+
+    Args:
+        log: gets what is written to stderr; without it a long run would fill the pipe.
+    """
+    with log.open("w") if log else nullcontext(subprocess.PIPE) as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "server", "serve", "--port", "0"],
+            env=environment(data, model_directory, **{"TILEWIRE_API_KEY": KEY} | more),
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
     try:
         yield ServerProcess(process)
     finally:
