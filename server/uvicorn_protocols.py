@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import uvicorn
-from uvicorn._types import ASGIReceiveEvent
+from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import ProtocolError
@@ -219,6 +219,11 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         message = await super().receive()
         self._parse()
         return message
+
+    async def send(self, message: ASGISendEvent) -> None:
+        await super().send(message)
+        if self.initial_response is not None and self.close_sent:
+            self.handshake_complete = True  # by a refusal; the base would log that there was no answer
 
     def handle_parser_exception(self) -> None:
         """Fail the connection, and let the client read why.

@@ -272,7 +272,9 @@ async def test_a_list_of_too_many_tasks_is_one_error(server: EmbeddedServer) -> 
         await answers(peer)
 
 
-async def test_a_flood_of_connections_is_refused_and_others_get_through(start_server: StartServer) -> None:
+async def test_a_flood_of_connections_is_refused_and_others_get_through(
+    start_server: StartServer, caplog: pytest.LogCaptureFixture
+) -> None:
     server = start_server(requests_per_second=20, request_burst=60, max_unauthenticated=30)
     outcomes: Counter[int] = Counter()
 
@@ -293,6 +295,7 @@ async def test_a_flood_of_connections_is_refused_and_others_get_through(start_se
         async with connected(server) as peer:
             await answers(peer)
     assert outcomes == {101: 30, 429: 270}
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 async def test_many_connections_that_say_nothing_leave_room_for_others(server: EmbeddedServer) -> None:
