@@ -19,6 +19,7 @@ from PIL import Image
 
 from benchmarks.report import KEY, Report, median, peak_memory, tilewire
 from engines import find_devices
+from engines.sessions import Network
 from onnx_models import ensure_built, load_catalogue
 from server.client import Client
 from server.settings import load_settings
@@ -84,7 +85,9 @@ def in_a_process(model: str, side: int) -> float:
 def run_bare(model_name: str, side: int) -> None:
     settings, _ = load_settings()
     model = load_catalogue().get(model_name)
-    session = find_devices()[0].open(ensure_built(model, model.weights_for(4), settings.model_directory))
+    weights = model.weights_for(4)
+    path = ensure_built(model, weights, settings.model_directory)
+    session = find_devices()[0].open(Network(path, weights.scale, model.tile, weights))
     tiles = [
         np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))[np.newaxis]
         for image in photographs(side, CLIENTS)

@@ -1,6 +1,7 @@
 """The upscalers: array in, array out. Knows nothing of sockets, accounts or JSON.
 
 1. `inspect` and `decode` turn bytes from anyone into a `Picture`, or say why not.
+   `Decoders` do the same in processes of their own, which hostile bytes may crash.
 2. `Upscaler` makes it larger, on the devices that `find_devices` finds; each `Region` may be had when it
    is finished.
 3. `encode` turns the result into bytes of an `OutputFormat`.
@@ -8,7 +9,10 @@
 Whatever goes wrong is an `EngineError`, whose message is fit to be shown to a user.
 """
 
-from engines.devices import Device, DeviceChoice, PrecisionChoice, RuntimeChoice, find_devices
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from engines.activity import Activity, DeviceActivity, Memory, RunKind, Waiting
 from engines.errors import (
     BrokenImageError,
     DeviceLostError,
@@ -22,11 +26,27 @@ from engines.errors import (
 from engines.image import ImageInfo, Picture, decode, inspect, resize
 from engines.image_encode import OutputFormat, encode
 from engines.regions import OnRegion, Region
-from engines.upscaler import Upscaler
+
+if TYPE_CHECKING:
+    from engines.decoders import Decoders
+    from engines.devices import Device, DeviceChoice, PrecisionChoice, RuntimeChoice, find_devices
+    from engines.upscaler import Upscaler
+else:
+
+    def __getattr__(name: str) -> object:
+        """The rest is loaded on first use: the decoders' processes start fast, and without ONNX Runtime."""
+        if name not in __all__:
+            raise AttributeError(f"module 'engines' has no attribute {name!r}")
+        module = {"Decoders": "engines.decoders", "Upscaler": "engines.upscaler"}.get(name, "engines.devices")
+        return getattr(import_module(module), name)
+
 
 __all__ = [
+    "Activity",
     "BrokenImageError",
+    "Decoders",
     "Device",
+    "DeviceActivity",
     "DeviceChoice",
     "DeviceLostError",
     "DeviceOutOfMemoryError",
@@ -34,6 +54,7 @@ __all__ = [
     "ImageError",
     "ImageInfo",
     "ImageTooLargeError",
+    "Memory",
     "ModelError",
     "NotAnImageError",
     "OnRegion",
@@ -41,8 +62,10 @@ __all__ = [
     "Picture",
     "PrecisionChoice",
     "Region",
+    "RunKind",
     "RuntimeChoice",
     "Upscaler",
+    "Waiting",
     "decode",
     "encode",
     "find_devices",

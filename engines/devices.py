@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from engines.activity import Memory
 from engines.errors import ModelError
+from engines.ncnn_device import find_ncnn
 from engines.openvino_device import PrecisionChoice, find_openvino
 from engines.runtimes import onnxruntime
-from engines.sessions import OrtSession, Session, as_model_error
+from engines.sessions import Network, OrtSession, Session, as_model_error
 
 __all__ = [
     "CpuDevice",
@@ -31,11 +33,11 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
-RuntimeChoice = Literal["auto", "onnxruntime", "openvino"]
+RuntimeChoice = Literal["auto", "onnxruntime", "openvino", "ncnn"]
 
 
 class Device(Protocol):
-    """Where networks run. All of it is used by one thread, the device's own."""
+    """Where networks run. `open`, and what it gives, is used by one thread, the device's own."""
 
     @property
     def name(self) -> str:
@@ -49,8 +51,11 @@ class Device(Protocol):
     def largest_batch(self) -> int:
         """The most tiles that one run may take. Above 1 tiles are cut to one size, to share runs."""
 
-    def open(self, path: Path) -> Session:
-        """Load an ONNX file that takes and gives (N, H, W, 3) uint8.
+    def memory_use(self) -> Memory | None:
+        """Its own memory; None where it has none, or does not tell. May be called in any thread."""
+
+    def open(self, network: Network) -> Session:
+        """Load a network.
 
         Raises:
             ModelError: if it cannot be loaded here.
@@ -80,9 +85,12 @@ class CpuDevice:
     def largest_batch(self) -> int:
         return 1
 
-    def open(self, path: Path) -> Session:
+    def memory_use(self) -> None:
+        """See `Device.memory_use`."""
+
+    def open(self, network: Network) -> Session:
         """See `Device.open`."""
-        return _open_in_onnxruntime(path, self.name, self.threads, "CPUExecutionProvider", {})
+        return _open_in_onnxruntime(network.path, self.name, self.threads, "CPUExecutionProvider", {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +114,11 @@ class CudaDevice:
     def largest_batch(self) -> int:
         return 16
 
-    def open(self, path: Path) -> Session:
+    def memory_use(self) -> Memory | None:
+        """See `Device.memory_use`."""
+        return _memory_of_gpu(self.index)
+
+    def open(self, network: Network) -> Session:
         """See `Device.open`."""
         options = {
             "device_id": str(self.index),
@@ -116,7 +128,7 @@ class CudaDevice:
             # Doubling what is taken would run out of memory with half of it unused.
             "arena_extend_strategy": "kSameAsRequested",
         }
-        return _open_in_onnxruntime(path, self.name, usable_cores(), "CUDAExecutionProvider", options)
+        return _open_in_onnxruntime(network.path, self.name, usable_cores(), "CUDAExecutionProvider", options)
 
 
 def find_devices(
@@ -144,13 +156,15 @@ def find_devices(
 
 
 def _find_cpu(runtime: RuntimeChoice, precision: PrecisionChoice) -> Device:
+    if runtime == "ncnn":
+        return find_ncnn(usable_cores(), _find_cpu("auto", precision))
     if runtime != "onnxruntime":
         try:
             return find_openvino(usable_cores(), precision)
         except ModelError as error:
             if runtime == "openvino":
                 raise
-            log.info("ONNX Runtime computes on the CPU: %s", error)
+            log.info("no OpenVINO: %s", error)
     return CpuDevice(usable_cores())
 
 
@@ -206,7 +220,7 @@ def _find_gpus() -> tuple[Device, ...] | str:
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         return "this build of ONNX Runtime has no CUDA"
     try:
-        driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+        driver = _driver()
     except OSError:
         return "no NVIDIA driver is installed"
     names = _names_of_gpus(driver)
@@ -217,6 +231,11 @@ def _find_gpus() -> tuple[Device, ...] | str:
     return gpus or (
         "the CUDA and cuDNN libraries are missing or too old; pip install 'tilewire[cuda]' brings them"
     )
+
+
+def _driver() -> ctypes.CDLL:
+    """The CUDA driver; raises OSError if none is installed."""
+    return ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
 
 
 def _names_of_gpus(driver: ctypes.CDLL) -> list[str]:
@@ -232,6 +251,34 @@ def _names_of_gpus(driver: ctypes.CDLL) -> list[str]:
         )
         names.append(name.value.decode(errors="replace") if known else "GPU")
     return names
+
+
+def _memory_of_gpu(index: int) -> Memory | None:
+    """By the CUDA driver API, in the context that ONNX Runtime uses as well, the device's primary one.
+
+    https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__PRIMARY__CTX.html
+    """
+    driver = _driver()
+    device, context = ctypes.c_int(), ctypes.c_void_p()
+    flags, active = ctypes.c_uint(), ctypes.c_int()
+    free, size = ctypes.c_size_t(), ctypes.c_size_t()
+    if driver.cuDeviceGet(ctypes.byref(device), index) != 0:
+        return None
+    if driver.cuDevicePrimaryCtxGetState(device, ctypes.byref(flags), ctypes.byref(active)) != 0:
+        return None
+    # Without one nothing is loaded yet; to make one takes long, and memory.
+    if not active.value or driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device) != 0:
+        return None
+    try:
+        if driver.cuCtxPushCurrent_v2(context) != 0:
+            return None
+        try:
+            told = driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(size)) == 0
+        finally:
+            driver.cuCtxPopCurrent_v2(ctypes.byref(context))
+    finally:
+        driver.cuDevicePrimaryCtxRelease_v2(device)
+    return Memory(size.value - free.value, size.value) if told else None
 
 
 def _provider_loads(index: int) -> bool:

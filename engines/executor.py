@@ -12,11 +12,14 @@ The shell around `TileScheduler`: this is where the lock, the threads and the de
 import logging
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
 
+from engines.activity import Activity, Waiting
 from engines.calibration import Calibration
 from engines.devices import Device
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, EngineError, ModelError
@@ -80,6 +83,28 @@ class Executor:
         with self._changed:
             rooms = [worker.room.get(network) for worker in self._workers if worker.lost is None]
         return min((room for room in rooms if room is not None), default=None)
+
+    def activity(self, names: Callable[[], Mapping[Network, str]]) -> Activity:
+        """What has been done, and what waits. Asks the devices for their memory, which may take milliseconds.
+
+        Args:
+            names: gives those of the models of all networks that tiles were submitted for.
+        """
+        tiles: Counter[str] = Counter()
+        tasks: Counter[str] = Counter()
+        with self._changed:
+            known = names()  # under the lock: nothing is submitted meanwhile
+            for key, count in self._scheduler.waiting():
+                tiles[known[key.network]] += count
+                tasks[known[key.network]] += 1
+            devices = tuple(worker.activity(known, self._clock()) for worker in self._workers)
+        memories = [worker.device.memory_use() if worker.lost is None else None for worker in self._workers]
+        return Activity(
+            devices=tuple(
+                replace(device, memory=memory) for device, memory in zip(devices, memories, strict=True)
+            ),
+            waiting={name: Waiting(tiles[name], tasks[name]) for name in set(known.values())},
+        )
 
     def submit(self, account: Hashable, task: Hashable, key: TileKey, tiles: Iterable[TileWork]) -> None:
         """Queue the tiles of a task.
@@ -171,9 +196,9 @@ class Executor:
             )
             if self._closing or worker.lost:
                 return None
-            worker.began = self._clock()
-            worker.job = worker.loads.popleft() if worker.loads else self._scheduler.next_batch(worker.limit)
-            return worker.job
+            job = worker.loads.popleft() if worker.loads else self._scheduler.next_batch(worker.limit)
+            worker.begin(job, self._clock())
+            return job
 
     def _load(self, worker: Worker, load: Load) -> None:
         failure: ModelError | None = None
@@ -185,7 +210,7 @@ class Executor:
         with self._changed:
             if worker.job is not load:
                 return  # given up meanwhile
-            worker.job = None
+            worker.end(self._clock())
             if isinstance(failure, DeviceLostError):
                 failed = self._retire(worker, failure)
         if failure is None:
@@ -209,7 +234,8 @@ class Executor:
         with self._changed:
             if worker.job is not batch:
                 return  # given up meanwhile: the tiles run elsewhere
-            worker.job = None
+            worker.end(self._clock())
+            worker.count(batch)
             self._scheduler.finish(batch)
         for (task, tile), upscaled in zip(batch.tiles, results, strict=True):
             try:
@@ -226,7 +252,7 @@ class Executor:
             if isinstance(error, DeviceLostError):
                 failed = self._retire(worker, error)
             else:
-                worker.job = None
+                worker.end(self._clock())
                 failed = self._shrink_or_fail(worker, batch, error)
         _tell(failed)
 
@@ -255,7 +281,8 @@ class Executor:
         """Nothing more runs on this device; its sessions are kept, as to end them might end the process."""
         log.error("%s is given up: %s", worker.device.name, error)
         worker.lost = error
-        job, worker.job = worker.job, None
+        job = worker.job
+        worker.end(self._clock())
         for load in [*worker.loads, *([job] if isinstance(job, Load) else [])]:
             load.done.set_exception(error)
         worker.loads.clear()

@@ -7,7 +7,8 @@ camera raw). Of an animation or a file of several pages the first frame is read.
 
 How modes, bit depths and colour profiles become RGB is told in `engines.colour`.
 
-Everything here may run in several threads at once: no setting of Pillow's is changed.
+Everything here may run in several threads at once: no setting of Pillow's is changed. Where a decoder's crash
+would be one too many, `engines.decoders` runs it in processes of their own.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -40,12 +42,14 @@ from engines.errors import BrokenImageError, ImageError, ImageTooLargeError, Not
 __all__ = ["ImageInfo", "Picture", "decode", "inspect", "resize", "resize_rows"]
 
 
+ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"]
+
+
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
     """What the header of an image says."""
 
-    format: str
-    """One of JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF."""
+    format: ImageFormat
     width: int
     """Pixels, as displayed: after the EXIF orientation."""
     height: int
@@ -144,7 +148,7 @@ def resize_rows(
 
 # First bytes of each format, and Pillow's decoder for it. Pillow's own `open` is not used: it compares the
 # size with a limit of its own, and only after the decoder was set up, as a process-wide warning.
-_DECODERS: dict[str, tuple[re.Pattern[bytes], type[ImageFile.ImageFile]]] = {
+_DECODERS: dict[ImageFormat, tuple[re.Pattern[bytes], type[ImageFile.ImageFile]]] = {
     "JPEG": (re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),
     "PNG": (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
     "WEBP": (re.compile(rb"RIFF.{4}WEBPVP8", re.DOTALL), WebPImagePlugin.WebPImageFile),
@@ -157,7 +161,7 @@ if AvifImagePlugin.SUPPORTED:
 
 
 @contextlib.contextmanager
-def _opened(data: bytes, max_pixels: int) -> Iterator[tuple[str, ImageFile.ImageFile]]:
+def _opened(data: bytes, max_pixels: int) -> Iterator[tuple[ImageFormat, ImageFile.ImageFile]]:
     """The opened image and its format's name; whatever hostile bytes raise inside becomes an ImageError."""
     name = next((name for name, (magic, _) in _DECODERS.items() if magic.match(data)), None)
     if name is None:
@@ -170,8 +174,10 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[tuple[str, ImageFile.Image
         raise
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(f"The {name} image is too large to decode: {error}") from error
+    except MemoryError as error:
+        raise BrokenImageError(f"The {name} image needs too much memory to decode.") from error
     except Exception as error:
-        # Decoders raise anything on hostile bytes: OSError, SyntaxError, struct.error, MemoryError, ...
+        # Decoders raise anything on hostile bytes: OSError, SyntaxError, struct.error, ...
         raise BrokenImageError(f"The {name} image is truncated or corrupt.") from error
 
 

@@ -89,6 +89,10 @@ class TileScheduler(Generic[KeyT, TileT]):
         """Whether a tile waits."""
         return any(task.tiles for task in self._tasks.values())
 
+    def waiting(self) -> list[tuple[KeyT, int]]:
+        """The key of each task that has tiles waiting, and how many."""
+        return [(task.key, len(task.tiles)) for task in self._tasks.values() if task.tiles]
+
     def add(
         self, account: Hashable, task: Hashable, key: KeyT, tiles: Iterable[TileT], tile_cost: int
     ) -> None:

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.activity import Activity
 from engines.alpha import bound_alpha, fill_hidden
 from engines.calibration import Calibration
 from engines.canvas import Canvas
@@ -67,6 +68,10 @@ class Upscaler:
         """Whether it can upscale: not closed, and at least one device still works."""
         return self._executor.usable
 
+    def activity(self) -> Activity:
+        """What the devices have done, and what waits for them. Blocks for milliseconds."""
+        return self._executor.activity(self._names)
+
     def load(self, model: Model, on_progress: Progress | None = None) -> None:
         """Build and load all native scales of a model, so that the first task does not wait for it. Blocks.
 
@@ -89,6 +94,7 @@ class Upscaler:
         width: int,
         height: int,
         account: str = "",
+        on_start: Callable[[], None] | None = None,
         on_progress: Progress | None = None,
         on_region: OnRegion | None = None,
     ) -> Picture:
@@ -101,6 +107,8 @@ class Upscaler:
             model: an entry of the catalogue.
             width, height: the wanted size, at most the model's largest native scale times the picture's.
             account: whose share of the device the tiles use.
+            on_start: called on the event loop when a device takes the first tile; again if the picture is
+                begun again with smaller ones.
             on_progress: called on the event loop with the finished share, from 0 to 1.
             on_region: called with each part of the result as soon as it is finished: the core of a tile or,
                 for a size that is not native, full rows; roughly row by row. The regions are disjoint and
@@ -124,7 +132,9 @@ class Upscaler:
         while True:
             plan = self._plan(picture, model, network, largest)
             try:
-                upscaled = await self._run(planes, plan, network, (width, height), account, report, regions)
+                upscaled = await self._run(
+                    planes, plan, network, (width, height), account, on_start, report, regions
+                )
                 break
             except DeviceOutOfMemoryError:
                 largest = math.isqrt(plan.height * plan.width // 2)
@@ -156,6 +166,7 @@ class Upscaler:
         network: Network,
         size: tuple[int, int],
         account: str,
+        on_start: Callable[[], None] | None,
         on_progress: Progress | None,
         regions: RegionReporter | None,
     ) -> list[NDArray[np.uint8]]:
@@ -169,6 +180,7 @@ class Upscaler:
             plan=plan,
             by_area=regions is not None,
             resampler=self._resampler,
+            on_start=on_start,
             on_progress=on_progress,
             loop=asyncio.get_running_loop(),
         )
@@ -179,6 +191,10 @@ class Upscaler:
         finally:
             self._executor.cancel(task)
         return [canvas.pixels for canvas in job.canvases]
+
+    def _names(self) -> dict[Network, str]:
+        loaded = tuple(self._networks.items())  # other threads may add to it
+        return {network: name for (name, _), network in loaded}
 
     def _network(self, model: Model, weights: Weights) -> Network:
         """A model's network, built and loaded on first use."""
@@ -194,7 +210,7 @@ class Upscaler:
             path = ensure_built(model, weights, self._model_directory)
         except ModelBuildError as error:
             raise ModelError(f"{model.name} cannot be built: {error}") from error
-        network = Network(path, weights.scale, model.tile)
+        network = Network(path, weights.scale, model.tile, weights)
         self._executor.load(network)
         return network
 
@@ -252,6 +268,7 @@ class _Job:
     by_area: bool
     """Whether an area is to be finished in all planes before the next; it holds bands of all at once."""
     resampler: ThreadPoolExecutor
+    on_start: Callable[[], None] | None
     on_progress: Progress | None
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[None] = field(init=False)
@@ -270,6 +287,12 @@ class _Job:
         if self.by_area:
             return (_JobTile(self, index, tile) for tile in self.plan for index in indices)
         return (_JobTile(self, index, tile) for index in indices for tile in self.plan)
+
+    def begin(self) -> None:
+        """A tile is taken by a device."""
+        on_start, self.on_start = self.on_start, None
+        if on_start is not None:
+            self._on_loop(on_start)
 
     def take(self, plane: int, tile: Tile, upscaled: NDArray[np.uint8]) -> None:
         canvas = self.canvases[plane]
@@ -318,6 +341,7 @@ class _JobTile:
     tile: Tile
 
     def read(self) -> NDArray[np.uint8]:
+        self.job.begin()
         return self.tile.cut(self.job.planes[self.plane])
 
     def finish(self, upscaled: NDArray[np.uint8]) -> None:

@@ -1,6 +1,7 @@
 """One device of an executor: what it is to do, what is known of it, and how much it takes at once."""
 
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -8,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.activity import DeviceActivity, RunKind
 from engines.calibration import Calibration
 from engines.devices import Device
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, EngineError
@@ -70,6 +72,12 @@ class Worker:
     """The most input pixels that one run has memory for, where less than was wanted."""
     job: Batch[TileKey, TileWork] | Load | None = None
     began: float = 0.0
+    busy: float = 0.0
+    """Seconds, up to the end of the last job."""
+    runs: Counter[tuple[Network, int, int]] = field(default_factory=Counter)
+    """Those that succeeded, by network, tiles, and the tiles there could have been."""
+    pixels: Counter[Network] = field(default_factory=Counter)
+    """What they gave."""
     lost: DeviceLostError | None = None
     ended: bool = False
 
@@ -80,6 +88,38 @@ class Worker:
         )
         return max(1, min([self.device.largest_batch, *limits]))
 
+    def begin(self, job: Batch[TileKey, TileWork] | Load | None, now: float) -> None:
+        self.job, self.began = job, now
+
+    def end(self, now: float) -> None:
+        """Nothing is under way any longer, or nothing was."""
+        if self.job is not None:
+            self.busy += now - self.began
+        self.job = None
+
+    def count(self, batch: Batch[TileKey, TileWork]) -> None:
+        """Remember a run that succeeded."""
+        network, tiles = batch.key.network, len(batch.tiles)
+        self.runs[network, tiles, self.limit(batch.key)] += 1
+        self.pixels[network] += tiles * batch.key.pixels * network.scale**2
+
+    def activity(self, names: Mapping[Network, str], now: float) -> DeviceActivity:
+        """What it has done; its memory is not asked for."""
+        pixels: Counter[str] = Counter()
+        runs: Counter[RunKind] = Counter()
+        for network, count in self.pixels.items():  # several networks may be of one model
+            pixels[names[network]] += count
+        for (network, tiles, limit), count in self.runs.items():
+            runs[RunKind(names[network], tiles, limit)] += count
+        return DeviceActivity(
+            name=self.device.name,
+            usable=self.lost is None,
+            busy_seconds=self.busy + (0.0 if self.job is None else now - self.began),
+            runs=runs,
+            pixels=pixels,
+            memory=None,
+        )
+
     def session(self, network: Network, calibration: Calibration | None) -> Session:
         """The session of a network, opened on first use. In the device's thread only.
 
@@ -87,7 +127,7 @@ class Worker:
             ModelError: if it cannot be loaded, or is not what it should be.
         """
         if (session := self.sessions.get(network)) is None:
-            session = self.device.open(network.path)
+            session = self.device.open(network)
             probe(session, network)
             if calibration is not None and self.device.largest_batch > 1:
                 self._measure(session, network, calibration)

@@ -3,7 +3,8 @@
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
@@ -11,17 +12,22 @@ from server.connection import Connection
 from server.http.docs import get_docs, get_docs_start, get_docs_style
 from server.http.gate import Gate, client_address, refusal
 from server.http.images import get_image
+from server.http.metrics import get_metrics
 from server.http.pages import get_health, get_readiness
 from server.http.specs import get_asyncapi, get_openapi, get_schema
 from server.http.tasks import post_tasks
-from server.protocol.errors import RateLimitError
+from server.protocol.errors import RateLimitError, UnavailableError
 from server.settings import Settings
 
 __all__ = ["create_app"]
 
 
 def create_app(settings: Settings) -> Starlette:
-    """The server as an ASGI application. Whoever runs it puts the running services into `state.services`."""
+    """The server as an ASGI application.
+
+    Whoever runs it puts the running services into `state.services`, and into `state.stopping` what tells
+    whether they are about to stop.
+    """
     app = Starlette(
         routes=[
             WebSocketRoute("/", _serve_socket),
@@ -31,6 +37,7 @@ def create_app(settings: Settings) -> Starlette:
             Route("/images/{name}", get_image, methods=["GET", "HEAD"]),
             Route("/healthz", get_health),
             Route("/readyz", get_readiness),
+            Route("/metrics", get_metrics),
             Route("/docs", get_docs_start),
             Route("/docs/docs.css", get_docs_style),
             Route("/docs/{page}", get_docs),
@@ -38,6 +45,7 @@ def create_app(settings: Settings) -> Starlette:
             Route("/asyncapi.json", get_asyncapi),
             Route("/schemas/{name}.json", get_schema),
         ],
+        exception_handlers={UnavailableError: _say_unavailable},
         middleware=[
             # Keys come in headers and messages, never in cookies: a page can do what it has a key for.
             Middleware(
@@ -52,6 +60,7 @@ def create_app(settings: Settings) -> Starlette:
             Middleware(Gate, settings.allowed_origins),
         ],
     )
+    app.state.stopping = lambda: False
     app.state.base_url = lambda connection: _base_url(settings, connection)
     return app
 
@@ -67,6 +76,12 @@ async def _serve_socket(websocket: WebSocket) -> None:
         await Connection(websocket, state.services, visit, state.base_url(websocket)).serve()
     finally:
         visit.end()
+
+
+async def _say_unavailable(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, UnavailableError)
+    headers = {"retry-after": str(error.retry_after)}
+    return PlainTextResponse(f"{error}\n", 503, headers)
 
 
 def _base_url(settings: Settings, connection: HTTPConnection) -> str:

@@ -2,20 +2,19 @@
 
 import logging
 import time
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.logging import RichHandler
 from rich.table import Table
 from rich.text import Text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
 
 from onnx_models import ModelBuildError, UnknownModelError, load_catalogue
-from server import models_command
+from server import accounts_command, models_command
+from server.accounts_command import amount_of
 from server.building import build_missing
+from server.logs import configure_logging
 from server.services import Services
 from server.serving import StartError
 from server.serving import serve as serve_forever
@@ -28,9 +27,9 @@ from server.state.accounts import (
     list_keys,
     revoke_key,
 )
-from server.state.database import Database
-from server.state.ledger import deposit, to_nanodollars
-from server.terminal import ConfigFile, Data, console, effective_settings, give_up, problems
+from server.state.ledger import deposit
+from server.terminal import ConfigFile, Data, console, effective_settings, give_up, open_database, problems
+from server.top_command import top
 from server.upscale_command import Options, upscale_files
 
 __all__ = ["main"]
@@ -43,10 +42,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 keys = typer.Typer(help="The API keys.", no_args_is_help=True)
+app.command()(top)
 app.add_typer(models_command.commands, name="models")
 app.add_typer(keys, name="keys")
-
-_LARGEST_CREDIT = Decimal(10**9)
+app.add_typer(accounts_command.commands, name="accounts")
 
 
 def main() -> None:
@@ -67,12 +66,7 @@ def serve(
     """Serve until SIGINT or SIGTERM."""
     loaded = tuple(name.strip() for name in models.split(",")) if models else None
     settings, _ = effective_settings(config, host=host, port=port, data=data, models=loaded)
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        format="%(name)s: %(message)s",
-        handlers=[RichHandler(console=problems, show_path=False, log_time_format="[%X]")],
-    )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    configure_logging(settings.log_level, settings.log_format, problems)
     try:
         catalogue = load_catalogue(settings.effective_added_models)
         build_missing(map(catalogue.get, settings.models), settings.model_directory, console)
@@ -150,8 +144,8 @@ def create(
     config: ConfigFile = None,
 ) -> None:
     """Make a key and print it, this once."""
-    amount = None if credit is None else _nanodollars(credit)
-    database = _database(config, data)
+    amount = None if credit is None else amount_of("--credit", credit)
+    database = open_database(config, data)
     now = time.time()
     owner = database.run_sync(account_named, account, now)
     if amount is not None:
@@ -165,7 +159,7 @@ def show_keys(data: Data = None, config: ConfigFile = None) -> None:
     table = Table(box=None, pad_edge=False)
     for heading in ("id", "key", "account", "label", "created", "last used", ""):
         table.add_column(heading, no_wrap=heading not in ("account", "label"), overflow="fold")
-    for key in _database(config, data).run_sync(list_keys):
+    for key in open_database(config, data).run_sync(list_keys):
         table.add_row(
             key.id[:8],
             f"{key.hint}…",
@@ -186,7 +180,7 @@ def revoke(
 ) -> None:
     """Revoke a key."""
     try:
-        revoked = _database(config, data).run_sync(revoke_key, key)
+        revoked = open_database(config, data).run_sync(revoke_key, key)
     except AmbiguousKeyError as error:
         give_up(str(error))
     console.print(f"revoked {revoked.hint}… of {revoked.account}")
@@ -200,26 +194,6 @@ def _announce(url: str, services: Services) -> None:
     for device in services.upscaler.devices:
         console.print(f"device: {device.name}")
     console.print(f"models: {', '.join(model.name for model in services.catalogue)}")
-
-
-def _database(file: Path | None, data: Path | None) -> Database:
-    settings, _ = effective_settings(file, data=data)
-    try:
-        settings.data.mkdir(parents=True, exist_ok=True)
-        return Database(settings.effective_database_url)
-    except (OSError, SQLAlchemyError, ImportError) as error:
-        give_up(" ".join(str(error).split()), status=1)
-
-
-def _nanodollars(usd: str) -> int:
-    try:
-        credit = Decimal(usd)
-        amount = to_nanodollars(credit) if 0 < credit <= _LARGEST_CREDIT else 0
-    except (InvalidOperation, ValueError):
-        amount = 0
-    if not amount:
-        give_up(f"--credit: {usd!r} is not an amount of USD, such as 5 or 0.25")
-    return amount
 
 
 def _shown(setting: Sourced) -> str:

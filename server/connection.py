@@ -13,7 +13,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from server.edge import Visit
 from server.protocol.codec import JSON, MESSAGEPACK, RawTask
-from server.protocol.errors import AuthenticationError, FrameError, TaskError
+from server.protocol.errors import AuthenticationError, DatabaseUnavailableError, FrameError, TaskError
 from server.protocol.messages import PONG, Authentication, AuthenticationResult
 from server.rates import RateLimit
 from server.services import Services
@@ -31,6 +31,7 @@ ABORT: Final = "tilewire.abort"
 """The ASGI extension that ends a connection at once: its close would wait for the client to read."""
 
 _TASKS_AT_ONCE: Final = 64
+_QUESTIONS: Final = frozenset({"getResponse", "modelSearch", "accountManagement"})
 _CLOSE_WITHIN: Final = 1.0
 _POLICY_VIOLATION: Final = 1008  # RFC 6455 section 7.4.1
 
@@ -66,12 +67,14 @@ class Connection:
 
     async def serve(self) -> None:
         """Accept the connection and serve it until it ends."""
+        self._services.sessions.links.add(self)
         try:
             await self._websocket.accept(SUBPROTOCOL if self.codec.binary else None)
             async with asyncio.TaskGroup() as tasks:
                 await self._receive_all(tasks)
         finally:
             self._gone = True
+            self._services.sessions.links.discard(self)
             self._watch.cancel()
             if self._session is not None:
                 self._services.sessions.detach(self._session)
@@ -163,7 +166,7 @@ class Connection:
         return message["text"] if data is None else data
 
     async def _keep_pace(self) -> None:
-        """Before a frame, or a ping in one: who sends too many is read more slowly."""
+        """Before a frame, and what is done at once for one: who sends too many is read more slowly."""
         now = self._loop.time()
         wait = self._pace.wait(None, now)
         self._pace.spend(None, now)
@@ -175,10 +178,12 @@ class Connection:
         try:
             raws = self.codec.split(frame)
         except FrameError as error:
+            self._services.telemetry.metrics.error_told(error.code)
             await self._reply(error.item(None, None, f"{self.base_url}/docs/errors"))
             raws = []
         for raw in raws:
             if raw.task_type == "authentication" or self._session is None:
+                await self._keep_pace()
                 await self._authenticate(raw)
                 if self._session is None:
                     break
@@ -201,8 +206,11 @@ class Connection:
             raw=raw,
             telling=self._telling,
         )
-        reply = await dispatch(raw, context)
-        if reply is not None:
+        if raw.task_type in _QUESTIONS:
+            # Not kept for a client that is gone: it can ask again, and the answers may be many and large.
+            if not self._gone and (answer := await dispatch(raw, context)) is not None:
+                await self._reply(answer)
+        elif (reply := await dispatch(raw, context)) is not None:
             await self._services.sessions.send(session, reply)
 
     async def _authenticate(self, raw: RawTask) -> None:
@@ -213,13 +221,17 @@ class Connection:
                 raise AuthenticationError("missingApiKey", "the first task must be the authentication")
             login = await self._services.authenticate(task.api_key, self._visit.address)
             self._visit.welcome(login.account)
+        except DatabaseUnavailableError as error:
+            await self.close(1013, error.message)  # clients connect again; at an error Runware's give up
+            return
         except TaskError as error:
-            await self._reply(as_item(error, raw, self.base_url))
+            await self._reply(as_item(error, raw, self.base_url, self._services))
             return
         if self._session is not None:
             self._services.sessions.detach(self._session)
         self._heard_at = self._loop.time()
         self._session = await self._services.sessions.attach(login, task.connection_session_uuid, self)
+        log.info("session begins", extra={"account": login.account, "session": self._session.uuid})
         await self._reply(AuthenticationResult(connection_session_uuid=self._session.uuid))
         await self._services.sessions.deliver(login.account, self._session.uuid)
 

@@ -82,7 +82,7 @@ class Edge:
         address = network_of(address)
         limit = self._requests_of_addresses
         if wait := limit.take(address, self._clock()):
-            raise _too_often("requestRateLimit", limit, "requests per second of one address", wait)
+            raise _too_often(limit, "requests per second of one address", wait)
         if not self._address_connections.take(address):
             raise _too_many(self._address_connections, "connections of one address")
         try:
@@ -118,7 +118,7 @@ class Edge:
         """
         limit = self._requests_of_accounts
         if wait := limit.take(account, self._clock()):
-            raise _too_often("requestRateLimit", limit, "tasks per second of one account", wait)
+            raise _too_often(limit, "tasks per second of one account", wait)
 
     def take_upload(self, account: AccountId, size: int) -> None:
         """Count the bytes of an image that came from the client, or will (0: they are counted later).
@@ -159,9 +159,9 @@ class Edge:
         self._failures.spend(network_of(address), self._clock())
 
 
-def _too_often(code: str, limit: RateLimit, what: str, wait: float) -> RateLimitError:
+def _too_often(limit: RateLimit, what: str, wait: float) -> RateLimitError:
     return RateLimitError(
-        code,
+        "requestRateLimit",
         f"the limit is {limit.rate:g} {what}, {limit.burst:g} at once; "
         f"try again in {math.ceil(wait)} seconds",
         retry_after=math.ceil(wait),

@@ -1,25 +1,35 @@
 """HTTP to addresses that clients name: inputs, webhooks, upload endpoints.
 
-A client could point the server at machines that only the server can reach. So a host name is resolved once,
-every address it resolves to must be public, and the connection goes to an address that was checked, on every
-redirect again. (OWASP: Server-Side Request Forgery Prevention Cheat Sheet.)
+A client could point the server at machines that only the server can reach. So a host name is resolved once
+for each connection, what `server.addresses` does not allow is left out, and the connection goes to an address
+that was checked; on every redirect again. (OWASP: Server-Side Request Forgery Prevention Cheat Sheet.)
 """
 
 import asyncio
-import ipaddress
 import socket
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from string import punctuation
-from typing import Any
+from typing import Any, Final, TypeAlias
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 import httpcore
 
-__all__ = ["FetchError", "ForbiddenAddressError", "WebClient"]
+from server.addresses import Reachable
+
+__all__ = ["FetchError", "ForbiddenAddressError", "Resolve", "StatusError", "WebClient"]
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 5
+_MAX_CONNECTIONS: Final = 100
+_MAX_ADDRESSES: Final = 4
+_CONNECT_TIMEOUT: Final = 5.0
+"""Seconds for each address of a host, before the next is tried."""
+
+Resolve: TypeAlias = Callable[[str, int], Awaitable[list[str]]]
+"""The IP addresses of a host name, for a port; raises OSError if there are none."""
 
 
 class FetchError(Exception):
@@ -30,18 +40,38 @@ class ForbiddenAddressError(FetchError):
     """The address is not one that clients may name."""
 
 
+class StatusError(FetchError):
+    """The answer was not a success.
+
+    Attributes:
+        status: its HTTP status.
+        retry_after: its header of that name (RFC 9110 section 10.2.3), if it had one.
+    """
+
+    def __init__(self, status: int, retry_after: str | None = None) -> None:
+        super().__init__(f"the server answered with status {status}")
+        self.status = status
+        self.retry_after = retry_after
+
+
 class WebClient:
     """Requests to addresses that clients name. Close it when done."""
 
-    def __init__(self, *, timeout: float, private_networks: bool = False) -> None:
+    def __init__(
+        self, *, timeout: float, reachable: Reachable | None = None, resolve: Resolve | None = None
+    ) -> None:
         """
         Args:
             timeout: seconds for a whole request, redirects and body included.
-            private_networks: whether addresses need not be public.
+            reachable: the addresses that may be connected to; by default the public ones.
+            resolve: the addresses of a host; by default those that the system knows.
         """
         self._timeout = timeout
+        # Not the threads of everything else: a client's name server may let each wait for many seconds.
+        self._resolvers = ThreadPoolExecutor(_MAX_CONNECTIONS, "resolver")
+        backend = _CheckedBackend(reachable or Reachable(), resolve or partial(_resolve, self._resolvers))
         self._pool = httpcore.AsyncConnectionPool(
-            network_backend=_CheckedBackend(private_networks), max_connections=100, retries=0
+            network_backend=backend, max_connections=_MAX_CONNECTIONS, retries=0
         )
 
     async def get(self, url: str, *, max_bytes: int) -> bytes:
@@ -58,24 +88,29 @@ class WebClient:
                         url = urljoin(url, _header(response, b"location"))
                         continue
                     if response.status != 200:
-                        raise FetchError(f"the server answered with status {response.status}")
+                        raise StatusError(response.status)
                     return await _body(response, max_bytes)
             raise FetchError(f"more than {_MAX_REDIRECTS} redirects")
 
-    async def send(self, method: str, url: str, content: bytes, media_type: str) -> None:
-        """Send a body, by PUT or POST; redirects are not followed.
+    async def send(
+        self, method: str, url: str, content: bytes, media_type: str, more: Mapping[str, str] | None = None
+    ) -> None:
+        """Send a body, by PUT or POST, with more headers; redirects are not followed.
 
         Raises:
-            FetchError: as for `get`, and for any status but 2xx.
+            StatusError: for any status but 2xx.
+            FetchError: as for `get`.
         """
         async with self._guarded(url):
             headers = [*_headers(), (b"Content-Type", media_type.encode())]
+            headers += [(name.encode(), value.encode()) for name, value in (more or {}).items()]
             async with self._pool.stream(method, _checked(url), headers=headers, content=content) as response:
                 if not 200 <= response.status < 300:
-                    raise FetchError(f"the server answered with status {response.status}")
+                    raise StatusError(response.status, _retry_after(response))
 
     async def close(self) -> None:
         await self._pool.aclose()
+        self._resolvers.shutdown(wait=False, cancel_futures=True)
 
     @asynccontextmanager
     async def _guarded(self, url: str) -> AsyncIterator[None]:
@@ -92,10 +127,11 @@ class WebClient:
 
 
 class _CheckedBackend(httpcore.AsyncNetworkBackend):
-    """Connects only to addresses that are public, and to the very address that was checked."""
+    """Connects only to addresses that may be reached, and to the very address that was checked."""
 
-    def __init__(self, private_networks: bool) -> None:
-        self._private_networks = private_networks
+    def __init__(self, reachable: Reachable, resolve: Resolve) -> None:
+        self._reachable = reachable
+        self._resolve = resolve
         self._backend = httpcore.AnyIOBackend()
 
     async def connect_tcp(
@@ -106,33 +142,33 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        addresses = [str(entry[4][0]) for entry in found]
-        if not self._private_networks and not all(map(is_public, addresses)):
+        found = await self._resolve(host, port)
+        allowed = [address for address in found if self._reachable.allows(host, address)]
+        if not allowed:
             raise ForbiddenAddressError(f"{host} is not a public address")
-        return await self._backend.connect_tcp(
-            addresses[0], port, timeout=timeout, local_address=local_address, socket_options=socket_options
-        )
+        failure: Exception | None = None
+        for address in allowed[:_MAX_ADDRESSES]:
+            try:
+                return await self._backend.connect_tcp(
+                    address,
+                    port,
+                    timeout=min(timeout or _CONNECT_TIMEOUT, _CONNECT_TIMEOUT),
+                    local_address=local_address,
+                    socket_options=socket_options,
+                )
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+        assert failure is not None
+        raise failure
 
     async def sleep(self, seconds: float) -> None:
         await self._backend.sleep(seconds)
 
 
-def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet, also when it wraps another one."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        wrapped = ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1])
-        if wrapped:
-            return is_public(str(wrapped))
-        # NAT64 (RFC 6052) ends in an IPv4 address.
-        if ip in ipaddress.ip_network("64:ff9b::/96"):
-            return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
-        # Reserved are also the ranges of obsolete ways to wrap an IPv4 address; is_global has them all.
-        if ip.is_reserved or ip.is_site_local:
-            return False
-    return ip.is_global and not ip.is_multicast
+async def _resolve(threads: ThreadPoolExecutor, host: str, port: int) -> list[str]:
+    ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(threads, ask)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 def _checked(url: str) -> str:
@@ -140,6 +176,8 @@ def _checked(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ForbiddenAddressError("the URL must begin with http:// or https:// and name a host")
+    if "@" in parts.netloc:
+        raise ForbiddenAddressError("the URL must not hold a user name or password")
     address = parts.netloc
     if not address.isascii():
         address = parts.hostname.encode("idna").decode() + (f":{parts.port}" if parts.port else "")
@@ -156,6 +194,11 @@ def _header(response: httpcore.Response, name: bytes) -> str:
         if key.lower() == name:
             return quote(value, safe=punctuation)
     raise FetchError("the server redirected to nowhere")
+
+
+def _retry_after(response: httpcore.Response) -> str | None:
+    found = (value for name, value in response.headers if name.lower() == b"retry-after")
+    return next(found, b"").decode("ascii", "replace") or None
 
 
 async def _body(response: httpcore.Response, max_bytes: int) -> bytes:

@@ -6,22 +6,27 @@ The bytes are in an object store (a local directory, or S3, GCS, Azure by URL), 
 import asyncio
 import contextlib
 import hashlib
+import logging
 import secrets
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, ParamSpec, TypeVar
+from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
 
 import obstore
+from obstore.exceptions import BaseError as StorageError
 from obstore.store import LocalStore, ObjectStore, from_url
 
+from server.protocol.errors import UnavailableError
 from server.state.accounts import AccountId
 from server.state.database import Database
 from server.state.images import ImageRecord, expired, extend, find_image, forget, image_named, record_image
 
 __all__ = ["MEDIA_TYPES", "ImageFile", "ImageStore", "open_store"]
+
+log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,10 +42,20 @@ MEDIA_TYPES = {
 }
 
 
+_PAUSES: Final = (0.1, 0.5)
+"""Seconds before the second and the third try of what the store failed to do."""
+
+_NO_IMAGE: Final = "readiness"
+"""A name that no image has."""
+
+
 def open_store(url: str | None, directory: Path) -> ObjectStore:
     """The object store at a URL, or a local one in `directory`."""
     if url is not None:
-        return from_url(url)
+        # Tries are repeated here, alike for all kinds of stores; its own go on for three minutes.
+        retries: Any = {} if url.startswith(("file:", "memory:")) else {"retry_config": {"max_retries": 0}}
+        store: ObjectStore = from_url(url, **retries)
+        return store
     return LocalStore(directory, mkdir=True)
 
 
@@ -54,14 +69,26 @@ class ImageFile(NamedTuple):
 
 
 class ImageStore:
-    """Images with an owner and a time to live."""
+    """Images with an owner and a time to live.
+
+    Where the store fails, and goes on to for some tries, all methods raise `UnavailableError`.
+    """
 
     def __init__(
-        self, store: ObjectStore, database: Database, clock: Callable[[], float] = time.time
+        self,
+        store: ObjectStore,
+        database: Database,
+        clock: Callable[[], float] = time.time,
+        pauses: Sequence[float] = _PAUSES,
     ) -> None:
+        """
+        Args:
+            pauses: seconds before each further try of what the store failed to do.
+        """
         self._store = store
         self._database = database
         self._clock = clock
+        self._pauses = pauses
         # obstore's coroutines are completed by threads of its own, which abort the process if they come to
         # that while the interpreter exits (PyO3/pyo3-async-runtimes#40). So its blocking calls, in ours.
         self._threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="images")
@@ -92,7 +119,12 @@ class ImageStore:
         Raises:
             FileNotFoundError: if they are gone.
         """
-        return await self._in_thread(_read, self._store, name, start, length)
+        return await self._in_store(_read, self._store, name, start, length)
+
+    async def check(self) -> None:
+        """See whether the store answers."""
+        with contextlib.suppress(FileNotFoundError):
+            await self._in_store(obstore.head, self._store, _NO_IMAGE)
 
     async def _put(self, account: AccountId, file: ImageFile, ttl: float, image_uuid: str) -> ImageRecord:
         now = self._clock()
@@ -105,7 +137,7 @@ class ImageStore:
             height=file.height,
             expires=now + ttl,
         )
-        await self._in_thread(obstore.put, self._store, record.name, file.data)
+        await self._in_store(obstore.put, self._store, record.name, file.data)
         kept, superfluous = await self._database.run(record_image, record, now)
         if superfluous is not None:
             await self._delete([superfluous])
@@ -124,16 +156,33 @@ class ImageStore:
     async def _delete(self, names: list[str]) -> None:
         """Delete files, if they are there."""
         try:
-            await self._in_thread(obstore.delete, self._store, names)
+            await self._in_store(obstore.delete, self._store, names)
         except FileNotFoundError:
             # Some were deleted already; the store stops at the first of them.
             for name in names:
                 with contextlib.suppress(FileNotFoundError):
-                    await self._in_thread(obstore.delete, self._store, name)
+                    await self._in_store(obstore.delete, self._store, name)
 
-    async def _in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def _in_store(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call the store in a thread; again after a moment if it fails.
+
+        Raises:
+            FileNotFoundError: if it has no such image; that is no failure.
+            UnavailableError: if it still fails.
+        """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, lambda: function(*args, **kwargs))
+        for pause in (*self._pauses, None):
+            try:
+                return await loop.run_in_executor(self._threads, lambda: function(*args, **kwargs))
+            except FileNotFoundError:
+                raise
+            except (StorageError, OSError) as error:
+                if pause is None:
+                    reason = str(error).partition("Debug source:")[0].strip()  # obstore's, for its developers
+                    log.error("the image store fails: %s", reason)  # noqa: TRY400 - one line says it all
+                    raise UnavailableError("the image store cannot be used") from error
+                await asyncio.sleep(pause)
+        raise AssertionError
 
     def close(self) -> None:
         """Finish what runs."""

@@ -1,10 +1,11 @@
-"""Input images: from whatever a client named to a stored, checked image."""
+"""Input images: from whatever a client named to a stored, checked image, and from there to pixels."""
 
-import asyncio
+from typing import Final
 
-from engines import ImageError, inspect
+from engines import Decoders, ImageError, Picture
 from server.fetch import FetchError, ForbiddenAddressError, WebClient
 from server.images import ImageFile, ImageStore
+from server.limits import FairGate
 from server.protocol.errors import NotFoundError, TransferError, invalid
 from server.protocol.sources import ImageSource, InlineImage, RemoteImage, StoredImage
 from server.settings import Settings
@@ -13,18 +14,21 @@ from server.state.images import ImageRecord
 
 __all__ = ["Inputs"]
 
+_FETCHES_AT_ONCE: Final = 64
+
 
 class Inputs:
-    """Gets input images into the store."""
+    """Gets input images into the store, and their pixels out of it."""
 
-    def __init__(self, images: ImageStore, web: WebClient, settings: Settings) -> None:
+    def __init__(self, images: ImageStore, web: WebClient, decoders: Decoders, settings: Settings) -> None:
         self._images = images
         self._web = web
+        self._decoders = decoders
         self._settings = settings
-
-    @property
-    def max_pixels(self) -> int:
-        return round(self._settings.max_input_megapixels * 1e6)
+        self._max_pixels = round(settings.max_input_megapixels * 1e6)
+        # Whoever sends what is slow to decode, or names servers that are slow, waits for itself.
+        self._decoding = FairGate(decoders.count)
+        self._fetching = FairGate(_FETCHES_AT_ONCE)
 
     async def obtain(
         self, account: AccountId, source: ImageSource, parameter: str, ttl: float | None = None
@@ -44,7 +48,7 @@ class Inputs:
                     raise NotFoundError("imageNotFound", f"there is no image {uuid}, or no more", parameter)
                 return record
             case RemoteImage(url):
-                data = await self._fetch(url, parameter)
+                data = await self._fetch(account, url, parameter)
             case InlineImage(data):
                 pass
         if len(data) > self._settings.max_image_bytes:
@@ -53,27 +57,34 @@ class Inputs:
                 f"the image has {len(data)} bytes; the limit is {self._settings.max_image_bytes}",
             )
         try:
-            info = await asyncio.to_thread(inspect, data, max_pixels=self.max_pixels)
+            async with self._decoding.hold(account, 1):
+                info = await self._decoders.inspect(data, max_pixels=self._max_pixels)
         except ImageError as error:
             raise invalid(parameter, str(error)) from error
         kept_for = self._settings.image_ttl if ttl is None else ttl
         file = ImageFile(data, _extension(info.format), info.width, info.height)
         return await self._images.put_input(account, file, kept_for)
 
-    async def read(self, record: ImageRecord, parameter: str) -> bytes:
-        """The bytes of a stored input.
+    async def decode(self, record: ImageRecord, parameter: str) -> Picture:
+        """The pixels of a stored input.
 
         Raises:
             NotFoundError: if it has expired meanwhile.
+            ParameterError: naming `parameter`, if it is broken.
         """
         try:
-            return await self._images.read(record.name)
+            async with self._decoding.hold(record.account, 1):
+                data = await self._images.read(record.name)
+                return await self._decoders.decode(data, max_pixels=self._max_pixels)
         except FileNotFoundError as error:
             raise NotFoundError("imageExpired", f"image {record.uuid} has expired", parameter) from error
+        except ImageError as error:
+            raise invalid(parameter, str(error)) from error
 
-    async def _fetch(self, url: str, parameter: str) -> bytes:
+    async def _fetch(self, account: AccountId, url: str, parameter: str) -> bytes:
         try:
-            return await self._web.get(url, max_bytes=self._settings.max_image_bytes)
+            async with self._fetching.hold(account, 1):
+                return await self._web.get(url, max_bytes=self._settings.max_image_bytes)
         except ForbiddenAddressError as error:
             raise invalid(parameter, f"{parameter}: {error}") from error
         except FetchError as error:

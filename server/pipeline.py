@@ -6,12 +6,15 @@
 """
 
 import asyncio
+import logging
+import time
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from decimal import Decimal
+from functools import partial
 from typing import Final
 
-from engines import ImageError, OnRegion, Picture, Upscaler, decode, encode
+from engines import OnRegion, Upscaler, encode
 from onnx_models import Catalogue, Model
 from server.fetch import FetchError, ForbiddenAddressError, WebClient
 from server.images import ImageFile, ImageStore
@@ -19,14 +22,18 @@ from server.inputs import Inputs
 from server.limits import FairGate
 from server.protocol.errors import InsufficientCreditsError, TransferError, invalid
 from server.settings import Settings
-from server.state import ledger
+from server.stages import Story
+from server.state import ledger, tasks
 from server.state.accounts import AccountId
+from server.state.claims import ServerId
 from server.state.database import Database
 from server.state.images import ImageRecord
 from server.state.tasks import StoredResult
 from server.upscaling import Size, UpscaleRequest, output_size, price
 
 __all__ = ["Pipeline"]
+
+log = logging.getLogger(__name__)
 
 _SMALL_SHARE: Final = 1 / 8
 
@@ -44,6 +51,8 @@ class Pipeline:
         images: ImageStore,
         inputs: Inputs,
         web: WebClient,
+        server: ServerId,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -52,6 +61,8 @@ class Pipeline:
         self._images = images
         self._inputs = inputs
         self._web = web
+        self._server = server
+        self._clock = clock
         active = settings.active_megapixels, settings.active_megapixels_per_account
         # Small work has room of its own: it need not wait for the memory that large work holds.
         self._small_gate = FairGate(*(limit * _SMALL_SHARE for limit in active))
@@ -63,6 +74,7 @@ class Pipeline:
         account: AccountId,
         key: str,
         request: UpscaleRequest,
+        story: Story,
         on_progress: Callable[[float], None],
         regions: AbstractAsyncContextManager[OnRegion | None],
     ) -> StoredResult:
@@ -70,22 +82,28 @@ class Pipeline:
 
         Args:
             key: the UUID that the task is recorded under.
+            story: what is told of it.
             on_progress: called with the finished share, from 0 to 1.
             regions: open while the result is in memory; gives what takes its finished parts, if it is wanted.
 
         Raises:
             TaskError: what the client did wrong, or cannot pay.
+            LostTaskError: if the task has an outcome by now, or belongs to another server.
             EngineError: what the model could not do.
         """
         model = self._catalogue.get(request.model)
-        source = await self._inputs.obtain(account, request.source, request.parameter)
+        with story.measure("fetch"):
+            source = await self._inputs.obtain(account, request.source, request.parameter)
         size = output_size(request, model, Size(source.width, source.height), self._settings)
         await self._reserve(account, key, price(self._price_of(model), size))
-        encoded = await self._upscale(account, request, model, source, size, on_progress, regions)
+        story.output_pixels = size.width * size.height
+        encoded = await self._upscale(account, request, model, source, size, story, on_progress, regions)
         file = ImageFile(encoded, request.output_format.extension, size.width, size.height)
-        image = await self._images.put(account, file, request.ttl or self._settings.image_ttl)
+        with story.measure("store"):
+            image = await self._images.put(account, file, request.ttl or self._settings.image_ttl)
         if request.upload_endpoint is not None:
-            await self._upload(request.upload_endpoint, encoded, request.output_format.media_type)
+            with story.measure("upload"):
+                await self._upload(request.upload_endpoint, encoded, request.output_format.media_type)
         return StoredResult(image_uuid=image.uuid, image_name=image.name, input_image_uuid=source.uuid)
 
     async def _upscale(
@@ -95,39 +113,41 @@ class Pipeline:
         model: Model,
         source: ImageRecord,
         size: Size,
+        story: Story,
         on_progress: Callable[[float], None],
         regions: AbstractAsyncContextManager[OnRegion | None],
     ) -> bytes:
         in_memory = Size(source.width, source.height).megapixels + size.megapixels
         gate = self._small_gate if in_memory <= self._small else self._large_gate
-        async with gate.hold(account, in_memory), regions as on_region:
-            picture = await self._decode(source, request.parameter)
-            upscaled = await self._upscaler.upscale(
-                picture,
-                model,
-                width=size.width,
-                height=size.height,
-                account=account,
-                on_progress=on_progress,
-                on_region=on_region,
-            )
-            return await asyncio.to_thread(
-                encode,
-                upscaled,
-                request.output_format,
-                quality=request.output_quality,
-                keep_metadata=request.keep_metadata,
-            )
-
-    async def _decode(self, source: ImageRecord, parameter: str) -> Picture:
-        data = await self._inputs.read(source, parameter)
-        try:
-            return await asyncio.to_thread(decode, data, max_pixels=self._inputs.max_pixels)
-        except ImageError as error:
-            raise invalid(parameter, str(error)) from error
+        async with AsyncExitStack() as held:
+            with story.measure("admission"):
+                await held.enter_async_context(gate.hold(account, in_memory))
+            on_region = await held.enter_async_context(regions)
+            log.info("task started")
+            with story.measure("decode"):
+                picture = await self._inputs.decode(source, request.parameter)
+            with story.measure("queue") as measuring:
+                upscaled = await self._upscaler.upscale(
+                    picture,
+                    model,
+                    width=size.width,
+                    height=size.height,
+                    account=account,
+                    on_start=partial(measuring.become, "inference"),
+                    on_progress=on_progress,
+                    on_region=on_region,
+                )
+            with story.measure("encode"):
+                return await asyncio.to_thread(
+                    encode,
+                    upscaled,
+                    request.output_format,
+                    quality=request.output_quality,
+                    keep_metadata=request.keep_metadata,
+                )
 
     async def _reserve(self, account: AccountId, key: str, cost: int) -> None:
-        if not await self._database.run(ledger.reserve, account, key, cost):
+        if not await self._database.run(tasks.reserve, account, key, cost, self._clock(), self._server):
             statement = await self._database.run(ledger.statement, account)
             raise InsufficientCreditsError(
                 f"the task costs {ledger.to_usd(cost)} USD; "

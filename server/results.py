@@ -39,6 +39,9 @@ class Results:
             record: the task; one without an outcome is told as under way.
             base_url: what the client reaches this server as.
             status: whether to say `"status": "success"`, as clients that poll expect.
+
+        Raises:
+            UnavailableError: if the image's bytes were asked for and the store fails.
         """
         if record.error is not None:
             return record.error

@@ -1,8 +1,8 @@
 """Sees accepted tasks through to their outcome.
 
 `submit` records a task; from then on it is not lost, whatever happens: it is run, and run again after a
-restart, until it has an outcome. Result, charge and reply are recorded in one transaction; then the session,
-the webhook and whoever waits are told.
+restart or by another server, until it has an outcome. Result, charge, reply and webhook are recorded in one
+transaction; then the session and whoever waits are told.
 """
 
 import asyncio
@@ -11,43 +11,60 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
+from weakref import WeakValueDictionary
 
 import msgspec
 from msgspec import UNSET, UnsetType
+from sqlalchemy import Connection
 
 from engines import EngineError, OnRegion
 from server.admission import Admission
-from server.fetch import WebClient
 from server.pipeline import Pipeline
-from server.protocol.codec import JSON
 from server.protocol.errors import (
     ConflictError,
+    DatabaseUnavailableError,
     ServerError,
     TaskCancelledError,
     TaskError,
     TaskTimeoutError,
 )
 from server.protocol.messages import Acknowledgement, Progress, Tile
-from server.results import Results
-from server.sessions import Sessions, encode_reply
+from server.sessions import Sessions
 from server.settings import Settings
-from server.state import ledger, tasks
+from server.stages import Story, Subject, told
+from server.state import tasks
 from server.state.accounts import AccountId
+from server.state.claims import ServerId, ServerLock
 from server.state.database import Database
-from server.state.tasks import Status, TaskRecord
+from server.state.tasks import LostTaskError, Status, TaskRecord
+from server.state.webhooks import Destination
+from server.telemetry import Telemetry
 from server.tiles import TileStreams
 from server.upscaling import UpscaleRequest
-from server.webhooks import call_webhook
+from server.webhooks import WebhookSender
 
 __all__ = ["Runner", "Running"]
 
 log = logging.getLogger(__name__)
 
+P = ParamSpec("P")
+T = TypeVar("T")
+Recorder = Callable[[Connection, AccountId, str, T, float, ServerId, Destination | None], TaskRecord]
+
+_LOOK_EVERY = 1.0
+
 
 @dataclass(slots=True, eq=False)
 class Running:
-    """A task under way. `outcome` is set when it has one, and cancelled if the server stops before."""
+    """A task under way.
+
+    Attributes:
+        outcome: set when there is one; cancelled if the server stops before; LostTaskError if another server
+            has the task by then.
+        cancelled: the client wants no outcome.
+        recording: it has its outcome, which is being recorded.
+    """
 
     account: AccountId
     key: str
@@ -57,6 +74,7 @@ class Running:
     outcome: asyncio.Future[TaskRecord]
     progress: float = 0.0
     cancelled: bool = False
+    recording: bool = False
     work: asyncio.Task[None] | None = None
     acknowledgement: asyncio.TimerHandle | None = None
 
@@ -81,22 +99,26 @@ class Runner:
         database: Database,
         pipeline: Pipeline,
         sessions: Sessions,
-        results: Results,
         tiles: TileStreams,
-        web: WebClient,
+        webhooks: WebhookSender,
+        lock: ServerLock,
+        telemetry: Telemetry,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
         self._database = database
         self._pipeline = pipeline
         self._sessions = sessions
-        self._results = results
         self._tiles = tiles
-        self._web = web
+        self._webhooks = webhooks
+        self._lock = lock
+        self._telemetry = telemetry
         self._clock = clock
         self._running: dict[tuple[AccountId, str], Running] = {}
         self._admission = Admission(limit=settings.max_tasks, limit_per_account=settings.max_tasks_in_flight)
+        self._submitting: WeakValueDictionary[tuple[AccountId, str], asyncio.Lock] = WeakValueDictionary()
         self._background: set[asyncio.Task[Any]] = set()
+        self._stopping = False
 
     async def submit(
         self,
@@ -108,6 +130,10 @@ class Runner:
         acknowledge: bool = False,
     ) -> Running | TaskRecord:
         """Take a task on; or, for one that was sent before, what became of it.
+
+        While the server drains a new task is recorded and not begun: it runs after the next start.
+
+        A record without an outcome is of a task that runs on another server. The session will get its reply.
 
         Args:
             session: where the outcome is to be sent.
@@ -121,23 +147,32 @@ class Runner:
         """
         key = request.task_uuid.lower()
         encoded = msgspec.json.encode(request)
-        self._admission.enter(account)
-        try:
-            previous = await self._database.run(tasks.accept, account, key, encoded, session, self._clock())
-        except BaseException:
-            self._admission.leave(account, self._clock())
-            raise
         taken: Running | TaskRecord
-        if previous is None:
-            taken = self._start(account, key, request, session, base_url)
-        else:
-            self._admission.leave(account, self._clock())
-            if previous.request != encoded:
-                raise ConflictError(f"taskUUID {request.task_uuid} was used for another request")
-            taken = await self._rejoin(previous, session)
+        one_at_a_time = self._submitting.setdefault((account, key), asyncio.Lock())
+        async with one_at_a_time:
+            self._admission.enter(account)
+            try:
+                previous = await self._database.run(
+                    tasks.accept, account, key, encoded, session, self._clock(), self._lock.server
+                )
+            except BaseException:
+                self._admission.leave(account, self._clock())
+                raise
+            if previous is None:
+                taken = self._start(account, key, request, session, base_url)
+            else:
+                self._admission.leave(account, self._clock())
+                if previous.request != encoded:
+                    raise ConflictError(f"taskUUID {request.task_uuid} was used for another request")
+                taken = await self._rejoin(previous, session, base_url)
         if acknowledge and isinstance(taken, Running):
             self._acknowledge_later(taken)
         return taken
+
+    @property
+    def count(self) -> int:
+        """How many tasks are under way."""
+        return len(self._running)
 
     def find(self, account: AccountId, task_uuid: str) -> Running | None:
         """The account's task of this UUID, if it is under way."""
@@ -149,47 +184,88 @@ class Runner:
             running.account == account and running.session == session for running in self._running.values()
         )
 
-    async def cancel(self, running: Running) -> bool:
-        """Stop a task; False if it was finished first."""
+    async def cancel(self, account: AccountId, task_uuid: str, base_url: str) -> bool:
+        """Stop a task; False if there is none, or it was finished first."""
+        running = self.find(account, task_uuid)
+        if running is None:
+            return await self._cancel_elsewhere(account, task_uuid.lower(), base_url)
+        return await self._cancel(running)
+
+    async def _cancel_elsewhere(self, account: AccountId, key: str, base_url: str) -> bool:
+        """Give a task of another server its end; that server finds out when it comes to an end of its own."""
+        record = await self._database.run(tasks.find, account, key)
+        if record is None or record.status is not Status.ACCEPTED:
+            return False
+        request = msgspec.json.decode(record.request, type=UpscaleRequest)
+        error = TaskCancelledError().item(request.task_type, request.task_uuid, f"{base_url}/docs/errors")
+        webhook = _destination(request, base_url)
+        return await self._database.run(tasks.cancel, account, key, error, self._clock(), webhook)
+
+    async def outcome_elsewhere(self, account: AccountId, key: str) -> TaskRecord:
+        """The outcome of a task that another server runs, once it has one."""
+        while True:
+            record = await self._insist(tasks.find, account, key)
+            if record is not None and record.status is not Status.ACCEPTED:
+                return record
+            await asyncio.sleep(_LOOK_EVERY)
+
+    async def _cancel(self, running: Running) -> bool:
         await asyncio.sleep(0)  # work that was never begun could not record its end
         if running.work is None or running.outcome.done():
             return False
-        running.cancelled = True
-        running.work.cancel()
-        record = await asyncio.shield(running.outcome)
+        if not running.recording:
+            running.cancelled = True
+            running.work.cancel()
+        try:
+            record = await asyncio.shield(running.outcome)
+        except LostTaskError:
+            return await self._cancel_elsewhere(running.account, running.key, running.base_url)
         return record.status is Status.FAILED
 
-    async def resume(self, base_url: str) -> int:
-        """Run again what was accepted before the last stop; returns how many."""
-        records = await self._database.run(tasks.unfinished)
+    async def take_over(self, base_url: str) -> int:
+        """Run again what servers that are gone left unfinished; returns how many tasks that is."""
+        if self._stopping:
+            return 0
+        records = await self._database.run(tasks.take_over, self._lock, self._clock())
         for record in records:
-            await self._database.run(ledger.release, record.account, record.task_uuid)
+            if (running := self.find(record.account, record.task_uuid)) is not None and running.work:
+                running.work.cancel()  # it was lost to a server that is gone by now, and is begun anew
             self._admission.resume(record.account)
             request = msgspec.json.decode(record.request, type=UpscaleRequest)
             self._start(record.account, record.task_uuid, request, record.session, base_url)
         return len(records)
 
     async def drain(self, patience: float) -> None:
-        """Let what runs finish for a while; the rest runs again after the next start."""
-        work = [running.work for running in self._running.values() if running.work is not None]
-        if work:
+        """Begin nothing more, and let what runs finish for a while."""
+        self._stopping = True
+        if work := self._work():
             await asyncio.wait(work, timeout=patience)
-        left = [*work, *self._background]
+
+    async def stop(self) -> None:
+        """Stop what still runs; it runs again after the next start."""
+        self._stopping = True
+        left = [*self._work(), *self._background]
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+
+    def _work(self) -> list[asyncio.Task[None]]:
+        return [running.work for running in self._running.values() if running.work is not None]
 
     def _start(
         self, account: AccountId, key: str, request: UpscaleRequest, session: str | None, base_url: str
     ) -> Running:
         loop = asyncio.get_running_loop()
         running = Running(account, key, request, session, base_url, loop.create_future())
+        if self._stopping:
+            self._forget(running)
+            return running
         self._running[account, key] = running
         running.work = asyncio.create_task(self._see_through(running), name=f"task {key}")
         running.work.add_done_callback(lambda _: self._forget(running))
         return running
 
-    async def _rejoin(self, previous: TaskRecord, session: str | None) -> Running | TaskRecord:
+    async def _rejoin(self, previous: TaskRecord, session: str | None, base_url: str) -> Running | TaskRecord:
         """A task sent again: its outcome goes to the session that asked last."""
         account, key = previous.account, previous.task_uuid
         running = self._running.get((account, key))
@@ -199,18 +275,43 @@ class Runner:
                 return running
         elif running is not None and not running.outcome.done():
             return running
+        if running is None and previous.status is Status.ACCEPTED:
+            if session is not None:
+                await self._database.run(tasks.watch, account, key, session)
+            if previous.owner == self._lock.server:  # the database failed just after it was accepted
+                request = msgspec.json.decode(previous.request, type=UpscaleRequest)
+                self._admission.resume(account)
+                return self._start(account, key, request, session, base_url)
         return await self._database.run(tasks.find, account, key) or previous
 
     async def _see_through(self, running: Running) -> None:
-        record = await self._outcome(running)
+        subject = Subject(running.key, running.account, running.session, running.request.model)
+        with told(subject, self._telemetry) as story:
+            log.info("task accepted")
+            await self._see_told_through(running, story)
+
+    async def _see_told_through(self, running: Running, story: Story) -> None:
+        try:
+            record = await self._outcome(running, story)
+        except LostTaskError as error:
+            found = await self._insist(tasks.find, running.account, running.key)
+            if found is None or found.owner != self._lock.server or found.status is Status.ACCEPTED:
+                log.info("task taken over by another server")
+                running.outcome.set_exception(error)
+                running.outcome.exception()  # nobody has to wait for it
+                return
+            record = found  # it was cancelled at another server
+        story.finish(record)
         if running.acknowledgement is not None:
             running.acknowledgement.cancel()
         running.outcome.set_result(record)
         if running.request.webhook_url is not None:
-            self._spawn(self._tell_webhook(running.request.webhook_url, record, running.base_url))
-        await self._sessions.deliver(running.account, record.session)
+            self._webhooks.wake()
+        if self._sessions.link(running.account, record.session) is not None:
+            with story.measure("deliver"):
+                await self._sessions.deliver(running.account, record.session)
 
-    async def _outcome(self, running: Running) -> TaskRecord:
+    async def _outcome(self, running: Running, story: Story) -> TaskRecord:
         """Do the work and record how it ended."""
         account, key, request = running.account, running.key, running.request
         try:
@@ -219,10 +320,13 @@ class Runner:
                     account,
                     key,
                     request,
+                    story,
                     lambda share: self._note_progress(running, share),
                     self._regions(running),
                 )
-            return await _to_the_end(self._database.run(tasks.succeed, account, key, result, self._clock()))
+            return await self._record(tasks.succeed, running, result)
+        except LostTaskError:
+            raise
         except asyncio.CancelledError:
             if not running.cancelled:
                 raise  # the server stops: the task stays accepted, and runs again after the next start
@@ -232,13 +336,31 @@ class Runner:
         except TimeoutError:
             error = TaskTimeoutError(self._settings.task_timeout)
         except EngineError:
-            log.exception("task %s failed", key)
+            log.exception("the engine failed")
             error = ServerError("the model failed on this image")
         except Exception:
-            log.exception("task %s failed", key)
+            log.exception("the server failed")
             error = ServerError()
         item = error.item(request.task_type, request.task_uuid, f"{running.base_url}/docs/errors")
-        return await _to_the_end(self._database.run(tasks.fail, account, key, item, self._clock()))
+        return await self._record(tasks.fail, running, item)
+
+    async def _record(self, recorded: Recorder[T], running: Running, outcome: T) -> TaskRecord:
+        """Record an outcome, as soon as the database can be used. To cancel the task is too late by now."""
+        running.recording = True
+        webhook = _destination(running.request, running.base_url)
+        return await self._insist(
+            recorded, running.account, running.key, outcome, self._clock(), self._lock.server, webhook
+        )
+
+    async def _insist(
+        self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a transaction, as soon as the database can be used."""
+        while True:
+            try:
+                return await _to_the_end(self._database.run(function, *args, **kwargs))
+            except DatabaseUnavailableError:
+                await asyncio.sleep(_LOOK_EVERY)
 
     def _note_progress(self, running: Running, share: float) -> None:
         running.progress = share
@@ -261,10 +383,6 @@ class Runner:
             lambda: self._spawn(self._sessions.push(running.account, running.session, item)),
         )
 
-    async def _tell_webhook(self, url: str, record: TaskRecord, base_url: str) -> None:
-        frame = encode_reply(JSON, await self._results.item(record, base_url))
-        await call_webhook(self._web, url, frame, record.task_uuid)
-
     def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(coroutine)
         self._background.add(task)
@@ -279,7 +397,11 @@ class Runner:
         self._admission.leave(running.account, self._clock())
 
 
-async def _to_the_end(record: Coroutine[Any, Any, TaskRecord]) -> TaskRecord:
+def _destination(request: UpscaleRequest, base_url: str) -> Destination | None:
+    return None if request.webhook_url is None else Destination(request.webhook_url, base_url)
+
+
+async def _to_the_end(record: Coroutine[Any, Any, T]) -> T:
     """Await a transaction; a cancellation that comes while it runs comes too late."""
     transaction = asyncio.ensure_future(record)
     try:

@@ -8,15 +8,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
-from engines import Upscaler, find_devices
+from engines import Decoders, Upscaler, find_devices
 from onnx_models import Catalogue, load_catalogue
 from server.edge import Edge
 from server.fetch import WebClient
 from server.images import ImageStore, open_store
 from server.inputs import Inputs
 from server.pipeline import Pipeline
-from server.protocol.errors import AuthenticationError
+from server.protocol.errors import AuthenticationError, DatabaseUnavailableError
+from server.readiness import Readiness
 from server.results import Results
 from server.runner import Runner
 from server.sessions import Sessions
@@ -30,14 +32,18 @@ from server.state.accounts import (
     has_keys,
     revoked_keys,
 )
+from server.state.claims import ServerLock
 from server.state.database import Database
+from server.telemetry import Telemetry
 from server.tiles import TileStreams
+from server.webhooks import WebhookSender
 
 __all__ = ["Services", "running_services"]
 
 log = logging.getLogger(__name__)
 
 _SWEEP_EVERY = 60.0
+_KEEP_UP_EVERY = 1.0
 _LOOK_FOR_REVOKED_EVERY = 1.0
 
 
@@ -59,6 +65,9 @@ class Services:
     sessions: Sessions
     results: Results
     runner: Runner
+    webhooks: WebhookSender
+    readiness: Readiness
+    telemetry: Telemetry
     clock: Callable[[], float]
     first_key: str | None
 
@@ -82,13 +91,14 @@ class Services:
 
 @asynccontextmanager
 async def running_services(
-    settings: Settings, base_url: str, clock: Callable[[], float] = time.time
+    settings: Settings, base_url: str, telemetry: Telemetry, clock: Callable[[], float] = time.time
 ) -> AsyncIterator[Services]:
-    """Start everything, run again what an earlier stop left unfinished; drain and close at the end.
+    """Start everything, run again what an earlier stop left unfinished; stop and close at the end.
 
     Args:
         settings: the effective settings.
         base_url: what clients reach the server as, for the outcomes of tasks that are run again.
+        telemetry: who is told of what happens.
         clock: the time in seconds since the epoch.
 
     Raises:
@@ -97,11 +107,13 @@ async def running_services(
     settings.data.mkdir(parents=True, exist_ok=True)
     catalogue = load_catalogue(settings.effective_added_models)
     database = Database(settings.effective_database_url)
-    web = WebClient(timeout=settings.fetch_timeout, private_networks=settings.private_networks)
+    lock = database.server_lock()
+    web = WebClient(timeout=settings.fetch_timeout, reachable=settings.reachable)
     devices = await asyncio.to_thread(find_devices, settings.device, settings.runtime, settings.precision)
     upscaler = Upscaler(devices, settings.model_directory)
     images = ImageStore(open_store(settings.storage_url, settings.data / "images"), database, clock)
-    inputs = Inputs(images, web, settings)
+    decoders = Decoders(settings.decoders, seconds=settings.decode_timeout)
+    inputs = Inputs(images, web, decoders, settings)
     results = Results(images)
     tiles = TileStreams()
     sessions = Sessions(database, results, clock)
@@ -113,26 +125,34 @@ async def running_services(
         images=images,
         inputs=inputs,
         web=web,
+        server=lock.server,
+        clock=clock,
+    )
+    webhooks = WebhookSender(
+        database=database, results=results, web=web, timeout=settings.fetch_timeout, clock=clock
     )
     runner = Runner(
         settings=settings,
         database=database,
         pipeline=pipeline,
         sessions=sessions,
-        results=results,
         tiles=tiles,
-        web=web,
+        webhooks=webhooks,
+        lock=lock,
+        telemetry=telemetry,
         clock=clock,
     )
     background = [
         asyncio.create_task(_sweep(images, sessions, settings)),
+        asyncio.create_task(webhooks.run()),
         asyncio.create_task(_close_revoked(sessions, database)),
     ]
     try:
         for name in settings.models:
             await asyncio.to_thread(upscaler.load, catalogue.get(name))
-        if resumed := await runner.resume(base_url):
-            log.info("running %d tasks again that the last stop left unfinished", resumed)
+        await asyncio.to_thread(lock.hold)
+        background.append(asyncio.create_task(_keep_up(lock, runner, sessions, base_url)))
+        await _take_over(runner, base_url)
         yield Services(
             settings=settings,
             edge=Edge(settings),
@@ -144,15 +164,22 @@ async def running_services(
             sessions=sessions,
             results=results,
             runner=runner,
+            webhooks=webhooks,
+            readiness=Readiness(upscaler, database, images),
+            telemetry=telemetry,
             clock=clock,
             first_key=await database.run(_first_key, settings.api_key, clock()),
         )
-        await runner.drain(settings.drain_timeout)
     finally:
+        await runner.stop()
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
+        await webhooks.stop()
+        await sessions.close()
+        await asyncio.to_thread(lock.close)
         await asyncio.to_thread(upscaler.close)
+        await asyncio.to_thread(decoders.close)
         tiles.close()
         await web.close()
         images.close()
@@ -164,6 +191,25 @@ def _first_key(connection: Connection, configured: str | None, now: float) -> st
     if configured is not None or has_keys(connection):
         return None
     return create_key(connection, account_named(connection, DEFAULT_ACCOUNT, now), "first", now)
+
+
+async def _take_over(runner: Runner, base_url: str) -> None:
+    if count := await runner.take_over(base_url):
+        log.info("running %d tasks that a server which is gone left unfinished", count)
+
+
+async def _keep_up(lock: ServerLock, runner: Runner, sessions: Sessions, base_url: str) -> None:
+    """See what other servers on the database did: replies they left for us, tasks they left behind."""
+    while True:
+        await asyncio.sleep(_KEEP_UP_EVERY)
+        try:
+            if await asyncio.to_thread(lock.hold):
+                await _take_over(runner, base_url)
+            await sessions.look()
+        except (DatabaseUnavailableError, SQLAlchemyError) as error:
+            log.warning("out of touch with other servers: %s", " ".join(str(error).split()))
+        except Exception:  # it is tried again in a moment
+            log.exception("keeping up with other servers failed")
 
 
 async def _sweep(images: ImageStore, sessions: Sessions, settings: Settings) -> None:

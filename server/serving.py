@@ -1,15 +1,14 @@
 """Runs the application: in the foreground until it is told to stop, or in a thread beside other work."""
 
-import asyncio
-import math
 import os
 import signal
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Final
 
 import msgspec
@@ -23,13 +22,28 @@ from server.app import create_app
 from server.http.security import SecurityHeaders
 from server.services import Services, running_services
 from server.settings import Settings
+from server.state.migrations import NewerDatabaseError
+from server.telemetry import running_telemetry
 from server.uvicorn_protocols import Config
 
 __all__ = ["EmbeddedServer", "StartError", "serve"]
 
+_FAREWELL: Final = 5
+"""Seconds that a client may take to close its connection when all is done."""
+
 _KEEP_ALIVE: Final = 15
 
 Ready = Callable[[str, Services], None]
+
+_START_FAILURES = (
+    EngineError,
+    UnknownModelError,
+    OSError,
+    SQLAlchemyError,
+    NewerDatabaseError,
+    StorageError,
+    ImportError,
+)
 
 
 class StartError(Exception):
@@ -37,7 +51,7 @@ class StartError(Exception):
 
 
 def serve(settings: Settings, on_ready: Ready) -> None:
-    """Serve until SIGINT or SIGTERM.
+    """Serve until SIGINT or SIGTERM; a second one ends the process at once.
 
     Args:
         on_ready: called with the address, once the port is open.
@@ -46,13 +60,8 @@ def serve(settings: Settings, on_ready: Ready) -> None:
         StartError: if the server could not start.
     """
     server = _Server(settings, on_ready)
-
-    def stop(_signal: int, _frame: object) -> None:
-        server.should_exit = True
-
-    # uvicorn handles the signals while it runs, and then raises them again for these, to which it is done.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn handles them too, but only while it runs
+        signal.signal(number, server.handle_exit)
     server.start()
 
 
@@ -117,6 +126,7 @@ class _Server(uvicorn.Server):
         self._on_ready = on_ready
         self._running = AsyncExitStack()
         self._app = create_app(settings)
+        self._app.state.stopping = lambda: self.should_exit
         super().__init__(
             Config(
                 SecurityHeaders(self._app),
@@ -129,7 +139,7 @@ class _Server(uvicorn.Server):
                 server_header=False,
                 timeout_keep_alive=_KEEP_ALIVE,
                 ssl_context_factory=(lambda *_: _tls_context(settings)) if settings.tls_certificate else None,
-                timeout_graceful_shutdown=math.ceil(settings.drain_timeout) + 1,
+                timeout_graceful_shutdown=_FAREWELL,
             )
         )
 
@@ -139,8 +149,7 @@ class _Server(uvicorn.Server):
         Raises:
             StartError: if the server could not start.
         """
-        # Before anything else, so that a second server that is started by mistake does not run tasks again
-        # that the first one is at.
+        # Before anything else: a second server that is started by mistake is refused at once.
         sockets = _take_port(self._settings.host, self._settings.port)
         try:
             self.run(sockets)
@@ -155,21 +164,35 @@ class _Server(uvicorn.Server):
         url = f"{'https' if self.config.is_ssl else 'http'}://{name}:{port}"
         settings = msgspec.structs.replace(self._settings, port=port)
         try:
+            telemetry = await self._running.enter_async_context(running_telemetry(settings))
             services = await self._running.enter_async_context(
-                running_services(settings, settings.public_url or url)
+                running_services(settings, settings.public_url or url, telemetry)
             )
-        except (EngineError, UnknownModelError, OSError, SQLAlchemyError, StorageError, ImportError) as error:
+        except _START_FAILURES as error:
             raise StartError(_in_one_line(error)) from error
         self._app.state.services = services
         await super().startup(sockets)
         self._on_ready(url, services)
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - as uvicorn has it
+        if not self.should_exit:
+            self.should_exit = True
+            return
+        # As if the signal had never been handled: a second one does not wait for anything. What was accepted
+        # is in the database, as after a crash.
+        signal.signal(sig, signal.SIG_DFL)
+        signal.raise_signal(sig)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # At the same time: requests wait for their tasks, and uvicorn waits for its requests.
+        """Refuse new connections; let what runs finish, and be told of on the open ones; close these."""
         services: Services = self._app.state.services
-        draining = asyncio.create_task(services.runner.drain(self._settings.drain_timeout))
+        for listener in self.servers:
+            listener.close()
+        deadline = time.monotonic() + self._settings.drain_timeout
+        await services.runner.drain(self._settings.drain_timeout)
+        await services.runner.stop()  # requests wait for their tasks, and uvicorn for its requests
+        await services.webhooks.drain(max(0, deadline - time.monotonic()))
         await super().shutdown(sockets)
-        await draining
         await self._running.aclose()
 
 

@@ -7,6 +7,7 @@ and kept only if that fails.
 """
 
 import asyncio
+import logging
 import time
 import uuid
 from collections.abc import Callable, Collection
@@ -16,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from server.protocol.codec import JSON, Codec
-from server.protocol.errors import ErrorItem
+from server.protocol.errors import DatabaseUnavailableError, ErrorItem, UnavailableError
 from server.results import Results
 from server.state.accounts import AccountId, KeyId, Login
 from server.state.database import Database
@@ -26,13 +27,17 @@ from server.state.tasks import (
     find,
     keep_undelivered,
     purge_undelivered,
+    sessions_with_mail,
     undelivered,
 )
+from server.upscaling import UpscaleRequest
 
 __all__ = ["KEY_REVOKED", "Disconnected", "Link", "Session", "Sessions", "encode_reply"]
 
 KEY_REVOKED: Final = 4001
 """The code that a connection is closed with when its key is revoked."""
+
+log = logging.getLogger(__name__)
 
 Reply = Struct
 
@@ -76,6 +81,14 @@ class Sessions:
         self._results = results
         self._clock = clock
         self._connected: dict[tuple[AccountId, str], Session] = {}
+        self._deliveries: set[asyncio.Task[None]] = set()
+        self.links: set[Link] = set()
+        """Every open connection, authenticated or not."""
+
+    @property
+    def count(self) -> int:
+        """How many are connected."""
+        return len(self._connected)
 
     async def attach(self, login: Login, session_uuid: str | None, link: Link) -> Session:
         """Begin a session or resume one; a connection that it still had is closed.
@@ -116,7 +129,13 @@ class Sessions:
             await session.link.send(encode_reply(session.link.codec, reply))
         except Disconnected:
             frame = encode_reply(JSON, reply)
-            await self._database.run(keep_undelivered, session.account, session.uuid, self._clock(), frame)
+            try:
+                await self._database.run(
+                    keep_undelivered, session.account, session.uuid, self._clock(), frame
+                )
+            except DatabaseUnavailableError:
+                log.warning("a reply is lost: its client is gone and the database cannot be used")
+                return
             await self.deliver(session.account, session.uuid)  # it may have been resumed meanwhile
 
     async def push(self, account: AccountId, session_uuid: str | None, reply: Reply) -> None:
@@ -138,8 +157,25 @@ class Sessions:
                 for entry in await self._database.run(undelivered, account, session.uuid):
                     await session.link.send(await self._frame(session, entry))
                     await self._database.run(delivered, entry.id)
-            except Disconnected:
-                return
+                    if entry.task_uuid is not None:
+                        _log_delivery(session, entry.task_uuid)
+            except (Disconnected, DatabaseUnavailableError):
+                return  # what was not sent stays in the outbox; `look` tries again
+
+    async def look(self) -> None:
+        """Deliver what another server put into the outbox of a session that is connected here."""
+        for account, session_uuid in await self._database.run(sessions_with_mail):
+            session = self._connected.get((account, session_uuid))
+            if session is not None and not session.delivering.locked():
+                delivery = asyncio.create_task(self.deliver(account, session_uuid))
+                self._deliveries.add(delivery)  # not awaited here: a client may read slowly
+                delivery.add_done_callback(self._deliveries.discard)
+
+    async def close(self) -> None:
+        """End what `look` began."""
+        for delivery in self._deliveries:
+            delivery.cancel()
+        await asyncio.gather(*self._deliveries, return_exceptions=True)
 
     async def sweep(self, undelivered_ttl: float) -> int:
         """Drop replies that nobody came for in time; returns how many."""
@@ -151,7 +187,19 @@ class Sessions:
             return codec.encode(msgspec.json.decode(entry.frame)) if codec.binary else entry.frame
         record = await self._database.run(find, session.account, entry.task_uuid or "")
         assert record is not None, "the outbox names a task that is not there"
-        return encode_reply(codec, await self._results.item(record, session.link.base_url))
+        reply: Reply
+        try:
+            reply = await self._results.item(record, session.link.base_url)
+        except UnavailableError as error:  # the result is safe: it can be asked for again
+            request = msgspec.json.decode(record.request, type=UpscaleRequest)
+            reply = error.item(request.task_type, request.task_uuid, f"{session.link.base_url}/docs/errors")
+        return encode_reply(codec, reply)
+
+
+def _log_delivery(session: Session, task: str) -> None:
+    """Whoever delivers may be at another task, whose model would be named."""
+    fields = {"task": task, "account": session.account, "session": session.uuid, "model": None}
+    log.info("task delivered", extra=fields)
 
 
 def encode_reply(codec: Codec, reply: Reply) -> bytes:

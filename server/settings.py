@@ -17,12 +17,14 @@ from msgspec import Meta, Struct
 from platformdirs import user_cache_path, user_data_path
 
 from engines import DeviceChoice, PrecisionChoice, RuntimeChoice
+from server.addresses import Reachable
 
-__all__ = ["Settings", "SettingsError", "Sourced", "load_settings"]
+__all__ = ["LogFormat", "Settings", "SettingsError", "Sourced", "load_settings"]
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+")
-_LISTS = ("models", "trusted_proxies", "allowed_origins")
+_LISTS = ("models", "trusted_proxies", "allowed_origins", "allowed_private")
 
+LogFormat = Literal["text", "json"]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 
@@ -68,7 +70,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     device: DeviceChoice = "auto"
     """Where networks run: auto, cpu, cuda."""
     runtime: RuntimeChoice = "auto"
-    """What computes on a CPU: auto (OpenVINO where it is installed), onnxruntime, openvino."""
+    """What computes on a CPU: auto (OpenVINO where it is installed), onnxruntime, openvino, ncnn."""
     precision: PrecisionChoice = "auto"
     """auto (bf16 with OpenVINO on processors that have it, otherwise fp32), fp32."""
     prices: dict[str, Decimal] = {}
@@ -84,6 +86,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Largest output image."""
     active_megapixels: Annotated[float, Meta(gt=0)] = 256
     """How much input and output is in memory at once, over all tasks; the rest waits on disk."""
+    decoders: Positive | None = None
+    """Processes that decode input images; default: one for each processor, up to 4."""
     max_tasks_in_flight: Positive = 1000
     """Unfinished tasks of one account; more are refused."""
     max_tasks: Positive = 10_000
@@ -94,7 +98,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Tasks of one account, and HTTP requests and connections of one address."""
     request_burst: Positive = 5000
     """How many of those may come at once."""
-    upload_bytes_per_hour: Positive = 16 * 2**30
+    upload_bytes_per_hour: Positive = 256 * 2**30
     """Images that one account may send."""
     failed_authentications_per_minute: Positive = 60
     """Wrong keys from one address; more are not looked at."""
@@ -121,6 +125,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An asynchronous task that takes longer than this is acknowledged, a quicker one only answered."""
     task_timeout: Seconds = 3600
     """A task that has not ended after this fails, and costs nothing."""
+    decode_timeout: Seconds = 30
+    """Processor time that decoding one image may take; the time in all may be three times that."""
     fetch_timeout: Seconds = 30
     """For fetching an input from its URL, in all."""
     drain_timeout: Seconds = 30
@@ -131,14 +137,27 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     undelivered_ttl: Positive = 86400
     """How long undelivered replies wait for their session to resume."""
     private_networks: bool = False
-    """Whether URLs may lead to private and loopback addresses."""
+    """Whether URLs may lead to any private and loopback address."""
+    allowed_private: tuple[str, ...] = ()
+    """Addresses, networks (10.1.0.0/16) and host names that URLs may lead to though they are private."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """debug, info, warning or error."""
+    log_format: LogFormat = "text"
+    """text for people, json for machines: one object a line."""
+    metrics: Literal["local", "open", "off"] = "local"
+    """Who may see `/metrics`: this machine only, everyone, or nobody."""
+    otlp_endpoint: str | None = None
+    """Where traces go by OTLP over HTTP, such as http://localhost:4318/v1/traces; needs the extra `otel`."""
 
     def __post_init__(self) -> None:
         for name, price in self.prices.items():
             if not price.is_finite() or price < 0:
                 raise ValueError(f"{price} is not a price - at `$.prices.{name}`")
+        try:
+            _ = self.reachable
+        except ValueError as error:
+            raise ValueError(f"{error} - at `$.allowed_private`") from error
         if self.tls_key is not None and self.tls_certificate is None:
             raise ValueError("needs tls_certificate too - at `$.tls_key`")
         for proxy in self.trusted_proxies:
@@ -149,6 +168,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 raise ValueError(
                     f"{origin!r} is no origin, such as https://shop.example - at `$.allowed_origins`"
                 )
+
+    @property
+    def reachable(self) -> Reachable:
+        """What URLs of clients may lead to."""
+        return Reachable(all_private=self.private_networks, private=self.allowed_private)
 
     @property
     def effective_added_models(self) -> Path:

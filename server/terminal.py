@@ -1,14 +1,17 @@
-"""What all commands share: where they print, how they give up, and the effective settings."""
+"""What all commands share: where they print, how they give up, the effective settings, the database."""
 
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from sqlalchemy.exc import SQLAlchemyError
 
 from server.settings import Settings, SettingsError, Sourced, load_settings
+from server.state.database import Database
+from server.state.migrations import NewerDatabaseError
 
-__all__ = ["ConfigFile", "Data", "console", "effective_settings", "give_up", "problems"]
+__all__ = ["ConfigFile", "Data", "console", "effective_settings", "give_up", "open_database", "problems"]
 
 # Without markup: names of files and labels of keys may hold brackets.
 console = Console(highlight=False, markup=False, soft_wrap=True)
@@ -26,6 +29,16 @@ def effective_settings(file: Path | None, **flags: Any) -> tuple[Settings, list[
         return load_settings(file, flags=flags)
     except SettingsError as error:
         give_up(str(error))
+
+
+def open_database(file: Path | None, data: Path | None) -> Database:
+    """The database that the settings name; one that cannot be used ends the command."""
+    settings, _ = effective_settings(file, data=data)
+    try:
+        settings.data.mkdir(parents=True, exist_ok=True)
+        return Database(settings.effective_database_url)
+    except (OSError, SQLAlchemyError, ImportError, NewerDatabaseError) as error:
+        give_up(" ".join(str(error).split()), status=1)
 
 
 def give_up(message: str, *, status: int = 2) -> NoReturn:

@@ -203,6 +203,8 @@ def _server(settings: Settings, url: str | None, key: str | None) -> Iterator[tu
             database_url=None,
             storage_url=None,
             public_url=None,
+            tls_certificate=None,
+            tls_key=None,
             models=(),
             max_frame_bytes=2**30,  # the files are the caller's own
             max_image_bytes=2**30,

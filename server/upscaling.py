@@ -6,6 +6,7 @@ Pure functions; `runner` does the work.
 import math
 from decimal import ROUND_CEILING, Decimal
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from msgspec import UNSET, Struct
 
@@ -92,8 +93,8 @@ def check(task: Upscale, model: Model) -> None:
     for name, url in (("webhookURL", task.webhook_url), ("uploadEndpoint", task.upload_endpoint)):
         if url is not None and len(url) > MAX_URL:
             raise invalid(name, f"{name} is longer than {MAX_URL} characters", "URL")
-        if url is not None and not url.startswith(("http://", "https://")):
-            raise invalid(name, f"{name} must be a URL that begins with http:// or https://", "URL")
+        if url is not None and not _is_web_address(url):
+            raise invalid(name, f"{name} must be a web address: http:// or https:// and a host", "URL")
 
 
 def request_for(
@@ -187,6 +188,14 @@ def price(usd_per_megapixel: Decimal, size: Size) -> int:
     """What a result of this size costs, in nanodollars; rounded up to whole microdollars."""
     exact = usd_per_megapixel * size.width * size.height  # USD per megapixel × pixels: microdollars
     return int(exact.to_integral_value(ROUND_CEILING)) * 1000
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return url.startswith(("http://", "https://")) and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # such as a port that is no number
+        return False
 
 
 def _check_factor(task: Upscale, model: Model) -> None:

@@ -1,5 +1,7 @@
 """What all tests share."""
 
+import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from onnx_models import Catalogue, load_catalogue
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--hostile-images", metavar="PATH", help="a source distribution of Pillow, or a folder")
     parser.addoption("--seed", type=int, default=1, help="of the frames of test_fuzz")
     parser.addoption("--frames", type=int, default=100_000, help="how many the slow one of them sends")
 
@@ -33,3 +36,25 @@ def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def catalogue() -> Catalogue:
     return load_catalogue()
+
+
+@pytest.fixture
+def given_images(request: pytest.FixtureRequest) -> Iterator[tuple[str, bytes]]:
+    """Names and bytes of the images that `--hostile-images` names."""
+    given = request.config.getoption("--hostile-images")
+    if given is None:
+        pytest.skip("needs --hostile-images")
+    return _images_in(Path(given))
+
+
+def _images_in(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The files of a folder, or of `Tests/images` in a source distribution."""
+    if path.is_dir():
+        for file in sorted(path.rglob("*")):
+            if file.is_file():
+                yield str(file), file.read_bytes()
+        return
+    with tarfile.open(path) as archive:
+        for member in archive:
+            if "/Tests/images/" in member.name and (content := archive.extractfile(member)):
+                yield member.name, content.read()

@@ -40,6 +40,7 @@ PAGES: Final = (
     Page("errors", "Errors"),
     Page("limits", "Limits"),
     Page("models", "Models"),
+    Page("operations", "Operations"),
     Page("security", "Security"),
 )
 

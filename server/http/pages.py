@@ -12,10 +12,13 @@ async def get_health(_request: Request) -> Response:
 
 
 async def get_readiness(request: Request) -> Response:
-    """200 while tasks can be run, 503 when no device works any longer.
+    """200 while tasks can be run; otherwise 503, and why they cannot.
 
     The server does not listen before the models are loaded.
     """
-    if not request.app.state.services.upscaler.usable:
-        return PlainTextResponse("no device is left to run tasks on\n", status_code=503)
+    reason = "the server is stopping" if request.app.state.stopping() else None
+    if reason is None:
+        reason = await request.app.state.services.readiness.obstacle()
+    if reason is not None:
+        return PlainTextResponse(f"{reason}\n", status_code=503)
     return PlainTextResponse("ready\n")

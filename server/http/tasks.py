@@ -48,7 +48,9 @@ async def post_tasks(request: Request) -> Response:
             raws = raws[1:]
         services.edge.take_connection(login.account)
     except TaskError as error:
-        refused = [as_item(error, raw, base_url) for raw in raws]
+        refused = [as_item(error, raw, base_url, services) for raw in raws]
+        if not refused:
+            services.telemetry.metrics.error_told(error.code)
         return _response(codec, refused or [error.item(None, None, f"{base_url}/docs/errors")])
     try:
         return _response(codec, await _run_all(raws, login.account, base_url, services))

@@ -9,7 +9,7 @@ from typing import Final
 
 from msgspec import Struct
 
-__all__ = ["CODES", "FAMILIES", "ErrorCode", "error_status"]
+__all__ = ["CODES", "FAMILIES", "ErrorCode", "error_label", "error_status"]
 
 
 class ErrorCode(Struct, frozen=True):
@@ -119,8 +119,9 @@ CODES: Final[Mapping[str, ErrorCode]] = {
     ),
     "serviceUnavailable": ErrorCode(
         503,
-        "The server has as many unfinished tasks as it takes, of all accounts together.",
-        "Send the task again after `retryAfter` seconds.",
+        "The server has as many unfinished tasks as it takes, of all accounts together; or it is stopping; "
+        "or it cannot use its database or its image store just now.",
+        "Send the same task again after `retryAfter` seconds. It is charged once, when it succeeds.",
     ),
     "taskTimeout": ErrorCode(
         504,
@@ -151,3 +152,10 @@ FAMILIES: Final[Mapping[str, ErrorCode]] = {
 def error_status(code: str) -> int:
     """The HTTP status of an error; recorded ones are known by their code only."""
     return CODES[code].status if code in CODES else 400
+
+
+def error_label(code: str) -> str:
+    """The code itself, or its family where it is made of a parameter's name: clients choose some of these."""
+    if code in CODES:
+        return code
+    return next((f"{family}Parameter" for family in FAMILIES if code.startswith(family)), "other")

@@ -14,6 +14,8 @@ TaskError
 ├── TaskCancelledError          409  cancelled by the client
 ├── TransferError               400  an image could not be fetched, or a result not uploaded
 ├── BusyError                   503  too much of all accounts at once; try again later
+├── UnavailableError            503  the image store fails, or the server stops; try again later
+├── DatabaseUnavailableError    503  the database is locked, full, or away; try again later
 ├── TaskTimeoutError            504  the task did not end in time
 └── ServerError                 500  our fault; the log has the reason
 
@@ -26,6 +28,7 @@ from typing import Annotated, Final
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from server.protocol.messages import WebhookItem
 from server.protocol.names import wire_name
 
 __all__ = [
@@ -33,6 +36,7 @@ __all__ = [
     "BodyTimeoutError",
     "BusyError",
     "ConflictError",
+    "DatabaseUnavailableError",
     "ErrorItem",
     "FrameError",
     "FrameTooLargeError",
@@ -46,6 +50,7 @@ __all__ = [
     "TaskError",
     "TaskTimeoutError",
     "TransferError",
+    "UnavailableError",
     "invalid",
     "missing",
     "unsupported",
@@ -53,6 +58,7 @@ __all__ = [
 
 
 _MAX_NAME: Final = 128
+_RETRY_DATABASE_AFTER: Final = 5
 _MAX_MESSAGE: Final = 1000
 
 
@@ -72,6 +78,10 @@ class ErrorItem(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wi
     retry_after: Annotated[
         int | UnsetType,
         Meta(description="Seconds after which the same task may be sent again, where waiting helps."),
+    ] = UNSET
+    webhook: Annotated[
+        WebhookItem | UnsetType,
+        Meta(description="How far its webhook is; in the answer to `getResponse` only."),
     ] = UNSET
 
 
@@ -201,6 +211,24 @@ class BusyError(TaskError):
             "serviceUnavailable",
             f"the server is busy; try again in about {retry_after} seconds",
             retry_after=retry_after,
+        )
+
+
+class UnavailableError(TaskError):
+    """The server cannot do this just now: it is stopping, or its image store cannot be used."""
+
+    def __init__(self, message: str, retry_after: int = 10) -> None:
+        super().__init__("serviceUnavailable", message, retry_after=retry_after)
+
+
+class DatabaseUnavailableError(TaskError):
+    """The server cannot use its database for now: it is locked, full, or cannot be reached."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "serviceUnavailable",
+            "the server cannot use its database for now",
+            retry_after=_RETRY_DATABASE_AFTER,
         )
 
 

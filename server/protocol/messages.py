@@ -5,6 +5,7 @@ misspelt ones. Parameters of Runware's that a model or this server does not hono
 their use can be refused instead of ignored.
 """
 
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
@@ -40,9 +41,16 @@ __all__ = [
     "Tile",
     "Upscale",
     "UpscaleResult",
+    "WebhookItem",
+    "iso_time",
 ]
 
 DeliveryMethod = Literal["sync", "async"]
+
+
+def iso_time(seconds: float) -> str:
+    """A time since the epoch as ISO 8601, UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 class OutputType(StrEnum):
@@ -234,6 +242,7 @@ class AccountManagementResult(Item, frozen=True, kw_only=True, tag="accountManag
     organization_name: Annotated[str, Meta(description="Of the account.")]
     balance: "Balance"
     api_keys: list["KeyItem"]
+    webhook_secret: Annotated[str, Meta(description="What the account's webhooks are signed with.")]
     usage: Annotated[
         dict[str, "Usage"], Meta(description="By span: `total`, `today` (UTC), `last7Days`, `last30Days`.")
     ]
@@ -305,6 +314,21 @@ class UpscaleResult(Answer, frozen=True, kw_only=True):
     warnings: Annotated[
         list[str] | UnsetType, Meta(description="Of parameters that were ignored because they look misspelt.")
     ] = UNSET
+    webhook: Annotated[
+        "WebhookItem | UnsetType",
+        Meta(description="How far its webhook is; in the answer to `getResponse` only."),
+    ] = UNSET
+
+
+class WebhookItem(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name):
+    """How far the delivery of an outcome to the `webhookURL` of its task is."""
+
+    status: Literal["pending", "delivered", "failed"]
+    attempts: Annotated[int, Meta(description="How many were begun.")]
+    next_attempt: Annotated[
+        str | UnsetType, Meta(description="When it is tried again, unless it arrives before. ISO 8601, UTC.")
+    ] = UNSET
+    last_error: Annotated[str | UnsetType, Meta(description="Why the last attempt failed.")] = UNSET
 
 
 class Balance(Struct, frozen=True, rename=wire_name):

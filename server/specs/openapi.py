@@ -45,6 +45,17 @@ def openapi() -> dict[str, Any]:
                     {200: "They can.", 503: "No device works any longer."},
                 )
             },
+            "/metrics": {
+                "get": _text(
+                    "getMetrics",
+                    "How the server fares, in Prometheus' text format",
+                    {
+                        200: "The metrics.",
+                        403: "Only the server's own machine may see them.",
+                        404: "They are off.",
+                    },
+                )
+            },
         },
         "components": {
             "schemas": components() | {"Task": components()["Task"] | {"discriminator": _discriminator()}},

@@ -8,12 +8,14 @@ from itertools import islice
 from typing import Final, NamedTuple, NewType
 
 from msgspec import Struct
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, case, func, insert, select, update
 
-from server.state.database import accounts, api_keys
+from server.state.books import Book, move
+from server.state.database import accounts, api_keys, ledger
 
 __all__ = [
     "DEFAULT_ACCOUNT",
+    "Account",
     "AccountId",
     "AmbiguousKeyError",
     "Key",
@@ -22,7 +24,9 @@ __all__ = [
     "account_named",
     "authenticate",
     "create_key",
+    "find_account",
     "has_keys",
+    "list_accounts",
     "list_keys",
     "revoke_key",
     "revoked_keys",
@@ -38,6 +42,17 @@ _NAMED_AT_ONCE: Final = 500
 
 class AmbiguousKeyError(Exception):
     """No key, or more than one, begins with the given characters."""
+
+
+class Account(Struct, frozen=True):
+    """An account as it may be shown; amounts in nanodollars, the balance None for no limit."""
+
+    id: str
+    name: str
+    balance: int | None
+    reserved: int
+    charged: int
+    created: float
 
 
 class Login(NamedTuple):
@@ -63,16 +78,41 @@ def account_named(connection: Connection, name: str, now: float, *, balance: int
     """The account of this name, made if there is none yet.
 
     Args:
-        balance: of a new account, in nanodollars; None for no limit.
+        balance: what a new account is given, in nanodollars; None for no limit.
     """
-    found = connection.scalar(select(accounts.c.id).where(accounts.c.name == name))
+    found = find_account(connection, name)
     if found is not None:
-        return AccountId(found)
+        return found
     account = AccountId(str(uuid.uuid4()))
-    connection.execute(
-        insert(accounts).values(id=account, name=name, balance=balance, reserved=0, created=now)
-    )
+    limit = None if balance is None else 0
+    connection.execute(insert(accounts).values(id=account, name=name, balance=limit, reserved=0, created=now))
+    move(connection, account, balance or 0, Book.ISSUED, Book.BALANCE, now)
     return account
+
+
+def list_accounts(connection: Connection) -> list[Account]:
+    """All accounts, by name."""
+    charged = case((ledger.c.destination == Book.REVENUE, ledger.c.amount), else_=0)
+    query = (
+        select(
+            accounts.c.id,
+            accounts.c.name,
+            accounts.c.balance,
+            accounts.c.reserved,
+            func.coalesce(func.sum(charged), 0),
+            accounts.c.created,
+        )
+        .outerjoin(ledger)
+        .group_by(accounts.c.id)
+        .order_by(accounts.c.name)
+    )
+    return [Account(*row) for row in connection.execute(query)]
+
+
+def find_account(connection: Connection, name: str) -> AccountId | None:
+    """The account of this name."""
+    found = connection.scalar(select(accounts.c.id).where(accounts.c.name == name))
+    return None if found is None else AccountId(found)
 
 
 def create_key(connection: Connection, account: AccountId, label: str, now: float) -> str:

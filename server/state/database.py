@@ -1,6 +1,7 @@
 """The tables, and the one way to run something in a transaction."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -8,6 +9,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
     Connection,
     Float,
@@ -18,14 +20,35 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     create_engine,
     event,
+    make_url,
+    select,
+    text,
 )
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 
-__all__ = ["Database", "accounts", "api_keys", "images", "ledger", "metadata", "outbox", "tasks"]
+from server.protocol.errors import DatabaseUnavailableError
+from server.state.claims import ServerLock, lock_for
+from server.state.migrations import upgrade
+
+__all__ = ["Database", "accounts", "api_keys", "images", "ledger", "metadata", "outbox", "tasks", "webhooks"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_ATTEMPTS = 4
+_CONFLICTS = frozenset({"40001", "40P01"})  # www.postgresql.org/docs/current/errcodes-appendix.html
+_KEEPALIVES = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
+_READS = "tilewire_reads"  # an execution option of ours
+
+log = logging.getLogger(__name__)
 
 metadata = MetaData()
 
@@ -35,9 +58,14 @@ accounts = Table(
     metadata,
     Column("id", String(36), primary_key=True),
     Column("name", String(200), nullable=False, unique=True),
-    Column("balance", BigInteger),  # null: without a limit
-    Column("reserved", BigInteger, nullable=False, default=0),
+    Column("balance", BigInteger),  # what can be spent; null: without a limit
+    Column("reserved", BigInteger, nullable=False, default=0),  # set aside for running tasks
     Column("created", Float, nullable=False),
+    Column("webhook_secret", String(100)),  # null: none was needed yet
+    Column("old_webhook_secret", String(100)),  # signs beside the new one
+    Column("old_webhook_secret_until", Float),
+    CheckConstraint("balance >= 0", name="balance_not_negative"),
+    CheckConstraint("reserved >= 0", name="reserved_not_negative"),
 )
 
 api_keys = Table(
@@ -64,20 +92,37 @@ tasks = Table(
     Column("result", LargeBinary),
     Column("error", LargeBinary),
     Column("reserved", BigInteger, nullable=False, default=0),
+    Column("owner", String(36)),  # the server that runs it
     Column("created", Float, nullable=False),
     Column("finished", Float),
     Index("tasks_by_status", "status"),
 )
 
+_charges = text("destination = 'revenue'")
+
+# Append-only: triggers, which the migrations make, refuse to change or delete rows.
 ledger = Table(
     "ledger",
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
     Column("account_id", ForeignKey("accounts.id"), nullable=False),
     Column("task_uuid", String(36)),  # null: a deposit
-    Column("amount", BigInteger, nullable=False),  # negative: a charge
+    Column("amount", BigInteger, nullable=False),
+    Column("source", String(10), nullable=False),  # a Book
+    Column("destination", String(10), nullable=False),
     Column("created", Float, nullable=False),
+    CheckConstraint("amount > 0 OR (amount = 0 AND destination = 'revenue')", name="amount_moved"),
+    CheckConstraint("source <> destination", name="books_differ"),
     Index("ledger_by_account", "account_id", "created"),
+    Index("ledger_by_task", "account_id", "task_uuid"),
+    Index(
+        "one_charge_per_task",
+        "account_id",
+        "task_uuid",
+        unique=True,
+        sqlite_where=_charges,
+        postgresql_where=_charges,
+    ),
 )
 
 images = Table(
@@ -105,6 +150,23 @@ outbox = Table(
     Index("outbox_by_session", "account_id", "session", "id"),
 )
 
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", String(36), primary_key=True),  # the receiver sees it: the same in all attempts
+    Column("account_id", ForeignKey("accounts.id"), nullable=False),
+    Column("task_uuid", String(36), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("host", String(255), nullable=False),
+    Column("base_url", Text, nullable=False),
+    Column("status", String(10), nullable=False),  # pending, delivered, failed
+    Column("attempts", Integer, nullable=False),
+    Column("next_attempt", Float),  # null: there will be none
+    Column("last_error", Text),
+    Index("webhooks_by_task", "account_id", "task_uuid", unique=True),
+    Index("webhooks_by_time", "next_attempt"),
+)
+
 
 class Database:
     """Runs functions over a connection, each in one transaction, in threads beside the event loop."""
@@ -112,15 +174,27 @@ class Database:
     def __init__(self, url: str) -> None:
         """
         Args:
-            url: SQLAlchemy's; a SQLite file's directory must exist. Tables are made where they are missing.
+            url: SQLAlchemy's. A SQLite file's directory must exist; `?timeout=` says how many seconds to wait
+                for another process's lock, by default 5. The tables are made, or brought to this version's.
+
+        Raises:
+            NewerDatabaseError: if a newer version made the tables.
+            SQLAlchemyError: if the database cannot be used.
         """
-        sqlite = url.startswith("sqlite")
-        self._engine = create_engine(url)
+        address = make_url(url)
+        if address.drivername == "postgresql":
+            address = address.set(drivername="postgresql+psycopg")  # the driver that the extra brings
+        sqlite = self._sqlite = address.get_backend_name() == "sqlite"
+        # A connection that was lost meanwhile is replaced before it is used, and a lost server noticed.
+        more = {} if sqlite else {"pool_pre_ping": True, "pool_size": 10, "connect_args": _KEEPALIVES}
+        self._engine = create_engine(address, hide_parameters=True, **more)  # they would be in the log
         if sqlite:
             event.listen(self._engine, "connect", _prepare_sqlite)
+            event.listen(self._engine, "begin", _begin_sqlite)
         # SQLite has one writer at a time: with one thread nobody ever waits for its lock.
         self._threads = ThreadPoolExecutor(max_workers=1 if sqlite else 8, thread_name_prefix="database")
-        metadata.create_all(self._engine)
+        with self._engine.connect() as connection:
+            _migrate(connection)
 
     async def run(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -128,14 +202,55 @@ class Database:
         """The result of `function(connection, …)`, committed; rolled back if it raises.
 
         A transaction that has begun is finished even if the caller is cancelled.
+
+        Raises:
+            DatabaseUnavailableError: if the database is locked, full or cannot be reached.
         """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, lambda: self.run_sync(function, *args, **kwargs))
+        try:
+            return await loop.run_in_executor(self._threads, lambda: self.run_sync(function, *args, **kwargs))
+        except (OperationalError, InterfaceError) as error:
+            log.warning("the database cannot be used: %s", error.orig)
+            raise DatabaseUnavailableError from error
+
+    async def check(self) -> None:
+        """See whether the database answers.
+
+        Raises:
+            DatabaseUnavailableError: if it does not.
+        """
+        await self.run(lambda connection: connection.execute(select(1)))
 
     def run_sync(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """`run`, for callers without an event loop."""
+        """`run`, for callers without an event loop; raises what SQLAlchemy does.
+
+        A function that met another transaction is run again: it will see then what that one did.
+        """
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return self._attempt(function, *args, **kwargs)
+            except DBAPIError as error:
+                if not _is_conflict(error):
+                    raise
+        return self._attempt(function, *args, **kwargs)
+
+    def snapshot(
+        self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """`run_sync`, reading only: all from one moment, and without making anybody wait."""
+        options = {_READS: True} if self._sqlite else {"isolation_level": "REPEATABLE READ"}
+        with self._engine.execution_options(**options).begin() as connection:
+            return function(connection, *args, **kwargs)
+
+    def server_lock(self) -> ServerLock:
+        """A lock by which other servers on this database know that this one runs."""
+        return lock_for(self._engine)
+
+    def _attempt(
+        self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         with self._engine.begin() as connection:
             return function(connection, *args, **kwargs)
 
@@ -145,9 +260,41 @@ class Database:
         self._engine.dispose()
 
 
+def _is_conflict(error: DBAPIError) -> bool:
+    """Whether two transactions met: a row that both add, a serialisation failure, a deadlock."""
+    return isinstance(error, IntegrityError) or getattr(error.orig, "sqlstate", None) in _CONFLICTS
+
+
+def _migrate(connection: Connection) -> None:
+    """Bring the tables to this version's, or leave them as they are."""
+    if connection.dialect.name != "sqlite":
+        with connection.begin():
+            upgrade(connection)
+        return
+    # A step may put a new table in the place of one that others refer to (sqlite.org/lang_altertable.html).
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    driver.execute("PRAGMA foreign_keys=OFF")
+    try:
+        with connection.begin():
+            upgrade(connection)
+            broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+            assert not broken, f"a step of the migration broke references: {broken}"
+    finally:
+        driver.execute("PRAGMA foreign_keys=ON")
+
+
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     """Readers beside the writer, commits that survive a crash of the process, foreign keys that hold."""
+    # Transactions begin where `_begin_sqlite` says, not where Python guesses.
+    connection.isolation_level = None
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=10000"):
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Take the write lock first, so that what a transaction has read is still so when it writes."""
+    reads = connection.get_execution_options().get(_READS, False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

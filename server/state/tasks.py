@@ -1,7 +1,8 @@
 """Tasks from acceptance to outcome, and the outbox of replies that wait for their session.
 
 A task is recorded before anything is said about it. Its outcome, its charge and the reply to its session are
-one transaction, so that none of them is there without the others.
+one transaction, with its webhook, so that none of them is there without the others. A task belongs to one
+server at a time, its owner: nobody else reserves money for it or records its outcome.
 """
 
 from enum import StrEnum
@@ -9,25 +10,33 @@ from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from server.protocol.errors import ErrorItem
 from server.state import ledger
 from server.state.accounts import AccountId
+from server.state.claims import ServerId, ServerLock
 from server.state.database import outbox, tasks
+from server.state.webhooks import Destination, forget_webhook, record_webhook
 
 __all__ = [
+    "LostTaskError",
     "Status",
     "StoredResult",
     "TaskRecord",
     "UndeliveredReply",
     "accept",
+    "cancel",
+    "count_undelivered",
     "delivered",
     "fail",
     "find",
     "keep_undelivered",
     "purge_undelivered",
+    "reserve",
+    "sessions_with_mail",
     "succeed",
+    "take_over",
     "undelivered",
     "unfinished",
     "watch",
@@ -61,6 +70,11 @@ class TaskRecord(NamedTuple):
     status: Status
     result: StoredResult | None
     error: ErrorItem | None
+    owner: ServerId | None = None
+
+
+class LostTaskError(Exception):
+    """The task belongs to another server by now; what this one did for it does not count."""
 
 
 class UndeliveredReply(NamedTuple):
@@ -79,6 +93,7 @@ _COLUMNS = (
     tasks.c.status,
     tasks.c.result,
     tasks.c.error,
+    tasks.c.owner,
 )
 
 
@@ -89,6 +104,7 @@ def accept(
     request: bytes,
     session: str | None,
     now: float,
+    owner: ServerId | None = None,
 ) -> TaskRecord | None:
     """Record a new task; if the account used the UUID before, change nothing and return that record.
 
@@ -98,7 +114,8 @@ def accept(
     if previous is not None:
         if previous.status is not Status.FAILED or previous.request != request:
             return previous
-        # An answer that still waits for its session would now tell of the new one.
+        # An answer that still waits for its session, or is to be told, would now tell of the new one.
+        forget_webhook(connection, account, task_uuid)
         connection.execute(
             delete(outbox).where(outbox.c.account_id == account, outbox.c.task_uuid == task_uuid)
         )
@@ -111,15 +128,19 @@ def accept(
             session=session,
             status=Status.ACCEPTED,
             reserved=0,
+            owner=owner,
             created=now,
         )
     )
     return None
 
 
-def find(connection: Connection, account: AccountId, task_uuid: str) -> TaskRecord | None:
-    """The record of a task."""
-    row = connection.execute(select(*_COLUMNS).where(*_is(account, task_uuid))).first()
+def find(
+    connection: Connection, account: AccountId, task_uuid: str, *, locked: bool = False
+) -> TaskRecord | None:
+    """The record of a task; `locked` to the end of the transaction if nobody else is to change it."""
+    query = select(*_COLUMNS).where(*_is(account, task_uuid))
+    row = connection.execute(query.with_for_update() if locked else query).first()
     return None if row is None else _record(row)
 
 
@@ -127,6 +148,31 @@ def unfinished(connection: Connection) -> list[TaskRecord]:
     """The tasks that were accepted and have no outcome, oldest first."""
     query = select(*_COLUMNS).where(tasks.c.status == Status.ACCEPTED).order_by(tasks.c.created)
     return [_record(row) for row in connection.execute(query)]
+
+
+def take_over(connection: Connection, lock: ServerLock, now: float) -> list[TaskRecord]:
+    """The tasks of servers that are gone, of each oldest first; now they belong to the server of the lock.
+
+    What was reserved for them is released: they are to begin again.
+    """
+    others = select(tasks.c.owner).where(
+        tasks.c.status == Status.ACCEPTED, tasks.c.owner.is_distinct_from(lock.server)
+    )
+    found: list[TaskRecord] = []
+    for other in connection.scalars(others.distinct()).all():
+        if other is None or lock.is_dead(connection, ServerId(other)):
+            found += _orphans(connection, other)
+    for task in found:
+        ledger.release(connection, task.account, task.task_uuid, now)
+        connection.execute(update(tasks).where(*_is(task.account, task.task_uuid)).values(owner=lock.server))
+    return [task._replace(owner=lock.server) for task in found]
+
+
+def _orphans(connection: Connection, owner: str | None) -> list[TaskRecord]:
+    query = select(*_COLUMNS).where(
+        tasks.c.status == Status.ACCEPTED, tasks.c.owner.is_not_distinct_from(owner)
+    )
+    return [_record(row) for row in connection.execute(query.order_by(tasks.c.created).with_for_update())]
 
 
 def watch(connection: Connection, account: AccountId, task_uuid: str, session: str) -> bool:
@@ -139,14 +185,41 @@ def watch(connection: Connection, account: AccountId, task_uuid: str, session: s
     return changed.rowcount > 0
 
 
+def reserve(
+    connection: Connection,
+    account: AccountId,
+    task_uuid: str,
+    amount: int,
+    now: float,
+    owner: ServerId | None = None,
+) -> bool:
+    """Set aside what a task will cost; False if the account cannot pay it.
+
+    Raises:
+        LostTaskError: if the task has an outcome, or belongs to another server.
+    """
+    if _held(connection, account, task_uuid, owner) is not None:
+        raise LostTaskError
+    return ledger.reserve(connection, account, task_uuid, amount, now)
+
+
 def succeed(
-    connection: Connection, account: AccountId, task_uuid: str, result: StoredResult, now: float
+    connection: Connection,
+    account: AccountId,
+    task_uuid: str,
+    result: StoredResult,
+    now: float,
+    owner: ServerId | None = None,
+    webhook: Destination | None = None,
 ) -> TaskRecord:
-    """Record the result, charge what was reserved, put the reply into the outbox.
+    """Record the result, charge what was reserved, put the reply into the outbox, and the webhook beside it.
 
     A task has one outcome: if it was recorded before, that one stays and nothing is charged again.
+
+    Raises:
+        LostTaskError: if the task belongs to another server.
     """
-    if (finished := _finished(connection, account, task_uuid)) is not None:
+    if (finished := _held(connection, account, task_uuid, owner)) is not None:
         return finished
     cost = ledger.charge(connection, account, task_uuid, now)
     stored = msgspec.structs.replace(result, cost=cost)
@@ -156,19 +229,51 @@ def succeed(
         task_uuid,
         now,
         {"status": Status.SUCCEEDED, "result": msgspec.json.encode(stored)},
+        webhook,
     )
 
 
 def fail(
-    connection: Connection, account: AccountId, task_uuid: str, error: ErrorItem, now: float
+    connection: Connection,
+    account: AccountId,
+    task_uuid: str,
+    error: ErrorItem,
+    now: float,
+    owner: ServerId | None = None,
+    webhook: Destination | None = None,
 ) -> TaskRecord:
-    """Record the error, release what was reserved, put the reply into the outbox; once, as `succeed`."""
-    if (finished := _finished(connection, account, task_uuid)) is not None:
+    """Record the error, release what was reserved, tell of it as `succeed` does; once, too.
+
+    Raises:
+        LostTaskError: if the task belongs to another server.
+    """
+    if (finished := _held(connection, account, task_uuid, owner)) is not None:
         return finished
-    ledger.release(connection, account, task_uuid)
+    ledger.release(connection, account, task_uuid, now)
     return _finish(
-        connection, account, task_uuid, now, {"status": Status.FAILED, "error": msgspec.json.encode(error)}
+        connection,
+        account,
+        task_uuid,
+        now,
+        {"status": Status.FAILED, "error": msgspec.json.encode(error)},
+        webhook,
     )
+
+
+def cancel(
+    connection: Connection,
+    account: AccountId,
+    task_uuid: str,
+    error: ErrorItem,
+    now: float,
+    webhook: Destination | None = None,
+) -> bool:
+    """`fail`, whichever server the task belongs to; False if it had an outcome before."""
+    record = find(connection, account, task_uuid, locked=True)
+    if record is None or record.status is not Status.ACCEPTED:
+        return False
+    fail(connection, account, task_uuid, error, now, record.owner, webhook)
+    return True
 
 
 def keep_undelivered(
@@ -188,6 +293,17 @@ def undelivered(connection: Connection, account: AccountId, session: str) -> lis
     return [UndeliveredReply(*row) for row in connection.execute(query)]
 
 
+def sessions_with_mail(connection: Connection) -> list[tuple[AccountId, str]]:
+    """The sessions whose outbox is not empty."""
+    query = select(outbox.c.account_id, outbox.c.session).distinct()
+    return [(AccountId(row.account_id), row.session) for row in connection.execute(query)]
+
+
+def count_undelivered(connection: Connection) -> int:
+    """How many replies wait in the outboxes of all sessions."""
+    return connection.scalar(select(func.count()).select_from(outbox)) or 0
+
+
 def delivered(connection: Connection, outbox_id: int) -> None:
     """Take a reply out of the outbox."""
     connection.execute(delete(outbox).where(outbox.c.id == outbox_id))
@@ -198,13 +314,30 @@ def purge_undelivered(connection: Connection, before: float) -> int:
     return connection.execute(delete(outbox).where(outbox.c.created < before)).rowcount
 
 
-def _finished(connection: Connection, account: AccountId, task_uuid: str) -> TaskRecord | None:
-    record = find(connection, account, task_uuid)
-    return None if record is None or record.status is Status.ACCEPTED else record
+def _held(
+    connection: Connection, account: AccountId, task_uuid: str, owner: ServerId | None
+) -> TaskRecord | None:
+    """The outcome of a task, if it has one; else nobody but this transaction gives it one, to its end.
+
+    Raises:
+        LostTaskError: if it has none, and belongs to another server.
+    """
+    record = find(connection, account, task_uuid, locked=True)
+    assert record is not None, "there is no such task"
+    if record.status is not Status.ACCEPTED:
+        return record
+    if record.owner != owner:
+        raise LostTaskError
+    return None
 
 
 def _finish(
-    connection: Connection, account: AccountId, task_uuid: str, now: float, values: dict[str, Any]
+    connection: Connection,
+    account: AccountId,
+    task_uuid: str,
+    now: float,
+    values: dict[str, Any],
+    webhook: Destination | None,
 ) -> TaskRecord:
     connection.execute(update(tasks).where(*_is(account, task_uuid)).values(**values, finished=now))
     record = find(connection, account, task_uuid)
@@ -215,6 +348,8 @@ def _finish(
                 account_id=account, session=record.session, task_uuid=task_uuid, created=now
             )
         )
+    if webhook is not None:
+        record_webhook(connection, account, task_uuid, webhook, now)
     return record
 
 
@@ -231,4 +366,5 @@ def _record(row: Any) -> TaskRecord:
         status=Status(row.status),
         result=row.result and msgspec.json.decode(row.result, type=StoredResult),
         error=row.error and msgspec.json.decode(row.error, type=ErrorItem),
+        owner=None if row.owner is None else ServerId(row.owner),
     )

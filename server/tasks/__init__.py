@@ -24,6 +24,7 @@ from server.protocol.messages import (
     Task,
     Upscale,
 )
+from server.services import Services
 from server.tasks import account_management, cancel, get_response, image_upload, model_search, upscale
 from server.tasks.context import Context, Telling
 
@@ -63,12 +64,14 @@ async def dispatch(raw: RawTask, context: Context) -> Struct | None:
         task = raw.parse()
         return await _HANDLERS[type(task)](task, context)
     except TaskError as error:
-        return as_item(error, raw, context.base_url)
+        return as_item(error, raw, context.base_url, context.services)
     except Exception:
         log.exception("%s %s failed", raw.task_type, raw.task_uuid)
-        return as_item(ServerError(), raw, context.base_url)
+        return as_item(ServerError(), raw, context.base_url, context.services)
 
 
-def as_item(error: TaskError, raw: RawTask, base_url: str) -> ErrorItem:
-    """An error, with what could be read of the task it belongs to."""
+def as_item(error: TaskError, raw: RawTask, base_url: str, services: Services) -> ErrorItem:
+    """An error, with what could be read of the task it belongs to; it is counted and logged."""
+    services.telemetry.metrics.error_told(error.code)
+    log.info("task refused", extra={"task": raw.task_uuid, "task_type": raw.task_type, "code": error.code})
     return error.item(raw.task_type, raw.task_uuid, f"{base_url}/docs/errors")

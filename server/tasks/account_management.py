@@ -1,6 +1,4 @@
-"""`accountManagement`: the account's balance, keys and usage."""
-
-from datetime import UTC, datetime
+"""`accountManagement`: the account's balance, keys, webhook secret and usage."""
 
 from server.protocol.errors import unsupported
 from server.protocol.messages import (
@@ -9,9 +7,11 @@ from server.protocol.messages import (
     Balance,
     KeyItem,
     Usage,
+    iso_time,
 )
 from server.state.accounts import list_keys
 from server.state.ledger import spent, statement, to_usd
+from server.state.webhooks import signing_secrets
 from server.tasks.context import Context
 
 __all__ = ["handle"]
@@ -31,6 +31,7 @@ async def handle(task: AccountManagement, context: Context) -> AccountManagement
     name, available = await services.database.run(statement, account)
     keys = await services.database.run(list_keys, account)
     now = services.clock()
+    secret = (await services.database.run(signing_secrets, account, now))[0]
     since = {
         "total": 0.0,
         "today": now - now % _DAY,
@@ -52,14 +53,11 @@ async def handle(task: AccountManagement, context: Context) -> AccountManagement
                 name=key.label,
                 api_key=f"{key.hint}…",
                 enabled=not key.revoked,
-                created_at=_iso(key.created),
-                last_used_at=None if key.last_used is None else _iso(key.last_used),
+                created_at=iso_time(key.created),
+                last_used_at=None if key.last_used is None else iso_time(key.last_used),
             )
             for key in keys
         ],
+        webhook_secret=secret,
         usage=usage,
     )
-
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

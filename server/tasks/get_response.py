@@ -1,24 +1,25 @@
 """`getResponse`: what became of an earlier task."""
 
-import msgspec
+from msgspec import UNSET, Struct, structs
 
 from server.protocol.errors import ErrorItem, NotFoundError
-from server.protocol.messages import GetResponse, Progress, UpscaleResult
+from server.protocol.messages import GetResponse, Progress, UpscaleResult, WebhookItem, iso_time
 from server.state import tasks
+from server.state.webhooks import WebhookRecord, find_webhook
 from server.tasks.context import Context
 
 __all__ = ["handle"]
 
 
-async def handle(task: GetResponse, context: Context) -> UpscaleResult | ErrorItem | Progress:
-    """The task's result, its error, or how far it is.
+async def handle(task: GetResponse, context: Context) -> Struct:
+    """The task's result, its error, or how far it is; with one that has a webhook, how far that is.
 
     Raises:
         NotFoundError: if the account has no such task.
     """
     item = await _item(task, context)
     # As it is spelt here: the task may have been sent in capitals, and the client looks for what it asked.
-    return msgspec.structs.replace(item, task_uuid=task.task_uuid)
+    return structs.replace(item, task_uuid=task.task_uuid)
 
 
 async def _item(task: GetResponse, context: Context) -> UpscaleResult | ErrorItem | Progress:
@@ -28,4 +29,17 @@ async def _item(task: GetResponse, context: Context) -> UpscaleResult | ErrorIte
     record = await context.services.database.run(tasks.find, context.account, task.task_uuid.lower())
     if record is None:
         raise NotFoundError("taskNotFound", f"there is no task {task.task_uuid}", "taskUUID")
-    return await context.item(record, status=True)
+    item = await context.item(record, status=True)
+    webhook = await context.services.database.run(find_webhook, context.account, record.task_uuid)
+    if webhook is None or isinstance(item, Progress):
+        return item
+    return structs.replace(item, webhook=_told(webhook))
+
+
+def _told(webhook: WebhookRecord) -> WebhookItem:
+    return WebhookItem(
+        status=webhook.status.value,
+        attempts=webhook.attempts,
+        next_attempt=UNSET if webhook.next_attempt is None else iso_time(webhook.next_attempt),
+        last_error=webhook.last_error or UNSET,
+    )

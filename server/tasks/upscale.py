@@ -4,13 +4,13 @@ import asyncio
 
 from msgspec import Struct
 
-from server.protocol.errors import ServerError, unsupported
+from server.protocol.errors import UnavailableError, unsupported
 from server.protocol.messages import Acknowledgement, Upscale
 from server.protocol.sources import InlineImage, StoredImage
 from server.runner import Running
-from server.state.tasks import TaskRecord
+from server.state.tasks import LostTaskError, Status, TaskRecord
 from server.tasks.context import Context
-from server.upscaling import check, choose_model, input_source, request_for
+from server.upscaling import UpscaleRequest, check, choose_model, input_source, request_for
 
 __all__ = ["handle"]
 
@@ -44,6 +44,10 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         base_url=context.base_url,
         acknowledge=task.delivery_method == "async" and session is not None,
     )
+    if isinstance(taken, TaskRecord) and taken.status is Status.ACCEPTED:  # another server is at it
+        if session is not None:
+            return None if task.delivery_method != "async" else _acknowledgement(request)
+        taken = await services.runner.outcome_elsewhere(context.account, taken.task_uuid)
     if isinstance(taken, TaskRecord):
         return await context.item(taken)
     if session is not None:
@@ -56,12 +60,18 @@ async def _wait(running: Running, patience: float | None, context: Context) -> S
     try:
         async with asyncio.timeout(patience):
             record = await asyncio.shield(running.outcome)
+    except LostTaskError:
+        record = await context.services.runner.outcome_elsewhere(running.account, running.key)
     except TimeoutError:
-        return Acknowledgement(task_type=running.request.task_type, task_uuid=running.request.task_uuid)
+        return _acknowledgement(running.request)
     except asyncio.CancelledError:
         if running.outcome.cancelled():
-            raise ServerError(
+            raise UnavailableError(
                 "the server is stopping; the task will be finished after its next start"
             ) from None
         raise
     return await context.item(record)
+
+
+def _acknowledgement(request: UpscaleRequest) -> Acknowledgement:
+    return Acknowledgement(task_type=request.task_type, task_uuid=request.task_uuid)

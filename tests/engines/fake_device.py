@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from engines.activity import Memory
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, ModelError
 
 WAIT = 10  # seconds, to fail rather than hang
@@ -28,10 +29,13 @@ class FakeDevice:
         if not held:
             self.go.set()
 
-    def open(self, path):
-        if path.name == "broken.onnx":
+    def memory_use(self):
+        return Memory(used=1, size=2)
+
+    def open(self, network):
+        if network.path.name == "broken.onnx":
             raise ModelError("broken.onnx cannot be loaded")
-        self.opened.append(path)
+        self.opened.append(network.path)
         return FakeSession(self)
 
     def lose(self, _path):

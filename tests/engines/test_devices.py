@@ -5,14 +5,9 @@ import onnxruntime
 import pytest
 
 from engines import DeviceOutOfMemoryError, ModelError, devices, find_devices
+from engines.activity import Memory
 from engines.devices import CudaDevice, usable_cores
-from onnx_models import ensure_built
-
-
-@pytest.fixture(scope="module")
-def network_file(catalogue, model_directory):
-    model = catalogue.get("realesr-animevideov3")
-    return ensure_built(model, model.weights[0], model_directory)
+from engines.sessions import Network
 
 
 def test_the_cpu_is_always_there_and_runs_one_tile_at_a_time():
@@ -65,6 +60,43 @@ def test_the_driver_names_the_gpus():
     assert devices._names_of_gpus(FakeDriver(b"NVIDIA H200", broken=True)) == []
 
 
+class FakeContexts(FakeDriver):
+    """A driver with one GPU of 8 bytes, 5 of them free."""
+
+    def __init__(self, *, active=True, lost=False):
+        super().__init__(b"GPU")
+        self.active, self.lost, self.calls = active, lost, []
+
+    def cuDevicePrimaryCtxGetState(self, _device, _flags, active):  # noqa: N802
+        active._obj.value = self.active
+        return 0
+
+    def cuMemGetInfo_v2(self, free, size):  # noqa: N802
+        free._obj.value, size._obj.value = 5, 8
+        return 700 if self.lost else 0
+
+    def __getattr__(self, name):
+        return lambda *_: self.calls.append(name) or 0
+
+
+def test_a_gpu_tells_its_memory_and_its_context_is_left_as_it_was(monkeypatch):
+    driver = FakeContexts()
+    monkeypatch.setattr(devices, "_driver", lambda: driver)
+    assert CudaDevice(0, "GPU").memory_use() == Memory(used=3, size=8)
+    assert driver.calls == [
+        "cuDevicePrimaryCtxRetain",
+        "cuCtxPushCurrent_v2",
+        "cuCtxPopCurrent_v2",
+        "cuDevicePrimaryCtxRelease_v2",
+    ]
+
+
+@pytest.mark.parametrize("driver", [FakeContexts(active=False), FakeContexts(lost=True)])
+def test_a_gpu_that_has_nothing_loaded_or_is_lost_tells_no_memory(driver, monkeypatch):
+    monkeypatch.setattr(devices, "_driver", lambda: driver)
+    assert CudaDevice(0, "GPU").memory_use() is None
+
+
 def test_looking_for_gpus_ends_in_devices_or_in_words():
     found = devices._find_gpus()
     assert " " in found if isinstance(found, str) else all(isinstance(gpu, CudaDevice) for gpu in found)
@@ -80,12 +112,12 @@ def test_a_file_that_is_missing_or_no_network_is_a_model_error(content, tmp_path
     if content is not None:
         (tmp_path / "broken.onnx").write_bytes(content)
     with pytest.raises(ModelError, match=r"broken\.onnx cannot be loaded on CPU"):
-        find_devices("cpu")[0].open(tmp_path / "broken.onnx")
+        find_devices("cpu")[0].open(Network(tmp_path / "broken.onnx", 2, 64))
 
 
-def test_a_gpu_that_cannot_be_used_is_a_model_error_not_the_cpu(network_file):
+def test_a_gpu_that_cannot_be_used_is_a_model_error_not_the_cpu(small_network):
     with pytest.raises(ModelError, match=r"cannot be loaded on CUDA 99, none"):
-        CudaDevice(99, "none").open(network_file)
+        CudaDevice(99, "none").open(small_network)
 
 
 @pytest.mark.parametrize(
@@ -109,18 +141,26 @@ def test_the_cpu_quota_of_a_container_is_respected(files, expected, tmp_path):
 
 
 @pytest.mark.gpu
-def test_a_gpu_gives_what_the_cpu_gives(network_file):
+def test_a_gpu_gives_what_the_cpu_gives(small_network):
     gpus = find_devices("cuda")
     tiles = np.random.default_rng(0).integers(0, 256, (2, 40, 56, 3), np.uint8)
-    expected = find_devices("cpu")[0].open(network_file).run(tiles)
+    expected = find_devices("cpu")[0].open(small_network).run(tiles)
     for gpu in gpus:
-        difference = gpu.open(network_file).run(tiles).astype(int) - expected
+        difference = gpu.open(small_network).run(tiles).astype(int) - expected
         assert np.abs(difference).max() <= 2, gpu.name
 
 
 @pytest.mark.gpu
-def test_a_batch_beyond_the_memory_of_a_gpu_is_known_as_such(network_file):
-    session = find_devices("cuda")[0].open(network_file)
+def test_a_batch_beyond_the_memory_of_a_gpu_is_known_as_such(small_network):
+    session = find_devices("cuda")[0].open(small_network)
     with pytest.raises(DeviceOutOfMemoryError):
         session.run(np.zeros((64, 4096, 4096, 3), np.uint8))
     assert session.run(np.zeros((1, 8, 8, 3), np.uint8)).shape == (1, 16, 16, 3)
+
+
+@pytest.mark.gpu
+def test_a_gpu_that_has_a_network_loaded_tells_its_memory(network_file):
+    (gpu, *_) = find_devices("cuda")
+    gpu.open(network_file)
+    memory = gpu.memory_use()
+    assert 0 < memory.used < memory.size

@@ -16,7 +16,8 @@ from engines import upscaler as upscaler_module
 from engines.calibration import Calibration
 from tests.engines.fake_device import FakeDevice, lost
 
-CPU = find_devices("cpu")
+# Its results do not depend on where in a tile a pixel is, as those of Winograd convolutions do.
+CPU = find_devices("cpu", "onnxruntime")
 PHOTOGRAPH = Path(__file__).parent.parent / "images" / "cat.jpg"
 
 
@@ -50,8 +51,11 @@ class GatedDevice:
         self.largest_batch = largest_batch
         self.gate, self.began, self.batches = threading.Event(), threading.Event(), []
 
-    def open(self, path):
-        return GatedSession(CPU[0].open(path), self)
+    def memory_use(self):
+        return None
+
+    def open(self, network):
+        return GatedSession(CPU[0].open(network), self)
 
 
 @pytest.fixture(scope="module")
@@ -387,9 +391,9 @@ async def test_without_a_device_left_every_upscale_ends_in_an_error(upscaler_on,
 
 async def test_a_model_that_is_refused_does_not_stop_the_others(upscaler_on, catalogue, fast):
     class Picky(FakeDevice):
-        def open(self, path):
-            session = super().open(path)
-            session.probed = "anime-" not in path.name  # what was probed already gives a picture
+        def open(self, network):
+            session = super().open(network)
+            session.probed = "anime-" not in network.path.name  # what was probed already gives a picture
             return session
 
     anime = catalogue.get("realesrgan-x4plus-anime")
@@ -398,3 +402,15 @@ async def test_a_model_that_is_refused_does_not_stop_the_others(upscaler_on, cat
         with pytest.raises(ModelError, match=r"anime-4x\.onnx is not an upscaler of scale 4"):
             await enlarged(upscaler, photograph(20, 20), anime)
     assert (await enlarged(upscaler, photograph(20, 20), fast, 3)).width == 60
+
+
+async def test_the_start_is_told_when_a_device_takes_the_first_tile(gated, fast):
+    (device,), started = gated.devices, asyncio.Event()
+    upscale = asyncio.create_task(enlarged(gated, photograph(60, 130), fast, on_start=started.set))
+    await asyncio.to_thread(device.began.wait, 10)
+    await asyncio.wait_for(started.wait(), 10)
+    device.gate.set()
+    await upscale
+    (told,) = gated.activity().devices
+    assert sum(told.runs.values()) == len(device.batches)
+    assert {kind.model for kind in told.runs} == {fast.name}

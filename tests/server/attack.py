@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any, Final
 
 import httpcore
@@ -98,9 +97,8 @@ class Attack:
         outcomes: how many replies of each code or taskType came.
     """
 
-    def __init__(self, server: ServerProcess, log: Path) -> None:
+    def __init__(self, server: ServerProcess) -> None:
         self._server = server
-        self._log = log
         self._log_read = 0
         self._pool = httpcore.AsyncConnectionPool()
         self.sent = 0
@@ -147,10 +145,9 @@ class Attack:
         Raises:
             Wrong: if an exception or error was logged since the last look.
         """
-        with self._log.open("rb") as log:
-            log.seek(self._log_read)
-            text = log.read().decode(errors="replace")
-            self._log_read = log.tell()
+        logged = self._server.logged(self._log_read)
+        self._log_read += len(logged)
+        text = logged.decode(errors="replace")
         for sign in ("Traceback", "Exception", "ERROR", "error:"):
             if sign in text:
                 raise Wrong(f"the server logged:\n{text[-3000:]}")

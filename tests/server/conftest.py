@@ -13,6 +13,7 @@ from server.serving import EmbeddedServer
 from server.settings import Settings
 from server.state.database import Database
 from tests.server.harness import KEY
+from tests.server.postgresql import PostgreSQL, programs, running_postgresql
 from tests.server.process import environment
 from tests.server.web import Web, running_web
 
@@ -33,26 +34,76 @@ def settings_for(data: Path, model_directory: Path, **changes: Any) -> Settings:
     return Settings(**defaults | changes)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests that are marked `each_database` with each."""
+    if metafunc.definition.get_closest_marker("each_database"):
+        for fixture, scope in (("server", "module"), ("server_database", "function")):
+            if fixture in metafunc.fixturenames:
+                metafunc.parametrize(fixture, ["sqlite", "postgresql"], indirect=True, scope=scope)
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Iterator[EmbeddedServer]:
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, model_directory: Path
+) -> Iterator[EmbeddedServer]:
     """A server with default settings, shared by the tests of a module."""
-    with EmbeddedServer(settings_for(tmp_path_factory.mktemp("server"), model_directory)) as running:
+    url = database_url(request)
+    settings = settings_for(tmp_path_factory.mktemp("server"), model_directory, database_url=url)
+    with EmbeddedServer(settings) as running:
         yield running
 
 
 @pytest.fixture
-def start_server(tmp_path: Path, model_directory: Path) -> Iterator[StartServer]:
-    """Starts servers with settings of their own, all on the same data; they stop with the test."""
-    with ExitStack() as stack:
-        yield lambda **changes: stack.enter_context(
-            EmbeddedServer(settings_for(tmp_path, model_directory, **changes))
-        )
+def server_database(request: pytest.FixtureRequest) -> str | None:
+    """What the servers of a test have as `database_url`."""
+    return database_url(request)
+
+
+def database_url(request: pytest.FixtureRequest) -> str | None:
+    """A new PostgreSQL database if the fixture is asked for one; else none, for SQLite."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        return None
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    return server.new_database()
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    """An empty database in a file."""
-    database = Database(f"sqlite:///{tmp_path / 'state.db'}")
+def start_server(tmp_path: Path, model_directory: Path, server_database: str | None) -> Iterator[StartServer]:
+    """Starts servers with settings of their own, all on the same data; they stop with the test."""
+    with ExitStack() as stack:
+        yield lambda **changes: stack.enter_context(
+            EmbeddedServer(
+                settings_for(tmp_path, model_directory, **{"database_url": server_database} | changes)
+            )
+        )
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """A PostgreSQL server, for all tests."""
+    folder = programs()
+    if folder is None:
+        pytest.skip("PostgreSQL is not installed: neither in PATH nor in /usr/lib/postgresql")
+    with running_postgresql(folder) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database without any tables."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'state.db'}"
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    return server.empty_database()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """A database without any accounts: SQLite in a file, and PostgreSQL."""
+    if request.param == "sqlite":
+        database = Database(f"sqlite:///{tmp_path / 'state.db'}")
+    else:
+        database = Database(request.getfixturevalue("postgresql").new_database())
     yield database
     database.close()
 

@@ -4,7 +4,7 @@ import asyncio
 import io
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any, NamedTuple, Protocol
@@ -39,6 +39,13 @@ def make_image(
     buffer = io.BytesIO()
     image.save(buffer, image_format, **save)
     return buffer.getvalue()
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for what cannot be awaited, by looking again and again."""
+    async with asyncio.timeout(PATIENCE):
+        while not await condition():  # noqa: ASYNC110 - nobody would set an event
+            await asyncio.sleep(0.01)
 
 
 def open_image(data: bytes) -> Image.Image:

@@ -4,9 +4,11 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from tests.server.harness import KEY, PATIENCE
 
@@ -35,34 +37,36 @@ class ServerProcess:
         announced: what it printed when it was ready.
     """
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], errors: IO[str]) -> None:
         self.process = process
+        self._errors = errors
         self.announced = ""
         assert process.stdout is not None
         while "models:" not in self.announced:
             line = process.stdout.readline()
-            assert line, f"the server did not start: {process.communicate()}"
+            assert line, f"the server did not start: {self.ended()}"
             self.announced += line
         match = re.search(r"ready at ws(://\S+)/v1", self.announced)
         assert match is not None
         self.url = f"http{match[1]}"
 
+    def logged(self, start: int = 0) -> bytes:
+        """What was written to stderr so far, from a byte on."""
+        file = self._errors.fileno()  # the position in it is the server's as well: it is left alone
+        return os.pread(file, os.fstat(file).st_size, start)
+
     def ended(self) -> tuple[int, str]:
         """Wait for the end; the exit status and what was written to stderr."""
-        _, errors = self.process.communicate(timeout=PATIENCE)
-        return self.process.returncode, errors
+        self.process.communicate(timeout=PATIENCE)
+        self._errors.seek(0)
+        return self.process.returncode, self._errors.read()
 
 
 @contextmanager
-def serving(
-    data: Path, model_directory: Path, *, log: Path | None = None, **more: str
-) -> Iterator[ServerProcess]:
-    """A running server; killed at the end if the test has not ended it.
-
-    Args:
-        log: gets what is written to stderr; without it a long run would fill the pipe.
-    """
-    with log.open("w") if log else nullcontext(subprocess.PIPE) as errors:
+def serving(data: Path, model_directory: Path, **more: str) -> Iterator[ServerProcess]:
+    """A running server; killed at the end if the test has not ended it."""
+    # Not a pipe: nobody reads it while the test runs, and a server whose log is not taken waits.
+    with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "server", "serve", "--port", "0"],
             env=environment(data, model_directory, **{"TILEWIRE_API_KEY": KEY} | more),
@@ -70,9 +74,9 @@ def serving(
             stderr=errors,
             text=True,
         )
-    try:
-        yield ServerProcess(process)
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.communicate()
+        try:
+            yield ServerProcess(process, errors)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()

@@ -5,11 +5,16 @@ import time
 from datetime import datetime
 from decimal import Decimal
 
+import pytest
+from sqlalchemy import Connection
+
 from server.serving import EmbeddedServer
 from server.state import ledger, tasks
 from server.state.accounts import create_key, revoke_key
 from server.state.tasks import StoredResult
 from tests.server.harness import KEY, Account, Item, connected, make_image, new_uuid, open_account, upscale
+
+pytestmark = pytest.mark.each_database
 
 DAY = 86400
 
@@ -21,11 +26,15 @@ async def details(server: EmbeddedServer, key: str = KEY) -> Item:
 
 
 def charge(server: EmbeddedServer, account: Account, amount: int, when: float) -> None:
-    run, task = server.services.database.run_sync, new_uuid()
-    run(tasks.accept, account.id, task, b"{}", None, when)
-    assert run(ledger.reserve, account.id, task, amount)
+    task = new_uuid()
     result = StoredResult(image_uuid="i", image_name="i.png", input_image_uuid="j")
-    run(tasks.succeed, account.id, task, result, when)
+
+    def charged(connection: Connection) -> None:  # at once: the server would take over a task that waits
+        tasks.accept(connection, account.id, task, b"{}", None, when)
+        assert ledger.reserve(connection, account.id, task, amount, when)
+        tasks.succeed(connection, account.id, task, result, when)
+
+    server.services.database.run_sync(charged)
 
 
 async def test_the_balance_is_what_can_still_be_spent(server: EmbeddedServer) -> None:

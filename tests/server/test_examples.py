@@ -85,7 +85,7 @@ def run(directory: Path, *command: str) -> str:
     return done.stdout
 
 
-@each(examples("python"))
+@each(examples("python", EXAMPLE_ADDRESS))
 def test_examples_in_python_run(example: Example, server: EmbeddedServer, directory: Path) -> None:
     script = directory / "example.py"
     script.write_text(put_in(example, server))

@@ -31,13 +31,8 @@ UNLIMITED = {
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> Path:
-    return tmp_path / "server.log"
-
-
-@pytest.fixture
-def process(tmp_path: Path, model_directory: Path, log: Path) -> Iterator[ServerProcess]:
-    with serving(tmp_path / "data", model_directory, log=log, **UNLIMITED) as running:
+def process(tmp_path: Path, model_directory: Path) -> Iterator[ServerProcess]:
+    with serving(tmp_path / "data", model_directory, **UNLIMITED) as running:
         yield running
 
 
@@ -48,10 +43,10 @@ async def works(server: ServerProcess) -> None:
             assert result["imageURL"], result
 
 
-async def attack(server: ServerProcess, log: Path, seed: int, frames: int) -> Counter[str]:
+async def attack(server: ServerProcess, seed: int, frames: int) -> Counter[str]:
     """Send the frames; whatever one of them does, the server must not."""
     waiting = batches(seed, frames)
-    attacker = Attack(server, log)
+    attacker = Attack(server)
 
     failed: list[tuple[Batch, Wrong]] = []
 
@@ -73,10 +68,10 @@ async def attack(server: ServerProcess, log: Path, seed: int, frames: int) -> Co
     return attacker.outcomes
 
 
-async def survives(server: ServerProcess, log: Path, seed: int, frames: int) -> None:
+async def survives(server: ServerProcess, seed: int, frames: int) -> None:
     await works(server)
     before = resident_memory(server.process.pid)
-    outcomes = await attack(server, log, seed, frames)
+    outcomes = await attack(server, seed, frames)
     await works(server)
     after = resident_memory(server.process.pid)
     print(f"{frames} frames, seed {seed}: {before / 1e6:.0f} MB before, {after / 1e6:.0f} MB after")
@@ -85,13 +80,13 @@ async def survives(server: ServerProcess, log: Path, seed: int, frames: int) -> 
     assert server.process.poll() is None
 
 
-async def test_two_thousand_spoilt_frames_do_no_harm(process: ServerProcess, log: Path, seed: int) -> None:
-    await survives(process, log, seed, 2000)
+async def test_two_thousand_spoilt_frames_do_no_harm(process: ServerProcess, seed: int) -> None:
+    await survives(process, seed, 2000)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(4 * 3600)
 async def test_a_hundred_thousand_spoilt_frames_do_no_harm(
-    process: ServerProcess, log: Path, seed: int, frames: int
+    process: ServerProcess, seed: int, frames: int
 ) -> None:
-    await survives(process, log, seed, frames)
+    await survives(process, seed, frames)

@@ -231,6 +231,22 @@ async def test_a_client_that_does_not_read_is_dropped_and_its_results_wait(
     assert not [record for record in caplog.records if record.exc_info]
 
 
+async def test_answers_that_can_be_asked_for_again_are_not_kept_for_who_does_not_read(
+    start_server: StartServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    server = start_server(max_unsent_bytes=50_000)
+    task = upscale(base64.b64encode(noise(64)).decode(), outputType="base64Data")
+    async with connected(server) as other, asyncio.timeout(30):
+        await other.ask(task)
+        async with deaf(server, KEY) as (peer, session):
+            await peer.send(*[{"taskType": "getResponse", "taskUUID": task["taskUUID"]}] * 500)
+            while "does not read" not in caplog.text:
+                await answers(other)
+        async with connected(server, session=session) as peer:
+            await peer.nothing_more()
+
+
 async def test_replies_that_are_not_read_do_not_grow_without_end(
     start_server: StartServer, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -184,3 +184,37 @@ async def test_a_cancelled_waiter_makes_room_in_the_same_moment(admitted_first: 
         await waiter
     async with asyncio.timeout(1), gate.hold("B", CAPACITY):
         pass
+
+
+async def test_an_account_leaves_room_for_one_that_comes() -> None:
+    gate = FairGate(CAPACITY, 6.0)
+    entered: list[str] = []
+
+    async def work(account: str, amount: float) -> None:
+        async with gate.hold(account, amount):
+            entered.append(account)
+            await asyncio.Event().wait()
+
+    async with asyncio.TaskGroup() as group:
+        working = [group.create_task(work("A", 3.0)) for _ in range(5)]
+        await settled()
+        assert entered == ["A", "A"]
+        working.append(group.create_task(work("B", 4.0)))
+        await settled()
+        assert entered == ["A", "A", "B"]
+        working[0].cancel()
+        await settled()
+        assert entered == ["A", "A", "B", "A"]
+        for task in working:
+            task.cancel()
+
+
+async def test_what_is_larger_than_a_share_runs_as_the_only_one_of_its_account() -> None:
+    gate = FairGate(CAPACITY, 6.0)
+    async with asyncio.timeout(1), gate.hold("A", 9.0):
+        second = asyncio.create_task(gate.hold("A", 0.5).__aenter__())
+        await settled()
+        assert not second.done()
+        async with gate.hold("B", 1.0):
+            pass
+    await second

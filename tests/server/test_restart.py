@@ -8,11 +8,14 @@ from pathlib import Path
 import httpcore
 import msgspec
 import pytest
+from sqlalchemy import update
 
 from server.serving import EmbeddedServer
 from server.state import ledger
 from server.state.accounts import DEFAULT_ACCOUNT, account_named
-from server.state.database import Database
+from server.state.audit import audit
+from server.state.database import Database, outbox
+from server.state.tasks import undelivered
 from tests.server.conftest import StartServer
 from tests.server.harness import (
     Address,
@@ -23,10 +26,13 @@ from tests.server.harness import (
     new_uuid,
     open_account,
     open_image,
+    until,
     upscale,
 )
 from tests.server.process import serving
 from tests.server.web import Web
+
+pytestmark = pytest.mark.each_database
 
 SHORT = {"drain_timeout": 0.01, "private_networks": True}
 
@@ -105,6 +111,67 @@ async def test_results_and_replies_survive_a_restart(start_server: StartServer, 
         assert open_image(base64.b64decode(result["imageBase64Data"])).size == (48, 32)
 
 
+async def finish_while_away(
+    server: EmbeddedServer, web: Web, key: str, session: str, order: tuple[int, ...]
+) -> list[str]:
+    """Have tasks end in an order, with nobody there to be told; their UUIDs in that order."""
+    tasks = held_tasks(web, len(order))
+    async with connected(server, key=key, session=session) as peer:
+        await peer.send(*tasks)
+        for _ in tasks:
+            await web.receive()
+        await peer.cut()
+    async with connected(server, key=key) as other:
+        for number in order:
+            web.release(f"/{number}.png")
+            await other.finished(tasks[number]["taskUUID"])
+    return [tasks[number]["taskUUID"] for number in order]
+
+
+async def test_after_a_restart_missed_replies_come_in_order_once_and_to_their_account_only(
+    start_server: StartServer, web: Web
+) -> None:
+    server, session = start_server(**SHORT), new_uuid()
+    account, stranger = open_account(server), open_account(server)
+    order = await finish_while_away(server, web, account.key, session, (2, 0, 1))
+    server.stop()
+    server = start_server(**SHORT)
+    async with connected(server, key=stranger.key, session=session) as peer:
+        await peer.nothing_more()
+    async with connected(server, key=account.key, session=session) as peer:
+        assert [(await peer.receive_item())["taskUUID"] for _ in order] == order
+        await peer.nothing_more()
+    async with connected(server, key=account.key, session=session) as peer:
+        await peer.nothing_more()
+
+
+async def test_replies_that_nobody_came_for_in_time_are_dropped_results_are_kept(
+    start_server: StartServer, web: Web
+) -> None:
+    server, session = start_server(**SHORT), new_uuid()
+    account = open_account(server)
+    (old, recent) = await finish_while_away(server, web, account.key, session, (0, 1))
+    server.stop()
+    database = Database(server.services.settings.effective_database_url)
+    database.run_sync(
+        lambda connection: connection.execute(
+            update(outbox).where(outbox.c.task_uuid == old).values(created=outbox.c.created - 1_000)
+        )
+    )
+    database.close()
+    server = start_server(**SHORT, undelivered_ttl=900)
+
+    async def swept() -> bool:
+        left = await asyncio.to_thread(server.services.database.run_sync, undelivered, account.id, session)
+        return [reply.task_uuid for reply in left] == [recent]
+
+    await until(swept)
+    async with connected(server, key=account.key, session=session) as peer:
+        assert (await peer.receive_item())["taskUUID"] == recent
+        await peer.nothing_more()
+        assert "imageURL" in await peer.finished(old), "whoever asks still gets the result"
+
+
 async def test_what_a_stopped_task_had_reserved_is_reserved_once_more_not_twice(
     start_server: StartServer, web: Web
 ) -> None:
@@ -113,7 +180,7 @@ async def test_what_a_stopped_task_had_reserved_is_reserved_once_more_not_twice(
     (task,) = held_tasks(web, 1)
     await begin_and_stop(server, web, account.key, session, [task])
     database = Database(server.services.settings.effective_database_url)
-    assert database.run_sync(ledger.reserve, account.id, task["taskUUID"], 1_000), "as if killed a bit later"
+    assert database.run_sync(ledger.reserve, account.id, task["taskUUID"], 1_000, 0.0), "killed a bit later"
     database.close()
     release(web, 1)
     server = start_server(**SHORT)
@@ -131,21 +198,74 @@ async def test_clients_are_told_that_the_server_goes_away(start_server: StartSer
         assert peer.socket.close_code == 1012
 
 
-async def test_a_stop_waits_for_what_is_nearly_done(start_server: StartServer, web: Web) -> None:
+async def test_a_stop_waits_for_what_is_nearly_done_and_tells_it(start_server: StartServer, web: Web) -> None:
+    server = start_server(private_networks=True)
+    (task,) = held_tasks(web, 1)
+    async with connected(server) as peer:
+        await peer.send(task)
+        await web.receive()
+        stopping = asyncio.create_task(asyncio.to_thread(server.stop))
+        await until(lambda: refuses_connections(server))
+        assert not stopping.done()
+        release(web, 1)
+        assert "imageURL" in await peer.receive_item()
+        await peer.socket.wait_closed()
+        assert peer.socket.close_code == 1012
+        await stopping
+
+
+async def test_what_is_sent_during_a_stop_is_accepted_and_runs_after_the_next_start(
+    start_server: StartServer, web: Web
+) -> None:
     server, session = start_server(private_networks=True), new_uuid()
     (task,) = held_tasks(web, 1)
+    late = upscale(base64.b64encode(make_image(seed=9)).decode())
     async with connected(server, session=session) as peer:
         await peer.send(task)
         await web.receive()
         stopping = asyncio.create_task(asyncio.to_thread(server.stop))
-        await peer.socket.wait_closed()
-        assert not stopping.done()
+        await until(lambda: refuses_connections(server))
+        await peer.send(late)
+
+        async def accepted() -> bool:
+            await peer.send({"taskType": "getResponse", "taskUUID": late["taskUUID"]})
+            return (await peer.receive_item()).get("status") == "processing"
+
+        await until(accepted)
         release(web, 1)
+        assert (await peer.receive_item())["taskUUID"] == task["taskUUID"]
+        await peer.socket.wait_closed()
         await stopping
     server = start_server()
     async with connected(server, session=session) as peer:
-        assert "imageURL" in await peer.receive_item()
-    assert web.waiting() == 0, "the input was fetched once"
+        result = await peer.receive_item()
+        assert (result["taskUUID"], "imageURL" in result) == (late["taskUUID"], True)
+        await peer.nothing_more()
+
+
+async def test_a_load_balancer_is_told_of_a_stop_on_connections_that_are_open(
+    start_server: StartServer, web: Web
+) -> None:
+    server = start_server(private_networks=True)
+    (task,) = held_tasks(web, 1)
+    async with httpcore.AsyncConnectionPool(max_connections=1) as pool, connected(server) as peer:
+        assert (await pool.request("GET", f"{server.url}/readyz")).status == 200
+        await peer.send(task)
+        await web.receive()
+        stopping = asyncio.create_task(asyncio.to_thread(server.stop))
+        await until(lambda: refuses_connections(server))
+        response = await pool.request("GET", f"{server.url}/readyz")
+        assert (response.status, response.content) == (503, b"the server is stopping\n")
+        release(web, 1)
+        await stopping
+
+
+async def refuses_connections(server: Address) -> bool:
+    try:
+        async with connected(server, key=None):
+            return False
+    except OSError:
+        return True
 
 
 async def test_a_request_that_waits_is_told_that_the_server_stops(
@@ -162,7 +282,8 @@ async def test_a_request_that_waits_is_told_that_the_server_stops(
         await asyncio.to_thread(server.stop)
         response = await waiting
     (error,) = msgspec.json.decode(response.content)["errors"]
-    assert (response.status, error["taskUUID"]) == (500, task["taskUUID"])
+    assert (response.status, error["taskUUID"]) == (503, task["taskUUID"])
+    assert (error["code"], error["retryAfter"]) == ("serviceUnavailable", 10)
     assert "next start" in error["message"]
     release(web, 1)
     server = start_server(**SHORT)
@@ -186,13 +307,61 @@ async def test_a_signal_ends_the_process_in_order(
     assert "Error" not in errors
 
 
-async def test_a_killed_server_finishes_what_it_accepted_after_the_next_start(
+@pytest.mark.parametrize(
+    "numbers", [(signal.SIGTERM,) * 2, (signal.SIGINT,) * 2, (signal.SIGTERM, signal.SIGINT)]
+)
+async def test_a_second_signal_ends_the_process_at_once_and_nothing_is_lost(
+    tmp_path: Path, model_directory: Path, web: Web, numbers: tuple[signal.Signals, signal.Signals]
+) -> None:
+    session = new_uuid()
+    (task,) = held_tasks(web, 1)
+    more = {"TILEWIRE_PRIVATE_NETWORKS": "true", "TILEWIRE_DRAIN_TIMEOUT": "600"}
+    with serving(tmp_path, model_directory, **more) as server:
+        async with connected(server, session=session) as peer:
+            await peer.send(task)
+            await web.receive()
+            server.process.send_signal(numbers[0])
+            await until(lambda: refuses_connections(server))
+            assert server.process.poll() is None, "it waits for the task"
+            server.process.send_signal(numbers[1])
+            status, errors = await asyncio.to_thread(server.ended)
+    assert status == -numbers[1]
+    assert "Traceback" not in errors
+    release(web, 1)
+    with serving(tmp_path, model_directory, **more) as server:
+        await _all_are_answered(server, session, [task])
+
+
+async def test_a_signal_lets_a_task_finish_that_is_under_way(
     tmp_path: Path, model_directory: Path, web: Web
+) -> None:
+    (task,) = held_tasks(web, 1)
+    with serving(tmp_path, model_directory, TILEWIRE_PRIVATE_NETWORKS="true") as server:
+        async with connected(server) as peer:
+            await peer.send(task)
+            await web.receive()
+            server.process.terminate()
+            await until(lambda: refuses_connections(server))
+            release(web, 1)
+            assert "imageURL" in await peer.receive_item()
+            await peer.socket.wait_closed()
+            assert peer.socket.close_code == 1012
+        status, errors = await asyncio.to_thread(server.ended)
+    assert (status, "Traceback" in errors) == (0, False)
+
+
+async def test_a_killed_server_finishes_what_it_accepted_after_the_next_start(
+    tmp_path: Path, model_directory: Path, web: Web, server_database: str | None
 ) -> None:
     session = new_uuid()
     tasks = held_tasks(web, 5, deliveryMethod="async")
     quick = upscale(base64.b64encode(make_image(seed=9)).decode())
-    more = {"TILEWIRE_PRIVATE_NETWORKS": "true", "TILEWIRE_ACKNOWLEDGE_AFTER": "0.01"}
+    url = server_database or f"sqlite:///{tmp_path / 'tilewire.db'}"
+    more = {
+        "TILEWIRE_PRIVATE_NETWORKS": "true",
+        "TILEWIRE_ACKNOWLEDGE_AFTER": "0.01",
+        "TILEWIRE_DATABASE_URL": url,
+    }
     with serving(tmp_path, model_directory, **more) as server:
         async with connected(server, session=session) as peer:
             await peer.send(*tasks)
@@ -208,9 +377,10 @@ async def test_a_killed_server_finishes_what_it_accepted_after_the_next_start(
         server.process.terminate()
         status, errors = await asyncio.to_thread(server.ended)
         assert (status, "Traceback" in errors) == (0, False)
-    database = Database(f"sqlite:///{tmp_path / 'tilewire.db'}")
+    database = Database(url)
     account = database.run_sync(account_named, DEFAULT_ACCOUNT, 0.0)
     assert database.run_sync(ledger.spent, account) == (6 * 1_000, 6)
+    assert database.snapshot(audit).mistakes == []
     database.close()
 
 

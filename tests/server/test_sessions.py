@@ -28,6 +28,8 @@ from tests.server.harness import (
 )
 from tests.server.web import Web
 
+pytestmark = pytest.mark.each_database
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Iterator[EmbeddedServer]:

@@ -61,6 +61,7 @@ def test_the_environment_is_read_as_the_type_of_the_setting() -> None:
         {
             "TILEWIRE_MODELS": "one, two,",
             "TILEWIRE_PRIVATE_NETWORKS": "true",
+            "TILEWIRE_ALLOWED_PRIVATE": "10.1.0.0/16, store.internal",
             "TILEWIRE_AUTH_TIMEOUT": "2.5",
             "TILEWIRE_DATA": "~/somewhere",
             "TILEWIRE_DATABASE_URL": "postgresql://db/tilewire",
@@ -68,6 +69,7 @@ def test_the_environment_is_read_as_the_type_of_the_setting() -> None:
     )
     assert settings.models == ("one", "two")
     assert settings.private_networks is True
+    assert settings.allowed_private == ("10.1.0.0/16", "store.internal")
     assert settings.auth_timeout == 2.5
     assert settings.data == Path.home() / "somewhere"
     assert settings.effective_database_url == "postgresql://db/tilewire"
@@ -105,6 +107,7 @@ def test_prices_are_exact(file: Path) -> None:
         ('models = "one"', "models: "),
         ("models = [1]", r"models\[0\]: "),
         ('private_networks = "perhaps"', "private_networks: "),
+        ('allowed_private = ["10.0.0.0/33"]', "allowed_private: .*10.0.0.0/33"),
         ("prices = 1", "prices: "),
         ("prices = {cheap = -1}", "prices.cheap: -1"),
         ("prices = {odd = nan}", "prices.odd: NaN"),

@@ -1,14 +1,21 @@
 """Tasks and the outbox, on a real database file."""
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
 from server.protocol.errors import ErrorItem
 from server.state import ledger, tasks
 from server.state.accounts import AccountId, account_named
+from server.state.audit import audit
+from server.state.claims import ServerLock
 from server.state.database import Database
-from server.state.tasks import Status, StoredResult
+from server.state.tasks import LostTaskError, Status, StoredResult
 from tests.server.harness import new_uuid
+from tests.server.postgresql import PostgreSQL
 
 NOW = 1_000_000.0
 SESSION = "a-session"
@@ -99,7 +106,7 @@ def test_a_task_that_is_sent_again_is_not_answered_with_its_old_failure(
 def test_success_records_result_charge_and_reply(database: Database, account: AccountId) -> None:
     task = new_uuid()
     accept(database, account, task)
-    database.run_sync(ledger.reserve, account, task, 300)
+    database.run_sync(ledger.reserve, account, task, 300, NOW)
     record = database.run_sync(tasks.succeed, account, task, RESULT, NOW)
     assert record.status is Status.SUCCEEDED
     assert record.result is not None
@@ -112,7 +119,7 @@ def test_success_records_result_charge_and_reply(database: Database, account: Ac
 def test_failure_records_error_and_reply_and_charges_nothing(database: Database, account: AccountId) -> None:
     task = new_uuid()
     accept(database, account, task)
-    database.run_sync(ledger.reserve, account, task, 300)
+    database.run_sync(ledger.reserve, account, task, 300, NOW)
     record = database.run_sync(tasks.fail, account, task, FAILURE, NOW)
     assert (record.status, record.error) == (Status.FAILED, FAILURE)
     assert database.run_sync(ledger.statement, account).available == 1_000
@@ -130,7 +137,7 @@ def test_a_task_of_no_session_has_no_reply_waiting(database: Database, account: 
 def test_a_task_has_one_outcome(database: Database, account: AccountId) -> None:
     task = new_uuid()
     accept(database, account, task)
-    database.run_sync(ledger.reserve, account, task, 300)
+    database.run_sync(ledger.reserve, account, task, 300, NOW)
     first = database.run_sync(tasks.succeed, account, task, RESULT, NOW)
     again = RESULT.__class__(image_uuid="x", image_name="x.png", input_image_uuid="x")
     assert database.run_sync(tasks.succeed, account, task, again, NOW) == first
@@ -145,7 +152,7 @@ def test_what_raises_in_a_transaction_leaves_nothing_of_it(
 ) -> None:
     task = new_uuid()
     accept(database, account, task)
-    database.run_sync(ledger.reserve, account, task, 300)
+    database.run_sync(ledger.reserve, account, task, 300, NOW)
 
     def interrupted(connection: Connection) -> None:
         if outcome == "success":
@@ -253,3 +260,114 @@ def test_unfinished_tasks_are_found_oldest_first_after_a_restart(
         ]
     finally:
         again.close()
+
+
+@pytest.fixture
+def locks(database: Database) -> Iterator[tuple[ServerLock, ServerLock]]:
+    """Two servers that run."""
+    first, second = database.server_lock(), database.server_lock()
+    assert first.hold()
+    assert second.hold()
+    yield first, second
+    first.close()
+    second.close()
+
+
+def test_the_tasks_of_a_server_that_runs_are_its_own(
+    database: Database, account: AccountId, locks: tuple[ServerLock, ServerLock]
+) -> None:
+    first, second = locks
+    database.run_sync(tasks.accept, account, new_uuid(), b"{}", SESSION, NOW, first.server)
+    assert database.run_sync(tasks.take_over, second, NOW) == []
+    assert database.run_sync(tasks.take_over, first, NOW) == []
+
+
+def test_the_tasks_of_a_server_that_is_gone_go_to_the_first_that_looks(
+    database: Database, account: AccountId, locks: tuple[ServerLock, ServerLock]
+) -> None:
+    first, second = locks
+    task = new_uuid()
+    database.run_sync(tasks.accept, account, task, b"{}", SESSION, NOW, first.server)
+    database.run_sync(tasks.reserve, account, task, 300, NOW, first.server)
+    first.close()
+    (taken,) = database.run_sync(tasks.take_over, second, NOW)
+    assert (taken.task_uuid, taken.owner) == (task, second.server)
+    assert database.run_sync(ledger.statement, account).available == 1_000, "it will be reserved again"
+    third = database.server_lock()
+    assert third.hold()
+    assert database.run_sync(tasks.take_over, third, NOW) == []
+    third.close()
+
+
+def test_a_server_that_lost_a_task_can_neither_reserve_nor_record_anything_for_it(
+    database: Database, account: AccountId, locks: tuple[ServerLock, ServerLock]
+) -> None:
+    first, second = locks
+    task = new_uuid()
+    database.run_sync(tasks.accept, account, task, b"{}", SESSION, NOW, first.server)
+    first.close()
+    database.run_sync(tasks.take_over, second, NOW)
+    with pytest.raises(LostTaskError):
+        database.run_sync(tasks.reserve, account, task, 300, NOW, first.server)
+    with pytest.raises(LostTaskError):
+        database.run_sync(tasks.succeed, account, task, RESULT, NOW, first.server)
+    with pytest.raises(LostTaskError):
+        database.run_sync(tasks.fail, account, task, FAILURE, NOW, first.server)
+    record = database.run_sync(tasks.succeed, account, task, RESULT, NOW, second.server)
+    assert database.run_sync(tasks.succeed, account, task, RESULT, NOW, first.server) == record
+    assert database.run_sync(audit).mistakes == []
+
+
+def test_servers_that_look_together_take_each_task_once(database: Database, account: AccountId) -> None:
+    uuids = [new_uuid() for _ in range(20)]
+    gone = database.server_lock()
+    for task in uuids:
+        database.run_sync(tasks.accept, account, task, b"{}", SESSION, NOW, gone.server)
+    servers = [database.server_lock() for _ in range(4)]
+    assert all(lock.hold() for lock in servers)
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda lock: database.run_sync(tasks.take_over, lock, NOW), servers))
+    assert sorted(record.task_uuid for records in found for record in records) == sorted(uuids)
+    for lock in servers:
+        lock.close()
+
+
+def test_of_servers_that_finish_a_task_together_one_records_and_charges_it(
+    database: Database, account: AccountId
+) -> None:
+    task = new_uuid()
+    accept(database, account, task)
+    database.run_sync(ledger.reserve, account, task, 300, NOW)
+    results = [StoredResult(image_uuid=str(n), image_name="i", input_image_uuid="j") for n in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        records = set(
+            threads.map(lambda result: database.run_sync(tasks.succeed, account, task, result, NOW), results)
+        )
+    assert len(records) == 1
+    assert database.run_sync(ledger.spent, account) == (300, 1)
+    assert waiting(database, account) == [task]
+
+
+def test_a_task_that_comes_several_times_at_once_is_accepted_once(
+    database: Database, account: AccountId
+) -> None:
+    task = new_uuid()
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: accept(database, account, task), range(8)))
+    assert answers.count(None) == 1
+
+
+def test_a_lock_whose_connection_is_lost_is_taken_again(postgresql: PostgreSQL) -> None:
+    database = Database(postgresql.new_database())
+    mine, other = database.server_lock(), database.server_lock()
+    assert mine.hold()
+    assert other.hold()
+    postgresql.disconnect_all()
+    with pytest.raises(OperationalError):
+        mine.hold()
+    assert mine.hold()
+    assert not database.run_sync(other.is_dead, mine.server)
+    mine.close()
+    assert database.run_sync(other.is_dead, mine.server)
+    other.close()
+    database.close()

@@ -28,33 +28,40 @@ class Web:
         url: of its root, without a slash at the end.
         files: what a GET answers, by path; anything else answers 404.
         statuses: of the next answers to PUT and POST; then 200.
+        retry_after: the header of that name in answers that are no success.
     """
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.statuses: deque[int] = deque()
+        self.retry_after: str | None = None
         self._received: queue.SimpleQueue[Received] = queue.SimpleQueue()
         self._held: dict[str, threading.Event] = {}
         web = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                web._note(self)
-                if self.path in web._held:
-                    web._held[self.path].wait(PATIENCE)
+                self._take()
                 body = web.files.get(self.path)
                 self._answer(404 if body is None else 200, body or b"")
 
             def do_POST(self) -> None:
-                web._note(self)
+                self._take()
                 self._answer(web.statuses.popleft() if web.statuses else 200, b"")
 
             do_PUT = do_POST  # noqa: N815 - http.server's names
+
+            def _take(self) -> None:
+                web._note(self)
+                if self.path in web._held:
+                    web._held[self.path].wait(PATIENCE)
 
             def _answer(self, status: int, body: bytes) -> None:
                 try:
                     self.send_response(status)
                     self.send_header("Content-Length", str(len(body)))
+                    if status >= 400 and web.retry_after is not None:
+                        self.send_header("Retry-After", web.retry_after)
                     self.end_headers()
                     self.wfile.write(body)
                 except OSError:
@@ -66,8 +73,8 @@ class Web:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
-    def hold(self, path: str, body: bytes) -> str:
-        """Serve a file, but not before `release`; returns its URL."""
+    def hold(self, path: str, body: bytes = b"") -> str:
+        """Serve a file, and take what is sent there, but not before `release`; returns the URL."""
         self.files[path] = body
         self._held[path] = threading.Event()
         return f"{self.url}{path}"

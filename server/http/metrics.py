@@ -1,0 +1,62 @@
+"""`GET /metrics`: how the server fares, for Prometheus and `tilewire top`."""
+
+import asyncio
+import ipaddress
+import logging
+from typing import Final
+
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from server.metrics import Snapshot
+from server.services import Services
+from server.state import ledger, tasks
+
+__all__ = ["get_metrics"]
+
+log = logging.getLogger(__name__)
+
+_FORWARDED: Final = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
+"""What proxies add: then the peer on this machine speaks for someone else."""
+
+
+async def get_metrics(request: Request) -> Response:
+    """The metrics, to whom the settings let see them."""
+    services: Services = request.app.state.services
+    if services.settings.metrics == "off":
+        return PlainTextResponse("metrics are off\n", 404)
+    if services.settings.metrics == "local" and not _is_local(request):
+        return PlainTextResponse(
+            'only this machine may see the metrics; the setting metrics = "open" lets everyone\n', 403
+        )
+    snapshot = await _snapshot(services)
+    body = await asyncio.to_thread(services.telemetry.metrics.render, snapshot)
+    return Response(body, media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+def _is_local(request: Request) -> bool:
+    if request.client is None or any(name in request.headers for name in _FORWARDED):
+        return False
+    own, _ = request.scope["server"]  # a peer of the same address is this machine as well
+    return request.client.host == own or ipaddress.ip_address(request.client.host).is_loopback
+
+
+async def _snapshot(services: Services) -> Snapshot:
+    outbox = reserved = None
+    try:
+        outbox = await services.database.run(tasks.count_undelivered)
+        reserved = await services.database.run(ledger.reserved)
+    except SQLAlchemyError:
+        log.warning("metrics are without the database's", exc_info=True)
+    links = services.sessions.links
+    return Snapshot(
+        activity=await asyncio.to_thread(services.upscaler.activity),
+        tasks=services.runner.count,
+        sockets=len(links),
+        sessions=services.sessions.count,
+        unsent_bytes=sum(link.unsent for link in links),
+        outbox=outbox,
+        reserved=reserved,
+    )

@@ -1,0 +1,60 @@
+"""Brings a database to this version's tables, whichever version made it.
+
+Each file of `versions` is a step: named by its revision, four digits, and in their order. To change the
+tables: change them in `server.state.database`, and add a file that changes those that are there.
+"""
+
+from pathlib import Path
+
+from sqlalchemy import Connection, inspect, text
+
+__all__ = ["NewerDatabaseError", "upgrade"]
+
+_FIRST = "0001"
+_DIRECTORY = Path(__file__).parent
+_LOCK = 0x74696C65  # "tile"
+
+
+class NewerDatabaseError(Exception):
+    """The database was made by a newer version, whose tables this one does not know."""
+
+
+def upgrade(connection: Connection, to: str = "head") -> None:
+    """Make the tables, or change them, up to a revision; in the transaction that has begun.
+
+    Servers that start at the same time on one database do it one after the other.
+
+    Raises:
+        NewerDatabaseError: if the database was made by a newer version.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    known = sorted(file.name[:4] for file in (_DIRECTORY / "versions").glob("[0-9]*.py"))
+    current = _current(connection)
+    if current is not None and current not in known:
+        raise NewerDatabaseError(
+            f"the database was made by a newer version of Tilewire: its tables are of revision {current}, "
+            f"this version knows them up to {known[-1]}"
+        )
+    if current != (known[-1] if to == "head" else to):
+        _run(connection, to)
+
+
+def _current(connection: Connection) -> str | None:
+    """The revision that the tables are of."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return revision
+
+
+def _run(connection: Connection, to: str) -> None:
+    from alembic import command  # noqa: PLC0415 - slow to import, and most starts do not need it
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(_DIRECTORY).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    if _current(connection) is None and inspect(connection).has_table("accounts"):
+        command.stamp(config, _FIRST)  # made before revisions were recorded
+    command.upgrade(config, to)

@@ -1,0 +1,143 @@
+"""Several servers on one database: each task is run by one of them, whichever of them is left."""
+
+import asyncio
+from pathlib import Path
+
+import httpcore
+import msgspec
+import pytest
+
+from server.serving import EmbeddedServer
+from server.state.audit import audit
+from server.state.database import Database
+from tests.server.conftest import StartServer
+from tests.server.harness import (
+    Account,
+    Item,
+    charges,
+    connected,
+    make_image,
+    new_uuid,
+    open_account,
+    upscale,
+)
+from tests.server.process import serving
+from tests.server.web import Web
+
+pytestmark = pytest.mark.each_database
+
+PRIVATE = {"private_networks": True}
+
+
+def nothing_is_wrong(server: EmbeddedServer) -> bool:
+    return server.services.database.snapshot(audit).mistakes == []
+
+
+async def begin(server: EmbeddedServer, web: Web, account: Account, session: str) -> Item:
+    """A task that is under way at a server, and waits for its input; its client is gone."""
+    task = upscale(web.hold("/input.png", make_image()))
+    async with connected(server, key=account.key, session=session) as peer:
+        await peer.send(task)
+        await web.receive()
+        await peer.cut()
+    return task
+
+
+async def test_the_task_of_a_killed_server_is_answered_by_another_and_charged_once(
+    tmp_path: Path, model_directory: Path, web: Web, server_database: str | None
+) -> None:
+    session = new_uuid()
+    task = upscale(web.hold("/input.png", make_image()), includeCost=True)
+    url = server_database or f"sqlite:///{tmp_path / 'tilewire.db'}"
+    more = {"TILEWIRE_PRIVATE_NETWORKS": "true", "TILEWIRE_MODELS": "", "TILEWIRE_DATABASE_URL": url}
+    with (
+        serving(tmp_path, model_directory, **more) as first,
+        serving(tmp_path, model_directory, **more) as second,
+    ):
+        async with connected(first, session=session) as peer:
+            await peer.send(task)
+            await web.receive()
+            first.process.kill()
+            await asyncio.to_thread(first.ended)
+        async with connected(second, session=session) as peer:
+            await web.receive()  # the second one fetches the input again
+            web.release("/input.png")
+            result = await peer.receive_item()
+            assert (result["taskUUID"], result["cost"]) == (task["taskUUID"], 0.000001)
+            await peer.nothing_more()
+        second.process.terminate()
+        status, errors = await asyncio.to_thread(second.ended)
+        assert (status, "Traceback" in errors) == (0, False)
+    database = Database(url)
+    found = database.snapshot(audit)
+    assert (found.charges, found.mistakes) == (1, [])
+    database.close()
+
+
+async def test_a_second_server_leaves_the_tasks_of_the_first_alone(
+    start_server: StartServer, web: Web
+) -> None:
+    first, session = start_server(**PRIVATE), new_uuid()
+    account = open_account(first)
+    await begin(first, web, account, session)
+    second = start_server(**PRIVATE)
+    assert await second.services.runner.take_over(second.url) == 0
+    web.release("/input.png")
+    async with connected(first, key=account.key, session=session) as peer:
+        assert "imageURL" in await peer.receive_item()
+    assert web.waiting() == 0, "the input was fetched once"
+    assert charges(first, account.id)[1] == 1
+    assert nothing_is_wrong(first)
+
+
+async def test_a_client_gets_the_answer_of_one_server_at_another(start_server: StartServer, web: Web) -> None:
+    first, second, session = start_server(**PRIVATE), start_server(**PRIVATE), new_uuid()
+    account = open_account(first)
+    task = await begin(first, web, account, session)
+    async with connected(second, key=account.key, session=session) as peer:
+        await peer.send({"taskType": "getResponse", "taskUUID": task["taskUUID"]})
+        assert (await peer.receive_item())["status"] == "processing"
+        web.release("/input.png")
+        result = await peer.receive_item()
+        assert result["imageURL"].startswith(second.url)
+        await peer.nothing_more()
+
+
+async def test_a_task_sent_again_to_another_server_is_the_same_task(
+    start_server: StartServer, web: Web
+) -> None:
+    first, second, session = start_server(**PRIVATE), start_server(**PRIVATE), new_uuid()
+    account = open_account(first)
+    task = await begin(first, web, account, session)
+    async with connected(second, key=account.key) as peer, httpcore.AsyncConnectionPool() as pool:
+        await peer.send(task)
+        headers = [("Authorization", f"Bearer {account.key}")]
+        body = msgspec.json.encode([task])
+        posted = asyncio.create_task(pool.request("POST", f"{second.url}/v1", headers=headers, content=body))
+        await peer.nothing_more()
+        web.release("/input.png")
+        assert "imageURL" in await peer.receive_item()
+        (item,) = msgspec.json.decode((await posted).content)["data"]
+        assert item["taskUUID"] == task["taskUUID"]
+    assert web.waiting() == 0
+    assert charges(first, account.id)[1] == 1
+
+
+async def test_a_task_is_cancelled_at_another_server_and_costs_nothing(
+    start_server: StartServer, web: Web
+) -> None:
+    first, second, session = start_server(**PRIVATE), start_server(**PRIVATE), new_uuid()
+    account = open_account(first)
+    task = await begin(first, web, account, session)
+    cancel = {"taskType": "cancel", "taskUUID": new_uuid(), "targetTaskUUID": task["taskUUID"]}
+    async with connected(second, key=account.key, session=session) as peer:
+        await peer.send(cancel)
+        items = {item["taskUUID"]: item for item in (await peer.receive_item(), await peer.receive_item())}
+        assert items[cancel["taskUUID"]]["status"] == "cancelled"
+        assert items[task["taskUUID"]]["code"] == "taskCancelled"
+        (again,) = await peer.ask(cancel | {"taskUUID": new_uuid()})
+        assert again["code"] == "taskNotFound"
+    web.release("/input.png")
+    await asyncio.to_thread(first.stop)
+    assert charges(second, account.id) == (0, 0)
+    assert nothing_is_wrong(second)
