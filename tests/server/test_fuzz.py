@@ -21,7 +21,7 @@ from tests.server.process import ServerProcess, serving
 
 MODELS = (FAST_MODEL, "realesrgan-x4plus")
 AT_ONCE = 4
-MOST_GROWTH = 300 * 2**20
+MOST_GROWTH = 150 * 2**20
 UNLIMITED = {
     "TILEWIRE_REQUESTS_PER_SECOND": "1e9",
     "TILEWIRE_REQUEST_BURST": "1000000000",
