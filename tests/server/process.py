@@ -50,6 +50,11 @@ class ServerProcess:
         assert match is not None
         self.url = f"http{match[1]}"
 
+    def logged(self, start: int = 0) -> bytes:
+        """What was written to stderr so far, from a byte on."""
+        file = self._errors.fileno()  # the position in it is the server's as well: it is left alone
+        return os.pread(file, os.fstat(file).st_size, start)
+
     def ended(self) -> tuple[int, str]:
         """Wait for the end; the exit status and what was written to stderr."""
         self.process.communicate(timeout=PATIENCE)
