@@ -23,6 +23,7 @@ async def handle(task: GetResponse, context: Context) -> Struct:
 
 
 async def _item(task: GetResponse, context: Context) -> UpscaleResult | ErrorItem | Progress:
+    await context.settled(task.task_uuid)
     running = context.services.runner.find(context.account, task.task_uuid)
     if running is not None and not running.outcome.done():
         return running.news()
