@@ -16,7 +16,6 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from server.http.security import PAGE_POLICY
 from server.protocol.names import wire_name
 from server.settings import Settings
 
@@ -79,9 +78,7 @@ class Page:
 
     async def get_index(self, request: Request) -> Response:
         """The page itself; a browser asks each time whether it is still the same."""
-        # For a 304 too: its headers replace those that the browser has (RFC 9111 section 4.3.4).
-        headers = {"cache-control": "no-cache", "content-security-policy": PAGE_POLICY}
-        return self._index.response(request.headers, headers)
+        return self._index.response(request.headers, {"cache-control": "no-cache"})
 
     async def get_file(self, request: Request) -> Response:
         """One of its files."""
