@@ -108,6 +108,7 @@ async def test_a_browser_that_has_the_image_gets_no_bytes(url: str) -> None:
         reply = await request(url, if_none_match=known)
         assert (reply.status, reply.body) == (304, b"")
         assert reply.headers["etag"] == etag
+    assert (await request(url, if_none_match="*")).status == 304
     assert (await request(url, if_none_match='"other"')).body == DATA
 
 
@@ -160,6 +161,14 @@ async def test_a_range_beyond_the_end_is_refused(url: str, asked: str) -> None:
     reply = await request(url, range=asked)
     assert (reply.status, reply.body) == (416, b"")
     assert reply.headers["content-range"] == f"bytes */{SIZE}"
+
+
+async def test_a_range_of_another_image_than_the_one_that_is_known_is_the_whole(url: str) -> None:
+    etag = (await request(url)).headers["etag"]
+    assert (await request(url, range="bytes=0-9", if_range=etag)).body == DATA[:10]
+    for other in ('"other"', "Wed, 21 Oct 2015 07:28:00 GMT"):
+        reply = await request(url, range="bytes=0-9", if_range=other)
+        assert (reply.status, reply.body) == (200, DATA)
 
 
 async def test_head_tells_everything_but_the_bytes(url: str) -> None:
@@ -231,7 +240,8 @@ async def test_a_file_that_is_missing_already_does_not_stop_the_sweeper(server: 
 async def test_an_image_whose_file_is_lost_is_not_found(server: EmbeddedServer) -> None:
     item = await upload(server, make_image(seed=51))
     (server.services.settings.data / "images" / name_of(item)).unlink()
-    assert (await request(item["imageURL"])).status == 404
+    for method in ("GET", "HEAD"):
+        assert (await request(item["imageURL"], method)).status == 404
 
 
 async def test_the_same_image_keeps_its_uuid_and_is_stored_once(server: EmbeddedServer) -> None:
