@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpcore
 import pytest
 from obstore.store import MemoryStore
 from sqlalchemy import update
@@ -16,36 +15,25 @@ from server.serving import EmbeddedServer
 from server.state.accounts import AccountId, account_named
 from server.state.database import Database
 from server.state.database import images as images_table
-from tests.server.harness import Item, connected, make_image, new_uuid, open_image, upscale
+from tests.server.harness import (
+    Item,
+    connected,
+    make_image,
+    name_of,
+    new_uuid,
+    open_image,
+    request,
+    upload,
+    upscale,
+)
 
 DATA = make_image(40, 30, seed=1)
 SIZE = len(DATA)
 
 
-class Reply:
-    """An HTTP response; the names of `headers` are in lower case."""
-
-    def __init__(self, response: httpcore.Response) -> None:
-        self.status = response.status
-        self.body = response.content
-        self.headers = {name.decode().lower(): value.decode() for name, value in response.headers}
-
-
-async def request(url: str, method: str = "GET", **headers: str) -> Reply:
-    sent = {name.replace("_", "-"): value for name, value in headers.items()}
-    async with httpcore.AsyncConnectionPool() as pool:
-        return Reply(await pool.request(method, url, headers=list(sent.items())))
-
-
-async def upload(server: EmbeddedServer, data: bytes = DATA, **parameters: int) -> Item:
-    task = {"taskType": "imageUpload", "taskUUID": new_uuid(), "image": base64.b64encode(data).decode()}
-    async with connected(server) as peer:
-        return (await peer.ask(task | parameters))[0]
-
-
 @pytest.fixture
 async def url(server: EmbeddedServer) -> str:
-    return str((await upload(server))["imageURL"])
+    return str((await upload(server, DATA))["imageURL"])
 
 
 def files(server: EmbeddedServer) -> set[str]:
@@ -56,10 +44,6 @@ async def expire(server: EmbeddedServer, item: Item) -> None:
     """Let the time of an image pass."""
     change = update(images_table).where(images_table.c.uuid == item["imageUUID"]).values(expires=1.0)
     await server.services.database.run(lambda connection: connection.execute(change).rowcount)
-
-
-def name_of(item: Item) -> str:
-    return str(item["imageURL"]).rpartition("/")[2]
 
 
 @pytest.mark.parametrize(

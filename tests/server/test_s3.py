@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from urllib.parse import parse_qs, urlsplit
 
-import httpcore
 import pytest
 from sqlalchemy import update
 
@@ -17,9 +16,12 @@ from tests.server.harness import (
     charges,
     connected,
     make_image,
+    name_of,
     new_uuid,
     open_account,
     open_image,
+    request,
+    upload,
     upscale,
 )
 from tests.server.s3 import BUCKET, S3, running_s3
@@ -43,28 +45,6 @@ def s3(running: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
     return running
 
 
-class Reply:
-    def __init__(self, response: httpcore.Response) -> None:
-        self.status = response.status
-        self.body = response.content
-        self.headers = {name.decode().lower(): value.decode() for name, value in response.headers}
-
-
-async def request(url: str, method: str = "GET", **headers: str) -> Reply:
-    async with httpcore.AsyncConnectionPool() as pool:
-        return Reply(await pool.request(method, url, headers=list(headers.items())))
-
-
-async def upload(server: EmbeddedServer, data: bytes = DATA, **parameters: int) -> Item:
-    task = {"taskType": "imageUpload", "taskUUID": new_uuid(), "image": base64.b64encode(data).decode()}
-    async with connected(server) as peer:
-        return (await peer.ask(task | parameters))[0]
-
-
-def name_of(item: Item) -> str:
-    return str(item["imageURL"]).partition("?")[0].rpartition("/")[2]
-
-
 async def set_expiry(server: EmbeddedServer, item: Item, expires: float) -> None:
     change = update(images_table).where(images_table.c.uuid == item["imageUUID"]).values(expires=expires)
     await server.services.database.run(lambda connection: connection.execute(change).rowcount)
@@ -74,7 +54,7 @@ async def test_uploads_and_results_are_objects_under_the_prefix_with_their_types
     start_server: StartServer, s3: S3
 ) -> None:
     server = start_server(storage_url=URL)
-    uploaded = await upload(server, ttl=1000)
+    uploaded = await upload(server, DATA, ttl=1000)
     async with connected(server) as peer:
         (result,) = await peer.ask(upscale(uploaded["imageUUID"], outputFormat="WEBP"))
     keys = {f"tile/wire/{name_of(item)}" for item in (uploaded, result)}
@@ -89,7 +69,7 @@ async def test_uploads_and_results_are_objects_under_the_prefix_with_their_types
 
 async def test_images_are_served_in_whole_and_in_part(start_server: StartServer, s3: S3) -> None:
     server = start_server(storage_url=URL)
-    url = (await upload(server))["imageURL"]
+    url = (await upload(server, DATA))["imageURL"]
     assert url.startswith(server.url)
     whole, head = await request(url), await request(url, "HEAD")
     assert (whole.status, whole.body) == (200, DATA)
@@ -131,7 +111,7 @@ async def test_the_sweeper_deletes_what_has_expired(start_server: StartServer, s
 
 async def test_an_object_that_vanished_is_not_found(start_server: StartServer, s3: S3) -> None:
     server = start_server(storage_url=URL)
-    uploaded = await upload(server)
+    uploaded = await upload(server, DATA)
     s3.client.delete_object(Bucket=BUCKET, Key=f"tile/wire/{name_of(uploaded)}")
     for method in ("GET", "HEAD"):
         assert (await request(uploaded["imageURL"], method)).status == 404
@@ -175,14 +155,14 @@ async def test_a_bucket_that_was_deleted_is_a_store_that_cannot_be_used(
     s3.empty()
     s3.client.delete_bucket(Bucket=BUCKET)
     try:
-        assert (await upload(server))["code"] == "serviceUnavailable"
+        assert (await upload(server, DATA))["code"] == "serviceUnavailable"
         assert (await request(f"{server.url}/readyz")).status == 503
     finally:
         s3.client.create_bucket(
             Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"}
         )
     assert (await request(f"{server.url}/readyz")).status == 200
-    assert "imageURL" in await upload(server)
+    assert "imageURL" in await upload(server, DATA)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +198,7 @@ async def test_presigned_urls_lead_to_the_store_for_as_long_as_the_image_is_kept
     start_server: StartServer, s3: S3
 ) -> None:
     server = start_server(storage_url=URL, image_urls="presigned")
-    uploaded = await upload(server, ttl=600)
+    uploaded = await upload(server, DATA, ttl=600)
     async with connected(server) as peer:
         (result,) = await peer.ask(upscale(uploaded["imageUUID"], ttl=90 * 86400))
     for item, lifetime in ((uploaded, 600), (result, 7 * 86400)):
@@ -234,7 +214,7 @@ async def test_presigned_urls_lead_to_the_store_for_as_long_as_the_image_is_kept
 
 async def test_presigned_urls_cannot_be_changed(start_server: StartServer, s3: S3) -> None:
     server = start_server(storage_url=URL, image_urls="presigned")
-    item, other = await upload(server), await upload(server, make_image(seed=9))
+    item, other = await upload(server, DATA), await upload(server, make_image(seed=9))
     url = item["imageURL"]
     assert (await request(url)).status == 200
     longer = url.replace("X-Amz-Expires=", "X-Amz-Expires=1")
