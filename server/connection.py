@@ -12,7 +12,7 @@ from msgspec import Struct
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from server.edge import Visit
-from server.protocol.codec import JSON, MESSAGEPACK, RawTask
+from server.protocol.codec import JSON, MESSAGEPACK, SUBPROTOCOL, RawTask
 from server.protocol.errors import AuthenticationError, DatabaseUnavailableError, FrameError, TaskError
 from server.protocol.messages import PONG, Authentication, AuthenticationResult
 from server.rates import RateLimit
@@ -20,12 +20,9 @@ from server.services import Services
 from server.sessions import Disconnected, Session, encode_reply
 from server.tasks import Context, Telling, as_item, dispatch
 
-__all__ = ["ABORT", "SUBPROTOCOL", "Connection"]
+__all__ = ["ABORT", "Connection"]
 
 log = logging.getLogger(__name__)
-
-SUBPROTOCOL: Final = "tilewire.msgpack"
-"""The WebSocket subprotocol of MessagePack frames; without it frames are JSON."""
 
 ABORT: Final = "tilewire.abort"
 """The ASGI extension that ends a connection at once: its close would wait for the client to read."""
