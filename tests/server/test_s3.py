@@ -90,7 +90,7 @@ async def test_large_images_go_in_parts_and_come_back_whole(start_server: StartS
 
 async def test_a_restarted_server_has_the_images(start_server: StartServer, s3: S3) -> None:
     first = start_server(storage_url=URL)
-    uploaded = await upload(first)
+    uploaded = await upload(first, DATA)
     first.stop()
     second = start_server(storage_url=URL)
     assert (await request(f"{second.url}/images/{name_of(uploaded)}")).body == DATA
