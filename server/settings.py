@@ -66,6 +66,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """SQLAlchemy URL; default: SQLite in the data directory."""
     storage_url: str | None = None
     """obstore URL of the images, such as s3://bucket/prefix; default: `images` in the data directory."""
+    image_urls: Literal["server", "presigned"] = "server"
+    """What `imageURL` leads to: this server, or by a presigned URL the store itself: S3, GCS or Azure."""
     api_key: Annotated[str, Meta(min_length=1)] | None = None
     """A key of the default account, valid as long as it is set; default: one is made on the first start."""
 
