@@ -1,0 +1,97 @@
+"""A network in strips gives what the whole network gives, and takes less memory."""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from engines import find_devices, strips
+from engines.sessions import Network
+from engines.strips import StripSession
+from onnx_models import ensure_built, split_file
+
+RUNTIMES = ["onnxruntime", *(name for name in ("openvino", "ncnn") if find_spec(name))]
+STATUS = Path("/proc/self/status")
+
+
+@pytest.fixture(scope="module")
+def network(catalogue, model_directory):
+    model = catalogue.get("realesrgan-x4plus-anime")
+    weights = model.weights[0]
+    return Network(ensure_built(model, weights, model_directory), weights.scale, model.tile, weights)
+
+
+@pytest.fixture(scope="module")
+def whole(network):
+    """The network as its file has it."""
+    session = onnxruntime.InferenceSession(network.path, providers=["CPUExecutionProvider"])
+    return lambda tiles: session.run(None, {"image": tiles})[0]
+
+
+@pytest.fixture(scope="module", params=RUNTIMES)
+def session(request, network):
+    """With strips of some 250 pixels, so that even small tiles take several."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strips, "BUDGET", 250 * split_file(network.path, network.scale).bytes_per_pixel)
+        return find_devices("cpu", request.param, "fp32")[0].open(network)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 1), (2, 7), (31, 7), (31, 2), (1, 150), (150, 2), (33, 26)])
+def test_strips_differ_from_the_whole_network_by_one_level_at_most(session, whole, size):
+    assert isinstance(session, StripSession)
+    tiles = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
+    difference = np.abs(session.run(tiles).astype(int) - whole(tiles))
+    assert difference.max() <= 1
+    assert difference.mean() < 0.01
+
+
+def test_each_tile_of_a_batch_runs_in_strips(session, whole):
+    tiles = np.random.default_rng(0).integers(0, 256, (2, 25, 17, 3), np.uint8)
+    assert np.abs(session.run(tiles).astype(int) - whole(tiles)).max() <= 1
+
+
+def test_onnx_runtime_gives_the_same_bytes(network, whole, monkeypatch):
+    monkeypatch.setattr(strips, "BUDGET", 0)
+    session = find_devices("cpu", "onnxruntime")[0].open(network)
+    tiles = np.random.default_rng(0).integers(0, 256, (1, 40, 29, 3), np.uint8)
+    assert np.array_equal(session.run(tiles), whole(tiles))
+
+
+@pytest.mark.parametrize("size", [(560, 560), (1, 313600), (313600, 1), (100, 3136)])
+def test_a_strip_stays_within_its_budget_whatever_the_shape_of_the_tile(network, size):
+    split, largest = split_file(network.path, network.scale), 0
+
+    def body(tiles):
+        return np.broadcast_to(np.float32(0), (1, 64, *tiles.shape[1:3]))
+
+    def tail(values):
+        nonlocal largest
+        height, width = values.shape[2:]
+        largest = max(largest, height * width * split.bytes_per_pixel)
+        return np.broadcast_to(np.uint8(9), (1, 4 * height, 4 * width, 3))
+
+    upscaled = StripSession(body, tail, split, 4).run(np.zeros((1, *size, 3), np.uint8))
+    assert upscaled.shape == (1, 4 * size[0], 4 * size[1], 3)
+    assert (upscaled == 9).all()
+    assert largest <= strips.BUDGET
+
+
+PEAK_OF_ONE_TILE = """
+import sys
+from pathlib import Path
+import numpy as np
+from engines import find_devices
+from engines.sessions import Network
+from onnx_models import load_catalogue
+
+model = load_catalogue().get("realesrgan-x4plus-anime")
+network = Network(Path(sys.argv[1]), 4, model.tile, model.weights[0])
+session = find_devices("cpu", sys.argv[2], "fp32")[0].open(network)
+session.run(np.zeros((1, model.tile, model.tile, 3), np.uint8))
+(peak,) = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
+print(peak)
+"""
