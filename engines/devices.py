@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from engines.activity import Memory
+from engines.blocks import BlockSession
 from engines.errors import ModelError
 from engines.ncnn_device import find_ncnn
 from engines.openvino_device import PrecisionChoice, find_openvino
 from engines.runtimes import onnxruntime
 from engines.sessions import Network, OrtSession, Session, as_model_error
-from engines.strips import StripSession
 from onnx_models import split_file
 
 __all__ = [
@@ -96,7 +96,7 @@ class CpuDevice:
         if split is None:
             return self._open(network.path, network.path)
         body, tail = (self._open(part, network.path) for part in (split.body, split.tail))
-        return StripSession(body.run, tail.run, split, network.scale)
+        return BlockSession(body.run, tail.run, split, network.scale)
 
     def _open(self, model: Path | bytes, path: Path) -> OrtSession:
         return _open_in_onnxruntime(model, path, self.name, self.threads, "CPUExecutionProvider", {})
@@ -218,6 +218,8 @@ def _open_in_onnxruntime(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # what goes wrong is raised
+    # A plan for each size of pictures keeps the memory of those before.
+    options.enable_mem_pattern = provider != "CPUExecutionProvider"
     # Threads that spin while they wait would take the cores from the event loop and the codecs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.blocks import BlockSession
 from engines.errors import DeviceOutOfMemoryError, ModelError
 from engines.sessions import Network, Session, as_model_error
-from engines.strips import StripSession
 from onnx_models import ModelBuildError, NcnnWeights, ncnn_blob, ncnn_files, split_file
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class NcnnDevice:
         if split is None:
             return _NcnnSession(ncnn.Mat, net)
         session = _NcnnSession(ncnn.Mat, net, ncnn_blob(param.read_bytes(), split.cut))
-        return StripSession(session.body, session.tail, split, network.scale)
+        return BlockSession(session.body, session.tail, split, network.scale)
 
 
 class _NcnnSession:
@@ -92,13 +92,13 @@ class _NcnnSession:
         )
 
     def body(self, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The first part; see `strips.Body`."""
+        """The first part; see `blocks.Body`."""
         return self._each(
             tiles, lambda tile: np.asarray(self._extract(self._input, self._image(tile), self._cut))
         )
 
     def tail(self, values: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """The second part; see `strips.Tail`."""
+        """The second part; see `blocks.Tail`."""
         return self._each(
             values, lambda planes: _pixels(self._extract(self._cut, self._mat(planes), self._output))
         )

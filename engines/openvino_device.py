@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
+from engines.blocks import BlockSession
 from engines.errors import ModelError
 from engines.runtimes import import_openvino
 from engines.sessions import Network, Session, as_model_error
-from engines.strips import StripSession
 from onnx_models import split_file
 
 __all__ = ["OpenVinoDevice", "Precision", "PrecisionChoice", "find_openvino"]
@@ -74,7 +74,7 @@ class OpenVinoDevice:
             raise as_model_error(error, f"{network.path.name} cannot be loaded on {self.name}") from error
         if split is None:
             return sessions[0]
-        return StripSession(sessions[0].run, sessions[1].run, split, network.scale)
+        return BlockSession(sessions[0].run, sessions[1].run, split, network.scale)
 
 
 class _OpenVinoSession:

@@ -1,8 +1,8 @@
-"""A network in two parts, so that the end of it can run in strips.
+"""A network in two parts, so that the end of it can run in blocks.
 
 An ESRGAN computes nearly everything at the input's resolution; its last layers enlarge that and refine it.
-They see only a few pixels far, and need most of the memory. Cut where they begin, they can run on one strip
-after the other: a strip with `Split.halo` pixels more on its cut sides comes out as it does in the whole.
+They see only a few pixels far, and need most of the memory. Cut where they begin, they can run on one block
+after the other: a block with `Split.halo` pixels more on its cut sides comes out as it does in the whole.
 
 What each operator reads is defined by https://onnx.ai/onnx/operators/. One that is not known here, or does
 not compute alike everywhere, ends the search: such a network stays whole.
@@ -26,7 +26,7 @@ _WORTH_IT = 8
 """How many times more than its input the end of a network must need at once to be worth a part of its own."""
 
 _NEAR = 8
-"""The largest halo; strips with more would compute much of their neighbours again."""
+"""The largest halo; blocks with more would compute much of their neighbours again."""
 
 _POINTWISE = {"Add", "Clip", "Identity", "LeakyRelu", "Mul", "PRelu", "Relu", "Round", "Sub"}
 _TO_NHWC = [0, 2, 3, 1]

@@ -1,7 +1,5 @@
-"""A network in strips gives what the whole network gives, and takes less memory."""
+"""A network in blocks gives what the whole network gives, and takes less memory."""
 
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,9 +7,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from engines import find_devices, strips
+from engines import blocks, find_devices
+from engines.blocks import BlockSession
 from engines.sessions import Network
-from engines.strips import StripSession
 from onnx_models import ensure_built, split_file
 
 RUNTIMES = ["onnxruntime", *(name for name in ("openvino", "ncnn") if find_spec(name))]
@@ -34,35 +32,35 @@ def whole(network):
 
 @pytest.fixture(scope="module", params=RUNTIMES)
 def session(request, network):
-    """With strips of some 250 pixels, so that even small tiles take several."""
+    """With blocks of some 250 pixels, so that even small tiles take several."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(strips, "BUDGET", 250 * split_file(network.path, network.scale).bytes_per_pixel)
+        patch.setattr(blocks, "BUDGET", 250 * split_file(network.path, network.scale).bytes_per_pixel)
         return find_devices("cpu", request.param, "fp32")[0].open(network)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 1), (2, 7), (31, 7), (31, 2), (1, 150), (150, 2), (33, 26)])
-def test_strips_differ_from_the_whole_network_by_one_level_at_most(session, whole, size):
-    assert isinstance(session, StripSession)
+def test_blocks_differ_from_the_whole_network_by_one_level_at_most(session, whole, size):
+    assert isinstance(session, BlockSession)
     tiles = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
     difference = np.abs(session.run(tiles).astype(int) - whole(tiles))
     assert difference.max() <= 1
     assert difference.mean() < 0.01
 
 
-def test_each_tile_of_a_batch_runs_in_strips(session, whole):
+def test_each_tile_of_a_batch_runs_in_blocks(session, whole):
     tiles = np.random.default_rng(0).integers(0, 256, (2, 25, 17, 3), np.uint8)
     assert np.abs(session.run(tiles).astype(int) - whole(tiles)).max() <= 1
 
 
 def test_onnx_runtime_gives_the_same_bytes(network, whole, monkeypatch):
-    monkeypatch.setattr(strips, "BUDGET", 0)
+    monkeypatch.setattr(blocks, "BUDGET", 0)
     session = find_devices("cpu", "onnxruntime")[0].open(network)
     tiles = np.random.default_rng(0).integers(0, 256, (1, 40, 29, 3), np.uint8)
     assert np.array_equal(session.run(tiles), whole(tiles))
 
 
 @pytest.mark.parametrize("size", [(560, 560), (1, 313600), (313600, 1), (100, 3136)])
-def test_a_strip_stays_within_its_budget_whatever_the_shape_of_the_tile(network, size):
+def test_a_block_stays_within_its_budget_whatever_the_shape_of_the_tile(network, size):
     split, largest = split_file(network.path, network.scale), 0
 
     def body(tiles):
@@ -74,10 +72,10 @@ def test_a_strip_stays_within_its_budget_whatever_the_shape_of_the_tile(network,
         largest = max(largest, height * width * split.bytes_per_pixel)
         return np.broadcast_to(np.uint8(9), (1, 4 * height, 4 * width, 3))
 
-    upscaled = StripSession(body, tail, split, 4).run(np.zeros((1, *size, 3), np.uint8))
+    upscaled = BlockSession(body, tail, split, 4).run(np.zeros((1, *size, 3), np.uint8))
     assert upscaled.shape == (1, 4 * size[0], 4 * size[1], 3)
     assert (upscaled == 9).all()
-    assert largest <= strips.BUDGET
+    assert largest <= blocks.BUDGET
 
 
 PEAK_OF_ONE_TILE = """
