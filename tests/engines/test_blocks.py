@@ -1,5 +1,7 @@
 """A network in blocks gives what the whole network gives, and takes less memory."""
 
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -93,3 +95,16 @@ session.run(np.zeros((1, model.tile, model.tile, 3), np.uint8))
 (peak,) = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
 print(peak)
 """
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(not STATUS.exists(), reason="the system does not tell how much memory is used")
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_the_largest_tile_takes_two_gigabytes_at_most(network, runtime):
+    """Whole, it would take 4.5 of them."""
+    if runtime not in RUNTIMES:
+        pytest.skip(f"{runtime} is not installed")
+    command = [sys.executable, "-c", PEAK_OF_ONE_TILE, str(network.path), runtime]
+    peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert int(peak) * 1024 < 2e9

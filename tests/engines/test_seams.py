@@ -65,11 +65,19 @@ async def test_tiles_of_photographs_are_within_60_db_and_4_levels(upscaler, name
 
 
 @pytest.mark.parametrize("photo", ["cat", "coffee"])
-@pytest.mark.parametrize("factor", [2, 3, 4])
+@pytest.mark.parametrize("factor", [2, 4])
 async def test_tiles_of_the_fast_network_equal_the_whole_image(upscaler, photo, factor):
     model, picture = MODELS.get("realesr-animevideov3"), photograph(photo, 123, 171)
     whole, tiled = [pixels async for pixels in whole_and_in_tiles(upscaler, picture, model, 24, factor)]
     assert np.array_equal(tiled, whole)
+
+
+async def test_where_rounding_depends_on_the_place_a_few_numbers_differ_by_one_level(upscaler):
+    """At scale 3 the fast network ends in a bicubic reduction, whose weights are rounded for each place."""
+    model, picture = MODELS.get("realesr-animevideov3"), photograph("cat", 123, 171)
+    whole, tiled = [pixels async for pixels in whole_and_in_tiles(upscaler, picture, model, 24, 3)]
+    assert np.abs(tiled - whole).max() <= 1
+    assert np.mean(tiled != whole) < 1e-4
 
 
 @pytest.mark.parametrize(
