@@ -21,7 +21,7 @@ from benchmarks.report import KEY, Report, median, peak_memory, tilewire
 from engines import find_devices
 from engines.sessions import Network
 from onnx_models import ensure_built, load_catalogue
-from server.client import Client
+from server.client import Tilewire
 from server.settings import load_settings
 
 PHOTO = Path(__file__).parents[1] / "tests" / "images" / "cat.jpg"
@@ -66,8 +66,8 @@ async def through_the_socket(port: int, model: str, images: list[bytes]) -> floa
     """Seconds until all clients, each on a connection of its own, have their image."""
 
     async def one(image: bytes) -> None:
-        async with Client(f"ws://127.0.0.1:{port}/v1", KEY) as client:
-            await client.upscale(image, model=model, upscaleFactor=4, outputFormat="JPG")
+        async with Tilewire(f"ws://127.0.0.1:{port}/v1", KEY) as tilewire:
+            await tilewire.upscale(image, model=model, factor=4, output_format="JPG")
 
     begun = time.perf_counter()
     await asyncio.gather(*(one(image) for image in images))
