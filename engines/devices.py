@@ -149,7 +149,8 @@ def find_devices(
 
     Args:
         choice: "auto" falls back to the CPU, "cuda" does not.
-        runtime: what computes on the CPU; "auto" is OpenVINO where it is installed. A GPU has ONNX Runtime.
+        runtime: what computes on the CPU; "auto" is OpenVINO where it is installed, as ncnn takes twice the
+            memory. A GPU has ONNX Runtime.
         precision: "auto" lets OpenVINO use bf16 where the processor has it: it differs from fp32 by 57 dB
             (x4plus) and 49 dB (animevideov3), and takes a half to a third of the time.
 

@@ -171,7 +171,7 @@ async def test_a_picture_with_alpha_in_tiles_equals_the_picture_upscaled_whole(u
 
 async def test_progress_rises_with_each_tile_and_ends_in_one(upscaler, fast):
     shares = []
-    await enlarged(upscaler, photograph(60, 130), with_tile(fast, 60), on_progress=shares.append)
+    await enlarged(upscaler, photograph(60, 130), with_tile(fast, 56), on_progress=shares.append)
     assert len(shares) > 5
     assert shares == sorted(set(shares))
     assert shares[-1] == 1
