@@ -1,9 +1,9 @@
 """The CPU by ncnn, an optional extra: computes models from the weights in ncnn's format, without ONNX.
 
 Its Winograd convolutions make the networks of Real-ESRGAN faster in fp32 than OpenVINO does, and take twice
-the memory: 4 GB for the largest tile of x4plus (measured: other pools or convolutions change little). So it is
-left to whoever asks for it. The results differ by one level of 255 at most, as may those of one picture cut
-into other tiles. Where the processor computes in bf16 OpenVINO, which does too, is faster still.
+the memory: 4 GB for the largest tile of x4plus (measured: other pools or convolutions change little). So it
+is left to whoever asks for it. The results differ by one level of 255 at most, as may those of one picture
+cut into other tiles. Where the processor computes in bf16 OpenVINO, which does too, is faster still.
 
 Models that come as ONNX files are left to another runtime.
 """
