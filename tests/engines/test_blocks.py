@@ -101,10 +101,10 @@ print(peak)
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(not STATUS.exists(), reason="the system does not tell how much memory is used")
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-def test_the_largest_tile_takes_two_gigabytes_at_most(network, runtime):
+def test_the_largest_tile_takes_two_and_a_half_gigabytes_at_most(network, runtime):
     """Whole, it would take 4.5 of them."""
     if runtime not in RUNTIMES:
         pytest.skip(f"{runtime} is not installed")
     command = [sys.executable, "-c", PEAK_OF_ONE_TILE, str(network.path), runtime]
     peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert int(peak) * 1024 < 2e9
+    assert int(peak) * 1024 < 2.5e9
