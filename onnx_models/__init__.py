@@ -2,12 +2,13 @@
 
 1. `load_catalogue()` tells which models there are, what each can do and what it costs.
 2. `ensure_built(model, weights, directory)` gives the ONNX file of a model, built on first use.
-3. `add_model(file, ...)` adds one of the user's own, `pull_model(...)` one that its authors publish.
+3. `add_model(file, ...)` adds one of the user's own, `pull_model(...)` one that its authors publish;
+   `export_model(...)` a latent upscaler of diffusers'.
 
 Every file takes and gives uint8 NHWC images. Nothing here runs a model.
 """
 
-from onnx_models.add import Facts, add_model, pull_model
+from onnx_models.add import Facts, add_model, export_model, pull_model
 from onnx_models.added import entries, read_entry, remove_entry
 from onnx_models.build import State, built_state, ensure_built, ncnn_files
 from onnx_models.catalogue import Catalogue, load_catalogue, parse_catalogue
@@ -29,7 +30,16 @@ from onnx_models.errors import (
     WeightsChecksumError,
 )
 from onnx_models.graph import INPUT, OUTPUT
-from onnx_models.model import Download, Model, NcnnWeights, OnnxWeights, WeightFile, Weights
+from onnx_models.model import (
+    Download,
+    Export,
+    LatentWeights,
+    Model,
+    NcnnWeights,
+    OnnxWeights,
+    WeightFile,
+    Weights,
+)
 from onnx_models.ncnn import ncnn_blob
 from onnx_models.probe import OpenNetwork, Run
 from onnx_models.split import Split, split_file
@@ -44,8 +54,10 @@ __all__ = [
     "Download",
     "DownloadError",
     "DuplicateModelError",
+    "Export",
     "FactorTooLargeError",
     "Facts",
+    "LatentWeights",
     "MissingConverterError",
     "MissingWeightsError",
     "Model",
@@ -68,6 +80,7 @@ __all__ = [
     "built_state",
     "ensure_built",
     "entries",
+    "export_model",
     "load_catalogue",
     "ncnn_blob",
     "ncnn_files",

@@ -1,7 +1,7 @@
 """Adds models to the catalogue: from a file, or from where the authors publish them."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
-from onnx_models import spandrel
-from onnx_models.added import write_entry
+from onnx_models import diffusers, spandrel
+from onnx_models.added import new_folder, write_entry, write_latent_entry
 from onnx_models.catalogue import Catalogue
 from onnx_models.convert import Converted, convert_file
 from onnx_models.download import fetch
@@ -20,7 +20,7 @@ from onnx_models.errors import CatalogueError, DuplicateModelError, UnknownModel
 from onnx_models.model import Air, Download, Model, Name, OnnxWeights, WeightFile
 from onnx_models.probe import OpenNetwork
 
-__all__ = ["Facts", "add_model", "pull_model"]
+__all__ = ["Facts", "add_model", "export_model", "pull_model"]
 
 Step = Callable[[str], None]
 
@@ -91,11 +91,91 @@ def add_model(
         "source_url": facts.source_url,
         "parameters": [],
     }
+    return write_entry(directory, _model(entry), converted.network), converted
+
+
+def _model(entry: Mapping[str, object]) -> Model:
     try:
-        model = msgspec.convert(msgspec.to_builtins(entry), Model)
+        return msgspec.convert(msgspec.to_builtins(entry), Model)
     except msgspec.ValidationError as error:
         raise CatalogueError(_field(error)) from error
-    return write_entry(directory, model, converted.network), converted
+
+
+def export_model(
+    source: str,
+    facts: Facts,
+    catalogue: Catalogue,
+    directory: Path,
+    open_part: diffusers.OpenPart,
+    *,
+    half: bool = False,
+    on_progress: Step = lambda _step: None,
+) -> tuple[Model, dict[str, float]]:
+    """Add a latent upscaler to the catalogue.
+
+    Args:
+        source: A diffusers directory, or the id of one on the Hugging Face hub, which is then fetched.
+        facts: What to call it, and so on; default: as the catalogue calls the only one that is published.
+        catalogue: The models there are.
+        directory: Of the added models.
+        open_part: The runtime to try it with.
+        half: Whether to compute in half precision.
+        on_progress: Called with each step, in words.
+
+    Returns:
+        The model, and by component the largest difference to PyTorch, relative to the largest value.
+
+    Raises:
+        CatalogueError: A fact is wrong.
+        DuplicateModelError: The name or the AIR identifier is taken.
+        ModelBuildError: It is no such pipeline, cannot be fetched, or cannot be written.
+
+    """
+    known = catalogue.exports[0]
+    if facts.name in (None, known.name):
+        own = msgspec.structs.asdict(facts).items()
+        default = {each: getattr(known, each) for each in known.__struct_fields__ if each != "source"}
+        facts = Facts(**default | {each: value for each, value in own if value != getattr(Facts(), each)})
+    facts = _checked(msgspec.structs.replace(facts, air=facts.air or f"local:{facts.name}@1"))
+    name = facts.name or known.name
+    _refuse_duplicates(name, facts.air or "", catalogue, directory)
+    with new_folder(directory, name) as folder:
+        exported = diffusers.export_latent_upscaler(
+            source, folder, open_part, half=half, on_progress=on_progress
+        )
+        tile = facts.tile or _LATENT_TILE
+        entry = {
+            "name": name,
+            "air": facts.air,
+            "title": facts.title or name,
+            "description": facts.description or f"Latent upscaler, added from {source}.",
+            "family": "latent",
+            "weights": [exported.weights],
+            "factors": [2],
+            "fractional": True,
+            "overlap": facts.overlap or tile // 4,
+            "tile": tile,
+            "price_per_megapixel": facts.price_per_megapixel,
+            "licence": facts.licence,
+            "licence_url": facts.licence_url,
+            "source_url": facts.source_url,
+            "parameters": _LATENT_PARAMETERS,
+        }
+        return write_latent_entry(directory, _model(entry), folder), exported.differences
+
+
+_LATENT_PARAMETERS = (
+    "steps",
+    "seed",
+    "CFGScale",
+    "positivePrompt",
+    "negativePrompt",
+    "strength",
+    "scheduler",
+    "colorFix",
+)
+_LATENT_TILE = 512
+"""Pixels: windows of 64 x 64 latents, what Stable Diffusion was trained with."""
 
 
 def pull_model(

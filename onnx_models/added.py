@@ -1,12 +1,19 @@
 """The models that a user added: in a directory of their own, two files each.
 
 `NAME.json` is the entry, a `Model`; `NAME-4x-0123456789ab.onnx` the network, named by its scale and the
-beginning of its SHA-256. The network is written first and the entry last, so that an entry that is there
-is complete; on removal it is the other way round. One file for each model: a broken one harms no other.
+beginning of its SHA-256. A latent upscaler has a directory of files in place of the network,
+`NAME-2x-` and the beginning of its UNet's. The network is written first and the entry last, so that an entry
+that is there is complete; on removal it is the other way round. One file for each model: a broken one
+harms no other.
 """
 
 import hashlib
+import os
 import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -14,9 +21,9 @@ from msgspec.structs import replace
 
 from onnx_models.errors import BrokenEntryError, ModelBuildError, UnknownModelError
 from onnx_models.files import remove_leftovers, write_atomically
-from onnx_models.model import Model, OnnxWeights, WeightFile
+from onnx_models.model import LatentWeights, Model, NcnnWeights, OnnxWeights, WeightFile, Weights
 
-__all__ = ["entries", "read_entry", "remove_entry", "write_entry"]
+__all__ = ["entries", "new_folder", "read_entry", "remove_entry", "write_entry", "write_latent_entry"]
 
 
 def entries(directory: Path) -> list[Path]:
@@ -39,17 +46,33 @@ def read_entry(path: Path) -> Model:
         raise BrokenEntryError(f"{path} cannot be read: {error}") from error
     if model.name != path.stem:
         raise BrokenEntryError(f"{path} is the entry of a model called {model.name}")
-    weights = tuple(_located(each, path) for each in model.weights if isinstance(each, OnnxWeights))
-    if len(weights) != len(model.weights):
-        raise BrokenEntryError(f"{path} has weights that are not of the format onnx")
-    return replace(model, weights=weights)
+    return replace(model, weights=tuple(_located(each, path) for each in model.weights))
 
 
-def _located(weights: OnnxWeights, entry: Path) -> OnnxWeights:
-    path = entry.parent.absolute() / weights.file.path
+def _located(weights: Weights, entry: Path) -> Weights:
+    if isinstance(weights, NcnnWeights):
+        raise BrokenEntryError(f"{entry} has weights of the format ncnn, which comes with Tilewire only")
+    if isinstance(weights, OnnxWeights):
+        return replace(weights, file=_file(weights.file, entry))
+
+    def files(part: tuple[WeightFile, ...]) -> tuple[WeightFile, ...]:
+        return tuple(_file(file, entry) for file in part)
+
+    return replace(
+        weights,
+        text_encoder=files(weights.text_encoder),
+        vae_encoder=files(weights.vae_encoder),
+        unet=files(weights.unet),
+        vae_decoder=files(weights.vae_decoder),
+        tokenizer=_file(weights.tokenizer, entry),
+    )
+
+
+def _file(file: WeightFile, entry: Path) -> WeightFile:
+    path = entry.parent.absolute() / file.path
     if not path.is_file():
         raise BrokenEntryError(f"{path} is missing")
-    return replace(weights, file=replace(weights.file, path=str(path)))
+    return replace(file, path=str(path))
 
 
 def write_entry(directory: Path, model: Model, network: bytes) -> Model:
@@ -82,6 +105,71 @@ def write_entry(directory: Path, model: Model, network: bytes) -> Model:
     return read_entry(entry)
 
 
+@contextmanager
+def new_folder(directory: Path, name: str) -> Iterator[Path]:
+    """A folder to write the files of a latent upscaler into; what is left in it at the end is removed.
+
+    Raises:
+        ModelBuildError: It cannot be made.
+
+    """
+    folder = directory / f".{name}.{secrets.token_hex(8)}.partial"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(directory)
+        folder.mkdir()
+    except OSError as error:
+        raise ModelBuildError(f"{name} cannot be added: {error}") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_latent_entry(directory: Path, model: Model, folder: Path) -> Model:
+    """Add a latent upscaler.
+
+    Args:
+        directory: Of the added models.
+        model: What is known of it; its weights are relative to `folder`.
+        folder: With its files, in `directory`; it is renamed.
+
+    Returns:
+        The model as `read_entry` gives it.
+
+    Raises:
+        ModelBuildError: A file cannot be written.
+
+    """
+    (weights,) = model.weights
+    assert isinstance(weights, LatentWeights)
+    target = directory / f"{model.name}-{weights.scale}x-{weights.unet[0].sha256[:12]}"
+    entry = directory / f"{model.name}.json"
+
+    def named(part: tuple[WeightFile, ...]) -> tuple[WeightFile, ...]:
+        return tuple(replace(file, path=f"{target.name}/{file.path}") for file in part)
+
+    weights = replace(
+        weights,
+        text_encoder=named(weights.text_encoder),
+        vae_encoder=named(weights.vae_encoder),
+        unet=named(weights.unet),
+        vae_decoder=named(weights.vae_decoder),
+        tokenizer=named((weights.tokenizer,))[0],
+    )
+    try:
+        for file in folder.iterdir():
+            with file.open("rb+") as written:
+                os.fsync(written.fileno())
+        shutil.rmtree(target, ignore_errors=True)  # of an entry that was never written
+        folder.rename(target)
+        content = msgspec.json.encode(replace(model, weights=(weights,)))
+        write_atomically(entry, msgspec.json.format(content))
+    except OSError as error:
+        raise ModelBuildError(f"{model.name} cannot be added: {error}") from error
+    return read_entry(entry)
+
+
 def remove_entry(directory: Path, name: str) -> None:
     """Remove an added model, even one whose entry is broken.
 
@@ -94,11 +182,11 @@ def remove_entry(directory: Path, name: str) -> None:
     if name not in known:
         names = ", ".join(known) or "none"
         raise UnknownModelError(f"no model called {name!r} was added; there are {names}")
-    network = re.compile(re.escape(name) + r"-\d+x-[0-9a-f]{12}\.onnx")
+    network = re.compile(re.escape(name) + r"-\d+x-[0-9a-f]{12}(\.onnx)?")
     try:
         known[name].unlink()
-        for path in directory.glob("*.onnx"):
+        for path in directory.iterdir():
             if network.fullmatch(path.name):
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
     except OSError as error:
         raise ModelBuildError(f"{name} cannot be removed: {error}") from error

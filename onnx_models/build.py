@@ -7,7 +7,7 @@ build one file at once, each replaces the other's by its equal.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -21,7 +21,7 @@ from onnx_models import ncnn
 from onnx_models.errors import MissingWeightsError, ModelBuildError, WeightsChecksumError
 from onnx_models.files import remove_leftovers, sha256_of, write_atomically
 from onnx_models.graph import wrap_uint8
-from onnx_models.model import Model, NcnnWeights, OnnxWeights, WeightFile, Weights
+from onnx_models.model import LatentWeights, Model, NcnnWeights, OnnxWeights, WeightFile, Weights
 
 __all__ = ["BUILDER_VERSION", "State", "built_state", "ensure_built", "ncnn_files"]
 
@@ -48,6 +48,8 @@ def ensure_built(
 ) -> Path:
     """Give the ONNX file of a model at one native scale; build it if it is not there, or not as it should be.
 
+    (Of a latent upscaler it is the directory of its files; see `LatentWeights`.)
+
     The network takes `image`, (N, H, W, 3) uint8 RGB, and gives `upscaled`, (N, scale x H, scale x W, 3)
     uint8 RGB, with N, H and W dynamic. Blocks: a first build takes up to a few seconds, and each later call
     reads the whole file to verify it, so keep what is loaded rather than asking again.
@@ -68,7 +70,7 @@ def ensure_built(
 
     """
     report = on_progress or (lambda _share: None)
-    if isinstance(weights, OnnxWeights):
+    if not isinstance(weights, NcnnWeights):
         target = _verified(model, weights)
     else:
         target = directory / f"{model.name}-{weights.scale}x.onnx"
@@ -92,10 +94,9 @@ def built_state(model: Model, weights: Weights, directory: Path) -> tuple[Path, 
         if isinstance(weights, NcnnWeights):
             target = directory / f"{model.name}-{weights.scale}x.onnx"
             return target, _state_of(target, weights)
-        target = Path(weights.file.path)
-        if not target.exists():
-            return target, "missing"
-        return target, "good" if sha256_of(target) == weights.file.sha256 else "damaged"
+        if isinstance(weights, OnnxWeights):
+            return Path(weights.file.path), _state_of_all([weights.file])
+        return Path(weights.tokenizer.path).parent, _state_of_all(weights.files)
     except OSError as error:
         raise ModelBuildError(f"{model.name} cannot be read: {error}") from error
 
@@ -130,8 +131,15 @@ def _verify(path: Path, file: WeightFile) -> None:
         )
 
 
-def _verified(model: Model, weights: OnnxWeights) -> Path:
-    """Give an ONNX file that is ready to run, if nothing has changed it."""
+def _state_of_all(files: Sequence[WeightFile]) -> State:
+    """Say whether files that are ready to run are what they were."""
+    if not all(Path(file.path).exists() for file in files):
+        return "missing"
+    return "good" if all(sha256_of(Path(file.path)) == file.sha256 for file in files) else "damaged"
+
+
+def _verified(model: Model, weights: OnnxWeights | LatentWeights) -> Path:
+    """Give an ONNX file that is ready to run, or a directory of them, if nothing has changed it."""
     target, state = built_state(model, weights, Path())
     if state == "missing":
         raise MissingWeightsError(f"{target} is missing; remove {model.name} and add it again")

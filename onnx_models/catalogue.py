@@ -21,7 +21,7 @@ from onnx_models.errors import (
     NotInstalledError,
     UnknownModelError,
 )
-from onnx_models.model import Download, Model
+from onnx_models.model import Download, Export, Model
 
 __all__ = ["Catalogue", "load_catalogue", "parse_catalogue"]
 
@@ -35,6 +35,7 @@ class Catalogue:
         models: At least the default one.
         default: The name of the model to take when none is asked for.
         downloads: What can be fetched; those that are among the models already are left out.
+        exports: What can be exported from diffusers; unlike `missing_exports` with those that are installed.
 
     Raises:
         DuplicateModelError: Two models claim one name or AIR identifier.
@@ -42,10 +43,18 @@ class Catalogue:
 
     """
 
-    def __init__(self, models: Iterable[Model], *, default: str, downloads: Iterable[Download] = ()) -> None:
+    def __init__(
+        self,
+        models: Iterable[Model],
+        *,
+        default: str,
+        downloads: Iterable[Download] = (),
+        exports: Iterable[Export] = (),
+    ) -> None:
         """Index the models by name and by AIR identifier."""
         self._models = tuple(models)
         self._downloads = tuple(downloads)
+        self.exports = tuple(exports)
         self._by_key: dict[str, Model] = {}
         for model in self._models:
             for key in (model.name, model.air):
@@ -63,6 +72,15 @@ class Catalogue:
             if download.name not in self._by_key and download.air not in self._by_key
         )
 
+    @property
+    def missing_exports(self) -> tuple[Export, ...]:
+        """What can be exported and is not installed."""
+        return tuple(
+            export
+            for export in self.exports
+            if export.name not in self._by_key and export.air not in self._by_key
+        )
+
     def with_model(self, model: Model) -> "Catalogue":
         """Give a catalogue with one model more.
 
@@ -70,7 +88,9 @@ class Catalogue:
             DuplicateModelError: Another model claims its name or AIR identifier.
 
         """
-        return Catalogue([*self._models, model], default=self.default.name, downloads=self._downloads)
+        return Catalogue(
+            [*self._models, model], default=self.default.name, downloads=self._downloads, exports=self.exports
+        )
 
     def get_download(self, name_or_air: str) -> Download:
         """Find what can be fetched by its name or AIR identifier; upper and lower case are the same.
@@ -114,6 +134,11 @@ class Catalogue:
                     raise NotInstalledError(
                         f"{download.name} is not installed; to fetch it: tilewire models pull {download.name}"
                     ) from None
+            for export in self.missing_exports:
+                if key in (export.name, export.air):
+                    raise NotInstalledError(
+                        f"{export.name} is not installed; to get it: tilewire models export {export.source}"
+                    ) from None
             names = ", ".join(f"{model.name} ({model.air})" for model in self._models)
             raise UnknownModelError(f"no model is called {name_or_air!r}; there are {names}") from None
 
@@ -122,6 +147,7 @@ class _CatalogueFile(Struct, frozen=True, forbid_unknown_fields=True):
     default: str
     models: tuple[Model, ...]
     downloads: tuple[Download, ...] = ()
+    exports: tuple[Export, ...] = ()
 
 
 def parse_catalogue(toml: bytes) -> Catalogue:
@@ -137,7 +163,7 @@ def parse_catalogue(toml: bytes) -> Catalogue:
         file = msgspec.toml.decode(toml, type=_CatalogueFile)
     except msgspec.DecodeError as error:
         raise CatalogueError(f"the catalogue cannot be read: {error}") from error
-    return Catalogue(file.models, default=file.default, downloads=file.downloads)
+    return Catalogue(file.models, default=file.default, downloads=file.downloads, exports=file.exports)
 
 
 def load_catalogue(added: Path | None = None) -> Catalogue:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import secrets
+import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -36,4 +37,4 @@ def remove_leftovers(directory: Path) -> None:
     for partial in directory.glob(".*.partial"):
         with suppress(FileNotFoundError):  # another process may do the same
             if time.time() - partial.stat().st_mtime > _LEFTOVER_AGE:
-                partial.unlink()
+                shutil.rmtree(partial) if partial.is_dir() else partial.unlink()

@@ -10,13 +10,25 @@ from msgspec import Meta, Struct
 
 from onnx_models.errors import FactorTooLargeError
 
-__all__ = ["Air", "Download", "Model", "Name", "NcnnWeights", "OnnxWeights", "WeightFile", "Weights"]
+__all__ = [
+    "Air",
+    "Download",
+    "Export",
+    "LatentWeights",
+    "Model",
+    "Name",
+    "NcnnWeights",
+    "OnnxWeights",
+    "WeightFile",
+    "Weights",
+]
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=64)]
 Air = Annotated[str, Meta(pattern=r"^[a-z0-9]+:[a-z0-9._-]+@[0-9]+$")]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Scale = Annotated[int, Meta(ge=2)]
 Pixels = Annotated[int, Meta(ge=1)]
+Positive = Annotated[float, Meta(gt=0)]
 Url = Annotated[str, Meta(pattern=r"^https://")]
 
 
@@ -25,6 +37,10 @@ class WeightFile(Struct, frozen=True, forbid_unknown_fields=True):
 
     path: str
     sha256: Sha256
+
+
+WeightFiles = Annotated[tuple[WeightFile, ...], Meta(min_length=1, max_length=2)]
+"""An ONNX file, and its external data if there is some."""
 
 
 class NcnnWeights(Struct, frozen=True, forbid_unknown_fields=True, tag_field="format", tag="ncnn"):
@@ -49,7 +65,44 @@ class OnnxWeights(Struct, frozen=True, forbid_unknown_fields=True, tag_field="fo
     """Relative to the entry's own file; absolute once the entry is loaded."""
 
 
-Weights = NcnnWeights | OnnxWeights
+class LatentWeights(Struct, frozen=True, forbid_unknown_fields=True, tag_field="format", tag="latent"):
+    """The parts of a latent upscaler, ready to run: ONNX files, each with its external data if it has some.
+
+    All take and give float32 but for images, which are uint8 where they go in, and tokens, int64; the first
+    axis is the batch. A latent has `channels` numbers for each cell of `cell` x `cell` pixels. Paths are
+    relative to the entry's own file; absolute once the entry is loaded.
+    """
+
+    scale: Literal[2]
+    text_encoder: WeightFiles
+    """tokens (N, T) -> context (N, T, D), pooled (N, P)."""
+    vae_encoder: WeightFiles
+    """image (N, H, W, 3) RGB -> mean and deviation of the latents, (N, C, H / cell, W / cell) each."""
+    unet: WeightFiles
+    """noisy (N, 2 C, h, w), time (N), context, condition (N, 128 + P) -> denoised (N, C, h, w)."""
+    vae_decoder: WeightFiles
+    """latents (N, C, h, w) -> image (N, cell x h, cell x w, 3) RGB in [0, 1], not clipped."""
+    tokenizer: WeightFile
+    """As the package `tokenizers` reads it; cuts and fills a prompt to T tokens."""
+    channels: Pixels
+    cell: Pixels
+    multiple: Pixels
+    """The sides of the UNet's input are multiples of it, and at least twice as long."""
+    scaling_factor: Positive
+    """What the encoder's latents are multiplied with for the UNet."""
+    beta_start: Positive
+    """The noise that the UNet was trained with: square roots of beta rise evenly, in `noise_steps`."""
+    beta_end: Positive
+    noise_steps: Annotated[int, Meta(ge=2)]
+
+    @property
+    def files(self) -> tuple[WeightFile, ...]:
+        """All of them."""
+        parts = (self.text_encoder, self.vae_encoder, self.unet, self.vae_decoder, (self.tokenizer,))
+        return tuple(file for part in parts for file in part)
+
+
+Weights = NcnnWeights | OnnxWeights | LatentWeights
 """Weights for one native scale; the entry's `format` says which."""
 
 
@@ -66,8 +119,8 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The AIR identifier, for the wire: `source:id@version`."""
     title: str
     description: str
-    family: Literal["esrgan", "network"]
-    """What it is: an ESRGAN, or any other single network. Both run tile by tile."""
+    family: Literal["esrgan", "network", "latent"]
+    """What it is: an ESRGAN or any other single network, which run tile by tile; or a latent upscaler."""
     weights: tuple[Weights, ...]
     """One for each native scale, smallest first."""
     factors: tuple[Scale, ...]
@@ -97,6 +150,8 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise ValueError("factors must be given once each, smallest first")
         if self.factors[-1] > scales[-1]:
             raise ValueError(f"no weights reach the factor {self.factors[-1]}")
+        if (self.family == "latent") != isinstance(self.weights[0], LatentWeights):
+            raise ValueError("the family is latent if and only if the weights are")
         if self.tile <= 2 * self.overlap:
             raise ValueError("tile must be larger than the overlap on both its sides")
         _check_price(self.price_per_megapixel)
@@ -141,6 +196,26 @@ class Download(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     sha256: Sha256
     size: Annotated[int, Meta(ge=1)]
     """Of the file, in bytes."""
+
+    def __post_init__(self) -> None:
+        """Check what the types cannot say."""
+        _check_price(self.price_per_megapixel)
+
+
+class Export(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A latent upscaler that its authors publish for diffusers; it becomes a `Model` once it is exported."""
+
+    name: Name
+    air: Air
+    title: str
+    description: str
+    price_per_megapixel: Decimal
+    """USD per million output pixels."""
+    licence: str
+    licence_url: Url
+    source_url: Url
+    source: str
+    """Its id on the Hugging Face hub."""
 
     def __post_init__(self) -> None:
         """Check what the types cannot say."""

@@ -1,0 +1,83 @@
+"""A latent upscaler of diffusers' with random weights: the architecture of the real one, but tiny.
+
+Importing this needs diffusers, torch and transformers.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    EulerDiscreteScheduler,
+    StableDiffusionLatentUpscalePipeline,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+
+def save_tiny_pipeline(directory: Path, seed: int = 0) -> None:
+    """Write a pipeline as `save_pretrained` does."""
+    torch.manual_seed(seed)
+    unet = UNet2DConditionModel(
+        act_fn="gelu",
+        attention_head_dim=8,
+        norm_num_groups=None,
+        block_out_channels=[32, 32, 64, 64],
+        time_cond_proj_dim=128 + 32,
+        conv_in_kernel=1,
+        conv_out_kernel=1,
+        cross_attention_dim=32,
+        down_block_types=("KDownBlock2D", *["KCrossAttnDownBlock2D"] * 3),
+        in_channels=8,
+        mid_block_type=None,
+        only_cross_attention=False,
+        out_channels=5,
+        resnet_time_scale_shift="scale_shift",
+        time_embedding_type="fourier",
+        timestep_post_act="gelu",
+        up_block_types=(*["KCrossAttnUpBlock2D"] * 3, "KUpBlock2D"),
+    )
+    vae = AutoencoderKL(
+        block_out_channels=[8, 8, 16, 16],
+        norm_num_groups=4,
+        in_channels=3,
+        out_channels=3,
+        down_block_types=["DownEncoderBlock2D"] * 4,
+        up_block_types=["UpDecoderBlock2D"] * 4,
+        latent_channels=4,
+    )
+    tokenizer = tiny_tokenizer(directory / "tokenizer-files")
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            hidden_size=32,
+            intermediate_size=37,
+            num_attention_heads=4,
+            num_hidden_layers=3,
+            vocab_size=len(tokenizer),
+            projection_dim=32,
+        )
+    )
+    scheduler = EulerDiscreteScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="sample"
+    )
+    pipeline = StableDiffusionLatentUpscalePipeline(
+        vae=vae.eval(), text_encoder=text.eval(), tokenizer=tokenizer, unet=unet.eval(), scheduler=scheduler
+    )
+    pipeline.save_pretrained(directory)
+
+
+def tiny_tokenizer(directory: Path) -> CLIPTokenizer:
+    """CLIP's tokenizer with the letters as its only words."""
+    directory.mkdir(parents=True)
+    letters = [*map(chr, range(33, 127)), *map(chr, range(161, 173)), *map(chr, range(174, 256))]
+    letters += [chr(256 + number) for number in range(256 - len(letters))]
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    (directory / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
+    (directory / "merges.txt").write_text("#version: 0.2\n")
+    return CLIPTokenizer(
+        vocab=str(directory / "vocab.json"), merges=str(directory / "merges.txt"), model_max_length=77
+    )
