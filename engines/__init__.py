@@ -22,6 +22,7 @@ from engines.errors import (
     ImageTooLargeError,
     ModelError,
     NotAnImageError,
+    SpoiltResultError,
 )
 from engines.image import ImageInfo, Picture, decode, inspect, resize
 from engines.image_encode import OutputFormat, encode
@@ -30,6 +31,7 @@ from engines.regions import OnRegion, Region
 if TYPE_CHECKING:
     from engines.decoders import Decoders
     from engines.devices import Device, DeviceChoice, PrecisionChoice, RuntimeChoice, find_devices
+    from engines.diffusion import Diffusion
     from engines.upscaler import Upscaler
 else:
 
@@ -37,7 +39,11 @@ else:
         """The rest is loaded on first use: the decoders' processes start fast, and without ONNX Runtime."""
         if name not in __all__:
             raise AttributeError(f"module 'engines' has no attribute {name!r}")
-        module = {"Decoders": "engines.decoders", "Upscaler": "engines.upscaler"}.get(name, "engines.devices")
+        module = {
+            "Decoders": "engines.decoders",
+            "Diffusion": "engines.diffusion",
+            "Upscaler": "engines.upscaler",
+        }.get(name, "engines.devices")
         return getattr(import_module(module), name)
 
 
@@ -50,6 +56,7 @@ __all__ = [
     "DeviceChoice",
     "DeviceLostError",
     "DeviceOutOfMemoryError",
+    "Diffusion",
     "EngineError",
     "ImageError",
     "ImageInfo",
@@ -64,6 +71,7 @@ __all__ = [
     "Region",
     "RunKind",
     "RuntimeChoice",
+    "SpoiltResultError",
     "Upscaler",
     "Waiting",
     "decode",

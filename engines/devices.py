@@ -17,7 +17,8 @@ from engines.blocks import BlockSession
 from engines.errors import ModelError
 from engines.ncnn_device import find_ncnn
 from engines.openvino_device import PrecisionChoice, find_openvino
-from engines.runtimes import onnxruntime
+from engines.parts import Part, PartSession, open_part
+from engines.runtimes import inference_session, onnxruntime
 from engines.sessions import Network, OrtSession, Session, as_model_error
 from onnx_models import split_file
 
@@ -63,6 +64,13 @@ class Device(Protocol):
             ModelError: if it cannot be loaded here.
         """
 
+    def open_part(self, part: Part) -> PartSession:
+        """Load a part of a model.
+
+        Raises:
+            ModelError: if it cannot be loaded here.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class CpuDevice:
@@ -101,6 +109,10 @@ class CpuDevice:
     def _open(self, model: Path | bytes, path: Path) -> OrtSession:
         return _open_in_onnxruntime(model, path, self.name, self.threads, "CPUExecutionProvider", {})
 
+    def open_part(self, part: Part) -> PartSession:
+        """See `Device.open_part`."""
+        return open_part(part, self.name, self.threads, "CPUExecutionProvider")
+
 
 @dataclass(frozen=True, slots=True)
 class CudaDevice:
@@ -129,7 +141,15 @@ class CudaDevice:
 
     def open(self, network: Network) -> Session:
         """See `Device.open`."""
-        options = {
+        provider, options = "CUDAExecutionProvider", self._options()
+        return _open_in_onnxruntime(network.path, network.path, self.name, usable_cores(), provider, options)
+
+    def open_part(self, part: Part) -> PartSession:
+        """See `Device.open_part`."""
+        return open_part(part, self.name, usable_cores(), "CUDAExecutionProvider", self._options())
+
+    def _options(self) -> dict[str, str]:
+        return {
             "device_id": str(self.index),
             # The search that is the default tries every algorithm anew for each shape, and pictures come in
             # all shapes.
@@ -137,9 +157,6 @@ class CudaDevice:
             # Doubling what is taken would run out of memory with half of it unused.
             "arena_extend_strategy": "kSameAsRequested",
         }
-        return _open_in_onnxruntime(
-            network.path, network.path, self.name, usable_cores(), "CUDAExecutionProvider", options
-        )
 
 
 def find_devices(
@@ -216,20 +233,10 @@ def _open_in_onnxruntime(
     provider_options: dict[str, str],
 ) -> OrtSession:
     """Open a model, which is the file at `path` or a part of it."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # what goes wrong is raised
-    # A plan for each size of pictures keeps the memory of those before.
-    options.enable_mem_pattern = provider != "CPUExecutionProvider"
-    # Threads that spin while they wait would take the cores from the event loop and the codecs.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=[(provider, provider_options)])
+        return OrtSession(inference_session(model, threads, provider, provider_options))
     except Exception as error:  # ONNX Runtime's errors share no base class
         raise as_model_error(error, f"{path.name} cannot be loaded on {device}") from error
-    if provider not in session.get_providers():  # it falls back to the CPU silently
-        raise ModelError(f"{path.name} cannot be loaded on {device}: {provider} does not start")
-    return OrtSession(session)
 
 
 def _find_gpus() -> tuple[Device, ...] | str:

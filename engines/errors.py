@@ -6,6 +6,7 @@ EngineError
 │   ├── BrokenImageError       truncated or corrupt
 │   └── ImageTooLargeError     more pixels than the limit; found before any pixel is decoded
 └── ModelError                 the model cannot be built, loaded or run
+    ├── SpoiltResultError      what it computed is no picture: not numbers, or all black
     ├── DeviceOutOfMemoryError the device has too little memory for so much at once
     └── DeviceLostError        the device does not work any longer; nothing more can run there
 """
@@ -19,6 +20,7 @@ __all__ = [
     "ImageTooLargeError",
     "ModelError",
     "NotAnImageError",
+    "SpoiltResultError",
 ]
 
 
@@ -44,6 +46,10 @@ class ImageTooLargeError(ImageError):
 
 class ModelError(EngineError):
     """The model cannot be built, loaded or run."""
+
+
+class SpoiltResultError(ModelError):
+    """What the model computed is no picture: values that are not numbers, or all black."""
 
 
 class DeviceOutOfMemoryError(ModelError):

@@ -17,15 +17,14 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import replace
 from typing import TypeAlias
 
-import numpy as np
-
 from engines.activity import Activity, Waiting
 from engines.calibration import Calibration
 from engines.devices import Device
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, EngineError, ModelError
+from engines.parts import Part
 from engines.scheduler import Batch, TileScheduler
-from engines.sessions import Network, as_model_error, run_checked
-from engines.worker import Load, TileKey, TileWork, Worker
+from engines.sessions import Network, as_model_error
+from engines.worker import Load, PartKey, TileKey, TileWork, Worker
 
 __all__ = ["PATIENCE", "Executor"]
 
@@ -37,6 +36,7 @@ PATIENCE = 900.0
 _WATCH_EVERY = 5.0
 
 
+Key: TypeAlias = TileKey | PartKey
 Told: TypeAlias = list[tuple[TileWork, EngineError]]
 """Tiles that are to be failed, once the lock is released."""
 
@@ -63,7 +63,7 @@ class Executor:
         self._calibration = calibration
         self._patience = patience
         self._clock = clock
-        self._scheduler: TileScheduler[TileKey, TileWork] = TileScheduler()
+        self._scheduler: TileScheduler[Key, TileWork] = TileScheduler()
         self._changed = threading.Condition()
         self._closing = False
         self._closed = threading.Event()
@@ -84,7 +84,7 @@ class Executor:
             rooms = [worker.room.get(network) for worker in self._workers if worker.lost is None]
         return min((room for room in rooms if room is not None), default=None)
 
-    def activity(self, names: Callable[[], Mapping[Network, str]]) -> Activity:
+    def activity(self, names: Callable[[], Mapping[Network | Part, str]]) -> Activity:
         """What has been done, and what waits. Asks the devices for their memory, which may take milliseconds.
 
         Args:
@@ -106,7 +106,7 @@ class Executor:
             waiting={name: Waiting(tiles[name], tasks[name]) for name in set(known.values())},
         )
 
-    def submit(self, account: Hashable, task: Hashable, key: TileKey, tiles: Iterable[TileWork]) -> None:
+    def submit(self, account: Hashable, task: Hashable, key: Key, tiles: Iterable[TileWork]) -> None:
         """Queue the tiles of a task.
 
         Unless it is cancelled, either each tile is finished once, or at least one is failed; a tile is never
@@ -125,7 +125,7 @@ class Executor:
         with self._changed:
             self._scheduler.cancel(task)
 
-    def load(self, network: Network) -> None:
+    def load(self, network: Network | Part) -> None:
         """Load a network on all devices, so that no tile waits for it. Blocks.
 
         Raises:
@@ -188,7 +188,7 @@ class Executor:
                 self._changed.notify_all()
             _tell(failed)
 
-    def _next_job(self, worker: Worker) -> Batch[TileKey, TileWork] | Load | None:
+    def _next_job(self, worker: Worker) -> Batch[Key, TileWork] | Load | None:
         """Wait for something to do; None when there will be nothing more."""
         with self._changed:
             self._changed.wait_for(
@@ -203,7 +203,7 @@ class Executor:
     def _load(self, worker: Worker, load: Load) -> None:
         failure: ModelError | None = None
         try:
-            worker.session(load.network, self._calibration)
+            worker.load(load.network, self._calibration)
         except Exception as error:  # noqa: BLE001 - raised where the network is waited for
             failure = as_model_error(error, f"{load.network.path.name} cannot be loaded")
         failed: Told = []
@@ -219,12 +219,12 @@ class Executor:
             load.done.set_exception(failure)
         _tell(failed)
 
-    def _run(self, worker: Worker, batch: Batch[TileKey, TileWork]) -> None:
+    def _run(self, worker: Worker, batch: Batch[Key, TileWork]) -> None:
         """Run a batch. Whatever goes wrong, the thread lives on, and only the tasks concerned hear of it."""
         network = batch.key.network
         try:
-            tiles = np.stack([tile.read() for _, tile in batch.tiles])
-            results = run_checked(worker.session(network, self._calibration), network, tiles)
+            inputs = [tile.read() for _, tile in batch.tiles]
+            results = worker.run(network, inputs, self._calibration)
         except Exception as error:
             log.exception(
                 "%s: %d tiles of %s failed", worker.device.name, len(batch.tiles), network.path.name
@@ -237,15 +237,15 @@ class Executor:
             worker.end(self._clock())
             worker.count(batch)
             self._scheduler.finish(batch)
-        for (task, tile), upscaled in zip(batch.tiles, results, strict=True):
+        for (task, tile), result in zip(batch.tiles, results, strict=True):
             try:
-                tile.finish(upscaled)
+                tile.finish(result)
             except Exception as error:
                 log.exception("the result of a tile of %s could not be kept", network.path.name)
                 self.cancel(task)
                 tile.fail(as_model_error(error, "the tile's result could not be kept"))
 
-    def _run_failed(self, worker: Worker, batch: Batch[TileKey, TileWork], error: ModelError) -> None:
+    def _run_failed(self, worker: Worker, batch: Batch[Key, TileWork], error: ModelError) -> None:
         with self._changed:
             if worker.job is not batch:
                 return
@@ -256,7 +256,7 @@ class Executor:
                 failed = self._shrink_or_fail(worker, batch, error)
         _tell(failed)
 
-    def _shrink_or_fail(self, worker: Worker, batch: Batch[TileKey, TileWork], error: ModelError) -> Told:
+    def _shrink_or_fail(self, worker: Worker, batch: Batch[Key, TileWork], error: ModelError) -> Told:
         count = len(batch.tiles)
         if isinstance(error, DeviceOutOfMemoryError):
             fits = count // 2 * batch.key.pixels if count > 1 else batch.key.pixels // 2

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from engines.blocks import BlockSession
 from engines.errors import DeviceOutOfMemoryError, ModelError
+from engines.parts import Part, PartSession
 from engines.sessions import Network, Session, as_model_error
 from onnx_models import ModelBuildError, NcnnWeights, ncnn_blob, ncnn_files, split_file
 
@@ -71,6 +72,10 @@ class NcnnDevice:
             return _NcnnSession(ncnn.Mat, net)
         session = _NcnnSession(ncnn.Mat, net, ncnn_blob(param.read_bytes(), split.cut))
         return BlockSession(session.body, session.tail, split, network.scale)
+
+    def open_part(self, part: Part) -> PartSession:
+        """See `Device.open_part`."""
+        return self.other.open_part(part)
 
 
 class _NcnnSession:

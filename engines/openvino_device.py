@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from engines.blocks import BlockSession
 from engines.errors import ModelError
+from engines.parts import Part, PartSession, open_part
 from engines.runtimes import import_openvino
 from engines.sessions import Network, Session, as_model_error
 from onnx_models import split_file
@@ -75,6 +76,10 @@ class OpenVinoDevice:
         if split is None:
             return sessions[0]
         return BlockSession(sessions[0].run, sessions[1].run, split, network.scale)
+
+    def open_part(self, part: Part) -> PartSession:
+        """See `Device.open_part`."""
+        return open_part(part, self.name, self.threads, "CPUExecutionProvider")
 
 
 class _OpenVinoSession:

@@ -7,14 +7,37 @@ runs where, unless whoever runs it wants that and has set the variable to someth
 import importlib
 import os
 import sys
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-__all__ = ["import_openvino", "onnxruntime"]
+__all__ = ["import_openvino", "inference_session", "onnxruntime"]
 
 # Read when it is first imported: https://github.com/microsoft/onnxruntime/blob/main/docs/Privacy.md
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime
+
+
+def inference_session(
+    model: Path | bytes, threads: int, provider: str, provider_options: dict[str, str]
+) -> Any:
+    """An ONNX file, by its path or its content, in ONNX Runtime, on this provider and no other.
+
+    Raises:
+        Exception: of any class, if it cannot be loaded.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # what goes wrong is raised
+    # A plan for each size of pictures keeps the memory of those before.
+    options.enable_mem_pattern = provider != "CPUExecutionProvider"
+    # Threads that spin while they wait would take the cores from the event loop and the codecs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(model, options, providers=[(provider, provider_options)])
+    if provider not in session.get_providers():  # it falls back to the CPU silently
+        raise RuntimeError(f"{provider} does not start")
+    return session
 
 
 def import_openvino() -> ModuleType:

@@ -27,15 +27,20 @@ from engines.activity import Activity
 from engines.alpha import bound_alpha, fill_hidden
 from engines.calibration import Calibration
 from engines.canvas import Canvas
+from engines.colour_fix import fix_colours
 from engines.devices import Device
+from engines.diffusion import Diffusion
 from engines.errors import DeviceOutOfMemoryError, EngineError, ModelError
 from engines.executor import PATIENCE, Executor
-from engines.image import Picture
+from engines.image import Picture, resize
+from engines.latent_upscaler import LatentUpscaler
+from engines.parts import Arrays, Part
+from engines.prompts import prompts_of
 from engines.regions import OnRegion, RegionReporter
 from engines.sessions import Network
 from engines.tiles import Area, Tile, TilePlan, plan_tiles
 from engines.worker import TileKey
-from onnx_models import FactorTooLargeError, Model, ModelBuildError, Weights, ensure_built
+from onnx_models import FactorTooLargeError, LatentWeights, Model, ModelBuildError, Weights, ensure_built
 
 __all__ = ["Upscaler"]
 
@@ -59,6 +64,7 @@ class Upscaler:
         self._executor = Executor(self.devices, calibration=calibration, patience=patience)
         self._model_directory = model_directory
         self._networks: dict[tuple[str, int], Network] = {}
+        self._latents: dict[str, LatentUpscaler] = {}
         self._first_use: defaultdict[tuple[str, int], threading.Lock] = defaultdict(threading.Lock)
         self._task_ids = itertools.count()
         self._resampler = ThreadPoolExecutor(1, thread_name_prefix="resampler")
@@ -82,9 +88,24 @@ class Upscaler:
             ModelError: if one of them cannot be built or loaded.
         """
         for done, weights in enumerate(model.weights, start=1):
-            self._network(model, weights)
+            if isinstance(weights, LatentWeights):
+                self._latent(model, weights)
+            else:
+                self._network(model, weights)
             if on_progress:
                 on_progress(done / len(model.weights))
+
+    def cuts(self, model: Model, diffusion: Diffusion) -> list[str]:
+        """Which prompts, of `prompt` and `negative_prompt`, are longer than the model takes. Blocks.
+
+        Raises:
+            ModelError: if the model is no latent upscaler, or its tokenizer cannot be read.
+        """
+        (weights,) = model.weights
+        if not isinstance(weights, LatentWeights):
+            raise ModelError(f"{model.name} takes no prompts")
+        prompts = prompts_of(Path(weights.tokenizer.path))
+        return [name for name in ("prompt", "negative_prompt") if prompts.is_cut(getattr(diffusion, name))]
 
     async def upscale(
         self,
@@ -94,6 +115,7 @@ class Upscaler:
         width: int,
         height: int,
         account: str = "",
+        diffusion: Diffusion | None = None,
         on_start: Callable[[], None] | None = None,
         on_progress: Progress | None = None,
         on_region: OnRegion | None = None,
@@ -107,6 +129,7 @@ class Upscaler:
             model: an entry of the catalogue.
             width, height: the wanted size, at most the model's largest native scale times the picture's.
             account: whose share of the device the tiles use.
+            diffusion: what is wanted of a latent upscaler; other models know nothing of it.
             on_start: called on the event loop when a device takes the first tile; again if the picture is
                 begun again with smaller ones.
             on_progress: called on the event loop with the finished share, from 0 to 1.
@@ -124,6 +147,18 @@ class Upscaler:
             weights = model.weights_for(max(width / picture.width, height / picture.height))
         except FactorTooLargeError as error:
             raise ModelError(str(error)) from error
+        if isinstance(weights, LatentWeights):
+            return await self._upscale_latent(
+                picture,
+                model,
+                weights,
+                diffusion or Diffusion(),
+                size=(width, height),
+                account=account,
+                on_start=on_start,
+                on_progress=on_progress,
+                on_region=on_region,
+            )
         network = await asyncio.to_thread(self._network, model, weights)
         planes = await asyncio.to_thread(_planes, picture)
         report = _rising(on_progress) if on_progress else None
@@ -142,6 +177,36 @@ class Upscaler:
                     raise
         return await asyncio.to_thread(_assemble, picture, upscaled)
 
+    async def _upscale_latent(
+        self,
+        picture: Picture,
+        model: Model,
+        weights: LatentWeights,
+        diffusion: Diffusion,
+        *,
+        size: tuple[int, int],
+        account: str,
+        on_start: Callable[[], None] | None,
+        on_progress: Progress | None,
+        on_region: OnRegion | None,
+    ) -> Picture:
+        """Alpha is not generated but resized; the whole result is one region, as it is finished at once."""
+        latent = await asyncio.to_thread(self._latent, model, weights)
+        colours = picture.pixels
+        if picture.alpha is not None:
+            colours = await asyncio.to_thread(fill_hidden, colours, picture.alpha)
+        generated = await latent.upscale(
+            colours,
+            diffusion,
+            side=model.tile,
+            overlap=model.overlap,
+            account=account,
+            on_start=on_start,
+            on_progress=on_progress,
+        )
+        regions = RegionReporter(picture, *size, on_region) if on_region else None
+        return await asyncio.to_thread(_finish, generated, colours, picture, size, diffusion, regions)
+
     def close(self) -> None:
         """Let the batch that runs finish; every upscale under way ends in a ModelError. Blocks."""
         self._executor.close()
@@ -156,7 +221,7 @@ class Upscaler:
             picture.width,
             tile=max(largest, _smallest_tile(model)),
             overlap=model.overlap,
-            step=_SHARED_STEP if any(device.largest_batch > 1 for device in self.devices) else 1,
+            exact=any(device.largest_batch > 1 for device in self.devices),
         )
 
     async def _run(
@@ -192,9 +257,12 @@ class Upscaler:
             self._executor.cancel(task)
         return [canvas.pixels for canvas in job.canvases]
 
-    def _names(self) -> dict[Network, str]:
+    def _names(self) -> dict[Network | Part, str]:
         loaded = tuple(self._networks.items())  # other threads may add to it
-        return {network: name for (name, _), network in loaded}
+        latents = tuple(self._latents.items())
+        return {network: name for (name, _), network in loaded} | {
+            part: name for name, latent in latents for part in latent.parts
+        }
 
     def _network(self, model: Model, weights: Weights) -> Network:
         """A model's network, built and loaded on first use."""
@@ -205,12 +273,23 @@ class Upscaler:
                     self._networks[key] = self._build(model, weights)
         return self._networks[key]
 
-    def _build(self, model: Model, weights: Weights) -> Network:
+    def _latent(self, model: Model, weights: LatentWeights) -> LatentUpscaler:
+        """A latent upscaler, verified and loaded on first use."""
+        if model.name not in self._latents:
+            with self._first_use[model.name, weights.scale]:
+                if model.name not in self._latents:
+                    self._verified(model, weights)
+                    self._latents[model.name] = LatentUpscaler(weights, self._executor)
+        return self._latents[model.name]
+
+    def _verified(self, model: Model, weights: Weights) -> Path:
         try:
-            path = ensure_built(model, weights, self._model_directory)
+            return ensure_built(model, weights, self._model_directory)
         except ModelBuildError as error:
             raise ModelError(f"{model.name} cannot be built: {error}") from error
-        network = Network(path, weights.scale, model.tile, weights)
+
+    def _build(self, model: Model, weights: Weights) -> Network:
+        network = Network(self._verified(model, weights), weights.scale, model.tile, weights)
         self._executor.load(network)
         return network
 
@@ -221,9 +300,6 @@ def _smallest_tile(model: Model) -> int:
 
 
 _SMALLEST_CORE = 16
-
-_SHARED_STEP = 32
-"""Tiles that may share a batch have sides of multiples of this: few shapes, for little more work."""
 
 
 def _rising(on_progress: Progress) -> Progress:
@@ -245,6 +321,27 @@ def _planes(picture: Picture) -> list[NDArray[np.uint8]]:
         return [picture.pixels]
     grey = np.broadcast_to(picture.alpha[:, :, np.newaxis], picture.pixels.shape)
     return [fill_hidden(picture.pixels, picture.alpha), grey]
+
+
+def _finish(
+    generated: NDArray[np.float32],
+    source: NDArray[np.uint8],
+    picture: Picture,
+    size: tuple[int, int],
+    diffusion: Diffusion,
+    regions: RegionReporter | None,
+) -> Picture:
+    """A generated picture at `size` (width, height)."""
+    if diffusion.colour_fix is not None:
+        generated = fix_colours(generated, source, diffusion.colour_fix)
+    pixels = np.rint(np.clip(generated, 0, 1) * 255).astype(np.uint8)
+    planes = [pixels if pixels.shape[1::-1] == size else resize(pixels, *size)]
+    if picture.alpha is not None:
+        planes.append(np.broadcast_to(resize(picture.alpha, *size)[:, :, np.newaxis], planes[0].shape))
+    for index, plane in enumerate(planes):
+        if regions is not None:
+            regions.take(index, Area(0, 0, *size), plane)
+    return _assemble(picture, planes)
 
 
 def _assemble(picture: Picture, planes: list[NDArray[np.uint8]]) -> Picture:
@@ -343,12 +440,12 @@ class _JobTile:
     plane: int
     tile: Tile
 
-    def read(self) -> NDArray[np.uint8]:
+    def read(self) -> Arrays:
         self.job.begin()
-        return self.tile.cut(self.job.planes[self.plane])
+        return (self.tile.cut(self.job.planes[self.plane]),)
 
-    def finish(self, upscaled: NDArray[np.uint8]) -> None:
-        self.job.take(self.plane, self.tile, upscaled)
+    def finish(self, result: Arrays) -> None:
+        self.job.take(self.plane, self.tile, result[0])
 
     def fail(self, error: EngineError) -> None:
         self.job.tile_failed(error)

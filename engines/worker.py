@@ -1,22 +1,24 @@
 """One device of an executor: what it is to do, what is known of it, and how much it takes at once."""
 
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from engines.activity import DeviceActivity, RunKind
 from engines.calibration import Calibration
 from engines.devices import Device
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, EngineError
+from engines.parts import Arrays, Part
 from engines.scheduler import Batch
-from engines.sessions import Network, Session, probe
+from engines.sessions import Network, Session, probe, run_checked
 
-__all__ = ["Load", "TileKey", "TileWork", "Worker"]
+__all__ = ["Load", "PartKey", "TileKey", "TileWork", "Worker"]
+
+Loaded: TypeAlias = Callable[[Arrays], Arrays]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +33,31 @@ class TileKey:
     def pixels(self) -> int:
         return self.height * self.width
 
+    @property
+    def output_pixels(self) -> int:
+        return self.pixels * self.network.scale**2
+
+
+@dataclass(frozen=True, slots=True)
+class PartKey:
+    """What the inputs of a part of a model must share to run in one batch: the part, and their shapes."""
+
+    network: Part
+    shapes: tuple[tuple[int, ...], ...]
+    pixels: int
+    """What one costs: the pixels of the picture that it is about."""
+    output_pixels: int
+    """What one gives of the finished picture."""
+
 
 class TileWork(Protocol):
-    """A tile that waits for its run. The methods are called in any thread and must be quick."""
+    """A tile that waits for its run, or inputs of a part. Methods are called in any thread, and are quick."""
 
-    def read(self) -> NDArray[np.uint8]:
-        """The tile's pixels, (h, w, 3) uint8. May be called again if the run did not succeed."""
+    def read(self) -> Arrays:
+        """The tile's pixels, (h, w, 3) uint8; or the inputs. May be called again if a run did not succeed."""
 
-    def finish(self, upscaled: NDArray[np.uint8]) -> None:
-        """Take the result, (h × scale, w × scale, 3) uint8; the memory is the callee's to keep."""
+    def finish(self, result: Arrays) -> None:
+        """Take the result, (h × scale, w × scale, 3) uint8; or the outputs. The memory may be kept."""
 
     def fail(self, error: EngineError) -> None:
         """Take note that the tile was not run, and that those of its task that still wait never will be.
@@ -52,7 +70,7 @@ class TileWork(Protocol):
 class Load:
     """A network that someone waits for on one device."""
 
-    network: Network
+    network: Network | Part
     done: Future[None] = field(default_factory=Future)
 
 
@@ -64,31 +82,31 @@ class Worker:
     """
 
     device: Device
-    sessions: dict[Network, Session] = field(default_factory=dict)
+    sessions: dict[Network | Part, Loaded] = field(default_factory=dict)
     loads: deque[Load] = field(default_factory=deque)
-    pace: dict[Network, int] = field(default_factory=dict)
+    pace: dict[Network | Part, int] = field(default_factory=dict)
     """The input pixels of one run beyond which it gets no more efficient, where that was measured."""
-    room: dict[Network, int] = field(default_factory=dict)
+    room: dict[Network | Part, int] = field(default_factory=dict)
     """The most input pixels that one run has memory for, where less than was wanted."""
-    job: Batch[TileKey, TileWork] | Load | None = None
+    job: Batch[TileKey | PartKey, TileWork] | Load | None = None
     began: float = 0.0
     busy: float = 0.0
     """Seconds, up to the end of the last job."""
-    runs: Counter[tuple[Network, int, int]] = field(default_factory=Counter)
+    runs: Counter[tuple[Network | Part, int, int]] = field(default_factory=Counter)
     """Those that succeeded, by network, tiles, and the tiles there could have been."""
-    pixels: Counter[Network] = field(default_factory=Counter)
+    pixels: Counter[Network | Part] = field(default_factory=Counter)
     """What they gave."""
     lost: DeviceLostError | None = None
     ended: bool = False
 
-    def limit(self, key: TileKey) -> int:
+    def limit(self, key: TileKey | PartKey) -> int:
         """How many tiles of a key one run may take. One is always tried: there may be more memory now."""
         limits = (
             known[key.network] // key.pixels for known in (self.pace, self.room) if key.network in known
         )
         return max(1, min([self.device.largest_batch, *limits]))
 
-    def begin(self, job: Batch[TileKey, TileWork] | Load | None, now: float) -> None:
+    def begin(self, job: Batch[TileKey | PartKey, TileWork] | Load | None, now: float) -> None:
         self.job, self.began = job, now
 
     def end(self, now: float) -> None:
@@ -97,13 +115,13 @@ class Worker:
             self.busy += now - self.began
         self.job = None
 
-    def count(self, batch: Batch[TileKey, TileWork]) -> None:
+    def count(self, batch: Batch[TileKey | PartKey, TileWork]) -> None:
         """Remember a run that succeeded."""
         network, tiles = batch.key.network, len(batch.tiles)
         self.runs[network, tiles, self.limit(batch.key)] += 1
-        self.pixels[network] += tiles * batch.key.pixels * network.scale**2
+        self.pixels[network] += tiles * batch.key.output_pixels
 
-    def activity(self, names: Mapping[Network, str], now: float) -> DeviceActivity:
+    def activity(self, names: Mapping[Network | Part, str], now: float) -> DeviceActivity:
         """What it has done; its memory is not asked for."""
         pixels: Counter[str] = Counter()
         runs: Counter[RunKind] = Counter()
@@ -120,19 +138,38 @@ class Worker:
             memory=None,
         )
 
-    def session(self, network: Network, calibration: Calibration | None) -> Session:
-        """The session of a network, opened on first use. In the device's thread only.
+    def load(self, network: Network | Part, calibration: Calibration | None) -> Loaded:
+        """What runs a batch of a network, opened on first use. In the device's thread only.
 
         Raises:
             ModelError: if it cannot be loaded, or is not what it should be.
         """
-        if (session := self.sessions.get(network)) is None:
-            session = self.device.open(network)
-            probe(session, network)
-            if calibration is not None and self.device.largest_batch > 1:
-                self._measure(session, network, calibration)
-            self.sessions[network] = session
-        return session
+        if (loaded := self.sessions.get(network)) is None:
+            if isinstance(network, Part):
+                loaded = self.device.open_part(network).run
+            else:
+                loaded = self._open(network, calibration)
+            self.sessions[network] = loaded
+        return loaded
+
+    def run(
+        self, network: Network | Part, inputs: Sequence[Arrays], calibration: Calibration | None
+    ) -> list[Arrays]:
+        """Run some inputs of one network together. In the device's thread only.
+
+        Raises:
+            ModelError: if it cannot be loaded, or the run fails.
+        """
+        batch = tuple(np.stack(arrays) for arrays in zip(*inputs, strict=True))
+        results = self.load(network, calibration)(batch)
+        return list(zip(*results, strict=True))
+
+    def _open(self, network: Network, calibration: Calibration | None) -> Loaded:
+        session = self.device.open(network)
+        probe(session, network)
+        if calibration is not None and self.device.largest_batch > 1:
+            self._measure(session, network, calibration)
+        return lambda batch: (run_checked(session, network, batch[0]),)
 
     def _measure(self, session: Session, network: Network, calibration: Calibration) -> None:
         pixels = network.tile**2

@@ -1,12 +1,13 @@
 """`tilewire models`: what is there, what can be fetched, what was added."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 import typer
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ from onnx_models import (
     Converted,
     Download,
     DuplicateModelError,
+    Export,
     Facts,
     Model,
     ModelBuildError,
@@ -38,6 +40,7 @@ from onnx_models import (
     add_model,
     built_state,
     entries,
+    export_model,
     load_catalogue,
     pull_model,
     read_entry,
@@ -63,6 +66,9 @@ def list_models(data: Data = None, config: ConfigFile = None) -> None:
         largest = model.factors[-1] if model.fractional else ", ".join(map(str, model.factors))
         note = ", the default" if model is catalogue.default else ""
         _show(model, settings, note, f"{factors} {largest}")
+    for export in catalogue.missing_exports:
+        offer = f"not installed; to get it: tilewire models export {export.source}"
+        _show(export, settings, "", offer)
     for download in catalogue.downloads:
         _show(download, settings, "", f"not installed; to fetch it: tilewire models pull {download.name}")
 
@@ -198,6 +204,45 @@ def pull(
             _tell(model, converted)
 
 
+@commands.command("export")
+def export(
+    source: Annotated[
+        str, typer.Argument(metavar="DIRECTORY-OR-HUB-ID", help="Such as stabilityai/sd-x2-latent-upscaler.")
+    ],
+    half: Annotated[bool, typer.Option("--fp16", help="Compute in half precision: half the memory.")] = False,
+    name: Annotated[str | None, typer.Option(help="What to call it; default: sd-x2-latent-upscaler.")] = None,
+    air: Annotated[
+        str | None, typer.Option(help="Its AIR id; default: runware:502@1 or local:NAME@1.")
+    ] = None,
+    price: Annotated[str | None, typer.Option(help="USD per output megapixel.")] = None,
+    window: Annotated[int | None, typer.Option(help="Side of its windows, in input pixels.")] = None,
+    data: Data = None,
+    config: ConfigFile = None,
+) -> None:
+    """Add a Stable Diffusion latent upscaler: make ONNX files of a diffusers pipeline, and check them."""
+    settings, _ = effective_settings(config, data=data)
+    directory = settings.effective_added_models
+    facts = Facts(name=name, air=air, tile=window)
+    if price is not None:
+        facts = msgspec.structs.replace(facts, price_per_megapixel=_price(price))
+    with _one_message(source), _steps() as (bars, bar):
+        model, differences = export_model(
+            source,
+            facts,
+            load_catalogue(directory),
+            directory,
+            _open_part,
+            half=half,
+            on_progress=partial(_step, bars, bar, source),
+        )
+    told = ", ".join(f"{part} {difference:.0e}" for part, difference in differences.items())
+    console.print(
+        f"{model.name} ({model.air}): windows of {model.tile} px with an overlap of {model.overlap} px, "
+        f"{model.price_per_megapixel} USD per megapixel; from PyTorch: {told}"
+    )
+    console.print("a server that runs has to be started again to offer it")
+
+
 @commands.command("remove")
 def remove(
     name: Annotated[str, typer.Argument(help="A model that was added or fetched.")],
@@ -211,7 +256,7 @@ def remove(
     console.print(f"{name} is removed; a server that runs keeps it until it is started again")
 
 
-def _show(model: Model | Download, settings: Settings, note: str, offer: str) -> None:
+def _show(model: Model | Download | Export, settings: Settings, note: str, offer: str) -> None:
     price = settings.prices.get(model.name, model.price_per_megapixel)
     console.print(Text.assemble((model.name, "bold"), f"  ({model.air}{note})"))
     facts = f"{model.title}: {offer}; {price} USD per megapixel; {model.licence}"
@@ -274,15 +319,26 @@ def _advance(bars: Progress, bar: TaskID, share: float) -> None:
 
 
 def _open(path: Path) -> Run:
-    """A network on the CPU; failures are expected here, and the runtime must not print them."""
+    """A network on the CPU."""
+    run_part = _open_part(path)
+
+    def run(batch: NDArray[Any]) -> NDArray[Any]:
+        (result,) = run_part([batch])
+        return np.asarray(result)
+
+    return run
+
+
+def _open_part(path: Path) -> Callable[[Sequence[NDArray[Any]]], Sequence[NDArray[Any]]]:
+    """A part of a model on the CPU; failures are expected here, and the runtime must not print them."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    name: str = session.get_inputs()[0].name
+    names: list[str] = [each.name for each in session.get_inputs()]
 
-    def run(batch: NDArray[Any]) -> NDArray[Any]:
-        (result,) = session.run(None, {name: batch})
-        return np.asarray(result)
+    def run(inputs: Sequence[NDArray[Any]]) -> Sequence[NDArray[Any]]:
+        results: list[NDArray[Any]] = session.run(None, dict(zip(names, inputs, strict=True)))
+        return results
 
     return run
 

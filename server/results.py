@@ -69,6 +69,7 @@ class Results:
                 if OutputType.DATA_URI in wanted
                 else UNSET
             ),
+            seed=request.diffusion.seed if request.diffusion is not None else UNSET,
             cost=to_usd(result.cost) if request.include_cost else UNSET,
             warnings=list(request.warnings) or UNSET,
         )

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from sqlalchemy import Connection
 
-from engines import EngineError, OnRegion
+from engines import EngineError, OnRegion, SpoiltResultError
 from server.admission import Admission
 from server.pipeline import Pipeline
 from server.protocol.errors import (
@@ -335,6 +335,9 @@ class Runner:
             error = failure
         except TimeoutError:
             error = TaskTimeoutError(self._settings.task_timeout)
+        except SpoiltResultError as failure:
+            log.warning("the result is spoilt: %s", failure)
+            error = ServerError(str(failure))
         except EngineError:
             log.exception("the engine failed")
             error = ServerError("the model failed on this image")

@@ -4,18 +4,21 @@ Pure functions; `runner` does the work.
 """
 
 import math
+from collections.abc import Iterable
 from decimal import ROUND_CEILING, Decimal
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
+from uuid import UUID
 
-from msgspec import UNSET, Struct
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
 
-from engines import OutputFormat
+from engines import Diffusion, OutputFormat
 from onnx_models import Catalogue, Model, UnknownModelError
 from server.protocol.codec import Codec
 from server.protocol.errors import TaskError, invalid, missing, unsupported
 from server.protocol.fields import MAX_URL
-from server.protocol.messages import OutputType, Upscale
+from server.protocol.messages import OutputType, Upscale, UpscaleSettings
 from server.protocol.sources import ImageSource, RemoteImage, StoredImage, parse_source
 from server.settings import Settings
 
@@ -24,11 +27,16 @@ __all__ = [
     "UpscaleRequest",
     "check",
     "choose_model",
+    "cut_warnings",
+    "diffusion_of",
     "input_source",
     "output_size",
     "price",
     "request_for",
 ]
+
+
+T = TypeVar("T")
 
 
 class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -51,6 +59,8 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     keep_metadata: bool = False
     webhook_url: str | None = None
     upload_endpoint: str | None = None
+    diffusion: Diffusion | None = None
+    """For models that remove noise."""
     warnings: tuple[str, ...] = ()
 
 
@@ -131,7 +141,46 @@ def request_for(
         keep_metadata=task.keep_metadata,
         webhook_url=task.webhook_url,
         upload_endpoint=task.upload_endpoint,
+        diffusion=diffusion_of(task, model),
         warnings=warnings,
+    )
+
+
+def diffusion_of(task: Upscale, model: Model) -> Diffusion | None:
+    """What a checked task wants of a model that removes noise; None for other models.
+
+    Without a seed of its own it gets one that is the same when it is sent again.
+    """
+    if model.family != "latent":
+        return None
+    settings = task.settings or UpscaleSettings()
+    default = Diffusion(seed=UUID(task.task_uuid).int % 2**32)
+    fix = settings.color_fix
+    return Diffusion(
+        steps=_given(settings.steps, default.steps),
+        seed=_given(settings.seed, default.seed),
+        guidance=_given(settings.cfg_scale, default.guidance),
+        prompt=_given(settings.positive_prompt, default.prompt),
+        negative_prompt=_given(settings.negative_prompt, default.negative_prompt),
+        strength=_given(settings.strength, default.strength),
+        scheduler=_given(settings.scheduler, default.scheduler),
+        colour_fix=("wavelet" if fix else None) if isinstance(fix, bool) else _given(fix, default.colour_fix),
+    )
+
+
+def _given(value: T | UnsetType, default: T) -> T:
+    return default if isinstance(value, UnsetType) else value
+
+
+def cut_warnings(cut: Iterable[str]) -> tuple[str, ...]:
+    """What the reply says of prompts that are too long.
+
+    Args:
+        cut: the names of those in a `Diffusion`.
+    """
+    names = {"prompt": "positivePrompt", "negative_prompt": "negativePrompt"}
+    return tuple(
+        f"settings.{names[name]} is longer than the model takes; its end was ignored" for name in cut
     )
 
 
@@ -219,7 +268,7 @@ def _refuse_unsupported(task: Upscale, model: Model) -> None:
         refused.append(unsupported("numberResults", "an upscale has one result"))
     refused += [
         unsupported(f"settings.{name}", f"{model.name} has no setting {name!r}")
-        for name in task.settings or {}
+        for name in (msgspec.to_builtins(task.settings) if task.settings else ())
         if name not in model.parameters
     ]
     if refused:

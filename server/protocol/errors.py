@@ -90,7 +90,6 @@ class TaskError(Exception):
 
     Attributes:
         code: one of `error_codes`.
-        anchor: where the list of codes explains it.
     """
 
     def __init__(
@@ -108,10 +107,6 @@ class TaskError(Exception):
         self.kind = kind
         self.retry_after = retry_after
 
-    @property
-    def anchor(self) -> str:
-        return self.code
-
     def item(self, task_type: str | None, task_uuid: str | None, documentation: str | None) -> ErrorItem:
         """The error as it goes over the wire, for the task it belongs to.
 
@@ -124,7 +119,7 @@ class TaskError(Exception):
             type=self.kind or UNSET,
             task_type=task_type or UNSET,
             task_uuid=task_uuid or UNSET,
-            documentation=f"{documentation}#{self.anchor}" if documentation else UNSET,
+            documentation=f"{documentation}#{self.code}" if documentation else UNSET,
             retry_after=self.retry_after or UNSET,
         )
 
@@ -155,11 +150,6 @@ class BodyTimeoutError(TaskError):
 
 class ParameterError(TaskError):
     """A parameter is missing, has a wrong value, or asks for what the model or the server does not offer."""
-
-    @property
-    def anchor(self) -> str:
-        """That of the parameter as a whole, where the client chose the rest of the name."""
-        return self.code.partition("Settings")[0] + "Settings" if "Settings" in self.code else self.code
 
 
 class AuthenticationError(TaskError):

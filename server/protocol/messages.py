@@ -12,6 +12,8 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from engines import OutputFormat
+from engines.colour_fix import ColourFix
+from engines.samplers import Scheduler
 from server.protocol.fields import Image, TargetUrl, TaskUuid, TimeToLive, Usd, refused
 from server.protocol.names import wire_name
 
@@ -41,6 +43,7 @@ __all__ = [
     "Tile",
     "Upscale",
     "UpscaleResult",
+    "UpscaleSettings",
     "WebhookItem",
     "iso_time",
 ]
@@ -51,6 +54,9 @@ DeliveryMethod = Literal["sync", "async"]
 def iso_time(seconds: float) -> str:
     """A time since the epoch as ISO 8601, UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+Prompt = Annotated[str, Meta(max_length=3000)]
 
 
 class OutputType(StrEnum):
@@ -97,6 +103,62 @@ class Inputs(Struct, frozen=True):
 
     image: Image | UnsetType = UNSET
     video: Annotated[Raw | UnsetType, refused("this server upscales images only", **{"not": {}})] = UNSET
+
+
+class UpscaleSettings(Struct, frozen=True, kw_only=True, rename=wire_name, forbid_unknown_fields=True):
+    """What only some models take; `modelSearch` tells each model's `parameters`. Others are refused."""
+
+    steps: Annotated[
+        Annotated[int, Meta(ge=1, le=100)] | UnsetType,
+        Meta(description="How often noise is removed. Default: 20."),
+    ] = UNSET
+    seed: Annotated[
+        Annotated[int, Meta(ge=0, le=2**63 - 1)] | UnsetType,
+        Meta(
+            description="What the noise is made of: the same seed gives the same image. "
+            "Default: made of the `taskUUID`."
+        ),
+    ] = UNSET
+    cfg_scale: Annotated[
+        Annotated[float, Meta(ge=0, le=50)] | UnsetType,
+        Meta(
+            description="How far to go towards `positivePrompt` and away from `negativePrompt`. Up to 1 "
+            "there is no such guidance, and half the work. Default: 1."
+        ),
+    ] = UNSET
+    positive_prompt: Annotated[
+        Prompt | UnsetType, Meta(description="What is to be seen. Default: nothing in particular.")
+    ] = UNSET
+    negative_prompt: Annotated[
+        Prompt | UnsetType,
+        Meta(
+            description="What is not to be seen; needs a `CFGScale` above 1. Default: nothing in particular."
+        ),
+    ] = UNSET
+    strength: Annotated[
+        Annotated[float, Meta(gt=0, le=1)] | UnsetType,
+        Meta(
+            description="The share of the steps that are done. Below 1 the image itself is begun with, not "
+            "noise: the result stays nearer to it. Default: 1."
+        ),
+    ] = UNSET
+    scheduler: Annotated[Scheduler | UnsetType, Meta(description="How noise is removed. Default: Euler.")] = (
+        UNSET
+    )
+    color_fix: Annotated[
+        ColourFix | bool | UnsetType,
+        Meta(
+            description="Takes the colours from the input: those of coarse structures (`wavelet`, or true), "
+            "or their mean and contrast (`adain`). Default: false."
+        ),
+    ] = UNSET
+    control_net_weight: Annotated[Any | UnsetType, refused("no model has a ControlNet", **{"not": {}})] = (
+        UNSET
+    )
+    clip_skip: Annotated[Any | UnsetType, refused("no model takes it", **{"not": {}})] = UNSET
+    tile_diffusion: Annotated[
+        Any | UnsetType, refused("large images always are made in tiles", **{"not": {}})
+    ] = UNSET
 
 
 class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
@@ -161,7 +223,9 @@ class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
         dict[str, Any] | None,
         refused("this server has no safety checker", additionalProperties={"enum": [False, None]}),
     ] = None
-    settings: Annotated[dict[str, Any] | None, refused("no model has settings", maxProperties=0)] = None
+    settings: Annotated[
+        UpscaleSettings | None, Meta(description="What only some models take: see their `parameters`.")
+    ] = None
     number_results: Annotated[int, refused("an upscale has one result", const=1)] = 1
 
 
@@ -308,11 +372,15 @@ class UpscaleResult(Answer, frozen=True, kw_only=True):
         bytes | UnsetType, Meta(description="The file in base64. In MessagePack, its bytes.")
     ] = UNSET
     image_data_uri: Annotated[str | UnsetType, Meta(description="The file as a data URI.")] = UNSET
+    seed: Annotated[
+        int | UnsetType, Meta(description="What the noise was made of, of models that begin with noise.")
+    ] = UNSET
     cost: Annotated[Usd | UnsetType, Meta(description="In US dollars, if `includeCost` asked for it.")] = (
         UNSET
     )
     warnings: Annotated[
-        list[str] | UnsetType, Meta(description="Of parameters that were ignored because they look misspelt.")
+        list[str] | UnsetType,
+        Meta(description="Of parameters that look misspelt and were ignored, and of prompts that were cut."),
     ] = UNSET
     webhook: Annotated[
         "WebhookItem | UnsetType",

@@ -60,7 +60,7 @@ def parameter_codes() -> dict[str, dict[str, ParameterCode]]:
             add(invalid, "invalid", path, description)
         if parameter.required:
             add(missing, "missing", path, description)
-        if parameter.refused:
+        if parameter.refused or path.startswith("settings."):  # not every model takes them
             add(unsupported, "unsupported", path, description)
     for path, description in _INVALID:
         add(invalid, "invalid", path, description)
@@ -75,6 +75,7 @@ _INVALID: Final = (
     ("task", "Each element of a frame must be an object, in UTF-8."),
     ("taskType", "A string; and `authentication` comes first."),
     ("inputs", "An object with an `image`."),
+    ("settings", "An object of the settings that there are."),
 )
 _MISSING: Final = (
     ("taskType", "Each task has one."),
@@ -92,11 +93,11 @@ def _fields(schema: Schema, prefix: str) -> Iterator[Parameter]:
         target = _resolve(field)
         if name == "taskType" and "enum" in field:  # its name says it
             continue
-        if "properties" in target and target is not field:
-            yield from _fields(target, f"{prefix}{name}.")
-            continue
         options = [_resolve(option) for option in field.get("anyOf", [target])]
         real = [option for option in options if option.get("type") != "null"]
+        if len(real) == 1 and "properties" in real[0] and real[0] is not field:
+            yield from _fields(real[0], f"{prefix}{name}.")
+            continue
         default = field.get("default")
         yield Parameter(
             path=prefix + name,

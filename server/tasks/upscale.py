@@ -4,13 +4,23 @@ import asyncio
 
 from msgspec import Struct
 
+from engines import ModelError, Upscaler
+from onnx_models import Model
 from server.protocol.errors import UnavailableError, unsupported
 from server.protocol.messages import Acknowledgement, Upscale
 from server.protocol.sources import InlineImage, StoredImage
 from server.runner import Running
 from server.state.tasks import LostTaskError, Status, TaskRecord
 from server.tasks.context import Context
-from server.upscaling import UpscaleRequest, check, choose_model, input_source, request_for
+from server.upscaling import (
+    UpscaleRequest,
+    check,
+    choose_model,
+    cut_warnings,
+    diffusion_of,
+    input_source,
+    request_for,
+)
 
 __all__ = ["handle"]
 
@@ -33,9 +43,8 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         services.edge.take_upload(context.account, len(source.data))
         # Stored before the task is recorded, so that a recorded task can always be run again.
         source = StoredImage((await services.inputs.obtain(context.account, source, parameter)).uuid)
-    request = request_for(
-        task, model=model, source=source, parameter=parameter, warnings=tuple(context.raw.misspelt())
-    )
+    warnings = (*context.raw.misspelt(), *await _cut_prompts(task, model, services.upscaler))
+    request = request_for(task, model=model, source=source, parameter=parameter, warnings=warnings)
     session = context.session
     taken = await services.runner.submit(
         context.account,
@@ -54,6 +63,17 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         return None
     patience = services.settings.acknowledge_after if task.delivery_method == "async" else None
     return await _wait(taken, patience, context)
+
+
+async def _cut_prompts(task: Upscale, model: Model, upscaler: Upscaler) -> tuple[str, ...]:
+    """What is to be told of prompts that the model cuts."""
+    diffusion = diffusion_of(task, model)
+    if diffusion is None or not (diffusion.prompt or diffusion.negative_prompt):
+        return ()
+    try:
+        return cut_warnings(await asyncio.to_thread(upscaler.cuts, model, diffusion))
+    except ModelError:  # the tokenizer cannot be read; the task will find out, and fail
+        return ()
 
 
 async def _wait(running: Running, patience: float | None, context: Context) -> Struct:

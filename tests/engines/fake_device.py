@@ -82,9 +82,10 @@ class FakeTile:
     def read(self):
         if self.value < 0:
             raise MemoryError
-        return np.full((self.side, self.side, 3), self.value, np.uint8)
+        return (np.full((self.side, self.side, 3), self.value, np.uint8),)
 
-    def finish(self, upscaled):
+    def finish(self, result):
+        (upscaled,) = result
         if self.value == 99:
             raise OSError("no room")
         self.told.append(int(upscaled[0, 0, 0]))

@@ -184,6 +184,8 @@ BAD = [
     Bad("no output type", {"outputType": []}, "invalidOutputType", "outputType"),
     Bad("model", {"model": "runware:1@1"}, "invalidModel", "model"),
     Bad("huge model", {"model": "m" * 50_000}, "invalidModel", "model"),
+    Bad("no steps", {"settings": {"steps": 0}}, "invalidSettingsSteps", "settings.steps"),
+    Bad("no such setting", {"settings": {"novelty": 1}}, "invalidSettings", "settings"),
     Bad("steps", {"settings": {"steps": 20}}, "unsupportedSettingsSteps", "settings.steps"),
     Bad("safety checker", {"checkNSFW": True}, "unsupportedCheckNSFW", "checkNSFW"),
     Bad("two results", {"numberResults": 2}, "unsupportedNumberResults", "numberResults"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from server.protocol import errors
 from server.protocol.error_codes import CODES
-from server.protocol.errors import TaskError, unsupported
+from server.protocol.errors import TaskError
 from server.specs.parameters import parameter_codes
 from tests.server.process import REPOSITORY
 
@@ -57,8 +57,3 @@ def test_the_list_holds_the_codes_that_the_source_sends_and_no_others() -> None:
 def test_codes_about_one_parameter_are_listed() -> None:
     listed = {code for codes in parameter_codes().values() for code in codes} | set(CODES)
     assert parameter_codes_sent() - listed == set()
-
-
-def test_the_name_that_a_client_chose_is_not_part_of_the_anchor() -> None:
-    error = unsupported("settings.steps", "no")
-    assert (error.code, error.anchor) == ("unsupportedSettingsSteps", "unsupportedSettings")

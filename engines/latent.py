@@ -1,0 +1,234 @@
+"""Stable Diffusion's latent upscaler: what is to be run in which order, and what becomes of it.
+
+The original is diffusers' `StableDiffusionLatentUpscalePipeline`. `upscale_latent` is a generator: it yields
+what a part of the model is to be run on and is sent what came out, so nothing here knows of devices, threads
+or other requests. A picture larger than the model's window is denoised in windows that are blended at every
+step (MultiDiffusion, Bar-Tal et al. 2023), and goes into latents and back in the same windows.
+"""
+
+import math
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.diffusion import Diffusion
+from engines.errors import SpoiltResultError
+from engines.parts import Arrays
+from engines.samplers import evaluations, noise_levels, sample
+from engines.windows import Blend, Window, Windows
+from onnx_models import LatentWeights
+
+__all__ = ["Calls", "PartName", "Runs", "upscale_latent"]
+
+PartName = Literal["text_encoder", "vae_encoder", "unet", "vae_decoder"]
+F32: TypeAlias = NDArray[np.float32]
+
+_NOISE_LEVELS = 128
+"""How many numbers tell the UNet of noise in the image that it enlarges: half of them 1, half 0 is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """Runs of one part that may go together: the arrays of each, without the axis of the batch."""
+
+    part: PartName
+    inputs: list[Arrays]
+    share: float
+    """Of all the work, done once these are."""
+
+
+Calls: TypeAlias = Generator[Runs, list[Arrays], F32]
+
+
+def upscale_latent(
+    pixels: NDArray[np.uint8],
+    tokens: tuple[NDArray[np.int64], NDArray[np.int64]],
+    wanted: Diffusion,
+    weights: LatentWeights,
+    *,
+    side: int,
+    overlap: int,
+) -> Calls:
+    """The picture at twice its size, (2 H, 2 W, 3) in [0, 1], not clipped.
+
+    The same arguments give the same runs and, if the runs give the same, the same bytes.
+
+    Args:
+        pixels: (H, W, 3), RGB.
+        tokens: of the prompt and of the negative one, (T,) each.
+        wanted: what is asked for.
+        weights: what is known of the model.
+        side, overlap: of the windows, in input pixels.
+
+    Raises:
+        SpoiltResultError: what comes out are not numbers, or the picture is black.
+    """
+    height, width, _ = pixels.shape
+    padded = _padded(pixels, weights)
+    windows = Windows(
+        padded.shape[0] // weights.cell,
+        padded.shape[1] // weights.cell,
+        side=side // weights.cell,
+        overlap=overlap // weights.cell,
+    )
+    noise = np.random.default_rng(wanted.seed)
+    prompts = yield from _prompts(tokens, wanted)
+    small = yield from _encode(padded, windows, weights, noise)
+    latents = yield from _denoise(small, prompts, windows, wanted, weights, noise)
+    picture = (yield from _decode(latents, windows, weights))[: 2 * height, : 2 * width]
+    if not np.isfinite(picture).all():
+        raise SpoiltResultError("the model gave values that are not numbers")
+    if picture.max() < _BLACK and pixels.max() > 255 * _BLACK:
+        raise SpoiltResultError("the model gave a black picture")
+    return picture
+
+
+_BLACK = 4 / 255
+_BEFORE, _AFTER = 0.05, 0.15  # the share of the work before the denoising, and after it
+
+
+def _padded(pixels: NDArray[np.uint8], weights: LatentWeights) -> NDArray[np.uint8]:
+    """Continued to the right and below by its reflection, to sides that the UNet takes."""
+    multiple = weights.multiple * weights.cell // 2  # the UNet works at twice the size
+    sides = [max(2 * multiple, math.ceil(length / multiple) * multiple) for length in pixels.shape[:2]]
+    missing = [(0, side - length) for side, length in zip(sides, pixels.shape[:2], strict=True)]
+    return np.pad(pixels, (*missing, (0, 0)), "symmetric")
+
+
+def _prompts(
+    tokens: tuple[NDArray[np.int64], NDArray[np.int64]], wanted: Diffusion
+) -> Generator[Runs, list[Arrays], list[tuple[F32, F32]]]:
+    """What the UNet is told of the prompt and, with guidance, of the negative one: twice as much work.
+
+    Equal prompts would give equal results, between which there is nothing to guide.
+    """
+    prompt, negative = tokens
+    guided = wanted.guidance > 1 and not np.array_equal(prompt, negative)
+    found = yield Runs(
+        "text_encoder", [(each,) for each in ((prompt, negative) if guided else (prompt,))], 0.01
+    )
+    no_noise = np.repeat(np.array([1, 0], np.float32), _NOISE_LEVELS // 2)
+    return [(_f32(context), np.concatenate((no_noise, _f32(pooled)))) for context, pooled in found]
+
+
+def _encode(
+    pixels: NDArray[np.uint8], windows: Windows, weights: LatentWeights, noise: np.random.Generator
+) -> Generator[Runs, list[Arrays], F32]:
+    """The latents of the image, (C, h, w): drawn from what the encoder holds for possible."""
+    mean, deviation = (Blend(windows, (weights.channels,)) for _ in range(2))
+    planes = pixels.transpose(2, 0, 1)
+    for row in windows.rows():
+        images: list[Arrays] = [
+            (np.ascontiguousarray(window.cut(planes, weights.cell).transpose(1, 2, 0)),) for window in row
+        ]
+        for window, moments in zip(row, (yield Runs("vae_encoder", images, _BEFORE)), strict=True):
+            mean.add(window, _f32(moments[0]))
+            deviation.add(window, _f32(moments[1]))
+    drawn = noise.standard_normal(mean.planes.shape, np.float32)
+    return (mean.planes + deviation.planes * drawn) * np.float32(weights.scaling_factor)
+
+
+def _denoise(
+    small: F32,
+    prompts: Sequence[tuple[F32, F32]],
+    windows: Windows,
+    wanted: Diffusion,
+    weights: LatentWeights,
+    noise: np.random.Generator,
+) -> Generator[Runs, list[Arrays], F32]:
+    """The latents of the picture, (C, 2 h, 2 w)."""
+    image = small.repeat(2, 1).repeat(2, 2)
+    levels = noise_levels(
+        wanted.scheduler,
+        wanted.steps,
+        beta_start=weights.beta_start,
+        beta_end=weights.beta_end,
+        trained=weights.noise_steps,
+    )
+    # As in image-to-image (SDEdit, Meng et al. 2021): the first steps are left out.
+    steps = min(wanted.steps, max(1, round(wanted.steps * wanted.strength)))
+    levels = levels[wanted.steps - steps :]
+
+    def fresh() -> F32:
+        return noise.standard_normal(image.shape, np.float32)
+
+    start = fresh() * np.float32(levels[0])
+    if wanted.strength < 1:
+        start += image
+    sampling = sample(wanted.scheduler, start, levels, fresh)
+    count = evaluations(wanted.scheduler, steps)
+    done = 0
+    noisy, level = next(sampling)
+    while True:
+        done += 1
+        share = _BEFORE + (1 - _BEFORE - _AFTER) * done / count
+        denoised = yield from _denoised(noisy, level, image, prompts, windows, wanted.guidance, share)
+        if not np.isfinite(denoised).all():
+            raise SpoiltResultError("the model gave values that are not numbers")
+        try:
+            noisy, level = sampling.send(denoised)
+        except StopIteration as end:
+            latents: F32 = end.value
+            return latents
+
+
+def _denoised(
+    noisy: F32,
+    level: float,
+    image: F32,
+    prompts: Sequence[tuple[F32, F32]],
+    windows: Windows,
+    guidance: float,
+    share: float,
+) -> Generator[Runs, list[Arrays], F32]:
+    """What the UNet holds the latents for, without their noise.
+
+    Preconditioned after Karras et al. (2022), table 1, with data of deviation 1, as the original is.
+    """
+    variance = level**2 + 1
+    both = np.concatenate((noisy * np.float32(1 / math.sqrt(variance)), image))
+    time = np.float32(math.log(level) / 4)
+    places = list(windows)
+    inputs: list[Arrays] = [
+        (np.ascontiguousarray(window.cut(both, 2)), np.asarray(time), context, condition)
+        for window in places
+        for context, condition in prompts
+    ]
+    found = yield Runs("unet", inputs, share)
+    blend = Blend(windows, (len(image),), 2)
+    for index, window in enumerate(places):
+        of_prompts = [_f32(each[0]) for each in found[index * len(prompts) : (index + 1) * len(prompts)]]
+        blend.add(window, _guided(of_prompts, guidance))
+    return noisy * np.float32(1 / variance) + blend.planes * np.float32(level / math.sqrt(variance))
+
+
+def _guided(of_prompts: Sequence[F32], guidance: float) -> F32:
+    """Ho and Salimans, Classifier-Free Diffusion Guidance (2022), as Imagen writes it."""
+    if len(of_prompts) == 1:
+        return of_prompts[0]
+    wanted, unwanted = of_prompts
+    return unwanted + np.float32(guidance) * (wanted - unwanted)
+
+
+def _decode(latents: F32, windows: Windows, weights: LatentWeights) -> Generator[Runs, list[Arrays], F32]:
+    """The picture, (H, W, 3); a row of windows at a time, as its pixels take much memory."""
+    latents = latents * np.float32(1 / weights.scaling_factor)
+    blend = Blend(windows, (3,), 2 * weights.cell)
+    rows = list(windows.rows())
+    for number, row in enumerate(rows, start=1):
+        inputs: list[Arrays] = [(_cut(window, latents),) for window in row]
+        share = 1 - _AFTER * (1 - number / len(rows))
+        for window, (picture,) in zip(row, (yield Runs("vae_decoder", inputs, share)), strict=True):
+            blend.add(window, _f32(picture).transpose(2, 0, 1))
+    return blend.planes.transpose(1, 2, 0)
+
+
+def _cut(window: Window, latents: F32) -> F32:
+    return np.ascontiguousarray(window.cut(latents, 2))
+
+
+def _f32(array: NDArray[Any]) -> F32:
+    return array.astype(np.float32, copy=False)

@@ -1,0 +1,248 @@
+"""The latent upscaler on the devices of this machine, with a tiny model whose result is known."""
+
+import asyncio
+import threading
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pytest
+
+from engines import Diffusion, ModelError, Picture, SpoiltResultError, Upscaler
+from engines.devices import CpuDevice
+from engines.latent import upscale_latent
+from engines.parts import open_part
+from tests.onnx_models.tiny_latent import CELL, PER_TOKEN, add_tiny_latent
+
+FAST = Diffusion(steps=3, seed=7)
+
+
+class BatchingDevice(CpuDevice):
+    """The CPU as a device that takes several at once; tells of the batches, and can be held."""
+
+    largest_batch = 8
+
+    def __init__(self):
+        super().__init__(1)
+        object.__setattr__(self, "batches", [])
+        object.__setattr__(self, "go", threading.Event())
+        self.go.set()
+
+    def open_part(self, part):
+        session = open_part(part, self.name, 1, "CPUExecutionProvider")
+        return RecordingSession(self, part.path.stem, session)
+
+
+class RecordingSession:
+    def __init__(self, device, name, session):
+        self.device, self.name, self.session = device, name, session
+
+    def run(self, arrays):
+        assert self.device.go.wait(10)
+        self.device.batches.append((self.name, len(arrays[0])))
+        return self.session.run(arrays)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return add_tiny_latent(tmp_path_factory.mktemp("models"), liveliness=0.05)
+
+
+@pytest.fixture
+def upscaler(tmp_path):
+    upscaler = Upscaler([CpuDevice(1)], tmp_path)
+    yield upscaler
+    upscaler.close()
+
+
+def picture(height, width, seed=0):
+    """Blocks of one colour, as large as a latent, so that nothing is lost in it."""
+    random = np.random.default_rng(seed)
+    blocks = random.integers(40, 200, (-(-height // CELL), -(-width // CELL), 3), np.uint8)
+    return Picture(pixels=blocks.repeat(CELL, 0).repeat(CELL, 1)[:height, :width])
+
+
+def upscaled(upscaler, model, source, diffusion=FAST, **more):
+    wanted = {"width": 2 * source.width, "height": 2 * source.height} | more
+    return asyncio.run(upscaler.upscale(source, model, diffusion=diffusion, **wanted))
+
+
+def doubled(source):
+    return source.pixels.repeat(2, 0).repeat(2, 1)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (16, 40), (96, 61), (128, 128), (300, 200)])
+def test_a_picture_of_any_size_comes_out_twice_as_large(upscaler, tmp_path, size):
+    faithful = add_tiny_latent(tmp_path / "faithful")
+    source = picture(*size)
+    result = upscaled(upscaler, faithful, source, replace(FAST, prompt=""))
+    brighter = 255 / 2 * PER_TOKEN  # of the tokens that fill up the prompt
+    assert result.pixels.shape == (2 * size[0], 2 * size[1], 3)
+    assert np.abs(result.pixels - doubled(source) - brighter).max() <= 1
+
+
+def test_windows_leave_no_seams(upscaler, model):
+    """A model that keeps some noise would show where one window ends and another begins."""
+    grey = Picture(pixels=np.full((320, 320, 3), 128, np.uint8))
+    one_window = replace(FAST, steps=8)
+    whole = upscaled(
+        upscaler, msgspec.structs.replace(model, tile=320, overlap=80), grey, one_window
+    ).pixels.astype(int)
+    tiled = upscaled(upscaler, model, grey, one_window).pixels.astype(int)
+    assert np.abs(tiled - whole).max() <= 1
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(upscaler, model):
+    source = picture(64, 64)
+    first, again, other = (upscaled(upscaler, model, source, replace(FAST, seed=seed)) for seed in (1, 1, 2))
+    assert first.pixels.tobytes() == again.pixels.tobytes()
+    assert first.pixels.tobytes() != other.pixels.tobytes()
+
+
+def test_a_result_does_not_depend_on_what_shares_its_runs(tmp_path, model):
+    device = BatchingDevice()
+    upscaler = Upscaler([device], tmp_path)
+    source = picture(64, 64)
+
+    async def together(count):
+        wanted = {"width": 128, "height": 128}
+        tasks = [
+            asyncio.create_task(
+                upscaler.upscale(
+                    source, model, diffusion=replace(FAST, seed=seed), account=str(seed), **wanted
+                )
+            )
+            for seed in range(count)
+        ]
+        return [result.pixels.tobytes() for result in await asyncio.gather(*tasks)]
+
+    try:
+        alone = asyncio.run(together(1))
+        device.go.clear()
+        threading.Timer(0.2, device.go.set).start()
+        shared = asyncio.run(together(5))
+    finally:
+        upscaler.close()
+    assert shared[0] == alone[0]
+    assert len(set(shared)) == 5
+    assert max(size for name, size in device.batches if name == "unet") > 1
+
+
+def test_guidance_goes_beyond_the_prompt_and_away_from_the_negative_one(upscaler, model):
+    source = picture(32, 32)
+
+    def mean(**wanted):
+        return upscaled(upscaler, model, source, replace(FAST, **wanted)).pixels.mean()
+
+    plain, prompted = mean(), mean(prompt="ugly " * 8)
+    guided = mean(prompt="ugly " * 8, guidance=8.0)
+    against = mean(negative_prompt="ugly " * 8, guidance=8.0)
+    assert plain < prompted < guided
+    assert against < plain
+
+
+def test_only_prompts_that_are_too_long_are_cut(upscaler, model):
+    long = "cat " * 9
+    assert upscaler.cuts(model, Diffusion(prompt="cat " * 8)) == []
+    assert upscaler.cuts(model, Diffusion(prompt=long, negative_prompt=long)) == ["prompt", "negative_prompt"]
+
+
+def test_less_strength_does_less_of_the_work(upscaler, model):
+    device = BatchingDevice()
+    upscaler = Upscaler([device], upscaler._model_directory)
+    try:
+        result = upscaled(upscaler, model, picture(32, 32), replace(FAST, steps=10, strength=0.3))
+    finally:
+        upscaler.close()
+    assert [name for name, _ in device.batches].count("unet") == 3
+    assert np.abs(result.pixels.astype(int) - doubled(picture(32, 32))).mean() < 20
+
+
+def test_other_sizes_are_reduced_and_alpha_is_kept(upscaler, model):
+    source = picture(64, 64)
+    alpha = np.zeros((64, 64), np.uint8)
+    alpha[:, 32:] = 255
+    regions = []
+    result = upscaled(
+        upscaler, model, replace(source, alpha=alpha), width=96, height=96, on_region=regions.append
+    )
+    assert result.pixels.shape == (96, 96, 3)
+    assert (result.alpha[:, :44] == 0).all()
+    assert (result.alpha[:, 52:] == 255).all()
+    (region,) = regions
+    assert np.array_equal(region.picture().pixels, result.pixels)
+
+
+def test_progress_rises_with_every_step(upscaler, model):
+    shares, starts = [], []
+    upscaled(
+        upscaler, model, picture(32, 32), replace(FAST, steps=5),
+        on_progress=shares.append, on_start=lambda: starts.append(1),
+    )  # fmt: skip
+    assert shares == sorted(shares)
+    assert len(shares) >= 5 + 3
+    assert shares[-1] == pytest.approx(1)
+    assert starts == [1]
+
+
+def test_a_cancelled_picture_is_computed_no_further(tmp_path, model):
+    device = BatchingDevice()
+    upscaler = Upscaler([device], tmp_path)
+
+    async def cancelled():
+        seen = asyncio.Event()
+        task = asyncio.create_task(
+            upscaler.upscale(
+                picture(32, 32), model, width=64, height=64, diffusion=replace(FAST, steps=100),
+                on_progress=lambda _: seen.set(),
+            )
+        )  # fmt: skip
+        await seen.wait()
+        task.cancel()
+        await asyncio.wait([task])
+        return task.cancelled()
+
+    try:
+        assert asyncio.run(cancelled())
+        assert not any(waiting.tiles for waiting in upscaler.activity().waiting.values())
+    finally:
+        upscaler.close()
+    assert len(device.batches) < 50
+
+
+@pytest.mark.parametrize(("spoilt", "told"), [("nan", "not numbers"), ("black", "black picture")])
+def test_what_is_no_picture_is_an_error(upscaler, tmp_path, spoilt, told):
+    broken = add_tiny_latent(tmp_path / "broken", spoilt=spoilt)
+    with pytest.raises(SpoiltResultError, match=told):
+        upscaled(upscaler, broken, picture(32, 32))
+
+
+def test_a_black_picture_may_stay_black(upscaler, tmp_path):
+    broken = add_tiny_latent(tmp_path / "broken", spoilt="black")
+    black = Picture(pixels=np.zeros((32, 32, 3), np.uint8))
+    assert not upscaled(upscaler, broken, black).pixels.any()
+
+
+def test_a_damaged_file_is_an_error(upscaler, tmp_path):
+    damaged = add_tiny_latent(tmp_path / "damaged")
+    unet = next((tmp_path / "damaged").glob("*/unet.onnx"))
+    unet.write_bytes(unet.read_bytes() + b"\0")
+    with pytest.raises(ModelError, match="damaged"):
+        upscaled(upscaler, damaged, picture(32, 32))
+
+
+def test_the_activity_tells_pixels_of_the_picture_once(upscaler, model):
+    upscaled(upscaler, model, picture(64, 64))
+    (device,) = upscaler.activity().devices
+    assert device.pixels == {model.name: 128 * 128}
+
+
+def test_without_windows_nothing_is_blended(model):
+    """One window is the whole: its result is used as it is, to the bit."""
+    runs = upscale_latent(
+        picture(64, 64).pixels, (np.arange(8), np.arange(8)), FAST, model.weights[0], side=128, overlap=32
+    )
+    next(runs)
+    encoding = runs.send([(np.zeros((8, 1), np.float32), np.zeros(1, np.float32))])
+    assert encoding.part == "vae_encoder"
+    assert np.array_equal(encoding.inputs[0][0], picture(64, 64).pixels)
