@@ -32,42 +32,15 @@ PARAMETERS = (
 
 
 def add_tiny_latent(directory: Path, *, spoilt: str = "", liveliness: float = 0.0) -> Model:
-    """Add it to a directory of models, as `runware:502@1`.
-
-    Args:
-        spoilt: `nan` lets the UNet compute no numbers, `black` lets the decoder paint nothing.
-        liveliness: how much of the noise stays in what the UNet takes for the picture.
-    """
+    """Add it to a directory of models, as `runware:502@1`; see `write_parts`."""
     with new_folder(directory, "tiny") as folder:
-        parts = {
-            "text_encoder": _text_encoder(),
-            "vae_encoder": _vae_encoder(),
-            "unet": _unet(float("nan") if spoilt == "nan" else liveliness),
-            "vae_decoder": _vae_decoder(0.0 if spoilt == "black" else 0.5),
-        }
-        for name, graph in parts.items():
-            onnx.save(graph, folder / f"{name}.onnx")
-        _tokenizer().save(str(folder / "tokenizer.json"))
-        files = {name: (WeightFile(f"{name}.onnx", sha256_of(folder / f"{name}.onnx")),) for name in parts}
-        weights = LatentWeights(
-            scale=2,
-            **files,
-            tokenizer=WeightFile("tokenizer.json", sha256_of(folder / "tokenizer.json")),
-            channels=4,
-            cell=CELL,
-            multiple=2,
-            scaling_factor=SCALING,
-            beta_start=0.00085,
-            beta_end=0.012,
-            noise_steps=1000,
-        )
         model = Model(
             name="sd-x2-latent-upscaler",
             air="runware:502@1",
             title="Tiny",
             description="A latent upscaler for tests.",
             family="latent",
-            weights=(weights,),
+            weights=(write_parts(folder, spoilt=spoilt, liveliness=liveliness),),
             factors=(2,),
             fractional=True,
             overlap=32,
@@ -77,6 +50,38 @@ def add_tiny_latent(directory: Path, *, spoilt: str = "", liveliness: float = 0.
             parameters=PARAMETERS,
         )
         return write_latent_entry(directory, model, folder)
+
+
+def write_parts(folder: Path, *, spoilt: str = "", liveliness: float = 0.0) -> LatentWeights:
+    """Write its files.
+
+    Args:
+        folder: where to.
+        spoilt: `nan` lets the UNet compute no numbers, `black` lets the decoder paint nothing.
+        liveliness: how much of the noise stays in what the UNet takes for the picture.
+    """
+    parts = {
+        "text_encoder": _text_encoder(),
+        "vae_encoder": _vae_encoder(),
+        "unet": _unet(float("nan") if spoilt == "nan" else liveliness),
+        "vae_decoder": _vae_decoder(0.0 if spoilt == "black" else 0.5),
+    }
+    for name, graph in parts.items():
+        onnx.save(graph, folder / f"{name}.onnx")
+    _tokenizer().save(str(folder / "tokenizer.json"))
+    files = {name: (WeightFile(f"{name}.onnx", sha256_of(folder / f"{name}.onnx")),) for name in parts}
+    return LatentWeights(
+        scale=2,
+        **files,
+        tokenizer=WeightFile("tokenizer.json", sha256_of(folder / "tokenizer.json")),
+        channels=4,
+        cell=CELL,
+        multiple=2,
+        scaling_factor=SCALING,
+        beta_start=0.00085,
+        beta_end=0.012,
+        noise_steps=1000,
+    )
 
 
 def _tokenizer() -> Tokenizer:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from onnx_models.diffusers import Exported
 from server.serving import EmbeddedServer
-from tests.onnx_models.tiny_latent import PARAMETERS, TOKENS, add_tiny_latent
+from tests.onnx_models.tiny_latent import PARAMETERS, TOKENS, add_tiny_latent, write_parts
 from tests.server.conftest import StartServer, Tilewire
 from tests.server.harness import connected, make_image, new_uuid, open_image
 
@@ -183,6 +184,30 @@ def test_the_commands_know_it_and_remove_it(tilewire: Tilewire, tmp_path: Path) 
     assert tilewire("models", "verify").exit_code == 1
     assert tilewire("models", "remove", "sd-x2-latent-upscaler").exit_code == 0
     assert list(added.iterdir()) == []
+
+
+def test_an_exported_model_is_told_listed_and_not_exported_twice(
+    tilewire: Tilewire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The export itself is tested with diffusers, in tests/onnx_models."""
+
+    def exported(_source: str, folder: Path, _open_part: object, **_more: object) -> Exported:
+        return Exported(write_parts(folder), {"unet": 1.25e-6})
+
+    monkeypatch.setattr("onnx_models.diffusers.export_latent_upscaler", exported)
+    result = tilewire("models", "export", "someone/pipeline", "--price", "0.5", "--window", "256")
+    told = " ".join(result.output.split())
+    assert "sd-x2-latent-upscaler (runware:502@1): windows of 256 px with an overlap of 64 px" in told
+    assert "0.5 USD per megapixel; from PyTorch: unet 1e-06" in told
+    listed = " ".join(tilewire("models", "list").output.split())
+    assert (
+        "Stable Diffusion x2 latent upscaler: any factor up to 2; 0.5 USD per megapixel; openrail++" in listed
+    )
+    again = tilewire("models", "export", "someone/pipeline")
+    assert (again.exit_code, again.stdout) == (2, "")
+    assert "is taken" in again.stderr
+    other = tilewire("models", "export", "someone/pipeline", "--name", "other")
+    assert "other (local:other@1)" in " ".join(other.output.split())
 
 
 def test_what_cannot_be_exported_is_one_message(tilewire: Tilewire, tmp_path: Path) -> None:
