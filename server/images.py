@@ -22,7 +22,18 @@ from obstore.store import LocalStore, ObjectStore, from_url
 from server.protocol.errors import UnavailableError
 from server.state.accounts import AccountId
 from server.state.database import Database
-from server.state.images import ImageRecord, expired, extend, find_image, forget, image_named, record_image
+from server.state.images import (
+    ImageRecord,
+    expired,
+    extend,
+    find_image,
+    forget,
+    forget_loose,
+    image_named,
+    note_loose,
+    record_image,
+    stale_loose,
+)
 
 __all__ = ["MEDIA_TYPES", "ImageFile", "ImageStore", "open_store"]
 
@@ -44,6 +55,9 @@ MEDIA_TYPES = {
 
 _PAUSES: Final = (0.1, 0.5)
 """Seconds before the second and the third try of what the store failed to do."""
+
+_LOOSE_FOR: Final = 86400.0
+"""Seconds after which a file that no image names was left behind: longer than any task, or upload, takes."""
 
 _NO_IMAGE: Final = "readiness"
 """A name that no image has."""
@@ -137,14 +151,20 @@ class ImageStore:
             height=file.height,
             expires=now + ttl,
         )
+        await self._database.run(note_loose, record.name, now)
         await self._in_store(obstore.put, self._store, record.name, file.data)
         kept, superfluous = await self._database.run(record_image, record, now)
         if superfluous is not None:
             await self._delete([superfluous])
+            await self._database.run(forget_loose, [superfluous])
         return kept
 
     async def sweep(self) -> int:
-        """Delete the images whose time has passed; returns how many."""
+        """Delete the images whose time has passed, and what a crash left behind; returns how many images."""
+        while names := await self._database.run(stale_loose, self._clock() - _LOOSE_FOR, 100):
+            await self._delete(names)
+            await asyncio.to_thread(_delete_staged, self._store, names)
+            await self._database.run(forget_loose, names)
         count = 0
         while batch := await self._database.run(expired, self._clock(), 100):
             names = [image.name for image in batch]
@@ -193,6 +213,13 @@ def _read(store: ObjectStore, name: str, start: int, length: int | None) -> byte
     if length is not None:
         return bytes(obstore.get_range(store, name, start=start, length=length))
     return bytes(obstore.get(store, name).bytes())
+
+
+def _delete_staged(store: ObjectStore, names: Sequence[str]) -> None:
+    """Delete what a killed process had written of files: a local store names them so until they are whole."""
+    if isinstance(store, LocalStore) and store.prefix is not None:
+        for name in names:
+            (Path(store.prefix) / f"{name}#1").unlink(missing_ok=True)
 
 
 def _digest(account: AccountId, data: bytes) -> bytes:

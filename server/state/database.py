@@ -33,7 +33,18 @@ from server.protocol.errors import DatabaseUnavailableError
 from server.state.claims import ServerLock, lock_for
 from server.state.migrations import upgrade
 
-__all__ = ["Database", "accounts", "api_keys", "images", "ledger", "metadata", "outbox", "tasks", "webhooks"]
+__all__ = [
+    "Database",
+    "accounts",
+    "api_keys",
+    "images",
+    "ledger",
+    "loose_files",
+    "metadata",
+    "outbox",
+    "tasks",
+    "webhooks",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -136,6 +147,14 @@ images = Table(
     Column("height", Integer, nullable=False),
     Column("expires", Float, nullable=False),
     Index("images_by_expiry", "expires"),
+)
+
+loose_files = Table(
+    "loose_files",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("since", Float, nullable=False),
+    Index("loose_files_by_time", "since"),
 )
 
 outbox = Table(

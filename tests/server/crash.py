@@ -1,0 +1,297 @@
+"""Customers use servers that are killed at random moments; afterwards every promise is looked at.
+
+A run is drawn from its seed: what customers send, and how long after a start the server is killed. What it is
+at by then is up to the machine: the report tells.
+"""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpcore
+import numpy as np
+from sqlalchemy import Connection, create_engine, text
+
+from server.images import ImageStore, open_store
+from server.state import ledger
+from server.state.accounts import AccountId, account_named, create_key
+from server.state.audit import Audit, audit
+from server.state.database import Database
+from tests.server.customers import FACTOR, HEIGHT, WIDTH, Customer, Kind, Poster, Sent
+from tests.server.harness import PATIENCE, Account, new_uuid, open_image
+from tests.server.killable import KillableServer
+from tests.server.web import Web
+
+_SHARE_IN_START = 0.25
+_WORK_BEFORE_KILL = 0.8
+_INITIAL = 10**12  # nanodollars
+_POOR = 1000
+_SHADES = 1  # by which two runs of a network may differ
+
+# What a kill finds tasks at: each query counts those that are.
+_PHASES = {
+    "accepted": "SELECT count(*) FROM tasks WHERE status = 'accepted' AND reserved = 0",
+    "reserved, at work": "SELECT count(*) FROM tasks WHERE status = 'accepted' AND reserved > 0",
+    "storing": "SELECT count(*) FROM loose_files WHERE since > :since",
+    "recorded, not delivered": "SELECT count(*) FROM outbox",
+    "webhook under way": """
+        SELECT count(*) FROM webhooks WHERE status = 'pending' AND attempts > 0 AND next_attempt > :since""",
+}
+
+
+@dataclass
+class Run:
+    """What happened in a run, and everybody in it."""
+
+    database_url: str
+    data: Path
+    accounts: list[Account]
+    customers: list[Customer]
+    posters: list[Poster]
+    web: Web
+    kills: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def sent(self) -> list[Sent]:
+        return [sent for one in (*self.customers, *self.posters) for sent in one.sent.values()]
+
+
+@dataclass
+class Report:
+    """The figures of a run that kept its promises."""
+
+    kills: Counter[str]
+    sent: int
+    accepted: int
+    charged: int
+    told_twice: int
+    connections: int
+    webhooks: int
+    loose_files: int
+
+    def __str__(self) -> str:
+        phases = ", ".join(f"{name} {count}" for name, count in self.kills.items() if name != "all")
+        return (
+            f"{self.kills['all']} kills ({phases}); "
+            f"{self.sent} tasks sent, {self.accepted} accepted, 0 lost; "
+            f"{self.charged} charged, 0 twice; {self.told_twice} results told more than once; "
+            f"{self.webhooks} webhooks; {self.connections} connections; {self.loose_files} loose files"
+        )
+
+
+def open_accounts(database_url: str) -> list[Account]:
+    """One with money, one without a limit, one that can pay for nothing."""
+    with closing(Database(database_url)) as database:
+        accounts = []
+        for balance in (_INITIAL, None, _POOR):
+            account = database.run_sync(account_named, new_uuid(), time.time(), balance=balance)
+            accounts.append(Account(account, database.run_sync(create_key, account, "test", time.time())))
+    return accounts
+
+
+async def crash(
+    servers: Sequence[KillableServer], database_url: str, data: Path, web: Web, kills: int, seed: int
+) -> Run:
+    """Kill one server after the other, each at once replaced; then let everything come to its end."""
+    rich, unlimited, poor = accounts = open_accounts(database_url)
+    urls = [server.url for server in servers]
+    customers = [
+        Customer(account.key, urls, web.url, f"{seed}/{number}", kinds)
+        for number, (account, kinds) in enumerate(
+            [(rich, tuple(Kind)), (rich, tuple(Kind)), (unlimited, tuple(Kind)), (poor, (Kind.ASYNC,))]
+        )
+    ]
+    posters = [Poster(rich.key, urls, f"{seed}/post")]
+    run = Run(database_url, data, accounts, customers, posters, web)
+    for server in servers:
+        await asyncio.to_thread(server.start)
+        await asyncio.to_thread(server.wait_until_ready)
+    async with asyncio.TaskGroup() as group:
+        for one in (*customers, *posters):
+            group.create_task(one.work())
+        chance = random.Random(seed)
+        for _ in range(kills):
+            await _kill_one(run, servers, chance)
+        for server in servers:
+            await asyncio.to_thread(server.wait_until_ready)
+        for one in (*customers, *posters):
+            one.drain()
+    await _deliver_webhooks(run)
+    return run
+
+
+async def _kill_one(run: Run, servers: Sequence[KillableServer], chance: random.Random) -> None:
+    """Wait, kill one of the servers, have it start again."""
+    server = chance.choice(servers)
+    share = chance.random()
+    if chance.random() < _SHARE_IN_START:
+        await asyncio.sleep(share * server.start_takes)
+    else:
+        await asyncio.to_thread(server.wait_until_ready)
+        await asyncio.sleep(share * _WORK_BEFORE_KILL)
+    was_ready = server.is_ready
+    await asyncio.to_thread(server.kill)
+    run.kills["all"] += 1
+    if not was_ready:
+        run.kills["starting"] += 1
+    run.kills.update(await asyncio.to_thread(_phases, run.database_url, server.started))
+    await asyncio.to_thread(server.start)
+
+
+def _phases(database_url: str, since: float) -> list[str]:
+    """At what the kill found tasks. Only looks: what is left to recover is left to the next start."""
+    if database_url.startswith("sqlite:///"):
+        path = database_url.removeprefix("sqlite:///")
+        database_url = f"sqlite:///file:{path}?mode=ro&uri=true"
+    engine = create_engine(database_url)
+    with engine.connect() as connection:
+        found = [name for name, query in _PHASES.items() if connection.scalar(text(query), {"since": since})]
+    engine.dispose()
+    return found
+
+
+async def _deliver_webhooks(run: Run) -> None:
+    """Let the time pass for which whoever was killed had claimed webhooks."""
+    with closing(Database(run.database_url)) as database:
+
+        def hurry(connection: Connection) -> int:
+            query = "UPDATE webhooks SET next_attempt = 0 WHERE status = 'pending' AND attempts > 0"
+            connection.execute(text(query))
+            query = "SELECT count(*) FROM webhooks WHERE status = 'pending'"
+            return int(connection.scalar(text(query)) or 0)
+
+        async with asyncio.timeout(PATIENCE):
+            while await database.run(hurry):
+                await asyncio.sleep(1)
+
+
+async def judge(run: Run, url: str) -> Report:
+    """Look at every promise; `url` is of a server that runs.
+
+    Raises:
+        AssertionError: saying which was broken.
+    """
+    with closing(Database(run.database_url)) as database:
+        rows = await database.run(_tasks)
+        _each_task_has_one_outcome(run, rows)
+        found = database.snapshot(audit)
+        _nothing_is_charged_but_results(run, rows, found)
+        for account in run.accounts[:1]:
+            await _balance_is_what_is_left(database, account, run)
+        await _images_are_there(run, url)
+        loose = await _store_is_what_the_database_knows(database, run.data / "images")
+    return Report(
+        kills=run.kills,
+        sent=len(run.sent),
+        accepted=len(rows),
+        charged=found.charges,
+        told_twice=sum(sent.results > 1 for sent in run.sent),
+        connections=sum(customer.connections for customer in run.customers),
+        webhooks=await _webhooks_came(run, rows),
+        loose_files=loose,
+    )
+
+
+def _tasks(connection: Connection) -> dict[str, str]:
+    """What the database has for the outcome of each task."""
+    return {
+        row.task_uuid: row.status for row in connection.execute(text("SELECT task_uuid, status FROM tasks"))
+    }
+
+
+def _each_task_has_one_outcome(run: Run, rows: dict[str, str]) -> None:
+    sent = {task.uuid: task for task in run.sent}
+    assert set(rows) <= set(sent)
+    lost = [task for task in run.sent if task.replies and not task.outcomes]
+    assert not lost, f"LOST: {lost}"
+    for uuid, status in rows.items():
+        assert status != "accepted", f"LOST: {sent[uuid]} was accepted and has no outcome"
+        assert len(sent[uuid].outcomes) == 1, f"{sent[uuid]} was told {sent[uuid].outcomes}"
+        ((kind, *more),) = sent[uuid].outcomes
+        assert (kind == "result") == (status == "succeeded"), f"{sent[uuid]} is recorded as {status}"
+        if kind == "error":
+            assert more[0] in _expected_errors(run, sent[uuid]), f"{sent[uuid]} failed"
+    for uuid in set(sent) - set(rows):
+        assert not sent[uuid].replies, f"LOST: {sent[uuid]} was told of, and is not in the database"
+
+
+def _expected_errors(run: Run, sent: Sent) -> set[str]:
+    if sent.uuid in run.customers[-1].sent:
+        return {"insufficientCredits"}
+    return {Kind.CANCELLED: {"taskCancelled"}, Kind.MISSING: {"downloadFailed"}}.get(sent.kind, set())
+
+
+def _nothing_is_charged_but_results(run: Run, rows: dict[str, str], found: Audit) -> None:
+    assert found.mistakes == []
+    results = sum(next(iter(sent.outcomes))[0] == "result" for sent in run.sent if sent.outcomes)
+    assert found.charges == results == sum(status == "succeeded" for status in rows.values())
+
+
+async def _balance_is_what_is_left(database: Database, account: Account, run: Run) -> None:
+    """What was told as `cost`, of each task once, is what is missing."""
+    seen = sum(
+        round(float(next(iter(sent.outcomes))[2]) * 1e9)
+        for one in (*run.customers, *run.posters)
+        if one.key == account.key
+        for sent in one.sent.values()
+        if sent.outcomes and next(iter(sent.outcomes))[0] == "result"
+    )
+    assert seen > 0
+    assert await database.run(_available, account.id) == _INITIAL - seen
+
+
+def _available(connection: Connection, account: AccountId) -> int:
+    return ledger.statement(connection, account).available or 0
+
+
+async def _images_are_there(run: Run, url: str) -> None:
+    """Each result can be fetched, and is the same enlargement of its input as all others of it."""
+    first: dict[int, np.ndarray] = {}
+    async with httpcore.AsyncConnectionPool() as pool:
+        for sent in run.sent:
+            if sent.image is None:
+                assert not sent.outcomes or next(iter(sent.outcomes))[0] == "error"
+                continue
+            response = await pool.request("GET", f"{url}/images/{sent.image}")
+            assert response.status == 200, sent
+            pixels = np.asarray(open_image(response.content)).astype(int)
+            assert pixels.shape == (HEIGHT * FACTOR, WIDTH * FACTOR, 3)
+            assert abs(pixels - first.setdefault(sent.picture, pixels)).max() <= _SHADES
+
+
+async def _webhooks_came(run: Run, rows: dict[str, str]) -> int:
+    """Each webhook came, whenever it did under the same id; returns how many came, repeated ones too."""
+    ids: dict[str, set[str]] = {}
+    count = 0
+    while run.web.waiting():
+        received = await run.web.receive()
+        if received.method == "POST":
+            count += 1
+            ids.setdefault(received.path.rpartition("/")[2], set()).add(received.headers["webhook-id"])
+    wanted = {sent.uuid for sent in run.sent if sent.kind is Kind.WEBHOOK and sent.uuid in rows}
+    assert set(ids) == wanted
+    assert all(len(of_task) == 1 for of_task in ids.values()), ids
+    return count
+
+
+async def _store_is_what_the_database_knows(database: Database, folder: Path) -> int:
+    """No file is unknown, no image without its file; after a day what crashes left is gone. Returns that."""
+    left = {file.name for file in folder.iterdir()}
+    images = await database.run(_names, "SELECT name FROM images")
+    loose = await database.run(_names, "SELECT name FROM loose_files")
+    assert images <= left, f"{len(images - left)} images have no file"
+    assert {name.removesuffix("#1") for name in left - images} <= loose, "a file that nobody knows"
+    store = ImageStore(open_store(None, folder), database, clock=lambda: time.time() + 2 * 86400)
+    await store.sweep()
+    store.close()
+    assert {file.name for file in folder.iterdir()} == images
+    return len(left - images)
+
+
+def _names(connection: Connection, query: str) -> set[str]:
+    return set(connection.scalars(text(query)))
