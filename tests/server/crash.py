@@ -166,7 +166,7 @@ async def _deliver_webhooks(run: Run) -> None:
             return int(connection.scalar(text(query)) or 0)
 
         async with asyncio.timeout(PATIENCE):
-            while await database.run(hurry):
+            while await database.run(hurry):  # noqa: ASYNC110 - other processes do it
                 await asyncio.sleep(1)
 
 
@@ -281,7 +281,7 @@ async def _webhooks_came(run: Run, rows: dict[str, str]) -> int:
 
 async def _store_is_what_the_database_knows(database: Database, folder: Path) -> int:
     """No file is unknown, no image without its file; after a day what crashes left is gone. Returns that."""
-    left = {file.name for file in folder.iterdir()}
+    left = _files(folder)
     images = await database.run(_names, "SELECT name FROM images")
     loose = await database.run(_names, "SELECT name FROM loose_files")
     assert images <= left, f"{len(images - left)} images have no file"
@@ -289,8 +289,12 @@ async def _store_is_what_the_database_knows(database: Database, folder: Path) ->
     store = ImageStore(open_store(None, folder), database, clock=lambda: time.time() + 2 * 86400)
     await store.sweep()
     store.close()
-    assert {file.name for file in folder.iterdir()} == images
+    assert _files(folder) == images
     return len(left - images)
+
+
+def _files(folder: Path) -> set[str]:
+    return {file.name for file in folder.iterdir()}
 
 
 def _names(connection: Connection, query: str) -> set[str]:

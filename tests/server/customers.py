@@ -24,6 +24,7 @@ PICTURES: Final = [make_image(WIDTH, HEIGHT, seed=seed) for seed in range(5)]
 
 _AT_ONCE = 4
 _ASK_EVERY = 0.5
+_NEVER_CAME = 4
 _LOST = (OSError, ConnectionClosed, InvalidHandshake, TimeoutError, EOFError)
 
 Outcome = tuple[str, ...]
@@ -53,7 +54,8 @@ class Sent:
         results: how often a result came.
         picture: which of `PICTURES` it enlarges.
         image: the name of the result in the store.
-        unknown: the server said, when asked, that there is no such task.
+        unknown: how often in succession the server said, when asked, that there is no such task: it may just
+            be at what was sent.
     """
 
     task: Item
@@ -63,7 +65,7 @@ class Sent:
     results: int = 0
     outcomes: set[Outcome] = field(default_factory=set)
     image: str | None = None
-    unknown: bool = False
+    unknown: int = 0
 
     @property
     def uuid(self) -> str:
@@ -79,10 +81,10 @@ class Sent:
         if item["taskType"] == "getResponse":
             assert item["code"] == "taskNotFound", item
             assert not self.replies, f"LOST: the server told of {self.task}, and now knows nothing of it"
-            self.unknown = True
+            self.unknown += 1
             return
         self.replies += 1
-        self.unknown = False
+        self.unknown = 0
         if "code" in item:
             self.outcomes.add(("error", item["code"]))
         elif "imageUUID" in item:
@@ -147,8 +149,8 @@ class Customer:
         return [sent for sent in self.sent.values() if not sent.outcomes]
 
     def settled(self) -> bool:
-        """Whether each task has an outcome, or was never accepted."""
-        return all(sent.unknown and not sent.replies for sent in self.open_tasks())
+        """Whether each task has an outcome, or was cancelled before it was accepted."""
+        return all(sent.unknown >= _NEVER_CAME for sent in self.open_tasks())
 
     async def _use(self, socket: ClientConnection) -> None:
         await _send(
@@ -198,14 +200,15 @@ class Customer:
         """After a new connection: send again, ask, or trust that the answer comes."""
         for sent in self.open_tasks():
             match self._chance.randrange(3):
-                case 0 if sent.may_come_again or sent.unknown:
+                case 0 if sent.may_come_again:
                     await _send(socket, sent.task)
                 case 1:
                     await self._ask(socket, [sent])
 
     async def _ask(self, socket: ClientConnection, tasks: list[Sent]) -> None:
         for sent in tasks:
-            if sent.unknown and not self._draining and sent.kind is not Kind.CANCELLED:
+            if sent.unknown and sent.kind is not Kind.CANCELLED:
+                sent.unknown = 0
                 await _send(socket, sent.task)
             else:
                 await _send(socket, {"taskType": "getResponse", "taskUUID": sent.uuid})
