@@ -28,6 +28,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.pool import NullPool
 
 from server.protocol.errors import DatabaseUnavailableError
 from server.state.claims import ServerLock, lock_for
@@ -51,12 +52,6 @@ T = TypeVar("T")
 
 _ATTEMPTS = 4
 _CONFLICTS = frozenset({"40001", "40P01"})  # www.postgresql.org/docs/current/errcodes-appendix.html
-_KEEPALIVES = {
-    "connect_timeout": 10,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-}
 _READS = "tilewire_reads"  # an execution option of ours
 
 log = logging.getLogger(__name__)
@@ -205,14 +200,20 @@ class Database:
             address = address.set(drivername="postgresql+psycopg")  # the driver that the extra brings
         sqlite = self._sqlite = address.get_backend_name() == "sqlite"
         # A connection that was lost meanwhile is replaced before it is used, and a lost server noticed.
-        more = {} if sqlite else {"pool_pre_ping": True, "pool_size": 10, "connect_args": _KEEPALIVES}
+        more = {} if sqlite else {"pool_pre_ping": True, "pool_size": 10}
         self._engine = create_engine(address, hide_parameters=True, **more)  # they would be in the log
         if sqlite:
             event.listen(self._engine, "connect", _prepare_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
+            self._unhurried = self._engine
+        else:
+            from server.state.postgresql import bound_waiting  # noqa: PLC0415 - needs the extra
+
+            bound_waiting(self._engine)
+            self._unhurried = create_engine(address, hide_parameters=True, poolclass=NullPool)
         # SQLite has one writer at a time: with one thread nobody ever waits for its lock.
         self._threads = ThreadPoolExecutor(max_workers=1 if sqlite else 8, thread_name_prefix="database")
-        with self._engine.connect() as connection:
+        with self._unhurried.connect() as connection:
             _migrate(connection)
 
     async def run(
@@ -258,9 +259,9 @@ class Database:
     def snapshot(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """`run_sync`, reading only: all from one moment, and without making anybody wait."""
+        """`run_sync`, reading only: all from one moment, and without making anybody wait. May take long."""
         options = {_READS: True} if self._sqlite else {"isolation_level": "REPEATABLE READ"}
-        with self._engine.execution_options(**options).begin() as connection:
+        with self._unhurried.execution_options(**options).begin() as connection:
             return function(connection, *args, **kwargs)
 
     def server_lock(self) -> ServerLock:

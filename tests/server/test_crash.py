@@ -24,6 +24,9 @@ from tests.server.postgresql import PostgreSQL
 from tests.server.web import Web
 
 
+PHASES = {"starting", "accepted", "reserved, at work", "storing", "recorded, not delivered"}
+
+
 @pytest.fixture
 def seed() -> int:
     return int(os.environ.get("TILEWIRE_CRASH_SEED") or random.randrange(2**32))
@@ -100,7 +103,7 @@ async def test_nothing_is_lost_or_charged_twice_in_200_kills(
 ) -> None:
     report = await crash_and_judge(tmp_path, model_directory, web, 200, seed)
     assert report.kills["all"] == 200
-    assert all(report.kills.values())
+    assert report.kills.keys() >= PHASES
 
 
 @pytest.mark.usefixtures("fast_model", "pictures")
