@@ -6,15 +6,19 @@ at by then is up to the machine: the report tells.
 
 import asyncio
 import random
+import ssl
 import time
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
+from typing import Any, Final
 
 import httpcore
 import numpy as np
+import obstore
 from sqlalchemy import Connection, create_engine, text
 
 from server.images import ImageStore, open_store
@@ -23,9 +27,19 @@ from server.state.accounts import AccountId, account_named, create_key
 from server.state.audit import Audit, audit
 from server.state.database import Database
 from tests.server.customers import FACTOR, HEIGHT, WIDTH, Customer, Kind, Poster, Sent
-from tests.server.harness import PATIENCE, Account, new_uuid, open_image
+from tests.server.harness import FAST_MODEL, PATIENCE, Account, new_uuid, open_image, until
 from tests.server.killable import KillableServer
+from tests.server.proxy import Faults, Proxy
 from tests.server.web import Web
+
+SETTINGS: Final[dict[str, Any]] = {
+    "private_networks": True,  # where inputs come from and webhooks go to
+    "acknowledge_after": 0.03,
+    "prices": {FAST_MODEL: Decimal(1)},
+}
+"""What servers need for customers to see everything."""
+
+SOME_TASKS = 60
 
 _SHARE_IN_START = 0.25
 _WORK_BEFORE_KILL = 1.2
@@ -40,14 +54,20 @@ _PHASES = {
     "storing": "SELECT count(*) FROM loose_files WHERE since > :since",
     "recorded, not delivered": "SELECT count(*) FROM outbox",
     "webhook under way": """
-        SELECT count(*) FROM webhooks
-        WHERE status = 'pending' AND attempts > 0 AND next_attempt > :since + 90""",  # which it is claimed for
+        SELECT count(*) FROM webhooks  -- a claim is for 90 seconds
+        WHERE status = 'pending' AND attempts > 0 AND next_attempt > :since + 90""",
 }
 
 
 @dataclass
 class Run:
-    """What happened in a run, and everybody in it."""
+    """Customers of one server or several, and what happened to these.
+
+    Attributes:
+        database_url, data, storage_url: as the servers have them; but nothing bad happens on the way.
+        tls: what customers know the servers' certificate by, if these speak TLS.
+        kills: in all, and how many found tasks at what.
+    """
 
     database_url: str
     data: Path
@@ -55,11 +75,22 @@ class Run:
     customers: list[Customer]
     posters: list[Poster]
     web: Web
+    storage_url: str | None = None
+    tls: ssl.SSLContext | None = None
     kills: Counter[str] = field(default_factory=Counter)
 
     @property
+    def everybody(self) -> list[Customer | Poster]:
+        return [*self.customers, *self.posters]
+
+    @property
+    def finished(self) -> int:
+        """How many tasks have an outcome."""
+        return sum(bool(sent.outcomes) for sent in self.sent)
+
+    @property
     def sent(self) -> list[Sent]:
-        return [sent for one in (*self.customers, *self.posters) for sent in one.sent.values()]
+        return [sent for one in self.everybody for sent in one.sent.values()]
 
 
 @dataclass
@@ -85,8 +116,29 @@ class Report:
         )
 
 
-def open_accounts(database_url: str) -> list[Account]:
-    """One with money, one without a limit, one that can pay for nothing."""
+def run_of(
+    urls: Sequence[str],
+    web: Web,
+    seed: int,
+    *,
+    database_url: str,
+    data: Path,
+    storage_url: str | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> Run:
+    """Customers of all sorts: some have money, one has no limit, one can pay for nothing."""
+    rich, unlimited, poor = accounts = _open_accounts(database_url)
+    customers = [
+        Customer(account.key, urls, web.url, f"{seed}/{number}", kinds, tls)
+        for number, (account, kinds) in enumerate(
+            [(rich, tuple(Kind)), (rich, tuple(Kind)), (unlimited, tuple(Kind)), (poor, (Kind.ASYNC,))]
+        )
+    ]
+    posters = [Poster(rich.key, urls, f"{seed}/post", tls)]
+    return Run(database_url, data, accounts, customers, posters, web, storage_url, tls)
+
+
+def _open_accounts(database_url: str) -> list[Account]:
     with closing(Database(database_url)) as database:
         accounts = []
         for balance in (_INITIAL, None, _POOR):
@@ -95,35 +147,41 @@ def open_accounts(database_url: str) -> list[Account]:
     return accounts
 
 
-async def crash(
-    servers: Sequence[KillableServer], database_url: str, data: Path, web: Web, kills: int, seed: int
-) -> Run:
-    """Kill one server after the other, each at once replaced; then let everything come to its end."""
-    rich, unlimited, poor = accounts = open_accounts(database_url)
-    urls = [server.url for server in servers]
-    customers = [
-        Customer(account.key, urls, web.url, f"{seed}/{number}", kinds)
-        for number, (account, kinds) in enumerate(
-            [(rich, tuple(Kind)), (rich, tuple(Kind)), (unlimited, tuple(Kind)), (poor, (Kind.ASYNC,))]
-        )
-    ]
-    posters = [Poster(rich.key, urls, f"{seed}/post")]
-    run = Run(database_url, data, accounts, customers, posters, web)
+@asynccontextmanager
+async def at_work(run: Run) -> AsyncIterator[None]:
+    """Have everybody send tasks within the block; at its end all tasks come to theirs."""
+    async with asyncio.TaskGroup() as group:
+        for one in run.everybody:
+            group.create_task(one.work())
+        yield
+        for one in run.everybody:
+            one.drain()
+    await _deliver_webhooks(run)
+
+
+async def work_through(run: Run, proxy: Proxy) -> None:
+    """Have some tasks done over a bad network, and all end over a good one."""
+
+    async def enough() -> bool:
+        return run.finished >= SOME_TASKS
+
+    async with at_work(run):
+        await until(enough)
+        proxy.faults = Faults()
+        proxy.cut_all()
+
+
+async def crash(run: Run, servers: Sequence[KillableServer], kills: int, seed: int) -> None:
+    """Kill one of the servers after the other, each at once replaced."""
+    chance = random.Random(seed)
     for server in servers:
         await asyncio.to_thread(server.start)
         await asyncio.to_thread(server.wait_until_ready)
-    async with asyncio.TaskGroup() as group:
-        for one in (*customers, *posters):
-            group.create_task(one.work())
-        chance = random.Random(seed)
+    async with at_work(run):
         for _ in range(kills):
             await _kill_one(run, servers, chance)
         for server in servers:
             await asyncio.to_thread(server.wait_until_ready)
-        for one in (*customers, *posters):
-            one.drain()
-    await _deliver_webhooks(run)
-    return run
 
 
 async def _kill_one(run: Run, servers: Sequence[KillableServer], chance: random.Random) -> None:
@@ -182,10 +240,9 @@ async def judge(run: Run, url: str) -> Report:
         _each_task_has_one_outcome(run, rows)
         found = database.snapshot(audit)
         _nothing_is_charged_but_results(run, rows, found)
-        for account in run.accounts[:1]:
-            await _balance_is_what_is_left(database, account, run)
+        await _balance_is_what_is_left(database, run.accounts[0], run)
         await _images_are_there(run, url)
-        loose = await _store_is_what_the_database_knows(database, run.data / "images")
+        loose = await _store_is_what_the_database_knows(run, database)
     return Report(
         kills=run.kills,
         sent=len(run.sent),
@@ -237,7 +294,7 @@ async def _balance_is_what_is_left(database: Database, account: Account, run: Ru
     """What was told as `cost`, of each task once, is what is missing."""
     seen = sum(
         round(float(next(iter(sent.outcomes))[2]) * 1e9)
-        for one in (*run.customers, *run.posters)
+        for one in run.everybody
         if one.key == account.key
         for sent in one.sent.values()
         if sent.outcomes and next(iter(sent.outcomes))[0] == "result"
@@ -253,7 +310,7 @@ def _available(connection: Connection, account: AccountId) -> int:
 async def _images_are_there(run: Run, url: str) -> None:
     """Each result can be fetched, and is the same enlargement of its input as all others of it."""
     first: dict[int, np.ndarray] = {}
-    async with httpcore.AsyncConnectionPool() as pool:
+    async with httpcore.AsyncConnectionPool(ssl_context=run.tls) as pool:
         for sent in run.sent:
             if sent.image is None:
                 assert not sent.outcomes or next(iter(sent.outcomes))[0] == "error"
@@ -280,22 +337,25 @@ async def _webhooks_came(run: Run, rows: dict[str, str]) -> int:
     return count
 
 
-async def _store_is_what_the_database_knows(database: Database, folder: Path) -> int:
+async def _store_is_what_the_database_knows(run: Run, database: Database) -> int:
     """No file is unknown, no image without its file; after a day what crashes left is gone. Returns that."""
-    left = _files(folder)
+    left = await asyncio.to_thread(_files, run)
     images = await database.run(_names, "SELECT name FROM images")
     loose = await database.run(_names, "SELECT name FROM loose_files")
     assert images <= left, f"{len(images - left)} images have no file"
     assert {name.removesuffix("#1") for name in left - images} <= loose, "a file that nobody knows"
-    store = ImageStore(open_store(None, folder), database, clock=lambda: time.time() + 2 * 86400)
+    files = open_store(run.storage_url, run.data / "images")
+    store = ImageStore(files, database, clock=lambda: time.time() + 2 * 86400)
     await store.sweep()
     store.close()
-    assert _files(folder) == images
+    assert await asyncio.to_thread(_files, run) == images
     return len(left - images)
 
 
-def _files(folder: Path) -> set[str]:
-    return {file.name for file in folder.iterdir()}
+def _files(run: Run) -> set[str]:
+    if run.storage_url is None:
+        return {file.name for file in (run.data / "images").iterdir()}
+    return {file["path"] for file in obstore.list(open_store(run.storage_url, run.data)).collect()}
 
 
 def _names(connection: Connection, query: str) -> set[str]:

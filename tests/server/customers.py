@@ -7,6 +7,7 @@ import asyncio
 import base64
 import itertools
 import random
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -56,6 +57,7 @@ class Sent:
         image: the name of the result in the store.
         unknown: how often in succession the server said, when asked, that there is no such task: it may just
             be at what was sent.
+        refused: the database could not be used, perhaps just after the task was recorded: it is sent again.
     """
 
     task: Item
@@ -66,6 +68,7 @@ class Sent:
     outcomes: set[Outcome] = field(default_factory=set)
     image: str | None = None
     unknown: int = 0
+    refused: bool = False
 
     @property
     def uuid(self) -> str:
@@ -78,6 +81,9 @@ class Sent:
 
     def note(self, item: Item) -> None:
         """Remember an item that names this task."""
+        if item.get("code") == "serviceUnavailable":
+            self.refused = True
+            return
         if item["taskType"] == "getResponse":
             assert item["code"] == "taskNotFound", item
             assert not self.replies, f"LOST: the server told of {self.task}, and now knows nothing of it"
@@ -85,6 +91,7 @@ class Sent:
             return
         self.replies += 1
         self.unknown = 0
+        self.refused = False
         if "code" in item:
             self.outcomes.add(("error", item["code"]))
         elif "imageUUID" in item:
@@ -112,6 +119,7 @@ class Customer:
         web_url: str,
         seed: str,
         kinds: Sequence[Kind] = tuple(Kind),
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """
         Args:
@@ -125,6 +133,7 @@ class Customer:
         self._web_url = web_url
         self._chance = random.Random(seed)
         self._kinds = kinds
+        self._tls = tls
         self._session = new_uuid()
         self._uploads: dict[int, str] = {}
         self._uploading: dict[str, int] = {}
@@ -136,7 +145,15 @@ class Customer:
         while not (self._draining and self.settled()):
             try:
                 url = self._chance.choice(self._urls).replace("http", "ws", 1)
-                async with connect(f"{url}/v1", max_size=None, open_timeout=5, ping_interval=None) as socket:
+                async with connect(
+                    f"{url}/v1",
+                    max_size=None,
+                    open_timeout=5,
+                    ping_interval=2,
+                    ping_timeout=10,
+                    close_timeout=1,
+                    ssl=self._tls,
+                ) as socket:
                     await self._use(socket)
             except* _LOST:
                 await asyncio.sleep(0.02)
@@ -176,7 +193,8 @@ class Customer:
             self.sent[uuid].note(item)
             self._room.set()
         elif uuid in self._uploading:
-            self._uploads[self._uploading[uuid]] = item["imageUUID"]
+            if "imageUUID" in item:
+                self._uploads[self._uploading[uuid]] = item["imageUUID"]
         else:
             assert item["taskType"] == "cancel", item
 
@@ -207,8 +225,8 @@ class Customer:
 
     async def _ask(self, socket: ClientConnection, tasks: list[Sent]) -> None:
         for sent in tasks:
-            if sent.unknown and sent.kind is not Kind.CANCELLED:
-                sent.unknown = 0
+            if sent.refused or (sent.unknown and sent.kind is not Kind.CANCELLED):
+                sent.unknown, sent.refused = 0, False
                 await _send(socket, sent.task)
             else:
                 await _send(socket, {"taskType": "getResponse", "taskUUID": sent.uuid})
@@ -252,10 +270,11 @@ class Customer:
 class Poster:
     """One who sends tasks by POST, one after the other, each again until there is an answer."""
 
-    def __init__(self, key: str, urls: Sequence[str], seed: str) -> None:
+    def __init__(self, key: str, urls: Sequence[str], seed: str, tls: ssl.SSLContext | None = None) -> None:
         self.sent: dict[str, Sent] = {}
         self.key = key
         self._urls = urls
+        self._tls = tls
         self._chance = random.Random(seed)
         self._draining = False
 
@@ -278,12 +297,16 @@ class Poster:
         headers = [("Authorization", f"Bearer {self.key}")]
         while not sent.outcomes:
             ask = {"taskType": "getResponse", "taskUUID": sent.uuid}
-            body = msgspec.json.encode([ask if sent.replies else sent.task])
+            body = msgspec.json.encode([ask if sent.replies and not sent.refused else sent.task])
             try:
-                async with httpcore.AsyncConnectionPool() as pool:
+                async with httpcore.AsyncConnectionPool(ssl_context=self._tls) as pool:
                     url = f"{self._chance.choice(self._urls)}/v1"
                     response = await pool.request(
-                        "POST", url, headers=headers, content=body, extensions={"timeout": {"read": 30}}
+                        "POST",
+                        url,
+                        headers=headers,
+                        content=body,
+                        extensions={"timeout": {"connect": 5, "read": 30}},
                     )
             except (OSError, httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException):
                 await asyncio.sleep(0.02)

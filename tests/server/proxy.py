@@ -1,4 +1,4 @@
-"""A bad network: passes a TCP stream on, and cuts, delays, throttles, half-closes or corrupts it on the way."""
+"""A bad network: it cuts, delays, throttles, half-closes or corrupts the TCP streams that it passes on."""
 
 import asyncio
 import random
@@ -145,7 +145,7 @@ class _Stream:
             await asyncio.sleep(self._chance.uniform(0, self._faults.delay))
         if self._faults.bytes_per_second is not None:
             await asyncio.sleep(size / self._faults.bytes_per_second)
-        while self._proxy.silent:
+        while self._proxy.silent:  # noqa: ASYNC110 - another thread sets it
             await asyncio.sleep(0.01)
 
     def _spoilt(self, data: bytes) -> bytes:

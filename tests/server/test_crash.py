@@ -7,7 +7,6 @@ import os
 import random
 import socket
 from collections.abc import Iterator
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,11 @@ from rich.console import Console
 from onnx_models import Catalogue
 from server.building import build_missing
 from tests.server.conftest import settings_for
-from tests.server.crash import Report, crash, judge
-from tests.server.customers import PICTURES
+from tests.server.crash import SETTINGS, Report, crash, judge, run_of
 from tests.server.harness import FAST_MODEL
 from tests.server.killable import KillableServer, killed_at_last
 from tests.server.postgresql import PostgreSQL
 from tests.server.web import Web
-
 
 PHASES = {"starting", "accepted", "reserved, at work", "storing", "recorded, not delivered"}
 
@@ -35,11 +32,6 @@ def seed() -> int:
 @pytest.fixture
 def fast_model(model_directory: Path, catalogue: Catalogue) -> None:
     build_missing([catalogue.get(FAST_MODEL)], model_directory, Console(quiet=True))
-
-
-@pytest.fixture
-def pictures(web: Web) -> None:
-    web.files |= {f"/{number}.png": data for number, data in enumerate(PICTURES)}
 
 
 def free_ports(count: int) -> Iterator[int]:
@@ -67,18 +59,17 @@ async def crash_and_judge(
                 model_directory,
                 port=port,
                 database_url=database_url,
-                private_networks=True,
-                acknowledge_after=0.03,
                 decoders=1,
-                prices={FAST_MODEL: Decimal(1)},
-                max_unauthenticated=1000,
+                **SETTINGS,
             ),
             log,
         )
         for port in list(free_ports(servers))
     ]
     with killed_at_last(*running):
-        run = await crash(running, database_url, data, web, kills, seed)
+        urls = [server.url for server in running]
+        run = run_of(urls, web, seed, database_url=database_url, data=data)
+        await crash(run, running, kills, seed)
         report = await judge(run, running[0].url)
         for server in running:
             server.stop()
