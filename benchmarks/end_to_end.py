@@ -19,8 +19,9 @@ from PIL import Image
 
 from benchmarks.report import KEY, Report, median, peak_memory, tilewire
 from engines import find_devices
+from engines.sessions import Network
 from onnx_models import ensure_built, load_catalogue
-from server.client import Client
+from server.client import Tilewire
 from server.settings import load_settings
 
 PHOTO = Path(__file__).parents[1] / "tests" / "images" / "cat.jpg"
@@ -65,8 +66,8 @@ async def through_the_socket(port: int, model: str, images: list[bytes]) -> floa
     """Seconds until all clients, each on a connection of its own, have their image."""
 
     async def one(image: bytes) -> None:
-        async with Client(f"ws://127.0.0.1:{port}/v1", KEY) as client:
-            await client.upscale(image, model=model, upscaleFactor=4, outputFormat="JPG")
+        async with Tilewire(f"ws://127.0.0.1:{port}/v1", KEY) as tilewire:
+            await tilewire.upscale(image, model=model, factor=4, output_format="JPG")
 
     begun = time.perf_counter()
     await asyncio.gather(*(one(image) for image in images))
@@ -84,7 +85,9 @@ def in_a_process(model: str, side: int) -> float:
 def run_bare(model_name: str, side: int) -> None:
     settings, _ = load_settings()
     model = load_catalogue().get(model_name)
-    session = find_devices()[0].open(ensure_built(model, model.weights_for(4), settings.model_directory))
+    weights = model.weights_for(4)
+    path = ensure_built(model, weights, settings.model_directory)
+    session = find_devices()[0].open(Network(path, weights.scale, model.tile, weights))
     tiles = [
         np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))[np.newaxis]
         for image in photographs(side, CLIENTS)

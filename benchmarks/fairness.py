@@ -31,8 +31,8 @@ from websockets.typing import Subprotocol
 
 from benchmarks.photos import jpeg, photograph
 from benchmarks.report import KEY, Report, median, peak_memory, percentile, tilewire
-from server.client import Client
-from server.connection import SUBPROTOCOL
+from server.client import Progress, Tilewire
+from server.protocol.codec import SUBPROTOCOL
 
 SCALE = 4
 
@@ -126,27 +126,25 @@ class Trial:
 
     async def _measure_large(self) -> None:
         stamps = [time.perf_counter()]
-        async with Client(self._url, KEY) as client:
-            await client.upscale(
-                self._large,
-                lambda _share: stamps.append(time.perf_counter()),
-                model=self._options.model,
-                upscaleFactor=SCALE,
-            )
+        async with Tilewire(self._url, KEY) as tilewire:
+            stream = tilewire.stream(self._large, tiles=False, model=self._options.model, factor=SCALE)
+            async for event in stream:
+                if isinstance(event, Progress):
+                    stamps.append(time.perf_counter())
         self.large.append(time.perf_counter() - stamps[0])
         gaps = (after - before for before, after in pairwise(stamps))
         self._batches.append(max(gaps, default=self.large[-1]))
 
     async def _measure_icons(self, latencies: list[float]) -> None:
         """One after the other. The first is not counted: it may meet what was running before."""
-        async with Client(self._url, KEY) as client:
+        async with Tilewire(self._url, KEY) as tilewire:
             for index in range(self._options.icons + 1):
                 image = jpeg(photograph(self._options.icon, index))
                 await asyncio.sleep(self._random.uniform(0, self.batch))
                 begun = time.perf_counter()
                 try:
                     async with asyncio.timeout(self.patience):
-                        await client.upscale(image, model=self._options.model, upscaleFactor=SCALE)
+                        await tilewire.upscale(image, model=self._options.model, factor=SCALE)
                 except TimeoutError:
                     latencies.append(self.patience)
                     return  # the ones after it would not fare better

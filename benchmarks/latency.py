@@ -18,7 +18,7 @@ from rich.console import Console
 
 from benchmarks.photos import jpeg, photograph
 from benchmarks.report import KEY, Report, median, tilewire
-from server.client import Client
+from server.client import Result, TileReady, Tilewire
 
 SCALE = 4
 
@@ -93,14 +93,15 @@ class Trial:
 async def upscale(port: int, model: str, image: bytes, *, tiles: bool) -> list[float]:
     """Seconds until each tile, and last until the result."""
     stamps: list[float] = []
-    async with Client(f"ws://127.0.0.1:{port}/v1", KEY) as client:
+    async with Tilewire(f"ws://127.0.0.1:{port}/v1", KEY) as tilewire:
         begun = time.perf_counter()
-
-        def stamp(_tile: object = None) -> None:
+        if tiles:
+            async for event in tilewire.stream(image, model=model, factor=SCALE):
+                if isinstance(event, TileReady | Result):
+                    stamps.append(time.perf_counter() - begun)
+        else:
+            await tilewire.upscale(image, model=model, factor=SCALE)
             stamps.append(time.perf_counter() - begun)
-
-        await client.upscale(image, on_tile=stamp if tiles else None, model=model, upscaleFactor=SCALE)
-        stamp()
     return stamps
 
 

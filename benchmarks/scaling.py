@@ -17,7 +17,7 @@ from rich.console import Console
 
 from benchmarks.photos import jpeg, photograph
 from benchmarks.report import KEY, Report, median, peak_memory, percentile, resident_memory, tilewire
-from server.client import Client
+from server.client import Tilewire
 
 SCALE = 4
 SIDES = (512, 1024, 2048, 4096, 8192)
@@ -104,10 +104,10 @@ async def upscale(port: int, model: str, images: list[bytes], clients: int) -> t
     latencies: list[float] = []
 
     async def work() -> None:
-        async with Client(f"ws://127.0.0.1:{port}/v1", KEY) as client:
+        async with Tilewire(f"ws://127.0.0.1:{port}/v1", KEY) as tilewire:
             for image in left:
                 begun = time.perf_counter()
-                await client.upscale(image, model=model, upscaleFactor=SCALE, outputFormat="JPG")
+                await tilewire.upscale(image, model=model, factor=SCALE, output_format="JPG")
                 latencies.append(time.perf_counter() - begun)
 
     begun = time.perf_counter()

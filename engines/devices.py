@@ -14,9 +14,10 @@ from typing import Literal, Protocol
 
 from engines.activity import Memory
 from engines.errors import ModelError
+from engines.ncnn_device import find_ncnn
 from engines.openvino_device import PrecisionChoice, find_openvino
 from engines.runtimes import onnxruntime
-from engines.sessions import OrtSession, Session, as_model_error
+from engines.sessions import Network, OrtSession, Session, as_model_error
 
 __all__ = [
     "CpuDevice",
@@ -32,7 +33,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
-RuntimeChoice = Literal["auto", "onnxruntime", "openvino"]
+RuntimeChoice = Literal["auto", "onnxruntime", "openvino", "ncnn"]
 
 
 class Device(Protocol):
@@ -53,8 +54,8 @@ class Device(Protocol):
     def memory_use(self) -> Memory | None:
         """Its own memory; None where it has none, or does not tell. May be called in any thread."""
 
-    def open(self, path: Path) -> Session:
-        """Load an ONNX file that takes and gives (N, H, W, 3) uint8.
+    def open(self, network: Network) -> Session:
+        """Load a network.
 
         Raises:
             ModelError: if it cannot be loaded here.
@@ -87,9 +88,9 @@ class CpuDevice:
     def memory_use(self) -> None:
         """See `Device.memory_use`."""
 
-    def open(self, path: Path) -> Session:
+    def open(self, network: Network) -> Session:
         """See `Device.open`."""
-        return _open_in_onnxruntime(path, self.name, self.threads, "CPUExecutionProvider", {})
+        return _open_in_onnxruntime(network.path, self.name, self.threads, "CPUExecutionProvider", {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ class CudaDevice:
         """See `Device.memory_use`."""
         return _memory_of_gpu(self.index)
 
-    def open(self, path: Path) -> Session:
+    def open(self, network: Network) -> Session:
         """See `Device.open`."""
         options = {
             "device_id": str(self.index),
@@ -127,7 +128,7 @@ class CudaDevice:
             # Doubling what is taken would run out of memory with half of it unused.
             "arena_extend_strategy": "kSameAsRequested",
         }
-        return _open_in_onnxruntime(path, self.name, usable_cores(), "CUDAExecutionProvider", options)
+        return _open_in_onnxruntime(network.path, self.name, usable_cores(), "CUDAExecutionProvider", options)
 
 
 def find_devices(
@@ -155,13 +156,15 @@ def find_devices(
 
 
 def _find_cpu(runtime: RuntimeChoice, precision: PrecisionChoice) -> Device:
+    if runtime == "ncnn":
+        return find_ncnn(usable_cores(), _find_cpu("auto", precision))
     if runtime != "onnxruntime":
         try:
             return find_openvino(usable_cores(), precision)
         except ModelError as error:
             if runtime == "openvino":
                 raise
-            log.info("ONNX Runtime computes on the CPU: %s", error)
+            log.info("no OpenVINO: %s", error)
     return CpuDevice(usable_cores())
 
 

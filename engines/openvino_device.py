@@ -9,7 +9,6 @@ Shapes stay dynamic: the first run of another size costs some tens of millisecon
 
 import importlib.util
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from engines.errors import ModelError
 from engines.runtimes import import_openvino
-from engines.sessions import Session, as_model_error
+from engines.sessions import Network, Session, as_model_error
 
 __all__ = ["OpenVinoDevice", "Precision", "PrecisionChoice", "find_openvino"]
 
@@ -54,7 +53,7 @@ class OpenVinoDevice:
     def memory_use(self) -> None:
         """See `Device.memory_use`."""
 
-    def open(self, path: Path) -> Session:
+    def open(self, network: Network) -> Session:
         """See `Device.open`."""
         configuration = {
             "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
@@ -65,10 +64,10 @@ class OpenVinoDevice:
         }
         try:
             core = import_openvino().Core()
-            network = core.compile_model(core.read_model(path), "CPU", configuration)
-            return _OpenVinoSession(network.create_infer_request())
+            compiled = core.compile_model(core.read_model(network.path), "CPU", configuration)
+            return _OpenVinoSession(compiled.create_infer_request())
         except Exception as error:  # what is wrong with a file is a RuntimeError, with a value an OSError
-            raise as_model_error(error, f"{path.name} cannot be loaded on {self.name}") from error
+            raise as_model_error(error, f"{network.path.name} cannot be loaded on {self.name}") from error
 
 
 class _OpenVinoSession:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, ModelError
 from engines.runtimes import onnxruntime
+from onnx_models import Weights
 
 __all__ = ["Network", "OrtSession", "Session", "as_model_error", "probe", "run_checked"]
 
@@ -29,6 +30,8 @@ class Network:
     scale: int
     tile: int
     """The largest side of a tile, in input pixels."""
+    weights: Weights | None = None
+    """What the file was made of, for runtimes that would rather have that; None if it is not known."""
 
 
 class Session(Protocol):

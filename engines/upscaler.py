@@ -210,7 +210,7 @@ class Upscaler:
             path = ensure_built(model, weights, self._model_directory)
         except ModelBuildError as error:
             raise ModelError(f"{model.name} cannot be built: {error}") from error
-        network = Network(path, weights.scale, model.tile)
+        network = Network(path, weights.scale, model.tile, weights)
         self._executor.load(network)
         return network
 

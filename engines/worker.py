@@ -127,7 +127,7 @@ class Worker:
             ModelError: if it cannot be loaded, or is not what it should be.
         """
         if (session := self.sessions.get(network)) is None:
-            session = self.device.open(network.path)
+            session = self.device.open(network)
             probe(session, network)
             if calibration is not None and self.device.largest_batch > 1:
                 self._measure(session, network, calibration)

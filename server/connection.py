@@ -7,12 +7,13 @@ Tasks of a frame are begun in order and answered as each is ready.
 import asyncio
 import logging
 from typing import Final
+from weakref import WeakValueDictionary
 
 from msgspec import Struct
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from server.edge import Visit
-from server.protocol.codec import JSON, MESSAGEPACK, RawTask
+from server.protocol.codec import JSON, MESSAGEPACK, SUBPROTOCOL, RawTask
 from server.protocol.errors import AuthenticationError, DatabaseUnavailableError, FrameError, TaskError
 from server.protocol.messages import PONG, Authentication, AuthenticationResult
 from server.rates import RateLimit
@@ -20,17 +21,15 @@ from server.services import Services
 from server.sessions import Disconnected, Session, encode_reply
 from server.tasks import Context, Telling, as_item, dispatch
 
-__all__ = ["ABORT", "SUBPROTOCOL", "Connection"]
+__all__ = ["ABORT", "Connection"]
 
 log = logging.getLogger(__name__)
-
-SUBPROTOCOL: Final = "tilewire.msgpack"
-"""The WebSocket subprotocol of MessagePack frames; without it frames are JSON."""
 
 ABORT: Final = "tilewire.abort"
 """The ASGI extension that ends a connection at once: its close would wait for the client to read."""
 
 _TASKS_AT_ONCE: Final = 64
+_UPSCALES: Final = frozenset({"upscale", "imageUpscale"})
 _QUESTIONS: Final = frozenset({"getResponse", "modelSearch", "accountManagement"})
 _CLOSE_WITHIN: Final = 1.0
 _POLICY_VIOLATION: Final = 1008  # RFC 6455 section 7.4.1
@@ -50,6 +49,7 @@ class Connection:
         self._room = asyncio.Semaphore(_TASKS_AT_ONCE)
         self._pace = RateLimit(self._settings.requests_per_second, self._settings.request_burst)
         self._telling = Telling()
+        self._accepting: WeakValueDictionary[str, asyncio.Task[None]] = WeakValueDictionary()
         self._unsent = 0
         self._sending_since: float | None = None
         self._heard_at = self._loop.time()
@@ -194,6 +194,8 @@ class Connection:
                 await self._room.acquire()
                 begun = tasks.create_task(self._run(raw, self._session))
                 begun.add_done_callback(lambda _: self._room.release())
+                if raw.task_type in _UPSCALES and raw.task_uuid is not None:
+                    self._accepting[raw.task_uuid.lower()] = begun
         if self._session is None:
             await self.close(_POLICY_VIOLATION, "the first task must be a valid authentication")
 
@@ -205,6 +207,7 @@ class Connection:
             base_url=self.base_url,
             raw=raw,
             telling=self._telling,
+            accepting=self._accepting,
         )
         if raw.task_type in _QUESTIONS:
             # Not kept for a client that is gone: it can ask again, and the answers may be many and large.

@@ -7,17 +7,19 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import re
 import secrets
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
 
 import obstore
 from obstore.exceptions import BaseError as StorageError
-from obstore.store import LocalStore, ObjectStore, from_url
+from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store, from_url
 
 from server.protocol.errors import UnavailableError
 from server.state.accounts import AccountId
@@ -35,7 +37,7 @@ from server.state.images import (
     stale_loose,
 )
 
-__all__ = ["MEDIA_TYPES", "ImageFile", "ImageStore", "open_store"]
+__all__ = ["MEDIA_TYPES", "ImageFile", "ImageStore", "StoreError", "open_store"]
 
 log = logging.getLogger(__name__)
 
@@ -59,18 +61,34 @@ _PAUSES: Final = (0.1, 0.5)
 _LOOSE_FOR: Final = 86400.0
 """Seconds after which a file that no image names was left behind: longer than any task, or upload, takes."""
 
-_NO_IMAGE: Final = "readiness"
-"""A name that no image has."""
+_PROBE: Final = "readiness"
+"""The name of an empty object, by which the store is seen to work; no image is called so."""
+
+_LONGEST_SIGNATURE: Final = 7 * 86400
+"""Seconds that a presigned URL may be valid: the most that S3 and GCS allow."""
+
+
+class StoreError(Exception):
+    """The image store cannot be used as it is set; the message says why, in one line."""
 
 
 def open_store(url: str | None, directory: Path) -> ObjectStore:
-    """The object store at a URL, or a local one in `directory`."""
-    if url is not None:
+    """The object store at a URL, or a local one in `directory`.
+
+    Credentials, region and endpoint come from the environment, under the names that obstore gives them.
+
+    Raises:
+        StoreError: if the URL is of no store, or the directory cannot be made.
+    """
+    try:
+        if url is None:
+            return LocalStore(directory, mkdir=True)
         # Tries are repeated here, alike for all kinds of stores; its own go on for three minutes.
         retries: Any = {} if url.startswith(("file:", "memory:")) else {"retry_config": {"max_retries": 0}}
         store: ObjectStore = from_url(url, **retries)
-        return store
-    return LocalStore(directory, mkdir=True)
+    except (StorageError, OSError, ValueError) as error:
+        raise StoreError(f"the image store {url or directory} cannot be used: {_reason(error)}") from error
+    return store
 
 
 class ImageFile(NamedTuple):
@@ -94,18 +112,37 @@ class ImageStore:
         database: Database,
         clock: Callable[[], float] = time.time,
         pauses: Sequence[float] = _PAUSES,
+        *,
+        presigned: bool = False,
     ) -> None:
         """
         Args:
             pauses: seconds before each further try of what the store failed to do.
+            presigned: whether clients get images from the store itself, by URLs that are signed for them.
         """
         self._store = store
         self._database = database
         self._clock = clock
         self._pauses = pauses
+        self._presigned = presigned
         # obstore's coroutines are completed by threads of its own, which abort the process if they come to
         # that while the interpreter exits (PyO3/pyo3-async-runtimes#40). So its blocking calls, in ours.
         self._threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="images")
+
+    async def open(self) -> None:
+        """See to it that the store takes images, and signs URLs if it is to.
+
+        Raises:
+            StoreError: if it does not.
+        """
+        if self._presigned and not isinstance(self._store, S3Store | GCSStore | AzureStore):
+            raise StoreError("image_urls: presigned needs a storage_url of S3, GCS or Azure")
+        try:
+            await self._write(_PROBE, b"", {})
+            if self._presigned:
+                await self._sign(_PROBE, 1)
+        except UnavailableError as error:
+            raise StoreError(f"the image store cannot be used: {_reason(error.__cause__)}") from error
 
     async def put(self, account: AccountId, file: ImageFile, ttl: float) -> ImageRecord:
         """Keep an image for `ttl` seconds."""
@@ -135,10 +172,36 @@ class ImageStore:
         """
         return await self._in_store(_read, self._store, name, start, length)
 
+    async def look(self, name: str) -> None:
+        """See whether the bytes of an image are there, without reading them.
+
+        Raises:
+            FileNotFoundError: if they are gone.
+        """
+        await self._in_store(obstore.head, self._store, name)
+
+    async def url(self, name: str, base_url: str) -> str:
+        """Where a client gets an image: from this server, or for as long as it is kept from the store itself.
+
+        Args:
+            base_url: what the client reaches this server as.
+
+        Raises:
+            FileNotFoundError: if it has expired, and the URL would have to be signed.
+        """
+        if not self._presigned:
+            return f"{base_url}/images/{name}"
+        record = await self.find_named(name)
+        if record is None:
+            raise FileNotFoundError(name)
+        return await self._sign(name, min(record.expires - self._clock(), _LONGEST_SIGNATURE))
+
     async def check(self) -> None:
         """See whether the store answers."""
-        with contextlib.suppress(FileNotFoundError):
-            await self._in_store(obstore.head, self._store, _NO_IMAGE)
+        try:
+            await self.look(_PROBE)
+        except FileNotFoundError:  # or the bucket is missing: then this fails
+            await self._write(_PROBE, b"", {})
 
     async def _put(self, account: AccountId, file: ImageFile, ttl: float, image_uuid: str) -> ImageRecord:
         now = self._clock()
@@ -151,8 +214,12 @@ class ImageStore:
             height=file.height,
             expires=now + ttl,
         )
+        attributes: dict[str, str] = {
+            "Content-Type": MEDIA_TYPES[file.extension],
+            "Cache-Control": f"private, max-age={int(ttl)}, immutable",
+        }
         await self._database.run(note_loose, record.name, now)
-        await self._in_store(obstore.put, self._store, record.name, file.data)
+        await self._write(record.name, file.data, attributes)
         kept, superfluous = await self._database.run(record_image, record, now)
         if superfluous is not None:
             await self._delete([superfluous])
@@ -172,6 +239,19 @@ class ImageStore:
             await self._database.run(forget, names)
             count += len(batch)
         return count
+
+    async def _write(self, name: str, data: bytes, attributes: dict[str, str]) -> None:
+        # A local directory keeps no attributes, and refuses them.
+        kept = None if isinstance(self._store, LocalStore) else attributes
+        try:
+            await self._in_store(obstore.put, self._store, name, data, attributes=kept)
+        except FileNotFoundError as error:  # the bucket is missing
+            raise _failure(error) from error
+
+    async def _sign(self, name: str, seconds: float) -> str:
+        assert isinstance(self._store, S3Store | GCSStore | AzureStore)
+        lifetime = timedelta(seconds=max(1, int(seconds)))
+        return await self._in_store(obstore.sign, self._store, "GET", name, lifetime)
 
     async def _delete(self, names: list[str]) -> None:
         """Delete files, if they are there."""
@@ -198,9 +278,7 @@ class ImageStore:
                 raise
             except (StorageError, OSError) as error:
                 if pause is None:
-                    reason = str(error).partition("Debug source:")[0].strip()  # obstore's, for its developers
-                    log.error("the image store fails: %s", reason)  # noqa: TRY400 - one line says it all
-                    raise UnavailableError("the image store cannot be used") from error
+                    raise _failure(error) from error
                 await asyncio.sleep(pause)
         raise AssertionError
 
@@ -220,6 +298,20 @@ def _delete_staged(store: ObjectStore, names: Sequence[str]) -> None:
     if isinstance(store, LocalStore) and store.prefix is not None:
         for name in names:
             (Path(store.prefix) / f"{name}#1").unlink(missing_ok=True)
+
+
+def _failure(error: Exception) -> UnavailableError:
+    log.error("the image store fails: %s", _reason(error))
+    return UnavailableError("the image store cannot be used")
+
+
+def _reason(error: BaseException | None) -> str:
+    """What the store says, in one line."""
+    text, _, debug = str(error).partition("Debug source:")  # obstore's, for its developers
+    if "BadScheme" in debug:
+        return "its endpoint is http, not https; AWS_ALLOW_HTTP=true allows that"
+    said = re.search(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", text, re.DOTALL)
+    return f"{said[2]} ({said[1]})" if said else " ".join(text.split())
 
 
 def _digest(account: AccountId, data: bytes) -> bytes:

@@ -11,12 +11,7 @@ from server.state.ledger import to_usd
 from server.state.tasks import TaskRecord
 from server.upscaling import UpscaleRequest
 
-__all__ = ["Results", "data_uri", "image_url"]
-
-
-def image_url(base_url: str, name: str) -> str:
-    """Where the server itself serves an image."""
-    return f"{base_url}/images/{name}"
+__all__ = ["Results", "data_uri"]
 
 
 def data_uri(media_type: str, data: bytes) -> str:
@@ -41,7 +36,7 @@ class Results:
             status: whether to say `"status": "success"`, as clients that poll expect.
 
         Raises:
-            UnavailableError: if the image's bytes were asked for and the store fails.
+            UnavailableError: if the image's bytes, or a presigned URL, were asked for and the store fails.
         """
         if record.error is not None:
             return record.error
@@ -51,21 +46,23 @@ class Results:
                 task_type=request.task_type, task_uuid=request.task_uuid, status="processing", progress=0.0
             )
         result, wanted = record.result, request.output_types
-        data = b""
-        if OutputType.BASE64 in wanted or OutputType.DATA_URI in wanted:
-            try:
+        data, url = b"", ""
+        try:
+            if OutputType.BASE64 in wanted or OutputType.DATA_URI in wanted:
                 data = await self._images.read(result.image_name)
-            except FileNotFoundError:
-                return NotFoundError("imageExpired", f"image {result.image_uuid} has expired").item(
-                    request.task_type, request.task_uuid, None
-                )
+            if OutputType.URL in wanted:
+                url = await self._images.url(result.image_name, base_url)
+        except FileNotFoundError:
+            return NotFoundError("imageExpired", f"image {result.image_uuid} has expired").item(
+                request.task_type, request.task_uuid, None
+            )
         return UpscaleResult(
             task_type=request.task_type,
             task_uuid=request.task_uuid,
             status="success" if status else UNSET,
             image_uuid=result.image_uuid,
             input_image_uuid=result.input_image_uuid,
-            image_url=image_url(base_url, result.image_name) if OutputType.URL in wanted else UNSET,
+            image_url=url or UNSET,
             image_base64_data=data if OutputType.BASE64 in wanted else UNSET,
             image_data_uri=(
                 data_uri(MEDIA_TYPES[result.image_name.rpartition(".")[2]], data)

@@ -17,7 +17,7 @@ from server.fetch import WebClient
 from server.images import ImageStore, open_store
 from server.inputs import Inputs
 from server.pipeline import Pipeline
-from server.protocol.errors import AuthenticationError, DatabaseUnavailableError
+from server.protocol.errors import AuthenticationError, DatabaseUnavailableError, UnavailableError
 from server.readiness import Readiness
 from server.results import Results
 from server.runner import Runner
@@ -103,15 +103,17 @@ async def running_services(
 
     Raises:
         EngineError: if the device, or a model that is to be loaded first, cannot be used.
+        StoreError: if the image store cannot be used.
     """
     settings.data.mkdir(parents=True, exist_ok=True)
     catalogue = load_catalogue(settings.effective_added_models)
+    store = open_store(settings.storage_url, settings.data / "images")
     database = Database(settings.effective_database_url)
     lock = database.server_lock()
     web = WebClient(timeout=settings.fetch_timeout, reachable=settings.reachable)
     devices = await asyncio.to_thread(find_devices, settings.device, settings.runtime, settings.precision)
     upscaler = Upscaler(devices, settings.model_directory)
-    images = ImageStore(open_store(settings.storage_url, settings.data / "images"), database, clock)
+    images = ImageStore(store, database, clock, presigned=settings.image_urls == "presigned")
     decoders = Decoders(settings.decoders, seconds=settings.decode_timeout)
     inputs = Inputs(images, web, decoders, settings)
     results = Results(images)
@@ -148,6 +150,7 @@ async def running_services(
         asyncio.create_task(_close_revoked(sessions, database)),
     ]
     try:
+        await images.open()
         for name in settings.models:
             await asyncio.to_thread(upscaler.load, catalogue.get(name))
         await asyncio.to_thread(lock.hold)
@@ -218,7 +221,9 @@ async def _sweep(images: ImageStore, sessions: Sessions, settings: Settings) -> 
         try:
             await images.sweep()
             await sessions.sweep(settings.undelivered_ttl)
-        except Exception:  # the store or the database may be back in a minute
+        except (DatabaseUnavailableError, UnavailableError) as error:  # may be back in a minute
+            log.warning("sweeping is put off: %s", error)
+        except Exception:
             log.exception("sweeping failed")
         await asyncio.sleep(_SWEEP_EVERY)
 

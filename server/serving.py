@@ -13,13 +13,13 @@ from typing import Final
 
 import msgspec
 import uvicorn
-from obstore.exceptions import BaseError as StorageError
 from sqlalchemy.exc import SQLAlchemyError
 
 from engines import EngineError
 from onnx_models import UnknownModelError
 from server.app import create_app
 from server.http.security import SecurityHeaders
+from server.images import StoreError
 from server.services import Services, running_services
 from server.settings import Settings
 from server.state.migrations import NewerDatabaseError
@@ -41,7 +41,7 @@ _START_FAILURES = (
     OSError,
     SQLAlchemyError,
     NewerDatabaseError,
-    StorageError,
+    StoreError,
     ImportError,
 )
 
@@ -222,7 +222,7 @@ def _tls_context(settings: Settings) -> ssl.SSLContext:
 def _in_one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).partition("Debug source:")[0].split())  # obstore's, for its developers
+    return " ".join(str(error).split())
 
 
 def _take_port(host: str, port: int) -> list[socket.socket]:

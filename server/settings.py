@@ -3,11 +3,13 @@
 The only place that reads the environment. Everything else is handed the frozen `Settings`.
 """
 
+import difflib
 import ipaddress
+import logging
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -20,6 +22,8 @@ from engines import DeviceChoice, PrecisionChoice, RuntimeChoice
 from server.addresses import Reachable
 
 __all__ = ["LogFormat", "Settings", "SettingsError", "Sourced", "load_settings"]
+
+log = logging.getLogger(__name__)
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+")
 _LISTS = ("models", "trusted_proxies", "allowed_origins", "allowed_private")
@@ -62,6 +66,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """SQLAlchemy URL; default: SQLite in the data directory."""
     storage_url: str | None = None
     """obstore URL of the images, such as s3://bucket/prefix; default: `images` in the data directory."""
+    image_urls: Literal["server", "presigned"] = "server"
+    """What `imageURL` leads to: this server, or by a presigned URL the store itself: S3, GCS or Azure."""
     api_key: Annotated[str, Meta(min_length=1)] | None = None
     """A key of the default account, valid as long as it is set; default: one is made on the first start."""
 
@@ -70,7 +76,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     device: DeviceChoice = "auto"
     """Where networks run: auto, cpu, cuda."""
     runtime: RuntimeChoice = "auto"
-    """What computes on a CPU: auto (OpenVINO where it is installed), onnxruntime, openvino."""
+    """What computes on a CPU: auto (OpenVINO where it is installed), onnxruntime, openvino, ncnn."""
     precision: PrecisionChoice = "auto"
     """auto (bf16 with OpenVINO on processors that have it, otherwise fp32), fp32."""
     prices: dict[str, Decimal] = {}
@@ -200,7 +206,9 @@ def load_settings(
 
     Args:
         file: a TOML file with settings at its top level.
-        environment: `TILEWIRE_PORT=9000` sets `port`; lists are comma-separated; empty is not given.
+        environment: `TILEWIRE_PORT=9000` sets `port`; lists are comma-separated; empty is not given. Names
+            that are not known are warned of, as not all need be meant for us (Kubernetes sets
+            TILEWIRE_SERVICE_HOST where a service has our name), unless they nearly are those of settings.
         flags: from the command line; None means not given.
 
     Raises:
@@ -249,6 +257,12 @@ def _is_network(text: str) -> bool:
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    known = {f"TILEWIRE_{name.upper()}" for name in Settings.__struct_fields__}
+    for name in sorted(environment.keys() - known):
+        if name.startswith("TILEWIRE_"):
+            if near := _near_miss(name, known):
+                raise SettingsError(f"there is no setting {name} (environment); did you mean {near}?")
+            log.warning("there is no setting %s (environment)", name)
     found: dict[str, Any] = {}
     for name in Settings.__struct_fields__:
         text = environment.get(f"TILEWIRE_{name.upper()}")
@@ -262,7 +276,15 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 def _explain(message: str, sources: Mapping[str, str]) -> str:
     """msgspec's message, with the setting's name and where its value came from."""
     if unknown := re.search(r"unknown field `(.+?)`", message):
-        return f"there is no setting {unknown[1]!r} ({sources[unknown[1]]})"
+        near = _near_miss(unknown[1], Settings.__struct_fields__)
+        hint = f"; did you mean {near!r}?" if near else ""
+        return f"there is no setting {unknown[1]!r} ({sources[unknown[1]]}){hint}"
     if at := re.search(r"^(.*) - at `\$\.(([a-z_]+).*)`$", message):
         return f"{at[2]}: {at[1]} ({sources[at[3]]})"
     return message
+
+
+def _near_miss(name: str, known: Iterable[str]) -> str | None:
+    """The known name that another one probably is a misspelling of."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+    return near[0] if near else None

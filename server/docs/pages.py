@@ -33,6 +33,7 @@ class Page(NamedTuple):
 
 PAGES: Final = (
     Page("quick-start", "Quick start"),
+    Page("client", "Python client"),
     Page("tasks", "Tasks"),
     Page("progress", "Progress"),
     Page("sessions", "Sessions"),

@@ -6,6 +6,7 @@ https://owasp.org/www-project-secure-headers/ explains them.
 from typing import Final
 
 from starlette.datastructures import MutableHeaders
+from starlette.status import HTTP_304_NOT_MODIFIED
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["PAGE_POLICY", "SecurityHeaders"]
@@ -40,18 +41,19 @@ class SecurityHeaders:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
-                _add_headers(MutableHeaders(scope=message), encrypted=encrypted)
+                _add_headers(MutableHeaders(scope=message), status=message["status"], encrypted=encrypted)
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
 
 
-def _add_headers(headers: MutableHeaders, *, encrypted: bool) -> None:
+def _add_headers(headers: MutableHeaders, *, status: int, encrypted: bool) -> None:
     kind = headers.get("content-type", "")
     image = kind.startswith("image/")
-    policy = PAGE_POLICY if kind.startswith("text/html") else _IMAGE_POLICY if image else _OTHER_POLICY
-    headers.setdefault("content-security-policy", policy)
-    headers.setdefault("cross-origin-resource-policy", "cross-origin" if image else "same-origin")
+    if status != HTTP_304_NOT_MODIFIED:  # its headers replace those that are kept (RFC 9111 section 4.3.4)
+        policy = PAGE_POLICY if kind.startswith("text/html") else _IMAGE_POLICY if image else _OTHER_POLICY
+        headers.setdefault("content-security-policy", policy)
+        headers.setdefault("cross-origin-resource-policy", "cross-origin" if image else "same-origin")
     headers.setdefault("referrer-policy", "no-referrer")
     headers.setdefault("x-content-type-options", "nosniff")
     if encrypted:

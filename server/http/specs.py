@@ -7,7 +7,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server.connection import SUBPROTOCOL
+from server.protocol.codec import SUBPROTOCOL
 from server.specs.asyncapi import asyncapi
 from server.specs.openapi import openapi
 from server.specs.schemas import components, standalone

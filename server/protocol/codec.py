@@ -30,7 +30,10 @@ from server.protocol.messages import (
     Upscale,
 )
 
-__all__ = ["JSON", "MESSAGEPACK", "Codec", "RawTask", "is_uuid"]
+__all__ = ["JSON", "MESSAGEPACK", "SUBPROTOCOL", "Codec", "RawTask", "is_uuid"]
+
+SUBPROTOCOL: Final = "tilewire.msgpack"
+"""The WebSocket subprotocol of MessagePack frames; without it frames are JSON."""
 
 TASK_CLASSES: Final[tuple[type[Task], ...]] = (
     Authentication,
@@ -87,7 +90,7 @@ class RawTask:
             ParameterError: names the first parameter that is missing or wrong.
         """
         if self._fields is None:
-            raise invalid("task", "each task must be an object", "object")
+            raise invalid("task", f"each task must be an object of at most {_MAX_FIELDS} fields", "object")
         if self.task_type is None:
             if "taskType" in self._fields:
                 raise invalid("taskType", "taskType must be a string", "string")

@@ -17,6 +17,7 @@ async def handle(task: Cancel, context: Context) -> CancelResult:
     """
     if not is_uuid(task.target_task_uuid):
         raise invalid("targetTaskUUID", f"{task.target_task_uuid[:64]!r} is not a UUID", "UUID")
+    await context.settled(task.target_task_uuid)
     if not await context.services.runner.cancel(context.account, task.target_task_uuid, context.base_url):
         raise NotFoundError("taskNotFound", f"no task {task.target_task_uuid} is under way", "targetTaskUUID")
     return CancelResult(task_uuid=task.task_uuid, target_task_uuid=task.target_task_uuid, status="cancelled")

@@ -2,7 +2,8 @@
 
 import asyncio
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from msgspec import UNSET
 
@@ -60,6 +61,7 @@ class Context:
         base_url: what the client reaches this server as.
         raw: the task as it came.
         telling: through which results are read.
+        accepting: upscales that came before over the same connection and may not be taken on yet, by UUID.
     """
 
     services: Services
@@ -68,6 +70,12 @@ class Context:
     base_url: str
     raw: RawTask
     telling: Telling
+    accepting: Mapping[str, asyncio.Task[None]] = field(default_factory=dict)
+
+    async def settled(self, task_uuid: str) -> None:
+        """Return when a task of this connection is taken on, or refused: one may be sent right behind it."""
+        if (earlier := self.accepting.get(task_uuid.lower())) is not None:
+            await asyncio.wait([earlier])
 
     async def item(self, record: TaskRecord, *, status: bool = False) -> UpscaleResult | ErrorItem | Progress:
         """The item for a task, as `Telling.item` gives it."""

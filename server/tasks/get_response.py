@@ -2,8 +2,8 @@
 
 from msgspec import UNSET, Struct, structs
 
-from server.protocol.errors import NotFoundError
-from server.protocol.messages import GetResponse, Progress, WebhookItem, iso_time
+from server.protocol.errors import ErrorItem, NotFoundError
+from server.protocol.messages import GetResponse, Progress, UpscaleResult, WebhookItem, iso_time
 from server.state import tasks
 from server.state.webhooks import WebhookRecord, find_webhook
 from server.tasks.context import Context
@@ -17,6 +17,13 @@ async def handle(task: GetResponse, context: Context) -> Struct:
     Raises:
         NotFoundError: if the account has no such task.
     """
+    item = await _item(task, context)
+    # As it is spelt here: the task may have been sent in capitals, and the client looks for what it asked.
+    return structs.replace(item, task_uuid=task.task_uuid)
+
+
+async def _item(task: GetResponse, context: Context) -> UpscaleResult | ErrorItem | Progress:
+    await context.settled(task.task_uuid)
     running = context.services.runner.find(context.account, task.task_uuid)
     if running is not None and not running.outcome.done():
         return running.news()

@@ -2,7 +2,6 @@
 
 from server.protocol.messages import ImageUpload, ImageUploadResult
 from server.protocol.sources import InlineImage, RemoteImage, parse_source
-from server.results import image_url
 from server.tasks.context import Context
 
 __all__ = ["handle"]
@@ -24,5 +23,5 @@ async def handle(task: ImageUpload, context: Context) -> ImageUploadResult:
     return ImageUploadResult(
         task_uuid=task.task_uuid,
         image_uuid=record.uuid,
-        image_url=image_url(context.base_url, record.name),
+        image_url=await context.services.images.url(record.name, context.base_url),
     )

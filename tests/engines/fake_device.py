@@ -32,10 +32,10 @@ class FakeDevice:
     def memory_use(self):
         return Memory(used=1, size=2)
 
-    def open(self, path):
-        if path.name == "broken.onnx":
+    def open(self, network):
+        if network.path.name == "broken.onnx":
             raise ModelError("broken.onnx cannot be loaded")
-        self.opened.append(path)
+        self.opened.append(network.path)
         return FakeSession(self)
 
     def lose(self, _path):

@@ -7,13 +7,7 @@ import pytest
 from engines import DeviceOutOfMemoryError, ModelError, devices, find_devices
 from engines.activity import Memory
 from engines.devices import CudaDevice, usable_cores
-from onnx_models import ensure_built
-
-
-@pytest.fixture(scope="module")
-def network_file(catalogue, model_directory):
-    model = catalogue.get("realesr-animevideov3")
-    return ensure_built(model, model.weights[0], model_directory)
+from engines.sessions import Network
 
 
 def test_the_cpu_is_always_there_and_runs_one_tile_at_a_time():
@@ -118,12 +112,12 @@ def test_a_file_that_is_missing_or_no_network_is_a_model_error(content, tmp_path
     if content is not None:
         (tmp_path / "broken.onnx").write_bytes(content)
     with pytest.raises(ModelError, match=r"broken\.onnx cannot be loaded on CPU"):
-        find_devices("cpu")[0].open(tmp_path / "broken.onnx")
+        find_devices("cpu")[0].open(Network(tmp_path / "broken.onnx", 2, 64))
 
 
-def test_a_gpu_that_cannot_be_used_is_a_model_error_not_the_cpu(network_file):
+def test_a_gpu_that_cannot_be_used_is_a_model_error_not_the_cpu(small_network):
     with pytest.raises(ModelError, match=r"cannot be loaded on CUDA 99, none"):
-        CudaDevice(99, "none").open(network_file)
+        CudaDevice(99, "none").open(small_network)
 
 
 @pytest.mark.parametrize(
@@ -147,18 +141,18 @@ def test_the_cpu_quota_of_a_container_is_respected(files, expected, tmp_path):
 
 
 @pytest.mark.gpu
-def test_a_gpu_gives_what_the_cpu_gives(network_file):
+def test_a_gpu_gives_what_the_cpu_gives(small_network):
     gpus = find_devices("cuda")
     tiles = np.random.default_rng(0).integers(0, 256, (2, 40, 56, 3), np.uint8)
-    expected = find_devices("cpu")[0].open(network_file).run(tiles)
+    expected = find_devices("cpu")[0].open(small_network).run(tiles)
     for gpu in gpus:
-        difference = gpu.open(network_file).run(tiles).astype(int) - expected
+        difference = gpu.open(small_network).run(tiles).astype(int) - expected
         assert np.abs(difference).max() <= 2, gpu.name
 
 
 @pytest.mark.gpu
-def test_a_batch_beyond_the_memory_of_a_gpu_is_known_as_such(network_file):
-    session = find_devices("cuda")[0].open(network_file)
+def test_a_batch_beyond_the_memory_of_a_gpu_is_known_as_such(small_network):
+    session = find_devices("cuda")[0].open(small_network)
     with pytest.raises(DeviceOutOfMemoryError):
         session.run(np.zeros((64, 4096, 4096, 3), np.uint8))
     assert session.run(np.zeros((1, 8, 8, 3), np.uint8)).shape == (1, 16, 16, 3)

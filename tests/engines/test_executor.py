@@ -361,7 +361,7 @@ def test_a_run_within_the_limit_is_left_alone(executor, device, busy, clock):
 def test_a_network_whose_loading_stalls_does_not_hold_up_who_waits_for_it(executor_of, clock, caplog):
     device, opening, go = FakeDevice(), threading.Event(), threading.Event()
 
-    def open_slowly(path):
+    def open_slowly(network):
         opening.set()
         assert go.wait(WAIT)
 

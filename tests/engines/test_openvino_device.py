@@ -7,7 +7,6 @@ import pytest
 
 from engines import ModelError, find_devices, openvino_device
 from engines.openvino_device import find_openvino
-from onnx_models import ensure_built
 
 pytest.importorskip("openvino")
 
@@ -15,23 +14,17 @@ STATM = Path("/proc/self/statm")
 
 
 @pytest.fixture(scope="module")
-def network_file(catalogue, model_directory):
-    model = catalogue.get("realesr-animevideov3")
-    return ensure_built(model, model.weights[0], model_directory)
-
-
-@pytest.fixture(scope="module")
-def session(network_file):
-    return find_openvino(2, "fp32").open(network_file)
+def session(small_network):
+    return find_openvino(2, "fp32").open(small_network)
 
 
 def noise(*shape):
     return np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
 
 
-def test_in_fp32_it_differs_from_onnx_runtime_by_one_level_at_most(session, network_file):
+def test_in_fp32_it_differs_from_onnx_runtime_by_one_level_at_most(session, small_network):
     tiles = noise(1, 40, 56)
-    expected = find_devices("cpu", "onnxruntime")[0].open(network_file).run(tiles)
+    expected = find_devices("cpu", "onnxruntime")[0].open(small_network).run(tiles)
     assert np.abs(session.run(tiles).astype(int) - expected).max() <= 1
 
 

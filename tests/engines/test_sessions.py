@@ -13,7 +13,7 @@ from engines.sessions import Network, as_model_error, probe, run_checked
 from onnx_models import ensure_built
 from onnx_models.graph import wrap_uint8
 
-RUNTIMES = ["onnxruntime", *(["openvino"] if find_spec("openvino") else [])]
+RUNTIMES = ["onnxruntime", *(name for name in ("openvino", "ncnn") if find_spec(name))]
 
 
 @pytest.fixture(scope="module", params=RUNTIMES)
@@ -22,9 +22,8 @@ def cpu(request):
 
 
 @pytest.fixture(scope="module")
-def session(cpu, catalogue, model_directory):
-    model = catalogue.get("realesr-animevideov3")
-    return cpu.open(ensure_built(model, model.weights[0], model_directory))
+def session(cpu, small_network):
+    return cpu.open(small_network)
 
 
 def test_a_session_takes_and_gives_batches_of_uint8_images(session):
@@ -42,7 +41,8 @@ def test_the_networks_of_the_catalogue_pass_the_probe(cpu, name, catalogue, mode
     model = catalogue.get(name)
     for weights in model.weights:
         path = ensure_built(model, weights, model_directory)
-        probe(cpu.open(path), Network(path, weights.scale, model.tile))
+        network = Network(path, weights.scale, model.tile, weights)
+        probe(cpu.open(network), network)
 
 
 def core(factor=1.0, *, scale=2):
@@ -67,26 +67,26 @@ def network(tmp_path, model, scale=2):
 
 def test_a_network_that_enlarges_passes_the_probe(cpu, tmp_path):
     sound = network(tmp_path, wrap_uint8(core(), 2))
-    probe(cpu.open(sound.path), sound)
+    probe(cpu.open(sound), sound)
 
 
 @pytest.mark.parametrize("factor", [float("nan"), float("inf"), 1e-30, 1e30, -1])
 def test_weights_that_give_no_picture_are_refused(cpu, factor, tmp_path):
     broken = network(tmp_path, wrap_uint8(core(factor), 2))
     with pytest.raises(ModelError, match=r"foreign\.onnx does not give the picture that it takes"):
-        probe(cpu.open(broken.path), broken)
+        probe(cpu.open(broken), broken)
 
 
 def test_a_network_of_another_scale_is_refused(cpu, tmp_path):
     other = network(tmp_path, wrap_uint8(core(scale=3), 3), scale=2)
     with pytest.raises(ModelError, match=r"foreign\.onnx is not an upscaler of scale 2: .* \(1, 48, 48, 3\)"):
-        probe(cpu.open(other.path), other)
+        probe(cpu.open(other), other)
 
 
 def test_a_network_of_other_types_is_refused(cpu, tmp_path):
     foreign = network(tmp_path, core())
     with pytest.raises(ModelError, match=r"the model failed on a batch|is not an upscaler of scale 2"):
-        probe(cpu.open(foreign.path), foreign)
+        probe(cpu.open(foreign), foreign)
 
 
 def test_a_network_of_two_inputs_or_outputs_is_refused(cpu, tmp_path):
@@ -94,7 +94,7 @@ def test_a_network_of_two_inputs_or_outputs_is_refused(cpu, tmp_path):
     model.graph.output.append(helper.make_tensor_value_info("scaled", TensorProto.FLOAT, None))
     foreign = network(tmp_path, model)
     with pytest.raises(ModelError):
-        probe(cpu.open(foreign.path), foreign)
+        probe(cpu.open(foreign), foreign)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_result_of_another_type_or_shape_is_a_model_error(result):
 def test_a_run_beyond_all_memory_is_known_as_such(cpu, tmp_path):
     huge = network(tmp_path, wrap_uint8(core(scale=2**15), 2**15))
     with pytest.raises(DeviceOutOfMemoryError):
-        cpu.open(huge.path).run(np.zeros((1, 64, 64, 3), np.uint8))
+        cpu.open(huge).run(np.zeros((1, 64, 64, 3), np.uint8))
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from server.state.database import Database
 from tests.server.customers import FACTOR, HEIGHT, WIDTH, Customer, Kind, Poster, Sent
 from tests.server.harness import FAST_MODEL, PATIENCE, Account, new_uuid, open_image, until
 from tests.server.killable import KillableServer
-from tests.server.proxy import Faults, Proxy
+from tests.server.network import Faults, Network
 from tests.server.web import Web
 
 SETTINGS: Final[dict[str, Any]] = {
@@ -159,7 +159,7 @@ async def at_work(run: Run) -> AsyncIterator[None]:
     await _deliver_webhooks(run)
 
 
-async def work_through(run: Run, proxy: Proxy) -> None:
+async def work_through(run: Run, network: Network) -> None:
     """Have some tasks done over a bad network, and all end over a good one."""
 
     async def enough() -> bool:
@@ -167,8 +167,8 @@ async def work_through(run: Run, proxy: Proxy) -> None:
 
     async with at_work(run):
         await until(enough)
-        proxy.faults = Faults()
-        proxy.cut_all()
+        network.faults = Faults()
+        network.cut_all()
 
 
 async def crash(run: Run, servers: Sequence[KillableServer], kills: int, seed: int) -> None:
@@ -353,9 +353,12 @@ async def _store_is_what_the_database_knows(run: Run, database: Database) -> int
 
 
 def _files(run: Run) -> set[str]:
+    """The names of what is in the store, but for the object by which a start sees that it works."""
     if run.storage_url is None:
-        return {file.name for file in (run.data / "images").iterdir()}
-    return {file["path"] for file in obstore.list(open_store(run.storage_url, run.data)).collect()}
+        names = {file.name for file in (run.data / "images").iterdir()}
+    else:
+        names = {file["path"] for file in obstore.list(open_store(run.storage_url, run.data)).collect()}
+    return {name for name in names if not name.startswith("readiness")}
 
 
 def _names(connection: Connection, query: str) -> set[str]:

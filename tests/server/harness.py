@@ -1,6 +1,7 @@
 """What server tests talk through: a bare socket, with the protocol spelt out by each test."""
 
 import asyncio
+import base64
 import io
 import time
 import uuid
@@ -9,6 +10,7 @@ from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any, NamedTuple, Protocol
 
+import httpcore
 import msgspec
 import numpy as np
 from PIL import Image
@@ -41,10 +43,13 @@ def make_image(
     return buffer.getvalue()
 
 
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+async def until(condition: Callable[[], bool | Awaitable[bool]]) -> None:
     """Wait for what cannot be awaited, by looking again and again."""
     async with asyncio.timeout(PATIENCE):
-        while not await condition():  # noqa: ASYNC110 - nobody would set an event
+        while True:
+            holds = condition()
+            if holds if isinstance(holds, bool) else await holds:
+                return
             await asyncio.sleep(0.01)
 
 
@@ -165,3 +170,31 @@ def upscale(image: Any, **parameters: Any) -> Item:
         "inputs": {"image": image},
         **parameters,
     }
+
+
+class Reply:
+    """An HTTP response; the names of `headers` are in lower case."""
+
+    def __init__(self, response: httpcore.Response) -> None:
+        self.status = response.status
+        self.body = response.content
+        self.headers = {name.decode().lower(): value.decode() for name, value in response.headers}
+
+
+async def request(url: str, method: str = "GET", **headers: str) -> Reply:
+    """Ask over HTTP; in the names of headers `_` stands for `-`."""
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    async with httpcore.AsyncConnectionPool() as pool:
+        return Reply(await pool.request(method, url, headers=list(sent.items())))
+
+
+async def upload(server: Address, data: bytes, **parameters: int) -> Item:
+    """The reply to an upload of an image."""
+    task = {"taskType": "imageUpload", "taskUUID": new_uuid(), "image": base64.b64encode(data).decode()}
+    async with connected(server) as peer:
+        return (await peer.ask(task | parameters))[0]
+
+
+def name_of(item: Item) -> str:
+    """The name of the image that a reply tells of."""
+    return str(item["imageURL"]).partition("?")[0].rpartition("/")[2]

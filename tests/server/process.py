@@ -50,6 +50,11 @@ class ServerProcess:
         assert match is not None
         self.url = f"http{match[1]}"
 
+    def logged(self, start: int = 0) -> bytes:
+        """What was written to stderr so far, from a byte on."""
+        file = self._errors.fileno()  # the position in it is the server's as well: it is left alone
+        return os.pread(file, os.fstat(file).st_size, start)
+
     def ended(self) -> tuple[int, str]:
         """Wait for the end; the exit status and what was written to stderr."""
         self.process.communicate(timeout=PATIENCE)
@@ -58,12 +63,12 @@ class ServerProcess:
 
 
 @contextmanager
-def serving(data: Path, model_directory: Path, **more: str) -> Iterator[ServerProcess]:
-    """A running server; killed at the end if the test has not ended it."""
+def serving(data: Path, model_directory: Path, *, port: int = 0, **more: str) -> Iterator[ServerProcess]:
+    """A running server, on a free port if none is given; killed at the end if the test has not ended it."""
     # Not a pipe: nobody reads it while the test runs, and a server whose log is not taken waits.
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "server", "serve", "--port", "0"],
+            [sys.executable, "-m", "server", "serve", "--port", str(port)],
             env=environment(data, model_directory, **{"TILEWIRE_API_KEY": KEY} | more),
             stdout=subprocess.PIPE,
             stderr=errors,

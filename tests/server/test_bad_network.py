@@ -15,7 +15,7 @@ from tests.server.certificate import make_certificate
 from tests.server.conftest import StartServer
 from tests.server.crash import SETTINGS, SOME_TASKS, judge, run_of, work_through
 from tests.server.harness import connected, make_image, new_uuid, open_account, upscale
-from tests.server.proxy import Faults, running_proxy, to_port
+from tests.server.network import Faults, running_network, to_port
 from tests.server.web import Web
 
 pytestmark = pytest.mark.usefixtures("pictures")
@@ -46,16 +46,16 @@ async def test_clients_get_every_result_over_a_bad_network(
 ) -> None:
     server = start_server(**SETTINGS)
     url = server.services.settings.effective_database_url
-    with running_proxy(to_port(port_of(server)), SEED) as proxy:
-        proxy.faults = faults
-        run = run_of([f"http://127.0.0.1:{proxy.port}"], web, SEED, database_url=url, data=tmp_path)
-        await work_through(run, proxy)
+    with running_network(to_port(port_of(server)), SEED) as network:
+        network.faults = faults
+        run = run_of([f"http://127.0.0.1:{network.port}"], web, SEED, database_url=url, data=tmp_path)
+        await work_through(run, network)
     report = await judge(run, server.url)
     assert report.accepted >= SOME_TASKS
     if faults.cut_within:
-        assert proxy.cuts > 0
+        assert network.cuts > 0
     if faults.end_within:
-        assert proxy.ends > 0
+        assert network.ends > 0
 
 
 async def test_a_bit_that_flips_under_tls_ends_the_connection_and_is_never_taken_for_a_result(
@@ -65,14 +65,14 @@ async def test_a_bit_that_flips_under_tls_ends_the_connection_and_is_never_taken
     tls = ssl.create_default_context(cafile=certificate)
     server = start_server(**SETTINGS, tls_certificate=certificate, tls_key=key)
     database = server.services.settings.effective_database_url
-    with running_proxy(to_port(port_of(server)), SEED) as proxy:
-        proxy.faults = Faults(flips=0.05)
-        url = f"https://127.0.0.1:{proxy.port}"
+    with running_network(to_port(port_of(server)), SEED) as network:
+        network.faults = Faults(flips=0.05)
+        url = f"https://127.0.0.1:{network.port}"
         run = run_of([url], web, SEED, database_url=database, data=tmp_path, tls=tls)
-        await work_through(run, proxy)
+        await work_through(run, network)
     report = await judge(run, server.url)
-    assert proxy.flips > 0
-    assert report.connections > proxy.flips / 4
+    assert network.flips > 0
+    assert report.connections > network.flips / 4
 
 
 async def test_without_tls_flipped_bits_do_the_server_no_harm(
@@ -93,12 +93,12 @@ async def test_without_tls_flipped_bits_do_the_server_no_harm(
         async with asyncio.timeout(5), connected(At(url), key=account.key) as peer:
             await peer.ask(upscale(image), upscale(image))
 
-    with running_proxy(to_port(port_of(server)), SEED) as proxy:
-        proxy.faults = Faults(flips=0.5)
-        talks = (talk(f"http://127.0.0.1:{proxy.port}") for _ in range(100))
+    with running_network(to_port(port_of(server)), SEED) as network:
+        network.faults = Faults(flips=0.5)
+        talks = (talk(f"http://127.0.0.1:{network.port}") for _ in range(100))
         ends = await asyncio.gather(*talks, return_exceptions=True)
     assert any(end is not None for end in ends)
-    assert proxy.flips >= 50
+    assert network.flips >= 50
     async with connected(server, key=account.key) as peer:
         assert "imageURL" in (await peer.ask(upscale(image)))[0]
     assert server.services.database.snapshot(audit).mistakes == []

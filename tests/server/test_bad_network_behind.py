@@ -2,26 +2,18 @@
 
 import asyncio
 import time
-from contextlib import closing
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 from sqlalchemy import make_url
-from sqlalchemy.exc import OperationalError
 
 from server.protocol.errors import DatabaseUnavailableError
-from server.state import ledger, postgresql
-from server.state.accounts import account_named
 from server.state.audit import audit
-from server.state.database import Database
 from tests.server.conftest import StartServer
 from tests.server.crash import SETTINGS, SOME_TASKS, judge, run_of, work_through
-from tests.server.harness import connected, new_uuid, open_account, upscale
+from tests.server.harness import connected, open_account, upscale
+from tests.server.network import Connect, Faults, Network, running_network, to_socket
 from tests.server.postgresql import PostgreSQL
-from tests.server.proxy import Connect, Faults, Proxy, running_proxy, to_port, to_socket
 from tests.server.web import Web
 
 pytestmark = pytest.mark.usefixtures("pictures")
@@ -34,9 +26,9 @@ def server_of(url: str) -> Connect:
     return to_socket(f"{make_url(url).query['host']}/.s.PGSQL.5432")
 
 
-def through(proxy: Proxy, url: str) -> str:
-    """The database's URL, by way of the proxy."""
-    changed = make_url(url).set(host="127.0.0.1", port=proxy.port, query={})
+def through(network: Network, url: str) -> str:
+    """The database's URL, by way of the network."""
+    changed = make_url(url).set(host="127.0.0.1", port=network.port, query={})
     return changed.render_as_string(hide_password=False)
 
 
@@ -44,16 +36,16 @@ async def test_connections_to_the_database_that_are_cut_lose_nothing_and_charge_
     start_server: StartServer, postgresql: PostgreSQL, tmp_path: Path, web: Web
 ) -> None:
     url = postgresql.new_database()
-    with running_proxy(server_of(url), SEED) as proxy:
-        server = start_server(**SETTINGS, database_url=through(proxy, url))
-        proxy.faults = Faults(cut_within=30_000)
-        proxy.cut_all()
+    with running_network(server_of(url), SEED) as network:
+        server = start_server(**SETTINGS, database_url=through(network, url))
+        network.faults = Faults(cut_within=30_000)
+        network.cut_all()
         run = run_of([server.url], web, SEED, database_url=url, data=tmp_path)
-        await work_through(run, proxy)
+        await work_through(run, network)
         report = await judge(run, server.url)
         server.stop()
     assert report.accepted >= SOME_TASKS
-    assert proxy.cuts > 5
+    assert network.cuts > 5
 
 
 async def test_a_silent_database_is_given_up_after_a_while_and_used_again_when_it_speaks(
@@ -61,18 +53,18 @@ async def test_a_silent_database_is_given_up_after_a_while_and_used_again_when_i
 ) -> None:
     monkeypatch.setattr("server.state.postgresql._PATIENCE", 0.5)
     url = postgresql.new_database()
-    with running_proxy(server_of(url), SEED) as proxy:
-        server = start_server(**SETTINGS, database_url=through(proxy, url))
+    with running_network(server_of(url), SEED) as network:
+        server = start_server(**SETTINGS, database_url=through(network, url))
         account = open_account(server)
         task = upscale(f"{web.url}/0.png")
         async with connected(server, key=account.key) as peer:
             assert "imageURL" in (await peer.ask(upscale(f"{web.url}/0.png")))[0]
-            proxy.silent = True
+            network.silent = True
             began = time.monotonic()
             (refused,) = await peer.ask(task)
             assert refused["code"] == "serviceUnavailable"
             assert time.monotonic() - began < 20
-            proxy.silent = False
+            network.silent = False
             while (result := (await peer.ask(task))[0]).get("code") == "serviceUnavailable":
                 await asyncio.sleep(0.1)
             assert "imageURL" in result

@@ -181,3 +181,22 @@ async def test_a_cancelled_task_may_be_sent_again(server: EmbeddedServer, accoun
         (result,) = await peer.ask(task)
     assert "imageURL" in result
     assert charges(server, account.id)[1] == 1
+
+
+async def test_a_cancel_right_behind_its_task_finds_it(server: EmbeddedServer, account: Account) -> None:
+    task = upscale(base64.b64encode(make_image(300, 300)).decode())
+    async with connected(server, key=account.key) as peer:
+        await peer.send(task, cancel(task))
+        told = {item["taskUUID"]: item for item in [await peer.receive_item(), await peer.receive_item()]}
+    assert told.pop(task["taskUUID"])["code"] == "taskCancelled"
+    assert [item["status"] for item in told.values()] == ["cancelled"]
+    assert has_spent_nothing(server, account)
+
+
+async def test_a_question_right_behind_its_task_finds_it(server: EmbeddedServer, account: Account) -> None:
+    task = upscale(base64.b64encode(make_image(300, 300)).decode())
+    question = {"taskType": "getResponse", "taskUUID": task["taskUUID"]}
+    async with connected(server, key=account.key) as peer:
+        await peer.send(task, question)
+        assert (await peer.receive_item())["status"] == "processing"
+        await peer.ask(cancel(task))

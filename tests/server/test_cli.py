@@ -1,6 +1,8 @@
 """The command line, as its users see it."""
 
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -19,7 +21,7 @@ from server.state.accounts import account_named, authenticate
 from server.state.database import Database, accounts
 from tests.server.conftest import Tilewire
 from tests.server.harness import FAST_MODEL, KEY, connected, make_image, socket_url
-from tests.server.process import environment, serving
+from tests.server.process import REPOSITORY, environment, serving
 
 FAST = ("--model", FAST_MODEL, "--factor", "2")
 
@@ -52,7 +54,9 @@ def test_a_file_is_upscaled_beside_itself(tilewire: Tilewire, photo: Path) -> No
     result = tilewire("upscale", photo, *FAST)
     assert (result.exit_code, result.stderr) == (0, "")
     assert shape(photo.with_name("photo-2x.jpg")) == ("JPEG", (48, 32))
-    assert result.stdout == f"{photo} → {photo.with_name('photo-2x.jpg')}\n"
+    told, summary = result.stdout.splitlines()
+    assert told == f"{photo} → {photo.with_name('photo-2x.jpg')}"
+    assert re.fullmatch(r"1 picture, 0.00154 megapixels, \d+\.\d s", summary)
 
 
 def test_without_a_factor_the_models_largest_is_taken(tilewire: Tilewire, photo: Path) -> None:
@@ -124,7 +128,7 @@ def test_metadata_is_kept_when_asked_for(tilewire: Tilewire, folder: Path) -> No
     exif[0x010F] = "Camera"
     source = save(folder / "a.jpg", make_image(image_format="JPEG", exif=exif))
     for flags, kept in (((), None), (("--keep-metadata",), "Camera")):
-        assert tilewire("upscale", source, *FAST, *flags).exit_code == 0
+        assert tilewire("upscale", source, *FAST, "--overwrite", *flags).exit_code == 0
         assert Image.open(folder / "a-2x.jpg").getexif().get(0x010F) == kept
 
 
@@ -212,6 +216,127 @@ def test_a_result_that_cannot_be_written_is_told(tilewire: Tilewire, photo: Path
     result = tilewire("upscale", photo, "-o", folder / "file" / "result.jpg", *FAST)
     assert result.exit_code == 1
     assert str(folder / "file") in result.stderr
+
+
+def names(folder: Path) -> list[str]:
+    """The files in a folder and below."""
+    return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+
+
+def test_a_folder_keeps_its_structure(tilewire: Tilewire, folder: Path, tmp_path: Path) -> None:
+    for name in ("a.png", "trip/b.png", "trip/day 1/c.png", ".hidden/d.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        save(folder / name, make_image())
+    out = tmp_path / "out"
+    assert tilewire("upscale", folder, "-o", out, *FAST).exit_code == 0
+    assert names(out) == ["a-2x.png", "trip/b-2x.png", "trip/day 1/c-2x.png"]
+
+
+def test_a_pattern_keeps_the_structure_too(tilewire: Tilewire, folder: Path, tmp_path: Path) -> None:
+    for name in ("a.png", "trip/b.png", "trip/c.jpg", "trip/d.txt"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        save(folder / name, make_image())
+    for pattern, expected in (
+        ("**/*.png", ["a-2x.png", "trip/b-2x.png"]),
+        ("*/*", ["b-2x.png", "c-2x.jpg"]),
+    ):
+        out = tmp_path / str(len(expected)) / pattern[:1].replace("*", "x") / pattern[1:2].replace("/", "y")
+        assert tilewire("upscale", folder / pattern, "-o", out, *FAST).exit_code == 0
+        assert [Path(name).name for name in names(out)] == [Path(name).name for name in expected]
+
+
+def test_what_is_done_is_skipped_until_the_input_changes(tilewire: Tilewire, photo: Path) -> None:
+    target = photo.with_name("photo-2x.jpg")
+    assert tilewire("upscale", photo, *FAST).exit_code == 0
+    first = target.stat().st_mtime_ns
+    again = tilewire("upscale", photo, *FAST)
+    assert (again.exit_code, again.stdout) == (0, "1 done before\n")
+    assert target.stat().st_mtime_ns == first
+    os.utime(photo, ns=(first + 1, first + 1))
+    assert tilewire("upscale", photo, *FAST).exit_code == 0
+    second = target.stat().st_mtime_ns
+    assert second != first
+    assert tilewire("upscale", photo, "--overwrite", *FAST).exit_code == 0
+    assert target.stat().st_mtime_ns != second
+
+
+@pytest.mark.parametrize("output", [None, ".", "larger", "larger/still"])
+@pytest.mark.parametrize("more", [(), ("--overwrite",), ("--factor", "3")])
+def test_results_are_never_upscaled_again(
+    tilewire: Tilewire, folder: Path, output: str | None, more: tuple[str, ...]
+) -> None:
+    for name in ("a.png", "trip/b.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        save(folder / name, make_image())
+    where = () if output is None else ("-o", folder / output)
+    assert tilewire("upscale", folder, *where, *FAST).exit_code == 0
+    first = names(folder)
+    assert len(first) == 4
+    assert tilewire("upscale", folder, *where, *FAST, *more).exit_code == 0
+    assert tilewire("upscale", folder, *FAST, *more).exit_code == 0, "now beside the inputs"
+    assert not [name for name in names(folder) if re.search(r"x-\dx", name)]
+
+
+def test_results_that_the_shell_names_are_left_out(tilewire: Tilewire, photo: Path) -> None:
+    assert tilewire("upscale", photo, *FAST).exit_code == 0
+    result = tilewire("upscale", *sorted(photo.parent.glob("*.jpg")), "--model", FAST_MODEL, "--factor", "3")
+    assert result.exit_code == 0
+    assert result.stdout.endswith("; 1 left out as earlier results\n")
+    assert names(photo.parent) == ["photo-2x.jpg", "photo-3x.jpg", "photo.jpg"]
+
+
+def test_a_file_that_is_named_alone_is_upscaled_whatever_its_name(tilewire: Tilewire, folder: Path) -> None:
+    save(folder / "a.png", make_image())
+    save(folder / "a-2x.png", make_image())
+    assert tilewire("upscale", folder / "a-2x.png", *FAST).exit_code == 0
+    assert "a-2x-2x.png" in names(folder)
+
+
+def test_no_input_is_overwritten(tilewire: Tilewire, photo: Path) -> None:
+    before = photo.read_bytes()
+    result = tilewire("upscale", photo, "-o", photo, *FAST)
+    assert (result.exit_code, result.stderr) == (2, f"{photo} is an input and would be overwritten\n")
+    assert photo.read_bytes() == before
+
+
+def test_no_half_file_is_left(tilewire: Tilewire, folder: Path) -> None:
+    save(folder / "a.png", make_image())
+    (folder / "a-2x.png").mkdir()
+    assert tilewire("upscale", folder / "a.png", *FAST).exit_code == 1
+    assert names(folder) == ["a.png"]
+
+
+def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(
+    tmp_path: Path, model_directory: Path, folder: Path, tilewire: Tilewire
+) -> None:
+    for n in range(4):
+        save(folder / f"{n}.png", make_image(16, 16))
+    save(folder / "large.png", make_image(3000, 1800))
+    command = [sys.executable, "-m", "server", "upscale", str(folder), "--model", FAST_MODEL]
+    process = subprocess.Popen(
+        command,
+        env=environment(tmp_path / "data", model_directory),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=REPOSITORY,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()  # one is done
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "")
+    assert output.endswith("interrupted: run the same command to go on\n")
+    (folder / "large.png").unlink()
+    again = tilewire("upscale", folder, "--model", FAST_MODEL)
+    assert again.exit_code == 0
+    assert "done before" in again.stdout
+    assert names(folder) == sorted(f"{n}{end}.png" for n in range(4) for end in ("", "-upscaled"))
+
+
+def test_the_cost_is_told_where_there_is_one(tilewire: Tilewire, server: EmbeddedServer, photo: Path) -> None:
+    result = tilewire("upscale", photo, "--url", socket_url(server), "--key", KEY, *FAST)
+    assert re.search(r" s, 0\.\d+ USD\n$", result.stdout)
 
 
 @pytest.mark.parametrize("key", ["option", "environment"])

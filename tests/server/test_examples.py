@@ -75,7 +75,7 @@ def run(directory: Path, *command: str) -> str:
     done = subprocess.run(
         command,
         cwd=directory,
-        env=environment,
+        env=environment | {"PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
         timeout=RUN_PATIENCE,

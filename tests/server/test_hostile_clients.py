@@ -6,7 +6,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from engines import OutputFormat, Picture, encode
 from server.protocol.codec import JSON, MESSAGEPACK
@@ -279,6 +279,39 @@ async def test_an_idle_connection_is_closed(start_server: StartServer) -> None:
     async with connected(server) as peer:
         await answers(peer)
         assert await closed(peer) == 1001
+
+
+async def test_a_list_of_too_many_tasks_is_one_error(server: EmbeddedServer) -> None:
+    async with connected(server) as peer:
+        await peer.send(*[PING] * (2**14 + 1))
+        assert (await peer.receive_item())["code"] == "invalidFrame"
+        await answers(peer)
+
+
+async def test_a_flood_of_connections_is_refused_and_others_get_through(
+    start_server: StartServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = start_server(requests_per_second=20, request_burst=60, max_unauthenticated=30)
+    outcomes: Counter[int] = Counter()
+
+    async def knock(silent: AsyncExitStack) -> None:
+        try:
+            flooder = connect(socket_url(server), local_addr=("127.0.0.2", 0), close_timeout=0.1)
+            await silent.enter_async_context(flooder)
+            outcomes[101] += 1
+        except InvalidStatus as refusal:
+            outcomes[refusal.response.status_code] += "retry-after" in refusal.response.headers
+
+    async with AsyncExitStack() as silent:
+        flood = asyncio.gather(*(knock(silent) for _ in range(300)))
+        async with connected(server) as peer:
+            (result,) = await peer.ask(upscale(GOOD))
+            assert result["imageURL"]
+        await flood
+        async with connected(server) as peer:
+            await answers(peer)
+    assert outcomes == {101: 30, 429: 270}
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 async def test_many_connections_that_say_nothing_leave_room_for_others(server: EmbeddedServer) -> None:

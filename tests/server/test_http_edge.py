@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
@@ -13,7 +13,7 @@ import pytest
 
 from server.serving import EmbeddedServer
 from tests.server.conftest import StartServer
-from tests.server.harness import KEY, connected, make_image, new_uuid
+from tests.server.harness import KEY, connected, make_image, new_uuid, until
 from tests.server.test_hostile_clients import noise
 
 AUTHENTICATION = {"taskType": "authentication", "apiKey": KEY}
@@ -41,12 +41,6 @@ async def ended(reader: asyncio.StreamReader) -> bytes:
         return await asyncio.wait_for(reader.read(), 20)
     except ConnectionResetError:
         return b""
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - what it depends on is in another thread
-            await asyncio.sleep(0.01)
 
 
 async def request(

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpcore
 import pytest
 from obstore.store import MemoryStore
 from sqlalchemy import update
@@ -17,36 +16,25 @@ from server.state.accounts import AccountId, account_named
 from server.state.database import Database
 from server.state.database import images as images_table
 from server.state.images import note_loose, stale_loose
-from tests.server.harness import Item, connected, make_image, new_uuid, open_image, upscale
+from tests.server.harness import (
+    Item,
+    connected,
+    make_image,
+    name_of,
+    new_uuid,
+    open_image,
+    request,
+    upload,
+    upscale,
+)
 
 DATA = make_image(40, 30, seed=1)
 SIZE = len(DATA)
 
 
-class Reply:
-    """An HTTP response; the names of `headers` are in lower case."""
-
-    def __init__(self, response: httpcore.Response) -> None:
-        self.status = response.status
-        self.body = response.content
-        self.headers = {name.decode().lower(): value.decode() for name, value in response.headers}
-
-
-async def request(url: str, method: str = "GET", **headers: str) -> Reply:
-    sent = {name.replace("_", "-"): value for name, value in headers.items()}
-    async with httpcore.AsyncConnectionPool() as pool:
-        return Reply(await pool.request(method, url, headers=list(sent.items())))
-
-
-async def upload(server: EmbeddedServer, data: bytes = DATA, **parameters: int) -> Item:
-    task = {"taskType": "imageUpload", "taskUUID": new_uuid(), "image": base64.b64encode(data).decode()}
-    async with connected(server) as peer:
-        return (await peer.ask(task | parameters))[0]
-
-
 @pytest.fixture
 async def url(server: EmbeddedServer) -> str:
-    return str((await upload(server))["imageURL"])
+    return str((await upload(server, DATA))["imageURL"])
 
 
 def files(server: EmbeddedServer) -> set[str]:
@@ -57,10 +45,6 @@ async def expire(server: EmbeddedServer, item: Item) -> None:
     """Let the time of an image pass."""
     change = update(images_table).where(images_table.c.uuid == item["imageUUID"]).values(expires=1.0)
     await server.services.database.run(lambda connection: connection.execute(change).rowcount)
-
-
-def name_of(item: Item) -> str:
-    return str(item["imageURL"]).rpartition("/")[2]
 
 
 @pytest.mark.parametrize(
@@ -109,6 +93,7 @@ async def test_a_browser_that_has_the_image_gets_no_bytes(url: str) -> None:
         reply = await request(url, if_none_match=known)
         assert (reply.status, reply.body) == (304, b"")
         assert reply.headers["etag"] == etag
+    assert (await request(url, if_none_match="*")).status == 304
     assert (await request(url, if_none_match='"other"')).body == DATA
 
 
@@ -161,6 +146,14 @@ async def test_a_range_beyond_the_end_is_refused(url: str, asked: str) -> None:
     reply = await request(url, range=asked)
     assert (reply.status, reply.body) == (416, b"")
     assert reply.headers["content-range"] == f"bytes */{SIZE}"
+
+
+async def test_a_range_of_another_image_than_the_one_that_is_known_is_the_whole(url: str) -> None:
+    etag = (await request(url)).headers["etag"]
+    assert (await request(url, range="bytes=0-9", if_range=etag)).body == DATA[:10]
+    for other in ('"other"', "Wed, 21 Oct 2015 07:28:00 GMT"):
+        reply = await request(url, range="bytes=0-9", if_range=other)
+        assert (reply.status, reply.body) == (200, DATA)
 
 
 async def test_head_tells_everything_but_the_bytes(url: str) -> None:
@@ -232,7 +225,8 @@ async def test_a_file_that_is_missing_already_does_not_stop_the_sweeper(server: 
 async def test_an_image_whose_file_is_lost_is_not_found(server: EmbeddedServer) -> None:
     item = await upload(server, make_image(seed=51))
     (server.services.settings.data / "images" / name_of(item)).unlink()
-    assert (await request(item["imageURL"])).status == 404
+    for method in ("GET", "HEAD"):
+        assert (await request(item["imageURL"], method)).status == 404
 
 
 async def test_the_same_image_keeps_its_uuid_and_is_stored_once(server: EmbeddedServer) -> None:

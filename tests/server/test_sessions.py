@@ -319,3 +319,14 @@ async def test_nothing_is_sent_to_a_connection_before_its_greeting(
     await attaching
     await sessions.deliver(account, "session")
     assert new.sent == [b"news"]
+
+
+async def test_an_answer_spells_the_uuid_as_the_question_does(server: EmbeddedServer) -> None:
+    task = upscale(base64.b64encode(make_image()).decode())
+    task["taskUUID"] = task["taskUUID"].upper()
+    async with connected(server) as peer:
+        (result,) = await peer.ask(task)
+        assert result["taskUUID"] == task["taskUUID"]
+        question = {"taskType": "getResponse", "taskUUID": task["taskUUID"].lower()}
+        (answer,) = await peer.ask(question)
+        assert answer["imageUUID"] == result["imageUUID"]

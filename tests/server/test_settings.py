@@ -155,3 +155,35 @@ def test_a_mistake_is_blamed_on_the_layer_that_wins(file: Path) -> None:
     assert load_settings(file, {"TILEWIRE_PORT": "1"})[0].port == 1
     with pytest.raises(SettingsError, match=r"\(environment\)"):
         load_settings(file, {"TILEWIRE_PORT": "also wrong"})
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("TILEWIRE_DATABSE_URL", "TILEWIRE_DATABASE_URL"),
+        ("TILEWIRE_PORTS", "TILEWIRE_PORT"),
+        ("TILEWIRE_MAX_IMAGE_BYTE", "TILEWIRE_MAX_IMAGE_BYTES"),
+    ],
+)
+def test_a_misspelt_variable_is_an_error_with_the_right_name(name: str, near: str) -> None:
+    with pytest.raises(SettingsError, match=rf"no setting {name} \(environment\); did you mean {near}\?"):
+        load_settings(None, {name: "1"})
+
+
+def test_a_variable_that_may_be_anyones_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    others = {"TILEWIRE_SERVICE_HOST": "10.0.0.1", "TILEWIRE_PORT_8080_TCP_ADDR": "10.0.0.1", "OTHER": "1"}
+    settings, _ = load_settings(None, others)
+    assert settings.host == "127.0.0.1"
+    assert [record.getMessage() for record in caplog.records] == [
+        "there is no setting TILEWIRE_PORT_8080_TCP_ADDR (environment)",
+        "there is no setting TILEWIRE_SERVICE_HOST (environment)",
+    ]
+
+
+def test_a_misspelt_setting_in_a_file_is_told_with_the_right_name(file: Path) -> None:
+    file.write_text("devices = 'cpu'")
+    with pytest.raises(SettingsError, match=r"'devices' .*; did you mean 'device'\?"):
+        load_settings(file, {})
+    file.write_text("wholly_different = 1")
+    with pytest.raises(SettingsError, match=r"no setting 'wholly_different' \(.*\)$"):
+        load_settings(file, {})

@@ -18,7 +18,7 @@ import server.services
 from engines import Picture
 from engines.regions import Region
 from engines.tiles import Area
-from server.client import Client
+from server.client import Result, TileReady, Tilewire
 from server.protocol.codec import JSON
 from server.protocol.messages import Progress
 from server.serving import EmbeddedServer
@@ -215,21 +215,22 @@ async def test_tiles_of_a_transparent_picture_are_transparent(
     assert mosaic.psnr(Image.alpha_composite(white, final)) > 35
 
 
-async def test_the_client_library_hands_tiles_over(
-    server: EmbeddedServer, hold_results: threading.Event
-) -> None:
+async def test_the_client_hands_tiles_over(server: EmbeddedServer, hold_results: threading.Event) -> None:
     mosaic = Mosaic()
-
-    def show(tile: Item) -> None:
-        mosaic.add(tile)
-        if mosaic.whole:
-            hold_results.set()
-
-    async with Client(socket_url(server), KEY) as client:
-        image = await client.upscale(
-            make_image(*SOME_TILES), on_tile=show, model=FAST_MODEL, upscaleFactor=2, outputFormat="PNG"
-        )
-    assert mosaic.psnr(open_image(image)) > 40
+    async with Tilewire(socket_url(server), KEY) as tilewire:
+        stream = tilewire.stream(make_image(*SOME_TILES), model=FAST_MODEL, factor=2, output_format="PNG")
+        async for event in stream:
+            match event:
+                case TileReady():
+                    mosaic.add(
+                        {"imageWidth": event.image_width, "imageHeight": event.image_height}
+                        | {name: getattr(event, name) for name in ("x", "y", "width", "height", "image")}
+                        | {"mediaType": event.media_type}
+                    )
+                    if mosaic.whole:
+                        hold_results.set()
+                case Result():
+                    assert mosaic.psnr(event.to_pillow()) > 40
 
 
 async def test_tiles_are_sent_while_others_still_wait_to_run(

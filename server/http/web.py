@@ -1,0 +1,105 @@
+"""The page: `GET /`, and the files it is made of, below `/web/`. What they may load: see `security`.
+
+The files' path holds a digest of them all: a browser may keep what it has of one digest for ever, and a page
+is never put together from the files of two versions.
+"""
+
+import gzip
+import hashlib
+from html import escape
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from server.protocol.names import wire_name
+from server.settings import Settings
+
+__all__ = ["Page"]
+
+_DIRECTORY: Final = Path(__file__).parents[1] / "web"
+_INDEX: Final = "index.html"
+_FRAME_OVERHEAD: Final = 1024
+"""The most that an upload needs in a frame beside the image."""
+
+_MEDIA_TYPES: Final = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+
+
+class Limits(Struct, frozen=True, rename=wire_name):
+    """What the page tells of an image before it is uploaded; the server checks it again."""
+
+    max_image_bytes: int
+    max_input_megapixels: float
+    max_output_megapixels: float
+
+
+class _File:
+    """A file, ready to be sent, plain or compressed."""
+
+    def __init__(self, name: str, body: bytes) -> None:
+        self.body = body
+        self.compressed = gzip.compress(body, mtime=0)
+        self.media_type = _MEDIA_TYPES[Path(name).suffix]
+        self.etag = f'W/"{hashlib.sha256(body).hexdigest()[:16]}"'
+
+    def response(self, request: Headers, headers: dict[str, str]) -> Response:
+        """The answer to a GET or HEAD with these headers; 304 if the browser has the file."""
+        headers = headers | {"etag": self.etag, "vary": "accept-encoding"}
+        if self.etag in request.get("if-none-match", ""):  # one of a list, the same for both
+            return Response(status_code=304, headers=headers)
+        if "gzip" in request.get("accept-encoding", ""):
+            headers["content-encoding"] = "gzip"
+            return Response(self.compressed, headers=headers, media_type=self.media_type)
+        return Response(self.body, headers=headers, media_type=self.media_type)
+
+
+class Page:
+    """The page's files, read once."""
+
+    def __init__(self, settings: Settings) -> None:
+        bodies = {
+            path.name: path.read_bytes()
+            for path in sorted(_DIRECTORY.iterdir())
+            if path.suffix in _MEDIA_TYPES
+        }
+        index = bodies.pop(_INDEX).decode()
+        self._digest = hashlib.sha256(b"\0".join(bodies.values())).hexdigest()[:16]
+        self._files = {name: _File(name, body) for name, body in bodies.items()}
+        self._index = _File(_INDEX, self._fill(index, settings).encode())
+
+    async def get_index(self, request: Request) -> Response:
+        """The page itself; a browser asks each time whether it is still the same."""
+        return self._index.response(request.headers, {"cache-control": "no-cache"})
+
+    async def get_file(self, request: Request) -> Response:
+        """One of its files."""
+        file = self._files.get(request.path_params["name"])
+        if file is None or request.path_params["digest"] != self._digest:
+            return PlainTextResponse("there is no such file\n", status_code=404)
+        return file.response(request.headers, {"cache-control": "public, max-age=31536000, immutable"})
+
+    def _fill(self, index: str, settings: Settings) -> str:
+        """The page with what it needs to know of this server and its files; all paths are relative to it."""
+        limits = Limits(
+            max_image_bytes=min(settings.max_image_bytes, settings.max_frame_bytes - _FRAME_OVERHEAD),
+            max_input_megapixels=settings.max_input_megapixels,
+            max_output_megapixels=settings.max_output_megapixels,
+        )
+        root = f"web/{self._digest}"
+        modules = "\n".join(
+            f'<link rel="modulepreload" href="{root}/{name}">' for name in self._files if name.endswith(".js")
+        )
+        return (
+            index.replace("{limits}", escape(msgspec.json.encode(limits).decode()))
+            .replace("{files}", root)
+            .replace("<!-- modules -->", modules)
+        )

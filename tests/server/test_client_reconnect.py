@@ -1,0 +1,181 @@
+"""The client when the connection, or the server, goes away in the middle."""
+
+import asyncio
+import signal
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server.client import (
+    AuthenticationFailedError,
+    Options,
+    Result,
+    TaskFailedError,
+    Tilewire,
+    UnreachableError,
+)
+from server.client.socket import backoff
+from server.serving import EmbeddedServer
+from server.state import ledger
+from server.state.accounts import DEFAULT_ACCOUNT, account_named, revoke_key
+from server.state.database import Database
+from tests.server.conftest import StartServer
+from tests.server.harness import (
+    FAST_MODEL,
+    KEY,
+    charges,
+    make_image,
+    open_account,
+    socket_url,
+    until,
+)
+from tests.server.process import serving
+from tests.server.proxy import Proxy, running_proxy
+from tests.server.web import Web
+
+FAST: Options = {"model": FAST_MODEL, "factor": 2, "output_format": "PNG"}
+
+
+def through(proxy: Proxy, key: str = KEY, **options: Any) -> Tilewire:
+    return Tilewire(socket_url(proxy), key, **options)
+
+
+async def test_a_task_outlives_a_cut_connection_and_is_charged_once(
+    start_server: StartServer, web: Web
+) -> None:
+    server = start_server(private_networks=True)
+    account = open_account(server)
+    async with running_proxy(server) as proxy, through(proxy, account.key) as tilewire:
+        waiting = asyncio.create_task(tilewire.upscale(web.hold("/a.png", make_image()), **FAST))
+        await web.receive()
+        proxy.cut()
+        await until(lambda: proxy.connections == 2)
+        web.release("/a.png")
+        assert (await waiting).width == 48
+        assert web.waiting() == 0, "it was done once"
+    assert charges(server, account.id)[1] == 1
+
+
+async def test_many_tasks_outlive_many_cuts(server: EmbeddedServer) -> None:
+    account = open_account(server)
+    pictures = [make_image(200 + n, 150, seed=n) for n in range(12)]
+    async with running_proxy(server) as proxy:
+        # Cut again and again amid the results; one of the greetings is cut too.
+        proxy.cut_after = [100_000, 150_000, 100, 250_000, 100_000]
+        async with through(proxy, account.key, concurrency=4) as tilewire:
+            done = [finished async for finished in tilewire.upscale_many(pictures, **FAST)]
+    sizes = {finished.source: finished.result().width for finished in done}
+    assert sizes == {picture: 2 * (200 + n) for n, picture in enumerate(pictures)}
+    assert not proxy.cut_after, "all cuts were made"
+    assert charges(server, account.id)[1] == 12
+
+
+async def test_a_result_that_was_cut_midway_comes_again(server: EmbeddedServer) -> None:
+    account = open_account(server)
+    async with running_proxy(server) as proxy:
+        proxy.cut_after = [200_000]
+        async with through(proxy, account.key) as tilewire:
+            result = await tilewire.upscale(noise := make_image(400, 300, seed=7), **FAST)
+            assert len(result.image or b"") > 200_000, noise
+    assert (result.width, proxy.connections) == (800, 2)
+    assert charges(server, account.id)[1] == 1
+
+
+async def test_a_server_that_is_killed_and_started_again_finishes_the_task(
+    tmp_path: Path, model_directory: Path, web: Web
+) -> None:
+    settings = {"TILEWIRE_PRIVATE_NETWORKS": "true"}
+    with serving(tmp_path, model_directory, **settings) as first:
+        async with running_proxy(first) as proxy, through(proxy) as tilewire:
+            slow = asyncio.create_task(tilewire.upscale(web.hold("/a.png", make_image()), **FAST))
+            await web.receive()
+            first.process.send_signal(signal.SIGKILL)
+            await asyncio.to_thread(first.process.wait)
+            late = asyncio.create_task(tilewire.upscale(make_image(seed=1), **FAST))
+            web.release("/a.png")
+            with serving(tmp_path, model_directory, **settings) as second:
+                proxy.server = second
+                assert (await slow).width == (await late).width == 48
+    database = Database(f"sqlite:///{tmp_path / 'tilewire.db'}")
+    account = database.run_sync(account_named, DEFAULT_ACCOUNT, 0.0)
+    assert database.run_sync(ledger.spent, account)[1] == 2
+    database.close()
+
+
+async def test_an_idle_connection_that_was_lost_is_made_again_when_it_is_needed(
+    server: EmbeddedServer,
+) -> None:
+    async with running_proxy(server) as proxy, through(proxy) as tilewire:
+        await tilewire.account()
+        proxy.cut()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await until(lambda: proxy.connections > 1)
+        assert (await tilewire.upscale(make_image(), **FAST)).width == 48
+        assert proxy.connections == 2
+
+
+async def test_a_task_cancelled_without_a_connection_is_cancelled_with_the_next(
+    start_server: StartServer, web: Web
+) -> None:
+    server = start_server(private_networks=True)
+    account = open_account(server)
+    async with running_proxy(server) as proxy, through(proxy, account.key) as tilewire:
+        waiting = asyncio.create_task(tilewire.upscale(web.hold("/a.png", make_image()), **FAST))
+        await web.receive()
+        listening, proxy.server = proxy.server, Nowhere()
+        proxy.cut()
+        await until(lambda: proxy.connections > 1)  # it tries, in vain
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        proxy.server = listening
+        await tilewire.account()
+        await until(lambda: server.services.runner.count == 0)
+    assert charges(server, account.id) == (0, 0)
+
+
+async def test_patience_ends(server: EmbeddedServer, web: Web) -> None:
+    async with running_proxy(server) as proxy, through(proxy, patience=0.3) as tilewire:
+        proxy.server = Nowhere()
+        proxy.cut()
+        with pytest.raises(UnreachableError):
+            await tilewire.upscale(make_image(), **FAST)
+        proxy.server = server
+        assert isinstance(await tilewire.upscale(make_image(), **FAST), Result), "a new call tries anew"
+
+
+async def test_a_key_that_is_no_longer_valid_ends_what_waits(server: EmbeddedServer, web: Web) -> None:
+    account = open_account(server)
+    async with running_proxy(server) as proxy, through(proxy, account.key) as tilewire:
+        server.services.database.run_sync(revoke_key, account.key)
+        proxy.cut()
+        with pytest.raises(AuthenticationFailedError):
+            await tilewire.upscale(make_image(), **FAST)
+
+
+async def test_an_image_too_large_for_the_server_fails_alone(start_server: StartServer) -> None:
+    server = start_server(max_frame_bytes=10_000_000)
+    async with Tilewire(socket_url(server), KEY) as tilewire:
+        good, bad = await asyncio.gather(
+            tilewire.upscale(make_image(300, 300), **FAST),
+            tilewire.upscale(bytes(50_000_000), **FAST),
+            return_exceptions=True,
+        )
+    assert isinstance(good, Result)
+    assert isinstance(bad, TaskFailedError)
+    assert bad.code == "invalidFrameSize"
+
+
+def test_the_tries_come_ever_more_slowly_up_to_a_limit() -> None:
+    delays = list(islice(backoff(first=1, longest=4), 50))
+    for delay, longest in zip(delays, [1, 2, *[4] * 48], strict=True):
+        assert longest / 2 <= delay <= longest
+    assert len(set(delays)) > 40, "by chance"
+
+
+class Nowhere:
+    """An address where nobody listens."""
+
+    url = "http://127.0.0.1:9"
