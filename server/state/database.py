@@ -27,7 +27,7 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from server.protocol.errors import DatabaseUnavailableError
@@ -52,6 +52,8 @@ T = TypeVar("T")
 
 _ATTEMPTS = 4
 _CONFLICTS = frozenset({"40001", "40P01"})  # www.postgresql.org/docs/current/errcodes-appendix.html
+# Internal errors are of a transaction that PostgreSQL has ended, or of a server that only reads for now.
+_UNUSABLE = OperationalError, InterfaceError, InternalError
 _READS = "tilewire_reads"  # an execution option of ours
 
 log = logging.getLogger(__name__)
@@ -229,7 +231,7 @@ class Database:
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._threads, lambda: self.run_sync(function, *args, **kwargs))
-        except (OperationalError, InterfaceError) as error:
+        except _UNUSABLE as error:
             log.warning("the database cannot be used: %s", error.orig)
             raise DatabaseUnavailableError from error
 
