@@ -325,7 +325,7 @@ async def _images_are_there(run: Run, url: str) -> None:
 async def _webhooks_came(run: Run, rows: dict[str, str]) -> int:
     """Each webhook came, whenever it did under the same id; returns how many came, repeated ones too.
 
-    One that tells of a database that could not be used is of a task that was sent again, and is a new one then.
+    One that tells of a database that could not be used is of a task that was then sent again, as a new one.
     """
     ids: dict[str, set[str]] = {}
     count = 0

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from server import webhooks
 from server.logs import configure_logging
 from server.serving import serve
 from server.settings import Settings
@@ -104,6 +105,7 @@ def _serve(settings: Settings, log: Path, ready: Connection) -> None:
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     for standard in (1, 2):
         os.dup2(descriptor, standard)
+    webhooks._LOOK_EVERY = 0.5  # for those that were claimed by a server that was killed
     configure_logging("warning", "text", Console(file=sys.stderr))
     serve(settings, lambda url, _services: ready.send(url))
 

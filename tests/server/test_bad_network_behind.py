@@ -27,6 +27,13 @@ from tests.server.web import Web
 
 pytestmark = pytest.mark.usefixtures("pictures")
 
+
+@pytest.fixture(autouse=True)
+def _looks_for_webhooks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where claims were left behind by a database that failed."""
+    monkeypatch.setattr("server.webhooks._LOOK_EVERY", 0.5)
+
+
 SEED = 7
 
 
