@@ -20,8 +20,6 @@ from tests.server.web import Web
 
 pytestmark = pytest.mark.usefixtures("pictures")
 
-SEED = 7
-
 
 class At(NamedTuple):
     url: str
@@ -42,13 +40,13 @@ def port_of(server: EmbeddedServer) -> int:
     ids=["cut", "half-closed", "delayed", "throttled and cut"],
 )
 async def test_clients_get_every_result_over_a_bad_network(
-    start_server: StartServer, tmp_path: Path, web: Web, faults: Faults
+    start_server: StartServer, tmp_path: Path, web: Web, faults: Faults, seed: int
 ) -> None:
     server = start_server(**SETTINGS)
     url = server.services.settings.effective_database_url
-    with running_network(to_port(port_of(server)), SEED) as network:
+    with running_network(to_port(port_of(server)), seed) as network:
         network.faults = faults
-        run = run_of([f"http://127.0.0.1:{network.port}"], web, SEED, database_url=url, data=tmp_path)
+        run = run_of([f"http://127.0.0.1:{network.port}"], web, seed, database_url=url, data=tmp_path)
         await work_through(run, network)
     report = await judge(run, server.url)
     assert report.accepted >= SOME_TASKS
@@ -59,25 +57,23 @@ async def test_clients_get_every_result_over_a_bad_network(
 
 
 async def test_a_bit_that_flips_under_tls_ends_the_connection_and_is_never_taken_for_a_result(
-    start_server: StartServer, tmp_path: Path, web: Web
+    start_server: StartServer, tmp_path: Path, web: Web, seed: int
 ) -> None:
     certificate, key = make_certificate(tmp_path)
     tls = ssl.create_default_context(cafile=certificate)
     server = start_server(**SETTINGS, tls_certificate=certificate, tls_key=key)
     database = server.services.settings.effective_database_url
-    with running_network(to_port(port_of(server)), SEED) as network:
+    with running_network(to_port(port_of(server)), seed) as network:
         network.faults = Faults(flips=0.05)
         url = f"https://127.0.0.1:{network.port}"
-        run = run_of([url], web, SEED, database_url=database, data=tmp_path, tls=tls)
+        run = run_of([url], web, seed, database_url=database, data=tmp_path, tls=tls)
         await work_through(run, network)
     report = await judge(run, server.url)
     assert network.flips > 0
     assert report.connections > network.flips / 4
 
 
-async def test_without_tls_flipped_bits_do_the_server_no_harm(
-    start_server: StartServer,
-) -> None:
+async def test_without_tls_flipped_bits_do_the_server_no_harm(start_server: StartServer, seed: int) -> None:
     """Nothing but TLS notices one letter that became another; what is broken is refused."""
     server = start_server(**SETTINGS)
     account = open_account(server, Decimal(1))
@@ -93,7 +89,7 @@ async def test_without_tls_flipped_bits_do_the_server_no_harm(
         async with asyncio.timeout(5), connected(At(url), key=account.key) as peer:
             await peer.ask(upscale(image), upscale(image))
 
-    with running_network(to_port(port_of(server)), SEED) as network:
+    with running_network(to_port(port_of(server)), seed) as network:
         network.faults = Faults(flips=0.5)
         talks = (talk(f"http://127.0.0.1:{network.port}") for _ in range(100))
         ends = await asyncio.gather(*talks, return_exceptions=True)

@@ -34,9 +34,6 @@ def _looks_for_webhooks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("server.webhooks._LOOK_EVERY", 0.5)
 
 
-SEED = 7
-
-
 def server_of(url: str) -> Connect:
     """The PostgreSQL server of a database."""
     return to_socket(f"{make_url(url).query['host']}/.s.PGSQL.5432")
@@ -49,14 +46,14 @@ def through(network: Network, url: str) -> str:
 
 
 async def test_connections_to_the_database_that_are_cut_lose_nothing_and_charge_nothing_twice(
-    start_server: StartServer, postgresql: PostgreSQL, tmp_path: Path, web: Web
+    start_server: StartServer, postgresql: PostgreSQL, tmp_path: Path, web: Web, seed: int
 ) -> None:
     url = postgresql.new_database()
-    with running_network(server_of(url), SEED) as network:
+    with running_network(server_of(url), seed) as network:
         server = start_server(**SETTINGS, database_url=through(network, url))
         network.faults = Faults(cut_within=30_000)
         network.cut_all()
-        run = run_of([server.url], web, SEED, database_url=url, data=tmp_path)
+        run = run_of([server.url], web, seed, database_url=url, data=tmp_path)
         await work_through(run, network)
         report = await judge(run, server.url)
         server.stop()
@@ -65,11 +62,11 @@ async def test_connections_to_the_database_that_are_cut_lose_nothing_and_charge_
 
 
 async def test_a_silent_database_is_given_up_after_a_while_and_used_again_when_it_speaks(
-    start_server: StartServer, postgresql: PostgreSQL, web: Web, monkeypatch: pytest.MonkeyPatch
+    start_server: StartServer, postgresql: PostgreSQL, web: Web, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     monkeypatch.setattr("server.state.postgresql._PATIENCE", 0.5)
     url = postgresql.new_database()
-    with running_network(server_of(url), SEED) as network:
+    with running_network(server_of(url), seed) as network:
         server = start_server(**SETTINGS, database_url=through(network, url))
         account = open_account(server)
         task = upscale(f"{web.url}/0.png")
@@ -97,12 +94,12 @@ async def told_of(peer: Peer, task: Item) -> Item:
 
 
 def test_locks_of_a_client_that_fell_silent_are_given_up(
-    postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch
+    postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     monkeypatch.setattr("server.state.postgresql._SET", "SET idle_in_transaction_session_timeout = '300ms'")
     url = postgresql.new_database()
     with (
-        running_network(server_of(url), SEED) as network,
+        running_network(server_of(url), seed) as network,
         closing(Database(through(network, url))) as silent,
         closing(Database(url)) as other,
     ):
@@ -181,19 +178,19 @@ def losing_the_answer(
 
 
 async def test_connections_to_the_object_store_that_are_cut_lose_no_image_and_charge_nothing_twice(
-    start_server: StartServer, tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch
+    start_server: StartServer, tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     storage = f"s3://{BUCKET}/images"
     with running_s3() as s3:
         for name, value in s3.environment.items():
             monkeypatch.setenv(name, value)
-        with running_network(to_port(int(s3.url.rpartition(":")[2])), SEED) as network:
+        with running_network(to_port(int(s3.url.rpartition(":")[2])), seed) as network:
             monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{network.port}")
             server = start_server(**SETTINGS, storage_url=storage)
             network.faults = Faults(cut_within=15_000)
             network.cut_all()
             url = server.services.settings.effective_database_url
-            run = run_of([server.url], web, SEED, database_url=url, data=tmp_path, storage_url=storage)
+            run = run_of([server.url], web, seed, database_url=url, data=tmp_path, storage_url=storage)
             await work_through(run, network)
             report = await judge(run, server.url)
             server.stop()

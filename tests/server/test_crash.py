@@ -1,10 +1,10 @@
 """The central promise: what was accepted gets one outcome and is charged once, whenever a server is killed.
 
-`TILEWIRE_CRASH_SEED` repeats a run; its figures, and the seed, are printed (`pytest -s`).
+    pytest -s -m slow tests/server/test_crash.py --seed 2
+
+prints the figures. Another seed makes other customers, and other moments to kill a server at.
 """
 
-import os
-import random
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,11 +22,6 @@ from tests.server.postgresql import PostgreSQL
 from tests.server.web import Web
 
 PHASES = {"starting", "accepted", "reserved, at work", "storing", "recorded, not delivered"}
-
-
-@pytest.fixture
-def seed() -> int:
-    return int(os.environ.get("TILEWIRE_CRASH_SEED") or random.randrange(2**32))
 
 
 @pytest.fixture
