@@ -20,7 +20,7 @@ T = TypeVar("T")
 _PATIENCE: Final = 25.0
 """Seconds that a statement may take in all; more than the server gives it."""
 
-_CONNECT: Final = {
+_CONNECT: Final[dict[str, int]] = {
     "connect_timeout": 10,
     "keepalives_idle": 10,
     "keepalives_interval": 5,

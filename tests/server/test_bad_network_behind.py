@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from server.protocol.errors import DatabaseUnavailableError
 from server.serving import EmbeddedServer
 from server.state import ledger, tasks
+from server.state import postgresql as postgresql_connections
 from server.state.accounts import account_named
 from server.state.audit import audit
 from server.state.database import Database
@@ -65,6 +66,7 @@ async def test_a_silent_database_is_given_up_after_a_while_and_used_again_when_i
     start_server: StartServer, postgresql: PostgreSQL, web: Web, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     monkeypatch.setattr("server.state.postgresql._PATIENCE", 0.5)
+    monkeypatch.setitem(postgresql_connections._CONNECT, "connect_timeout", 2)
     url = postgresql.new_database()
     with running_network(server_of(url), seed) as network:
         server = start_server(**SETTINGS, database_url=through(network, url))
