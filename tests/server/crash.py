@@ -45,6 +45,7 @@ _SHARE_IN_START = 0.25
 _WORK_BEFORE_KILL = 1.2
 _INITIAL = 10**12  # nanodollars
 _POOR = 1000
+_COST = str(WIDTH * HEIGHT * FACTOR**2 / 1e6)  # USD, at one for a megapixel
 _SHADES = 1  # by which two runs of a network may differ
 
 # What a kill finds tasks at: each query counts those that are.
@@ -287,6 +288,8 @@ def _expected_errors(run: Run, sent: Sent) -> set[str]:
 def _nothing_is_charged_but_results(run: Run, rows: dict[str, str], found: Audit) -> None:
     assert found.mistakes == []
     results = sum(next(iter(sent.outcomes))[0] == "result" for sent in run.sent if sent.outcomes)
+    costs = {outcome[2] for sent in run.sent for outcome in sent.outcomes if outcome[0] == "result"}
+    assert costs == {_COST}, "a task cost more than its price"
     assert found.charges == results == sum(status == "succeeded" for status in rows.values())
 
 
