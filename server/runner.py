@@ -161,8 +161,11 @@ class Runner:
                 )
             except BaseException as error:
                 self._admission.leave(account, self._clock())
-                if isinstance(error, DatabaseUnavailableError):  # it may have failed just after it was done
-                    self._refused.add((account, key))
+                if (
+                    isinstance(error, DatabaseUnavailableError)
+                    and len(self._refused) < self._settings.max_tasks
+                ):
+                    self._refused.add((account, key))  # it may have failed just after it was done
                 raise
             self._refused.discard((account, key))
             if previous is None:

@@ -21,6 +21,8 @@ __all__ = ["ServerId", "ServerLock", "lock_for"]
 
 ServerId = NewType("ServerId", str)
 
+_PATIENCE = 5.0
+
 
 class ServerLock(Protocol):
     """The lock of this server, and a look at those of others.
@@ -102,7 +104,7 @@ class _FileLock:
             self._folder.mkdir(exist_ok=True)
             self._remove_dead(self._folder)
             lock = FileLock(self._folder / self.server, thread_local=False)
-            lock.acquire(blocking=False)
+            lock.acquire(timeout=_PATIENCE)  # another that starts may just look whether it is held
             self._lock = lock
         return True
 
