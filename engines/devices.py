@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from engines.activity import Memory
+from engines.blocks import BlockSession
 from engines.errors import ModelError
 from engines.ncnn_device import find_ncnn
 from engines.openvino_device import PrecisionChoice, find_openvino
 from engines.runtimes import onnxruntime
 from engines.sessions import Network, OrtSession, Session, as_model_error
+from onnx_models import split_file
 
 __all__ = [
     "CpuDevice",
@@ -90,7 +92,14 @@ class CpuDevice:
 
     def open(self, network: Network) -> Session:
         """See `Device.open`."""
-        return _open_in_onnxruntime(network.path, self.name, self.threads, "CPUExecutionProvider", {})
+        split = split_file(network.path, network.scale)
+        if split is None:
+            return self._open(network.path, network.path)
+        body, tail = (self._open(part, network.path) for part in (split.body, split.tail))
+        return BlockSession(body.run, tail.run, split, network.scale)
+
+    def _open(self, model: Path | bytes, path: Path) -> OrtSession:
+        return _open_in_onnxruntime(model, path, self.name, self.threads, "CPUExecutionProvider", {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +137,9 @@ class CudaDevice:
             # Doubling what is taken would run out of memory with half of it unused.
             "arena_extend_strategy": "kSameAsRequested",
         }
-        return _open_in_onnxruntime(network.path, self.name, usable_cores(), "CUDAExecutionProvider", options)
+        return _open_in_onnxruntime(
+            network.path, network.path, self.name, usable_cores(), "CUDAExecutionProvider", options
+        )
 
 
 def find_devices(
@@ -138,7 +149,8 @@ def find_devices(
 
     Args:
         choice: "auto" falls back to the CPU, "cuda" does not.
-        runtime: what computes on the CPU; "auto" is OpenVINO where it is installed. A GPU has ONNX Runtime.
+        runtime: what computes on the CPU; "auto" is OpenVINO where it is installed, as ncnn takes twice the
+            memory. A GPU has ONNX Runtime.
         precision: "auto" lets OpenVINO use bf16 where the processor has it: it differs from fp32 by 57 dB
             (x4plus) and 49 dB (animevideov3), and takes a half to a third of the time.
 
@@ -196,15 +208,23 @@ def _cpu_quota(cgroup: Path) -> float:
 
 
 def _open_in_onnxruntime(
-    path: Path, device: str, threads: int, provider: str, provider_options: dict[str, str]
-) -> Session:
+    model: Path | bytes,
+    path: Path,
+    device: str,
+    threads: int,
+    provider: str,
+    provider_options: dict[str, str],
+) -> OrtSession:
+    """Open a model, which is the file at `path` or a part of it."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # what goes wrong is raised
+    # A plan for each size of pictures keeps the memory of those before.
+    options.enable_mem_pattern = provider != "CPUExecutionProvider"
     # Threads that spin while they wait would take the cores from the event loop and the codecs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=[(provider, provider_options)])
+        session = onnxruntime.InferenceSession(model, options, providers=[(provider, provider_options)])
     except Exception as error:  # ONNX Runtime's errors share no base class
         raise as_model_error(error, f"{path.name} cannot be loaded on {device}") from error
     if provider not in session.get_providers():  # it falls back to the CPU silently

@@ -9,14 +9,16 @@ Shapes stay dynamic: the first run of another size costs some tens of millisecon
 
 import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
+from engines.blocks import BlockSession
 from engines.errors import ModelError
 from engines.runtimes import import_openvino
 from engines.sessions import Network, Session, as_model_error
+from onnx_models import split_file
 
 __all__ = ["OpenVinoDevice", "Precision", "PrecisionChoice", "find_openvino"]
 
@@ -62,28 +64,33 @@ class OpenVinoDevice:
             "ENABLE_CPU_PINNING": False,  # the event loop and the codecs need the cores as well
             "CPU_RUNTIME_CACHE_CAPACITY": _CACHED_KERNELS,
         }
+        split = split_file(network.path, network.scale)
+        parts: list[Path | bytes] = [network.path] if split is None else [split.body, split.tail]
         try:
             core = import_openvino().Core()
-            compiled = core.compile_model(core.read_model(network.path), "CPU", configuration)
-            return _OpenVinoSession(compiled.create_infer_request())
+            compiled = [core.compile_model(core.read_model(part), "CPU", configuration) for part in parts]
+            sessions = [_OpenVinoSession(each.create_infer_request()) for each in compiled]
         except Exception as error:  # what is wrong with a file is a RuntimeError, with a value an OSError
             raise as_model_error(error, f"{network.path.name} cannot be loaded on {self.name}") from error
+        if split is None:
+            return sessions[0]
+        return BlockSession(sessions[0].run, sessions[1].run, split, network.scale)
 
 
 class _OpenVinoSession:
-    """A network in OpenVINO."""
+    """A network, or a part of one, in OpenVINO."""
 
     def __init__(self, request: Any) -> None:
         self._request = request
 
-    def run(self, tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """See `Session.run`."""
+    def run(self, tiles: NDArray[Any]) -> NDArray[Any]:
+        """See `Session.run`; a part takes or gives float32."""
         try:
-            (upscaled,) = self._request.infer({0: tiles}).values()
+            (result,) = self._request.infer({0: tiles}).values()
         except Exception as error:
             raise as_model_error(error, f"the model failed on a batch of {tiles.shape}") from error
-        result: NDArray[np.uint8] = upscaled
-        return result
+        given: NDArray[Any] = result
+        return given
 
 
 def find_openvino(threads: int, precision: PrecisionChoice = "auto") -> OpenVinoDevice:

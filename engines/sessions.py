@@ -48,20 +48,20 @@ class Session(Protocol):
 
 
 class OrtSession:
-    """A network in ONNX Runtime."""
+    """A network, or a part of one, in ONNX Runtime."""
 
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self._session = session
         self._input: str = session.get_inputs()[0].name
 
-    def run(self, tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """See `Session.run`."""
+    def run(self, tiles: NDArray[Any]) -> NDArray[Any]:
+        """See `Session.run`; a part takes or gives float32."""
         try:
-            (upscaled,) = self._session.run(None, {self._input: tiles})
+            (result,) = self._session.run(None, {self._input: tiles})
         except Exception as error:
             raise as_model_error(error, f"the model failed on a batch of {tiles.shape}") from error
-        result: NDArray[np.uint8] = upscaled
-        return result
+        given: NDArray[Any] = result
+        return given
 
 
 def run_checked(session: Session, network: Network, tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -30,7 +30,9 @@ from onnx_models.errors import (
 )
 from onnx_models.graph import INPUT, OUTPUT
 from onnx_models.model import Download, Model, NcnnWeights, OnnxWeights, WeightFile, Weights
+from onnx_models.ncnn import ncnn_blob
 from onnx_models.probe import OpenNetwork, Run
+from onnx_models.split import Split, split_file
 
 __all__ = [
     "INPUT",
@@ -54,6 +56,7 @@ __all__ = [
     "OnnxWeights",
     "OpenNetwork",
     "Run",
+    "Split",
     "State",
     "UnknownModelError",
     "UnsuitableModelError",
@@ -66,9 +69,11 @@ __all__ = [
     "ensure_built",
     "entries",
     "load_catalogue",
+    "ncnn_blob",
     "ncnn_files",
     "parse_catalogue",
     "pull_model",
     "read_entry",
     "remove_entry",
+    "split_file",
 ]

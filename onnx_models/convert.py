@@ -20,6 +20,7 @@ from onnx_models.graph import wrap_uint8
 from onnx_models.onnx_file import read_onnx, tidy
 from onnx_models.probe import OpenNetwork, Run, Seam
 from onnx_models.sizes import SizeRule, fit_sizes
+from onnx_models.split import split_network
 
 __all__ = ["Converted", "convert_file"]
 
@@ -30,7 +31,7 @@ BATCHING = 1e-5
 """How far results in a batch may be from results one by one, relative to the same. That is much less: the
 same computation runs, and a graph for which the batch is a constant may be wrong by little."""
 
-_SMALL = 2_000_000  # numbers; networks below that are quick enough for larger tiles
+_SMALL = 2_000_000  # numbers; networks below that take little memory
 _RULES = (
     SizeRule(),
     *(SizeRule(multiple, multiple) for multiple in (2, 4, 8, 16)),
@@ -183,9 +184,17 @@ def _finish(
     probe.check_batches(run)
     on_progress("measuring the overlap")
     seam = probe.find_overlap(run, scale)
-    numbers = sum(int(np.prod(weight.dims)) for weight in candidate.graph.graph.initializer)
-    tile = max(512 if numbers < _SMALL else 384, 8 * seam.overlap)
+    tile = _tile(content, scale, seam.overlap)
     return Converted(content, architecture, scale, rule, seam, tile, candidate.difference)
+
+
+def _tile(content: bytes, scale: int, overlap: int) -> int:
+    """Give the side of tiles: two cover 1024 pixels, unless the network takes too much memory for that."""
+    network = onnx.load_from_string(content)
+    numbers = sum(int(np.prod(weight.dims)) for weight in network.graph.initializer)
+    if numbers < _SMALL or split_network(network, scale) is not None:
+        return 512 + overlap
+    return max(384, 8 * overlap)
 
 
 def _fitted(candidate: _Candidate, scale: int, opener: "_Opener") -> tuple[bytes, Run, SizeRule]:

@@ -222,7 +222,9 @@ class Link:
                     ):
                         if call is not None:
                             call.put(failure(error), last=True)
-        await socket.close()
+        # asyncio's transport fails so if it is aborted right after its last bytes were written.
+        with contextlib.suppress(AttributeError):
+            await socket.close()
 
     def _refuse_too_large(self, socket: ClientConnection) -> None:
         """If a message was too large for the server, the largest was: it must not be sent again."""

@@ -104,14 +104,6 @@ async def test_a_picture_in_tiles_equals_the_picture_upscaled_whole(upscaler, fa
     assert np.array_equal(tiled.pixels, whole.pixels)
 
 
-async def test_where_the_network_sees_further_than_the_overlap_tiles_are_within_55_db(upscaler, catalogue):
-    model = catalogue.get("realesrgan-x4plus")
-    picture = photograph(72, 112)
-    whole = await enlarged(upscaler, picture, model)
-    tiled = await enlarged(upscaler, picture, with_tile(model, 88))
-    assert psnr(tiled.pixels, whole.pixels) >= 55
-
-
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 37), (2, 3), (7, 31)])
 async def test_odd_and_tiny_pictures_come_out_in_the_wanted_size(upscaler, fast, height, width):
     picture = photograph(height, width)
@@ -179,7 +171,7 @@ async def test_a_picture_with_alpha_in_tiles_equals_the_picture_upscaled_whole(u
 
 async def test_progress_rises_with_each_tile_and_ends_in_one(upscaler, fast):
     shares = []
-    await enlarged(upscaler, photograph(60, 130), with_tile(fast, 60), on_progress=shares.append)
+    await enlarged(upscaler, photograph(60, 130), with_tile(fast, 56), on_progress=shares.append)
     assert len(shares) > 5
     assert shares == sorted(set(shares))
     assert shares[-1] == 1

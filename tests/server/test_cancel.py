@@ -41,11 +41,11 @@ def account(server: EmbeddedServer) -> Account:
 @pytest.fixture
 def large_image() -> str:
     """Of many tiles: it is still under way when its first progress is told."""
-    return base64.b64encode(make_image(1400, 190)).decode()
+    return base64.b64encode(make_image(1500, 190)).decode()
 
 
-PRICE = 107_000
-"""Of the large image, in nanodollars: 1.064 megapixels at 0.0001 USD."""
+PRICE = 114_000
+"""Of the large image, in nanodollars: 1.14 megapixels at 0.0001 USD."""
 
 
 def cancel(target: Item) -> Item:

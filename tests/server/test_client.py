@@ -161,7 +161,7 @@ async def test_a_result_is_saved_whole(server: EmbeddedServer, tmp_path: Path) -
 
 async def test_a_stream_tells_progress_and_tiles_and_last_the_result(server: EmbeddedServer) -> None:
     async with client(server) as tilewire:
-        events = [event async for event in tilewire.stream(make_image(1400, 190), **FAST)]
+        events = [event async for event in tilewire.stream(make_image(1500, 190), **FAST)]
     assert isinstance(events[-1], Result)
     assert all(isinstance(event, Progress | TileReady) for event in events[:-1])
     shares = [event.share for event in events if isinstance(event, Progress)]
@@ -169,7 +169,7 @@ async def test_a_stream_tells_progress_and_tiles_and_last_the_result(server: Emb
     assert shares == sorted(shares)
     for tile in (event for event in events if isinstance(event, TileReady)):
         assert tile.to_pillow().size == (tile.width, tile.height)
-        assert (tile.image_width, tile.image_height) == (2800, 380)
+        assert (tile.image_width, tile.image_height) == (3000, 380)
 
 
 async def test_many_are_given_as_they_finish(server: EmbeddedServer) -> None:

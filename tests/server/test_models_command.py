@@ -35,7 +35,7 @@ def test_a_model_is_added_listed_used_and_removed(tilewire: Tilewire, tiny: Path
     result = tilewire("models", "add", tiny, "--name", "mine", "--price", "0.002", "--licence", "MIT")
     assert result.exit_code == 0
     assert result.stdout.startswith(
-        "mine (local:mine@1): scale 2, tiles of 512 px with an overlap of 8 px, 0.002 USD per megapixel\n"
+        "mine (local:mine@1): scale 2, tiles of 520 px with an overlap of 8 px, 0.002 USD per megapixel\n"
     )
     shown = tilewire("models", "list").stdout
     assert re.search(r"^mine  \(local:mine@1\)$", shown, re.MULTILINE)

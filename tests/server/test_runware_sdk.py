@@ -27,7 +27,7 @@ from tests.server.harness import FAST_MODEL, KEY, PATIENCE, Item, make_image, ne
 both_transports = pytest.mark.parametrize("transport", ["websocket", "rest"])
 websocket = "websocket"
 
-SOME_TILES = (1400, 190)
+SOME_TILES = (1500, 190)
 """Of an image with more pixels than run at once: it is cut into tiles, and its progress has several steps."""
 
 

@@ -195,7 +195,7 @@ async def test_replies_are_what_the_schemas_say(server: EmbeddedServer) -> None:
 
 
 async def test_progress_and_cancellations_are_what_the_schemas_say(server: EmbeddedServer) -> None:
-    task = upscale(base64.b64encode(make_image(1400, 190)).decode(), includeProgress=True, includeTiles=True)
+    task = upscale(base64.b64encode(make_image(1500, 190)).decode(), includeProgress=True, includeTiles=True)
     async with connected(server) as peer:
         await peer.send(task)
         item = await peer.receive_item()

@@ -39,7 +39,7 @@ from tests.server.harness import (
     upscale,
 )
 
-SOME_TILES = (700, 400)
+SOME_TILES = (720, 400)
 """Of an image with more pixels than run at once."""
 
 
@@ -179,7 +179,7 @@ async def test_tiles_come_before_the_result_and_show_what_it_shows(
         assert again == result, "tiles are not sent again"
     data = result["imageBase64Data"]
     final = open_image(data if messagepack else base64.b64decode(data))
-    assert final.size == (700 * factor, 400 * factor)
+    assert final.size == (720 * factor, 400 * factor)
     assert mosaic.psnr(final) > 40
 
 
