@@ -24,7 +24,18 @@ from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store
 from server.protocol.errors import UnavailableError
 from server.state.accounts import AccountId
 from server.state.database import Database
-from server.state.images import ImageRecord, expired, extend, find_image, forget, image_named, record_image
+from server.state.images import (
+    ImageRecord,
+    expired,
+    extend,
+    find_image,
+    forget,
+    forget_loose,
+    image_named,
+    note_loose,
+    record_image,
+    stale_loose,
+)
 
 __all__ = ["MEDIA_TYPES", "ImageFile", "ImageStore", "StoreError", "open_store"]
 
@@ -46,6 +57,9 @@ MEDIA_TYPES = {
 
 _PAUSES: Final = (0.1, 0.5)
 """Seconds before the second and the third try of what the store failed to do."""
+
+_LOOSE_FOR: Final = 86400.0
+"""Seconds after which a file that no image names was left behind: longer than any task, or upload, takes."""
 
 _PROBE: Final = "readiness"
 """The name of an empty object, by which the store is seen to work; no image is called so."""
@@ -204,14 +218,20 @@ class ImageStore:
             "Content-Type": MEDIA_TYPES[file.extension],
             "Cache-Control": f"private, max-age={int(ttl)}, immutable",
         }
+        await self._database.run(note_loose, record.name, now)
         await self._write(record.name, file.data, attributes)
         kept, superfluous = await self._database.run(record_image, record, now)
         if superfluous is not None:
             await self._delete([superfluous])
+            await self._database.run(forget_loose, [superfluous])
         return kept
 
     async def sweep(self) -> int:
-        """Delete the images whose time has passed; returns how many."""
+        """Delete the images whose time has passed, and what a crash left behind; returns how many images."""
+        while names := await self._database.run(stale_loose, self._clock() - _LOOSE_FOR, 100):
+            await self._delete(names)
+            await asyncio.to_thread(_delete_staged, self._store, names)
+            await self._database.run(forget_loose, names)
         count = 0
         while batch := await self._database.run(expired, self._clock(), 100):
             names = [image.name for image in batch]
@@ -271,6 +291,13 @@ def _read(store: ObjectStore, name: str, start: int, length: int | None) -> byte
     if length is not None:
         return bytes(obstore.get_range(store, name, start=start, length=length))
     return bytes(obstore.get(store, name).bytes())
+
+
+def _delete_staged(store: ObjectStore, names: Sequence[str]) -> None:
+    """Delete what a killed process had written of files: a local store names them so until they are whole."""
+    if isinstance(store, LocalStore) and store.prefix is not None:
+        for name in names:
+            (Path(store.prefix) / f"{name}#1").unlink(missing_ok=True)
 
 
 def _failure(error: Exception) -> UnavailableError:

@@ -119,6 +119,10 @@ class Runner:
         self._submitting: WeakValueDictionary[tuple[AccountId, str], asyncio.Lock] = WeakValueDictionary()
         self._background: set[asyncio.Task[Any]] = set()
         self._stopping = False
+        self._refused: set[tuple[AccountId, str]] = set()
+        """Tasks that may be recorded, though their clients were told that the database cannot be used."""
+        self._in_doubt = False
+        """Whether tasks may be this server's that it does not know of."""
 
     async def submit(
         self,
@@ -155,9 +159,15 @@ class Runner:
                 previous = await self._database.run(
                     tasks.accept, account, key, encoded, session, self._clock(), self._lock.server
                 )
-            except BaseException:
+            except BaseException as error:
                 self._admission.leave(account, self._clock())
+                if (
+                    isinstance(error, DatabaseUnavailableError)
+                    and len(self._refused) < self._settings.max_tasks
+                ):
+                    self._refused.add((account, key))  # it may have failed just after it was done
                 raise
+            self._refused.discard((account, key))
             if previous is None:
                 taken = self._start(account, key, request, session, base_url)
             else:
@@ -226,7 +236,12 @@ class Runner:
         """Run again what servers that are gone left unfinished; returns how many tasks that is."""
         if self._stopping:
             return 0
+        await self._withdraw_refused()
+        in_doubt, self._in_doubt = self._in_doubt, True
         records = await self._database.run(tasks.take_over, self._lock, self._clock())
+        if in_doubt:
+            records += await self._not_begun()
+        self._in_doubt = False
         for record in records:
             if (running := self.find(record.account, record.task_uuid)) is not None and running.work:
                 running.work.cancel()  # it was lost to a server that is gone by now, and is begun anew
@@ -234,6 +249,24 @@ class Runner:
             request = msgspec.json.decode(record.request, type=UpscaleRequest)
             self._start(record.account, record.task_uuid, request, record.session, base_url)
         return len(records)
+
+    async def _withdraw_refused(self) -> None:
+        """Have no task run whose client was told that it was not accepted, unless it was sent again since."""
+        for account, key in list(self._refused):
+            async with self._submitting.setdefault((account, key), asyncio.Lock()):
+                if (account, key) in self._refused and self.find(account, key) is None:
+                    await self._database.run(tasks.withdraw, account, key, self._lock.server)
+                self._refused.discard((account, key))
+
+    async def _not_begun(self) -> list[TaskRecord]:
+        """Tasks that this server took over in a transaction whose end it was not told of."""
+        own = await self._database.run(tasks.unfinished, self._lock.server)
+        return [
+            record
+            for record in own
+            if (key := (record.account, record.task_uuid)) not in self._running
+            and key not in self._submitting
+        ]
 
     async def drain(self, patience: float) -> None:
         """Begin nothing more, and let what runs finish for a while."""

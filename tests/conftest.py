@@ -11,7 +11,7 @@ from onnx_models import Catalogue, load_catalogue
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--hostile-images", metavar="PATH", help="a source distribution of Pillow, or a folder")
-    parser.addoption("--seed", type=int, default=1, help="of the frames of test_fuzz")
+    parser.addoption("--seed", type=int, default=1, help="of test_fuzz, test_crash and the bad networks")
     parser.addoption("--frames", type=int, default=100_000, help="how many the slow one of them sends")
 
 

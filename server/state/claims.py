@@ -21,6 +21,8 @@ __all__ = ["ServerId", "ServerLock", "lock_for"]
 
 ServerId = NewType("ServerId", str)
 
+_PATIENCE = 5.0
+
 
 class ServerLock(Protocol):
     """The lock of this server, and a look at those of others.
@@ -100,26 +102,36 @@ class _FileLock:
     def hold(self) -> bool:
         if self._folder is not None and self._lock is None:
             self._folder.mkdir(exist_ok=True)
+            self._remove_dead(self._folder)
             lock = FileLock(self._folder / self.server, thread_local=False)
-            lock.acquire(blocking=False)
+            lock.acquire(timeout=_PATIENCE)  # another that starts may just look whether it is held
             self._lock = lock
         return True
 
     def is_dead(self, connection: Connection, other: ServerId) -> bool:  # noqa: ARG002 - as ServerLock has it
         if self._folder is None:
             return True
-        file = self._folder / other
-        if not file.exists():
-            return True
-        try:
-            with FileLock(file, blocking=False):
-                file.unlink(missing_ok=True)
-        except Timeout:
-            return False
-        return True
+        return _removed_if_dead(self._folder / other)
 
     def close(self) -> None:
         if self._lock is not None:
             Path(self._lock.lock_file).unlink(missing_ok=True)
             self._lock.release()
             self._lock = None
+
+    def _remove_dead(self, folder: Path) -> None:
+        """Delete the files of servers that were killed: without tasks of theirs nobody asks for them."""
+        for file in folder.iterdir():
+            _removed_if_dead(file)
+
+
+def _removed_if_dead(file: Path) -> bool:
+    """Whether nobody holds a lock file; it is deleted then."""
+    if not file.exists():
+        return True
+    try:
+        with FileLock(file, blocking=False):
+            file.unlink(missing_ok=True)
+    except Timeout:
+        return False
+    return True

@@ -27,25 +27,33 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.pool import NullPool
 
 from server.protocol.errors import DatabaseUnavailableError
 from server.state.claims import ServerLock, lock_for
 from server.state.migrations import upgrade
 
-__all__ = ["Database", "accounts", "api_keys", "images", "ledger", "metadata", "outbox", "tasks", "webhooks"]
+__all__ = [
+    "Database",
+    "accounts",
+    "api_keys",
+    "images",
+    "ledger",
+    "loose_files",
+    "metadata",
+    "outbox",
+    "tasks",
+    "webhooks",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _ATTEMPTS = 4
 _CONFLICTS = frozenset({"40001", "40P01"})  # www.postgresql.org/docs/current/errcodes-appendix.html
-_KEEPALIVES = {
-    "connect_timeout": 10,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-}
+# Internal errors are of a transaction that PostgreSQL has ended, or of a server that only reads for now.
+_UNUSABLE = OperationalError, InterfaceError, InternalError
 _READS = "tilewire_reads"  # an execution option of ours
 
 log = logging.getLogger(__name__)
@@ -138,6 +146,14 @@ images = Table(
     Index("images_by_expiry", "expires"),
 )
 
+loose_files = Table(
+    "loose_files",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("since", Float, nullable=False),
+    Index("loose_files_by_time", "since"),
+)
+
 outbox = Table(
     "outbox",
     metadata,
@@ -186,14 +202,20 @@ class Database:
             address = address.set(drivername="postgresql+psycopg")  # the driver that the extra brings
         sqlite = self._sqlite = address.get_backend_name() == "sqlite"
         # A connection that was lost meanwhile is replaced before it is used, and a lost server noticed.
-        more = {} if sqlite else {"pool_pre_ping": True, "pool_size": 10, "connect_args": _KEEPALIVES}
+        more = {} if sqlite else {"pool_pre_ping": True, "pool_size": 10}
         self._engine = create_engine(address, hide_parameters=True, **more)  # they would be in the log
         if sqlite:
             event.listen(self._engine, "connect", _prepare_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
+            self._unhurried = self._engine
+        else:
+            from server.state.postgresql import bound_waiting  # noqa: PLC0415 - needs the extra
+
+            bound_waiting(self._engine)
+            self._unhurried = create_engine(address, hide_parameters=True, poolclass=NullPool)
         # SQLite has one writer at a time: with one thread nobody ever waits for its lock.
         self._threads = ThreadPoolExecutor(max_workers=1 if sqlite else 8, thread_name_prefix="database")
-        with self._engine.connect() as connection:
+        with self._unhurried.connect() as connection:
             _migrate(connection)
 
     async def run(
@@ -209,7 +231,7 @@ class Database:
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._threads, lambda: self.run_sync(function, *args, **kwargs))
-        except (OperationalError, InterfaceError) as error:
+        except _UNUSABLE as error:
             log.warning("the database cannot be used: %s", error.orig)
             raise DatabaseUnavailableError from error
 
@@ -239,9 +261,9 @@ class Database:
     def snapshot(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """`run_sync`, reading only: all from one moment, and without making anybody wait."""
+        """`run_sync`, reading only: all from one moment, and without making anybody wait. May take long."""
         options = {_READS: True} if self._sqlite else {"isolation_level": "REPEATABLE READ"}
-        with self._engine.execution_options(**options).begin() as connection:
+        with self._unhurried.execution_options(**options).begin() as connection:
             return function(connection, *args, **kwargs)
 
     def server_lock(self) -> ServerLock:

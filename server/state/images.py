@@ -1,13 +1,28 @@
-"""Which images there are, whose they are and how long they stay. Their bytes are in `server.images`."""
+"""Which images there are, whose they are and how long they stay. Their bytes are in `server.images`.
+
+A file that no image names is *loose*: it is being written, or is to be deleted. It is recorded as such first,
+so that a crash in between leaves no file behind that nobody knows.
+"""
 
 from typing import NamedTuple
 
 from sqlalchemy import Connection, delete, insert, select, update
 
 from server.state.accounts import AccountId
-from server.state.database import images
+from server.state.database import images, loose_files
 
-__all__ = ["ImageRecord", "expired", "extend", "find_image", "forget", "image_named", "record_image"]
+__all__ = [
+    "ImageRecord",
+    "expired",
+    "extend",
+    "find_image",
+    "forget",
+    "forget_loose",
+    "image_named",
+    "note_loose",
+    "record_image",
+    "stale_loose",
+]
 
 
 class ImageRecord(NamedTuple):
@@ -34,11 +49,11 @@ _COLUMNS = (
 
 
 def record_image(connection: Connection, image: ImageRecord, now: float) -> tuple[ImageRecord, str | None]:
-    """Record an image under its UUID, in place of one that has expired.
+    """Record an image under its UUID, in place of one that has expired; its file is loose no more.
 
     Returns:
         The image that the UUID stands for now: one that is there and has not expired stays, for as long as
-        either should; and the name of the file that no record names any more.
+        either should; and the name of the file that no image names any more, which is loose now.
     """
     same = images.c.uuid == image.uuid
     present = _first(connection, same)
@@ -48,6 +63,8 @@ def record_image(connection: Connection, image: ImageRecord, now: float) -> tupl
         return kept, image.name
     if present is not None:
         connection.execute(delete(images).where(same))
+        note_loose(connection, present.name, now)
+    forget_loose(connection, [image.name])
     connection.execute(
         insert(images).values(
             uuid=image.uuid,
@@ -92,6 +109,22 @@ def expired(connection: Connection, now: float, limit: int) -> list[ImageRecord]
 def forget(connection: Connection, names: list[str]) -> None:
     """Delete the records of images. By name: a UUID may have been given to a new upload meanwhile."""
     connection.execute(delete(images).where(images.c.name.in_(names)))
+
+
+def note_loose(connection: Connection, name: str, now: float) -> None:
+    """Record a file that no image names, before it is written."""
+    connection.execute(insert(loose_files).values(name=name, since=now))
+
+
+def stale_loose(connection: Connection, before: float, limit: int) -> list[str]:
+    """Some of the files that have been loose since before a time: whoever was at them is gone."""
+    query = select(loose_files.c.name).where(loose_files.c.since < before).limit(limit)
+    return list(connection.scalars(query))
+
+
+def forget_loose(connection: Connection, names: list[str]) -> None:
+    """Delete the records of loose files, once they are deleted or have an image."""
+    connection.execute(delete(loose_files).where(loose_files.c.name.in_(names)))
 
 
 def _first(connection: Connection, *conditions: object) -> ImageRecord | None:

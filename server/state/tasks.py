@@ -40,6 +40,7 @@ __all__ = [
     "undelivered",
     "unfinished",
     "watch",
+    "withdraw",
 ]
 
 
@@ -135,6 +136,18 @@ def accept(
     return None
 
 
+def withdraw(connection: Connection, account: AccountId, task_uuid: str, owner: ServerId) -> None:
+    """Forget a task that its server accepted and did not begin, if it is there."""
+    connection.execute(
+        delete(tasks).where(
+            *_is(account, task_uuid),
+            tasks.c.status == Status.ACCEPTED,
+            tasks.c.owner == owner,
+            tasks.c.reserved == 0,
+        )
+    )
+
+
 def find(
     connection: Connection, account: AccountId, task_uuid: str, *, locked: bool = False
 ) -> TaskRecord | None:
@@ -144,9 +157,14 @@ def find(
     return None if row is None else _record(row)
 
 
-def unfinished(connection: Connection) -> list[TaskRecord]:
-    """The tasks that were accepted and have no outcome, oldest first."""
-    query = select(*_COLUMNS).where(tasks.c.status == Status.ACCEPTED).order_by(tasks.c.created)
+def unfinished(connection: Connection, owner: ServerId | None = None) -> list[TaskRecord]:
+    """The tasks of a server without an outcome, oldest first; none gets one before the transaction ends."""
+    query = (
+        select(*_COLUMNS)
+        .where(tasks.c.status == Status.ACCEPTED, tasks.c.owner.is_not_distinct_from(owner))
+        .order_by(tasks.c.created)
+        .with_for_update()
+    )
     return [_record(row) for row in connection.execute(query)]
 
 
@@ -161,18 +179,11 @@ def take_over(connection: Connection, lock: ServerLock, now: float) -> list[Task
     found: list[TaskRecord] = []
     for other in connection.scalars(others.distinct()).all():
         if other is None or lock.is_dead(connection, ServerId(other)):
-            found += _orphans(connection, other)
+            found += unfinished(connection, other)
     for task in found:
         ledger.release(connection, task.account, task.task_uuid, now)
         connection.execute(update(tasks).where(*_is(task.account, task.task_uuid)).values(owner=lock.server))
     return [task._replace(owner=lock.server) for task in found]
-
-
-def _orphans(connection: Connection, owner: str | None) -> list[TaskRecord]:
-    query = select(*_COLUMNS).where(
-        tasks.c.status == Status.ACCEPTED, tasks.c.owner.is_not_distinct_from(owner)
-    )
-    return [_record(row) for row in connection.execute(query.order_by(tasks.c.created).with_for_update())]
 
 
 def watch(connection: Connection, account: AccountId, task_uuid: str, session: str) -> bool:

@@ -12,6 +12,7 @@ from server.cli import app
 from server.serving import EmbeddedServer
 from server.settings import Settings
 from server.state.database import Database
+from tests.server.customers import PICTURES
 from tests.server.harness import KEY
 from tests.server.postgresql import PostgreSQL, programs, running_postgresql
 from tests.server.process import environment
@@ -113,6 +114,12 @@ def web() -> Iterator[Web]:
     """A web server that is not ours; servers reach it with `private_networks=True`."""
     with running_web() as web:
         yield web
+
+
+@pytest.fixture
+def pictures(web: Web) -> None:
+    """What customers enlarge, in the web."""
+    web.files |= {f"/{number}.png": data for number, data in enumerate(PICTURES)}
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ class Batch:
 def batches(seed: int, count: int) -> Iterator[Batch]:
     """`count` frames in all."""
     for number in range(-(-count // _FRAMES_OF_A_BATCH)):
-        rng = random.Random(f"{seed}/{number}")  # noqa: S311 - to be made again
+        rng = random.Random(f"{seed}/{number}")
         channel = rng.choice(CHANNELS)
         author = _Author(rng, binary=channel.endswith("MessagePack"))
         size = min(_FRAMES_OF_A_BATCH, count - number * _FRAMES_OF_A_BATCH)

@@ -15,6 +15,7 @@ from server.serving import EmbeddedServer
 from server.state.accounts import AccountId, account_named
 from server.state.database import Database
 from server.state.database import images as images_table
+from server.state.images import note_loose, stale_loose
 from tests.server.harness import (
     Item,
     connected,
@@ -325,6 +326,28 @@ async def test_the_sweeper_deletes_more_than_one_batch(
     with pytest.raises(FileNotFoundError):
         await store.read(records[119].name)
     assert await store.read(records[120].name) == DATA
+
+
+async def test_what_a_crash_left_in_the_store_is_deleted_after_a_day(
+    tmp_path: Path, database: Database, account: AccountId, clock: Clock
+) -> None:
+    store = ImageStore(open_store(None, tmp_path / "images"), database, clock)
+    record = await store.put(account, FILE, ttl=1_000_000)
+    for written in ("whole.png", "begun.png#1"):
+        (tmp_path / "images" / written).write_bytes(DATA)
+        await database.run(note_loose, written.partition("#")[0], clock.now)
+
+    def left() -> set[str]:
+        return {file.name for file in (tmp_path / "images").iterdir()}
+
+    clock.now += 86_400
+    assert await store.sweep() == 0
+    assert left() == {record.name, "whole.png", "begun.png#1"}, "whoever writes them may be alive"
+    clock.now += 1
+    assert await store.sweep() == 0
+    assert left() == {record.name}
+    assert await database.run(stale_loose, clock.now, 100) == []
+    store.close()
 
 
 async def test_parts_of_an_image_can_be_read(store: ImageStore, account: AccountId) -> None:

@@ -13,7 +13,9 @@ from server.state.images import (
     find_image,
     forget,
     image_named,
+    note_loose,
     record_image,
+    stale_loose,
 )
 from tests.server.harness import new_uuid
 
@@ -100,3 +102,19 @@ def test_expired_images_are_listed_and_forgotten_by_name(database: Database, acc
     database.run_sync(forget, [one.name for one in images[:2]])
     assert database.run_sync(expired, NOW + 20, 100) == []
     assert database.run_sync(find_image, account, replacement.uuid, NOW + 20) == replacement
+
+
+def test_a_file_is_loose_until_an_image_names_it_and_when_none_does_any_more(
+    database: Database, account: AccountId
+) -> None:
+    first, superfluous = image(account), image(account)
+    superfluous = superfluous._replace(uuid=first.uuid)
+    for one in (first, superfluous):
+        database.run_sync(note_loose, one.name, NOW)
+    database.run_sync(record_image, first, NOW)
+    database.run_sync(record_image, superfluous, NOW)
+    assert database.run_sync(stale_loose, NOW, 100) == []
+    assert database.run_sync(stale_loose, NOW + 1, 100) == [superfluous.name]
+    later = image(account, first.uuid, ttl=200)
+    database.run_sync(record_image, later, NOW + 100)
+    assert set(database.run_sync(stale_loose, NOW + 101, 100)) == {first.name, superfluous.name}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection
@@ -355,6 +356,21 @@ def test_a_task_that_comes_several_times_at_once_is_accepted_once(
     with ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(lambda _: accept(database, account, task), range(8)))
     assert answers.count(None) == 1
+
+
+def test_the_lock_files_of_killed_servers_are_deleted_by_the_next(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'state.db'}")
+    folder = tmp_path / "state.db-servers"
+    alive = database.server_lock()
+    assert alive.hold()
+    (folder / "killed").touch()
+    started = database.server_lock()
+    assert started.hold()
+    assert {file.name for file in folder.iterdir()} == {alive.server, started.server}
+    alive.close()
+    started.close()
+    assert list(folder.iterdir()) == []
+    database.close()
 
 
 def test_a_lock_whose_connection_is_lost_is_taken_again(postgresql: PostgreSQL) -> None:

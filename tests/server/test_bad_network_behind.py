@@ -1,0 +1,200 @@
+"""The network between the server and its database, or its object store, fails; nothing is charged twice."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, make_url
+from sqlalchemy.exc import DBAPIError
+
+from server.protocol.errors import DatabaseUnavailableError
+from server.serving import EmbeddedServer
+from server.state import ledger, tasks
+from server.state import postgresql as postgresql_connections
+from server.state.accounts import account_named
+from server.state.audit import audit
+from server.state.database import Database
+from tests.server.conftest import StartServer
+from tests.server.crash import SETTINGS, SOME_TASKS, judge, run_of, work_through
+from tests.server.harness import PATIENCE, Item, Peer, connected, new_uuid, open_account, until, upscale
+from tests.server.network import Connect, Faults, Network, running_network, to_port, to_socket
+from tests.server.postgresql import PostgreSQL
+from tests.server.s3 import BUCKET, running_s3
+from tests.server.web import Web
+
+pytestmark = pytest.mark.usefixtures("pictures")
+
+
+@pytest.fixture(autouse=True)
+def _looks_for_webhooks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where claims were left behind by a database that failed."""
+    monkeypatch.setattr("server.webhooks._LOOK_EVERY", 0.5)
+
+
+def server_of(url: str) -> Connect:
+    """The PostgreSQL server of a database."""
+    return to_socket(f"{make_url(url).query['host']}/.s.PGSQL.5432")
+
+
+def through(network: Network, url: str) -> str:
+    """The database's URL, by way of the network."""
+    changed = make_url(url).set(host="127.0.0.1", port=network.port, query={})
+    return changed.render_as_string(hide_password=False)
+
+
+async def test_connections_to_the_database_that_are_cut_lose_nothing_and_charge_nothing_twice(
+    start_server: StartServer, postgresql: PostgreSQL, tmp_path: Path, web: Web, seed: int
+) -> None:
+    url = postgresql.new_database()
+    with running_network(server_of(url), seed) as network:
+        server = start_server(**SETTINGS, database_url=through(network, url))
+        network.faults = Faults(cut_within=30_000)
+        network.cut_all()
+        run = run_of([server.url], web, seed, database_url=url, data=tmp_path)
+        await work_through(run, network)
+        report = await judge(run, server.url)
+        server.stop()
+    assert report.accepted >= SOME_TASKS
+    assert network.cuts > 5
+
+
+async def test_a_silent_database_is_given_up_after_a_while_and_used_again_when_it_speaks(
+    start_server: StartServer, postgresql: PostgreSQL, web: Web, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr("server.state.postgresql._PATIENCE", 0.5)
+    monkeypatch.setitem(postgresql_connections._CONNECT, "connect_timeout", 2)
+    url = postgresql.new_database()
+    with running_network(server_of(url), seed) as network:
+        server = start_server(**SETTINGS, database_url=through(network, url))
+        account = open_account(server)
+        task = upscale(f"{web.url}/0.png")
+        async with connected(server, key=account.key) as peer:
+            network.silent = True
+            assert (await told_of(peer, task))["code"] == "serviceUnavailable"
+            network.silent = False
+
+            async def is_done() -> bool:
+                return "imageURL" in await told_of(peer, task)
+
+            await until(is_done)
+        found = server.services.database.snapshot(audit)
+        assert (found.charges, found.mistakes) == (1, [])
+        server.stop()
+
+
+async def told_of(peer: Peer, task: Item) -> Item:
+    """Send a task; the answer to it."""
+    await peer.send(task)
+    while True:
+        item = await peer.receive_item()
+        if item["taskUUID"] == task["taskUUID"]:
+            return item
+
+
+def test_locks_of_a_client_that_fell_silent_are_given_up(
+    postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr("server.state.postgresql._SET", "SET idle_in_transaction_session_timeout = '300ms'")
+    url = postgresql.new_database()
+    with (
+        running_network(server_of(url), seed) as network,
+        closing(Database(through(network, url))) as silent,
+        closing(Database(url)) as other,
+    ):
+        account = other.run_sync(account_named, "ada", 0.0, balance=1000)
+
+        def fall_silent(connection: Connection) -> None:
+            ledger.deposit(connection, account, 1, 0.0)
+            network.silent = True
+            other.run_sync(ledger.deposit, account, 10, 0.0)  # waits for the lock that this transaction has
+            network.silent = False
+
+        with pytest.raises(DBAPIError):
+            silent.run_sync(fall_silent)
+        assert other.run_sync(ledger.statement, account).available == 1010
+        assert silent.run_sync(ledger.statement, account).available == 1010
+        assert other.snapshot(audit).mistakes == []
+
+
+async def test_a_task_that_was_refused_and_recorded_all_the_same_is_withdrawn(
+    start_server: StartServer, web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start_server(**SETTINGS)
+    account, task = open_account(server), upscale(f"{web.url}/0.png")
+    with losing_the_answer(server, tasks.accept, monkeypatch):
+        async with connected(server, key=account.key) as peer:
+            assert (await told_of(peer, task))["code"] == "serviceUnavailable"
+
+    async with connected(server, key=account.key) as peer:
+
+        async def is_withdrawn() -> bool:
+            await peer.send({"taskType": "getResponse", "taskUUID": task["taskUUID"]})
+            return (await peer.receive_item()).get("code") == "taskNotFound"
+
+        await until(is_withdrawn)
+        assert "imageURL" in await told_of(peer, task)
+    found = server.services.database.snapshot(audit)
+    assert (found.charges, found.mistakes) == (1, [])
+
+
+async def test_a_task_that_was_taken_over_without_the_server_being_told_is_run(
+    start_server: StartServer, web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start_server(**SETTINGS)
+    account, done, orphan = open_account(server), upscale(f"{web.url}/0.png"), new_uuid()
+    database = server.services.database
+    async with connected(server, key=account.key) as peer:
+        assert "imageURL" in await told_of(peer, done)
+        record = database.run_sync(tasks.find, account.id, done["taskUUID"])
+        assert record is not None
+        with losing_the_answer(server, tasks.take_over, monkeypatch) as lost:
+            database.run_sync(tasks.accept, account.id, orphan, record.request, None, 0.0)
+            assert await asyncio.to_thread(lost.wait, PATIENCE)
+        assert "imageURL" in await peer.finished(orphan)
+    found = database.snapshot(audit)
+    assert (found.charges, found.mistakes) == (2, [])
+
+
+@contextmanager
+def losing_the_answer(
+    server: EmbeddedServer, function: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[threading.Event]:
+    """The connection fails just after a transaction of this function was committed; tells when it did."""
+    database, lost = server.services.database, threading.Event()
+    run = database.run
+
+    async def lose(called: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
+        answer = await run(called, *arguments, **more)
+        if called is function and not lost.is_set() and answer != []:
+            lost.set()
+            raise DatabaseUnavailableError
+        return answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "run", lose)
+        yield lost
+
+
+async def test_connections_to_the_object_store_that_are_cut_lose_no_image_and_charge_nothing_twice(
+    start_server: StartServer, tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    storage = f"s3://{BUCKET}/images"
+    with running_s3() as s3:
+        for name, value in s3.environment.items():
+            monkeypatch.setenv(name, value)
+        with running_network(to_port(int(s3.url.rpartition(":")[2])), seed) as network:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{network.port}")
+            server = start_server(**SETTINGS, storage_url=storage)
+            network.faults = Faults(cut_within=15_000)
+            network.cut_all()
+            url = server.services.settings.effective_database_url
+            run = run_of([server.url], web, seed, database_url=url, data=tmp_path, storage_url=storage)
+            await work_through(run, network)
+            report = await judge(run, server.url)
+            server.stop()
+    assert report.accepted >= SOME_TASKS
+    assert network.cuts > 5

@@ -1,0 +1,111 @@
+"""The central promise: what was accepted gets one outcome and is charged once, whenever a server is killed.
+
+    pytest -s -m slow tests/server/test_crash.py --seed 2
+
+prints the figures. Another seed makes other customers, and other moments to kill a server at.
+"""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from onnx_models import Catalogue
+from server.building import build_missing
+from tests.server.conftest import settings_for
+from tests.server.crash import SETTINGS, Report, crash, judge, run_of
+from tests.server.harness import FAST_MODEL
+from tests.server.killable import KillableServer, killed_at_last
+from tests.server.postgresql import PostgreSQL
+from tests.server.web import Web
+
+PHASES = {"starting", "accepted", "reserved, at work", "storing", "recorded, not delivered"}
+
+
+@pytest.fixture
+def fast_model(model_directory: Path, catalogue: Catalogue) -> None:
+    build_missing([catalogue.get(FAST_MODEL)], model_directory, Console(quiet=True))
+
+
+def free_ports(count: int) -> Iterator[int]:
+    for _ in range(count):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            yield taken.getsockname()[1]
+
+
+async def crash_and_judge(
+    data: Path,
+    model_directory: Path,
+    web: Web,
+    kills: int,
+    seed: int,
+    servers: int = 1,
+    database_url: str | None = None,
+) -> Report:
+    print(f"\nseed {seed}")
+    log = data / "log"
+    database_url = database_url or f"sqlite:///{data / 'tilewire.db'}"
+    running = [
+        KillableServer(
+            settings_for(
+                data,
+                model_directory,
+                port=port,
+                database_url=database_url,
+                decoders=1,
+                **SETTINGS,
+            ),
+            log,
+        )
+        for port in list(free_ports(servers))
+    ]
+    with killed_at_last(*running):
+        urls = [server.url for server in running]
+        run = run_of(urls, web, seed, database_url=database_url, data=data)
+        await crash(run, running, kills, seed)
+        report = await judge(run, running[0].url)
+        for server in running:
+            server.stop()
+    assert "Traceback" not in log.read_text(), log.read_text()
+    print(report)
+    return report
+
+
+@pytest.mark.usefixtures("fast_model", "pictures")
+async def test_nothing_is_lost_or_charged_twice_when_a_server_is_killed(
+    tmp_path: Path, model_directory: Path, web: Web, seed: int
+) -> None:
+    report = await crash_and_judge(tmp_path, model_directory, web, 5, seed)
+    assert report.kills["all"] == 5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.usefixtures("fast_model", "pictures")
+async def test_nothing_is_lost_or_charged_twice_in_200_kills(
+    tmp_path: Path, model_directory: Path, web: Web, seed: int
+) -> None:
+    report = await crash_and_judge(tmp_path, model_directory, web, 200, seed)
+    assert report.kills["all"] == 200
+    assert report.kills.keys() >= PHASES
+
+
+@pytest.mark.usefixtures("fast_model", "pictures")
+async def test_nothing_is_lost_or_charged_twice_when_one_of_two_servers_is_killed(
+    tmp_path: Path, model_directory: Path, web: Web, seed: int, postgresql: PostgreSQL
+) -> None:
+    url = postgresql.new_database()
+    await crash_and_judge(tmp_path, model_directory, web, 2, seed, servers=2, database_url=url)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.usefixtures("fast_model", "pictures")
+async def test_nothing_is_lost_or_charged_twice_when_two_servers_are_killed_20_times(
+    tmp_path: Path, model_directory: Path, web: Web, seed: int, postgresql: PostgreSQL
+) -> None:
+    url = postgresql.new_database()
+    report = await crash_and_judge(tmp_path, model_directory, web, 20, seed, servers=2, database_url=url)
+    assert report.kills["all"] == 20
