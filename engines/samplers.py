@@ -11,19 +11,18 @@ The samplers are those of Karras et al., Elucidating the Design Space of Diffusi
 import math
 from collections.abc import Callable, Generator, Sequence
 from itertools import pairwise
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SCHEDULERS", "Scheduler", "evaluations", "noise_levels", "sample"]
+__all__ = ["Scheduler", "evaluations", "noise_levels", "sample"]
 
 Array: TypeAlias = NDArray[np.float32]
 Sampling: TypeAlias = Generator[tuple[Array, float], Array, Array]
 Noise: TypeAlias = Callable[[], Array]
 
 Scheduler = Literal["Euler", "Euler Karras", "Euler a", "Heun", "Heun Karras", "DPM++ 2M", "DPM++ 2M Karras"]
-SCHEDULERS: tuple[Scheduler, ...] = get_args(Scheduler)
 
 _RHO = 7.0  # Karras et al., section 3, below equation 5
 

@@ -1,12 +1,14 @@
 """Samplers with denoisers whose result is known: one picture, or a normal distribution."""
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from engines.samplers import SCHEDULERS, evaluations, noise_levels, sample
+from engines.samplers import Scheduler, evaluations, noise_levels, sample
 
+SCHEDULERS = get_args(Scheduler)
 TRAINING = {"beta_start": 0.00085, "beta_end": 0.012, "trained": 1000}
 ORDERS = {"Euler": 1, "Euler Karras": 1, "Heun": 2, "Heun Karras": 2, "DPM++ 2M": 2, "DPM++ 2M Karras": 2}
 
