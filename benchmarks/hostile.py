@@ -20,7 +20,7 @@ from benchmarks.attacks import ATTACKS, FAST_MODEL, TEXT, authenticate, frame, r
 from benchmarks.fairness import make_key
 from benchmarks.photos import jpeg, photograph
 from benchmarks.report import Report, median, percentile, resident_memory, tilewire
-from server.client import Client
+from server.client import Tilewire
 
 PING = frame(TEXT, b'[{"taskType":"ping"}]')
 UPSCALES = 5
@@ -137,8 +137,8 @@ class Trial:
 
     async def _upscale(self, index: int = 0) -> float:
         begun = time.perf_counter()
-        async with Client(f"ws://127.0.0.1:{self._port}/v1", self._key) as client:
-            await client.upscale(jpeg(photograph(64, index)), model=FAST_MODEL, upscaleFactor=4)
+        async with Tilewire(f"ws://127.0.0.1:{self._port}/v1", self._key) as client:
+            await client.upscale(jpeg(photograph(64, index)), model=FAST_MODEL, factor=4)
         return time.perf_counter() - begun
 
     async def _watch(self) -> None:
