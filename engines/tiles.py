@@ -53,12 +53,12 @@ class Segment(NamedTuple):
     keep_stop: int
 
 
-def split_axis(length: int, limit: int, overlap: int, *, exact: bool = False) -> list[Segment]:
+def split_axis(length: int, limit: int, overlap: int, *, step: int = 1) -> list[Segment]:
     """Cover `length` pixels with equal windows of at most `limit`, neighbours sharing at least 2 × `overlap`.
 
     The cut between two neighbours is in the middle of what they share, so every kept pixel has at least
-    `overlap` pixels of context. With `exact` the windows are `limit` long (a device that wants one shape);
-    otherwise they are as short as their number allows.
+    `overlap` pixels of context. The windows are as short as their number allows, rounded up to a multiple of
+    `step` where the limit lets them: tiles of one shape can share a batch, whatever picture they are of.
 
     Raises:
         ValueError: if `limit` leaves no core between two overlaps.
@@ -68,7 +68,8 @@ def split_axis(length: int, limit: int, overlap: int, *, exact: bool = False) ->
     if limit <= 2 * overlap:
         raise ValueError(f"a window of {limit} px has no core between two overlaps of {overlap} px")
     count = -(-(length - 2 * overlap) // (limit - 2 * overlap))
-    size = limit if exact else -(-(length + 2 * overlap * (count - 1)) // count)
+    shortest = -(-(length + 2 * overlap * (count - 1)) // count)
+    size = min(limit, -(-shortest // step) * step)
     starts = [index * (length - size) // (count - 1) for index in range(count)]
     cuts = [0, *((left + size + right) // 2 for left, right in pairwise(starts)), length]
     return [
@@ -131,16 +132,16 @@ class TilePlan:
         return (Tile(rows, columns) for rows in self.rows for columns in self.columns)
 
 
-def plan_tiles(height: int, width: int, *, tile: int, overlap: int, exact: bool = False) -> TilePlan:
+def plan_tiles(height: int, width: int, *, tile: int, overlap: int, step: int = 1) -> TilePlan:
     """Cut an image of `height` × `width` into tiles of at most `tile` × `tile` pixels.
 
-    An image of no more pixels than one tile runs whole, whatever its shape.
+    An image of no more pixels than one tile runs whole, whatever its shape. For `step` see `split_axis`.
     """
     if height * width <= tile * tile:
         rows, columns = [Segment(0, height, 0, height)], [Segment(0, width, 0, width)]
     else:
-        rows = split_axis(height, tile, overlap, exact=exact)
-        columns = split_axis(width, tile, overlap, exact=exact)
+        rows = split_axis(height, tile, overlap, step=step)
+        columns = split_axis(width, tile, overlap, step=step)
     return TilePlan(
         height=rows[0].stop - rows[0].start,
         width=columns[0].stop - columns[0].start,

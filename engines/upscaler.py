@@ -221,7 +221,7 @@ class Upscaler:
             picture.width,
             tile=max(largest, _smallest_tile(model)),
             overlap=model.overlap,
-            exact=any(device.largest_batch > 1 for device in self.devices),
+            step=_SHARED_STEP if any(device.largest_batch > 1 for device in self.devices) else 1,
         )
 
     async def _run(
@@ -300,6 +300,9 @@ def _smallest_tile(model: Model) -> int:
 
 
 _SMALLEST_CORE = 16
+
+_SHARED_STEP = 32
+"""Tiles that may share a batch have sides of multiples of this: few shapes, for little more work."""
 
 
 def _rising(on_progress: Progress) -> Progress:
