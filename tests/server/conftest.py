@@ -1,5 +1,6 @@
 """A real server on a free port, with real models; a database; a web server for it to talk to."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -41,6 +42,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         for fixture, scope in (("server", "module"), ("server_database", "function")):
             if fixture in metafunc.fixturenames:
                 metafunc.parametrize(fixture, ["sqlite", "postgresql"], indirect=True, scope=scope)
+
+
+@pytest.fixture(autouse=True)
+def _no_handler_is_left() -> Iterator[None]:
+    """A command that ran within the test logs to its output, which ends with it."""
+    before = logging.root.handlers[:]
+    yield
+    for handler in logging.root.handlers[:]:
+        if handler not in before:
+            logging.root.removeHandler(handler)
 
 
 @pytest.fixture(scope="module")
