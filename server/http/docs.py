@@ -17,7 +17,6 @@ _STYLE: Final = Path(__file__).parent.parent / "docs" / "docs.css"
 _HEADERS: Final = {
     "content-security-policy": "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
 }
 
 

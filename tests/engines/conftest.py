@@ -21,3 +21,17 @@ def small_network(catalogue, model_directory):
     model = catalogue.get("realesr-animevideov3")
     weights = model.weights[0]
     return Network(ensure_built(model, weights, model_directory), weights.scale, model.tile, weights)
+
+
+class Clock:
+    """Stands still until it is told."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()

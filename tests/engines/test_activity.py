@@ -15,18 +15,6 @@ NAMES = dict(zip(NETWORKS, ("one", "other"), strict=True))
 ONE, OTHER = (TileKey(network, 2, 2) for network in NETWORKS)
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def device():
     return FakeDevice(largest_batch=2, scale=2, held=True)

@@ -22,20 +22,6 @@ def key(name="model.onnx", side=2):
 KEY, OTHER_KEY = key(), key("other.onnx")
 
 
-class Clock:
-    """Stands still until it is told."""
-
-    now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def executor_of(clock):
     """Makes executors, and closes them at the end."""

@@ -15,7 +15,12 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from tests.server.harness import PATIENCE
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
+_NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+def chromium() -> str | None:
+    """Where Chromium is installed, if it is."""
+    return next(filter(None, map(shutil.which, _NAMES)), None)
 
 
 class BrowserPage:
@@ -53,7 +58,7 @@ class BrowserPage:
 @asynccontextmanager
 async def open_page(url: str, profile: Path) -> AsyncIterator[BrowserPage]:
     """A page in a browser of its own, whose state is in `profile`."""
-    program = next(filter(None, map(shutil.which, NAMES)), None)
+    program = chromium()
     if program is None:
         pytest.skip("pages are not tested: Chromium is not installed")
     process = await asyncio.create_subprocess_exec(

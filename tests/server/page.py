@@ -3,7 +3,6 @@
 import base64
 import importlib.util
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.server.browser import NAMES
+from tests.server.browser import chromium
 from tests.server.harness import KEY, open_image
 
 PATIENCE_MS = 90_000
@@ -23,7 +22,7 @@ OpenPage = Callable[..., "Page"]
 @contextmanager
 def running_browser() -> Iterator[Any]:
     """A browser for many pages."""
-    executable = next(filter(None, map(shutil.which, NAMES)), None)
+    executable = chromium()
     if importlib.util.find_spec("playwright") is None or executable is None:
         pytest.skip("the page is not tested in a browser: playwright or chromium is not installed")
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 - may not be installed
