@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from engines import Device, EngineError, RuntimeChoice, find_devices
-from engines.devices import usable_cores
+from engines.cores import usable_cores
 from onnx_models import Model, ModelBuildError, UnknownModelError, load_catalogue
 from server.bench import PHOTO_SIDE, Failure, Measurement, measure
 from server.building import build_missing
