@@ -1,8 +1,8 @@
 """Networks in half precision: half the memory and its traffic, and the matrix units of a GPU.
 
-ONNX Runtime's own converter does it (`onnxruntime.transformers.float16`). Of a network of ours only the core is
-converted: scaling and rounding stay in fp32, as in fp16 the levels above 128 are 1/8 apart. Whether the result
-is exact enough is measured on a photograph each time that a network is loaded: values may overflow, at 65504.
+ONNX Runtime's own converter does it (`onnxruntime.transformers.float16`), with the core of a network: scaling
+and rounding stay in fp32, as in fp16 the levels above 128 are 1/8 apart. Whether the result is exact enough
+is measured on a photograph each time that a network is loaded: values may overflow, at 65504.
 """
 
 import importlib
@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from PIL import Image
 
@@ -41,7 +40,7 @@ def halved(path: Path) -> bytes:
     nodes = list(network.graph.node)
     names = [node.name for node in nodes]
     if _FIRST not in names or _LAST not in names:
-        raise ModelError("it takes pixels in a way of its own")
+        raise ModelError(f"{path.name} has no fp16 form: it takes pixels in a way of its own")
     begin, end = nodes[names.index(_FIRST)].output[0], nodes[names.index(_LAST)].input[0]
     core = _between(nodes, begin, end)
     made = {name for node in core for name in node.output}
@@ -50,7 +49,8 @@ def halved(path: Path) -> bytes:
     try:
         converted = _converted(network, core, begin, end)
     except Exception as error:  # the converter raises what it likes
-        raise ModelError(" ".join(str(error).split()) or type(error).__name__) from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ModelError(f"{path.name} has no fp16 form: {reason}") from error
     graph = helper.make_graph(
         [*rest[:head], *converted.graph.node, *rest[head:]],
         network.graph.name,
@@ -79,7 +79,7 @@ def parity(half: Session, full: Session) -> float:
 def _between(nodes: list[Any], begin: str, end: str) -> list[Any]:
     """The nodes that `end` is computed by, from `begin` on, in the order of execution."""
     needed = {end}
-    found = []
+    found: list[Any] = []
     for node in reversed(nodes):
         if needed & set(node.output) and begin not in node.output:
             needed.update(node.input)

@@ -34,8 +34,11 @@ def inference_session(
     options.enable_mem_pattern = provider != "CPUExecutionProvider"
     # Threads that spin while they wait would take the cores from the event loop and the codecs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(model, options, providers=[(provider, provider_options)])
-    if provider not in session.get_providers():  # it falls back to the CPU silently
+    # Otherwise it would go on with the CPU, now or when a run fails, and print that.
+    session = onnxruntime.InferenceSession(
+        model, options, providers=[(provider, provider_options)], enable_fallback=0
+    )
+    if provider not in session.get_providers():
         raise RuntimeError(f"{provider} does not start")
     return session
 

@@ -3,35 +3,18 @@
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 from engines import ModelError, half
 from engines.half import LEAST_DECIBELS, halved, parity
 from engines.sessions import open_network
 from onnx_models.graph import INPUT, OUTPUT, wrap_uint8
 from onnx_models.sizes import SizeRule, fit_sizes
+from tests.engines.tiny_networks import by_way_of
 
 
 def run_by(model, path):
     return open_network(model, path, "the CPU", 1, "CPUExecutionProvider", {})
-
-
-def doubling(factor):
-    """A network that repeats pixels, by way of values that are `factor` times as large."""
-    nodes = [
-        helper.make_node("Resize", ["x", "", "scales"], ["large"], mode="nearest"),
-        helper.make_node("Mul", ["large", "there"], ["huge"]),
-        helper.make_node("Mul", ["huge", "back"], ["y"]),
-    ]
-    constants = [
-        helper.make_tensor("scales", TensorProto.FLOAT, [4], [1, 1, 2, 2]),
-        helper.make_tensor("there", TensorProto.FLOAT, [], [factor]),
-        helper.make_tensor("back", TensorProto.FLOAT, [], [1 / factor]),
-    ]
-    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, "h", "w"])
-    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3, None, None])
-    graph = helper.make_graph(nodes, "doubling", [image], [result], constants)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
 def saved(model, directory):
@@ -60,20 +43,20 @@ def test_pixels_go_in_and_out_as_before_and_are_scaled_and_rounded_in_single_pre
 
 
 def test_what_fits_images_to_a_network_is_left_alone(tmp_path):
-    path = saved(fit_sizes(wrap_uint8(doubling(1), 2), 2, SizeRule(8, 16)), tmp_path)
+    path = saved(fit_sizes(wrap_uint8(by_way_of(1), 2), 2, SizeRule(8, 16)), tmp_path)
     tiles = np.random.default_rng(0).integers(0, 256, (2, 5, 21, 3), np.uint8)
     assert np.array_equal(run_by(halved(path), path).run(tiles), tiles.repeat(2, 1).repeat(2, 2))
 
 
 def test_a_network_that_overflows_is_far_from_what_it_was(tmp_path):
-    path = saved(wrap_uint8(doubling(1e6), 2), tmp_path)
+    path = saved(wrap_uint8(by_way_of(1e6), 2), tmp_path)
     assert parity(run_by(path, path), run_by(path, path)) == float("inf")
     assert parity(run_by(halved(path), path), run_by(path, path)) < LEAST_DECIBELS
 
 
 def test_a_network_that_takes_pixels_in_a_way_of_its_own_is_not_converted(tmp_path):
     with pytest.raises(ModelError, match="it takes pixels in a way of its own"):
-        halved(saved(doubling(1), tmp_path))
+        halved(saved(by_way_of(1), tmp_path))
 
 
 def test_a_network_that_the_converter_fails_at_is_a_model_error(small_network, monkeypatch):
