@@ -15,14 +15,25 @@ def test_the_cpu_is_always_there_and_runs_one_tile_at_a_time():
 
 
 def test_without_a_gpu_auto_means_the_cpu_and_cuda_says_why_not(monkeypatch):
-    monkeypatch.setattr(devices, "find_gpus", lambda: "no NVIDIA driver is installed")
+    monkeypatch.setattr(devices, "find_gpus", lambda _precision: "no NVIDIA driver is installed")
     assert find_devices("auto") == find_devices("cpu")
     with pytest.raises(ModelError, match="no GPU can be used: no NVIDIA driver is installed"):
         find_devices("cuda")
 
 
+def test_half_precision_is_for_gpus(monkeypatch):
+    monkeypatch.setattr(devices, "find_gpus", lambda precision: (CudaDevice(0, "H200", precision),))
+    assert [device.precision for device in find_devices("auto", precision="fp16")] == ["fp16"]
+    with pytest.raises(
+        ModelError, match="fp16 needs a GPU: a CPU computes in fp32, or with OpenVINO in bf16"
+    ):
+        find_devices("cpu", precision="fp16")
+
+
 def test_every_gpu_is_a_device(monkeypatch):
-    monkeypatch.setattr(devices, "find_gpus", lambda: (CudaDevice(0, "H200"), CudaDevice(1, "H200")))
+    monkeypatch.setattr(
+        devices, "find_gpus", lambda _precision: (CudaDevice(0, "H200"), CudaDevice(1, "H200"))
+    )
     assert [device.name for device in find_devices("auto")] == ["CUDA 0, H200", "CUDA 1, H200"]
     assert len({device.kind for device in find_devices("cuda")}) == 1
     assert all(device.name.startswith("CPU") for device in find_devices("cpu"))
