@@ -5,6 +5,7 @@ runtime is behind it. `find_devices` finds those of this machine.
 """
 
 import logging
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -12,7 +13,7 @@ from typing import Literal, Protocol
 from engines.activity import Memory
 from engines.blocks import BlockSession
 from engines.cores import usable_cores
-from engines.cuda_device import find_gpus
+from engines.cuda_device import CudaDevice, find_gpus
 from engines.errors import ModelError
 from engines.ncnn_device import find_ncnn
 from engines.openvino_device import find_openvino
@@ -28,6 +29,7 @@ __all__ = [
     "PrecisionChoice",
     "RuntimeChoice",
     "find_devices",
+    "stand_in_for",
 ]
 
 log = logging.getLogger(__name__)
@@ -136,6 +138,20 @@ def find_devices(
             raise ModelError(f"no GPU can be used: {found}")
         log.info("no GPU: %s", found)
     return (_find_cpu(runtime, precision),)
+
+
+def stand_in_for(
+    devices: Iterable[Device], choice: DeviceChoice, runtime: RuntimeChoice, precision: PrecisionChoice
+) -> Callable[[], Device] | None:
+    """What finds the CPU, once all GPUs are lost; None where there are none, or nothing else is wanted.
+
+    Args:
+        devices: what `find_devices` found.
+        choice, runtime, precision: see there.
+    """
+    if choice != "auto" or not any(isinstance(device, CudaDevice) for device in devices):
+        return None
+    return lambda: _find_cpu(runtime, "auto" if precision == "fp16" else precision)
 
 
 def _find_cpu(runtime: RuntimeChoice, precision: PrecisionChoice) -> Device:

@@ -6,7 +6,8 @@ The shell around `TileScheduler`: this is where the lock, the threads and the de
    not fit fails its task, which may come again with smaller tiles. What fits is remembered.
 2. A device that is lost, or that takes far too long over a run, is retired, and the others take over its
    batch. The thread that is stuck in it is left behind, and what it may still bring is thrown away.
-3. Without any device left, every task that waits or comes fails at once.
+3. When the last device is lost another may take over, such as the CPU for GPUs. Without any device left,
+   every task that waits or comes fails at once.
 """
 
 import logging
@@ -24,7 +25,7 @@ from engines.errors import DeviceLostError, DeviceOutOfMemoryError, EngineError,
 from engines.parts import Part
 from engines.scheduler import Batch, TileScheduler
 from engines.sessions import Network, as_model_error
-from engines.worker import Load, PartKey, TileKey, TileWork, Worker
+from engines.worker import Load, PartKey, Room, TileKey, TileWork, Worker
 
 __all__ = ["PATIENCE", "Executor"]
 
@@ -49,6 +50,7 @@ class Executor:
         devices: Iterable[Device],
         *,
         calibration: Calibration | None = None,
+        stand_in: Callable[[], Device] | None = None,
         patience: float = PATIENCE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -57,20 +59,22 @@ class Executor:
             devices: at least one.
             calibration: what measures how many tiles one run should take, on devices that take several;
                 without it they take as many as they can.
+            stand_in: finds the device that takes over when all are lost; it may raise anything.
             patience: seconds that one run, or the loading of one network, may take.
             clock: the time in seconds.
         """
         self._calibration = calibration
+        self._find_stand_in = stand_in
+        self._stand_in: Device | None = None
         self._patience = patience
         self._clock = clock
         self._scheduler: TileScheduler[Key, TileWork] = TileScheduler()
         self._changed = threading.Condition()
         self._closing = False
         self._closed = threading.Event()
-        self._workers = [Worker(device) for device in devices]
-        for worker in self._workers:
-            name = f"device {worker.device.name}"
-            threading.Thread(target=self._work, args=[worker], name=name, daemon=True).start()
+        self._workers: list[Worker] = []
+        for device in devices:
+            self._start(device)
         threading.Thread(target=self._watch, name="device watch", daemon=True).start()
 
     @property
@@ -78,10 +82,16 @@ class Executor:
         """Whether tiles can be run: not closed, and a device is left."""
         return not self._closing and any(worker.lost is None for worker in self._workers)
 
+    @property
+    def stand_in(self) -> Device | None:
+        """The device that took over when all others were lost, if that has happened."""
+        return self._stand_in
+
     def room(self, network: Network) -> int | None:
         """The most input pixels of a tile that every device has memory for; None if no limit was found."""
+        now = self._clock()
         with self._changed:
-            rooms = [worker.room.get(network) for worker in self._workers if worker.lost is None]
+            rooms = [worker.room_for(network, now) for worker in self._workers if worker.lost is None]
         return min((room for room in rooms if room is not None), default=None)
 
     def activity(self, names: Callable[[], Mapping[Network | Part, str]]) -> Activity:
@@ -142,8 +152,12 @@ class Executor:
             self._changed.notify_all()
         errors = [error for load in loads if (error := load.done.exception()) is not None]
         refusals = [error for error in errors if not isinstance(error, DeviceLostError)]
-        if refusals or len(errors) == len(loads):
-            raise (refusals or errors)[0]
+        if refusals:
+            raise refusals[0]
+        if len(errors) == len(loads):
+            if not self.usable:
+                raise errors[0]
+            self.load(network)  # on the device that has taken over
 
     def close(self) -> None:
         """Let the runs under way finish, fail the tiles that wait and end the threads. Blocks."""
@@ -168,6 +182,11 @@ class Executor:
                     )
                     failed += self._retire(worker, error)
         _tell(failed)
+
+    def _start(self, device: Device) -> None:
+        worker = Worker(device)
+        self._workers.append(worker)
+        threading.Thread(target=self._work, args=[worker], name=f"device {device.name}", daemon=True).start()
 
     def _watch(self) -> None:
         while not self._closed.wait(_WATCH_EVERY):
@@ -196,9 +215,13 @@ class Executor:
             )
             if self._closing or worker.lost:
                 return None
-            job = worker.loads.popleft() if worker.loads else self._scheduler.next_batch(worker.limit)
+            job = worker.loads.popleft() if worker.loads else self._next_batch(worker)
             worker.begin(job, self._clock())
             return job
+
+    def _next_batch(self, worker: Worker) -> Batch[Key, TileWork] | None:
+        now = self._clock()
+        return self._scheduler.next_batch(lambda key: worker.limit(key, now))
 
     def _load(self, worker: Worker, load: Load) -> None:
         failure: ModelError | None = None
@@ -260,8 +283,9 @@ class Executor:
         count = len(batch.tiles)
         if isinstance(error, DeviceOutOfMemoryError):
             fits = count // 2 * batch.key.pixels if count > 1 else batch.key.pixels // 2
-            network = batch.key.network
-            worker.room[network] = fits = min(fits, worker.room.get(network, fits))
+            network, now = batch.key.network, self._clock()
+            fits = min(fits, worker.room_for(network, now) or fits)
+            worker.room[network] = Room(fits, now)
             log.warning(
                 "%s: %s gets at most %d pixels a run from now on: not enough memory for %d",
                 worker.device.name,
@@ -292,8 +316,21 @@ class Executor:
 
     def _after_change(self) -> Told:
         """Wake the threads to what was put back, or fail it if none will take it."""
+        if not self.usable and not self._closing and self._find_stand_in is not None:
+            self._start_stand_in(self._find_stand_in)
         self._changed.notify_all()
         return [] if self.usable else self._give_up(self._why_unusable())
+
+    def _start_stand_in(self, find: Callable[[], Device]) -> None:
+        """Under the lock, as a task that came meanwhile would be refused."""
+        self._find_stand_in = None
+        try:
+            self._stand_in = find()
+        except Exception:
+            log.exception("no other device can take over")
+        else:
+            log.error("%s takes over: all other devices are lost", self._stand_in.name)
+            self._start(self._stand_in)
 
     def _give_up(self, error: EngineError) -> Told:
         """Drop all that waits, for a run or to be loaded."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from engines import ModelError, devices, find_devices
+from engines import ModelError, devices, find_devices, stand_in_for
 from engines.cuda_device import CudaDevice
 from engines.sessions import Network
 
@@ -37,6 +37,14 @@ def test_every_gpu_is_a_device(monkeypatch):
     assert [device.name for device in find_devices("auto")] == ["CUDA 0, H200", "CUDA 1, H200"]
     assert len({device.kind for device in find_devices("cuda")}) == 1
     assert all(device.name.startswith("CPU") for device in find_devices("cpu"))
+
+
+def test_the_cpu_stands_in_for_gpus_unless_they_are_asked_for_by_name():
+    gpus = [CudaDevice(0, "H200", "fp16")]
+    (cpu,) = find_devices("cpu")
+    assert stand_in_for(gpus, "auto", "auto", "fp16")() == cpu
+    assert stand_in_for(gpus, "cuda", "auto", "auto") is None
+    assert stand_in_for([cpu], "auto", "auto", "auto") is None
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a network"])
