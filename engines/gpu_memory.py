@@ -44,6 +44,7 @@ class PinnedMemory:
         self._kept = kept
         self._unused: deque[tuple[int, int]] = deque()
         """Size and address, the oldest first; arrays that go are added, at any moment and in any thread."""
+        weakref.finalize(self, _give_back, memory, self._unused).atexit = False
 
     def empty(self, shape: Sequence[int]) -> NDArray[np.uint8]:
         """An array of bytes of any value."""
@@ -62,6 +63,12 @@ class PinnedMemory:
             self._memory.free_pinned(unused.pop(0)[1])
         self._unused.extend(unused)
         return self._memory.allocate_pinned(size) if found is None else found[1]
+
+
+def _give_back(memory: GpuMemory, unused: deque[tuple[int, int]]) -> None:
+    """Arrays that are still in use keep theirs for good."""
+    while unused:
+        memory.free_pinned(unused.popleft()[1])
 
 
 class GpuBuffer:

@@ -2,6 +2,9 @@
 
 import ctypes
 
+_KEPT = []
+"""Arrays may outlive what stands for the GPU here, as they do the real one."""
+
 
 class FakeGpuMemory:
     """See `gpu_memory.GpuMemory`.
@@ -28,6 +31,9 @@ class FakeGpuMemory:
 
     def free_pinned(self, address):
         del self.pinned[address]
+
+    def __del__(self):
+        _KEPT.extend(self.pinned.values())
 
     def copy_in(self, address, pinned, size):
         _copy(address, self.pieces, pinned, self.pinned, size)

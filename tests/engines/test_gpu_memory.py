@@ -48,6 +48,16 @@ def test_what_lies_unused_beyond_a_limit_is_given_back(memory):
     assert sorted(len(piece) // STEP for piece in memory.pinned.values()) == [1]
 
 
+def test_pinned_memory_that_nobody_uses_any_longer_is_given_back_and_none_is_taken_from_an_array(memory):
+    pinned = PinnedMemory(memory)
+    kept, dropped = pinned.empty((4,)), pinned.empty((4,))
+    del dropped
+    gc.collect()
+    del pinned
+    gc.collect()
+    assert set(memory.pinned) == {kept.ctypes.data}
+
+
 def test_a_buffer_keeps_its_address_until_it_has_to_grow_and_its_old_pieces_with_it(memory):
     buffer = GpuBuffer(memory)
     first = buffer.address(100)
