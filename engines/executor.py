@@ -22,7 +22,7 @@ from engines.activity import Activity, Waiting
 from engines.calibration import Calibration
 from engines.devices import Device
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, EngineError, ModelError
-from engines.parts import Part
+from engines.parts import Arrays, Part
 from engines.scheduler import Batch, TileScheduler
 from engines.sessions import Network, as_model_error
 from engines.worker import Load, PartKey, Room, TileKey, TileWork, Worker
@@ -200,6 +200,7 @@ class Executor:
                 else:
                     self._run(worker, job)
         finally:
+            worker.finish_all()
             with self._changed:
                 worker.ended = True
                 died = not self._closing and worker.lost is None  # by an error of this module
@@ -260,11 +261,14 @@ class Executor:
             worker.end(self._clock())
             worker.count(batch)
             self._scheduler.finish(batch)
+        worker.finish(lambda: self._keep(batch, results))
+
+    def _keep(self, batch: Batch[Key, TileWork], results: list[Arrays]) -> None:
         for (task, tile), result in zip(batch.tiles, results, strict=True):
             try:
                 tile.finish(result)
             except Exception as error:
-                log.exception("the result of a tile of %s could not be kept", network.path.name)
+                log.exception("the result of a tile of %s could not be kept", batch.key.network.path.name)
                 self.cancel(task)
                 tile.fail(as_model_error(error, "the tile's result could not be kept"))
 

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,50 @@ def test_a_tile_that_cannot_keep_its_result_fails_alone(device, executor, busy, 
     wait_for(*tiles)
     assert (tiles[0].told, tiles[2].told) == ([10], [20])
     assert isinstance(tiles[1].told[0], ModelError)
+
+
+@dataclass(eq=False)
+class SlowTile(FakeTile):
+    """Its result is kept once the test lets it."""
+
+    keeping: threading.Event = field(default_factory=threading.Event)
+    go: threading.Event = field(default_factory=threading.Event)
+
+    def finish(self, result):
+        self.keeping.set()
+        assert self.go.wait(WAIT)
+        super().finish(result)
+
+
+def test_the_next_runs_begin_while_results_are_kept_but_not_ever_more(executor_of):
+    device = FakeDevice(largest_batch=2)
+    executor = executor_of(device)
+    slow = SlowTile(10)
+    tiles = [FakeTile(value) for value in range(20, 30)]
+    executor.submit("", "slow", KEY, [slow])
+    assert slow.keeping.wait(WAIT)
+    executor.submit("", "quick", KEY, tiles)
+    for _ in range(3):
+        assert device.began.acquire(timeout=WAIT)
+    assert not any(tile.told for tile in tiles)
+    assert len(device.batches) == 3
+    slow.go.set()
+    wait_for(slow, *tiles)
+    assert [tile.told for tile in (slow, *tiles)] == [[value] for value in (10, *range(20, 30))]
+
+
+def test_closing_waits_until_all_results_are_kept(executor_of):
+    executor, slow = executor_of(FakeDevice(largest_batch=2)), SlowTile(10)
+    executor.submit("", "slow", KEY, [slow])
+    assert slow.keeping.wait(WAIT)
+    closer = threading.Thread(target=executor.close)
+    closer.start()
+    closer.join(0.01)
+    assert closer.is_alive()
+    slow.go.set()
+    closer.join(WAIT)
+    assert not closer.is_alive()
+    assert slow.told == [10]
 
 
 def test_a_tile_that_cannot_be_read_does_not_end_the_thread(device, executor, caplog):
