@@ -9,7 +9,7 @@ from engines.activity import Memory
 from engines.cores import usable_cores
 from engines.cuda_driver import CudaDriver, memory_of_gpu, names_of_gpus, open_driver
 from engines.cuda_graphs import CaptureGate
-from engines.cuda_session import CudaSession
+from engines.cuda_session import CudaSession, OpenGpuSession
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, ModelError
 from engines.half import LEAST_DECIBELS, halved, parity
 from engines.parts import Arrays, Part, PartSession, open_part
@@ -103,21 +103,32 @@ class CudaDevice:
         return half
 
     def _open_model(self, network: Network, model: Path | bytes, options: dict[str, str]) -> CudaSession:
+        def open_session(graphs: bool) -> Any:
+            return self._inference_session(network, model, options | {"enable_cuda_graph": str(int(graphs))})
+
+        return self._session(network, open_session, graphs=_version() >= _GRAPHS_FROM)
+
+    def _session(self, network: Network, open_session: OpenGpuSession, *, graphs: bool) -> CudaSession:
         return CudaSession(
             f"{network.path.name} on {self.name}",
-            lambda graphs: self._inference_session(
-                network, model, options | {"enable_cuda_graph": str(int(graphs))}
-            ),
+            open_session,
             scale=network.scale,
             memory=CudaDriver(open_driver(), self.index),
             index=self.index,
             gate=_GATE,
-            graphs=_version() >= _GRAPHS_FROM,
+            graphs=graphs,
         )
 
-    def _inference_session(self, network: Network, model: Path | bytes, options: dict[str, str]) -> Any:
+    def _inference_session(
+        self,
+        network: Network,
+        model: Path | bytes,
+        options: dict[str, str],
+        *before: tuple[str, dict[str, str]],
+    ) -> Any:
+        """A session on this GPU; `before` are providers that take what they can before CUDA's does."""
         try:
-            return inference_session(model, usable_cores(), _PROVIDER, options)
+            return inference_session(model, usable_cores(), *before, (_PROVIDER, options))
         except Exception as error:  # ONNX Runtime's errors share no base class
             raise as_model_error(error, f"{network.path.name} cannot be loaded on {self.name}") from error
 
@@ -187,7 +198,7 @@ def _version() -> tuple[int, int]:
 def _provider_loads(index: int) -> bool:
     """Whether a session of the CUDA provider really gets this GPU."""
     try:
-        inference_session(_SMALLEST_MODEL, 1, _PROVIDER, {"device_id": str(index)})
+        inference_session(_SMALLEST_MODEL, 1, (_PROVIDER, {"device_id": str(index)}))
     except Exception as error:  # noqa: BLE001 - whatever it is, this provider cannot be used
         log.warning("CUDA %d: %s", index, error)
         return False

@@ -20,6 +20,7 @@ from engines.openvino_device import find_openvino
 from engines.parts import Part, PartSession, open_part
 from engines.runtimes import onnxruntime
 from engines.sessions import Network, OrtSession, Session, open_network
+from engines.tensorrt_device import find_tensorrt
 from onnx_models import split_file
 
 __all__ = [
@@ -35,7 +36,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
-RuntimeChoice = Literal["auto", "onnxruntime", "openvino", "ncnn"]
+RuntimeChoice = Literal["auto", "onnxruntime", "openvino", "ncnn", "tensorrt"]
 PrecisionChoice = Literal["auto", "fp32", "fp16"]
 
 
@@ -121,8 +122,8 @@ def find_devices(
 
     Args:
         choice: "auto" falls back to the CPU, "cuda" does not.
-        runtime: what computes on the CPU; "auto" is OpenVINO where it is installed, as ncnn takes twice the
-            memory. A GPU has ONNX Runtime.
+        runtime: what computes; "auto" on a CPU is OpenVINO where it is installed, as ncnn takes twice the
+            memory, and on a GPU CUDA. "tensorrt" is for GPUs, the others are for CPUs.
         precision: "auto" lets OpenVINO use bf16 where the processor has it: it differs from fp32 by 57 dB
             (x4plus) and 49 dB (animevideov3), and takes a half to a third of the time. A GPU computes in fp16
             what stays within 45 dB of fp32; "fp16" has it do so without a look, and is nothing for a CPU.
@@ -133,8 +134,8 @@ def find_devices(
     if choice != "cpu":
         found = find_gpus(precision)
         if isinstance(found, tuple):
-            return found
-        if choice == "cuda":
+            return find_tensorrt(found) if runtime == "tensorrt" else found
+        if choice == "cuda" or runtime == "tensorrt":
             raise ModelError(f"no GPU can be used: {found}")
         log.info("no GPU: %s", found)
     return (_find_cpu(runtime, precision),)
@@ -151,10 +152,14 @@ def stand_in_for(
     """
     if choice != "auto" or not any(isinstance(device, CudaDevice) for device in devices):
         return None
-    return lambda: _find_cpu(runtime, "auto" if precision == "fp16" else precision)
+    return lambda: _find_cpu(
+        "auto" if runtime == "tensorrt" else runtime, "auto" if precision == "fp16" else precision
+    )
 
 
 def _find_cpu(runtime: RuntimeChoice, precision: PrecisionChoice) -> Device:
+    if runtime == "tensorrt":
+        raise ModelError("TensorRT needs a GPU")
     if precision == "fp16":
         raise ModelError("fp16 needs a GPU: a CPU computes in fp32, or with OpenVINO in bf16")
     if runtime == "ncnn":

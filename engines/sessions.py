@@ -78,7 +78,7 @@ def open_network(
         ModelError: if it cannot be loaded.
     """
     try:
-        return OrtSession(inference_session(model, threads, provider, provider_options))
+        return OrtSession(inference_session(model, threads, (provider, provider_options)))
     except Exception as error:  # ONNX Runtime's errors share no base class
         raise as_model_error(error, f"{path.name} cannot be loaded on {device}") from error
 

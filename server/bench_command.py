@@ -27,7 +27,7 @@ from server.terminal import ConfigFile, console, effective_settings, give_up, pr
 __all__ = ["bench"]
 
 RUNTIMES: Final[tuple[RuntimeChoice, ...]] = tuple(
-    runtime for runtime in get_args(RuntimeChoice) if runtime != "auto"
+    runtime for runtime in get_args(RuntimeChoice) if runtime not in {"auto", "tensorrt"}
 )
 """What may compute on a CPU."""
 

@@ -3,21 +3,16 @@
 import logging
 import re
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 
-from engines import DeviceLostError, ModelError, cuda_device, find_devices, runtimes
+from engines import DeviceLostError, ModelError, cuda_device, find_devices
 from engines.cuda_device import CudaDevice, find_gpus
-from engines.cuda_session import CudaSession
 from engines.sessions import Network
 from onnx_models.graph import wrap_uint8
-from tests.engines.fake_gpu import FakeGpuMemory
 from tests.engines.tiny_networks import by_way_of
 
 
@@ -34,38 +29,6 @@ def test_the_network_that_probes_a_provider_can_be_run():
 def test_a_gpu_that_cannot_be_used_is_a_model_error_not_the_cpu(small_network):
     with pytest.raises(ModelError, match=r"cannot be loaded on CUDA 99, none"):
         CudaDevice(99, "none").open(small_network)
-
-
-class Opened(NamedTuple):
-    """One session that was opened: the file, or its content, and the provider's options."""
-
-    model: Path | bytes
-    options: dict[str, str]
-
-    @property
-    def halved(self):
-        return isinstance(self.model, bytes)
-
-    @property
-    def graphs(self):
-        return self.options.get("enable_cuda_graph") == "1"
-
-
-@pytest.fixture
-def opened(monkeypatch):
-    """Lets the CPU stand in for GPUs; gives what is opened there."""
-    opened = []
-
-    def inference_session(model, threads, _provider, options):
-        opened.append(Opened(model, options))
-        return runtimes.inference_session(model, threads, "CPUExecutionProvider", {})
-
-    monkeypatch.setattr(cuda_device, "inference_session", inference_session)
-    monkeypatch.setattr(cuda_device, "open_driver", lambda: None)
-    monkeypatch.setattr(cuda_device, "CudaDriver", lambda *_: FakeGpuMemory())
-    monkeypatch.setattr(cuda_device, "CudaSession", partial(CudaSession, device_type="cpu"))
-    monkeypatch.setattr(cuda_device, "_COMMON_SIDES", (8,))
-    return opened
 
 
 def tiny(network):

@@ -26,7 +26,7 @@ class GraphSession:
     """
 
     def __init__(self, path, failures=()):
-        self.session = inference_session(path, 1, "CPUExecutionProvider", {})
+        self.session = inference_session(path, 1, ("CPUExecutionProvider", {}))
         self.graphs, self.runs, self.failures = {}, [], list(failures)
 
     def __getattr__(self, name):
