@@ -29,7 +29,7 @@ def running_browser() -> Iterator[Any]:
 
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=arguments)
+        browser = playwright.chromium.launch(executable_path=executable, args=arguments, timeout=PATIENCE_MS)
         try:
             yield browser
         finally:
@@ -57,6 +57,30 @@ class Page:
         tab.on("console", lambda message: message.type == "error" and self.complaints.append(message.text))
         tab.goto(self.url)
         return tab
+
+    def reload(self) -> None:
+        """Reload once all is kept that is to survive it."""
+        self.kept()
+        self.tab.reload()
+
+    def kept(self) -> list[dict[str, Any]]:
+        """The tasks in the browser's database, after all that was put there so far."""
+        kept: list[dict[str, Any]] = self.tab.evaluate(
+            """() => new Promise((resolve, reject) => {
+                const opening = indexedDB.open("tilewire");
+                opening.onerror = () => reject(opening.error);
+                opening.onsuccess = () => {
+                    const database = opening.result;
+                    const asking = database.transaction("tasks").objectStore("tasks").getAll();
+                    asking.onerror = () => reject(asking.error);
+                    asking.onsuccess = () => {
+                        database.close();
+                        resolve(asking.result.map(({ status, result }) => ({ status, result })));
+                    };
+                };
+            })"""
+        )
+        return kept
 
     def sign_in(self, key: str = KEY) -> None:
         self.tab.fill("#key", key)
