@@ -20,7 +20,7 @@ from tests.server.harness import KEY, make_image
 from tests.server.npm import npm_install
 from tests.server.process import REPOSITORY
 
-RUN_PATIENCE = 90
+RUN_PATIENCE = 120
 PICTURES = ("photo.jpg", "tests/images/astronaut.jpg")
 
 

@@ -9,6 +9,7 @@ import httpcore
 import msgspec
 import pytest
 from sqlalchemy import update
+from websockets.exceptions import InvalidHandshake
 
 from server.serving import EmbeddedServer
 from server.state import ledger
@@ -264,7 +265,7 @@ async def refuses_connections(server: Address) -> bool:
     try:
         async with connected(server, key=None):
             return False
-    except OSError:
+    except (OSError, InvalidHandshake):  # it may have been let in, and is not listened to
         return True
 
 
@@ -307,11 +308,8 @@ async def test_a_signal_ends_the_process_in_order(
     assert "Error" not in errors
 
 
-@pytest.mark.parametrize(
-    "numbers", [(signal.SIGTERM,) * 2, (signal.SIGINT,) * 2, (signal.SIGTERM, signal.SIGINT)]
-)
 async def test_a_second_signal_ends_the_process_at_once_and_nothing_is_lost(
-    tmp_path: Path, model_directory: Path, web: Web, numbers: tuple[signal.Signals, signal.Signals]
+    tmp_path: Path, model_directory: Path, web: Web
 ) -> None:
     session = new_uuid()
     (task,) = held_tasks(web, 1)
@@ -320,12 +318,12 @@ async def test_a_second_signal_ends_the_process_at_once_and_nothing_is_lost(
         async with connected(server, session=session) as peer:
             await peer.send(task)
             await web.receive()
-            server.process.send_signal(numbers[0])
+            server.process.send_signal(signal.SIGTERM)
             await until(lambda: refuses_connections(server))
             assert server.process.poll() is None, "it waits for the task"
-            server.process.send_signal(numbers[1])
+            server.process.send_signal(signal.SIGINT)
             status, errors = await asyncio.to_thread(server.ended)
-    assert status == -numbers[1]
+    assert status == -signal.SIGINT
     assert "Traceback" not in errors
     release(web, 1)
     with serving(tmp_path, model_directory, **more) as server:
