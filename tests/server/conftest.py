@@ -92,8 +92,8 @@ def start_server(tmp_path: Path, model_directory: Path, server_database: str | N
 
 
 @pytest.fixture
-def device() -> Iterator[SteppedDevice]:
-    """What servers that are started in the test run on."""
+def device(start_server: StartServer) -> Iterator[SteppedDevice]:
+    """What `start_server` has servers run on; it is let go before they stop, who wait for it."""
     with stepped_device() as device:
         yield device
 

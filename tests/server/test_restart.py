@@ -15,8 +15,8 @@ from server.serving import EmbeddedServer
 from server.state import ledger
 from server.state.accounts import DEFAULT_ACCOUNT, account_named
 from server.state.audit import audit
-from server.state.database import Database, outbox
-from server.state.tasks import undelivered
+from server.state.database import Database, outbox, tasks
+from server.state.outbox import undelivered
 from tests.server.conftest import StartServer
 from tests.server.harness import (
     Address,
@@ -171,6 +171,27 @@ async def test_replies_that_nobody_came_for_in_time_are_dropped_results_are_kept
         assert (await peer.receive_item())["taskUUID"] == recent
         await peer.nothing_more()
         assert "imageURL" in await peer.finished(old), "whoever asks still gets the result"
+
+
+async def test_a_task_that_failed_long_ago_is_forgotten(start_server: StartServer, web: Web) -> None:
+    server = start_server(**SHORT)
+    old, recent = upscale(f"{web.url}/old.png"), upscale(f"{web.url}/recent.png")
+    async with connected(server) as peer:
+        for error in await peer.ask(old, recent):
+            assert error["code"] == "downloadFailed"
+    server.stop()
+    database = Database(server.services.settings.effective_database_url)
+    long_ago = update(tasks).where(tasks.c.task_uuid == old["taskUUID"]).values(finished=1.0)
+    database.run_sync(lambda connection: connection.execute(long_ago))
+    database.close()
+    server = start_server(**SHORT)
+    async with connected(server) as peer:
+
+        async def is_forgotten() -> bool:
+            return bool((await peer.finished(old["taskUUID"]))["code"] == "taskNotFound")
+
+        await until(is_forgotten)
+        assert (await peer.finished(recent["taskUUID"]))["code"] == "downloadFailed"
 
 
 async def test_what_a_stopped_task_had_reserved_is_reserved_once_more_not_twice(
