@@ -3,6 +3,7 @@
 import base64
 import importlib.util
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,10 +12,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.server.browser import chromium
 from tests.server.harness import KEY, open_image
 
 PATIENCE_MS = 90_000
+_NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 OpenPage = Callable[..., "Page"]
 
@@ -22,7 +23,7 @@ OpenPage = Callable[..., "Page"]
 @contextmanager
 def running_browser() -> Iterator[Any]:
     """A browser for many pages."""
-    executable = chromium()
+    executable = next(filter(None, map(shutil.which, _NAMES)), None)
     if importlib.util.find_spec("playwright") is None or executable is None:
         pytest.skip("the page is not tested in a browser: playwright or chromium is not installed")
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 - may not be installed
