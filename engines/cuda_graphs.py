@@ -82,8 +82,8 @@ class CaptureGate:
         """
         with self._changed:
             alone = capture and self._users == 0
-            if not alone:
-                self._changed.wait_for(lambda: not self._capturing, _CAPTURE_SECONDS)
+            if not alone and not self._changed.wait_for(lambda: not self._capturing, _CAPTURE_SECONDS):
+                self._capturing = False
             self._users += 1
             self._capturing = self._capturing or alone
         try:

@@ -221,11 +221,20 @@ class Worker:
         return list(zip(*results, strict=True))
 
     def _open(self, network: Network, calibration: Calibration | None) -> Loaded:
+        if calibration is not None and self.device.largest_batch > 1:
+            self._calibrate(network, calibration)
         session = self.device.open(network)
         probe(session, network)
-        if calibration is not None and self.device.largest_batch > 1:
-            self._measure(session, network, calibration)
         return lambda batch: (run_checked(session, network, batch[0]),)
+
+    def _calibrate(self, network: Network, calibration: Calibration) -> None:
+        """With a session of its own: it keeps the memory that its largest batches took."""
+        if (known := calibration.known(self.device, network)) is not None:
+            self.pace[network] = known * network.tile**2
+            return
+        session = self.device.open(network)
+        probe(session, network)
+        self._measure(session, network, calibration)
 
     def _measure(self, session: Session, network: Network, calibration: Calibration) -> None:
         pixels = network.tile**2

@@ -2,8 +2,10 @@
 
 import pytest
 
+from engines import DeviceLostError, DeviceOutOfMemoryError, ModelError
 from engines.activity import Memory
-from engines.cuda_driver import memory_of_gpu, names_of_gpus
+from engines.cuda_driver import CudaDriver, memory_of_gpu, names_of_gpus
+from engines.sessions import as_model_error
 
 
 class FakeDriver:
@@ -68,3 +70,57 @@ def test_a_gpu_tells_its_memory_and_its_context_is_left_as_it_was():
 @pytest.mark.parametrize("driver", [FakeContexts(active=False), FakeContexts(lost=True)])
 def test_a_gpu_that_has_nothing_loaded_or_is_lost_tells_no_memory(driver):
     assert memory_of_gpu(driver, 0) is None
+
+
+class FakeMemory(FakeContexts):
+    """A driver whose addresses need more than 32 bits; `error` is what it fails with."""
+
+    def __init__(self, error=0):
+        super().__init__()
+        self.error, self.arguments = error, []
+
+    def cuMemAlloc_v2(self, address, size):  # noqa: N802
+        address._obj.value = 0x7F00_0000_0000 + size.value
+        return self.error
+
+    def cuMemHostAlloc(self, address, size, flags):  # noqa: N802
+        address._obj.value = 0x7FFF_0000_0000 + size.value
+        return self.error if flags.value == 1 else 1
+
+    def cuMemcpyHtoD_v2(self, *arguments):  # noqa: N802
+        self.arguments = [argument.value for argument in arguments]
+        return self.error
+
+    cuMemcpyDtoH_v2 = cuMemFree_v2 = cuMemFreeHost = cuMemcpyHtoD_v2  # noqa: N815
+
+    def cuGetErrorString(self, code, text):  # noqa: N802
+        text._obj.value = b"out of memory" if code == 2 else None
+        return 0
+
+
+def test_addresses_and_sizes_reach_the_driver_whole():
+    driver = FakeMemory()
+    gpu = CudaDriver(driver, 0)
+    address, pinned = gpu.allocate(5 << 30), gpu.allocate_pinned(3)
+    assert (address, pinned) == (0x7F00_0000_0000 + (5 << 30), 0x7FFF_0000_0003)
+    for call, arguments in (
+        (gpu.copy_in, (address, pinned, 5 << 30)),
+        (gpu.copy_out, (pinned, address, 5 << 30)),
+        (gpu.free, (address,)),
+        (gpu.free_pinned, (pinned,)),
+    ):
+        call(*arguments)
+        assert driver.arguments == list(arguments)
+    assert driver.calls.count("cuCtxPushCurrent_v2") == driver.calls.count("cuCtxPopCurrent_v2") == 6
+
+
+@pytest.mark.parametrize(
+    ("code", "meaning"), [(2, DeviceOutOfMemoryError), (700, DeviceLostError), (1, ModelError)]
+)
+def test_what_fails_is_known_as_what_it_is_and_leaves_the_context_as_it_was(code, meaning):
+    driver = FakeMemory(code)
+    for call in (lambda gpu: gpu.allocate(8), lambda gpu: gpu.copy_out(1, 2, 3)):
+        with pytest.raises(RuntimeError, match=rf"CUDA failure {code}: .* ; expr=cuMem") as raised:
+            call(CudaDriver(driver, 0))
+        assert type(as_model_error(raised.value, "it failed")) is meaning
+    assert driver.calls[-2:] == ["cuCtxPopCurrent_v2", "cuDevicePrimaryCtxRelease_v2"]
