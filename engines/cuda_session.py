@@ -23,6 +23,9 @@ __all__ = ["CudaSession", "OpenGpuSession"]
 
 log = logging.getLogger(__name__)
 
+_REASON = 300
+"""Characters of an error that are told."""
+
 OpenGpuSession = Callable[[bool], Any]
 """Opens the network in ONNX Runtime on a GPU, able to capture graphs or not; inside `CaptureGate.use`.
 
@@ -108,7 +111,9 @@ class CudaSession:
 
     def _do_without_graphs(self, error: Exception) -> None:
         self._plan = None
-        log.info("%s runs without CUDA graphs: %s", self._name, " ".join(str(error).split()))
+        reason = " ".join(str(error).split())
+        begin = max(0, reason.find("CUDA failure"))  # before it the C++ signatures of who called whom
+        log.info("%s runs without CUDA graphs: %s", self._name, reason[begin : begin + _REASON])
 
     def _run(self, tiles: NDArray[np.uint8], upscaled: NDArray[np.uint8]) -> None:
         graph = NO_GRAPH if self._plan is None else self._plan.graph_for(tiles.shape)

@@ -18,6 +18,9 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime
 
+# What goes wrong is raised; it would also be printed, as would warnings at each session on a GPU.
+onnxruntime.set_default_logger_severity(4)
+
 
 def inference_session(
     model: Path | bytes,
