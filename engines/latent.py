@@ -1,9 +1,11 @@
-"""Stable Diffusion's latent upscaler: what is to be run in which order, and what becomes of it.
+"""A latent upscaler: what is to be run in which order, and what becomes of it.
 
-The original is diffusers' `StableDiffusionLatentUpscalePipeline`. `upscale_latent` is a generator: it yields
-what a part of the model is to be run on and is sent what came out, so nothing here knows of devices, threads
-or other requests. A picture larger than the model's window is denoised in windows that are blended at every
-step (MultiDiffusion, Bar-Tal et al. 2023), and goes into latents and back in the same windows.
+The original is diffusers' `StableDiffusionLatentUpscalePipeline`; models without a text encoder are laid out
+like it but for the prompts. `upscale_latent` is a generator: it yields what a part of the model is to be run
+on and is sent what came out, so nothing here knows of devices, threads or other requests.
+
+A picture larger than the model's window is denoised in windows that are blended at every step
+(MultiDiffusion, Bar-Tal et al. 2023), and goes into latents and back in the same windows.
 """
 
 import math
@@ -41,11 +43,12 @@ class Runs:
 
 
 Calls: TypeAlias = Generator[Runs, list[Arrays], F32]
+Tokens: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 def upscale_latent(
     pixels: NDArray[np.uint8],
-    tokens: tuple[NDArray[np.int64], NDArray[np.int64]],
+    tokens: Tokens | None,
     wanted: Diffusion,
     weights: LatentWeights,
     *,
@@ -58,24 +61,25 @@ def upscale_latent(
 
     Args:
         pixels: (H, W, 3), RGB.
-        tokens: of the prompt and of the negative one, (T,) each.
+        tokens: of the prompt and of the negative one, (T,) each; None if the model has no text encoder.
         wanted: what is asked for.
         weights: what is known of the model.
-        side, overlap: of the windows, in input pixels.
+        side, overlap: of the windows, in input pixels; the side is rounded down to one that the UNet takes.
 
     Raises:
         SpoiltResultError: what comes out are not numbers, or the picture is black.
     """
     height, width, _ = pixels.shape
     padded = _padded(pixels, weights)
+    multiple = _multiple(weights)
     windows = Windows(
         padded.shape[0] // weights.cell,
         padded.shape[1] // weights.cell,
-        side=side // weights.cell,
+        side=max(2 * multiple, side // multiple * multiple) // weights.cell,
         overlap=overlap // weights.cell,
     )
     noise = np.random.default_rng(wanted.seed)
-    prompts = yield from _prompts(tokens, wanted)
+    prompts: Sequence[Arrays] = [()] if tokens is None else (yield from _prompts(tokens, wanted))
     small = yield from _encode(padded, windows, weights, noise)
     latents = yield from _denoise(small, prompts, windows, wanted, weights, noise)
     picture = (yield from _decode(latents, windows, weights))[: 2 * height, : 2 * width]
@@ -92,23 +96,22 @@ _BEFORE, _AFTER = 0.05, 0.15  # the share of the work before the denoising, and 
 
 def _padded(pixels: NDArray[np.uint8], weights: LatentWeights) -> NDArray[np.uint8]:
     """Continued to the right and below by its reflection, to sides that the UNet takes."""
-    multiple = weights.multiple * weights.cell // 2  # the UNet works at twice the size
+    multiple = _multiple(weights)
     sides = [max(2 * multiple, math.ceil(length / multiple) * multiple) for length in pixels.shape[:2]]
     missing = [(0, side - length) for side, length in zip(sides, pixels.shape[:2], strict=True)]
     return np.pad(pixels, (*missing, (0, 0)), "symmetric")
 
 
-def _prompts(
-    tokens: tuple[NDArray[np.int64], NDArray[np.int64]], wanted: Diffusion
-) -> Generator[Runs, list[Arrays], list[tuple[F32, F32]]]:
-    """What the UNet is told of the prompt and, with guidance, of the negative one: twice as much work.
+def _multiple(weights: LatentWeights) -> int:
+    """What sides must be multiples of, in input pixels; the least is twice that."""
+    return math.lcm(weights.multiple, 2) * weights.cell // 2  # the UNet works at twice the size
 
-    Equal prompts would give equal results, between which there is nothing to guide.
-    """
+
+def _prompts(tokens: Tokens, wanted: Diffusion) -> Generator[Runs, list[Arrays], list[Arrays]]:
+    """What the UNet is told of the prompt and, with guidance, of the negative one: twice as much work."""
     prompt, negative = tokens
-    guided = wanted.guidance > 1 and not np.array_equal(prompt, negative)
     found = yield Runs(
-        "text_encoder", [(each,) for each in ((prompt, negative) if guided else (prompt,))], 0.01
+        "text_encoder", [(each,) for each in ((prompt, negative) if wanted.guided else (prompt,))], 0.01
     )
     no_noise = np.repeat(np.array([1, 0], np.float32), _NOISE_LEVELS // 2)
     return [(_f32(context), np.concatenate((no_noise, _f32(pooled)))) for context, pooled in found]
@@ -133,7 +136,7 @@ def _encode(
 
 def _denoise(
     small: F32,
-    prompts: Sequence[tuple[F32, F32]],
+    prompts: Sequence[Arrays],
     windows: Windows,
     wanted: Diffusion,
     weights: LatentWeights,
@@ -148,9 +151,7 @@ def _denoise(
         beta_end=weights.beta_end,
         trained=weights.noise_steps,
     )
-    # As in image-to-image (SDEdit, Meng et al. 2021): the first steps are left out.
-    steps = min(wanted.steps, max(1, round(wanted.steps * wanted.strength)))
-    levels = levels[wanted.steps - steps :]
+    levels = levels[wanted.steps - wanted.steps_done :]  # as in image-to-image the first ones are left out
 
     def fresh() -> F32:
         return noise.standard_normal(image.shape, np.float32)
@@ -159,7 +160,7 @@ def _denoise(
     if wanted.strength < 1:
         start += image
     sampling = sample(wanted.scheduler, start, levels, fresh)
-    count = evaluations(wanted.scheduler, steps)
+    count = evaluations(wanted.scheduler, wanted.steps_done)
     done = 0
     noisy, level = next(sampling)
     while True:
@@ -179,7 +180,7 @@ def _denoised(
     noisy: F32,
     level: float,
     image: F32,
-    prompts: Sequence[tuple[F32, F32]],
+    prompts: Sequence[Arrays],
     windows: Windows,
     guidance: float,
     share: float,
@@ -193,9 +194,9 @@ def _denoised(
     time = np.float32(math.log(level) / 4)
     places = list(windows)
     inputs: list[Arrays] = [
-        (np.ascontiguousarray(window.cut(both, 2)), np.asarray(time), context, condition)
+        (np.ascontiguousarray(window.cut(both, 2)), np.asarray(time), *prompt)
         for window in places
-        for context, condition in prompts
+        for prompt in prompts
     ]
     found = yield Runs("unet", inputs, share)
     blend = Blend(windows, (len(image),), 2)

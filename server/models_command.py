@@ -45,6 +45,7 @@ from onnx_models import (
     pull_model,
     read_entry,
     remove_entry,
+    repair,
 )
 from server.settings import Settings
 from server.terminal import ConfigFile, Data, console, effective_settings, give_up, problems
@@ -116,11 +117,10 @@ def verify_models(data: Data = None, config: ConfigFile = None) -> None:
             advice = {
                 "not built": "not built yet; it will be at the first use",
                 "outdated": "built by another version; it will be built again at the first use",
-                "damaged": "DAMAGED; it will be built again at the first use",
+                "damaged": f"DAMAGED; {repair(model, file)}",
+                "missing": f"MISSING; {repair(model, file)}",
             }
             told = advice.get(state, state)
-            if state == "damaged" and file.parent == directory.absolute():
-                told = f"DAMAGED; remove {model.name} and add it again"
             wrong += state in ("damaged", "missing")
             console.print(f"{file}: {told}", style="red" if state in ("damaged", "missing") else None)
     for entry in entries(directory):
