@@ -177,6 +177,7 @@ def _denoise(
         except StopIteration as end:
             latents: F32 = end.value
             break
+        del denoised  # as large as the picture; the next is on its way
     return latents
 
 

@@ -81,6 +81,7 @@ def _euler(x: Array, levels: Sequence[float]) -> Sampling:
         denoised = yield x, level
         x *= np.float32(following / level)
         x += denoised * np.float32(1 - following / level)
+        del denoised  # as large as the picture; the next is on its way
     return x
 
 
