@@ -50,7 +50,7 @@ from onnx_models import (
 from server.settings import Settings
 from server.terminal import ConfigFile, Data, console, effective_settings, give_up, problems
 
-__all__ = ["commands"]
+__all__ = ["commands", "open_part"]
 
 commands = typer.Typer(
     help="The models: list, build and verify them, add your own, fetch others.", no_args_is_help=True
@@ -231,7 +231,7 @@ def export(
             facts,
             load_catalogue(directory),
             directory,
-            _open_part,
+            open_part,
             half=half,
             on_progress=partial(_step, bars, bar, source),
         )
@@ -320,7 +320,7 @@ def _advance(bars: Progress, bar: TaskID, share: float) -> None:
 
 def _open(path: Path) -> Run:
     """A network on the CPU."""
-    run_part = _open_part(path)
+    run_part = open_part(path)
 
     def run(batch: NDArray[Any]) -> NDArray[Any]:
         (result,) = run_part([batch])
@@ -329,7 +329,7 @@ def _open(path: Path) -> Run:
     return run
 
 
-def _open_part(path: Path) -> Callable[[Sequence[NDArray[Any]]], Sequence[NDArray[Any]]]:
+def open_part(path: Path) -> Callable[[Sequence[NDArray[Any]]], Sequence[NDArray[Any]]]:
     """A part of a model on the CPU; failures are expected here, and the runtime must not print them."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
