@@ -87,7 +87,7 @@ class Executor:
         """The device that took over when all others were lost, if that has happened."""
         return self._stand_in
 
-    def room(self, network: Network) -> int | None:
+    def room(self, network: Network | Part) -> int | None:
         """The most input pixels of a tile that every device has memory for; None if no limit was found."""
         now = self._clock()
         with self._changed:
