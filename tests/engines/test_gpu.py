@@ -8,7 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines import DeviceOutOfMemoryError, Diffusion, Picture, Upscaler, cuda_device, decode, find_devices
+from engines import (
+    DeviceOutOfMemoryError,
+    Diffusion,
+    ModelError,
+    Picture,
+    Upscaler,
+    cuda_device,
+    decode,
+    find_devices,
+)
 from engines.cuda_device import CudaDevice
 from engines.half import LEAST_DECIBELS
 from engines.sessions import Network
@@ -126,6 +135,17 @@ def test_a_run_beyond_the_memory_is_known_as_such_and_the_next_one_succeeds(gpu,
     with pytest.raises(DeviceOutOfMemoryError):
         session.run(np.zeros((1, 2048, 2048, 3), np.uint8))
     assert session.run(np.zeros((1, 8, 8, 3), np.uint8)).shape == (1, 16, 16, 3)
+
+
+def test_tensorrt_stays_near_the_cpu(cpu, quick_network):
+    try:
+        (device, *_) = find_devices("cuda", "tensorrt")
+    except ModelError as error:
+        pytest.skip(str(error))
+    session = device.open(quick_network)
+    assert list((quick_network.path.parent / "tensorrt").rglob("*.engine"))
+    for tiles in (photograph(40, 56)[np.newaxis], photograph(20, 200)[np.newaxis]):
+        assert decibels(session.run(tiles), cpu.open(quick_network).run(tiles)) >= LEAST_DECIBELS
 
 
 def test_a_gpu_that_has_a_network_loaded_tells_its_memory(gpu, session):
