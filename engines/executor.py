@@ -21,6 +21,7 @@ from engines.activity import Activity, Waiting
 from engines.calibration import Calibration
 from engines.devices import Device
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, EngineError, ModelError
+from engines.pace import Paces
 from engines.parts import Part
 from engines.scheduler import Batch, TileScheduler
 from engines.sessions import Network, as_model_error
@@ -63,7 +64,8 @@ class Executor:
         self._calibration = calibration
         self._patience = patience
         self._clock = clock
-        self._scheduler: TileScheduler[Key, TileWork] = TileScheduler()
+        self._paces = Paces()
+        self._scheduler: TileScheduler[Key, TileWork] = TileScheduler(self._cost)
         self._changed = threading.Condition()
         self._closing = False
         self._closed = threading.Event()
@@ -117,7 +119,7 @@ class Executor:
         """
         with self._changed:
             self._check_usable()
-            self._scheduler.add(account, task, key, tiles, key.pixels)
+            self._scheduler.add(account, task, key, tiles)
             self._changed.notify_all()
 
     def cancel(self, task: Hashable) -> None:
@@ -172,6 +174,9 @@ class Executor:
     def _watch(self) -> None:
         while not self._closed.wait(_WATCH_EVERY):
             self.retire_stalled()
+
+    def _cost(self, key: Key) -> int:
+        return self._paces.cost(key.network, key.pixels)
 
     def _work(self, worker: Worker) -> None:
         try:
@@ -234,6 +239,8 @@ class Executor:
         with self._changed:
             if worker.job is not batch:
                 return  # given up meanwhile: the tiles run elsewhere
+            pixels = len(batch.tiles) * batch.key.pixels
+            self._paces.learn(network, pixels, self._clock() - worker.began)
             worker.end(self._clock())
             worker.count(batch)
             self._scheduler.finish(batch)

@@ -45,7 +45,7 @@ class PartKey:
     network: Part
     shapes: tuple[tuple[int, ...], ...]
     pixels: int
-    """What one costs: the pixels of the picture that it is about."""
+    """Those of the picture that it is about; what a run takes grows with them."""
     output_pixels: int
     """What one gives of the finished picture."""
 
