@@ -150,15 +150,18 @@ class TileScheduler(Generic[KeyT, TileT]):
             self.cancel(name)
         return waiting
 
+    def next_key(self) -> KeyT | None:
+        """That of the tiles that would run now; None if none waits."""
+        first = self._first()
+        return None if first is None else first.key
+
     def next_batch(self, limit: Callable[[KeyT], int]) -> Batch[KeyT, TileT] | None:
         """Take the tiles that are to run now; None if none waits.
 
         Args:
             limit: how many tiles of a key one batch may have, at least one.
         """
-        for queued in self._tasks.values():
-            queued.tile_cost = self._cost(queued.key)
-        first = min((task for task in self._tasks.values() if task.tiles), key=_Task.turn, default=None)
+        first = self._first()
         if first is None:
             return None
         self._rise(first.account.served)
@@ -194,6 +197,11 @@ class TileScheduler(Generic[KeyT, TileT]):
             if not task.cancelled:
                 task.tiles.appendleft(tile)
             self._leave_if_done(task)
+
+    def _first(self) -> _Task[KeyT, TileT] | None:
+        for task in self._tasks.values():
+            task.tile_cost = self._cost(task.key)
+        return min((task for task in self._tasks.values() if task.tiles), key=_Task.turn, default=None)
 
     def _leave_if_done(self, task: _Task[KeyT, TileT]) -> None:
         if task.tiles or task.handed_out:

@@ -82,6 +82,8 @@ class Worker:
     """
 
     device: Device
+    main: "Worker | None" = None
+    """Of a helper, the one that it helps: during that one's long runs it takes small tiles."""
     sessions: dict[Network | Part, Loaded] = field(default_factory=dict)
     loads: deque[Load] = field(default_factory=deque)
     pace: dict[Network | Part, int] = field(default_factory=dict)
@@ -98,6 +100,10 @@ class Worker:
     """What they gave."""
     lost: DeviceLostError | None = None
     ended: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.device.name if self.main is None else f"the helper of {self.device.name}"
 
     def limit(self, key: TileKey | PartKey) -> int:
         """How many tiles of a key one run may take. One is always tried: there may be more memory now."""
