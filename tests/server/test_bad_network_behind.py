@@ -21,7 +21,7 @@ from server.state.database import Database
 from tests.server.conftest import StartServer
 from tests.server.crash import SETTINGS, SOME_TASKS, judge, run_of, work_through
 from tests.server.harness import PATIENCE, Item, Peer, connected, new_uuid, open_account, until, upscale
-from tests.server.network import Connect, Faults, Network, running_network, to_port, to_socket
+from tests.server.network import Connect, Faults, Network, running_network, to_socket, to_url
 from tests.server.postgresql import PostgreSQL
 from tests.server.s3 import BUCKET, running_s3
 from tests.server.web import Web
@@ -65,17 +65,18 @@ async def test_connections_to_the_database_that_are_cut_lose_nothing_and_charge_
 async def test_a_silent_database_is_given_up_after_a_while_and_used_again_when_it_speaks(
     start_server: StartServer, postgresql: PostgreSQL, web: Web, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    monkeypatch.setattr("server.state.postgresql._PATIENCE", 0.5)
-    monkeypatch.setitem(postgresql_connections._CONNECT, "connect_timeout", 2)
     url = postgresql.new_database()
     with running_network(server_of(url), seed) as network:
         server = start_server(**SETTINGS, database_url=through(network, url))
         account = open_account(server)
         task = upscale(f"{web.url}/0.png")
         async with connected(server, key=account.key) as peer:
-            network.silent = True
-            assert (await told_of(peer, task))["code"] == "serviceUnavailable"
-            network.silent = False
+            with monkeypatch.context() as patch:
+                patch.setattr("server.state.postgresql._PATIENCE", 0.5)
+                patch.setitem(postgresql_connections._CONNECT, "connect_timeout", 2)
+                network.silent = True
+                assert (await told_of(peer, task))["code"] == "serviceUnavailable"
+                network.silent = False
 
             async def is_done() -> bool:
                 return "imageURL" in await told_of(peer, task)
@@ -98,7 +99,7 @@ async def told_of(peer: Peer, task: Item) -> Item:
 def test_locks_of_a_client_that_fell_silent_are_given_up(
     postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    monkeypatch.setattr("server.state.postgresql._SET", "SET idle_in_transaction_session_timeout = '300ms'")
+    monkeypatch.setattr("server.state.postgresql._SET", "SET idle_in_transaction_session_timeout = '1s'")
     url = postgresql.new_database()
     with (
         running_network(server_of(url), seed) as network,
@@ -186,8 +187,8 @@ async def test_connections_to_the_object_store_that_are_cut_lose_no_image_and_ch
     with running_s3() as s3:
         for name, value in s3.environment.items():
             monkeypatch.setenv(name, value)
-        with running_network(to_port(int(s3.url.rpartition(":")[2])), seed) as network:
-            monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{network.port}")
+        with running_network(to_url(s3.url), seed) as network:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", network.url)
             server = start_server(**SETTINGS, storage_url=storage)
             network.faults = Faults(cut_within=15_000)
             network.cut_all()
