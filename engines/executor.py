@@ -8,6 +8,10 @@ The shell around `TileScheduler`: this is where the lock, the threads and the de
    batch. The thread that is stuck in it is left behind, and what it may still bring is thrown away.
 3. When the last device is lost another may take over, such as the CPU for GPUs. Without any device left,
    every task that waits or comes fails at once.
+4. On a slow CPU the largest tile of a large network takes a minute, and a run cannot be interrupted. So a
+   CPU has a helper, a second thread with networks of its own: during a long run it takes the tile whose turn
+   it is, if that is small. Both are slower meanwhile, but nothing is computed twice, and the order stays.
+   What goes wrong there counts for nothing: the helper is given up, and the tile waits like any other.
 """
 
 import logging
@@ -22,6 +26,7 @@ from engines.activity import Activity, Waiting
 from engines.calibration import Calibration
 from engines.devices import Device
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, EngineError, ModelError
+from engines.pace import Paces
 from engines.parts import Arrays, Part
 from engines.scheduler import Batch, TileScheduler
 from engines.sessions import Network, as_model_error
@@ -36,6 +41,11 @@ PATIENCE = 900.0
 
 _WATCH_EVERY = 5.0
 
+_LONG = 1.0
+"""Seconds from which on a run is so long that a small tile should not wait for its end."""
+
+_SMALL = 1 / 8
+"""How much of that time a small tile takes at most."""
 
 Key: TypeAlias = TileKey | PartKey
 Told: TypeAlias = list[tuple[TileWork, EngineError]]
@@ -68,14 +78,20 @@ class Executor:
         self._stand_in: Device | None = None
         self._patience = patience
         self._clock = clock
-        self._scheduler: TileScheduler[Key, TileWork] = TileScheduler()
+        self._paces = Paces()
+        self._scheduler: TileScheduler[Key, TileWork] = TileScheduler(self._cost)
         self._changed = threading.Condition()
         self._closing = False
         self._closed = threading.Event()
         self._workers: list[Worker] = []
+        self._helpers: list[Worker] = []
         for device in devices:
-            self._start(device)
+            self._add(device)
         threading.Thread(target=self._watch, name="device watch", daemon=True).start()
+
+    @property
+    def _all_workers(self) -> list[Worker]:
+        return self._workers + self._helpers
 
     @property
     def usable(self) -> bool:
@@ -107,8 +123,9 @@ class Executor:
             for key, count in self._scheduler.waiting():
                 tiles[known[key.network]] += count
                 tasks[known[key.network]] += 1
-            devices = tuple(worker.activity(known, self._clock()) for worker in self._workers)
-        memories = [worker.device.memory_use() if worker.lost is None else None for worker in self._workers]
+            workers = tuple(self._workers)
+            devices = [worker.activity(known, self._clock()) for worker in workers]
+        memories = [worker.device.memory_use() if worker.lost is None else None for worker in workers]
         return Activity(
             devices=tuple(
                 replace(device, memory=memory) for device, memory in zip(devices, memories, strict=True)
@@ -127,7 +144,7 @@ class Executor:
         """
         with self._changed:
             self._check_usable()
-            self._scheduler.add(account, task, key, tiles, key.pixels)
+            self._scheduler.add(account, task, key, tiles)
             self._changed.notify_all()
 
     def cancel(self, task: Hashable) -> None:
@@ -167,7 +184,7 @@ class Executor:
             self._changed.notify_all()
         _tell(failed)
         with self._changed:
-            self._changed.wait_for(lambda: all(worker.ended or worker.lost for worker in self._workers))
+            self._changed.wait_for(lambda: all(worker.ended or worker.lost for worker in self._all_workers))
         self._closed.set()
 
     def retire_stalled(self) -> None:
@@ -175,7 +192,7 @@ class Executor:
         now = self._clock()
         failed: Told = []
         with self._changed:
-            for worker in self._workers:
+            for worker in self._all_workers:
                 if worker.job is not None and now - worker.began > self._patience:
                     error = DeviceLostError(
                         f"{worker.device.name} has not finished a run in {self._patience:.0f} seconds"
@@ -183,14 +200,27 @@ class Executor:
                     failed += self._retire(worker, error)
         _tell(failed)
 
-    def _start(self, device: Device) -> None:
+    def _add(self, device: Device) -> None:
         worker = Worker(device)
         self._workers.append(worker)
-        threading.Thread(target=self._work, args=[worker], name=f"device {device.name}", daemon=True).start()
+        self._start(worker)
+        if device.largest_batch == 1:  # where several tiles share a run, it takes much less than a second
+            helper = Worker(device, worker)
+            self._helpers.append(helper)
+            self._start(helper)
+
+    def _start(self, worker: Worker) -> None:
+        threading.Thread(target=self._work, args=[worker], name=f"device {worker.name}", daemon=True).start()
 
     def _watch(self) -> None:
         while not self._closed.wait(_WATCH_EVERY):
             self.retire_stalled()
+
+    def _cost(self, key: Key) -> int:
+        return self._paces.cost(key.network, key.pixels)
+
+    def _seconds(self, key: Key) -> float | None:
+        return self._paces.seconds(key.network, key.pixels)
 
     def _work(self, worker: Worker) -> None:
         try:
@@ -212,17 +242,32 @@ class Executor:
         """Wait for something to do; None when there will be nothing more."""
         with self._changed:
             self._changed.wait_for(
-                lambda: self._closing or worker.lost or worker.loads or self._scheduler,
+                lambda: self._closing or worker.lost or worker.loads or self._has_tiles_for(worker),
             )
             if self._closing or worker.lost:
                 return None
             job = worker.loads.popleft() if worker.loads else self._next_batch(worker)
             worker.begin(job, self._clock())
+            if worker.main is None and self._helpers:
+                self._changed.notify_all()  # what waits may be small beside it
             return job
 
     def _next_batch(self, worker: Worker) -> Batch[Key, TileWork] | None:
         now = self._clock()
         return self._scheduler.next_batch(lambda key: worker.limit(key, now))
+
+    def _has_tiles_for(self, worker: Worker) -> bool:
+        if worker.main is None:
+            return bool(self._scheduler)
+        run = worker.main.job
+        long = self._seconds(run.key) if isinstance(run, Batch) else None
+        if long is None or long < _LONG:
+            return False
+        key = self._scheduler.next_key()
+        if not isinstance(key, TileKey):  # to load a part of a model once more would take too much memory
+            return False
+        short = self._seconds(key)
+        return short is not None and short <= _SMALL * long
 
     def _load(self, worker: Worker, load: Load) -> None:
         failure: ModelError | None = None
@@ -250,16 +295,16 @@ class Executor:
             inputs = [tile.read() for _, tile in batch.tiles]
             results = worker.run(network, inputs, self._calibration)
         except Exception as error:
-            log.exception(
-                "%s: %d tiles of %s failed", worker.device.name, len(batch.tiles), network.path.name
-            )
+            log.exception("%s: %d tiles of %s failed", worker.name, len(batch.tiles), network.path.name)
             self._run_failed(worker, batch, as_model_error(error, "the tile failed"))
             return
         with self._changed:
             if worker.job is not batch:
                 return  # given up meanwhile: the tiles run elsewhere
+            pixels = len(batch.tiles) * batch.key.pixels
+            self._paces.learn(network, pixels, self._clock() - worker.began)
             worker.end(self._clock())
-            worker.count(batch)
+            (worker.main or worker).count(batch)
             self._scheduler.finish(batch)
         worker.finish(lambda: self._keep(batch, results))
 
@@ -278,6 +323,8 @@ class Executor:
                 return
             if isinstance(error, DeviceLostError):
                 failed = self._retire(worker, error)
+            elif worker.main is not None:
+                failed = self._retire(worker, DeviceLostError(str(error)))
             else:
                 worker.end(self._clock())
                 failed = self._shrink_or_fail(worker, batch, error)
@@ -307,7 +354,14 @@ class Executor:
 
     def _retire(self, worker: Worker, error: DeviceLostError) -> Told:
         """Nothing more runs on this device; its sessions are kept, as to end them might end the process."""
-        log.error("%s is given up: %s", worker.device.name, error)
+        log.error("%s is given up: %s", worker.name, error)
+        for helper in self._helpers:
+            if helper.main is worker and helper.lost is None:
+                self._stop(helper, error)
+        self._stop(worker, error)
+        return self._after_change()
+
+    def _stop(self, worker: Worker, error: DeviceLostError) -> None:
         worker.lost = error
         job = worker.job
         worker.end(self._clock())
@@ -316,7 +370,6 @@ class Executor:
         worker.loads.clear()
         if isinstance(job, Batch):
             self._scheduler.put_back(job)
-        return self._after_change()
 
     def _after_change(self) -> Told:
         """Wake the threads to what was put back, or fail it if none will take it."""
@@ -334,7 +387,7 @@ class Executor:
             log.exception("no other device can take over")
         else:
             log.error("%s takes over: all other devices are lost", self._stand_in.name)
-            self._start(self._stand_in)
+            self._add(self._stand_in)
 
     def _give_up(self, error: EngineError) -> Told:
         """Drop all that waits, for a run or to be loaded."""
