@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 _REASON = 300
 """Characters of an error that are told."""
 
+_TOLERANCE = 1.0
+"""Levels between a run and its graph, on average: the algorithms may round in different ways."""
+
 OpenGpuSession = Callable[[bool], Any]
 """Opens the network in ONNX Runtime on a GPU, able to capture graphs or not; inside `CaptureGate.use`.
 
@@ -90,14 +93,24 @@ class CudaSession:
     def warm_up(self, sides: Iterable[int]) -> None:
         """Run tiles of these sides often enough to have graphs, as far as there is memory for them.
 
+        A graph that gives something else than a plain run means that there will be none.
+
         Raises:
             ModelError: see `Session.run`.
         """
         for side in sides:
-            tile = np.zeros((1, side, side, 3), np.uint8)
+            tile = np.random.default_rng(side).integers(0, 256, (1, side, side, 3), np.uint8)
             with suppress(DeviceOutOfMemoryError):
-                for _ in range(RUNS_UNTIL_GRAPH if self._plan is not None else 1):
-                    self.run(tile)
+                plain = self.run(tile)
+                if self._plan is None:
+                    continue
+                for _ in range(RUNS_UNTIL_GRAPH - 1):
+                    self.run(~tile)  # the last is captured: what it gave must not be what the next one gives
+                difference = np.abs(self.run(tile).astype(np.int16) - plain).mean()
+                if self._plan is not None and difference > _TOLERANCE:
+                    self._do_without_graphs(ModelError(f"they are wrong by {difference:.1f} levels of 255"))
+                    with self._gate.use():
+                        self._start_again()
 
     def _opened(self) -> Any:
         if self._plan is not None:
@@ -115,6 +128,11 @@ class CudaSession:
         begin = max(0, reason.find("CUDA failure"))  # before it the C++ signatures of who called whom
         log.info("%s runs without CUDA graphs: %s", self._name, reason[begin : begin + _REASON])
 
+    def _start_again(self) -> None:
+        self._failed.append(self._session)  # to end it while it captures might end the process
+        self._bound.clear()
+        self._session = self._open(False)
+
     def _run(self, tiles: NDArray[np.uint8], upscaled: NDArray[np.uint8]) -> None:
         graph = NO_GRAPH if self._plan is None else self._plan.graph_for(tiles.shape)
         capture = self._plan is not None and graph != NO_GRAPH and not self._plan.has(tiles.shape)
@@ -127,9 +145,7 @@ class CudaSession:
                 if not capture or isinstance(as_model_error(error, ""), DeviceLostError):
                     raise
                 self._do_without_graphs(error)
-                self._failed.append(self._session)  # to end it while it captures might end the process
-                self._bound.clear()
-                self._session = self._open(False)
+                self._start_again()
                 self._run_as(NO_GRAPH, tiles, upscaled)
         if capture and self._plan is not None:
             self._plan.captured(tiles.shape, graph)

@@ -23,11 +23,12 @@ class GraphSession:
     Attributes:
         runs: the graph of each run.
         failures: what the runs that capture raise, if anything.
+        stale: whether graphs give for ever what they gave when they were captured.
     """
 
-    def __init__(self, path, failures=()):
+    def __init__(self, path, failures=(), stale=False):
         self.session = inference_session(path, 1, ("CPUExecutionProvider", {}))
-        self.graphs, self.runs, self.failures = {}, [], list(failures)
+        self.graphs, self.runs, self.failures, self.stale = {}, [], list(failures), stale
 
     def __getattr__(self, name):
         return getattr(self.session, name)
@@ -35,6 +36,8 @@ class GraphSession:
     def run_with_iobinding(self, binding, options):
         graph = int(options.get_run_config_entry("gpu_graph_id"))
         self.runs.append(graph)
+        if graph in self.graphs and self.stale:
+            return
         if graph not in (-1, *self.graphs):
             if self.failures:
                 raise self.failures.pop()
@@ -60,11 +63,11 @@ def opened():
 
 @pytest.fixture
 def session_of(small_network, memory, gate, opened):
-    def make(*failures, graphs=True, unable=None):
+    def make(*failures, graphs=True, unable=None, stale=False):
         def open_session(able):
             if able and unable is not None:
                 raise unable
-            opened.append(GraphSession(small_network.path, failures))
+            opened.append(GraphSession(small_network.path, failures, stale))
             return opened[-1]
 
         return CudaSession(
@@ -137,7 +140,17 @@ def test_warming_up_captures_the_graphs(session_of, opened):
     session = session_of()
     session.warm_up([8, 12])
     session.run(noise(1, 12, 12)), session.run(noise(1, 8, 8))
-    assert opened[0].runs == [-1, -1, 1, -1, -1, 2, 2, 1]
+    assert opened[0].runs == [-1, -1, 1, 1, -1, -1, 2, 2, 2, 1]
+
+
+def test_graphs_that_give_wrong_pictures_are_found_out(session_of, reference, opened, caplog):
+    session = session_of(stale=True)
+    with caplog.at_level("INFO"):
+        session.warm_up([8])
+    assert "runs without CUDA graphs: they are wrong by" in caplog.text
+    tiles = noise(1, 8, 8)
+    assert np.array_equal(session.run(tiles), reference.run(tiles))
+    assert opened[-1].runs == [-1]
 
 
 def test_warming_up_leaves_out_what_there_is_no_memory_for(session_of, memory):
@@ -199,7 +212,7 @@ def test_a_graph_is_not_captured_while_another_gpu_is_at_work(session_of, gate, 
     session.warm_up([8])
     go.set()
     thread.join(10)
-    assert opened[0].runs == [-1] * 3
+    assert opened[0].runs == [-1] * 4
     session.run(noise(1, 8, 8))
     assert opened[0].runs[3:] == [1]
 
