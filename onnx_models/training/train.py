@@ -272,8 +272,8 @@ def _denoising(networks: Networks, batch: Batch) -> Tensor:
 def _painting(networks: Networks, batch: Batch) -> Tensor:
     """How far the pictures, and their edges, are from those that were to be found.
 
-    What is likeliest pixel by pixel is too smooth; so a picture is also to have as much detail as the other in
-    each part of 8 x 8 pixels, wherever it lies there.
+    What is likeliest pixel by pixel is too smooth; so a picture is also to have as much detail as the other
+    in each part of 8 x 8 pixels, wherever it lies there.
     """
     noisy = _noisy(networks, batch)
     found = noisy.hint + noisy.found(networks.denoiser) * noisy.output
