@@ -53,6 +53,7 @@ class Snapshot:
         tasks: that have no outcome yet.
         unsent_bytes: of replies that clients have not read yet.
         outbox: replies that wait for their session to resume; None while the database does not answer.
+        webhooks: neither delivered nor given up; None likewise.
         reserved: for tasks without an outcome, in nanodollars; None likewise.
     """
 
@@ -62,6 +63,7 @@ class Snapshot:
     sessions: int
     unsent_bytes: int
     outbox: int | None
+    webhooks: int | None
     reserved: int | None
 
 
@@ -149,6 +151,10 @@ def _families(snapshot: Snapshot) -> Iterator[Metric]:
     if snapshot.outbox is not None:
         yield GaugeMetricFamily(
             "tilewire_outbox_replies", "Replies that wait to be delivered.", snapshot.outbox
+        )
+    if snapshot.webhooks is not None:
+        yield GaugeMetricFamily(
+            "tilewire_pending_webhooks", "Webhooks neither delivered nor given up.", snapshot.webhooks
         )
     if snapshot.reserved is not None:
         yield GaugeMetricFamily(

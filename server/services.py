@@ -34,6 +34,7 @@ from server.state.accounts import (
 )
 from server.state.claims import ServerLock
 from server.state.database import Database
+from server.state.retention import forget_ended
 from server.telemetry import Telemetry
 from server.tiles import TileStreams
 from server.webhooks import WebhookSender
@@ -145,7 +146,7 @@ async def running_services(
         clock=clock,
     )
     background = [
-        asyncio.create_task(_sweep(images, sessions, settings)),
+        asyncio.create_task(_sweep(images, sessions, database, settings, clock)),
         asyncio.create_task(webhooks.run()),
         asyncio.create_task(_close_revoked(sessions, database)),
     ]
@@ -215,12 +216,19 @@ async def _keep_up(lock: ServerLock, runner: Runner, sessions: Sessions, base_ur
             log.exception("keeping up with other servers failed")
 
 
-async def _sweep(images: ImageStore, sessions: Sessions, settings: Settings) -> None:
+async def _sweep(
+    images: ImageStore,
+    sessions: Sessions,
+    database: Database,
+    settings: Settings,
+    clock: Callable[[], float],
+) -> None:
     """Delete what has expired, once a minute."""
     while True:
         try:
             await images.sweep()
             await sessions.sweep(settings.undelivered_ttl)
+            await database.run(forget_ended, clock() - settings.record_ttl)
         except (DatabaseUnavailableError, UnavailableError) as error:  # may be back in a minute
             log.warning("sweeping is put off: %s", error)
         except Exception:

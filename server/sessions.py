@@ -21,15 +21,15 @@ from server.protocol.errors import DatabaseUnavailableError, ErrorItem, Unavaila
 from server.results import Results
 from server.state.accounts import AccountId, KeyId, Login
 from server.state.database import Database
-from server.state.tasks import (
+from server.state.outbox import (
     UndeliveredReply,
     delivered,
-    find,
     keep_undelivered,
     purge_undelivered,
     sessions_with_mail,
     undelivered,
 )
+from server.state.tasks import find
 from server.upscaling import UpscaleRequest
 
 __all__ = ["KEY_REVOKED", "Disconnected", "Link", "Session", "Sessions", "encode_reply"]

@@ -142,6 +142,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long images are kept when the task has no `ttl`."""
     undelivered_ttl: Positive = 86400
     """How long undelivered replies wait for their session to resume."""
+    record_ttl: Positive = 30 * 86400
+    """How long failed tasks, and webhooks that were delivered or given up, are remembered."""
     private_networks: bool = False
     """Whether URLs may lead to any private and loopback address."""
     allowed_private: tuple[str, ...] = ()

@@ -38,7 +38,7 @@ _SLOWEST_READER: Final = 1024  # bytes per second
 _VERSION: Final = "13"
 _Utf8Decoder: Final = codecs.getincrementaldecoder("utf-8")
 
-_LAST_WORDS: Final = 1.0
+_LAST_WORDS: Final = 5.0
 
 _SLICE: Final = 16 * 2**10
 _FRAGMENTS: Final = 2**14

@@ -184,7 +184,7 @@ class WebhookSender:
         except (FetchError, UnavailableError) as error:
             await self._note_failure(webhook, error)
         else:
-            await self._database.run(finish, webhook, WebhookStatus.DELIVERED)
+            await self._database.run(finish, webhook, WebhookStatus.DELIVERED, self._clock())
 
     async def _body(self, webhook: ClaimedWebhook) -> bytes | None:
         """The JSON frame that a socket would get; None if the task has been sent again meanwhile."""
@@ -202,7 +202,7 @@ class WebhookSender:
             log.warning(
                 "webhook of task %s given up after attempt %d: %s", webhook.task_uuid, webhook.attempts, error
             )
-            await self._database.run(finish, webhook, WebhookStatus.FAILED, str(error))
+            await self._database.run(finish, webhook, WebhookStatus.FAILED, self._clock(), str(error))
         else:
             await self._database.run(postpone, webhook, self._clock() + delay, str(error))
 

@@ -1,12 +1,25 @@
 """What all tests share."""
 
+import os
+import signal
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from onnx_models import Catalogue, load_catalogue
+
+# The same examples on each run, however slow the machine. Others: pytest --hypothesis-profile explore
+settings.register_profile(
+    "steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.register_profile("explore", settings.get_profile("steady"), derandomize=False, max_examples=1000)
+settings.load_profile("steady")
+
+# Ignored where the tests run in the background of a shell; the processes that they start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,8 +42,11 @@ def frames(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture(scope="session")
 def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where ONNX files are built, once for all tests."""
-    return tmp_path_factory.mktemp("models")
+    """Where ONNX files are built, once for all tests: of all workers, where there are several."""
+    base = tmp_path_factory.getbasetemp()
+    directory = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "models"
+    directory.mkdir(exist_ok=True)
+    return directory
 
 
 @pytest.fixture(scope="session")

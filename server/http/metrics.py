@@ -6,13 +6,15 @@ import logging
 from typing import Final
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from server.metrics import Snapshot
+from server.protocol.errors import DatabaseUnavailableError
 from server.services import Services
-from server.state import ledger, tasks
+from server.state import ledger
+from server.state.outbox import count_undelivered
+from server.state.webhooks import count_pending
 
 __all__ = ["get_metrics"]
 
@@ -44,12 +46,13 @@ def _is_local(request: Request) -> bool:
 
 
 async def _snapshot(services: Services) -> Snapshot:
-    outbox = reserved = None
+    outbox = webhooks = reserved = None
     try:
-        outbox = await services.database.run(tasks.count_undelivered)
+        outbox = await services.database.run(count_undelivered)
+        webhooks = await services.database.run(count_pending)
         reserved = await services.database.run(ledger.reserved)
-    except SQLAlchemyError:
-        log.warning("metrics are without the database's", exc_info=True)
+    except DatabaseUnavailableError:
+        log.warning("metrics are without the database's")
     links = services.sessions.links
     return Snapshot(
         activity=await asyncio.to_thread(services.upscaler.activity),
@@ -58,5 +61,6 @@ async def _snapshot(services: Services) -> Snapshot:
         sessions=services.sessions.count,
         unsent_bytes=sum(link.unsent for link in links),
         outbox=outbox,
+        webhooks=webhooks,
         reserved=reserved,
     )

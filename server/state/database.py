@@ -103,7 +103,7 @@ tasks = Table(
     Column("owner", String(36)),  # the server that runs it
     Column("created", Float, nullable=False),
     Column("finished", Float),
-    Index("tasks_by_status", "status"),
+    Index("tasks_by_status", "status", "finished"),
 )
 
 _charges = text("destination = 'revenue'")
@@ -179,8 +179,10 @@ webhooks = Table(
     Column("attempts", Integer, nullable=False),
     Column("next_attempt", Float),  # null: there will be none
     Column("last_error", Text),
+    Column("ended", Float),  # null: it is pending
     Index("webhooks_by_task", "account_id", "task_uuid", unique=True),
     Index("webhooks_by_time", "next_attempt"),
+    Index("webhooks_by_end", "ended"),
 )
 
 

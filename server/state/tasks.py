@@ -1,4 +1,4 @@
-"""Tasks from acceptance to outcome, and the outbox of replies that wait for their session.
+"""Tasks from acceptance to outcome.
 
 A task is recorded before anything is said about it. Its outcome, its charge and the reply to its session are
 one transaction, with its webhook, so that none of them is there without the others. A task belongs to one
@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from server.protocol.errors import ErrorItem
 from server.state import ledger
 from server.state.accounts import AccountId
 from server.state.claims import ServerId, ServerLock
-from server.state.database import outbox, tasks
+from server.state.database import tasks
+from server.state.outbox import forget_outcome, keep_outcome
 from server.state.webhooks import Destination, forget_webhook, record_webhook
 
 __all__ = [
@@ -24,20 +25,13 @@ __all__ = [
     "Status",
     "StoredResult",
     "TaskRecord",
-    "UndeliveredReply",
     "accept",
     "cancel",
-    "count_undelivered",
-    "delivered",
     "fail",
     "find",
-    "keep_undelivered",
-    "purge_undelivered",
     "reserve",
-    "sessions_with_mail",
     "succeed",
     "take_over",
-    "undelivered",
     "unfinished",
     "watch",
     "withdraw",
@@ -78,14 +72,6 @@ class LostTaskError(Exception):
     """The task belongs to another server by now; what this one did for it does not count."""
 
 
-class UndeliveredReply(NamedTuple):
-    """A reply in the outbox: a JSON frame, or the outcome of a task."""
-
-    id: int
-    frame: bytes | None
-    task_uuid: str | None
-
-
 _COLUMNS = (
     tasks.c.account_id,
     tasks.c.task_uuid,
@@ -117,9 +103,7 @@ def accept(
             return previous
         # An answer that still waits for its session, or is to be told, would now tell of the new one.
         forget_webhook(connection, account, task_uuid)
-        connection.execute(
-            delete(outbox).where(outbox.c.account_id == account, outbox.c.task_uuid == task_uuid)
-        )
+        forget_outcome(connection, account, task_uuid)
         connection.execute(delete(tasks).where(*_is(account, task_uuid)))
     connection.execute(
         insert(tasks).values(
@@ -287,44 +271,6 @@ def cancel(
     return True
 
 
-def keep_undelivered(
-    connection: Connection, account: AccountId, session: str, now: float, frame: bytes
-) -> None:
-    """Put a JSON frame into the outbox of a session."""
-    connection.execute(insert(outbox).values(account_id=account, session=session, frame=frame, created=now))
-
-
-def undelivered(connection: Connection, account: AccountId, session: str) -> list[UndeliveredReply]:
-    """The outbox of a session, oldest first."""
-    query = (
-        select(outbox.c.id, outbox.c.frame, outbox.c.task_uuid)
-        .where(outbox.c.account_id == account, outbox.c.session == session)
-        .order_by(outbox.c.id)
-    )
-    return [UndeliveredReply(*row) for row in connection.execute(query)]
-
-
-def sessions_with_mail(connection: Connection) -> list[tuple[AccountId, str]]:
-    """The sessions whose outbox is not empty."""
-    query = select(outbox.c.account_id, outbox.c.session).distinct()
-    return [(AccountId(row.account_id), row.session) for row in connection.execute(query)]
-
-
-def count_undelivered(connection: Connection) -> int:
-    """How many replies wait in the outboxes of all sessions."""
-    return connection.scalar(select(func.count()).select_from(outbox)) or 0
-
-
-def delivered(connection: Connection, outbox_id: int) -> None:
-    """Take a reply out of the outbox."""
-    connection.execute(delete(outbox).where(outbox.c.id == outbox_id))
-
-
-def purge_undelivered(connection: Connection, before: float) -> int:
-    """Drop replies that nobody came for; returns how many."""
-    return connection.execute(delete(outbox).where(outbox.c.created < before)).rowcount
-
-
 def _held(
     connection: Connection, account: AccountId, task_uuid: str, owner: ServerId | None
 ) -> TaskRecord | None:
@@ -354,11 +300,7 @@ def _finish(
     record = find(connection, account, task_uuid)
     assert record is not None
     if record.session is not None:
-        connection.execute(
-            insert(outbox).values(
-                account_id=account, session=record.session, task_uuid=task_uuid, created=now
-            )
-        )
+        keep_outcome(connection, account, record.session, now, task_uuid)
     if webhook is not None:
         record_webhook(connection, account, task_uuid, webhook, now)
     return record

@@ -23,6 +23,7 @@ __all__ = [
     "WebhookRecord",
     "WebhookStatus",
     "claim_due",
+    "count_pending",
     "find_webhook",
     "finish",
     "forget_webhook",
@@ -154,11 +155,21 @@ def next_due(connection: Connection, busy_hosts: list[str]) -> float | None:
     return due
 
 
+def count_pending(connection: Connection) -> int:
+    """How many webhooks are neither delivered nor given up."""
+    pending = select(func.count()).select_from(webhooks).where(webhooks.c.next_attempt.is_not(None))
+    return connection.scalar(pending) or 0
+
+
 def finish(
-    connection: Connection, webhook: ClaimedWebhook, status: WebhookStatus, error: str | None = None
+    connection: Connection,
+    webhook: ClaimedWebhook,
+    status: WebhookStatus,
+    now: float,
+    error: str | None = None,
 ) -> None:
     """Record that there will be no more attempts."""
-    _set(connection, webhook, status=status, next_attempt=None, last_error=error)
+    _set(connection, webhook, status=status, next_attempt=None, last_error=error, ended=now)
 
 
 def postpone(connection: Connection, webhook: ClaimedWebhook, until: float, error: str) -> None:

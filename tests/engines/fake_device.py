@@ -8,7 +8,7 @@ import numpy as np
 from engines.activity import Memory
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, ModelError
 
-WAIT = 10  # seconds, to fail rather than hang
+WAIT = 60  # seconds, to fail rather than hang
 
 
 class FakeDevice:

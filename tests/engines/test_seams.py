@@ -48,7 +48,6 @@ def psnr(difference):
     ("photo", "height", "width", "core"),
     [
         ("cat", 99, 141, 24),
-        ("coffee", 99, 141, 24),
         pytest.param("cat", 199, 231, 48, marks=[pytest.mark.slow, pytest.mark.timeout(1200)]),
         pytest.param("coffee", 199, 231, 48, marks=[pytest.mark.slow, pytest.mark.timeout(1200)]),
     ],

@@ -14,7 +14,7 @@ import pytest
 from engines import DeviceOutOfMemoryError, ModelError, Picture, Upscaler, decode, find_devices, resize
 from engines import upscaler as upscaler_module
 from engines.calibration import Calibration
-from tests.engines.fake_device import FakeDevice, lost
+from tests.engines.fake_device import WAIT, FakeDevice, lost
 
 # Its results do not depend on where in a tile a pixel is, as those of Winograd convolutions do.
 CPU = find_devices("cpu", "onnxruntime")
@@ -36,7 +36,7 @@ class GatedSession:
     def run(self, tiles):
         if self.probed:
             self.device.began.set()
-            assert self.device.gate.wait(10)
+            assert self.device.gate.wait(WAIT)
             self.device.batches.append(len(tiles))
         self.probed = True
         return self.session.run(tiles)
@@ -201,7 +201,7 @@ async def test_pictures_that_share_a_batch_come_out_as_if_they_were_alone(gated,
 
     monkeypatch.setattr(gated._executor, "submit", counted)
     first = asyncio.create_task(enlarged(gated, pictures[0], fast))
-    assert await asyncio.to_thread(gated.devices[0].began.wait, 10)
+    assert await asyncio.to_thread(gated.devices[0].began.wait, WAIT)
     others = [asyncio.create_task(enlarged(gated, picture, fast)) for picture in pictures[1:]]
     for _ in pictures:
         await submitted.acquire()
@@ -226,7 +226,7 @@ async def test_cancelling_frees_the_tiles_that_have_not_run(gated, fast):
     long = asyncio.create_task(
         enlarged(gated, photograph(60, 200), with_tile(fast, 60), on_progress=shares.append)
     )
-    assert await asyncio.to_thread(gated.devices[0].began.wait, 10)
+    assert await asyncio.to_thread(gated.devices[0].began.wait, WAIT)
     long.cancel()
     with pytest.raises(asyncio.CancelledError):
         await long
@@ -242,14 +242,14 @@ async def test_closing_ends_every_upscale_under_way_in_an_error(gated, fast):
         asyncio.create_task(enlarged(gated, photograph(60, 100), with_tile(fast, 60), factor))
         for factor in (2, 3, 4)
     ]
-    assert await asyncio.to_thread(gated.devices[0].began.wait, 10)
+    assert await asyncio.to_thread(gated.devices[0].began.wait, WAIT)
     closer = threading.Thread(target=gated.close)
     closer.start()
     while not gated._executor._closing:
         closer.join(0.001)
     gated.devices[0].gate.set()
-    ended = await asyncio.wait_for(asyncio.gather(*upscales, return_exceptions=True), 10)
-    closer.join(10)
+    ended = await asyncio.wait_for(asyncio.gather(*upscales, return_exceptions=True), WAIT)
+    closer.join(WAIT)
     assert [str(error) for error in ended] == ["the engine is shutting down"] * 3
     with pytest.raises(ModelError, match="shutting down"):
         await enlarged(gated, photograph(8, 8), fast)
@@ -258,7 +258,7 @@ async def test_closing_ends_every_upscale_under_way_in_an_error(gated, fast):
 def test_tiles_that_end_after_their_event_loop_harm_nobody(gated, fast):
     async def abandon():
         upscale = asyncio.create_task(enlarged(gated, photograph(8, 8), fast, on_progress=print))
-        assert await asyncio.to_thread(gated.devices[0].began.wait, 10)
+        assert await asyncio.to_thread(gated.devices[0].began.wait, WAIT)
         upscale.cancel()
         with suppress(asyncio.CancelledError):
             await upscale
@@ -363,7 +363,7 @@ async def test_a_picture_finishes_on_the_device_that_is_left(upscaler_on, fast, 
     bad, good = FakeDevice("bad", scale=4, held=True), FakeDevice("good", scale=4, held=True)
     upscaler, picture = upscaler_on(bad, good), photograph(150, 300)
     upscale = asyncio.create_task(enlarged(upscaler, picture, with_tile(fast, 64)))
-    assert await asyncio.to_thread(bad.began.acquire, timeout=10)
+    assert await asyncio.to_thread(bad.began.acquire, timeout=WAIT)
     bad.error = lost("bad")
     bad.go.set()
     good.go.set()
@@ -399,8 +399,8 @@ async def test_a_model_that_is_refused_does_not_stop_the_others(upscaler_on, cat
 async def test_the_start_is_told_when_a_device_takes_the_first_tile(gated, fast):
     (device,), started = gated.devices, asyncio.Event()
     upscale = asyncio.create_task(enlarged(gated, photograph(60, 130), fast, on_start=started.set))
-    await asyncio.to_thread(device.began.wait, 10)
-    await asyncio.wait_for(started.wait(), 10)
+    await asyncio.to_thread(device.began.wait, WAIT)
+    await asyncio.wait_for(started.wait(), WAIT)
     device.gate.set()
     await upscale
     (told,) = gated.activity().devices

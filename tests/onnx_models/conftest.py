@@ -68,6 +68,7 @@ def core_network(
 def reference_network(locate: Callable[[Weights, WeightFile], Path]) -> Callable[[Weights], Network]:
     """The weights as ncnn itself runs them, in fp32, (3, H, W) to (3, scale x H, scale x W)."""
 
+    @cache
     def load(weights: Weights) -> Network:
         network = ncnn_runtime.Net()
         network.opt.use_vulkan_compute = False

@@ -17,6 +17,7 @@ from tests.server.customers import PICTURES
 from tests.server.harness import KEY
 from tests.server.postgresql import PostgreSQL, programs, running_postgresql
 from tests.server.process import environment
+from tests.server.stepped_device import SteppedDevice, stepped_device
 from tests.server.web import Web, running_web
 
 StartServer = Callable[..., EmbeddedServer]
@@ -88,6 +89,13 @@ def start_server(tmp_path: Path, model_directory: Path, server_database: str | N
                 settings_for(tmp_path, model_directory, **{"database_url": server_database} | changes)
             )
         )
+
+
+@pytest.fixture
+def device(start_server: StartServer) -> Iterator[SteppedDevice]:
+    """What `start_server` has servers run on; it is let go before they stop, who wait for it."""
+    with stepped_device() as device:
+        yield device
 
 
 @pytest.fixture(scope="session")

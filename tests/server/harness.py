@@ -24,6 +24,7 @@ from server.state.accounts import AccountId, account_named, create_key
 KEY = "tw_test-key"
 FAST_MODEL = "realesr-animevideov3"
 PATIENCE = 60.0
+"""Seconds until what does not come is given up; nothing is waited for as long where all is well."""
 
 Item = dict[str, Any]
 
@@ -146,13 +147,19 @@ class Peer:
                 return item
 
 
+def open_socket(server: Address, **options: Any) -> connect:
+    """A connection to be made, that gives up nothing by itself because a busy machine is slow."""
+    patient = {"open_timeout": PATIENCE, "ping_interval": None, "max_size": None}
+    return connect(socket_url(server), **patient | options)
+
+
 @asynccontextmanager
 async def connected(
     server: Address, *, key: str | None = KEY, session: str | None = None, messagepack: bool = False
 ) -> AsyncIterator[Peer]:
     """A peer that is authenticated, unless `key` is None."""
     subprotocols = [Subprotocol("tilewire.msgpack")] if messagepack else None
-    async with connect(socket_url(server), subprotocols=subprotocols, max_size=None) as socket:
+    async with open_socket(server, subprotocols=subprotocols) as socket:
         peer = Peer(socket)
         if key is not None:
             await peer.authenticate(key, session)

@@ -15,7 +15,8 @@ def npm_install(directory: Path, package: str) -> None:
     if node is None or npm is None:
         pytest.skip(f"{package} is not there to test with: node or npm is not installed")
     (directory / "package.json").write_text('{"private": true}')
-    install = [npm, "install", package, "--omit=optional", "--ignore-scripts", "--no-audit", "--no-fund"]
+    options = ["--omit=optional", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"]
+    install = [npm, "install", package, *options]
     try:
         subprocess.run(install, cwd=directory, check=True, capture_output=True, timeout=INSTALL_PATIENCE)
     except subprocess.TimeoutExpired:

@@ -3,6 +3,7 @@
 import base64
 import importlib.util
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,10 +12,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.server.browser import chromium
 from tests.server.harness import KEY, open_image
 
 PATIENCE_MS = 90_000
+_NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 OpenPage = Callable[..., "Page"]
 
@@ -22,14 +23,14 @@ OpenPage = Callable[..., "Page"]
 @contextmanager
 def running_browser() -> Iterator[Any]:
     """A browser for many pages."""
-    executable = chromium()
+    executable = next(filter(None, map(shutil.which, _NAMES)), None)
     if importlib.util.find_spec("playwright") is None or executable is None:
         pytest.skip("the page is not tested in a browser: playwright or chromium is not installed")
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 - may not be installed
 
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=arguments)
+        browser = playwright.chromium.launch(executable_path=executable, args=arguments, timeout=PATIENCE_MS)
         try:
             yield browser
         finally:
@@ -57,6 +58,30 @@ class Page:
         tab.on("console", lambda message: message.type == "error" and self.complaints.append(message.text))
         tab.goto(self.url)
         return tab
+
+    def reload(self) -> None:
+        """Reload once all is kept that is to survive it."""
+        self.kept()
+        self.tab.reload()
+
+    def kept(self) -> list[dict[str, Any]]:
+        """The tasks in the browser's database, after all that was put there so far."""
+        kept: list[dict[str, Any]] = self.tab.evaluate(
+            """() => new Promise((resolve, reject) => {
+                const opening = indexedDB.open("tilewire");
+                opening.onerror = () => reject(opening.error);
+                opening.onsuccess = () => {
+                    const database = opening.result;
+                    const asking = database.transaction("tasks").objectStore("tasks").getAll();
+                    asking.onerror = () => reject(asking.error);
+                    asking.onsuccess = () => {
+                        database.close();
+                        resolve(asking.result.map(({ status, result }) => ({ status, result })));
+                    };
+                };
+            })"""
+        )
+        return kept
 
     def sign_in(self, key: str = KEY) -> None:
         self.tab.fill("#key", key)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -63,13 +64,24 @@ class ServerProcess:
 
 
 @contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port on which servers may listen one after the other, and that the system gives to nobody else."""
+    with socket.socket() as keeper:  # bound, never listening: Linux lets others bind it who ask for it alone
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        keeper.bind(("127.0.0.1", 0))
+        yield keeper.getsockname()[1]
+
+
+@contextmanager
 def serving(data: Path, model_directory: Path, *, port: int = 0, **more: str) -> Iterator[ServerProcess]:
     """A running server, on a free port if none is given; killed at the end if the test has not ended it."""
     # Not a pipe: nobody reads it while the test runs, and a server whose log is not taken waits.
+    # No model is loaded before it is needed: most tests need another one than the default.
+    defaults = {"TILEWIRE_API_KEY": KEY, "TILEWIRE_MODELS": ""}
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "server", "serve", "--port", str(port)],
-            env=environment(data, model_directory, **{"TILEWIRE_API_KEY": KEY} | more),
+            env=environment(data, model_directory, **defaults | more),
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,

@@ -32,11 +32,13 @@ class S3:
         url: the endpoint, the same after each start.
         environment: what gives a client of this server its endpoint and credentials.
         client: boto3's, which is not what is tested.
+        ahead: by how many seconds its clock is ahead.
     """
 
     def __init__(self) -> None:
         self._app = DomainDispatcherApplication(create_backend_app)
         self._port = 0
+        self.ahead = 0.0
         self.start()
         self.url = f"http://127.0.0.1:{self._port}"
         self.environment = {
@@ -83,7 +85,7 @@ class S3:
                 None if f"Credential={KEY_ID}/" in environ["HTTP_AUTHORIZATION"] else "InvalidAccessKeyId"
             )
         else:
-            refusal = _fault_of_signature(environ)
+            refusal = _fault_of_signature(environ, time.time() + self.ahead)
         if refusal is None:
             app: Callable[..., Iterable[bytes]] = self._app
             return app(environ, start)
@@ -92,7 +94,7 @@ class S3:
         return [body]
 
 
-def _fault_of_signature(environ: WSGIEnvironment) -> str | None:
+def _fault_of_signature(environ: WSGIEnvironment, now: float) -> str | None:
     """What is wrong with a presigned URL (AWS Signature Version 4, in the query); None if nothing."""
     query = dict(parse_qsl(environ["QUERY_STRING"]))
     signature = query.pop("X-Amz-Signature", None)
@@ -102,7 +104,7 @@ def _fault_of_signature(environ: WSGIEnvironment) -> str | None:
     signed = datetime.datetime.strptime(query["X-Amz-Date"], "%Y%m%dT%H%M%S%z").timestamp()
     if not 1 <= lifetime <= 7 * 86400:
         return "AuthorizationQueryParametersError"
-    if time.time() >= signed + lifetime:
+    if now >= signed + lifetime:
         return "ExpiredToken"
     url = f"http://{environ['HTTP_HOST']}{environ['PATH_INFO']}?{urlencode(query)}"
     request = AWSRequest(environ["REQUEST_METHOD"], url, headers={"host": environ["HTTP_HOST"]})

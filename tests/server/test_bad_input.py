@@ -484,7 +484,7 @@ async def test_misspelt_parameters_are_told_with_the_result(strict: EmbeddedServ
 
 
 async def test_downloads_that_fail_are_errors_of_their_tasks(start_server: StartServer, web: Web) -> None:
-    server = start_server(private_networks=True, fetch_timeout=0.5, max_image_bytes=20_000)
+    server = start_server(private_networks=True, fetch_timeout=2, max_image_bytes=20_000)
     data = make_image()
     web.files |= {"/good.png": data, "/large.png": data + b"\0" * 20_000, "/page.png": b"<html>" * 99}
     slow = web.hold("/slow.png", data)
@@ -503,7 +503,7 @@ async def test_downloads_that_fail_are_errors_of_their_tasks(start_server: Start
         (missing, "downloadFailed", "status 404"),
         (large, "downloadFailed", "larger than 20000 bytes"),
         (page, "invalidInputsImage", "Not an image"),
-        (late, "downloadFailed", "within 0.5 seconds"),
+        (late, "downloadFailed", "within 2 seconds"),
         (unreachable, "downloadFailed", "cannot be reached"),
     ):
         assert (item["code"], item["parameter"]) == (code, "inputs.image")

@@ -20,6 +20,9 @@ from tests.server.web import Web
 
 pytestmark = pytest.mark.usefixtures("pictures")
 
+_LOST_AFTER = 2
+"""Seconds after which a peer whose words were spoilt takes them for lost."""
+
 
 class At(NamedTuple):
     url: str
@@ -86,7 +89,7 @@ async def test_without_tls_flipped_bits_do_the_server_no_harm(start_server: Star
         image = (await peer.ask(upload))[0]["imageUUID"]
 
     async def talk(url: str) -> None:
-        async with asyncio.timeout(5), connected(At(url), key=account.key) as peer:
+        async with asyncio.timeout(_LOST_AFTER), connected(At(url), key=account.key) as peer:
             await peer.ask(upscale(image), upscale(image))
 
     with running_network(to_port(port_of(server)), seed) as network:

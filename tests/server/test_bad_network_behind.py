@@ -65,17 +65,18 @@ async def test_connections_to_the_database_that_are_cut_lose_nothing_and_charge_
 async def test_a_silent_database_is_given_up_after_a_while_and_used_again_when_it_speaks(
     start_server: StartServer, postgresql: PostgreSQL, web: Web, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    monkeypatch.setattr("server.state.postgresql._PATIENCE", 0.5)
-    monkeypatch.setitem(postgresql_connections._CONNECT, "connect_timeout", 2)
     url = postgresql.new_database()
     with running_network(server_of(url), seed) as network:
         server = start_server(**SETTINGS, database_url=through(network, url))
         account = open_account(server)
         task = upscale(f"{web.url}/0.png")
         async with connected(server, key=account.key) as peer:
-            network.silent = True
-            assert (await told_of(peer, task))["code"] == "serviceUnavailable"
-            network.silent = False
+            with monkeypatch.context() as patch:
+                patch.setattr("server.state.postgresql._PATIENCE", 0.5)
+                patch.setitem(postgresql_connections._CONNECT, "connect_timeout", 2)
+                network.silent = True
+                assert (await told_of(peer, task))["code"] == "serviceUnavailable"
+                network.silent = False
 
             async def is_done() -> bool:
                 return "imageURL" in await told_of(peer, task)
@@ -98,7 +99,7 @@ async def told_of(peer: Peer, task: Item) -> Item:
 def test_locks_of_a_client_that_fell_silent_are_given_up(
     postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    monkeypatch.setattr("server.state.postgresql._SET", "SET idle_in_transaction_session_timeout = '300ms'")
+    monkeypatch.setattr("server.state.postgresql._SET", "SET idle_in_transaction_session_timeout = '1s'")
     url = postgresql.new_database()
     with (
         running_network(server_of(url), seed) as network,

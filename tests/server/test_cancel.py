@@ -20,17 +20,29 @@ from tests.server.harness import (
     open_account,
     upscale,
 )
+from tests.server.stepped_device import SteppedDevice, stepped_device
 from tests.server.web import Web
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Iterator[EmbeddedServer]:
-    """A server that has room for one task at a time."""
+    """A server that has room for one task at a time, and runs it at once."""
     settings = settings_for(
         tmp_path_factory.mktemp("server"), model_directory, private_networks=True, active_megapixels=0.001
     )
-    with EmbeddedServer(settings) as running:
+    with stepped_device() as device, EmbeddedServer(settings) as running:
+        device.run_freely()
         yield running
+
+
+@pytest.fixture
+def held(server: EmbeddedServer) -> Iterator[SteppedDevice]:
+    """The server's device, which runs no tile unasked."""
+    (device,) = server.services.upscaler.devices
+    assert isinstance(device, SteppedDevice)
+    device.hold()
+    yield device
+    device.run_freely()
 
 
 @pytest.fixture
@@ -40,12 +52,16 @@ def account(server: EmbeddedServer) -> Account:
 
 @pytest.fixture
 def large_image() -> str:
-    """Of many tiles: it is still under way when its first progress is told."""
+    """Of many tiles."""
     return base64.b64encode(make_image(1500, 190)).decode()
 
 
-PRICE = 114_000
-"""Of the large image, in nanodollars: 1.14 megapixels at 0.0001 USD."""
+PRICE = 456_000
+"""Of the large image, in nanodollars: 4.56 megapixels at 0.0001 USD."""
+
+
+def enlarge(image: str, **parameters: object) -> Item:
+    return upscale(image, upscaleFactor=4, **parameters)
 
 
 def cancel(target: Item) -> Item:
@@ -61,25 +77,27 @@ def available(server: EmbeddedServer, account: Account) -> int | None:
 
 
 async def test_a_running_task_is_stopped_and_costs_nothing(
-    server: EmbeddedServer, account: Account, large_image: str
+    server: EmbeddedServer, account: Account, large_image: str, held: SteppedDevice
 ) -> None:
-    task = upscale(large_image, includeProgress=True)
+    task = enlarge(large_image, includeProgress=True)
     async with connected(server, key=account.key) as peer:
         await peer.send(task)
+        held.step()
         assert (await peer.receive_item())["status"] == "processing"
         async with connected(server, key=account.key) as other:
             (done,) = await other.ask(cancel(task))
             assert done["status"] == "cancelled"
             assert (await other.finished(task["taskUUID"]))["code"] == "taskCancelled"
             assert has_spent_nothing(server, account)
-            (result,) = await other.ask(upscale(base64.b64encode(make_image()).decode()))
+            held.run_freely()
+            (result,) = await other.ask(enlarge(base64.b64encode(make_image()).decode()))
             assert "imageURL" in result, "the next task has its turn"
 
 
 async def test_the_target_itself_is_answered_with_task_cancelled(
     server: EmbeddedServer, account: Account, web: Web
 ) -> None:
-    task = upscale(web.hold("/input.png", make_image()))
+    task = enlarge(web.hold("/input.png", make_image()))
     async with connected(server, key=account.key) as peer:
         await peer.send(task)
         await web.receive()
@@ -102,10 +120,13 @@ async def test_the_target_itself_is_answered_with_task_cancelled(
     assert has_spent_nothing(server, account)
 
 
-async def test_a_queued_task_never_begins(server: EmbeddedServer, account: Account, large_image: str) -> None:
-    first, second = upscale(large_image, includeProgress=True), upscale(large_image)
+async def test_a_queued_task_never_begins(
+    server: EmbeddedServer, account: Account, large_image: str, held: SteppedDevice
+) -> None:
+    first, second = enlarge(large_image, includeProgress=True), enlarge(large_image)
     async with connected(server, key=account.key) as peer, connected(server, key=account.key) as other:
         await peer.send(first)
+        held.step()
         await peer.receive_item()
         await other.send(second)
         async with connected(server, key=account.key) as third:
@@ -121,7 +142,7 @@ async def test_a_queued_task_never_begins(server: EmbeddedServer, account: Accou
 
 
 async def test_other_accounts_cannot_cancel(server: EmbeddedServer, account: Account, web: Web) -> None:
-    task = upscale(web.hold("/input.png", make_image()))
+    task = enlarge(web.hold("/input.png", make_image()))
     async with (
         connected(server, key=account.key) as peer,
         connected(server, key=open_account(server).key) as stranger,
@@ -137,7 +158,7 @@ async def test_other_accounts_cannot_cancel(server: EmbeddedServer, account: Acc
 async def test_another_connection_of_the_account_can_cancel(
     server: EmbeddedServer, account: Account, web: Web
 ) -> None:
-    task = upscale(web.hold("/input.png", make_image()))
+    task = enlarge(web.hold("/input.png", make_image()))
     async with connected(server, key=account.key) as peer, connected(server, key=account.key) as other:
         await peer.send(task)
         await web.receive()
@@ -161,7 +182,7 @@ async def test_a_target_that_is_no_uuid_is_invalid(server: EmbeddedServer, targe
 
 
 async def test_a_finished_target_stays_finished_and_paid(server: EmbeddedServer, account: Account) -> None:
-    task = upscale(base64.b64encode(make_image()).decode())
+    task = enlarge(base64.b64encode(make_image()).decode())
     async with connected(server, key=account.key) as peer:
         (result,) = await peer.ask(task)
         (refused,) = await peer.ask(cancel(task))
@@ -171,7 +192,7 @@ async def test_a_finished_target_stays_finished_and_paid(server: EmbeddedServer,
 
 
 async def test_a_cancelled_task_may_be_sent_again(server: EmbeddedServer, account: Account, web: Web) -> None:
-    task = upscale(web.hold("/input.png", make_image()))
+    task = enlarge(web.hold("/input.png", make_image()))
     async with connected(server, key=account.key) as peer, connected(server, key=account.key) as other:
         await peer.send(task)
         await web.receive()
@@ -183,8 +204,10 @@ async def test_a_cancelled_task_may_be_sent_again(server: EmbeddedServer, accoun
     assert charges(server, account.id)[1] == 1
 
 
-async def test_a_cancel_right_behind_its_task_finds_it(server: EmbeddedServer, account: Account) -> None:
-    task = upscale(base64.b64encode(make_image(300, 300)).decode())
+async def test_a_cancel_right_behind_its_task_finds_it(
+    server: EmbeddedServer, account: Account, held: SteppedDevice
+) -> None:
+    task = enlarge(base64.b64encode(make_image(300, 300)).decode())
     async with connected(server, key=account.key) as peer:
         await peer.send(task, cancel(task))
         told = {item["taskUUID"]: item for item in [await peer.receive_item(), await peer.receive_item()]}
@@ -193,8 +216,10 @@ async def test_a_cancel_right_behind_its_task_finds_it(server: EmbeddedServer, a
     assert has_spent_nothing(server, account)
 
 
-async def test_a_question_right_behind_its_task_finds_it(server: EmbeddedServer, account: Account) -> None:
-    task = upscale(base64.b64encode(make_image(300, 300)).decode())
+async def test_a_question_right_behind_its_task_finds_it(
+    server: EmbeddedServer, account: Account, held: SteppedDevice
+) -> None:
+    task = enlarge(base64.b64encode(make_image(300, 300)).decode())
     question = {"taskType": "getResponse", "taskUUID": task["taskUUID"]}
     async with connected(server, key=account.key) as peer:
         await peer.send(task, question)

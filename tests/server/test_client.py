@@ -40,6 +40,7 @@ from tests.server.harness import (
     socket_url,
     until,
 )
+from tests.server.stepped_device import SteppedDevice
 from tests.server.web import Web
 
 FAST: Options = {"model": FAST_MODEL, "factor": 2, "output_format": "PNG"}
@@ -159,9 +160,13 @@ async def test_a_result_is_saved_whole(server: EmbeddedServer, tmp_path: Path) -
     assert os.listdir(tmp_path) == ["out.png"]  # noqa: PTH208 - this is not on the loop's time
 
 
-async def test_a_stream_tells_progress_and_tiles_and_last_the_result(server: EmbeddedServer) -> None:
-    async with client(server) as tilewire:
-        events = [event async for event in tilewire.stream(make_image(1500, 190), **FAST)]
+async def test_a_stream_tells_progress_and_tiles_and_last_the_result(
+    device: SteppedDevice, start_server: StartServer
+) -> None:
+    device.run_freely()
+    async with client(start_server()) as tilewire:
+        stream = tilewire.stream(make_image(1500, 190), model=FAST_MODEL, factor=4)
+        events = [event async for event in stream]
     assert isinstance(events[-1], Result)
     assert all(isinstance(event, Progress | TileReady) for event in events[:-1])
     shares = [event.share for event in events if isinstance(event, Progress)]
@@ -169,7 +174,7 @@ async def test_a_stream_tells_progress_and_tiles_and_last_the_result(server: Emb
     assert shares == sorted(shares)
     for tile in (event for event in events if isinstance(event, TileReady)):
         assert tile.to_pillow().size == (tile.width, tile.height)
-        assert (tile.image_width, tile.image_height) == (3000, 380)
+        assert (tile.image_width, tile.image_height) == (6000, 760)
 
 
 async def test_many_are_given_as_they_finish(server: EmbeddedServer) -> None:
@@ -227,11 +232,15 @@ async def test_cancelling_a_call_cancels_its_task(start_server: StartServer, web
     assert charges(server, account.id) == (0, 0)
 
 
-async def test_a_call_that_is_cancelled_as_soon_as_it_is_sent_costs_nothing(server: EmbeddedServer) -> None:
+async def test_a_call_that_is_cancelled_as_soon_as_it_is_sent_costs_nothing(
+    device: SteppedDevice, start_server: StartServer
+) -> None:
+    server = start_server()
     account = open_account(server)
     async with client(server, account.key) as tilewire:
         for steps in range(12):
-            waiting = asyncio.create_task(tilewire.upscale(make_image(1000, 800, seed=steps), **FAST))
+            call = tilewire.upscale(make_image(seed=steps), model=FAST_MODEL, factor=4)
+            waiting = asyncio.create_task(call)
             for _ in range(steps):
                 await asyncio.sleep(0)
             waiting.cancel()
@@ -240,10 +249,14 @@ async def test_a_call_that_is_cancelled_as_soon_as_it_is_sent_costs_nothing(serv
     assert charges(server, account.id) == (0, 0)
 
 
-async def test_leaving_a_stream_early_cancels_its_task(server: EmbeddedServer) -> None:
+async def test_leaving_a_stream_early_cancels_its_task(
+    device: SteppedDevice, start_server: StartServer
+) -> None:
+    server = start_server()
     account = open_account(server)
     async with client(server, account.key) as tilewire:
-        stream = tilewire.stream(make_image(1400, 800), **FAST)
+        stream = tilewire.stream(make_image(1500, 190), model=FAST_MODEL, factor=4)
+        device.step()
         await anext(stream)
         await stream.aclose()
         await until(lambda: server.services.runner.count == 0)

@@ -216,7 +216,7 @@ def only_tasks_or_errors(codec: Codec, frame: bytes | str) -> None:
         assert all(isinstance(outcome, Task | ParameterError) for outcome in parsed(codec, frame))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=200) | mutated(JSON))
 @example(b'[{"taskType":"\\ud800"}]')
 @example(b'[{"taskType":"authentication","apiKey":"\\udfff\\ud800"}]')
@@ -225,13 +225,12 @@ def test_any_bytes_are_tasks_or_errors_as_json(frame: bytes) -> None:
     only_tasks_or_errors(JSON, frame)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=200) | mutated(MESSAGEPACK))
 def test_any_bytes_are_tasks_or_errors_as_messagepack(frame: bytes) -> None:
     only_tasks_or_errors(MESSAGEPACK, frame)
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_tasks_or_errors(frame: str) -> None:
     only_tasks_or_errors(JSON, frame)

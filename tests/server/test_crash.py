@@ -5,8 +5,7 @@
 prints the figures. Another seed makes other customers, and other moments to kill a server at.
 """
 
-import socket
-from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from tests.server.crash import SETTINGS, Report, crash, judge, run_of
 from tests.server.harness import FAST_MODEL
 from tests.server.killable import KillableServer, killed_at_last
 from tests.server.postgresql import PostgreSQL
+from tests.server.process import reserved_port
 from tests.server.web import Web
 
 PHASES = {"starting", "accepted", "reserved, at work", "storing", "recorded, not delivered"}
@@ -27,12 +27,6 @@ PHASES = {"starting", "accepted", "reserved, at work", "storing", "recorded, not
 @pytest.fixture
 def fast_model(model_directory: Path, catalogue: Catalogue) -> None:
     build_missing([catalogue.get(FAST_MODEL)], model_directory, Console(quiet=True))
-
-
-def free_ports(count: int) -> Iterator[int]:
-    for _ in range(count):
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            yield taken.getsockname()[1]
 
 
 async def crash_and_judge(
@@ -47,21 +41,22 @@ async def crash_and_judge(
     print(f"\nseed {seed}")
     log = data / "log"
     database_url = database_url or f"sqlite:///{data / 'tilewire.db'}"
-    running = [
-        KillableServer(
-            settings_for(
-                data,
-                model_directory,
-                port=port,
-                database_url=database_url,
-                decoders=1,
-                **SETTINGS,
-            ),
-            log,
-        )
-        for port in list(free_ports(servers))
-    ]
-    with killed_at_last(*running):
+    with ExitStack() as stack:
+        running = [
+            KillableServer(
+                settings_for(
+                    data,
+                    model_directory,
+                    port=stack.enter_context(reserved_port()),
+                    database_url=database_url,
+                    decoders=1,
+                    **SETTINGS,
+                ),
+                log,
+            )
+            for _ in range(servers)
+        ]
+        stack.enter_context(killed_at_last(*running))
         urls = [server.url for server in running]
         run = run_of(urls, web, seed, database_url=database_url, data=data)
         await crash(run, running, kills, seed)

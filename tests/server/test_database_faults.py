@@ -68,7 +68,7 @@ async def failing(peer: Peer, image: str) -> Item:
 async def test_tasks_are_refused_while_the_database_cannot_be_used(
     start_server: StartServer, tmp_path: Any, fault: Fault
 ) -> None:
-    server = start_server(database_url=f"sqlite:///{tmp_path / 'state.db'}?timeout=0.2")
+    server = start_server(database_url=f"sqlite:///{tmp_path / 'state.db'}?timeout=0.5")
     account = open_account(server)
     async with connected(server, key=account.key) as peer:
         upload = {"taskType": "imageUpload", "taskUUID": new_uuid(), "image": _data_uri()}
@@ -85,7 +85,7 @@ async def test_tasks_are_refused_while_the_database_cannot_be_used(
 async def test_a_task_whose_end_cannot_be_recorded_gets_it_when_the_database_is_back(
     start_server: StartServer, web: Web, tmp_path: Any
 ) -> None:
-    url = f"sqlite:///{tmp_path / 'state.db'}?timeout=0.2"
+    url = f"sqlite:///{tmp_path / 'state.db'}?timeout=0.5"
     server = start_server(database_url=url, private_networks=True)
     account = open_account(server)
     task = upscale(web.hold("/input.png", make_image()))
@@ -114,7 +114,7 @@ async def test_a_client_that_cannot_be_authenticated_for_now_is_asked_to_come_ag
     start_server: StartServer, tmp_path: Any
 ) -> None:
     """Runware's SDK gives up for good at an error here; a connection that ends it makes anew."""
-    server = start_server(database_url=f"sqlite:///{tmp_path / 'state.db'}?timeout=0.2")
+    server = start_server(database_url=f"sqlite:///{tmp_path / 'state.db'}?timeout=0.5")
     async with connected(server, key=None) as peer:
         with locked(server):
             await peer.send({"taskType": "authentication", "apiKey": KEY})

@@ -15,12 +15,12 @@ from markdown_it import MarkdownIt
 from server.docs.pages import EXAMPLE_ADDRESS
 from server.serving import EmbeddedServer
 from server.specs.schemas import standalone
-from tests.server.browser import open_page
 from tests.server.harness import KEY, make_image
 from tests.server.npm import npm_install
+from tests.server.page import PATIENCE_MS, running_browser
 from tests.server.process import REPOSITORY
 
-RUN_PATIENCE = 90
+RUN_PATIENCE = 120
 PICTURES = ("photo.jpg", "tests/images/astronaut.jpg")
 
 
@@ -111,12 +111,15 @@ def test_examples_for_the_shell_run(example: Example, server: EmbeddedServer, di
 
 
 @each(examples("html"))
-async def test_examples_of_pages_run(example: Example, server: EmbeddedServer, directory: Path) -> None:
+def test_examples_of_pages_run(example: Example, server: EmbeddedServer, directory: Path) -> None:
     (directory / "page.html").write_text(put_in(example, server))
-    async with open_page((directory / "page.html").as_uri(), directory / "browser") as page:
-        await page.until("document.querySelector('input')?.disabled === false")
-        await page.choose_file("input", directory / "photo.jpg")
-        await page.until("document.querySelector('img').naturalWidth === 48")
+    with running_browser() as browser:
+        tab = browser.new_page()
+        tab.set_default_timeout(PATIENCE_MS)
+        tab.goto((directory / "page.html").as_uri())
+        tab.wait_for_selector("input:enabled")
+        tab.set_input_files("input", directory / "photo.jpg")
+        tab.wait_for_function("document.querySelector('img').naturalWidth === 48")
 
 
 @each(examples("json"))

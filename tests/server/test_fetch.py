@@ -11,6 +11,7 @@ import pytest_asyncio
 
 from server.addresses import Reachable
 from server.fetch import FetchError, ForbiddenAddressError, WebClient
+from tests.server.harness import PATIENCE
 
 PUBLIC = "93.184.216.34"
 LIMIT = 1000
@@ -63,7 +64,7 @@ class Internet:
         return [str(entry[4][0]) for entry in found]
 
     def client(self, **options: Any) -> WebClient:
-        return WebClient(**{"timeout": 10, "resolve": self.resolve} | options)
+        return WebClient(**{"timeout": PATIENCE, "resolve": self.resolve} | options)
 
     async def get(self, url: str, **options: Any) -> bytes:
         client = self.client(**options)
@@ -277,7 +278,7 @@ async def test_the_time_is_for_all_of_it(internet: Internet, slow: str) -> None:
 
     internet.pages["/a"] = page
     with pytest.raises(FetchError, match="no complete answer within"):
-        await asyncio.wait_for(internet.get("http://public.example/a", timeout=0.1), 5)
+        await asyncio.wait_for(internet.get("http://public.example/a", timeout=0.1), PATIENCE)
 
 
 @pytest.mark.parametrize(
@@ -363,7 +364,7 @@ async def test_a_name_server_that_does_not_answer_is_within_the_time(internet: I
         return []
 
     with pytest.raises(FetchError, match="no complete answer within"):
-        await asyncio.wait_for(internet.get("http://slow.example/", resolve=resolve, timeout=0.1), 5)
+        await asyncio.wait_for(internet.get("http://slow.example/", resolve=resolve, timeout=0.1), PATIENCE)
 
 
 async def test_what_the_operator_opened_is_reached_and_no_more(internet: Internet) -> None:
@@ -404,7 +405,7 @@ async def test_what_never_ends_is_ended(internet: Internet, head: bytes) -> None
 
     internet.pages["/a"] = page
     with pytest.raises(FetchError):
-        await asyncio.wait_for(internet.get("http://public.example/a", timeout=1), 10)
+        await asyncio.wait_for(internet.get("http://public.example/a", timeout=0.3), PATIENCE)
 
 
 async def test_a_line_break_in_a_url_is_no_header(internet: Internet) -> None:

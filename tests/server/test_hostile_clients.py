@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import socket
-import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -14,7 +13,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from engines import OutputFormat, Picture, encode
@@ -23,6 +21,7 @@ from server.serving import EmbeddedServer
 from tests.server.conftest import StartServer
 from tests.server.harness import (
     KEY,
+    PATIENCE,
     Item,
     Peer,
     charges,
@@ -30,7 +29,7 @@ from tests.server.harness import (
     make_image,
     new_uuid,
     open_account,
-    socket_url,
+    open_socket,
     upscale,
 )
 from tests.server.test_codec import mutated
@@ -42,7 +41,7 @@ PING = {"taskType": "ping", "ping": True}
 async def answers(peer: Peer) -> None:
     """The server answers a ping, whatever else it still has to say."""
     await peer.send(PING)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while (await peer.receive()).get("data") != [{"taskType": "ping", "pong": True}]:
             pass
 
@@ -50,7 +49,7 @@ async def answers(peer: Peer) -> None:
 async def closed(peer: Peer) -> int:
     """The code that the server closes the connection with."""
     peer.socket.close_timeout = 0.1  # some of these connections cannot complete the closing handshake
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while (close := peer.socket.protocol.close_rcvd) is None:
             with suppress(ConnectionClosed, TimeoutError):
                 await asyncio.wait_for(peer.socket.recv(), 0.05)
@@ -133,7 +132,6 @@ async def test_deep_and_huge_values_cost_no_more_than_their_size(
         upscale(GOOD) | {huge: 1},
         upscale(GOOD) | {f"x{number}": number for number in range(20_000)},
     ]
-    started = time.monotonic()
     async with connected(server, messagepack=messagepack) as peer:
         for task in tasks:
             await peer.send(task)
@@ -141,7 +139,6 @@ async def test_deep_and_huge_values_cost_no_more_than_their_size(
             assert len(str(item)) < 5000
             assert item.get("code") != "internalServerError"
         await answers(peer)
-    assert time.monotonic() - started < 20
 
 
 async def test_deep_nesting_does_not_end_the_connection(server: EmbeddedServer, caplog: Any) -> None:
@@ -177,9 +174,7 @@ async def deaf(server: EmbeddedServer, key: str) -> AsyncIterator[tuple[Peer, st
     plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     plain.setblocking(False)
     await asyncio.get_running_loop().sock_connect(plain, (address.hostname, address.port))
-    async with connect(
-        socket_url(server), sock=plain, max_queue=1, max_size=None, close_timeout=0.1
-    ) as client:
+    async with open_socket(server, sock=plain, max_queue=1, close_timeout=0.1) as client:
         peer = Peer(client)
         session = await peer.authenticate(key)
         yield peer, session["connectionSessionUUID"]
@@ -202,14 +197,14 @@ async def test_a_client_that_does_not_read_is_dropped_and_its_results_wait(
     tasks = [upscale(image, outputType="base64Data") for _ in range(40)]
     async with deaf(server, account.key) as (peer, session):
         search = {"taskType": "modelSearch", "taskUUID": new_uuid()}
-        await peer.send(*tasks, *[search] * 10_000)  # which makes no work, but many replies
-        async with connected(server) as other, asyncio.timeout(30):
+        await peer.send(*tasks, *[search] * 5_000)  # which makes no work, but many replies
+        async with connected(server) as other, asyncio.timeout(PATIENCE):
             while "does not read" not in caplog.text:
                 (result,) = await other.ask(upscale(GOOD))
                 assert result["imageURL"]
     resumed: Counter[str] = Counter()
     found: set[str] = set()
-    async with connected(server, key=account.key, session=session) as peer, asyncio.timeout(30):
+    async with connected(server, key=account.key, session=session) as peer, asyncio.timeout(PATIENCE):
         while len(found) < len(tasks):
             # What was on its way when the connection was cut is the client's to ask for.
             asked = [task["taskUUID"] for task in tasks if task["taskUUID"] not in found]
@@ -237,7 +232,7 @@ async def test_answers_that_can_be_asked_for_again_are_not_kept_for_who_does_not
     caplog.set_level("INFO")
     server = start_server(max_unsent_bytes=50_000)
     task = upscale(base64.b64encode(noise(64)).decode(), outputType="base64Data")
-    async with connected(server) as other, asyncio.timeout(30):
+    async with connected(server) as other, asyncio.timeout(PATIENCE):
         await other.ask(task)
         async with deaf(server, KEY) as (peer, session):
             await peer.send(*[{"taskType": "getResponse", "taskUUID": task["taskUUID"]}] * 500)
@@ -253,7 +248,7 @@ async def test_replies_that_are_not_read_do_not_grow_without_end(
     """Pings are the cheapest way to make a server talk."""
     caplog.set_level("INFO")
     server = start_server(send_timeout=0.5, request_burst=10**6)
-    async with deaf(server, open_account(server).key) as (peer, _), asyncio.timeout(30):
+    async with deaf(server, open_account(server).key) as (peer, _), asyncio.timeout(PATIENCE):
         while "does not read" not in caplog.text:
             with suppress(TimeoutError, ConnectionClosed):
                 await asyncio.wait_for(peer.send(*[PING] * 1000), 0.1)
@@ -262,20 +257,20 @@ async def test_replies_that_are_not_read_do_not_grow_without_end(
 
 
 async def test_who_does_not_authenticate_in_time_is_closed(start_server: StartServer) -> None:
-    server = start_server(auth_timeout=0.3)
+    server = start_server(auth_timeout=1)
     async with connected(server, key=None) as peer:
         assert await closed(peer) == 1001
 
 
 async def test_a_frame_that_never_ends_does_not_keep_a_connection_open(start_server: StartServer) -> None:
-    server = start_server(auth_timeout=0.3)
+    server = start_server(auth_timeout=1)
     async with connected(server, key=None) as peer:
         peer.socket.transport.write(b"\x81\xff" + (60_000).to_bytes(8) + b"mask" + b"x" * 1000)
         assert await closed(peer) == 1001
 
 
 async def test_an_idle_connection_is_closed(start_server: StartServer) -> None:
-    server = start_server(idle_timeout=0.3)
+    server = start_server(idle_timeout=1)
     async with connected(server) as peer:
         await answers(peer)
         assert await closed(peer) == 1001
@@ -291,32 +286,34 @@ async def test_a_list_of_too_many_tasks_is_one_error(server: EmbeddedServer) -> 
 async def test_a_flood_of_connections_is_refused_and_others_get_through(
     start_server: StartServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = start_server(requests_per_second=20, request_burst=60, max_unauthenticated=30)
+    server = start_server(
+        requests_per_second=20, request_burst=60, max_unauthenticated=30, auth_timeout=PATIENCE
+    )
     outcomes: Counter[int] = Counter()
 
     async def knock(silent: AsyncExitStack) -> None:
         try:
-            flooder = connect(socket_url(server), local_addr=("127.0.0.2", 0), close_timeout=0.1)
+            flooder = open_socket(server, local_addr=("127.0.0.2", 0), close_timeout=0.1)
             await silent.enter_async_context(flooder)
             outcomes[101] += 1
         except InvalidStatus as refusal:
             outcomes[refusal.response.status_code] += "retry-after" in refusal.response.headers
 
     async with AsyncExitStack() as silent:
-        flood = asyncio.gather(*(knock(silent) for _ in range(300)))
+        flood = asyncio.gather(*(knock(silent) for _ in range(120)))
         async with connected(server) as peer:
             (result,) = await peer.ask(upscale(GOOD))
             assert result["imageURL"]
         await flood
         async with connected(server) as peer:
             await answers(peer)
-    assert outcomes == {101: 30, 429: 270}
+    assert outcomes == {101: 30, 429: 90}
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 async def test_many_connections_that_say_nothing_leave_room_for_others(server: EmbeddedServer) -> None:
     async with asyncio.TaskGroup() as group:
-        silent = [group.create_task(connect(socket_url(server)).__aenter__()) for _ in range(200)]
+        silent = [group.create_task(open_socket(server).__aenter__()) for _ in range(100)]
     async with connected(server) as peer:
         (result,) = await peer.ask(upscale(GOOD))
         assert result["imageURL"]
@@ -327,7 +324,7 @@ async def test_many_connections_that_say_nothing_leave_room_for_others(server: E
 def test_whatever_is_sent_the_server_answers_and_logs_no_exception(
     server: EmbeddedServer, codec: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=15, suppress_health_check=list(HealthCheck))
     @given(st.lists(mutated(codec) | st.binary(max_size=100), min_size=10, max_size=10))
     def attack(frames: list[bytes]) -> None:
         async def live() -> None:

@@ -13,11 +13,10 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from tests.processes import children, ended, wait_for
 from tests.server.harness import FAST_MODEL, Peer, connected, make_image, new_uuid, upscale
@@ -36,9 +35,9 @@ SETTINGS = {
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of processes from /proc")
 
 
-@pytest_asyncio.fixture
-async def server(tmp_path: Path, model_directory: Path) -> AsyncIterator[ServerProcess]:
-    with serving(tmp_path, model_directory, **SETTINGS) as running:
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Iterator[ServerProcess]:
+    with serving(tmp_path_factory.mktemp("server"), model_directory, **SETTINGS) as running:
         yield running
 
 
@@ -56,13 +55,14 @@ async def test_decoders_that_are_killed_are_replaced(server: ServerProcess) -> N
         assert await send(peer, "second", make_image(seed=1)) == ["uploaded", "upscaled"]
 
 
-async def test_no_decoder_outlives_a_server_that_is_killed(server: ServerProcess) -> None:
-    async with connected(server, messagepack=True) as peer:
-        await send(peer, "first", make_image())
-    decoders = children(server.process.pid)
-    assert decoders
-    server.process.kill()
-    server.process.communicate()
+async def test_no_decoder_outlives_a_server_that_is_killed(tmp_path: Path, model_directory: Path) -> None:
+    with serving(tmp_path, model_directory, **SETTINGS) as server:
+        async with connected(server, messagepack=True) as peer:
+            await send(peer, "first", make_image())
+        decoders = children(server.process.pid)
+        assert decoders
+        server.process.kill()
+        server.process.communicate()
     await asyncio.to_thread(wait_for, lambda: all(map(ended, decoders)))
 
 

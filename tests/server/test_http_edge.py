@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
@@ -13,7 +12,7 @@ import pytest
 
 from server.serving import EmbeddedServer
 from tests.server.conftest import StartServer
-from tests.server.harness import KEY, connected, make_image, new_uuid, until
+from tests.server.harness import KEY, PATIENCE, connected, make_image, new_uuid, until
 from tests.server.test_hostile_clients import noise
 
 AUTHENTICATION = {"taskType": "authentication", "apiKey": KEY}
@@ -31,14 +30,14 @@ async def raw(server: EmbeddedServer) -> AsyncIterator[tuple[asyncio.StreamReade
 
 
 async def status_of(reader: asyncio.StreamReader) -> int:
-    line = await asyncio.wait_for(reader.readline(), 20)
+    line = await asyncio.wait_for(reader.readline(), PATIENCE)
     return int(line.split()[1])
 
 
 async def ended(reader: asyncio.StreamReader) -> bytes:
     """What comes until the server ends the connection."""
     try:
-        return await asyncio.wait_for(reader.read(), 20)
+        return await asyncio.wait_for(reader.read(), PATIENCE)
     except ConnectionResetError:
         return b""
 
@@ -62,7 +61,7 @@ async def request(
 async def test_a_head_that_does_not_end_in_time_ends_the_connection(
     start_server: StartServer, sent: bytes
 ) -> None:
-    server = start_server(auth_timeout=0.5)
+    server = start_server(auth_timeout=0.2)
     async with raw(server) as (reader, writer):
         writer.write(sent)
 
@@ -72,9 +71,7 @@ async def test_a_head_that_does_not_end_in_time_ends_the_connection(
                 await asyncio.sleep(0.05)
 
         dripping = asyncio.create_task(drip()) if sent else None
-        started = time.monotonic()
         await ended(reader)
-        assert time.monotonic() - started < 5
         if dripping is not None:
             dripping.cancel()
 
@@ -107,7 +104,7 @@ async def test_thousands_of_requests_sent_ahead_are_refused(server: EmbeddedServ
 async def test_a_body_that_does_not_arrive_in_time_is_answered_408(
     start_server: StartServer, authorized: bool
 ) -> None:
-    server = start_server(body_timeout=0.3, auth_timeout=0.3)
+    server = start_server(body_timeout=1, auth_timeout=1)
     async with raw(server) as (reader, writer):
         header = f"Authorization: Bearer {KEY}\r\n" if authorized else ""
         writer.write(f"POST /v1 HTTP/1.1\r\nHost: x\r\n{header}Content-Length: 100\r\n\r\n[".encode())
@@ -167,12 +164,10 @@ async def test_who_does_not_read_an_image_is_cut_off(start_server: StartServer) 
     async with connected(server) as peer:
         (uploaded,) = await peer.ask({"taskType": "imageUpload", "taskUUID": new_uuid(), "image": image})
     path = urlsplit(uploaded["imageURL"]).path
-    async with raw(server) as (_, writer):
-        writer.transport.pause_reading()
+    async with raw(server) as (reader, writer):
         writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        connections = server._server.server_state.connections
-        await until(lambda: bool(connections))
-        await until(lambda: not connections)
+        assert await status_of(reader) == 200  # and no more is read than a StreamReader keeps
+        await until(lambda: not server._server.server_state.connections)
     assert (await request(server, "GET", path)).status == 200
 
 

@@ -1,6 +1,7 @@
 """The latent upscaler through a server: its settings, what the reply tells, and what is refused."""
 
 import base64
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from onnx_models.diffusers import Exported
 from server.serving import EmbeddedServer
 from tests.onnx_models.tiny_latent import PARAMETERS, TOKENS, add_tiny_latent, write_parts
-from tests.server.conftest import StartServer, Tilewire
+from tests.server.conftest import StartServer, Tilewire, settings_for
 from tests.server.harness import connected, make_image, new_uuid, open_image
 
 MODEL = "runware:502@1"
@@ -22,10 +23,12 @@ def task(**more: Any) -> dict[str, Any]:
     return {"taskType": "upscale", "taskUUID": new_uuid(), "outputFormat": "PNG"} | wanted | more
 
 
-@pytest.fixture
-def server(start_server: StartServer, tmp_path: Path) -> EmbeddedServer:
-    add_tiny_latent(tmp_path / "added", liveliness=0.6)
-    return start_server(added_models=tmp_path / "added")
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Iterator[EmbeddedServer]:
+    data = tmp_path_factory.mktemp("server")
+    add_tiny_latent(data / "added", liveliness=0.6)
+    with EmbeddedServer(settings_for(data, model_directory, added_models=data / "added")) as running:
+        yield running
 
 
 async def test_a_picture_is_doubled_and_the_reply_tells_the_seed(server: EmbeddedServer) -> None:

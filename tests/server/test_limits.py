@@ -6,10 +6,11 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from server.limits import FairGate
+from tests.server.harness import PATIENCE
 
 CAPACITY = 10.0
 
@@ -72,7 +73,6 @@ ACTIONS = st.tuples(
 )
 
 
-@settings(max_examples=300)
 @given(st.lists(ACTIONS, min_size=10, max_size=40))
 def test_capacity_holds_and_no_waiter_is_lost(actions: list[tuple[str, str, float, int]]) -> None:
     async def live() -> None:
@@ -83,10 +83,10 @@ def test_capacity_holds_and_no_waiter_is_lost(actions: list[tuple[str, str, floa
         for worker in crowd.workers:
             worker.leave.set()
         ended = await asyncio.wait_for(
-            asyncio.gather(*(worker.task for worker in crowd.workers), return_exceptions=True), 10
+            asyncio.gather(*(worker.task for worker in crowd.workers), return_exceptions=True), PATIENCE
         )
         assert all(error is None or isinstance(error, asyncio.CancelledError) for error in ended)
-        async with asyncio.timeout(1), crowd.gate.hold("A", CAPACITY):
+        async with asyncio.timeout(PATIENCE), crowd.gate.hold("A", CAPACITY):
             pass  # all of the capacity is back
 
     asyncio.run(live())
@@ -182,7 +182,7 @@ async def test_a_cancelled_waiter_makes_room_in_the_same_moment(admitted_first: 
     await holder
     with suppress(asyncio.CancelledError):
         await waiter
-    async with asyncio.timeout(1), gate.hold("B", CAPACITY):
+    async with asyncio.timeout(PATIENCE), gate.hold("B", CAPACITY):
         pass
 
 
@@ -211,7 +211,7 @@ async def test_an_account_leaves_room_for_one_that_comes() -> None:
 
 async def test_what_is_larger_than_a_share_runs_as_the_only_one_of_its_account() -> None:
     gate = FairGate(CAPACITY, 6.0)
-    async with asyncio.timeout(1), gate.hold("A", 9.0):
+    async with asyncio.timeout(PATIENCE), gate.hold("A", 9.0):
         second = asyncio.create_task(gate.hold("A", 0.5).__aenter__())
         await settled()
         assert not second.done()

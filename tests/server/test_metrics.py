@@ -9,6 +9,7 @@ import pytest
 from engines import Activity, DeviceActivity, Memory, RunKind, Waiting
 from server.metrics import Metrics, Snapshot
 from server.protocol.error_codes import error_label
+from server.protocol.errors import DatabaseUnavailableError
 from server.serving import EmbeddedServer
 from server.state import ledger, tasks
 from tests.server.conftest import StartServer
@@ -147,6 +148,7 @@ SNAPSHOT = Snapshot(
     sessions=1,
     unsent_bytes=7,
     outbox=None,
+    webhooks=None,
     reserved=None,
 )
 
@@ -172,6 +174,32 @@ def test_a_snapshot_is_told_as_it_is() -> None:
 
 def test_without_the_database_the_rest_is_told() -> None:
     lines = told(SNAPSHOT)
-    assert not [line for line in lines if "outbox" in line or "reserved" in line]
-    with_it = told(replace(SNAPSHOT, outbox=4, reserved=2_000_000))
-    assert set(with_it) - set(lines) >= {"tilewire_outbox_replies 4.0", "tilewire_reserved_usd 0.002"}
+    assert not [line for line in lines if "outbox" in line or "webhooks" in line or "reserved" in line]
+    with_it = told(replace(SNAPSHOT, outbox=4, webhooks=3, reserved=2_000_000))
+    assert set(with_it) - set(lines) >= {
+        "tilewire_outbox_replies 4.0",
+        "tilewire_pending_webhooks 3.0",
+        "tilewire_reserved_usd 0.002",
+    }
+
+
+async def test_a_database_that_cannot_be_used_takes_only_its_own_figures_along(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise DatabaseUnavailableError
+
+    monkeypatch.setattr(server.services.database, "run", fail)
+    metrics = await metrics_of(server)
+    assert "tilewire_sockets" in metrics
+    assert "tilewire_outbox_replies" not in metrics
+
+
+async def test_webhooks_are_pending_until_somebody_takes_them(start_server: StartServer, web: Web) -> None:
+    server = start_server(private_networks=True)
+    async with connected(server) as peer:
+        await peer.ask(upscale(IMAGE, webhookURL=web.hold("/hook")))
+    await web.receive()
+    assert (await metrics_of(server))["tilewire_pending_webhooks"] == 1
+    web.release("/hook")
+    await until(server, lambda found: found["tilewire_pending_webhooks"] == 0)

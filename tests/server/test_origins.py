@@ -1,12 +1,11 @@
 """Which web pages may use the server."""
 
 import httpcore
-from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from server.serving import EmbeddedServer
 from tests.server.conftest import StartServer
-from tests.server.harness import KEY, Peer, socket_url
+from tests.server.harness import KEY, Peer, open_socket
 
 SHOP, OTHER = "https://shop.example", "https://other.example"
 
@@ -14,7 +13,7 @@ SHOP, OTHER = "https://shop.example", "https://other.example"
 async def may_connect(server: EmbeddedServer, origin: str | None) -> bool:
     headers = {} if origin is None else {"Origin": origin}
     try:
-        async with connect(socket_url(server), additional_headers=headers) as socket:
+        async with open_socket(server, additional_headers=headers) as socket:
             await Peer(socket).authenticate()
             return True
     except InvalidStatus as refusal:

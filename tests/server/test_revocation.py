@@ -12,7 +12,7 @@ from server.settings import Settings
 from server.state.accounts import create_key, revoke_key
 from server.state.database import Database
 from tests.server.conftest import StartServer
-from tests.server.harness import connected, make_image, new_uuid, open_account, upscale
+from tests.server.harness import PATIENCE, connected, make_image, new_uuid, open_account, upscale
 from tests.server.web import Web
 
 
@@ -36,7 +36,7 @@ async def test_a_revoked_key_closes_its_connections_within_a_second_or_so_and_no
         connected(server) as configured,
     ):
         database.run_sync(revoke_key, account.key)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             for closing in (peer, second):
                 with pytest.raises(ConnectionClosed):
                     await closing.socket.recv()
@@ -64,7 +64,7 @@ async def test_what_a_revoked_key_began_is_finished_for_its_account(
         await web.receive()
         database.run_sync(revoke_key, account.key)
         with pytest.raises(ConnectionClosed):
-            await asyncio.wait_for(peer.socket.recv(), 5)
+            await asyncio.wait_for(peer.socket.recv(), PATIENCE)
         web.release("/slow.png")
         assert "imageURL" in await other.finished(task["taskUUID"])
     database.close()

@@ -22,7 +22,18 @@ from server.serving import EmbeddedServer
 from server.state import ledger
 from server.state.accounts import AccountId, account_named, authenticate, create_key, list_keys, revoke_key
 from tests.server.conftest import StartServer
-from tests.server.harness import FAST_MODEL, KEY, PATIENCE, Item, make_image, new_uuid, open_image, socket_url
+from tests.server.harness import (
+    FAST_MODEL,
+    KEY,
+    PATIENCE,
+    Item,
+    make_image,
+    new_uuid,
+    open_image,
+    socket_url,
+    until,
+)
+from tests.server.stepped_device import SteppedDevice
 
 both_transports = pytest.mark.parametrize("transport", ["websocket", "rest"])
 websocket = "websocket"
@@ -436,7 +447,10 @@ async def test_a_task_still_under_way_when_its_client_is_back_is_acknowledged_ag
     assert charges(server, account) == 1
 
 
-async def test_a_task_whose_connection_breaks_amid_its_progress_is_done_once(server: EmbeddedServer) -> None:
+async def test_a_task_whose_connection_breaks_amid_its_progress_is_done_once(
+    device: SteppedDevice, start_server: StartServer
+) -> None:
+    server = start_server()
     account, key = make_account(server)
     connections: list[ClientConnection] = []
 
@@ -445,10 +459,12 @@ async def test_a_task_whose_connection_breaks_amid_its_progress_is_done_once(ser
             connections[0].transport.abort()
 
     async with runware(server, key=key, connections=connections) as client:
-        (result,) = await client.run(
-            upscale(data_uri(*SOME_TILES), includeProgress=True),
-            RunOptions(on_progress=break_first_connection),
-        )
+        task = upscale(data_uri(*SOME_TILES), upscaleFactor=4, includeProgress=True)
+        running = asyncio.create_task(client.run(task, RunOptions(on_progress=break_first_connection)))
+        device.step()
+        await until(lambda: len(connections) == 2)
+        device.run_freely()
+        (result,) = await running
     assert "imageURL" in result
     assert len(connections) == 2
     assert charges(server, account) == 1

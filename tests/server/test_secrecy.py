@@ -8,7 +8,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from tests.server.conftest import StartServer
-from tests.server.harness import Peer, new_uuid, open_account, socket_url
+from tests.server.harness import PATIENCE, Peer, new_uuid, open_account, socket_url
 
 WRONG = "tw_wrong-key-0123456789"
 
@@ -25,7 +25,7 @@ def test_neither_right_nor_wrong_keys_are_logged_or_told(
         quiet = logging.Logger("the client's own")  # caplog would hold what the client logs of itself
         url = f"{socket_url(server)}?apiKey={WRONG}"
         for secret in (key, WRONG):
-            async with connect(url, logger=quiet) as socket:
+            async with connect(url, open_timeout=PATIENCE, logger=quiet) as socket:
                 peer = Peer(socket)
                 told.append(str(await peer.authenticate(secret)))
                 if secret == key:

@@ -13,7 +13,7 @@ from server.serving import EmbeddedServer
 from server.sessions import Sessions
 from server.state.accounts import Login, account_named
 from server.state.database import Database
-from server.state.tasks import keep_undelivered
+from server.state.outbox import keep_undelivered
 from tests.server.conftest import settings_for
 from tests.server.harness import (
     KEY,

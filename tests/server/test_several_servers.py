@@ -49,7 +49,7 @@ async def test_the_task_of_a_killed_server_is_answered_by_another_and_charged_on
     session = new_uuid()
     task = upscale(web.hold("/input.png", make_image()), includeCost=True)
     url = server_database or f"sqlite:///{tmp_path / 'tilewire.db'}"
-    more = {"TILEWIRE_PRIVATE_NETWORKS": "true", "TILEWIRE_MODELS": "", "TILEWIRE_DATABASE_URL": url}
+    more = {"TILEWIRE_PRIVATE_NETWORKS": "true", "TILEWIRE_DATABASE_URL": url}
     with (
         serving(tmp_path, model_directory, **more) as first,
         serving(tmp_path, model_directory, **more) as second,

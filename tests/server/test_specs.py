@@ -22,7 +22,7 @@ from server.settings import Settings
 from server.specs import examples
 from server.specs.openapi import openapi
 from server.specs.schemas import MESSAGE_CLASSES, components, schema_name, standalone, task_type
-from tests.server.harness import KEY, Item, connected, make_image, new_uuid, upscale
+from tests.server.harness import KEY, PATIENCE, Item, connected, make_image, new_uuid, upscale
 from tests.server.npm import npm_install
 from tests.server.test_bad_input import BAD, Bad
 
@@ -122,7 +122,11 @@ def test_the_asyncapi_document_is_valid(
     document = directory / "asyncapi.json"
     document.write_text(json.dumps(get(f"{server.url}/asyncapi.json")))
     parsed = subprocess.run(
-        ["node", "asyncapi.mjs", document], cwd=directory, check=True, capture_output=True, timeout=60
+        ["node", "asyncapi.mjs", document],
+        cwd=directory,
+        check=True,
+        capture_output=True,
+        timeout=2 * PATIENCE,
     )
     found = json.loads(parsed.stdout)
     assert found["wrong"] == []

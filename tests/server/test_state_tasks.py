@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from server.protocol.errors import ErrorItem
-from server.state import ledger, tasks
+from server.state import ledger, outbox, tasks
 from server.state.accounts import AccountId, account_named
 from server.state.audit import audit
 from server.state.claims import ServerLock
@@ -40,7 +40,7 @@ def accept(
 
 
 def waiting(database: Database, account: AccountId, session: str = SESSION) -> list[str | None]:
-    return [entry.task_uuid for entry in database.run_sync(tasks.undelivered, account, session)]
+    return [entry.task_uuid for entry in database.run_sync(outbox.undelivered, account, session)]
 
 
 def test_a_new_task_is_recorded_as_accepted(database: Database, account: AccountId) -> None:
@@ -191,14 +191,14 @@ def test_replies_wait_in_the_order_of_their_outcomes(database: Database, account
     for task in (first, second, third):
         accept(database, account, task)
     database.run_sync(tasks.succeed, account, third, RESULT, NOW)
-    database.run_sync(tasks.keep_undelivered, account, SESSION, NOW, b'{"data":[]}')
+    database.run_sync(outbox.keep_undelivered, account, SESSION, NOW, b'{"data":[]}')
     database.run_sync(tasks.fail, account, first, FAILURE, NOW - 5)
     database.run_sync(tasks.succeed, account, second, RESULT, NOW)
-    entries = database.run_sync(tasks.undelivered, account, SESSION)
+    entries = database.run_sync(outbox.undelivered, account, SESSION)
     assert [entry.task_uuid for entry in entries] == [third, None, first, second]
     assert entries[1].frame == b'{"data":[]}'
-    database.run_sync(tasks.delivered, entries[0].id)
-    assert database.run_sync(tasks.undelivered, account, SESSION) == entries[1:]
+    database.run_sync(outbox.delivered, entries[0].id)
+    assert database.run_sync(outbox.undelivered, account, SESSION) == entries[1:]
 
 
 def test_each_session_of_each_account_has_its_own_replies(database: Database, account: AccountId) -> None:
@@ -238,7 +238,7 @@ def test_replies_that_nobody_came_for_are_dropped(database: Database, account: A
     for task, when in ((old, NOW), (new, NOW + 10)):
         accept(database, account, task)
         database.run_sync(tasks.succeed, account, task, RESULT, when)
-    assert database.run_sync(tasks.purge_undelivered, NOW + 5) == 1
+    assert database.run_sync(outbox.purge_undelivered, NOW + 5) == 1
     assert waiting(database, account) == [new]
     assert database.run_sync(tasks.find, account, old) is not None, "getResponse still knows it"
 

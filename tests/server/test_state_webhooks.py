@@ -81,7 +81,7 @@ def test_a_failed_task_that_is_sent_again_is_told_of_anew(database: Database, ac
     database.run_sync(tasks.fail, account, task, FAILURE, NOW, webhook=TO)
     new = claimed(database)
     assert new.id != old.id, "another message"
-    database.run_sync(webhooks.finish, old, WebhookStatus.FAILED, "too late")
+    database.run_sync(webhooks.finish, old, WebhookStatus.FAILED, NOW, "too late")
     told = database.run_sync(webhooks.find_webhook, account, task)
     assert told is not None
     assert told.status is WebhookStatus.PENDING
@@ -104,7 +104,7 @@ def test_a_claim_ends_by_itself(database: Database, account: AccountId) -> None:
 def test_whoever_was_slower_than_the_claim_changes_nothing(database: Database, account: AccountId) -> None:
     task = fail_task(database, account)
     slow = claimed(database)
-    database.run_sync(webhooks.finish, claimed(database, NOW + LEASE), WebhookStatus.DELIVERED)
+    database.run_sync(webhooks.finish, claimed(database, NOW + LEASE), WebhookStatus.DELIVERED, NOW)
     database.run_sync(webhooks.postpone, slow, NOW + LEASE, "timeout")
     told = database.run_sync(webhooks.find_webhook, account, task)
     assert told == WebhookRecord(WebhookStatus.DELIVERED, 2, None, None)

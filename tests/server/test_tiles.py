@@ -11,10 +11,8 @@ import aiohttp
 import numpy as np
 import pytest
 from PIL import Image
-from websockets.asyncio.client import connect
 
 import server.pipeline
-import server.services
 from engines import Picture
 from engines.regions import Region
 from engines.tiles import Area
@@ -23,7 +21,6 @@ from server.protocol.codec import JSON
 from server.protocol.messages import Progress
 from server.serving import EmbeddedServer
 from server.tiles import MAX_SIDE, MAX_UNSENT, encode_tile
-from tests.engines.fake_device import FakeDevice
 from tests.server.conftest import StartServer
 from tests.server.harness import (
     FAST_MODEL,
@@ -35,9 +32,11 @@ from tests.server.harness import (
     make_image,
     new_uuid,
     open_image,
+    open_socket,
     socket_url,
     upscale,
 )
+from tests.server.stepped_device import SteppedDevice
 
 SOME_TILES = (720, 400)
 """Of an image with more pixels than run at once."""
@@ -112,43 +111,6 @@ def hold_results(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     released.set()
 
 
-class SteppedDevice(FakeDevice):
-    """Enlarges four times by repeating pixels, a tile for each `step`, or all after `run_freely`."""
-
-    def __init__(self) -> None:
-        super().__init__(scale=4, largest_batch=1)  # type: ignore[no-untyped-call]
-        self._steps = threading.Semaphore(0)
-        self._free = False
-
-    def step(self) -> None:
-        self._steps.release()
-
-    def run_freely(self) -> None:
-        self._free = True
-        self._steps.release()
-
-    def open(self, path: Any) -> Any:
-        session = super().open(path)  # type: ignore[no-untyped-call]
-        run = session.run
-
-        def stepped(tiles: Any) -> Any:
-            if session.probed and not self._free:
-                assert self._steps.acquire(timeout=PATIENCE)
-            return run(tiles)
-
-        session.run = stepped
-        return session
-
-
-@pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[SteppedDevice]:
-    """What servers of this test run on."""
-    device = SteppedDevice()
-    monkeypatch.setattr(server.services, "find_devices", lambda *_: [device])
-    yield device
-    device.run_freely()
-
-
 async def receive_tile(peer: Peer, task: Item) -> Item:
     item = await peer.receive_item()
     assert (item["taskType"], item["taskUUID"]) == ("upscale", task["taskUUID"])
@@ -158,8 +120,7 @@ async def receive_tile(peer: Peer, task: Item) -> Item:
     return tile
 
 
-@pytest.mark.parametrize("messagepack", [False, True])
-@pytest.mark.parametrize("factor", [2, 1.5])
+@pytest.mark.parametrize(("messagepack", "factor"), [(False, 2), (True, 1.5)])
 async def test_tiles_come_before_the_result_and_show_what_it_shows(
     server: EmbeddedServer, hold_results: threading.Event, messagepack: bool, factor: float
 ) -> None:
@@ -299,7 +260,7 @@ async def test_a_client_that_does_not_read_loses_tiles_and_gets_its_result(
     task = upscale(as_png(noise(1200, 1200)), includeTiles=True, upscaleFactor=4, outputFormat="JPG")
     protocol: Any = ["tilewire.msgpack"]
     async with (
-        connect(socket_url(server), subprotocols=protocol, max_size=None, max_queue=1) as socket,
+        open_socket(server, subprotocols=protocol, max_queue=1) as socket,
         connected(server) as other,
     ):
         peer = Peer(socket)

@@ -7,13 +7,12 @@ from typing import Any
 
 import httpcore
 import pytest
-from websockets.asyncio.client import connect
 
 from server.serving import EmbeddedServer, StartError
 from server.settings import SettingsError, load_settings
 from tests.server.certificate import make_certificate
 from tests.server.conftest import StartServer
-from tests.server.harness import KEY, Item, Peer, make_image, new_uuid, socket_url
+from tests.server.harness import KEY, Item, Peer, make_image, new_uuid, open_socket
 
 CLIENT = "192.0.2.7"
 
@@ -34,7 +33,7 @@ async def test_sockets_and_requests_are_encrypted(
     server = start_server(tls_certificate=certificate[0], tls_key=certificate[1])
     assert server.url.startswith("https://")
     context = ssl.create_default_context(cafile=certificate[0])
-    async with connect(socket_url(server), ssl=context) as socket:
+    async with open_socket(server, ssl=context) as socket:
         peer = Peer(socket)
         await peer.authenticate()
         (uploaded,) = await peer.ask(upload())
@@ -57,7 +56,7 @@ async def test_old_versions_of_tls_are_refused(
     with pytest.warns(DeprecationWarning, match="TLSv1_1"):
         context.maximum_version = ssl.TLSVersion.TLSv1_1
     with pytest.raises((ssl.SSLError, ConnectionResetError)):
-        await connect(socket_url(server), ssl=context)
+        await open_socket(server, ssl=context)
 
 
 def test_files_that_hold_no_certificate_are_one_line(start_server: StartServer, tmp_path: Path) -> None:
@@ -94,7 +93,7 @@ def test_lists_are_separated_by_commas_in_the_environment() -> None:
 async def through_proxy(server: EmbeddedServer, client: str = CLIENT) -> str:
     """The scheme of an image's URL, for a client whose requests a proxy hands on."""
     headers: Any = {"X-Forwarded-For": client, "X-Forwarded-Proto": "https", "Host": "up.example"}
-    async with connect(socket_url(server), additional_headers=headers) as socket:
+    async with open_socket(server, additional_headers=headers) as socket:
         peer = Peer(socket)
         await peer.authenticate(KEY)
         (uploaded,) = await peer.ask(upload())
@@ -108,7 +107,7 @@ async def test_a_trusted_proxy_tells_how_and_from_where_clients_came(
 ) -> None:
     server = start_server(trusted_proxies=trusted, max_connections_per_address=1)
     headers = {"X-Forwarded-For": CLIENT}
-    async with connect(socket_url(server), additional_headers=headers):
+    async with open_socket(server, additional_headers=headers):
         assert (await through_proxy(server, "192.0.2.8")).startswith("https://")
         with pytest.raises(Exception, match="429"):
             await through_proxy(server, CLIENT)
@@ -118,6 +117,6 @@ async def test_a_trusted_proxy_tells_how_and_from_where_clients_came(
 async def test_others_are_not_believed(start_server: StartServer, trusted: list[str]) -> None:
     server = start_server(trusted_proxies=trusted, max_connections_per_address=1)
     assert (await through_proxy(server)).startswith("http://")
-    async with connect(socket_url(server), additional_headers={"X-Forwarded-For": "192.0.2.8"}):
+    async with open_socket(server, additional_headers={"X-Forwarded-For": "192.0.2.8"}):
         with pytest.raises(Exception, match="429"):
             await through_proxy(server, "192.0.2.9")

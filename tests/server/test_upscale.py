@@ -86,7 +86,7 @@ async def test_target_megapixels_sets_the_size(server: EmbeddedServer) -> None:
 
 
 async def test_progress_is_told_when_asked_for(server: EmbeddedServer) -> None:
-    task = upscale(base64.b64encode(make_image(700, 500)).decode(), includeProgress=True)
+    task = upscale(base64.b64encode(make_image(720, 400)).decode(), includeProgress=True)
     shares = []
     async with connected(server) as peer:
         await peer.send(task)

@@ -29,6 +29,7 @@ from server.state.webhooks import Destination, WebhookRecord, WebhookStatus
 from server.webhooks import DELAYS, WebhookSender, asked_delay, next_delay, signed_headers
 from tests.server.conftest import StartServer, database_url, settings_for
 from tests.server.harness import (
+    PATIENCE,
     Account,
     Item,
     Peer,
@@ -46,7 +47,7 @@ from tests.server.web import Web, running_web
 pytestmark = pytest.mark.each_database
 
 DAY = 86400
-LEASE = 65.0
+LEASE = PATIENCE + 60
 FAILURE = ErrorItem(code="downloadFailed", message="no", task_uuid="x")
 SECRETS = [f"whsec_{base64.b64encode(bytes([n]) * 24).decode()}" for n in range(1, 4)]
 
@@ -170,13 +171,13 @@ def sending(tmp_path: Path) -> Iterator[Send]:
 
     @asynccontextmanager
     async def run(*, private_networks: bool = True) -> AsyncIterator[Sending]:
-        web = WebClient(timeout=5, reachable=Reachable(all_private=private_networks))
+        web = WebClient(timeout=PATIENCE, reachable=Reachable(all_private=private_networks))
         results = Results(ImageStore(MemoryStore(), database))
         sender = WebhookSender(
             database=database,
             results=results,
             web=web,
-            timeout=5,
+            timeout=PATIENCE,
             clock=lambda: state.now,
             chance=lambda: 0.0,
         )
@@ -228,10 +229,10 @@ async def test_a_webhook_is_not_sent_before_its_time(sending: Send, web: Web) ->
 
 async def test_a_receiver_that_asks_for_time_gets_it(sending: Send, web: Web) -> None:
     web.statuses.append(503)
-    web.retry_after = "120"
+    web.retry_after = "100"
     async with sending() as state:
         record = await state.attempted(state.fail_task(f"{web.url}/hook"), 1)
-        assert record.next_attempt == pytest.approx(state.now + 120)
+        assert record.next_attempt == pytest.approx(state.now + 100)
 
 
 async def test_a_receiver_that_answers_gone_is_not_asked_again(

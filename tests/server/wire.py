@@ -10,7 +10,7 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from tests.server.harness import KEY, Address
+from tests.server.harness import KEY, PATIENCE, Address
 
 __all__ = [
     "AUTHENTICATION",
@@ -27,7 +27,6 @@ __all__ = [
 KEY_OF_THE_RFC: Final = "dGhlIHNhbXBsZSBub25jZQ=="
 AUTHENTICATION: Final = f'[{{"taskType":"authentication","apiKey":"{KEY}"}}]'.encode()
 
-_PATIENCE: Final = 20.0
 _GUID: Final = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
@@ -164,7 +163,7 @@ class Wire:
         return int.from_bytes(payload[:2], "big") if payload else None
 
     async def _read(self, size: int) -> bytes:
-        return await asyncio.wait_for(self._reader.readexactly(size), _PATIENCE)
+        return await asyncio.wait_for(self._reader.readexactly(size), PATIENCE)
 
 
 @asynccontextmanager
@@ -211,7 +210,7 @@ async def wired(
 
 
 async def _handshake(reader: asyncio.StreamReader) -> Handshake:
-    head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _PATIENCE)).decode("latin-1")
+    head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)).decode("latin-1")
     status, *lines = head.strip().split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     return Handshake(int(status.split()[1]), headers)
