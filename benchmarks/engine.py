@@ -10,12 +10,11 @@ says how much of the device the convolutions use.
 """
 
 import argparse
-import gc
-import multiprocessing
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from importlib import metadata
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +22,10 @@ import onnx
 from numpy.typing import NDArray
 from rich.console import Console
 
-from benchmarks.peers import PEERS, REFERENCE, AbsentError, Network
+from benchmarks.peers import PEERS, REFERENCE, Network
 from benchmarks.photos import photograph
-from benchmarks.report import Report, gpu_name, median, peak_memory
+from benchmarks.report import Report, gpu_name, median, peak_memory, ratio
+from benchmarks.workers import AbsentError, Worker
 from engines import find_devices
 from onnx_models import ensure_built, load_catalogue
 from server.settings import load_settings
@@ -75,7 +75,7 @@ def compare(network: Network, side: int, rounds: int) -> None:
         for name in PEERS[network.device]:
             status.update(f"{name} warms up")
             try:
-                workers[name] = stack.enter_context(Worker(name, network, side))
+                workers[name] = stack.enter_context(Worker(partial(opened, name, network, side)))
             except AbsentError as error:
                 absent[name] = str(error)
         times: dict[str, list[float]] = {name: [] for name in workers}
@@ -92,7 +92,7 @@ def compare(network: Network, side: int, rounds: int) -> None:
             cells = [
                 name,
                 megapixels / median(times[name]),
-                ratio(times, name),
+                ratio(times, "Tilewire", name),
                 *closeness(worker.output, reference),
                 f"{peak_memory(worker.pid) / 1e6:.0f}",
             ]
@@ -110,84 +110,18 @@ def compare(network: Network, side: int, rounds: int) -> None:
     report.keep()
 
 
-class Worker:
-    """A peer in a process of its own.
-
-    Attributes:
-        pid: of the process.
-        output: what the peer made of the photograph.
-    """
-
-    def __init__(self, name: str, network: Network, side: int) -> None:
-        """Open the peer, and run it twice to warm up.
-
-        Raises:
-            AbsentError: if it cannot run here.
-        """
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, name, network, side))
-        self._process.start()
-        theirs.close()
-        try:
-            answer = self._pipe.recv()
-        except EOFError:
-            answer = AbsentError("it ended without a word")
-        if isinstance(answer, AbsentError):
-            self._process.join()
-            raise answer
-        self.output: NDArray[np.uint8] = answer
-        assert self._process.pid is not None
-        self.pid = self._process.pid
-
-    def __enter__(self) -> "Worker":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pipe.close()
-        self._process.join()
-
-    def run(self) -> float:
-        """Seconds for one run."""
-        self._pipe.send(None)
-        seconds: float = self._pipe.recv()
-        return seconds
-
-
-def _work(pipe: Connection, name: str, network: Network, side: int) -> None:
-    pixels = photograph(side)
-    try:
-        run = PEERS[network.device][name](network)
-        run(pixels)
-        pipe.send(run(pixels))
-    except AbsentError as error:
-        pipe.send(error)
-        return
-    except Exception as error:  # noqa: BLE001 - a peer that fails must not end the comparison
-        pipe.send(AbsentError((str(error) or repr(error)).splitlines()[0]))
-        return
-    gc.disable()
-    while True:
-        try:
-            pipe.recv()
-        except EOFError:
-            return
-        begun = time.perf_counter()
-        run(pixels)
-        pipe.send(time.perf_counter() - begun)
+def opened(name: str, network: Network, side: int) -> Callable[[], NDArray[np.uint8]]:
+    """What enlarges the photograph."""
+    run, pixels = PEERS[network.device][name](network), photograph(side)
+    return lambda: run(pixels)
 
 
 def reference_of(network: Network, side: int) -> NDArray[np.uint8]:
     """The photograph as ONNX Runtime's CPU provider enlarges it in fp32."""
     on_cpu = Network(network.model, network.weights, network.path, "cpu")
-    with Worker(REFERENCE, on_cpu, side) as worker:
-        return worker.output
-
-
-def ratio(times: dict[str, list[float]], name: str) -> float | str:
-    if "Tilewire" not in times:
-        return "-"
-    return median([ours / theirs for ours, theirs in zip(times["Tilewire"], times[name], strict=True)])
+    with Worker(partial(opened, REFERENCE, on_cpu, side)) as worker:
+        pixels: NDArray[np.uint8] = worker.output
+        return pixels
 
 
 def closeness(output: NDArray[np.uint8], reference: NDArray[np.uint8]) -> tuple[str, int]:

@@ -17,19 +17,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.workers import AbsentError
 from engines import Picture, Upscaler, find_devices
 from engines.runtimes import onnxruntime
 from onnx_models import INPUT, OUTPUT, Model, Weights
 
-__all__ = ["PEERS", "REFERENCE", "AbsentError", "Network", "Run"]
+__all__ = ["PEERS", "REFERENCE", "Network", "Run", "cores"]
 
 Pixels = NDArray[np.uint8]
 Run = Callable[[Pixels], Pixels]
 """(H, W, 3) → (scale × H, scale × W, 3)."""
-
-
-class AbsentError(Exception):
-    """The peer cannot run on this machine; the message says why."""
 
 
 @dataclass(frozen=True)

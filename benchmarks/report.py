@@ -24,6 +24,7 @@ __all__ = [
     "median",
     "peak_memory",
     "percentile",
+    "ratio",
     "resident_memory",
     "tilewire",
     "wait_until_ready",
@@ -74,6 +75,13 @@ def percentile(values: Sequence[float], share: float) -> float:
     """The value that `share` (0 to 1) of all are not above."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+def ratio(times: dict[str, list[float]], ours: str, theirs: str) -> float | str:
+    """Their speed by ours: the median of what it was in each round."""
+    if ours not in times:
+        return "-"
+    return median([mine / other for mine, other in zip(times[ours], times[theirs], strict=True)])
 
 
 def processor() -> str:

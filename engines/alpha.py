@@ -9,13 +9,16 @@ things would go wrong with that alone:
   smallest and the largest value that the source has there.
 """
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from engines.image import Picture
 from engines.tiles import Area
 
-__all__ = ["bound_alpha", "fill_hidden"]
+__all__ = ["bound_alpha", "fill_hidden", "with_planes"]
 
 
 def fill_hidden(pixels: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -49,6 +52,16 @@ def bound_alpha(
         for extreme in (ImageFilter.MinFilter, ImageFilter.MaxFilter)
     )
     return np.clip(upscaled, low, high)
+
+
+def with_planes(picture: Picture, planes: list[NDArray[np.uint8]]) -> Picture:
+    """The picture made of what came out of the network: (H, W, 3) each, the second one of its alpha."""
+    if picture.alpha is None:
+        return replace(picture, pixels=planes[0])
+    pixels, alpha = planes[0], planes[1][:, :, 1]
+    height, width = alpha.shape
+    bounded = bound_alpha(alpha, picture.alpha, Area(0, 0, width, height), width, height)
+    return replace(picture, pixels=pixels, alpha=bounded)
 
 
 def _nearest(start: int, stop: int, length: int, upscaled_length: int) -> NDArray[np.intp]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from engines.colour_fix import ColourFix
-from engines.samplers import Scheduler
+from engines.samplers import Scheduler, evaluations
 
 __all__ = ["Diffusion"]
 
@@ -22,3 +22,18 @@ class Diffusion:
     """The share of the steps that are done: with less than 1 the enlarged image itself is begun with."""
     scheduler: Scheduler = "Euler"
     colour_fix: ColourFix | None = None
+
+    @property
+    def steps_done(self) -> int:
+        """How many of the steps are left with this strength (as in SDEdit, Meng et al. 2021); at least 1."""
+        return min(self.steps, max(1, round(self.steps * self.strength)))
+
+    @property
+    def guided(self) -> bool:
+        """Whether there is something to guide away from: equal prompts would give equal results."""
+        return self.guidance > 1 and self.prompt != self.negative_prompt
+
+    @property
+    def evaluations(self) -> int:
+        """How often the model looks at each place of a picture, which is what it costs."""
+        return evaluations(self.scheduler, self.steps_done) * (2 if self.guided else 1)

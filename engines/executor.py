@@ -78,7 +78,7 @@ class Executor:
         """Whether tiles can be run: not closed, and a device is left."""
         return not self._closing and any(worker.lost is None for worker in self._workers)
 
-    def room(self, network: Network) -> int | None:
+    def room(self, network: Network | Part) -> int | None:
         """The most input pixels of a tile that every device has memory for; None if no limit was found."""
         with self._changed:
             rooms = [worker.room.get(network) for worker in self._workers if worker.lost is None]

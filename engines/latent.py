@@ -1,13 +1,16 @@
-"""Stable Diffusion's latent upscaler: what is to be run in which order, and what becomes of it.
+"""A latent upscaler: what is to be run in which order, and what becomes of it.
 
-The original is diffusers' `StableDiffusionLatentUpscalePipeline`. `upscale_latent` is a generator: it yields
-what a part of the model is to be run on and is sent what came out, so nothing here knows of devices, threads
-or other requests. A picture larger than the model's window is denoised in windows that are blended at every
-step (MultiDiffusion, Bar-Tal et al. 2023), and goes into latents and back in the same windows.
+The original is diffusers' `StableDiffusionLatentUpscalePipeline`; models without a text encoder are laid out
+like it but for the prompts. `upscale_latent` is a generator: it yields what a part of the model is to be run
+on and is sent what came out, so nothing here knows of devices, threads or other requests.
+
+A picture larger than the model's window is denoised in windows that are blended at every step
+(MultiDiffusion, Bar-Tal et al. 2023), and goes into latents and back in the same windows.
 """
 
+import itertools
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -41,11 +44,12 @@ class Runs:
 
 
 Calls: TypeAlias = Generator[Runs, list[Arrays], F32]
+Tokens: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 def upscale_latent(
     pixels: NDArray[np.uint8],
-    tokens: tuple[NDArray[np.int64], NDArray[np.int64]],
+    tokens: Tokens | None,
     wanted: Diffusion,
     weights: LatentWeights,
     *,
@@ -58,24 +62,25 @@ def upscale_latent(
 
     Args:
         pixels: (H, W, 3), RGB.
-        tokens: of the prompt and of the negative one, (T,) each.
+        tokens: of the prompt and of the negative one, (T,) each; None if the model has no text encoder.
         wanted: what is asked for.
         weights: what is known of the model.
-        side, overlap: of the windows, in input pixels.
+        side, overlap: of the windows, in input pixels; the side is rounded down to one that the UNet takes.
 
     Raises:
         SpoiltResultError: what comes out are not numbers, or the picture is black.
     """
     height, width, _ = pixels.shape
     padded = _padded(pixels, weights)
+    multiple = _multiple(weights)
     windows = Windows(
         padded.shape[0] // weights.cell,
         padded.shape[1] // weights.cell,
-        side=side // weights.cell,
+        side=max(2 * multiple, side // multiple * multiple) // weights.cell,
         overlap=overlap // weights.cell,
     )
     noise = np.random.default_rng(wanted.seed)
-    prompts = yield from _prompts(tokens, wanted)
+    prompts: Sequence[Arrays] = [()] if tokens is None else (yield from _prompts(tokens, wanted))
     small = yield from _encode(padded, windows, weights, noise)
     latents = yield from _denoise(small, prompts, windows, wanted, weights, noise)
     picture = (yield from _decode(latents, windows, weights))[: 2 * height, : 2 * width]
@@ -92,23 +97,22 @@ _BEFORE, _AFTER = 0.05, 0.15  # the share of the work before the denoising, and 
 
 def _padded(pixels: NDArray[np.uint8], weights: LatentWeights) -> NDArray[np.uint8]:
     """Continued to the right and below by its reflection, to sides that the UNet takes."""
-    multiple = weights.multiple * weights.cell // 2  # the UNet works at twice the size
+    multiple = _multiple(weights)
     sides = [max(2 * multiple, math.ceil(length / multiple) * multiple) for length in pixels.shape[:2]]
     missing = [(0, side - length) for side, length in zip(sides, pixels.shape[:2], strict=True)]
     return np.pad(pixels, (*missing, (0, 0)), "symmetric")
 
 
-def _prompts(
-    tokens: tuple[NDArray[np.int64], NDArray[np.int64]], wanted: Diffusion
-) -> Generator[Runs, list[Arrays], list[tuple[F32, F32]]]:
-    """What the UNet is told of the prompt and, with guidance, of the negative one: twice as much work.
+def _multiple(weights: LatentWeights) -> int:
+    """What sides must be multiples of, in input pixels; the least is twice that."""
+    return math.lcm(weights.multiple, 2) * weights.cell // 2  # the UNet works at twice the size
 
-    Equal prompts would give equal results, between which there is nothing to guide.
-    """
+
+def _prompts(tokens: Tokens, wanted: Diffusion) -> Generator[Runs, list[Arrays], list[Arrays]]:
+    """What the UNet is told of the prompt and, with guidance, of the negative one: twice as much work."""
     prompt, negative = tokens
-    guided = wanted.guidance > 1 and not np.array_equal(prompt, negative)
     found = yield Runs(
-        "text_encoder", [(each,) for each in ((prompt, negative) if guided else (prompt,))], 0.01
+        "text_encoder", [(each,) for each in ((prompt, negative) if wanted.guided else (prompt,))], 0.01
     )
     no_noise = np.repeat(np.array([1, 0], np.float32), _NOISE_LEVELS // 2)
     return [(_f32(context), np.concatenate((no_noise, _f32(pooled)))) for context, pooled in found]
@@ -120,27 +124,30 @@ def _encode(
     """The latents of the image, (C, h, w): drawn from what the encoder holds for possible."""
     mean, deviation = (Blend(windows, (weights.channels,)) for _ in range(2))
     planes = pixels.transpose(2, 0, 1)
-    for row in windows.rows():
+    for group, part in _groups(windows):
         images: list[Arrays] = [
-            (np.ascontiguousarray(window.cut(planes, weights.cell).transpose(1, 2, 0)),) for window in row
+            (np.ascontiguousarray(window.cut(planes, weights.cell).transpose(1, 2, 0)),) for window in group
         ]
-        for window, moments in zip(row, (yield Runs("vae_encoder", images, _BEFORE)), strict=True):
+        for window, moments in zip(group, (yield Runs("vae_encoder", images, _BEFORE * part)), strict=True):
             mean.add(window, _f32(moments[0]))
             deviation.add(window, _f32(moments[1]))
-    drawn = noise.standard_normal(mean.planes.shape, np.float32)
-    return (mean.planes + deviation.planes * drawn) * np.float32(weights.scaling_factor)
+    latents = noise.standard_normal(mean.planes.shape, np.float32)
+    latents *= deviation.planes
+    latents += mean.planes
+    latents *= np.float32(weights.scaling_factor)
+    return latents
 
 
 def _denoise(
     small: F32,
-    prompts: Sequence[tuple[F32, F32]],
+    prompts: Sequence[Arrays],
     windows: Windows,
     wanted: Diffusion,
     weights: LatentWeights,
     noise: np.random.Generator,
 ) -> Generator[Runs, list[Arrays], F32]:
     """The latents of the picture, (C, 2 h, 2 w)."""
-    image = small.repeat(2, 1).repeat(2, 2)
+    channels, height, width = small.shape
     levels = noise_levels(
         wanted.scheduler,
         wanted.steps,
@@ -148,61 +155,63 @@ def _denoise(
         beta_end=weights.beta_end,
         trained=weights.noise_steps,
     )
-    # As in image-to-image (SDEdit, Meng et al. 2021): the first steps are left out.
-    steps = min(wanted.steps, max(1, round(wanted.steps * wanted.strength)))
-    levels = levels[wanted.steps - steps :]
+    levels = levels[wanted.steps - wanted.steps_done :]  # as in image-to-image the first ones are left out
 
     def fresh() -> F32:
-        return noise.standard_normal(image.shape, np.float32)
+        return noise.standard_normal((channels, 2 * height, 2 * width), np.float32)
 
-    start = fresh() * np.float32(levels[0])
+    start = fresh()
+    start *= np.float32(levels[0])
     if wanted.strength < 1:
-        start += image
+        start += _doubled(small)
     sampling = sample(wanted.scheduler, start, levels, fresh)
-    count = evaluations(wanted.scheduler, steps)
-    done = 0
+    count = evaluations(wanted.scheduler, wanted.steps_done)
     noisy, level = next(sampling)
-    while True:
-        done += 1
-        share = _BEFORE + (1 - _BEFORE - _AFTER) * done / count
-        denoised = yield from _denoised(noisy, level, image, prompts, windows, wanted.guidance, share)
+    for done in itertools.count():
+        shares = [_BEFORE + (1 - _BEFORE - _AFTER) * each / count for each in (done, done + 1)]
+        denoised = yield from _denoised(noisy, level, small, prompts, windows, wanted.guidance, shares)
         if not np.isfinite(denoised).all():
             raise SpoiltResultError("the model gave values that are not numbers")
         try:
             noisy, level = sampling.send(denoised)
         except StopIteration as end:
             latents: F32 = end.value
-            return latents
+            break
+        del denoised  # as large as the picture; the next is on its way
+    return latents
 
 
 def _denoised(
     noisy: F32,
     level: float,
-    image: F32,
-    prompts: Sequence[tuple[F32, F32]],
+    small: F32,
+    prompts: Sequence[Arrays],
     windows: Windows,
     guidance: float,
-    share: float,
+    shares: Sequence[float],
 ) -> Generator[Runs, list[Arrays], F32]:
     """What the UNet holds the latents for, without their noise.
 
     Preconditioned after Karras et al. (2022), table 1, with data of deviation 1, as the original is.
     """
+    before, after = shares
     variance = level**2 + 1
-    both = np.concatenate((noisy * np.float32(1 / math.sqrt(variance)), image))
-    time = np.float32(math.log(level) / 4)
-    places = list(windows)
-    inputs: list[Arrays] = [
-        (np.ascontiguousarray(window.cut(both, 2)), np.asarray(time), context, condition)
-        for window in places
-        for context, condition in prompts
-    ]
-    found = yield Runs("unet", inputs, share)
-    blend = Blend(windows, (len(image),), 2)
-    for index, window in enumerate(places):
-        of_prompts = [_f32(each[0]) for each in found[index * len(prompts) : (index + 1) * len(prompts)]]
-        blend.add(window, _guided(of_prompts, guidance))
-    return noisy * np.float32(1 / variance) + blend.planes * np.float32(level / math.sqrt(variance))
+    unit = np.float32(1 / math.sqrt(variance))
+    time = np.asarray(np.float32(math.log(level) / 4))
+    blend = Blend(windows, (len(small),), 2)
+    for group, part in _groups(windows):
+        images = [
+            np.concatenate((window.cut(noisy, 2) * unit, _doubled(window.cut(small)))) for window in group
+        ]
+        inputs: list[Arrays] = [(image, time, *prompt) for image in images for prompt in prompts]
+        found = yield Runs("unet", inputs, before + (after - before) * part)
+        for index, window in enumerate(group):
+            of_prompts = [_f32(each[0]) for each in found[index * len(prompts) : (index + 1) * len(prompts)]]
+            blend.add(window, _guided(of_prompts, guidance))
+    for channel in range(len(small)):  # one by one: they are large
+        blend.planes[channel] *= np.float32(level / math.sqrt(variance))
+        blend.planes[channel] += noisy[channel] * np.float32(1 / variance)
+    return blend.planes
 
 
 def _guided(of_prompts: Sequence[F32], guidance: float) -> F32:
@@ -214,20 +223,31 @@ def _guided(of_prompts: Sequence[F32], guidance: float) -> F32:
 
 
 def _decode(latents: F32, windows: Windows, weights: LatentWeights) -> Generator[Runs, list[Arrays], F32]:
-    """The picture, (H, W, 3); a row of windows at a time, as its pixels take much memory."""
-    latents = latents * np.float32(1 / weights.scaling_factor)
+    """The picture, (H, W, 3)."""
+    unit = np.float32(1 / weights.scaling_factor)
     blend = Blend(windows, (3,), 2 * weights.cell)
-    rows = list(windows.rows())
-    for number, row in enumerate(rows, start=1):
-        inputs: list[Arrays] = [(_cut(window, latents),) for window in row]
-        share = 1 - _AFTER * (1 - number / len(rows))
-        for window, (picture,) in zip(row, (yield Runs("vae_decoder", inputs, share)), strict=True):
+    for group, part in _groups(windows):
+        inputs: list[Arrays] = [(window.cut(latents, 2) * unit,) for window in group]
+        found = yield Runs("vae_decoder", inputs, 1 - _AFTER * (1 - part))
+        for window, (picture,) in zip(group, found, strict=True):
             blend.add(window, _f32(picture).transpose(2, 0, 1))
     return blend.planes.transpose(1, 2, 0)
 
 
-def _cut(window: Window, latents: F32) -> F32:
-    return np.ascontiguousarray(window.cut(latents, 2))
+_TOGETHER = 16
+"""So many windows are on their way at once: they fill batches, and take little memory beside the picture."""
+
+
+def _groups(windows: Windows) -> Iterator[tuple[list[Window], float]]:
+    """All windows, some at a time, and which share of them that makes."""
+    places = list(windows)
+    for start in range(0, len(places), _TOGETHER):
+        group = places[start : start + _TOGETHER]
+        yield group, (start + len(group)) / len(places)
+
+
+def _doubled(latents: F32) -> F32:
+    return latents.repeat(2, 1).repeat(2, 2)
 
 
 def _f32(array: NDArray[Any]) -> F32:

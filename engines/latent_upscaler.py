@@ -7,25 +7,34 @@ those of equal size are computed together on a device that takes more than one a
 import asyncio
 import contextlib
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.alpha import fill_hidden, with_planes
+from engines.colour_fix import fix_colours
 from engines.diffusion import Diffusion
-from engines.errors import EngineError
+from engines.errors import DeviceOutOfMemoryError, EngineError
 from engines.executor import Executor
-from engines.latent import Calls, PartName, Runs, upscale_latent
+from engines.image import Picture, resize
+from engines.latent import Calls, Runs, upscale_latent
 from engines.parts import Arrays, Part
+from engines.progress import Progress, rising, within
 from engines.prompts import prompts_of
+from engines.regions import OnRegion, RegionReporter
+from engines.tiles import Area
 from engines.worker import PartKey
-from onnx_models import LatentWeights
+from onnx_models import LatentWeights, Model
 
 __all__ = ["LatentUpscaler"]
+
+_SMALLEST_WINDOW = 128
+"""The side below which a window would show too little for a picture to be made of it; in input pixels."""
 
 _TEXT_PIXELS = 64 * 64
 """What a run of the text encoder costs, in pixels of a picture; it is small beside everything else."""
@@ -34,20 +43,22 @@ _TEXT_PIXELS = 64 * 64
 class LatentUpscaler:
     """A latent upscaler whose parts are loaded."""
 
-    def __init__(self, weights: LatentWeights, executor: Executor) -> None:
+    def __init__(self, model: Model, weights: LatentWeights, executor: Executor) -> None:
         """Load the parts on all devices. Blocks.
 
         Args:
-            weights: verified.
+            model: whose windows are as large as its tiles.
+            weights: of the model, verified.
             executor: what runs them.
 
         Raises:
             ModelError: if something cannot be loaded.
         """
+        self._model = model
         self._weights = weights
         self._executor = executor
-        self._prompts = prompts_of(Path(weights.tokenizer.path))
-        self._parts = {name: Part(Path(getattr(weights, name)[0].path)) for name in get_args(PartName)}
+        self._prompts = None if weights.tokenizer is None else prompts_of(Path(weights.tokenizer.path))
+        self._parts = {name: Part(Path(files[0].path)) for name, files in weights.parts.items()}
         for part in self._parts.values():
             executor.load(part)
 
@@ -57,36 +68,93 @@ class LatentUpscaler:
 
     async def upscale(
         self,
-        pixels: NDArray[np.uint8],
+        picture: Picture,
         wanted: Diffusion,
         *,
-        side: int,
-        overlap: int,
+        size: tuple[int, int],
         account: str,
         on_start: Callable[[], None] | None,
-        on_progress: Callable[[float], None] | None,
-    ) -> NDArray[np.float32]:
-        """The picture at twice its size, (2 H, 2 W, 3) in [0, 1], not clipped.
+        on_progress: Progress | None,
+        on_region: OnRegion | None,
+    ) -> Picture:
+        """See `Upscaler.upscale`.
 
-        Cancelling the call frees what has not run yet.
+        Beyond the model's scale the picture goes through it again. Alpha is not generated but resized; the
+        whole result is one region, as it is finished at once.
 
         Args:
-            pixels: (H, W, 3), RGB.
+            picture: what to upscale.
             wanted: what is asked for.
-            side, overlap: of the windows, in input pixels.
-            account: whose share of the devices it uses.
-            on_start: called on the event loop when a device takes the first run.
-            on_progress: called on the event loop with the finished share.
+            size: the wanted width and height.
+            account, on_start, on_progress, on_region: as there.
 
         Raises:
             ModelError: if a run fails, or what comes out is no picture.
         """
-        tokens = self._prompts.tokens(wanted.prompt), self._prompts.tokens(wanted.negative_prompt)
+        source = picture.pixels
+        if picture.alpha is not None:
+            source = await asyncio.to_thread(fill_hidden, source, picture.alpha)
+        sizes = _sizes((picture.width, picture.height), size, self._weights.scale)
+        ends = list(itertools.accumulate(width * height for width, height in sizes))
+        report = rising(on_progress or (lambda _share: None))
+        pixels, begun = source, 0
+        for reached, end in zip(sizes, ends, strict=True):
+            progress = within(report, begun / ends[-1], end / ends[-1])
+            generated = await self._enlarged(pixels, wanted, account, on_start, progress)
+            if wanted.colour_fix is not None and end == ends[-1]:
+                generated = await asyncio.to_thread(fix_colours, generated, source, wanted.colour_fix)
+            pixels = await asyncio.to_thread(_as_pixels, generated, reached)
+            begun, on_start = end, None
+        regions = RegionReporter(picture, *size, on_region) if on_region else None
+        return await asyncio.to_thread(_finish, pixels, picture, regions)
+
+    async def _enlarged(
+        self,
+        pixels: NDArray[np.uint8],
+        wanted: Diffusion,
+        account: str,
+        on_start: Callable[[], None] | None,
+        on_progress: Progress,
+    ) -> NDArray[np.float32]:
+        """The picture, (H, W, 3), at the model's scale in [0, 1], not clipped.
+
+        If a window does not fit into a device's memory, it is begun again with smaller ones.
+        """
+        smallest = min(_SMALLEST_WINDOW, self._model.tile)
+        largest = self._model.tile
+        while True:
+            side = max(smallest, min(largest, self._room()))
+            try:
+                return await self._pass(pixels, wanted, side, account, on_start, on_progress)
+            except DeviceOutOfMemoryError:
+                height, width = (min(side, length) for length in pixels.shape[:2])
+                largest = math.isqrt(height * width // 2)
+                if height * width <= smallest**2:
+                    raise
+
+    def _room(self) -> int:
+        """The largest side of a window that there is memory for, where that is known."""
+        rooms = [self._executor.room(part) for name, part in self._parts.items() if name != "text_encoder"]
+        return min((math.isqrt(room) for room in rooms if room is not None), default=self._model.tile)
+
+    async def _pass(
+        self,
+        pixels: NDArray[np.uint8],
+        wanted: Diffusion,
+        side: int,
+        account: str,
+        on_start: Callable[[], None] | None,
+        on_progress: Progress,
+    ) -> NDArray[np.float32]:
+        tokens = None
+        if self._prompts is not None:
+            tokens = self._prompts.tokens(wanted.prompt), self._prompts.tokens(wanted.negative_prompt)
+        overlap = side * self._model.overlap // self._model.tile
         calls = upscale_latent(pixels, tokens, wanted, self._weights, side=side, overlap=overlap)
         results: list[Arrays] | None = None
         done = 0.0
         while not isinstance(runs := await asyncio.to_thread(_go_on, calls, results), np.ndarray):
-            job = _Job(runs, asyncio.get_running_loop(), done, on_start, on_progress)
+            job = _Job(runs, asyncio.get_running_loop(), within(on_progress, done, runs.share), on_start)
             results = await self._run(job, account)
             done, on_start = runs.share, None
         return runs
@@ -117,6 +185,34 @@ class LatentUpscaler:
 _numbers = itertools.count()
 
 
+def _sizes(source: tuple[int, int], size: tuple[int, int], scale: int) -> list[tuple[int, int]]:
+    """The width and height of a picture after each pass: at last `size`, before that as little as will do."""
+    (width, height), sizes = source, [size]
+    while sizes[0][0] > scale * width or sizes[0][1] > scale * height:
+        sizes.insert(0, (-(-sizes[0][0] // scale), -(-sizes[0][1] // scale)))
+    return sizes
+
+
+def _as_pixels(generated: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A generated picture, which is spent, at `size` (width, height)."""
+    np.clip(generated, 0, 1, out=generated)
+    generated *= 255
+    pixels = np.rint(generated, out=generated).astype(np.uint8)
+    return pixels if pixels.shape[1::-1] == size else resize(pixels, *size)
+
+
+def _finish(pixels: NDArray[np.uint8], picture: Picture, regions: RegionReporter | None) -> Picture:
+    """The result, made of its colours and of the picture's alpha."""
+    height, width, _ = pixels.shape
+    planes = [pixels]
+    if picture.alpha is not None:
+        planes.append(np.broadcast_to(resize(picture.alpha, width, height)[:, :, np.newaxis], pixels.shape))
+    for index, plane in enumerate(planes):
+        if regions is not None:
+            regions.take(index, Area(0, 0, width, height), plane)
+    return with_planes(picture, planes)
+
+
 def _go_on(calls: Calls, results: list[Arrays] | None) -> Runs | NDArray[np.float32]:
     """What is to be run next, or the picture. (A StopIteration cannot leave a thread.)"""
     try:
@@ -132,9 +228,8 @@ class _Job:
 
     runs: Runs
     loop: asyncio.AbstractEventLoop
-    share_before: float
+    on_progress: Progress
     on_start: Callable[[], None] | None
-    on_progress: Callable[[float], None] | None
     done: asyncio.Future[None] = field(init=False)
     results: list[Arrays | None] = field(init=False)
     finished: int = 0
@@ -159,9 +254,7 @@ class _Job:
         if self.done.done():
             return
         self.finished += 1
-        if self.on_progress:
-            share = self.finished / len(self.results)
-            self.on_progress(self.share_before + (self.runs.share - self.share_before) * share)
+        self.on_progress(self.finished / len(self.results))
         if self.finished == len(self.results):
             self.done.set_result(None)
 

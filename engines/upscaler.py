@@ -16,7 +16,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -24,27 +24,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.activity import Activity
-from engines.alpha import bound_alpha, fill_hidden
+from engines.alpha import fill_hidden, with_planes
 from engines.calibration import Calibration
 from engines.canvas import Canvas
-from engines.colour_fix import fix_colours
 from engines.devices import Device
 from engines.diffusion import Diffusion
 from engines.errors import DeviceOutOfMemoryError, EngineError, ModelError
 from engines.executor import PATIENCE, Executor
-from engines.image import Picture, resize
+from engines.image import Picture
 from engines.latent_upscaler import LatentUpscaler
 from engines.parts import Arrays, Part
+from engines.progress import Progress, rising
 from engines.prompts import prompts_of
 from engines.regions import OnRegion, RegionReporter
 from engines.sessions import Network
-from engines.tiles import Area, Tile, TilePlan, plan_tiles
+from engines.tiles import Tile, TilePlan, plan_tiles
 from engines.worker import TileKey
 from onnx_models import FactorTooLargeError, LatentWeights, Model, ModelBuildError, Weights, ensure_built
 
 __all__ = ["Upscaler"]
-
-Progress = Callable[[float], None]
 
 
 class Upscaler:
@@ -99,12 +97,11 @@ class Upscaler:
         """Which prompts, of `prompt` and `negative_prompt`, are longer than the model takes. Blocks.
 
         Raises:
-            ModelError: if the model is no latent upscaler, or its tokenizer cannot be read.
+            ModelError: if the model takes no prompts, or its tokenizer cannot be read.
         """
-        (weights,) = model.weights
-        if not isinstance(weights, LatentWeights):
+        if model.latent is None or model.latent.tokenizer is None:
             raise ModelError(f"{model.name} takes no prompts")
-        prompts = prompts_of(Path(weights.tokenizer.path))
+        prompts = prompts_of(Path(model.latent.tokenizer.path))
         return [name for name in ("prompt", "negative_prompt") if prompts.is_cut(getattr(diffusion, name))]
 
     async def upscale(
@@ -148,11 +145,10 @@ class Upscaler:
         except FactorTooLargeError as error:
             raise ModelError(str(error)) from error
         if isinstance(weights, LatentWeights):
-            return await self._upscale_latent(
+            latent = await asyncio.to_thread(self._latent, model, weights)
+            return await latent.upscale(
                 picture,
-                model,
-                weights,
-                diffusion or Diffusion(),
+                diffusion or Diffusion(steps=weights.default_steps),
                 size=(width, height),
                 account=account,
                 on_start=on_start,
@@ -161,7 +157,7 @@ class Upscaler:
             )
         network = await asyncio.to_thread(self._network, model, weights)
         planes = await asyncio.to_thread(_planes, picture)
-        report = _rising(on_progress) if on_progress else None
+        report = rising(on_progress) if on_progress else None
         regions = RegionReporter(picture, width, height, on_region) if on_region else None
         largest = model.tile
         while True:
@@ -175,37 +171,7 @@ class Upscaler:
                 largest = math.isqrt(plan.height * plan.width // 2)
                 if plan.height * plan.width <= _smallest_tile(model) ** 2:
                     raise
-        return await asyncio.to_thread(_assemble, picture, upscaled)
-
-    async def _upscale_latent(
-        self,
-        picture: Picture,
-        model: Model,
-        weights: LatentWeights,
-        diffusion: Diffusion,
-        *,
-        size: tuple[int, int],
-        account: str,
-        on_start: Callable[[], None] | None,
-        on_progress: Progress | None,
-        on_region: OnRegion | None,
-    ) -> Picture:
-        """Alpha is not generated but resized; the whole result is one region, as it is finished at once."""
-        latent = await asyncio.to_thread(self._latent, model, weights)
-        colours = picture.pixels
-        if picture.alpha is not None:
-            colours = await asyncio.to_thread(fill_hidden, colours, picture.alpha)
-        generated = await latent.upscale(
-            colours,
-            diffusion,
-            side=model.tile,
-            overlap=model.overlap,
-            account=account,
-            on_start=on_start,
-            on_progress=on_progress,
-        )
-        regions = RegionReporter(picture, *size, on_region) if on_region else None
-        return await asyncio.to_thread(_finish, generated, colours, picture, size, diffusion, regions)
+        return await asyncio.to_thread(with_planes, picture, upscaled)
 
     def close(self) -> None:
         """Let the batch that runs finish; every upscale under way ends in a ModelError. Blocks."""
@@ -279,7 +245,7 @@ class Upscaler:
             with self._first_use[model.name, weights.scale]:
                 if model.name not in self._latents:
                     self._verified(model, weights)
-                    self._latents[model.name] = LatentUpscaler(weights, self._executor)
+                    self._latents[model.name] = LatentUpscaler(model, weights, self._executor)
         return self._latents[model.name]
 
     def _verified(self, model: Model, weights: Weights) -> Path:
@@ -305,56 +271,12 @@ _SHARED_STEP = 32
 """Tiles that may share a batch have sides of multiples of this: few shapes, for little more work."""
 
 
-def _rising(on_progress: Progress) -> Progress:
-    """Hold back what would be a step backwards, as when a picture is begun again with smaller tiles."""
-    best = 0.0
-
-    def report(share: float) -> None:
-        nonlocal best
-        if share > best:
-            best = share
-            on_progress(share)
-
-    return report
-
-
 def _planes(picture: Picture) -> list[NDArray[np.uint8]]:
     """What runs through the network, (H, W, 3) each: the colours, and the alpha plane if there is one."""
     if picture.alpha is None:
         return [picture.pixels]
     grey = np.broadcast_to(picture.alpha[:, :, np.newaxis], picture.pixels.shape)
     return [fill_hidden(picture.pixels, picture.alpha), grey]
-
-
-def _finish(
-    generated: NDArray[np.float32],
-    source: NDArray[np.uint8],
-    picture: Picture,
-    size: tuple[int, int],
-    diffusion: Diffusion,
-    regions: RegionReporter | None,
-) -> Picture:
-    """A generated picture at `size` (width, height)."""
-    if diffusion.colour_fix is not None:
-        generated = fix_colours(generated, source, diffusion.colour_fix)
-    pixels = np.rint(np.clip(generated, 0, 1) * 255).astype(np.uint8)
-    planes = [pixels if pixels.shape[1::-1] == size else resize(pixels, *size)]
-    if picture.alpha is not None:
-        planes.append(np.broadcast_to(resize(picture.alpha, *size)[:, :, np.newaxis], planes[0].shape))
-    for index, plane in enumerate(planes):
-        if regions is not None:
-            regions.take(index, Area(0, 0, *size), plane)
-    return _assemble(picture, planes)
-
-
-def _assemble(picture: Picture, planes: list[NDArray[np.uint8]]) -> Picture:
-    """The picture made of what came out of the network."""
-    if picture.alpha is None:
-        return replace(picture, pixels=planes[0])
-    pixels, alpha = planes[0], planes[1][:, :, 1]
-    height, width = alpha.shape
-    bounded = bound_alpha(alpha, picture.alpha, Area(0, 0, width, height), width, height)
-    return replace(picture, pixels=pixels, alpha=bounded)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

@@ -134,7 +134,7 @@ def export_model(
     known = catalogue.exports[0]
     if facts.name in (None, known.name):
         own = msgspec.structs.asdict(facts).items()
-        default = {each: getattr(known, each) for each in known.__struct_fields__ if each != "source"}
+        default = {each: getattr(known, each) for each in Facts.__struct_fields__ if hasattr(known, each)}
         facts = Facts(**default | {each: value for each, value in own if value != getattr(Facts(), each)})
     facts = _checked(msgspec.structs.replace(facts, air=facts.air or f"local:{facts.name}@1"))
     name = facts.name or known.name

@@ -54,18 +54,7 @@ def _located(weights: Weights, entry: Path) -> Weights:
         raise BrokenEntryError(f"{entry} has weights of the format ncnn, which comes with Tilewire only")
     if isinstance(weights, OnnxWeights):
         return replace(weights, file=_file(weights.file, entry))
-
-    def files(part: tuple[WeightFile, ...]) -> tuple[WeightFile, ...]:
-        return tuple(_file(file, entry) for file in part)
-
-    return replace(
-        weights,
-        text_encoder=files(weights.text_encoder),
-        vae_encoder=files(weights.vae_encoder),
-        unet=files(weights.unet),
-        vae_decoder=files(weights.vae_decoder),
-        tokenizer=_file(weights.tokenizer, entry),
-    )
+    return weights.with_files(lambda file: _file(file, entry))
 
 
 def _file(file: WeightFile, entry: Path) -> WeightFile:
@@ -146,17 +135,7 @@ def write_latent_entry(directory: Path, model: Model, folder: Path) -> Model:
     target = directory / f"{model.name}-{weights.scale}x-{weights.unet[0].sha256[:12]}"
     entry = directory / f"{model.name}.json"
 
-    def named(part: tuple[WeightFile, ...]) -> tuple[WeightFile, ...]:
-        return tuple(replace(file, path=f"{target.name}/{file.path}") for file in part)
-
-    weights = replace(
-        weights,
-        text_encoder=named(weights.text_encoder),
-        vae_encoder=named(weights.vae_encoder),
-        unet=named(weights.unet),
-        vae_decoder=named(weights.vae_decoder),
-        tokenizer=named((weights.tokenizer,))[0],
-    )
+    weights = weights.with_files(lambda file: replace(file, path=f"{target.name}/{file.path}"))
     try:
         for file in folder.iterdir():
             with file.open("rb+") as written:

@@ -23,7 +23,7 @@ from onnx_models.files import remove_leftovers, sha256_of, write_atomically
 from onnx_models.graph import wrap_uint8
 from onnx_models.model import LatentWeights, Model, NcnnWeights, OnnxWeights, WeightFile, Weights
 
-__all__ = ["BUILDER_VERSION", "State", "built_state", "ensure_built", "ncnn_files"]
+__all__ = ["BUILDER_VERSION", "State", "built_state", "ensure_built", "ncnn_files", "repair"]
 
 BUILDER_VERSION = 1
 """Goes up whenever the same weights give another ONNX file; files of other versions are built again."""
@@ -64,7 +64,7 @@ def ensure_built(
     Raises:
         MissingWeightsError: The distribution with the weights is not installed.
         WeightsChecksumError: A weight file is not the one that the catalogue vouches for; of an added model,
-            its ONNX file has changed since.
+            or one that comes with Tilewire, a file has changed since.
         NcnnFormatError: The weights cannot be converted.
         ModelBuildError: The file cannot be written.
 
@@ -96,7 +96,7 @@ def built_state(model: Model, weights: Weights, directory: Path) -> tuple[Path, 
             return target, _state_of(target, weights)
         if isinstance(weights, OnnxWeights):
             return Path(weights.file.path), _state_of_all([weights.file])
-        return Path(weights.tokenizer.path).parent, _state_of_all(weights.files)
+        return Path(weights.unet[0].path).parent, _state_of_all(weights.files)
     except OSError as error:
         raise ModelBuildError(f"{model.name} cannot be read: {error}") from error
 
@@ -142,10 +142,19 @@ def _verified(model: Model, weights: OnnxWeights | LatentWeights) -> Path:
     """Give an ONNX file that is ready to run, or a directory of them, if nothing has changed it."""
     target, state = built_state(model, weights, Path())
     if state == "missing":
-        raise MissingWeightsError(f"{target} is missing; remove {model.name} and add it again")
+        raise MissingWeightsError(f"{target} is missing; {repair(model, target)}")
     if state == "damaged":
-        raise WeightsChecksumError(f"{target} is damaged; remove {model.name} and add it again")
+        raise WeightsChecksumError(f"{target} is damaged; {repair(model, target)}")
     return target
+
+
+def repair(model: Model, target: Path) -> str:
+    """What to do about a file that is missing or damaged, in words."""
+    if isinstance(model.weights[0], NcnnWeights):
+        return "it will be built again at the first use"
+    if target.is_relative_to(Path(__file__).parent):
+        return "install Tilewire again"
+    return f"remove {model.name} and add it again"
 
 
 def _state_of(target: Path, weights: NcnnWeights) -> State:

@@ -7,11 +7,11 @@ check them: unknown fields, missing fields and values out of range are refused.
 
 import logging
 from collections.abc import Iterable, Iterator
-from importlib import resources
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from onnx_models.added import entries, read_entry
 from onnx_models.errors import (
@@ -21,11 +21,13 @@ from onnx_models.errors import (
     NotInstalledError,
     UnknownModelError,
 )
-from onnx_models.model import Download, Export, Model
+from onnx_models.model import Download, Export, LatentWeights, Model, WeightFile, Weights
 
 __all__ = ["Catalogue", "load_catalogue", "parse_catalogue"]
 
 log = logging.getLogger(__name__)
+
+_PACKAGE = Path(__file__).parent
 
 
 class Catalogue:
@@ -137,7 +139,8 @@ class Catalogue:
             for export in self.missing_exports:
                 if key in (export.name, export.air):
                     raise NotInstalledError(
-                        f"{export.name} is not installed; to get it: tilewire models export {export.source}"
+                        f"{export.name} is not installed; to get it: tilewire models export {export.source} "
+                        f"(or use {export.alternative}, which comes with Tilewire)"
                     ) from None
             names = ", ".join(f"{model.name} ({model.air})" for model in self._models)
             raise UnknownModelError(f"no model is called {name_or_air!r}; there are {names}") from None
@@ -150,8 +153,12 @@ class _CatalogueFile(Struct, frozen=True, forbid_unknown_fields=True):
     exports: tuple[Export, ...] = ()
 
 
-def parse_catalogue(toml: bytes) -> Catalogue:
+def parse_catalogue(toml: bytes, directory: Path = _PACKAGE) -> Catalogue:
     """Read a catalogue from TOML laid out like `catalogue.toml`.
+
+    Args:
+        toml: Its content.
+        directory: Where it lies: what the paths of weights that are ready to run are relative to.
 
     Raises:
         CatalogueError: It is not such TOML; the message says where.
@@ -163,7 +170,18 @@ def parse_catalogue(toml: bytes) -> Catalogue:
         file = msgspec.toml.decode(toml, type=_CatalogueFile)
     except msgspec.DecodeError as error:
         raise CatalogueError(f"the catalogue cannot be read: {error}") from error
-    return Catalogue(file.models, default=file.default, downloads=file.downloads, exports=file.exports)
+    models = [
+        replace(model, weights=tuple(_located(weights, directory) for weights in model.weights))
+        for model in file.models
+    ]
+    return Catalogue(models, default=file.default, downloads=file.downloads, exports=file.exports)
+
+
+def _located(weights: Weights, directory: Path) -> Weights:
+    def absolute(file: WeightFile) -> WeightFile:
+        return replace(file, path=str(directory / file.path))
+
+    return weights.with_files(absolute) if isinstance(weights, LatentWeights) else weights
 
 
 def load_catalogue(added: Path | None = None) -> Catalogue:
@@ -176,7 +194,7 @@ def load_catalogue(added: Path | None = None) -> Catalogue:
         added: The directory of the added models; it need not exist.
 
     """
-    catalogue = parse_catalogue(resources.files("onnx_models").joinpath("catalogue.toml").read_bytes())
+    catalogue = parse_catalogue((_PACKAGE / "catalogue.toml").read_bytes())
     for entry in entries(added) if added is not None else ():
         try:
             catalogue = catalogue.with_model(read_entry(entry))

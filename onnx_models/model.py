@@ -3,10 +3,12 @@
 They are frozen Structs that check themselves; nothing here reads or writes a file.
 """
 
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from onnx_models.errors import FactorTooLargeError
 
@@ -65,7 +67,9 @@ class OnnxWeights(Struct, frozen=True, forbid_unknown_fields=True, tag_field="fo
     """Relative to the entry's own file; absolute once the entry is loaded."""
 
 
-class LatentWeights(Struct, frozen=True, forbid_unknown_fields=True, tag_field="format", tag="latent"):
+class LatentWeights(
+    Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="format", tag="latent"
+):
     """The parts of a latent upscaler, ready to run: ONNX files, each with its external data if it has some.
 
     All take and give float32 but for images, which are uint8 where they go in, and tokens, int64; the first
@@ -74,16 +78,19 @@ class LatentWeights(Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     """
 
     scale: Literal[2]
-    text_encoder: WeightFiles
-    """tokens (N, T) -> context (N, T, D), pooled (N, P)."""
+    text_encoder: WeightFiles | None = None
+    """tokens (N, T) -> context (N, T, D), pooled (N, P). None of a model that knows nothing of prompts."""
     vae_encoder: WeightFiles
     """image (N, H, W, 3) RGB -> mean and deviation of the latents, (N, C, H / cell, W / cell) each."""
     unet: WeightFiles
-    """noisy (N, 2 C, h, w), time (N), context, condition (N, 128 + P) -> denoised (N, C, h, w)."""
+    """noisy (N, 2 C, h, w), time (N), context, condition (N, 128 + P) -> denoised (N, C, h, w).
+
+    The last two only with a text encoder.
+    """
     vae_decoder: WeightFiles
     """latents (N, C, h, w) -> image (N, cell x h, cell x w, 3) RGB in [0, 1], not clipped."""
-    tokenizer: WeightFile
-    """As the package `tokenizers` reads it; cuts and fills a prompt to T tokens."""
+    tokenizer: WeightFile | None = None
+    """Of the text encoder. As the package `tokenizers` reads it; cuts and fills a prompt to T tokens."""
     channels: Pixels
     cell: Pixels
     multiple: Pixels
@@ -94,12 +101,30 @@ class LatentWeights(Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     """The noise that the UNet was trained with: square roots of beta rise evenly, in `noise_steps`."""
     beta_end: Positive
     noise_steps: Annotated[int, Meta(ge=2)]
+    default_steps: Annotated[int, Meta(ge=1, le=100)] = 20
+    """How often it removes noise if a task does not say; what its price is for."""
+
+    def __post_init__(self) -> None:
+        """Check what the types cannot say."""
+        if (self.text_encoder is None) != (self.tokenizer is None):
+            raise ValueError("text_encoder and tokenizer must be given together, or neither")
+
+    @property
+    def parts(self) -> dict[str, WeightFiles]:
+        """The networks, by name."""
+        parts = {"vae_encoder": self.vae_encoder, "unet": self.unet, "vae_decoder": self.vae_decoder}
+        return parts if self.text_encoder is None else {"text_encoder": self.text_encoder} | parts
 
     @property
     def files(self) -> tuple[WeightFile, ...]:
         """All of them."""
-        parts = (self.text_encoder, self.vae_encoder, self.unet, self.vae_decoder, (self.tokenizer,))
-        return tuple(file for part in parts for file in part)
+        networks = tuple(file for part in self.parts.values() for file in part)
+        return networks if self.tokenizer is None else (*networks, self.tokenizer)
+
+    def with_files(self, change: Callable[[WeightFile], WeightFile]) -> "LatentWeights":
+        """The same with each file replaced."""
+        parts = {name: tuple(map(change, files)) for name, files in self.parts.items()}
+        return replace(self, **parts, tokenizer=self.tokenizer and change(self.tokenizer))
 
 
 Weights = NcnnWeights | OnnxWeights | LatentWeights
@@ -140,6 +165,8 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Where its authors publish it."""
     parameters: tuple[str, ...]
     """The names of the task settings that it honours."""
+    passes: Literal[1, 2] = 1
+    """How often a picture may go through a latent upscaler; twice makes it larger by its scale squared."""
 
     def __post_init__(self) -> None:
         """Check what the types cannot say; msgspec turns a ValueError into its own ValidationError."""
@@ -148,30 +175,49 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise ValueError("weights must be given once for each scale, smallest first")
         if not self.factors or list(self.factors) != sorted(set(self.factors)):
             raise ValueError("factors must be given once each, smallest first")
-        if self.factors[-1] > scales[-1]:
+        if self.factors[-1] > self.reach:
             raise ValueError(f"no weights reach the factor {self.factors[-1]}")
-        if (self.family == "latent") != isinstance(self.weights[0], LatentWeights):
+        if any((self.family == "latent") != isinstance(each, LatentWeights) for each in self.weights):
             raise ValueError("the family is latent if and only if the weights are")
+        if self.family == "latent" and len(scales) > 1:
+            raise ValueError("a latent upscaler has weights for one scale")
+        if self.passes > 1 and self.family != "latent":
+            raise ValueError("only a latent upscaler takes more than one pass")
+        prompts = self.latent is not None and self.latent.text_encoder is not None
+        if not prompts and not _OF_PROMPTS.isdisjoint(self.parameters):
+            raise ValueError("prompts take a text encoder")
         if self.tile <= 2 * self.overlap:
             raise ValueError("tile must be larger than the overlap on both its sides")
         _check_price(self.price_per_megapixel)
+
+    @property
+    def latent(self) -> LatentWeights | None:
+        """The weights of a latent upscaler; None of other models."""
+        (weights, *_) = self.weights
+        return weights if isinstance(weights, LatentWeights) else None
+
+    @property
+    def reach(self) -> int:
+        """The largest factor that its weights give."""
+        reach: int = self.weights[-1].scale ** self.passes
+        return reach
 
     def offers(self, factor: float) -> bool:
         """Say whether the model upscales by `factor` (output side / input side)."""
         return factor in self.factors or (self.fractional and 1 < factor <= self.factors[-1])
 
     def weights_for(self, factor: float) -> Weights:
-        """Give the weights of the smallest native scale that is at least `factor`.
+        """Give the weights of the smallest native scale that is at least `factor`, maybe in several passes.
 
         Raises:
             FactorTooLargeError: Every native scale is smaller.
 
         """
         for weights in self.weights:
-            if weights.scale >= factor:
+            if weights.scale**self.passes >= factor:
                 return weights
         raise FactorTooLargeError(
-            f"{self.name} cannot upscale by {factor:g}: its largest native scale is {self.weights[-1].scale}"
+            f"{self.name} cannot upscale by {factor:g}: its largest native scale is {self.reach}"
         )
 
 
@@ -216,10 +262,15 @@ class Export(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     source_url: Url
     source: str
     """Its id on the Hugging Face hub."""
+    alternative: Name
+    """A model that comes with Tilewire and does something alike."""
 
     def __post_init__(self) -> None:
         """Check what the types cannot say."""
         _check_price(self.price_per_megapixel)
+
+
+_OF_PROMPTS = {"positivePrompt", "negativePrompt", "CFGScale"}
 
 
 def _check_price(usd: Decimal) -> None:

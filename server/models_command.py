@@ -45,11 +45,12 @@ from onnx_models import (
     pull_model,
     read_entry,
     remove_entry,
+    repair,
 )
 from server.settings import Settings
 from server.terminal import ConfigFile, Data, console, effective_settings, give_up, problems
 
-__all__ = ["commands"]
+__all__ = ["commands", "open_part"]
 
 commands = typer.Typer(
     help="The models: list, build and verify them, add your own, fetch others.", no_args_is_help=True
@@ -116,11 +117,10 @@ def verify_models(data: Data = None, config: ConfigFile = None) -> None:
             advice = {
                 "not built": "not built yet; it will be at the first use",
                 "outdated": "built by another version; it will be built again at the first use",
-                "damaged": "DAMAGED; it will be built again at the first use",
+                "damaged": f"DAMAGED; {repair(model, file)}",
+                "missing": f"MISSING; {repair(model, file)}",
             }
             told = advice.get(state, state)
-            if state == "damaged" and file.parent == directory.absolute():
-                told = f"DAMAGED; remove {model.name} and add it again"
             wrong += state in ("damaged", "missing")
             console.print(f"{file}: {told}", style="red" if state in ("damaged", "missing") else None)
     for entry in entries(directory):
@@ -231,7 +231,7 @@ def export(
             facts,
             load_catalogue(directory),
             directory,
-            _open_part,
+            open_part,
             half=half,
             on_progress=partial(_step, bars, bar, source),
         )
@@ -320,7 +320,7 @@ def _advance(bars: Progress, bar: TaskID, share: float) -> None:
 
 def _open(path: Path) -> Run:
     """A network on the CPU."""
-    run_part = _open_part(path)
+    run_part = open_part(path)
 
     def run(batch: NDArray[Any]) -> NDArray[Any]:
         (result,) = run_part([batch])
@@ -329,7 +329,7 @@ def _open(path: Path) -> Run:
     return run
 
 
-def _open_part(path: Path) -> Callable[[Sequence[NDArray[Any]]], Sequence[NDArray[Any]]]:
+def open_part(path: Path) -> Callable[[Sequence[NDArray[Any]]], Sequence[NDArray[Any]]]:
     """A part of a model on the CPU; failures are expected here, and the runtime must not print them."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4

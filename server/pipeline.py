@@ -29,7 +29,7 @@ from server.state.claims import ServerId
 from server.state.database import Database
 from server.state.images import ImageRecord
 from server.state.tasks import StoredResult
-from server.upscaling import Size, UpscaleRequest, output_size, price
+from server.upscaling import Size, UpscaleRequest, effort, output_size, price
 
 __all__ = ["Pipeline"]
 
@@ -95,7 +95,7 @@ class Pipeline:
         with story.measure("fetch"):
             source = await self._inputs.obtain(account, request.source, request.parameter)
         size = output_size(request, model, Size(source.width, source.height), self._settings)
-        await self._reserve(account, key, price(self._price_of(model), size))
+        await self._reserve(account, key, price(self._price_of(model), size, effort(request, model)))
         story.output_pixels = size.width * size.height
         encoded = await self._upscale(account, request, model, source, size, story, on_progress, regions)
         file = ImageFile(encoded, request.output_format.extension, size.width, size.height)

@@ -5,7 +5,8 @@ Pure functions; `runner` does the work.
 
 import math
 from collections.abc import Iterable
-from decimal import ROUND_CEILING, Decimal
+from decimal import Decimal
+from fractions import Fraction
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -29,6 +30,7 @@ __all__ = [
     "choose_model",
     "cut_warnings",
     "diffusion_of",
+    "effort",
     "input_source",
     "output_size",
     "price",
@@ -151,10 +153,10 @@ def diffusion_of(task: Upscale, model: Model) -> Diffusion | None:
 
     Without a seed of its own it gets one that is the same when it is sent again.
     """
-    if model.family != "latent":
+    if model.latent is None:
         return None
     settings = task.settings or UpscaleSettings()
-    default = Diffusion(seed=UUID(task.task_uuid).int % 2**32)
+    default = Diffusion(steps=model.latent.default_steps, seed=UUID(task.task_uuid).int % 2**32)
     fix = settings.color_fix
     return Diffusion(
         steps=_given(settings.steps, default.steps),
@@ -233,10 +235,27 @@ def output_size(request: UpscaleRequest, model: Model, source: Size, settings: S
     return size
 
 
-def price(usd_per_megapixel: Decimal, size: Size) -> int:
-    """What a result of this size costs, in nanodollars; rounded up to whole microdollars."""
-    exact = usd_per_megapixel * size.width * size.height  # USD per megapixel × pixels: microdollars
-    return int(exact.to_integral_value(ROUND_CEILING)) * 1000
+def price(usd_per_megapixel: Decimal, size: Size, effort: Fraction = Fraction(1)) -> int:
+    """What a result of this size costs, in nanodollars; rounded up to whole microdollars.
+
+    Args:
+        usd_per_megapixel: of the model.
+        size: of the result.
+        effort: see `effort`.
+    """
+    exact = Fraction(usd_per_megapixel) * size.width * size.height * effort  # microdollars
+    return math.ceil(exact) * 1000
+
+
+def effort(request: UpscaleRequest, model: Model) -> Fraction:
+    """How many times the work that the model's price is for a request takes; at least 1.
+
+    The price of a latent upscaler is for its default number of steps. More steps cost more, and so does what
+    looks at a picture twice in each: guidance, and some schedulers.
+    """
+    if model.latent is None or request.diffusion is None:
+        return Fraction(1)
+    return max(Fraction(1), Fraction(request.diffusion.evaluations, model.latent.default_steps))
 
 
 def _is_web_address(url: str) -> bool:

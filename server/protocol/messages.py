@@ -110,7 +110,10 @@ class UpscaleSettings(Struct, frozen=True, kw_only=True, rename=wire_name, forbi
 
     steps: Annotated[
         Annotated[int, Meta(ge=1, le=100)] | UnsetType,
-        Meta(description="How often noise is removed. Default: 20."),
+        Meta(
+            description="How often noise is removed. More than the default cost more, in proportion. "
+            "Default: the model's `defaultSteps`."
+        ),
     ] = UNSET
     seed: Annotated[
         Annotated[int, Meta(ge=0, le=2**63 - 1)] | UnsetType,
@@ -123,7 +126,7 @@ class UpscaleSettings(Struct, frozen=True, kw_only=True, rename=wire_name, forbi
         Annotated[float, Meta(ge=0, le=50)] | UnsetType,
         Meta(
             description="How far to go towards `positivePrompt` and away from `negativePrompt`. Up to 1 "
-            "there is no such guidance, and half the work. Default: 1."
+            "there is no such guidance, and half the work and cost. Default: 1."
         ),
     ] = UNSET
     positive_prompt: Annotated[
@@ -142,9 +145,10 @@ class UpscaleSettings(Struct, frozen=True, kw_only=True, rename=wire_name, forbi
             "noise: the result stays nearer to it. Default: 1."
         ),
     ] = UNSET
-    scheduler: Annotated[Scheduler | UnsetType, Meta(description="How noise is removed. Default: Euler.")] = (
-        UNSET
-    )
+    scheduler: Annotated[
+        Scheduler | UnsetType,
+        Meta(description="How noise is removed. Heun takes, and costs, two looks a step. Default: Euler."),
+    ] = UNSET
     color_fix: Annotated[
         ColourFix | bool | UnsetType,
         Meta(
@@ -423,7 +427,7 @@ class Usage(Struct, frozen=True, rename=wire_name):
     requests: int
 
 
-class ModelItem(Struct, frozen=True, rename=wire_name):
+class ModelItem(Struct, frozen=True, kw_only=True, rename=wire_name):
     """An installed model, in the terms of Runware's model search, and what it offers for upscaling."""
 
     air: str
@@ -437,5 +441,8 @@ class ModelItem(Struct, frozen=True, rename=wire_name):
     upscale_factors: list[int]
     fractional_factors: bool
     parameters: list[str]
+    default_steps: Annotated[
+        int | UnsetType, Meta(description="Of models that take `settings.steps`; what the price is for.")
+    ] = UNSET
     price_per_megapixel: Annotated[Usd, Meta(description="USD per million output pixels.")]
     licence: str

@@ -1,5 +1,7 @@
 """`modelSearch`: the models that are installed."""
 
+from msgspec import UNSET
+
 from onnx_models import Model
 from server.protocol.messages import ModelItem, ModelSearch, ModelSearchResult
 from server.settings import Settings
@@ -44,6 +46,7 @@ def _describe(model: Model, settings: Settings) -> ModelItem:
         upscale_factors=list(model.factors),
         fractional_factors=model.fractional,
         parameters=list(model.parameters),
+        default_steps=UNSET if model.latent is None else model.latent.default_steps,
         price_per_megapixel=settings.prices.get(model.name, model.price_per_megapixel),
         licence=model.licence,
     )

@@ -69,7 +69,7 @@ async def _cut_prompts(task: Upscale, model: Model, upscaler: Upscaler) -> tuple
     """What is to be told of prompts that the model cuts."""
     diffusion = diffusion_of(task, model)
     if diffusion is None or not (diffusion.prompt or diffusion.negative_prompt):
-        return ()
+        return ()  # so it is with models that take no prompts
     try:
         return cut_warnings(await asyncio.to_thread(upscaler.cuts, model, diffusion))
     except ModelError:  # the tokenizer cannot be read; the task will find out, and fail

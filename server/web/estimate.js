@@ -12,6 +12,7 @@
  * @property {number[]} upscaleFactors
  * @property {boolean} fractionalFactors
  * @property {string[]} parameters
+ * @property {number} [defaultSteps] Of models that take steps; what the price is for.
  * @property {number} pricePerMegapixel In USD.
  */
 
@@ -22,9 +23,25 @@ export function resultSize({ width, height }, { factor, targetMegapixels }) {
   return { width: Math.max(1, Math.round(width * by)), height: Math.max(1, Math.round(height * by)) };
 }
 
-/** In USD, rounded up to whole microdollars. @param {{width: number, height: number}} size @param {Model} model */
-export function price({ width, height }, { pricePerMegapixel }) {
-  return Math.ceil(pricePerMegapixel * width * height - 1e-6) / 1e6;
+/**
+ * In USD, rounded up to whole microdollars.
+ * @param {{width: number, height: number}} size @param {Settings} settings @param {Model} model
+ */
+export function price({ width, height }, { parameters }, { pricePerMegapixel, defaultSteps }) {
+  const times = defaultSteps ? Math.max(1, looks(parameters, defaultSteps) / defaultSteps) : 1;
+  return Math.ceil(pricePerMegapixel * width * height * times - 1e-6) / 1e6;
+}
+
+/**
+ * How often a model that removes noise looks at the image.
+ * @param {Record<string, any>} parameters @param {number} defaultSteps
+ */
+function looks(parameters, defaultSteps) {
+  const { steps = defaultSteps, strength = 1, scheduler = "", CFGScale = 1 } = parameters;
+  const { positivePrompt = "", negativePrompt = "" } = parameters;
+  const done = Math.min(steps, Math.max(1, Math.round(steps * strength)));
+  const guided = CFGScale > 1 && positivePrompt !== negativePrompt;
+  return (scheduler.startsWith("Heun") ? 2 * done - 1 : done) * (guided ? 2 : 1);
 }
 
 /**

@@ -35,7 +35,7 @@ export function offerLaunch(tasks, form, runner) {
       byId("estimate").textContent = against;
       button.disabled = objections.every((each) => each !== null);
     } else if (sizes.length) {
-      const cost = sizes.reduce((sum, size) => sum + price(size, model), 0);
+      const cost = sizes.reduce((sum, size) => sum + price(size, settings, model), 0);
       const size = sizes.length === 1 ? `${pixels(sizes[0].width, sizes[0].height)} pixels, ` : "";
       const text = size + (cost ? `about ${money(cost)}` : "free of charge");
       byId("estimate").textContent = text.charAt(0).toUpperCase() + text.slice(1);

@@ -1,6 +1,7 @@
 """The latent upscaler on the devices of this machine, with a tiny model whose result is known."""
 
 import asyncio
+import sys
 import threading
 from dataclasses import replace
 
@@ -8,22 +9,26 @@ import msgspec
 import numpy as np
 import pytest
 
-from engines import Diffusion, ModelError, Picture, SpoiltResultError, Upscaler
+from engines import DeviceOutOfMemoryError, Diffusion, ModelError, Picture, SpoiltResultError, Upscaler
 from engines.devices import CpuDevice
 from engines.latent import upscale_latent
 from engines.parts import open_part
-from tests.onnx_models.tiny_latent import CELL, PER_TOKEN, add_tiny_latent
+from tests.onnx_models.tiny_latent import CELL, PER_TOKEN, add_promptless, add_tiny_latent
 
 FAST = Diffusion(steps=3, seed=7)
 
 
 class BatchingDevice(CpuDevice):
-    """The CPU as a device that takes several at once; tells of the batches, and can be held."""
+    """The CPU as a device that takes several at once; tells of the batches, and can be held.
+
+    It has memory for a decoder's run of so many latents, if it is told.
+    """
 
     largest_batch = 8
 
-    def __init__(self):
+    def __init__(self, memory=None):
         super().__init__(1)
+        object.__setattr__(self, "memory", memory)
         object.__setattr__(self, "batches", [])
         object.__setattr__(self, "go", threading.Event())
         self.go.set()
@@ -39,6 +44,8 @@ class RecordingSession:
 
     def run(self, arrays):
         assert self.device.go.wait(10)
+        if self.name == "vae_decoder" and self.device.memory and arrays[0][:, 0].size > self.device.memory:
+            raise DeviceOutOfMemoryError("no memory for it")
         self.device.batches.append((self.name, len(arrays[0])))
         return self.session.run(arrays)
 
@@ -46,6 +53,11 @@ class RecordingSession:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return add_tiny_latent(tmp_path_factory.mktemp("models"), liveliness=0.05)
+
+
+@pytest.fixture(scope="module")
+def promptless(tmp_path_factory):
+    return add_promptless(tmp_path_factory.mktemp("promptless"))
 
 
 @pytest.fixture
@@ -171,6 +183,101 @@ def test_other_sizes_are_reduced_and_alpha_is_kept(upscaler, model):
     assert (result.alpha[:, 52:] == 255).all()
     (region,) = regions
     assert np.array_equal(region.picture().pixels, result.pixels)
+
+
+@pytest.mark.parametrize("factor", [1.5, 2, 3, 4])
+def test_without_a_text_encoder_any_factor_up_to_four_is_made(upscaler, promptless, factor):
+    source = Picture(pixels=np.full((48, 64, 3), (40, 90, 160), np.uint8))
+    size = {"width": round(64 * factor), "height": round(48 * factor)}
+    shares, starts = [], []
+    result = upscaled(
+        upscaler, promptless, source, **size, on_progress=shares.append, on_start=lambda: starts.append(1)
+    )
+    assert result.pixels.shape == (size["height"], size["width"], 3)
+    assert np.abs(result.pixels - np.array((40, 90, 160))).max() <= 2
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1)
+    assert starts == [1]
+
+
+def test_the_second_pass_of_four_times_can_be_cancelled(tmp_path, promptless):
+    device = BatchingDevice()
+    upscaler = Upscaler([device], tmp_path)
+
+    async def cancelled():
+        begun = asyncio.Event()
+        task = asyncio.create_task(
+            upscaler.upscale(
+                picture(32, 32), promptless, width=128, height=128, diffusion=replace(FAST, steps=100),
+                on_progress=lambda share: begun.set() if share > 0.3 else None,
+            )
+        )  # fmt: skip
+        await begun.wait()
+        task.cancel()
+        await asyncio.wait([task])
+        return task.cancelled()
+
+    try:
+        assert asyncio.run(cancelled())
+        assert not any(waiting.tiles for waiting in upscaler.activity().waiting.values())
+    finally:
+        upscaler.close()
+    names = [name for name, _ in device.batches]
+    assert (names.count("vae_encoder"), names.count("vae_decoder")) == (2, 1)
+
+
+def test_a_model_without_a_text_encoder_takes_no_prompts(upscaler, promptless):
+    with pytest.raises(ModelError, match="takes no prompts"):
+        upscaler.cuts(promptless, Diffusion(prompt="a cat"))
+
+
+def test_windows_that_a_device_has_no_memory_for_are_made_smaller(tmp_path, model):
+    wide = msgspec.structs.replace(model, tile=512, overlap=128)
+    source = picture(400, 300)
+    results, batches = [], []
+    for memory in (None, 60 * 60):  # a window's latents are a quarter as wide and high as its pixels
+        device = BatchingDevice(memory)
+        upscaler = Upscaler([device], tmp_path)
+        try:
+            results += [upscaled(upscaler, wide, source, on_progress=lambda _: None) for _ in range(2)]
+        finally:
+            upscaler.close()
+        batches.append([name for name, _ in device.batches].count("unet"))
+    assert np.abs(results[2].pixels.astype(int) - results[0].pixels).mean() < 2
+    assert results[3].pixels.tobytes() == results[2].pixels.tobytes()
+    assert batches[0] < batches[1]
+
+
+def test_a_window_that_cannot_be_made_smaller_is_an_error(tmp_path, model):
+    upscaler = Upscaler([BatchingDevice(memory=1)], tmp_path)
+    try:
+        with pytest.raises(DeviceOutOfMemoryError):
+            upscaled(upscaler, model, picture(64, 64))
+    finally:
+        upscaler.close()
+
+
+def test_prompts_without_their_package_name_what_to_install(upscaler, model, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    elsewhere = add_tiny_latent(tmp_path / "elsewhere")
+    with pytest.raises(ModelError, match=r"pip install 'tilewire\[latent\]'"):
+        upscaled(upscaler, elsewhere, picture(32, 32))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "evaluations"),
+    [
+        ({}, 20),
+        ({"steps": 7}, 7),
+        ({"strength": 0.5}, 10),
+        ({"scheduler": "Heun"}, 39),
+        ({"guidance": 7.5}, 20),
+        ({"guidance": 7.5, "prompt": "a cat"}, 40),
+        ({"guidance": 1.0, "prompt": "a cat"}, 20),
+    ],
+)
+def test_what_is_wanted_tells_how_often_the_model_looks(wanted, evaluations):
+    assert Diffusion(**wanted).evaluations == evaluations
 
 
 def test_progress_rises_with_every_step(upscaler, model):

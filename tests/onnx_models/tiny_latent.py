@@ -26,13 +26,12 @@ WORDS = ("nothing", "filler", "a", "cat", "ugly")
 PER_TOKEN = 0.004
 """How much brighter a prompt makes the latents, for each number that its tokens have on average."""
 
-PARAMETERS = (
-    "steps", "seed", "CFGScale", "positivePrompt", "negativePrompt", "strength", "scheduler", "colorFix",
-)  # fmt: skip
+OF_PROMPTS = ("CFGScale", "positivePrompt", "negativePrompt")
+PARAMETERS = ("steps", "seed", *OF_PROMPTS, "strength", "scheduler", "colorFix")
 
 
 def add_tiny_latent(directory: Path, *, spoilt: str = "", liveliness: float = 0.0) -> Model:
-    """Add it to a directory of models, as `runware:502@1`; see `write_parts`."""
+    """Add it to a directory of models, as `runware:502@1`, in windows of 128 pixels; see `write_parts`."""
     with new_folder(directory, "tiny") as folder:
         model = Model(
             name="sd-x2-latent-upscaler",
@@ -52,28 +51,55 @@ def add_tiny_latent(directory: Path, *, spoilt: str = "", liveliness: float = 0.
         return write_latent_entry(directory, model, folder)
 
 
-def write_parts(folder: Path, *, spoilt: str = "", liveliness: float = 0.0) -> LatentWeights:
+def add_promptless(directory: Path) -> Model:
+    """Add one without a text encoder that goes over a picture once or twice."""
+    with new_folder(directory, "promptless") as folder:
+        model = Model(
+            name="promptless",
+            air="local:promptless@1",
+            title="Promptless",
+            description="A latent upscaler for tests.",
+            family="latent",
+            weights=(write_parts(folder, prompts=False),),
+            factors=(2, 3, 4),
+            fractional=True,
+            passes=2,
+            overlap=32,
+            tile=128,
+            price_per_megapixel=Decimal("0.001"),
+            licence="MIT",
+            parameters=tuple(each for each in PARAMETERS if each not in {*OF_PROMPTS}),
+        )
+        return write_latent_entry(directory, model, folder)
+
+
+def write_parts(
+    folder: Path, *, spoilt: str = "", liveliness: float = 0.0, prompts: bool = True
+) -> LatentWeights:
     """Write its files.
 
     Args:
         folder: where to.
         spoilt: `nan` lets the UNet compute no numbers, `black` lets the decoder paint nothing.
         liveliness: how much of the noise stays in what the UNet takes for the picture.
+        prompts: whether it has a text encoder; without one it takes 4 steps if not told.
     """
     parts = {
-        "text_encoder": _text_encoder(),
         "vae_encoder": _vae_encoder(),
-        "unet": _unet(float("nan") if spoilt == "nan" else liveliness),
+        "unet": _unet(float("nan") if spoilt == "nan" else liveliness, prompts=prompts),
         "vae_decoder": _vae_decoder(0.0 if spoilt == "black" else 0.5),
     }
+    if prompts:
+        parts["text_encoder"] = _text_encoder()
+        _tokenizer().save(str(folder / "tokenizer.json"))
     for name, graph in parts.items():
         onnx.save(graph, folder / f"{name}.onnx")
-    _tokenizer().save(str(folder / "tokenizer.json"))
     files = {name: (WeightFile(f"{name}.onnx", sha256_of(folder / f"{name}.onnx")),) for name in parts}
     return LatentWeights(
         scale=2,
         **files,
-        tokenizer=WeightFile("tokenizer.json", sha256_of(folder / "tokenizer.json")),
+        tokenizer=WeightFile("tokenizer.json", sha256_of(folder / "tokenizer.json")) if prompts else None,
+        default_steps=20 if prompts else 4,
         channels=4,
         cell=CELL,
         multiple=2,
@@ -138,16 +164,9 @@ def _vae_encoder() -> onnx.ModelProto:
     return _graph(nodes, {"image": (UINT8, ("n", "h", "w", 3))}, ["mean", "deviation"], values)
 
 
-def _unet(liveliness: float) -> onnx.ModelProto:
+def _unet(liveliness: float, *, prompts: bool) -> onnx.ModelProto:
     """Gives (image * root(sigma² + 1) - noisy) / sigma, with which the preconditioning gives the image."""
-    nodes = [
-        ("Split", "noisy", "x image", {"axis": 1}),
-        ("Mul", "time four", "logarithm"),
-        ("Exp", "logarithm", "flat"),
-        ("Reshape", "flat planes", "sigma"),
-        ("Mul", "sigma sigma", "square"),
-        ("Add", "square one", "variance"),
-        ("Sqrt", "variance", "root"),
+    brighten = [
         ("Gather", "condition after", "pooled", {"axis": 1}),
         ("Mul", "pooled per_token", "bright"),
         ("ReduceMean", "context", "words", {"axes": [1, 2], "keepdims": 1}),
@@ -156,6 +175,16 @@ def _unet(liveliness: float) -> onnx.ModelProto:
         ("Reshape", "bright planes", "brightness"),
         ("Add", "image brightness", "brighter"),
         ("Add", "brighter unused", "picture"),
+    ]
+    nodes = [
+        ("Split", "noisy", "x image", {"axis": 1}),
+        ("Mul", "time four", "logarithm"),
+        ("Exp", "logarithm", "flat"),
+        ("Reshape", "flat planes", "sigma"),
+        ("Mul", "sigma sigma", "square"),
+        ("Add", "square one", "variance"),
+        ("Sqrt", "variance", "root"),
+        *(brighten if prompts else [("Identity", "image", "picture")]),
         ("Mul", "picture root", "wanted"),
         ("Sub", "wanted x", "rest"),
         ("Div", "rest sigma", "clean"),
@@ -169,8 +198,9 @@ def _unet(liveliness: float) -> onnx.ModelProto:
     }  # fmt: skip
     inputs: dict[str, tuple[int, Sequence[int | str]]] = {
         "noisy": (FLOAT, ("n", 8, "h", "w")), "time": (FLOAT, ("n",)),
-        "context": (FLOAT, ("n", TOKENS, 1)), "condition": (FLOAT, ("n", 129)),
     }  # fmt: skip
+    if prompts:
+        inputs |= {"context": (FLOAT, ("n", TOKENS, 1)), "condition": (FLOAT, ("n", 129))}
     return _graph(nodes, inputs, ["denoised"], values)
 
 

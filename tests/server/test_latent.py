@@ -9,7 +9,14 @@ import pytest
 
 from onnx_models.diffusers import Exported
 from server.serving import EmbeddedServer
-from tests.onnx_models.tiny_latent import PARAMETERS, TOKENS, add_tiny_latent, write_parts
+from tests.onnx_models.tiny_latent import (
+    OF_PROMPTS,
+    PARAMETERS,
+    TOKENS,
+    add_promptless,
+    add_tiny_latent,
+    write_parts,
+)
 from tests.server.conftest import StartServer, Tilewire, settings_for
 from tests.server.harness import connected, make_image, new_uuid, open_image
 
@@ -27,6 +34,7 @@ def task(**more: Any) -> dict[str, Any]:
 def server(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Iterator[EmbeddedServer]:
     data = tmp_path_factory.mktemp("server")
     add_tiny_latent(data / "added", liveliness=0.6)
+    add_promptless(data / "added")
     with EmbeddedServer(settings_for(data, model_directory, added_models=data / "added")) as running:
         yield running
 
@@ -132,6 +140,50 @@ async def test_other_factors_are_told(server: EmbeddedServer) -> None:
     assert open_image(base64.b64decode(result["imageBase64Data"])).size == (60, 36)
 
 
+async def test_more_work_than_the_default_steps_costs_in_proportion(server: EmbeddedServer) -> None:
+    """2560 pixels: 5.12 microdollars for 20 steps, rounded up."""
+    image = base64.b64encode(make_image(32, 20)).decode()
+    settings: list[dict[str, Any]] = [
+        {"steps": 1},
+        {"steps": 20},
+        {"steps": 50},
+        {"steps": 100, "strength": 0.5},
+        {"steps": 20, "CFGScale": 5, "positivePrompt": "cat"},
+        {"steps": 20, "scheduler": "Heun"},
+    ]
+    async with connected(server) as peer:
+        found = await peer.ask(
+            *(task(inputImage=image, settings=each, includeCost=True) for each in settings)
+        )
+    assert [result["cost"] for result in found] == [6e-6, 6e-6, 13e-6, 13e-6, 11e-6, 10e-6]
+
+
+async def test_a_model_without_prompts_refuses_them_and_makes_four_times_in_its_own_steps(
+    server: EmbeddedServer,
+) -> None:
+    def promptless(**more: Any) -> dict[str, Any]:
+        return task(model="promptless") | {"settings": {}, "includeCost": True} | more
+
+    async with connected(server) as peer:
+        refused = await peer.ask(*(promptless(settings={name: "5"}) for name in OF_PROMPTS))
+        refused += await peer.ask(promptless(settings={"CFGScale": 5}))
+        default, four, twelve = await peer.ask(
+            promptless(), promptless(upscaleFactor=4), promptless(settings={"steps": 12})
+        )
+        (search,) = await peer.ask(
+            {"taskType": "modelSearch", "taskUUID": new_uuid(), "search": "promptless"}
+        )
+    assert [error["code"] for error in refused] == [
+        "invalidSettingsCFGScale",
+        "unsupportedSettingsPositivePrompt",
+        "unsupportedSettingsNegativePrompt",
+        "unsupportedSettingsCFGScale",
+    ]
+    assert open_image(base64.b64decode(default["imageBase64Data"])).size == (160, 96)
+    assert [result["cost"] for result in (default, four, twelve)] == [16e-6, 16e-6, 47e-6]
+    assert search["results"][0]["defaultSteps"] == 4
+
+
 async def test_progress_tells_of_every_step(server: EmbeddedServer) -> None:
     shares = []
     async with connected(server) as peer:
@@ -149,6 +201,7 @@ async def test_the_search_tells_the_parameters(server: EmbeddedServer) -> None:
     assert model["architecture"] == "latent"
     assert model["parameters"] == list(PARAMETERS)
     assert model["upscaleFactors"] == [2]
+    assert model["defaultSteps"] == 20
 
 
 @pytest.mark.parametrize(("spoilt", "told"), [("nan", "not numbers"), ("black", "black picture")])
@@ -171,6 +224,7 @@ async def test_a_model_that_is_not_installed_names_the_command_to_get_it(start_s
         (error,) = await peer.ask(task())
     assert error["code"] == "invalidModel"
     assert "tilewire models export stabilityai/sd-x2-latent-upscaler" in error["message"]
+    assert "tilewire-latent-x2" in error["message"]
 
 
 def test_the_commands_know_it_and_remove_it(tilewire: Tilewire, tmp_path: Path) -> None:

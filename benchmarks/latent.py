@@ -1,0 +1,159 @@
+"""Latent upscalers: time per step and per output megapixel against diffusers with the same weights; memory.
+
+    python -m benchmarks.latent [--side PIXELS] [--steps N] [--rounds N] [--width 1..12] [--device cpu|cuda]
+                                [--memory PIXELS ...]
+
+Needs `pip install 'tilewire[bench,export,latent]'`. diffusers saves a pipeline of Stable Diffusion's latent
+upscaler with random numbers, and a quarter of its channels unless `--width 12` is given; it is exported, and
+both run it on the same photographs, for 1 client and for 8, each in a process of its own and in turn. A step
+takes what many steps take longer than few. Then the model that comes with Tilewire does the same alone; and
+pictures of several sizes go through it, each in a fresh process, to see what memory they take.
+"""
+
+import argparse
+import tempfile
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from benchmarks.latent_peers import PEERS, Run, Subject, tilewire
+from benchmarks.photos import photograph
+from benchmarks.report import Report, gpu_name, median, peak_memory, ratio
+from benchmarks.workers import AbsentError, Worker
+from onnx_models import Facts, Model, export_model, load_catalogue
+from server.models_command import open_part
+
+SIDES = {"cpu": 128, "cuda": 512}
+WIDTH = 3
+STEPS = 20
+FEW = 2
+ROUNDS = 5
+CLIENTS = (1, 8)
+MEMORY_SIDES = (256, 512, 1024, 2048)
+BUILT_IN = "tilewire-latent-x2"
+
+Times = dict[str, list[float]]
+
+
+def main() -> None:
+    """Measure, print, keep."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.latent")
+    parser.add_argument("--side", type=int, help="pixels of the input; default: by device")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--width", type=int, default=WIDTH, help="12 is Stable Diffusion's")
+    parser.add_argument("--device", choices=list(SIDES), default="cuda" if gpu_name() else "cpu")
+    parser.add_argument("--memory", type=int, nargs="*", default=MEMORY_SIDES, help="sides of the inputs")
+    options = parser.parse_args()
+    side = options.side or SIDES[options.device]
+    with tempfile.TemporaryDirectory() as folder:
+        subject = exported(Path(folder), options.width, options.device)
+        compare(subject, side, options.steps, options.rounds, options.width)
+    measure_memory(options.device, options.memory)
+
+
+def exported(folder: Path, width: int, device: Literal["cpu", "cuda"]) -> Subject:
+    """The pipeline, and what Tilewire makes of it."""
+    from benchmarks.latent_pipeline import save_pipeline  # noqa: PLC0415 - needs diffusers
+
+    with Console(stderr=True).status("exporting the pipeline"):
+        pipeline = folder / "pipeline"
+        save_pipeline(pipeline, width)
+        facts = Facts(name="random", air="local:random@1")
+        model, _ = export_model(
+            str(pipeline), facts, load_catalogue(), folder / "models", open_part, half=device == "cuda"
+        )
+    return Subject(model, pipeline, device)
+
+
+def compare(subject: Subject, side: int, steps: int, rounds: int, width: int) -> None:
+    """One table: all peers with the random pipeline, then the built-in model."""
+    report = Report(
+        "latent",
+        "runtime".rjust(30), "clients", "s a step", "ratio", "s a megapixel", "ratio", "peak MB",
+        device=gpu_name() if subject.device == "cuda" else None,
+    )  # fmt: skip
+    openings = {name: partial(opened, name, subject) for name in PEERS}
+    measure(report, openings, side, steps, rounds)
+    report.say(
+        f"the above: Stable Diffusion's architecture, {width} twelfths of its channels, random numbers"
+    )
+    built_in = load_catalogue().get(BUILT_IN)
+    measure(report, {"Tilewire": partial(tilewire, built_in, subject.device)}, side, steps, rounds)
+    report.say(f"the above: {BUILT_IN}")
+    report.say(
+        f"{side} × {side} pixels ×2, {steps} steps, medians, alternating rounds: {rounds}; a step is one of "
+        "one picture, a megapixel one of results; ratio: their speed / Tilewire's in the same round"
+    )
+    report.keep()
+
+
+def opened(name: str, subject: Subject) -> Run:
+    return PEERS[name](subject)
+
+
+def measure(report: Report, openings: dict[str, partial[Run]], side: int, steps: int, rounds: int) -> None:
+    """One row for each peer and number of clients."""
+    for clients in CLIENTS:
+        photographs = [photograph(side, index) for index in range(clients)]
+        with ExitStack() as stack:
+            status = stack.enter_context(Console(stderr=True).status(""))
+            workers: dict[str, Worker] = {}
+            for name, opening in openings.items():
+                if clients == 1 and "one batch" in name:
+                    continue
+                status.update(f"{name} warms up for {clients}")
+                try:
+                    workers[name] = stack.enter_context(Worker(opening, photographs, FEW))
+                except AbsentError as error:
+                    report.say(f"{name.rjust(30)}  missing: {error}")
+            by_step: Times = {name: [] for name in workers}
+            by_run: Times = {name: [] for name in workers}
+            for number in range(1, rounds + 1):
+                for name, worker in workers.items():
+                    status.update(f"round {number} of {rounds}: {name}")
+                    few, many = (worker.run(photographs, count) for count in (FEW, steps))
+                    by_step[name].append((many - few) / (steps - FEW) / clients)
+                    by_run[name].append(many)
+            megapixels = clients * (2 * side) ** 2 / 1e6
+            for name, worker in workers.items():
+                report.row(
+                    name,
+                    clients,
+                    median(by_step[name]),
+                    ratio(by_step, "Tilewire", name),
+                    median(by_run[name]) / megapixels,
+                    ratio(by_run, "Tilewire", name),
+                    f"{peak_memory(worker.pid) / 1e6:.0f}",
+                )
+
+
+def measure_memory(device: Literal["cpu", "cuda"], sides: list[int]) -> None:
+    """How much more memory a larger picture takes: some for each pixel of the result, and no more."""
+    model = load_catalogue().get(BUILT_IN)
+    report = Report(
+        "latent-memory", "input", "megapixels out", "peak MB", "bytes a further pixel",
+        device=gpu_name() if device == "cuda" else None,
+    )  # fmt: skip
+    before: tuple[float, float] | None = None
+    for side in sides:
+        megapixels, peak = (2 * side) ** 2 / 1e6, peak_of(model, device, side) / 1e6
+        more = "-" if before is None else f"{(peak - before[1]) / (megapixels - before[0]):.0f}"
+        report.row(f"{side} × {side}", megapixels, f"{peak:.0f}", more)
+        before = megapixels, peak
+    report.say(
+        f"{BUILT_IN} ×2, {model.tile} pixel windows, {FEW} steps, resident memory of the whole process"
+    )
+    report.keep()
+
+
+def peak_of(model: Model, device: Literal["cpu", "cuda"], side: int) -> int:
+    with Worker(partial(tilewire, model, device), [photograph(side)], FEW, warm_ups=1) as worker:
+        return peak_memory(worker.pid)
+
+
+if __name__ == "__main__":
+    main()

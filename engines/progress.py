@@ -1,0 +1,26 @@
+"""Progress as a share from 0 to 1, told to whoever wants it."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+__all__ = ["Progress", "rising", "within"]
+
+Progress: TypeAlias = Callable[[float], None]
+
+
+def rising(on_progress: Progress) -> Progress:
+    """Hold back what would be a step backwards, as when a picture is begun again with smaller tiles."""
+    best = 0.0
+
+    def report(share: float) -> None:
+        nonlocal best
+        if share > best:
+            best = share
+            on_progress(share)
+
+    return report
+
+
+def within(on_progress: Progress, start: float, end: float) -> Progress:
+    """Tell the progress of a part of the work as that of the whole, which it takes from `start` to `end`."""
+    return lambda share: on_progress(start + (end - start) * share)
