@@ -1,7 +1,7 @@
 """Latent upscalers: time per step and per output megapixel against diffusers with the same weights; memory.
 
     python -m benchmarks.latent [--side PIXELS] [--steps N] [--rounds N] [--width 1..12] [--device cpu|cuda]
-                                [--memory PIXELS ...]
+                                [--peers NAME ...] [--memory PIXELS ...]
 
 Needs `pip install 'tilewire[bench,export,latent]'`. diffusers saves a pipeline of Stable Diffusion's latent
 upscaler with random numbers, and a quarter of its channels unless `--width 12` is given; it is exported, and
@@ -12,6 +12,7 @@ pictures of several sizes go through it, each in a fresh process, to see what me
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -46,12 +47,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--width", type=int, default=WIDTH, help="12 is Stable Diffusion's")
     parser.add_argument("--device", choices=list(SIDES), default="cuda" if gpu_name() else "cpu")
+    parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS), metavar="NAME")
     parser.add_argument("--memory", type=int, nargs="*", default=MEMORY_SIDES, help="sides of the inputs")
     options = parser.parse_args()
     side = options.side or SIDES[options.device]
     with tempfile.TemporaryDirectory() as folder:
         subject = exported(Path(folder), options.width, options.device)
-        compare(subject, side, options.steps, options.rounds, options.width)
+        compare(subject, side, options.steps, options.rounds, width=options.width, peers=options.peers)
     measure_memory(options.device, options.memory)
 
 
@@ -69,14 +71,16 @@ def exported(folder: Path, width: int, device: Literal["cpu", "cuda"]) -> Subjec
     return Subject(model, pipeline, device)
 
 
-def compare(subject: Subject, side: int, steps: int, rounds: int, width: int) -> None:
+def compare(
+    subject: Subject, side: int, steps: int, rounds: int, *, width: int, peers: Sequence[str]
+) -> None:
     """One table: all peers with the random pipeline, then the built-in model."""
     report = Report(
         "latent",
         "runtime".rjust(30), "clients", "s a step", "ratio", "s a megapixel", "ratio", "peak MB",
         device=gpu_name() if subject.device == "cuda" else None,
     )  # fmt: skip
-    openings = {name: partial(opened, name, subject) for name in PEERS}
+    openings = {name: partial(opened, name, subject) for name in peers}
     measure(report, openings, side, steps, rounds)
     report.say(
         f"the above: Stable Diffusion's architecture, {width} twelfths of its channels, random numbers"
@@ -97,35 +101,36 @@ def opened(name: str, subject: Subject) -> Run:
 
 def measure(report: Report, openings: dict[str, partial[Run]], side: int, steps: int, rounds: int) -> None:
     """One row for each peer and number of clients."""
-    for clients in CLIENTS:
-        photographs = [photograph(side, index) for index in range(clients)]
-        with ExitStack() as stack:
-            status = stack.enter_context(Console(stderr=True).status(""))
-            workers: dict[str, Worker] = {}
-            for name, opening in openings.items():
-                if clients == 1 and "one batch" in name:
-                    continue
-                status.update(f"{name} warms up for {clients}")
-                try:
-                    workers[name] = stack.enter_context(Worker(opening, photographs, FEW))
-                except AbsentError as error:
-                    report.say(f"{name.rjust(30)}  missing: {error}")
-            by_step: Times = {name: [] for name in workers}
-            by_run: Times = {name: [] for name in workers}
+    with ExitStack() as stack:
+        status = stack.enter_context(Console(stderr=True).status(""))
+        workers: dict[str, Worker] = {}
+        for name, opening in openings.items():
+            status.update(f"{name} warms up")
+            try:
+                workers[name] = stack.enter_context(Worker(opening, [photograph(side)], FEW))
+            except AbsentError as error:
+                report.say(f"{name.rjust(30)}  missing: {error}")
+        for clients in CLIENTS:
+            photographs = [photograph(side, index) for index in range(clients)]
+            # A batch of one is what it would be without batches.
+            chosen = {name: workers[name] for name in workers if clients > 1 or "one batch" not in name}
+            for worker in chosen.values():
+                worker.run(photographs, FEW)
+            by_step: Times = {name: [] for name in chosen}
+            by_run: Times = {name: [] for name in chosen}
             for number in range(1, rounds + 1):
-                for name, worker in workers.items():
-                    status.update(f"round {number} of {rounds}: {name}")
+                for name, worker in chosen.items():
+                    status.update(f"{clients} clients, round {number} of {rounds}: {name}")
                     few, many = (worker.run(photographs, count) for count in (FEW, steps))
                     by_step[name].append((many - few) / (steps - FEW) / clients)
                     by_run[name].append(many)
-            megapixels = clients * (2 * side) ** 2 / 1e6
-            for name, worker in workers.items():
+            for name, worker in chosen.items():
                 report.row(
                     name,
                     clients,
                     median(by_step[name]),
                     ratio(by_step, "Tilewire", name),
-                    median(by_run[name]) / megapixels,
+                    median(by_run[name]) / (clients * (2 * side) ** 2 / 1e6),
                     ratio(by_run, "Tilewire", name),
                     f"{peak_memory(worker.pid) / 1e6:.0f}",
                 )

@@ -80,8 +80,8 @@ def diffusers(subject: Subject, *, compiled: bool = False, together: bool = Fals
     torch.set_num_threads(cores())
     torch.backends.cudnn.benchmark = True
     kind = torch.float16 if subject.device == "cuda" else torch.float32
-    pipeline: Any = StableDiffusionLatentUpscalePipeline.from_pretrained(subject.pipeline, torch_dtype=kind)
-    pipeline.to(subject.device)
+    pipeline: Any = StableDiffusionLatentUpscalePipeline.from_pretrained(subject.pipeline)
+    pipeline.to(subject.device, kind)
     pipeline.set_progress_bar_config(disable=True)
     if compiled:
         pipeline.unet = torch.compile(pipeline.unet)
