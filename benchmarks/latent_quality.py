@@ -124,10 +124,9 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, required=True, help="a directory for them")
     wanted = parser.parse_args()
     wanted.pictures.mkdir(parents=True, exist_ok=True)
-    model = load_catalogue()["tilewire-latent-x2"]
-    (weights,) = model.weights
-    assert isinstance(weights, LatentWeights)
-    upscaler = Upscaler(weights, side=model.tile, overlap=model.overlap)
+    model = load_catalogue().get("tilewire-latent-x2")
+    assert model.latent is not None
+    upscaler = Upscaler(model.latent, side=model.tile, overlap=model.overlap)
     compare(upscaler, wanted.steps, wanted.pictures).keep()
 
 
