@@ -154,6 +154,7 @@ def _denoise(
         beta_start=weights.beta_start,
         beta_end=weights.beta_end,
         trained=weights.noise_steps,
+        spacing=weights.spacing,
     )
     levels = levels[wanted.steps - wanted.steps_done :]  # as in image-to-image the first ones are left out
 

@@ -101,6 +101,8 @@ class LatentWeights(
     """The noise that the UNet was trained with: square roots of beta rise evenly, in `noise_steps`."""
     beta_end: Positive
     noise_steps: Annotated[int, Meta(ge=2)]
+    spacing: Literal["linspace", "trailing"] = "linspace"
+    """How the levels of noise lie in the steps of the training; "trailing" suits a model of few steps."""
     default_steps: Annotated[int, Meta(ge=1, le=100)] = 20
     """How often it removes noise if a task does not say; what its price is for."""
 
