@@ -264,7 +264,7 @@ async def test_a_flood_of_frames_is_read_slowly_and_others_are_served(
 
 
 async def test_who_is_read_no_more_for_a_while_keeps_nobody_else_waiting(start_server: StartServer) -> None:
-    server = start_server(requests_per_second=0.001, request_burst=50)
+    server = start_server(requests_per_second=1, request_burst=50)
     async with connected(server) as flooder, connected(server, key=open_account(server).key) as other:
         for _ in range(70):
             await flooder.send(PING)
