@@ -263,16 +263,6 @@ async def test_a_flood_of_frames_is_read_slowly_and_others_are_served(
         assert time.monotonic() - started > 0.9, "70 frames at 20 a second, 50 of them at once"
 
 
-async def test_who_is_read_no_more_for_a_while_keeps_nobody_else_waiting(start_server: StartServer) -> None:
-    server = start_server(requests_per_second=1, request_burst=50)
-    async with connected(server) as flooder, connected(server, key=open_account(server).key) as other:
-        for _ in range(70):
-            await flooder.send(PING)
-        for _ in range(10):
-            await other.nothing_more()
-        await flooder.cut()
-
-
 @pytest.mark.parametrize("reads", [True, False])
 async def test_a_flood_of_websocket_pings_ends_the_connection(start_server: StartServer, reads: bool) -> None:
     server = start_server()
