@@ -71,17 +71,17 @@ async def test_a_silent_database_is_given_up_after_a_while_and_used_again_when_i
         account = open_account(server)
         task = upscale(f"{web.url}/0.png")
         async with connected(server, key=account.key) as peer:
-            with monkeypatch.context() as patch:
-                patch.setattr("server.state.postgresql._PATIENCE", 0.5)
-                patch.setitem(postgresql_connections._CONNECT, "connect_timeout", 2)
-                network.silent = True
-                assert (await told_of(peer, task))["code"] == "serviceUnavailable"
-                network.silent = False
 
             async def is_done() -> bool:
                 return "imageURL" in await told_of(peer, task)
 
-            await until(is_done)
+            with monkeypatch.context() as patch:
+                patch.setattr("server.state.postgresql._PATIENCE", 1.0)
+                patch.setitem(postgresql_connections._CONNECT, "connect_timeout", 2)
+                network.silent = True
+                assert (await told_of(peer, task))["code"] == "serviceUnavailable"
+                network.silent = False
+                await until(is_done)
         found = server.services.database.snapshot(audit)
         assert (found.charges, found.mistakes) == (1, [])
         server.stop()
