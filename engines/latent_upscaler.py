@@ -175,8 +175,8 @@ class LatentUpscaler:
             pixels = shapes[0][0] * shapes[0][1]
         elif runs.part != "text_encoder":
             height, width = shapes[0][-2:]
-            output_pixels = height * width * self._weights.cell**2
-            pixels = output_pixels // 4
+            pixels = height * width * self._weights.cell**2 // self._weights.spread**2
+            output_pixels = pixels * self._weights.scale**2
         if runs.part != "vae_decoder":
             output_pixels = 0
         return PartKey(self._parts[runs.part], shapes, pixels, output_pixels)

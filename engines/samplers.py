@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Scheduler", "evaluations", "noise_levels", "sample"]
+__all__ = ["Scheduler", "Spacing", "evaluations", "noise_levels", "sample"]
 
 Array: TypeAlias = NDArray[np.float32]
 Sampling: TypeAlias = Generator[tuple[Array, float], Array, Array]
@@ -24,11 +24,19 @@ Noise: TypeAlias = Callable[[], Array]
 
 Scheduler = Literal["Euler", "Euler Karras", "Euler a", "Heun", "Heun Karras", "DPM++ 2M", "DPM++ 2M Karras"]
 
+Spacing = Literal["linspace", "trailing", "leading"]
+
 _RHO = 7.0  # Karras et al., section 3, below equation 5
 
 
 def noise_levels(
-    scheduler: Scheduler, steps: int, *, beta_start: float, beta_end: float, trained: int
+    scheduler: Scheduler,
+    steps: int,
+    *,
+    beta_start: float,
+    beta_end: float,
+    trained: int,
+    spacing: Spacing = "linspace",
 ) -> list[float]:
     """The deviations of the noise before each step, falling, and 0 after the last.
 
@@ -40,11 +48,21 @@ def noise_levels(
         steps: at least 1.
         beta_start, beta_end: of the training.
         trained: the steps of the training.
+        spacing: after Lin et al., Common Diffusion Noise Schedules and Sample Steps are Flawed (2023),
+            table 2: "linspace" ends with the least noise, which is what a single step gets; "trailing" begins
+            with the most, however few steps there are; "leading" with less than the most, and ends as
+            Stable Diffusion's DDIM does, one above the least.
     """
     betas = np.linspace(math.sqrt(beta_start), math.sqrt(beta_end), trained) ** 2
     kept = np.cumprod(1 - betas)
     known = np.sqrt((1 - kept) / kept)
-    levels = np.interp(np.linspace(0, trained - 1, steps), np.arange(trained), known)[::-1]
+    if spacing == "trailing":
+        wanted = np.arange(1, steps + 1) * (trained / steps) - 1
+    elif spacing == "leading":
+        wanted = np.arange(steps) * (trained // steps) + 1.0
+    else:
+        wanted = np.linspace(0, trained - 1, steps)
+    levels = np.interp(wanted, np.arange(trained), known)[::-1]
     if scheduler.endswith("Karras"):
         ramp = np.linspace(0, 1, steps)
         high, low = levels[0] ** (1 / _RHO), levels[-1] ** (1 / _RHO)
