@@ -8,17 +8,14 @@ transaction; then the session and whoever waits are told.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 import msgspec
-from msgspec import UNSET, UnsetType
 from sqlalchemy import Connection
 
-from engines import EngineError, OnRegion, SpoiltResultError
+from engines import EngineError, SpoiltResultError
 from server.admission import Admission
 from server.pipeline import Pipeline
 from server.protocol.errors import (
@@ -29,7 +26,7 @@ from server.protocol.errors import (
     TaskError,
     TaskTimeoutError,
 )
-from server.protocol.messages import Acknowledgement, Progress, Tile
+from server.running import News, Running
 from server.sessions import Sessions
 from server.settings import Settings
 from server.stages import Story, Subject, told
@@ -44,49 +41,14 @@ from server.tiles import TileStreams
 from server.upscaling import UpscaleRequest
 from server.webhooks import WebhookSender
 
-__all__ = ["Runner", "Running"]
+__all__ = ["Runner"]
 
 log = logging.getLogger(__name__)
 
-P = ParamSpec("P")
 T = TypeVar("T")
 Recorder = Callable[[Connection, AccountId, str, T, float, ServerId, Destination | None], TaskRecord]
 
 _LOOK_EVERY = 1.0
-
-
-@dataclass(slots=True, eq=False)
-class Running:
-    """A task under way.
-
-    Attributes:
-        outcome: set when there is one; cancelled if the server stops before; LostTaskError if another server
-            has the task by then.
-        cancelled: the client wants no outcome.
-        recording: it has its outcome, which is being recorded.
-    """
-
-    account: AccountId
-    key: str
-    request: UpscaleRequest
-    session: str | None
-    base_url: str
-    outcome: asyncio.Future[TaskRecord]
-    progress: float = 0.0
-    cancelled: bool = False
-    recording: bool = False
-    work: asyncio.Task[None] | None = None
-    acknowledgement: asyncio.TimerHandle | None = None
-
-    def news(self, tile: Tile | UnsetType = UNSET) -> Progress:
-        """Where it stands, as an item; with a part of the result that is finished."""
-        return Progress(
-            task_type=self.request.task_type,
-            task_uuid=self.request.task_uuid,
-            status="processing",
-            progress=round(self.progress, 4),
-            tile=tile,
-        )
 
 
 class Runner:
@@ -109,7 +71,7 @@ class Runner:
         self._database = database
         self._pipeline = pipeline
         self._sessions = sessions
-        self._tiles = tiles
+        self._news = News(sessions, tiles, settings.acknowledge_after)
         self._webhooks = webhooks
         self._lock = lock
         self._telemetry = telemetry
@@ -117,7 +79,6 @@ class Runner:
         self._running: dict[tuple[AccountId, str], Running] = {}
         self._admission = Admission(limit=settings.max_tasks, limit_per_account=settings.max_tasks_in_flight)
         self._submitting: WeakValueDictionary[tuple[AccountId, str], asyncio.Lock] = WeakValueDictionary()
-        self._background: set[asyncio.Task[Any]] = set()
         self._stopping = False
         self._refused: set[tuple[AccountId, str]] = set()
         """Tasks that may be recorded, though their clients were told that the database cannot be used."""
@@ -176,7 +137,7 @@ class Runner:
                     raise ConflictError(f"taskUUID {request.task_uuid} was used for another request")
                 taken = await self._rejoin(previous, session, base_url)
         if acknowledge and isinstance(taken, Running):
-            self._acknowledge_later(taken)
+            self._news.acknowledge_later(taken)
         return taken
 
     @property
@@ -214,7 +175,7 @@ class Runner:
     async def outcome_elsewhere(self, account: AccountId, key: str) -> TaskRecord:
         """The outcome of a task that another server runs, once it has one."""
         while True:
-            record = await self._insist(tasks.find, account, key)
+            record = await self._database.insist(tasks.find, account, key)
             if record is not None and record.status is not Status.ACCEPTED:
                 return record
             await asyncio.sleep(_LOOK_EVERY)
@@ -277,10 +238,11 @@ class Runner:
     async def stop(self) -> None:
         """Stop what still runs; it runs again after the next start."""
         self._stopping = True
-        left = [*self._work(), *self._background]
+        left = self._work()
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+        await self._news.stop()
 
     def _work(self) -> list[asyncio.Task[None]]:
         return [running.work for running in self._running.values() if running.work is not None]
@@ -327,7 +289,7 @@ class Runner:
         try:
             record = await self._outcome(running, story)
         except LostTaskError as error:
-            found = await self._insist(tasks.find, running.account, running.key)
+            found = await self._database.insist(tasks.find, running.account, running.key)
             if found is None or found.owner != self._lock.server or found.status is Status.ACCEPTED:
                 log.info("task taken over by another server")
                 running.outcome.set_exception(error)
@@ -335,8 +297,7 @@ class Runner:
                 return
             record = found  # it was cancelled at another server
         story.finish(record)
-        if running.acknowledgement is not None:
-            running.acknowledgement.cancel()
+        self._news.need_no_acknowledgement(running)
         running.outcome.set_result(record)
         if running.request.webhook_url is not None:
             self._webhooks.wake()
@@ -354,8 +315,8 @@ class Runner:
                     key,
                     request,
                     story,
-                    lambda share: self._note_progress(running, share),
-                    self._regions(running),
+                    lambda share: self._news.note_progress(running, share),
+                    self._news.regions(running),
                 )
             return await self._record(tasks.succeed, running, result)
         except LostTaskError:
@@ -384,50 +345,13 @@ class Runner:
         """Record an outcome, as soon as the database can be used. To cancel the task is too late by now."""
         running.recording = True
         webhook = _destination(running.request, running.base_url)
-        return await self._insist(
+        return await self._database.insist(
             recorded, running.account, running.key, outcome, self._clock(), self._lock.server, webhook
         )
 
-    async def _insist(
-        self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """Run a transaction, as soon as the database can be used."""
-        while True:
-            try:
-                return await _to_the_end(self._database.run(function, *args, **kwargs))
-            except DatabaseUnavailableError:
-                await asyncio.sleep(_LOOK_EVERY)
-
-    def _note_progress(self, running: Running, share: float) -> None:
-        running.progress = share
-        if running.request.include_progress and share < 1:
-            self._spawn(self._sessions.push(running.account, running.session, running.news()))
-
-    def _regions(self, running: Running) -> AbstractAsyncContextManager[OnRegion | None]:
-        """Gives what takes the finished parts of the result, if they are wanted."""
-        if not running.request.include_tiles:
-            return nullcontext()
-        return self._tiles.open(lambda: self._sessions.link(running.account, running.session), running.news)
-
-    def _acknowledge_later(self, running: Running) -> None:
-        """Hold the acknowledgement back: a client that gets one waits before it looks for the result."""
-        item = Acknowledgement(task_type=running.request.task_type, task_uuid=running.request.task_uuid)
-        if running.acknowledgement is not None:
-            running.acknowledgement.cancel()
-        running.acknowledgement = asyncio.get_running_loop().call_later(
-            self._settings.acknowledge_after,
-            lambda: self._spawn(self._sessions.push(running.account, running.session, item)),
-        )
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        task = asyncio.create_task(coroutine)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-
     def _forget(self, running: Running) -> None:
         running.outcome.cancel()  # does nothing to one that is set
-        if running.acknowledgement is not None:
-            running.acknowledgement.cancel()
+        self._news.need_no_acknowledgement(running)
         if self._running.get((running.account, running.key)) is running:  # else it was sent again meanwhile
             del self._running[running.account, running.key]
         self._admission.leave(running.account, self._clock())
@@ -435,12 +359,3 @@ class Runner:
 
 def _destination(request: UpscaleRequest, base_url: str) -> Destination | None:
     return None if request.webhook_url is None else Destination(request.webhook_url, base_url)
-
-
-async def _to_the_end(record: Coroutine[Any, Any, T]) -> T:
-    """Await a transaction; a cancellation that comes while it runs comes too late."""
-    transaction = asyncio.ensure_future(record)
-    try:
-        return await asyncio.shield(transaction)
-    except asyncio.CancelledError:
-        return await transaction

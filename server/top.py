@@ -105,7 +105,8 @@ def _headline(before: Scrape, after: Scrape, url: str) -> Text:
         f"tasks: {ended or 'none yet'}",
         f"sockets {after.total('tilewire_sockets'):.0f}   sessions {after.total('tilewire_sessions'):.0f}   "
         f"unsent {_bytes(after.total('tilewire_unsent_bytes'))}   "
-        f"outbox {after.total('tilewire_outbox_replies'):.0f}   event loop p99 {_seconds(lag)}",
+        f"outbox {after.total('tilewire_outbox_replies'):.0f}   "
+        f"webhooks {after.total('tilewire_pending_webhooks'):.0f}   event loop p99 {_seconds(lag)}",
         f"charged {after.total('tilewire_charged_usd_total'):.6g} USD   "
         f"reserved {after.total('tilewire_reserved_usd'):.6g} USD   "
         f"memory {_bytes(after.total('process_resident_memory_bytes'))}",

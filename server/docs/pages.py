@@ -41,11 +41,14 @@ PAGES: Final = (
     Page("errors", "Errors"),
     Page("limits", "Limits"),
     Page("models", "Models"),
+    Page("settings", "Settings"),
     Page("operations", "Operations"),
     Page("security", "Security"),
 )
 
-_DIRECTIVE: Final = re.compile(r"<!-- (parameters|reply|example|codes|families|schemas) ?([\w ]*) -->")
+_DIRECTIVE: Final = re.compile(
+    r"<!-- (parameters|reply|example|codes|families|schemas|settings) ?([\w ]*) -->"
+)
 _HEADING: Final = re.compile(r"<h([23])>(.*?)</h\1>")
 _TAG: Final = re.compile(r"<[^>]*>")
 
@@ -123,6 +126,7 @@ def _table(match: re.Match[str]) -> str:
         "codes": tables.code_list,
         "families": tables.family_list,
         "schemas": tables.schema_list,
+        "settings": tables.setting_table,
     }[kind](argument)
 
 

@@ -1,19 +1,32 @@
-"""The parts of the pages that are made from the messages: parameters, replies, codes, examples."""
+"""The parts of the pages that are made from the messages and the settings: tables, codes, examples."""
 
+import ast
+import inspect
 import json
 from collections.abc import Iterable
 from html import escape
 from http import HTTPStatus
+from itertools import pairwise
 from typing import Final
 
+import msgspec
 from markdown_it import MarkdownIt
 
 from server.protocol.error_codes import CODES, FAMILIES, ErrorCode
+from server.settings import Settings
 from server.specs import examples
 from server.specs.parameters import Parameter, parameter_codes, parameters
 from server.specs.schemas import MESSAGE_CLASSES, components, schema_name
 
-__all__ = ["code_list", "example", "family_list", "parameter_table", "reply_table", "schema_list"]
+__all__ = [
+    "code_list",
+    "example",
+    "family_list",
+    "parameter_table",
+    "reply_table",
+    "schema_list",
+    "setting_table",
+]
 
 _INLINE: Final = MarkdownIt("commonmark", {"html": False})
 
@@ -70,6 +83,32 @@ def schema_list(_: str) -> str:
     """Links to the JSON Schemas."""
     links = (f'<a href="../schemas/{name}.json"><code>{name}</code></a>' for name in components())
     return f"<p>{', '.join(links)}</p>"
+
+
+def setting_table(_: str) -> str:
+    """The settings, each with the sentence that stands below it in their class."""
+    (struct,) = ast.parse(inspect.getsource(Settings)).body
+    assert isinstance(struct, ast.ClassDef)
+    defaults = {field.name: field.default for field in msgspec.structs.fields(Settings)}
+    rows = []
+    for setting, sentence in pairwise(struct.body):
+        match setting, sentence:
+            case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(about))):
+                rows.append((f"<code>{name}</code>", _setting_default(defaults[name]), _text(about)))
+    assert len(rows) == len(defaults), "a setting has no sentence"
+    return _table(("Setting", "Default", ""), rows)
+
+
+def _setting_default(default: object) -> str:
+    """A default as a TOML file would have it; nothing for what depends on the machine, or is empty."""
+    match default:
+        case msgspec.NODEFAULT | None | ():
+            return ""
+        case tuple():
+            return f"<code>{escape(json.dumps(default))}</code>"
+        case int() if not isinstance(default, bool) and default >= 10_000:
+            return f"<code>{default:_}</code>"
+    return f"<code>{escape(json.dumps(default))}</code>"
 
 
 def _code(anchor: str, heading: str, about: ErrorCode) -> str:

@@ -51,6 +51,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _ATTEMPTS = 4
+_TRY_AGAIN_AFTER = 1.0
 _CONFLICTS = frozenset({"40001", "40P01"})  # www.postgresql.org/docs/current/errcodes-appendix.html
 # Internal errors are of a transaction that PostgreSQL has ended, or of a server that only reads for now.
 _UNUSABLE = OperationalError, InterfaceError, InternalError
@@ -236,6 +237,23 @@ class Database:
         except _UNUSABLE as error:
             log.warning("the database cannot be used: %s", error.orig)
             raise DatabaseUnavailableError from error
+
+    async def insist(
+        self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """`run`, again and again until the database can be used.
+
+        A cancellation that comes while the transaction runs comes too late: its result is given.
+        """
+        while True:
+            transaction = asyncio.ensure_future(self.run(function, *args, **kwargs))
+            try:
+                try:
+                    return await asyncio.shield(transaction)
+                except asyncio.CancelledError:
+                    return await transaction
+            except DatabaseUnavailableError:
+                await asyncio.sleep(_TRY_AGAIN_AFTER)
 
     async def check(self) -> None:
         """See whether the database answers.

@@ -9,7 +9,7 @@ from onnx_models import Model
 from server.protocol.errors import UnavailableError, unsupported
 from server.protocol.messages import Acknowledgement, Upscale
 from server.protocol.sources import InlineImage, StoredImage
-from server.runner import Running
+from server.running import Running
 from server.state.tasks import LostTaskError, Status, TaskRecord
 from server.tasks.context import Context
 from server.upscaling import (

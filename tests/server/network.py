@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 Connect = Callable[[], Coroutine[Any, Any, tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
 
@@ -19,6 +20,7 @@ class Faults:
 
     Attributes:
         cut_within: it is reset after a number of bytes, in both directions together, drawn up to this one.
+        cut_after: it is reset after so many bytes from the server.
         end_within: the client's direction ends (FIN) after so many bytes, the other goes on.
         delay: seconds that each piece is held back at most.
         bytes_per_second: in each direction.
@@ -26,6 +28,7 @@ class Faults:
     """
 
     cut_within: int | None = None
+    cut_after: int | None = None
     end_within: int | None = None
     delay: float = 0.0
     bytes_per_second: int | None = None
@@ -36,17 +39,21 @@ class Network:
     """A network in a thread of its own.
 
     Attributes:
-        port: where it listens, at 127.0.0.1.
+        url: where it listens, as of an HTTP server.
+        port: of that, at 127.0.0.1.
+        connect: leads to the other end; for connections that are made from now on.
         faults: what happens to connections that are made from now on.
+        faults_of_next: what happens to each of the next ones instead.
         silent: nothing is passed on while this is set; connections stay open.
         connections, cuts, ends, flips: how many there were.
     """
 
     def __init__(self, connect: Connect, seed: int) -> None:
+        self.connect = connect
         self.faults = Faults()
+        self.faults_of_next: list[Faults] = []
         self.silent = False
         self.connections = self.cuts = self.ends = self.flips = 0
-        self._connect = connect
         self._chance = random.Random(seed)
         self._open: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
@@ -55,6 +62,7 @@ class Network:
         listening = asyncio.start_server(self._serve, "127.0.0.1", 0)
         self._server = asyncio.run_coroutine_threadsafe(listening, self._loop).result()
         self.port: int = self._server.sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
 
     def cut_all(self) -> None:
         """Reset every connection."""
@@ -75,19 +83,18 @@ class Network:
         self._loop.close()
 
     async def _serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        faults = self.faults_of_next.pop(0) if self.faults_of_next else self.faults
         try:
-            server, to_server = await self._connect()
+            server, to_server = await self.connect()
         except OSError:
             self._abort(to_client)
             return
-        self.connections += 1
         ends = {to_client, to_server}
         self._open |= ends
-        stream = _Stream(self, self.faults, self._chance, lambda: self._abort(*ends))
+        stream = _Stream(self, faults, self._chance, lambda: self._abort(*ends))
         try:
-            await asyncio.gather(
-                stream.pass_on(client, to_server, ends_early=True), stream.pass_on(server, to_client)
-            )
+            await asyncio.gather(stream.to_server(client, to_server), stream.to_client(server, to_client))
         except OSError:
             self._abort(*ends)
         finally:
@@ -110,32 +117,36 @@ class _Stream:
         self._faults = faults
         self._chance = chance
         self._abort = abort
-        self._until_cut = self._drawn(faults.cut_within)
-        self._until_end = self._drawn(faults.end_within)
+        self._cut = _Budget(self._drawn(faults.cut_within))
 
-    async def pass_on(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, ends_early: bool = False
+    async def to_server(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Pass the client's direction on, to its end or to an early one."""
+        await self._pass_on(reader, writer, [self._cut], _Budget(self._drawn(self._faults.end_within)))
+
+    async def to_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Pass the server's direction on, to its end."""
+        await self._pass_on(reader, writer, [self._cut, _Budget(self._faults.cut_after)], _Budget(None))
+
+    async def _pass_on(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        until_cut: list["_Budget"],
+        until_end: "_Budget",
     ) -> None:
-        """Pass one direction on, to its end."""
         while data := await reader.read(_CHUNK):
             await self._hold_back(len(data))
             data = self._spoilt(data)
-            if self._until_cut is not None:
-                data, over = data[: self._until_cut], len(data) >= self._until_cut
-                self._until_cut -= len(data)
-                if over:
-                    writer.write(data)
-                    self._network.cuts += 1
-                    self._abort()
-                    return
-            if ends_early and self._until_end is not None:
-                data, over = data[: self._until_end], len(data) >= self._until_end
-                self._until_end -= len(data)
-                if over:
-                    writer.write(data)
-                    self._network.ends += 1
-                    break
+            for budget in (*until_cut, until_end):
+                data = budget.take(data)
             writer.write(data)
+            if any(budget.is_spent for budget in until_cut):
+                self._network.cuts += 1
+                self._abort()
+                return
+            if until_end.is_spent:
+                self._network.ends += 1
+                break
             await writer.drain()
         if writer.can_write_eof() and not writer.is_closing():
             writer.write_eof()
@@ -160,6 +171,24 @@ class _Stream:
         return None if limit is None else self._chance.randint(1, limit)
 
 
+class _Budget:
+    """Bytes that may pass; None is no limit."""
+
+    def __init__(self, left: int | None) -> None:
+        self._left = left
+
+    @property
+    def is_spent(self) -> bool:
+        return self._left == 0
+
+    def take(self, data: bytes) -> bytes:
+        """As much of the data as may pass."""
+        if self._left is not None:
+            data = data[: self._left]
+            self._left -= len(data)
+        return data
+
+
 @contextmanager
 def running_network(connect: Connect, seed: int = 0) -> Iterator[Network]:
     network = Network(connect, seed)
@@ -169,9 +198,10 @@ def running_network(connect: Connect, seed: int = 0) -> Iterator[Network]:
         network.close()
 
 
-def to_port(port: int) -> Connect:
-    """Whoever listens at a port of this machine."""
-    return lambda: asyncio.open_connection("127.0.0.1", port)
+def to_url(url: str) -> Connect:
+    """The server of a URL with a port."""
+    address = urlsplit(url)
+    return lambda: asyncio.open_connection(address.hostname, address.port)
 
 
 def to_socket(path: str) -> Connect:

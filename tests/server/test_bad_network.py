@@ -5,31 +5,21 @@ import base64
 import ssl
 from decimal import Decimal
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from server.serving import EmbeddedServer
 from server.state.audit import audit
 from tests.server.certificate import make_certificate
 from tests.server.conftest import StartServer
 from tests.server.crash import SETTINGS, SOME_TASKS, judge, run_of, work_through
 from tests.server.harness import connected, make_image, new_uuid, open_account, upscale
-from tests.server.network import Faults, running_network, to_port
+from tests.server.network import Faults, Network, running_network, to_url
 from tests.server.web import Web
 
 pytestmark = pytest.mark.usefixtures("pictures")
 
 _LOST_AFTER = 2
 """Seconds after which a peer whose words were spoilt takes them for lost."""
-
-
-class At(NamedTuple):
-    url: str
-
-
-def port_of(server: EmbeddedServer) -> int:
-    return int(server.url.rpartition(":")[2])
 
 
 @pytest.mark.parametrize(
@@ -47,9 +37,9 @@ async def test_clients_get_every_result_over_a_bad_network(
 ) -> None:
     server = start_server(**SETTINGS)
     url = server.services.settings.effective_database_url
-    with running_network(to_port(port_of(server)), seed) as network:
+    with running_network(to_url(server.url), seed) as network:
         network.faults = faults
-        run = run_of([f"http://127.0.0.1:{network.port}"], web, seed, database_url=url, data=tmp_path)
+        run = run_of([network.url], web, seed, database_url=url, data=tmp_path)
         await work_through(run, network)
     report = await judge(run, server.url)
     assert report.accepted >= SOME_TASKS
@@ -66,14 +56,14 @@ async def test_a_bit_that_flips_under_tls_ends_the_connection_and_is_never_taken
     tls = ssl.create_default_context(cafile=certificate)
     server = start_server(**SETTINGS, tls_certificate=certificate, tls_key=key)
     database = server.services.settings.effective_database_url
-    with running_network(to_port(port_of(server)), seed) as network:
+    with running_network(to_url(server.url), seed) as network:
         network.faults = Faults(flips=0.05)
         url = f"https://127.0.0.1:{network.port}"
         run = run_of([url], web, seed, database_url=database, data=tmp_path, tls=tls)
         await work_through(run, network)
-    report = await judge(run, server.url)
+    await judge(run, server.url)
     assert network.flips > 0
-    assert report.connections > network.flips / 4
+    assert network.connections > network.flips / 2
 
 
 async def test_without_tls_flipped_bits_do_the_server_no_harm(start_server: StartServer, seed: int) -> None:
@@ -88,16 +78,16 @@ async def test_without_tls_flipped_bits_do_the_server_no_harm(start_server: Star
         }
         image = (await peer.ask(upload))[0]["imageUUID"]
 
-    async def talk(url: str) -> None:
-        async with asyncio.timeout(_LOST_AFTER), connected(At(url), key=account.key) as peer:
+    async def talk(network: Network) -> None:
+        async with asyncio.timeout(_LOST_AFTER), connected(network, key=account.key) as peer:
             await peer.ask(upscale(image), upscale(image))
 
-    with running_network(to_port(port_of(server)), seed) as network:
+    with running_network(to_url(server.url), seed) as network:
         network.faults = Faults(flips=0.5)
-        talks = (talk(f"http://127.0.0.1:{network.port}") for _ in range(100))
+        talks = (talk(network) for _ in range(100))
         ends = await asyncio.gather(*talks, return_exceptions=True)
     assert any(end is not None for end in ends)
-    assert network.flips >= 50
+    assert network.flips >= 20
     async with connected(server, key=account.key) as peer:
         assert "imageURL" in (await peer.ask(upscale(image)))[0]
     assert server.services.database.snapshot(audit).mistakes == []

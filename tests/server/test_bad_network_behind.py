@@ -21,7 +21,7 @@ from server.state.database import Database
 from tests.server.conftest import StartServer
 from tests.server.crash import SETTINGS, SOME_TASKS, judge, run_of, work_through
 from tests.server.harness import PATIENCE, Item, Peer, connected, new_uuid, open_account, until, upscale
-from tests.server.network import Connect, Faults, Network, running_network, to_port, to_socket
+from tests.server.network import Connect, Faults, Network, running_network, to_socket, to_url
 from tests.server.postgresql import PostgreSQL
 from tests.server.s3 import BUCKET, running_s3
 from tests.server.web import Web
@@ -187,8 +187,8 @@ async def test_connections_to_the_object_store_that_are_cut_lose_no_image_and_ch
     with running_s3() as s3:
         for name, value in s3.environment.items():
             monkeypatch.setenv(name, value)
-        with running_network(to_port(int(s3.url.rpartition(":")[2])), seed) as network:
-            monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{network.port}")
+        with running_network(to_url(s3.url), seed) as network:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", network.url)
             server = start_server(**SETTINGS, storage_url=storage)
             network.faults = Faults(cut_within=15_000)
             network.cut_all()

@@ -2,14 +2,17 @@
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from urllib.parse import urldefrag, urljoin, urlsplit
 
 import httpcore
+import msgspec
 import pytest
 
 from server.docs.pages import PAGES
 from server.protocol.error_codes import CODES
 from server.serving import EmbeddedServer
+from server.settings import Settings
 from server.specs.parameters import parameter_codes
 from server.specs.schemas import MESSAGE_CLASSES, components, schema_name
 from tests.server.harness import connected, new_uuid
@@ -53,6 +56,13 @@ def pages(server: EmbeddedServer) -> dict[str, Seen]:
 def test_every_file_of_the_documentation_is_a_page() -> None:
     files = {path.stem for path in (REPOSITORY / "server" / "docs").glob("*.md")}
     assert files == {one.name for one in PAGES}
+
+
+def test_every_setting_is_explained_and_nothing_of_this_machine_is_told(server: EmbeddedServer) -> None:
+    text = page(server, "/docs/settings")
+    for field in msgspec.structs.fields(Settings):
+        assert f'<td data-head="Setting"><code>{field.name}</code></td>' in text
+    assert str(Path.home()) not in text
 
 
 def test_docs_begins_with_the_first_page(server: EmbeddedServer) -> None:

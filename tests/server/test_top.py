@@ -2,7 +2,14 @@
 
 import base64
 import math
+import os
+import pty
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,7 +19,8 @@ from rich.console import Console
 from server.serving import EmbeddedServer
 from server.top import Scrape, parse, quantile, view
 from tests.server.conftest import StartServer, Tilewire
-from tests.server.harness import FAST_MODEL, connected, make_image, upscale
+from tests.server.harness import FAST_MODEL, PATIENCE, connected, make_image, upscale
+from tests.server.process import environment
 from tests.server.scrape import until
 from tests.server.web import Web
 
@@ -104,6 +112,33 @@ async def test_one_view_of_a_running_server(start_server: StartServer, tilewire:
     assert FAST_MODEL in result.stdout
     first_words = {line.split()[0] for line in result.stdout.splitlines() if line.strip()}
     assert {"whole", "inference", "deliver"} <= first_words
+
+
+def test_the_live_view_goes_on_until_ctrl_c_and_leaves_the_terminal_as_it_was(
+    start_server: StartServer, tmp_path: Path, model_directory: Path
+) -> None:
+    ours, terminal = pty.openpty()
+    command = [sys.executable, "-m", "server", "top", "--url", start_server().url, "--interval", "0.1"]
+    process = subprocess.Popen(
+        command,
+        env=environment(tmp_path, model_directory, TERM="xterm"),
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    shown, asked = b"", False
+    with os.fdopen(ours, "rb", buffering=0) as screen, suppress(OSError):  # EIO: nobody has the terminal
+        while part := screen.read(65536):
+            shown += part
+            if shown.count(b"tasks/s") >= 3 and not asked:
+                process.send_signal(signal.SIGINT)
+                asked = True
+    assert process.wait(PATIENCE) == 0
+    assert shown.count(b"tasks/s") >= 3
+    entered, left = b"\x1b[?1049h", b"\x1b[?1049l"
+    assert shown.index(entered) < shown.index(b"tasks/s") < shown.index(left)
+    assert b"Traceback" not in shown
 
 
 @pytest.mark.parametrize(
