@@ -131,6 +131,9 @@ def export_model(
         ModelBuildError: It is no such pipeline, cannot be fetched, or cannot be written.
 
     """
+    for export in catalogue.exports:
+        if source == export.source and facts.name is None:  # told before gigabytes are fetched
+            _refuse_duplicates(export.name, export.air, catalogue, directory)
     pipeline = diffusers.located(source, on_progress)
     kind = diffusers.kind_of(pipeline)
     known = next(each for each in catalogue.exports if each.pipeline == kind.pipeline)
