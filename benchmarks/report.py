@@ -152,7 +152,11 @@ def tilewire(*arguments: str, data: str | None = None) -> Iterator[tuple[subproc
             yield process, port
         finally:
             process.terminate()
-            process.wait(30)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:  # a long run cannot be interrupted
+                process.kill()
+                process.wait()
 
 
 def wait_until_ready(port: int) -> None:

@@ -7,6 +7,10 @@ The shell around `TileScheduler`: this is where the lock, the threads and the de
 2. A device that is lost, or that takes far too long over a run, is retired, and the others take over its
    batch. The thread that is stuck in it is left behind, and what it may still bring is thrown away.
 3. Without any device left, every task that waits or comes fails at once.
+4. On a slow CPU the largest tile of a large network takes a minute, and a run cannot be interrupted. So a
+   CPU has a helper, a second thread with networks of its own: during a long run it takes the tile whose turn
+   it is, if that is small. Both are slower meanwhile, but nothing is computed twice, and the order stays.
+   What goes wrong there counts for nothing: the helper is given up, and the tile waits like any other.
 """
 
 import logging
@@ -21,6 +25,7 @@ from engines.activity import Activity, Waiting
 from engines.calibration import Calibration
 from engines.devices import Device
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, EngineError, ModelError
+from engines.pace import Paces
 from engines.parts import Part
 from engines.scheduler import Batch, TileScheduler
 from engines.sessions import Network, as_model_error
@@ -35,6 +40,11 @@ PATIENCE = 900.0
 
 _WATCH_EVERY = 5.0
 
+_LONG = 1.0
+"""Seconds from which on a run is so long that a small tile should not wait for its end."""
+
+_SMALL = 1 / 8
+"""How much of that time a small tile takes at most."""
 
 Key: TypeAlias = TileKey | PartKey
 Told: TypeAlias = list[tuple[TileWork, EngineError]]
@@ -63,15 +73,24 @@ class Executor:
         self._calibration = calibration
         self._patience = patience
         self._clock = clock
-        self._scheduler: TileScheduler[Key, TileWork] = TileScheduler()
+        self._paces = Paces()
+        self._scheduler: TileScheduler[Key, TileWork] = TileScheduler(self._cost)
         self._changed = threading.Condition()
         self._closing = False
         self._closed = threading.Event()
         self._workers = [Worker(device) for device in devices]
-        for worker in self._workers:
-            name = f"device {worker.device.name}"
+        # Where several tiles share a run, it takes much less than a second.
+        self._helpers = [
+            Worker(each.device, each) for each in self._workers if each.device.largest_batch == 1
+        ]
+        for worker in self._all_workers:
+            name = f"device {worker.name}"
             threading.Thread(target=self._work, args=[worker], name=name, daemon=True).start()
         threading.Thread(target=self._watch, name="device watch", daemon=True).start()
+
+    @property
+    def _all_workers(self) -> list[Worker]:
+        return self._workers + self._helpers
 
     @property
     def usable(self) -> bool:
@@ -117,7 +136,7 @@ class Executor:
         """
         with self._changed:
             self._check_usable()
-            self._scheduler.add(account, task, key, tiles, key.pixels)
+            self._scheduler.add(account, task, key, tiles)
             self._changed.notify_all()
 
     def cancel(self, task: Hashable) -> None:
@@ -153,7 +172,7 @@ class Executor:
             self._changed.notify_all()
         _tell(failed)
         with self._changed:
-            self._changed.wait_for(lambda: all(worker.ended or worker.lost for worker in self._workers))
+            self._changed.wait_for(lambda: all(worker.ended or worker.lost for worker in self._all_workers))
         self._closed.set()
 
     def retire_stalled(self) -> None:
@@ -161,7 +180,7 @@ class Executor:
         now = self._clock()
         failed: Told = []
         with self._changed:
-            for worker in self._workers:
+            for worker in self._all_workers:
                 if worker.job is not None and now - worker.began > self._patience:
                     error = DeviceLostError(
                         f"{worker.device.name} has not finished a run in {self._patience:.0f} seconds"
@@ -172,6 +191,12 @@ class Executor:
     def _watch(self) -> None:
         while not self._closed.wait(_WATCH_EVERY):
             self.retire_stalled()
+
+    def _cost(self, key: Key) -> int:
+        return self._paces.cost(key.network, key.pixels)
+
+    def _seconds(self, key: Key) -> float | None:
+        return self._paces.seconds(key.network, key.pixels)
 
     def _work(self, worker: Worker) -> None:
         try:
@@ -192,13 +217,28 @@ class Executor:
         """Wait for something to do; None when there will be nothing more."""
         with self._changed:
             self._changed.wait_for(
-                lambda: self._closing or worker.lost or worker.loads or self._scheduler,
+                lambda: self._closing or worker.lost or worker.loads or self._has_tiles_for(worker),
             )
             if self._closing or worker.lost:
                 return None
             job = worker.loads.popleft() if worker.loads else self._scheduler.next_batch(worker.limit)
             worker.begin(job, self._clock())
+            if worker.main is None and self._helpers:
+                self._changed.notify_all()  # what waits may be small beside it
             return job
+
+    def _has_tiles_for(self, worker: Worker) -> bool:
+        if worker.main is None:
+            return bool(self._scheduler)
+        run = worker.main.job
+        long = self._seconds(run.key) if isinstance(run, Batch) else None
+        if long is None or long < _LONG:
+            return False
+        key = self._scheduler.next_key()
+        if not isinstance(key, TileKey):  # to load a part of a model once more would take too much memory
+            return False
+        short = self._seconds(key)
+        return short is not None and short <= _SMALL * long
 
     def _load(self, worker: Worker, load: Load) -> None:
         failure: ModelError | None = None
@@ -226,16 +266,16 @@ class Executor:
             inputs = [tile.read() for _, tile in batch.tiles]
             results = worker.run(network, inputs, self._calibration)
         except Exception as error:
-            log.exception(
-                "%s: %d tiles of %s failed", worker.device.name, len(batch.tiles), network.path.name
-            )
+            log.exception("%s: %d tiles of %s failed", worker.name, len(batch.tiles), network.path.name)
             self._run_failed(worker, batch, as_model_error(error, "the tile failed"))
             return
         with self._changed:
             if worker.job is not batch:
                 return  # given up meanwhile: the tiles run elsewhere
+            pixels = len(batch.tiles) * batch.key.pixels
+            self._paces.learn(network, pixels, self._clock() - worker.began)
             worker.end(self._clock())
-            worker.count(batch)
+            (worker.main or worker).count(batch)
             self._scheduler.finish(batch)
         for (task, tile), result in zip(batch.tiles, results, strict=True):
             try:
@@ -251,6 +291,8 @@ class Executor:
                 return
             if isinstance(error, DeviceLostError):
                 failed = self._retire(worker, error)
+            elif worker.main is not None:
+                failed = self._retire(worker, DeviceLostError(str(error)))
             else:
                 worker.end(self._clock())
                 failed = self._shrink_or_fail(worker, batch, error)
@@ -279,7 +321,14 @@ class Executor:
 
     def _retire(self, worker: Worker, error: DeviceLostError) -> Told:
         """Nothing more runs on this device; its sessions are kept, as to end them might end the process."""
-        log.error("%s is given up: %s", worker.device.name, error)
+        log.error("%s is given up: %s", worker.name, error)
+        for helper in self._helpers:
+            if helper.main is worker and helper.lost is None:
+                self._stop(helper, error)
+        self._stop(worker, error)
+        return self._after_change()
+
+    def _stop(self, worker: Worker, error: DeviceLostError) -> None:
         worker.lost = error
         job = worker.job
         worker.end(self._clock())
@@ -288,7 +337,6 @@ class Executor:
         worker.loads.clear()
         if isinstance(job, Batch):
             self._scheduler.put_back(job)
-        return self._after_change()
 
     def _after_change(self) -> Told:
         """Wake the threads to what was put back, or fail it if none will take it."""

@@ -2,34 +2,30 @@
 
 The settings are what measurements on a photograph enlarged to 2048 x 2048 suggest (one Zen 4 core):
 
-| format                         | time    | size    | PSNR    |
-|--------------------------------|---------|---------|---------|
-| PNG level 6                    | 1425 ms | 3.42 MB |         |
-| PNG level 1                    | 315 ms  | 4.06 MB |         |
-| PNG level 1, run lengths (here)| 303 ms  | 3.40 MB |         |
-| WebP 75, method 0              | 77 ms   | 0.17 MB | 40.0 dB |
-| WebP 75, method 2 (here)       | 123 ms  | 0.14 MB | 39.8 dB |
-| WebP 75, method 4              | 335 ms  | 0.13 MB | 40.3 dB |
-| JPEG 95, 4:4:4 (here)          | 22 ms   | 1.00 MB | 49.3 dB |
-| JPEG 95, 4:2:0                 | 13 ms   | 0.72 MB | 47.0 dB |
-| JPEG 95, 4:4:4, optimised      | 61 ms   | 0.98 MB | 49.3 dB |
+| format                        | time    | size    | PSNR    |
+|-------------------------------|---------|---------|---------|
+| WebP 75, method 0             | 77 ms   | 0.17 MB | 40.0 dB |
+| WebP 75, method 2 (here)      | 123 ms  | 0.14 MB | 39.8 dB |
+| WebP 75, method 4             | 335 ms  | 0.13 MB | 40.3 dB |
+| JPEG 95, 4:4:4 (here)         | 22 ms   | 1.00 MB | 49.3 dB |
+| JPEG 95, 4:2:0                | 13 ms   | 0.72 MB | 47.0 dB |
+| JPEG 95, 4:4:4, optimised     | 61 ms   | 0.98 MB | 49.3 dB |
 
-PNG searches for runs only (zlib's Z_RLE): in filtered photographs longer matches hardly occur, so the search
-for them costs time and Huffman bits. WebP's method 0 saves time but not bytes at customary qualities.
+WebP's method 0 saves time but not bytes at customary qualities. PNG is written by `engines.png`; at JPEG and
+WebP no library is much faster than Pillow (`benchmarks.codecs`), as all have the same two inside.
 """
 
 from __future__ import annotations
 
 import io
-import zlib
 from enum import Enum
 from typing import Any
 
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from engines.errors import ImageTooLargeError
 from engines.image import Picture
+from engines.png import write_png
 
 __all__ = ["MAX_QUALITY", "MIN_QUALITY", "OutputFormat", "encode"]
 
@@ -95,40 +91,35 @@ def encode(
             f"{output_format.value} stores at most {output_format.max_side} pixels a side;"
             f" the picture is {picture.width} x {picture.height}."
         )
-    options: dict[str, Any] = {"icc_profile": picture.icc_profile}
-    image = Image.fromarray(picture.pixels)
     exif, xmp = (picture.exif, picture.xmp) if keep_metadata else (None, None)
     match output_format:
         case OutputFormat.JPG:
-            image = _over_white(image, picture)
-            options |= {
-                "quality": quality,
-                "subsampling": "4:4:4" if quality >= _CHROMA_FULL_FROM else "4:2:0",
-            }
-            options |= {name: block for name, block in (("exif", exif), ("xmp", xmp)) if _fits_jpeg(block)}
+            blocks = {name: block for name, block in (("exif", exif), ("xmp", xmp)) if _fits_jpeg(block)}
+            subsampling = "4:4:4" if quality >= _CHROMA_FULL_FROM else "4:2:0"
+            return _save(_over_white(picture), "JPEG", picture, quality, subsampling=subsampling, **blocks)
         case OutputFormat.PNG:
-            image = _with_alpha(image, picture)
-            options |= {
-                "compress_level": 1,
-                "compress_type": zlib.Z_RLE,
-                "exif": exif,
-                "pnginfo": _png_text(xmp),
-            }
+            return write_png(picture, exif=exif, xmp=xmp)
         case OutputFormat.WEBP:
-            image = _with_alpha(image, picture)
-            options |= {"quality": quality, "method": 2, "exif": exif or b"", "xmp": xmp or b""}
+            return _save(
+                _with_alpha(picture), "WEBP", picture, quality, method=2, exif=exif or b"", xmp=xmp or b""
+            )
+
+
+def _save(image: Image.Image, name: str, picture: Picture, quality: int, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG" if output_format is OutputFormat.JPG else output_format.value, **options)
+    image.save(buffer, name, quality=quality, icc_profile=picture.icc_profile, **options)
     return buffer.getvalue()
 
 
-def _with_alpha(image: Image.Image, picture: Picture) -> Image.Image:
+def _with_alpha(picture: Picture) -> Image.Image:
+    image = Image.fromarray(picture.pixels)
     if picture.alpha is not None:
         image.putalpha(Image.fromarray(picture.alpha))
     return image
 
 
-def _over_white(image: Image.Image, picture: Picture) -> Image.Image:
+def _over_white(picture: Picture) -> Image.Image:
+    image = Image.fromarray(picture.pixels)
     if picture.alpha is None:
         return image
     return Image.composite(image, Image.new("RGB", image.size, "white"), Image.fromarray(picture.alpha))
@@ -136,11 +127,3 @@ def _over_white(image: Image.Image, picture: Picture) -> Image.Image:
 
 def _fits_jpeg(block: bytes | None) -> bool:
     return block is not None and len(block) <= _MAX_JPEG_SEGMENT
-
-
-def _png_text(xmp: bytes | None) -> PngInfo:
-    """XMP goes into an iTXt chunk of this name (XMP Specification part 3, 1.1.5)."""
-    text = PngInfo()
-    if xmp is not None:
-        text.add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
-    return text

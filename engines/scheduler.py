@@ -1,8 +1,8 @@
 """Which tiles run next: fair between accounts, then between the tasks of an account.
 
-1. Between accounts: the one that has been served the fewest pixels is next (start-time fair queueing, Goyal,
-   Vin and Cheng 1996). An account that was idle starts level with the others, or where it left off if that is
-   ahead of them: it neither saves anything up nor shakes off what it has had.
+1. Between accounts: the one that has cost the devices least is next (start-time fair queueing, Goyal, Vin and
+   Cheng 1996). An account that was idle starts level with the others, or where it left off if that is ahead
+   of them: it neither saves anything up nor shakes off what it has had.
 2. Within an account: each task gets a virtual finish time on arrival, and the earliest is next (fair
    queueing, Demers, Keshav and Shenker 1989). Virtual time is what each task would have been served by now if
    they were served at once and equally; a task finishes its own size after its arrival. Equal tasks run in
@@ -11,6 +11,8 @@
 3. A batch is filled in that same order with tiles that share the first one's key (model and shape).
 4. A batch that could not be run is put back: its tiles are next in their tasks again, and nobody has paid for
    them. What was cancelled meanwhile stays cancelled.
+
+What a tile costs is asked for anew each time: it may be known better once others of its kind have run.
 
 There is no clock and no waiting: a device asks when it is free, and a lone tile runs at once. Under load the
 queue fills while the device is busy, and batches form by themselves.
@@ -35,11 +37,11 @@ _UNIT = 1 << 16
 @dataclass(slots=True, eq=False)
 class _Account:
     served: int
-    """Pixels; where it started is not zero but what the others had been served by then."""
+    """What its tiles cost; where it started is not zero but what the others had been served by then."""
     tasks: int = 0
     """How many of its tasks have tiles that wait or are handed out."""
     virtual_time: int = 0
-    """What each of its tasks would have been served, were they served equally; in pixels × `_UNIT`."""
+    """What each of its tasks would have been served, were they served equally; in costs × `_UNIT`."""
 
 
 @dataclass(slots=True, eq=False)
@@ -48,15 +50,19 @@ class _Task(Generic[KeyT, TileT]):
     account: _Account
     key: KeyT
     tiles: deque[TileT]
-    tile_cost: int
-    finish: int
+    start: int
+    """The account's virtual time when it came."""
+    count: int
+    """How many tiles it came with."""
     arrival: int
+    tile_cost: int = 0
+    """As far as is known by now."""
     handed_out: int = 0
     cancelled: bool = False
 
     def turn(self) -> tuple[int, int, int]:
         """The smallest is next."""
-        return self.account.served, self.finish, self.arrival
+        return self.account.served, self.start + self.count * self.tile_cost * _UNIT, self.arrival
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,6 +75,8 @@ class Batch(Generic[KeyT, TileT]):
     """Each with the task it belongs to; at least one."""
     owners: list[_Task[KeyT, TileT]] = field(default_factory=list, repr=False)
     """The scheduler's own: the same tasks, of which names may have been used again meanwhile."""
+    tile_cost: int = 0
+    """What each one cost."""
     steps: list[int] = field(default_factory=list, repr=False)
     """The scheduler's own: how far each tile moved its account's virtual time."""
 
@@ -79,7 +87,12 @@ class TileScheduler(Generic[KeyT, TileT]):
     Handing out a tile looks at every task that is queued: microseconds for tens, a millisecond for thousands.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cost: Callable[[KeyT], int]) -> None:
+        """
+        Args:
+            cost: what a tile of this key costs, as far as is known by now; at least 1.
+        """
+        self._cost = cost
         self._tasks: dict[Hashable, _Task[KeyT, TileT]] = {}
         self._accounts: dict[Hashable, _Account] = {}
         self._level = 0
@@ -93,9 +106,7 @@ class TileScheduler(Generic[KeyT, TileT]):
         """The key of each task that has tiles waiting, and how many."""
         return [(task.key, len(task.tiles)) for task in self._tasks.values() if task.tiles]
 
-    def add(
-        self, account: Hashable, task: Hashable, key: KeyT, tiles: Iterable[TileT], tile_cost: int
-    ) -> None:
+    def add(self, account: Hashable, task: Hashable, key: KeyT, tiles: Iterable[TileT]) -> None:
         """Queue the tiles of one task.
 
         Args:
@@ -103,7 +114,6 @@ class TileScheduler(Generic[KeyT, TileT]):
             task: a name, unique among the tasks that have tiles waiting or handed out.
             key: tiles of equal key can run in one batch.
             tiles: in the order in which they are to run; at least one.
-            tile_cost: what each one takes, in pixels.
 
         Raises:
             ValueError: if `task` is queued already, or has no tiles.
@@ -121,8 +131,8 @@ class TileScheduler(Generic[KeyT, TileT]):
             account=state,
             key=key,
             tiles=queue,
-            tile_cost=tile_cost,
-            finish=state.virtual_time + tile_cost * len(queue) * _UNIT,
+            start=state.virtual_time,
+            count=len(queue),
             arrival=self._arrivals,
         )
 
@@ -140,22 +150,27 @@ class TileScheduler(Generic[KeyT, TileT]):
             self.cancel(name)
         return waiting
 
+    def next_key(self) -> KeyT | None:
+        """That of the tiles that would run now; None if none waits."""
+        first = self._first()
+        return None if first is None else first.key
+
     def next_batch(self, limit: Callable[[KeyT], int]) -> Batch[KeyT, TileT] | None:
         """Take the tiles that are to run now; None if none waits.
 
         Args:
             limit: how many tiles of a key one batch may have, at least one.
         """
-        first = min((task for task in self._tasks.values() if task.tiles), key=_Task.turn, default=None)
+        first = self._first()
         if first is None:
             return None
         self._rise(first.account.served)
-        batch: Batch[KeyT, TileT] = Batch(first.key)
+        batch: Batch[KeyT, TileT] = Batch(first.key, tile_cost=first.tile_cost)
         most = limit(first.key)
         task: _Task[KeyT, TileT] | None = first
         while task is not None and len(batch.tiles) < most:
-            task.account.served += task.tile_cost
-            step = task.tile_cost * _UNIT // task.account.tasks
+            task.account.served += batch.tile_cost
+            step = batch.tile_cost * _UNIT // task.account.tasks
             task.account.virtual_time += step
             batch.steps.append(step)
             task.handed_out += 1
@@ -177,11 +192,16 @@ class TileScheduler(Generic[KeyT, TileT]):
             batch.owners[::-1], batch.tiles[::-1], batch.steps[::-1], strict=True
         ):
             task.handed_out -= 1
-            task.account.served -= task.tile_cost
+            task.account.served -= batch.tile_cost
             task.account.virtual_time -= step
             if not task.cancelled:
                 task.tiles.appendleft(tile)
             self._leave_if_done(task)
+
+    def _first(self) -> _Task[KeyT, TileT] | None:
+        for task in self._tasks.values():
+            task.tile_cost = self._cost(task.key)
+        return min((task for task in self._tasks.values() if task.tiles), key=_Task.turn, default=None)
 
     def _leave_if_done(self, task: _Task[KeyT, TileT]) -> None:
         if task.tiles or task.handed_out:

@@ -45,7 +45,7 @@ class PartKey:
     network: Part
     shapes: tuple[tuple[int, ...], ...]
     pixels: int
-    """What one costs: the pixels of the picture that it is about."""
+    """Those of the picture that it is about; what a run takes grows with them."""
     output_pixels: int
     """What one gives of the finished picture."""
 
@@ -82,6 +82,8 @@ class Worker:
     """
 
     device: Device
+    main: "Worker | None" = None
+    """Of a helper, the one that it helps: during that one's long runs it takes small tiles."""
     sessions: dict[Network | Part, Loaded] = field(default_factory=dict)
     loads: deque[Load] = field(default_factory=deque)
     pace: dict[Network | Part, int] = field(default_factory=dict)
@@ -98,6 +100,10 @@ class Worker:
     """What they gave."""
     lost: DeviceLostError | None = None
     ended: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.device.name if self.main is None else f"the helper of {self.device.name}"
 
     def limit(self, key: TileKey | PartKey) -> int:
         """How many tiles of a key one run may take. One is always tried: there may be more memory now."""

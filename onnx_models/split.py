@@ -8,7 +8,7 @@ What each operator reads is defined by https://onnx.ai/onnx/operators/. One that
 not compute alike everywhere, ends the search: such a network stays whole.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from msgspec import Struct
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_models.graph import INPUT, OUTPUT
+from onnx_models.outline import Outline
 
 __all__ = ["Split", "split_file", "split_network"]
 
@@ -49,22 +50,27 @@ class Split(Struct, frozen=True):
 
 
 def split_file(path: Path, scale: int) -> Split | None:
-    """Split a network as `split_network` does; None also for a file that is none."""
+    """Split a network as `split_network` does; None also for a file that cannot be read."""
     try:
-        return split_network(onnx.load(path), scale)
-    except (DecodeError, OSError):
+        return split_network(path.read_bytes(), scale)
+    except OSError:
         return None
 
 
-def split_network(network: onnx.ModelProto, scale: int) -> Split | None:
+def split_network(content: bytes, scale: int) -> Split | None:
     """Split a network where the last layers begin that enlarge; None if it has none, or they need little.
 
     Args:
-        network: From `INPUT` to `OUTPUT`, as `wrap_uint8` gives it.
+        content: An ONNX file, from `INPUT` to `OUTPUT` as `wrap_uint8` gives it.
         scale: Output side / input side.
 
     """
-    tail = _find_tail(network.graph, scale)
+    try:
+        outline = Outline(content)
+    except DecodeError:
+        return None
+    graph = outline.network.graph
+    tail = None if _lies_elsewhere(graph) else _find_tail(graph, scale)
     if tail is None:
         return None
     cut, needs = tail.cut
@@ -73,11 +79,10 @@ def split_network(network: onnx.ModelProto, scale: int) -> Split | None:
     between = helper.make_tensor_value_info(
         cut, TensorProto.FLOAT, ["batch", needs.channels, "height", "width"]
     )
-    body = _nodes_before(network.graph, cut)
     return Split(
         cut,
-        _model(network, body, network.graph.input[0], between),
-        _model(network, tail.nodes, between, network.graph.output[0]),
+        outline.model(_nodes_before(graph, cut), graph.input[0], between),
+        outline.model(tail.nodes, between, graph.output[0]),
         needs.reach,
         tail.bytes_per_pixel,
     )
@@ -184,13 +189,16 @@ def _before_convolution(attributes: dict[str, Any], weights: TensorProto, result
 def _enlarges(attributes: dict[str, Any], scales: TensorProto) -> int:
     """The factor by which a Resize repeats pixels; 0 if it does anything else."""
     repeats = (
-        attributes.get("mode") == b"nearest"
+        list(scales.dims) == [4]
+        and attributes.get("mode") == b"nearest"
         and attributes.get("coordinate_transformation_mode") == b"asymmetric"
         and attributes.get("nearest_mode") == b"floor"
     )
+    if not repeats:
+        return 0
     factors = numpy_helper.to_array(scales).tolist()
     factor = int(factors[-1])
-    return factor if repeats and factors == [1, 1, factor, factor] else 0
+    return factor if factors == [1, 1, factor, factor] else 0
 
 
 def _is_flat(constant: TensorProto) -> bool:
@@ -211,16 +219,6 @@ def _nodes_before(graph: onnx.GraphProto, value: str) -> list[onnx.NodeProto]:
     return list(walk())[::-1]
 
 
-def _model(
-    network: onnx.ModelProto,
-    nodes: Iterable[onnx.NodeProto],
-    takes: onnx.ValueInfoProto,
-    gives: onnx.ValueInfoProto,
-) -> bytes:
-    nodes = list(nodes)
-    read = {name for node in nodes for name in node.input}
-    constants = [tensor for tensor in network.graph.initializer if tensor.name in read]
-    graph = helper.make_graph(nodes, network.graph.name, [takes], [gives], constants)
-    model = helper.make_model(graph, opset_imports=network.opset_import, ir_version=network.ir_version)
-    content: bytes = model.SerializeToString()
-    return content
+def _lies_elsewhere(graph: onnx.GraphProto) -> bool:
+    """Whether some of the weights are in another file, which parts would not find."""
+    return any(weights.data_location == TensorProto.EXTERNAL for weights in graph.initializer)

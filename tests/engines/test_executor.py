@@ -370,6 +370,107 @@ def test_closing_does_not_wait_for_a_device_that_was_given_up(executor, device, 
     assert isinstance(busy.told[0], DeviceLostError)
 
 
+BIG, SMALL, MIDDLING = (TileKey(KEY.network, side, side) for side in (64, 16, 32))
+
+
+@pytest.fixture
+def cpu(executor_of, clock):
+    """A device of one tile a run, held in a big one that is known to take ten seconds; and its executor."""
+    device = FakeDevice(largest_batch=1, held=True)
+    executor = executor_of(device)
+    for value in range(2):
+        tile = FakeTile(value, side=64)
+        executor.submit("A", f"big {value}", BIG, [tile])
+        assert device.began.acquire(timeout=WAIT)
+        if value == 0:
+            clock.now += 10
+            device.go.set()
+            wait_for(tile)
+            device.go.clear()
+    return device, executor
+
+
+def has_tiles_for_the_helper(executor):
+    with executor._changed:
+        return executor._has_tiles_for(executor._helpers[0])
+
+
+def test_a_small_tile_does_not_wait_for_the_end_of_a_long_run(cpu):
+    device, executor = cpu
+    icon = FakeTile(5, side=16)
+    executor.submit("B", "icon", SMALL, [icon])
+    assert device.began.acquire(timeout=WAIT)
+    assert device.batches == [[0], [1], [5]]
+    device.go.set()
+    wait_for(icon)
+    assert icon.told == [5]
+
+
+def test_a_tile_that_is_not_small_waits_for_the_end_of_a_long_run(cpu):
+    device, executor = cpu
+    tile = FakeTile(5, side=32)
+    executor.submit("B", "middling", MIDDLING, [tile])
+    assert not has_tiles_for_the_helper(executor)
+    device.go.set()
+    wait_for(tile)
+
+
+def test_a_small_tile_waits_if_it_is_not_its_accounts_turn(cpu):
+    device, executor = cpu
+    tiles = [FakeTile(5, side=64), FakeTile(6, side=16)]
+    executor.submit("B", "big", BIG, tiles[:1])
+    executor.submit("A", "icon", SMALL, tiles[1:])
+    assert not has_tiles_for_the_helper(executor)
+    device.go.set()
+    wait_for(*tiles)
+
+
+def test_tiles_of_a_network_that_has_not_run_yet_wait(cpu):
+    device, executor = cpu
+    tile = FakeTile(5)
+    executor.submit("B", "new", OTHER_KEY, [tile])
+    assert not has_tiles_for_the_helper(executor)
+    device.go.set()
+    wait_for(tile)
+
+
+def test_after_a_failure_beside_a_long_run_the_tile_waits_for_its_end(cpu, caplog):
+    device, executor = cpu
+    device.open = FakeDevice.lose.__get__(device)
+    icon = FakeTile(5, side=16)
+    executor.submit("B", "icon", SMALL, [icon])
+    while executor._helpers[0].lost is None:
+        icon.ended.wait(0.001)
+    assert executor.usable
+    device.go.set()
+    wait_for(icon)
+    assert icon.told == [5]
+    assert "the helper of fake is given up" in caplog.text
+
+
+def test_what_runs_beside_a_long_run_ends_with_the_device(cpu, clock, caplog):
+    device, executor = cpu
+    icon = FakeTile(5, side=16)
+    executor.submit("B", "icon", SMALL, [icon])
+    assert device.began.acquire(timeout=WAIT)
+    clock.now += 61
+    executor.retire_stalled()
+    wait_for(icon)
+    assert isinstance(icon.told[0], DeviceLostError)
+    assert not executor.usable
+
+
+def test_what_runs_beside_a_long_run_is_counted_for_the_device(cpu):
+    device, executor = cpu
+    icon = FakeTile(5, side=16)
+    executor.submit("B", "icon", SMALL, [icon])
+    assert device.began.acquire(timeout=WAIT)
+    device.go.set()
+    wait_for(icon)
+    (activity,) = executor.activity(lambda: {KEY.network: "model"}).devices
+    assert activity.pixels["model"] >= 64**2 + 16**2
+
+
 events = st.lists(
     st.sampled_from(["fine", "fine", "fine", "no memory", "failure", "lost"]), min_size=1, max_size=12
 )

@@ -22,11 +22,11 @@ def drain(scheduler, limit=1):
         yield from (task for task, _ in batch.tiles)
 
 
-def added(*tasks):
-    """A scheduler with (account, task, number of tiles) of one key and equal cost."""
-    scheduler = TileScheduler()
+def added(*tasks, **costs):
+    """A scheduler with (account, task, number of tiles) of one key; what tiles of other keys cost."""
+    scheduler = TileScheduler(lambda key: costs.get(key, 100))
     for account, task, count in tasks:
-        scheduler.add(account, task, "key", range(count), tile_cost=100)
+        scheduler.add(account, task, "key", range(count))
     return scheduler
 
 
@@ -35,7 +35,8 @@ class Queue(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.scheduler = TileScheduler()
+        self.costs = dict.fromkeys("xyz", 10)
+        self.scheduler = TileScheduler(self.costs.__getitem__)
         self.waiting = {}
         self.handed_out = []
         self.cancelled = set()
@@ -44,8 +45,12 @@ class Queue(RuleBasedStateMachine):
     @rule(account=st.sampled_from("ABC"), key=st.sampled_from("xyz"), count=st.integers(1, 6))
     def add(self, account, key, count):
         self.arrivals += 1
-        self.scheduler.add(account, self.arrivals, key, range(count), tile_cost=count * 10)
+        self.scheduler.add(account, self.arrivals, key, range(count))
         self.waiting[self.arrivals] = (key, list(range(count)))
+
+    @rule(key=st.sampled_from("xyz"), cost=st.integers(1, 100))
+    def know_better(self, key, cost):
+        self.costs[key] = cost
 
     @rule(data=st.data())
     def cancel(self, data):
@@ -108,14 +113,14 @@ TestQueue = Queue.TestCase
 
 
 def test_an_empty_scheduler_has_nothing_to_run():
-    assert TileScheduler().next_batch(at_most(8)) is None
+    assert added().next_batch(at_most(8)) is None
 
 
 def test_tiles_of_another_key_wait_for_a_batch_of_their_own():
-    scheduler = TileScheduler()
-    scheduler.add("A", "big", "x", range(3), tile_cost=100)
-    scheduler.add("B", "other", "y", range(1), tile_cost=100)
-    scheduler.add("C", "third", "x", range(1), tile_cost=100)
+    scheduler = added()
+    scheduler.add("A", "big", "x", range(3))
+    scheduler.add("B", "other", "y", range(1))
+    scheduler.add("C", "third", "x", range(1))
     batches = [scheduler.next_batch(at_most(8)) for _ in range(2)]
     assert [(batch.key, len(batch.tiles)) for batch in batches] == [("y", 1), ("x", 4)]
 
@@ -132,18 +137,42 @@ def test_an_account_with_many_tasks_gets_no_more_than_one_with_a_single_task():
     assert Counter(islice(drain(scheduler, 4), 40))["only"] == 20
 
 
-def test_shares_are_of_pixels_not_of_tiles():
-    scheduler = TileScheduler()
-    scheduler.add("A", "small tiles", "x", range(90), tile_cost=100)
-    scheduler.add("B", "large tiles", "y", range(90), tile_cost=400)
+def test_shares_are_of_what_tiles_cost_not_of_tiles():
+    scheduler = added(cheap=100, dear=400)
+    scheduler.add("A", "small tiles", "cheap", range(90))
+    scheduler.add("B", "large tiles", "dear", range(90))
     shares = Counter(islice(drain(scheduler), 50))
     assert shares["small tiles"] == 4 * shares["large tiles"]
+
+
+def test_a_cost_that_turns_out_higher_counts_from_then_on():
+    costs = {"known": 100, "guessed": 1}
+    scheduler = TileScheduler(costs.__getitem__)
+    scheduler.add("A", "a", "known", range(200))
+    scheduler.add("B", "b", "guessed", range(200))
+    order = list(islice(drain(scheduler), 1))
+    while order[-1] == "a":
+        order += islice(drain(scheduler), 1)
+    costs["guessed"] = 400
+    shares = Counter(islice(drain(scheduler), 50))
+    assert shares["a"] == 4 * shares["b"]
+
+
+def test_a_task_that_turns_out_dear_is_overtaken_by_what_is_small():
+    costs = {"known": 100, "guessed": 1}
+    scheduler = TileScheduler(costs.__getitem__)
+    scheduler.add("A", "dear", "guessed", range(9))
+    list(islice(drain(scheduler), 1))
+    costs["guessed"] = 4000
+    list(islice(drain(scheduler), 1))
+    scheduler.add("A", "icon", "known", range(1))
+    assert next(drain(scheduler)) == "icon"
 
 
 def test_an_account_that_comes_late_starts_level_with_the_others():
     scheduler = added(("A", "early", 100))
     list(islice(drain(scheduler), 50))
-    scheduler.add("B", "late", "key", range(50), tile_cost=100)
+    scheduler.add("B", "late", "key", range(50))
     assert 9 <= Counter(islice(drain(scheduler), 20))["late"] <= 11
 
 
@@ -151,17 +180,17 @@ def test_sending_tasks_one_by_one_gains_nothing_over_sending_them_at_once():
     scheduler = added(("A", "backlog", 100))
     order = []
     for index in range(20):
-        scheduler.add("B", f"single {index}", "key", range(1), tile_cost=100)
+        scheduler.add("B", f"single {index}", "key", range(1))
         while f"single {index}" not in order:
             order += islice(drain(scheduler), 1)
     assert 19 <= order.count("backlog") <= 21
 
 
 def test_an_account_that_comes_back_after_a_pause_still_owes_what_it_had_ahead_of_the_others():
-    scheduler = added(("A", "backlog", 100))
+    scheduler = added(("A", "backlog", 100), large=400)
     order = []
     for single in range(10):
-        scheduler.add("B", single, "large", range(1), tile_cost=400)
+        scheduler.add("B", single, "large", range(1))
         while single not in order:
             order += islice(drain(scheduler), 1)
         order += islice(drain(scheduler), 1)
@@ -176,14 +205,14 @@ def test_equal_tasks_of_an_account_run_in_order_of_arrival():
 def test_a_small_task_overtakes_a_big_one_under_way():
     scheduler = added(("A", "big", 100))
     list(islice(drain(scheduler), 10))
-    scheduler.add("A", "icon", "key", range(1), tile_cost=100)
+    scheduler.add("A", "icon", "key", range(1))
     assert next(drain(scheduler)) == "icon"
 
 
 def test_a_small_task_overtakes_big_ones_that_came_long_before():
     scheduler = added(*(("A", f"big {n}", 10) for n in range(20)))
     list(islice(drain(scheduler), 25))
-    scheduler.add("A", "icon", "key", range(1), tile_cost=100)
+    scheduler.add("A", "icon", "key", range(1))
     assert next(drain(scheduler)) == "icon"
 
 
@@ -191,7 +220,7 @@ def test_a_big_task_is_not_starved_by_a_stream_of_small_ones():
     scheduler = added(("A", "big", 10))
     order = []
     for index in range(30):
-        scheduler.add("A", f"small {index}", "key", range(2), tile_cost=100)
+        scheduler.add("A", f"small {index}", "key", range(2))
         order += islice(drain(scheduler), 2)
     assert order.count("big") == 10
 
@@ -210,9 +239,9 @@ tasks = st.lists(
 
 def filled(tasks, taken):
     """A scheduler from which some tiles have been taken, so that the accounts stand differently."""
-    scheduler = TileScheduler()
+    scheduler = TileScheduler(lambda cost: cost)
     for name, (account, count, cost) in enumerate(tasks):
-        scheduler.add(account, name, "key", range(count), tile_cost=cost)
+        scheduler.add(account, name, cost, range(count))
     list(islice(drain(scheduler), taken))
     return scheduler
 
@@ -248,15 +277,15 @@ def test_a_name_that_is_used_again_does_not_get_the_tiles_of_its_predecessor():
     scheduler = added(("A", "one", 2))
     batch = scheduler.next_batch(at_most(2))
     scheduler.cancel("one")
-    scheduler.add("A", "one", "key", ["new"], tile_cost=100)
+    scheduler.add("A", "one", "key", ["new"])
     scheduler.put_back(batch)
     assert scheduler.next_batch(at_most(9)).tiles == [("one", "new")]
 
 
 def test_each_key_has_a_limit_of_its_own():
-    scheduler = TileScheduler()
-    scheduler.add("A", "small", "x", range(4), tile_cost=1)
-    scheduler.add("A", "large", "y", range(4), tile_cost=100)
+    scheduler = added(x=1)
+    scheduler.add("A", "small", "x", range(4))
+    scheduler.add("A", "large", "y", range(4))
     batches = [scheduler.next_batch({"x": 4, "y": 1}.get) for _ in range(2)]
     assert [(batch.key, len(batch.tiles)) for batch in batches] == [("x", 4), ("y", 1)]
 
@@ -270,7 +299,7 @@ def test_cancelling_a_task_that_is_not_queued_changes_nothing():
 def test_a_name_can_be_used_again_once_its_task_has_left_the_queue():
     scheduler = added(("A", "one", 1))
     list(drain(scheduler))
-    scheduler.add("A", "one", "key", range(1), tile_cost=100)
+    scheduler.add("A", "one", "key", range(1))
     assert list(drain(scheduler)) == ["one"]
 
 
@@ -278,4 +307,4 @@ def test_a_name_can_be_used_again_once_its_task_has_left_the_queue():
 def test_a_task_queued_twice_or_without_tiles_is_refused(task, count):
     scheduler = added(("A", "one", 1))
     with pytest.raises(ValueError, match=f"'{task}'"):
-        scheduler.add("A", task, "key", range(count), tile_cost=100)
+        scheduler.add("A", task, "key", range(count))

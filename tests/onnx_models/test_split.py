@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, external_data_helper, helper
 
 from onnx_models import ensure_built, load_catalogue, ncnn_blob, split_file
 from onnx_models.build import ncnn_files
@@ -97,7 +97,7 @@ def enlarging(*, skip=False, mode="asymmetric", nearest="floor", pads=1, kind="L
 
 @pytest.mark.parametrize(("kernel", "halo"), [(1, 1), (3, 1), (5, 2), (7, 2), (11, 3)])
 def test_the_halo_grows_with_the_kernels(kernel, halo):
-    split = split_network(enlarging(kernel=kernel, pads=kernel // 2), 2)
+    split = split_network(enlarging(kernel=kernel, pads=kernel // 2).SerializeToString(), 2)
     assert (split.cut, split.halo) == ("features", halo)
     assert split.bytes_per_pixel == 4 * (2 * CHANNELS) * 2**2
 
@@ -116,7 +116,7 @@ def test_the_halo_grows_with_the_kernels(kernel, halo):
     ids=["skip", "half_pixel", "ceil", "unpadded", "global", "far-sighted", "pixel-shuffle"],
 )
 def test_networks_whose_end_is_of_another_kind_stay_whole(network):
-    assert split_network(network, 2) is None
+    assert split_network(network.SerializeToString(), 2) is None
 
 
 def test_a_network_in_half_precision_stays_whole():
@@ -124,7 +124,17 @@ def test_a_network_in_half_precision_stays_whole():
     for tensor in halved.graph.initializer:
         if tensor.name == "same":
             tensor.data_type = TensorProto.FLOAT16
-    assert split_network(halved, 2) is None
+    assert split_network(halved.SerializeToString(), 2) is None
+
+
+def test_a_network_whose_weights_lie_in_another_file_stays_whole():
+    apart = enlarging()
+    for tensor in apart.graph.initializer:
+        if tensor.name == "wide":
+            external_data_helper.set_external_data(tensor, "weights.bin")
+            tensor.ClearField("raw_data")
+    assert split_network(enlarging().SerializeToString(), 2) is not None
+    assert split_network(apart.SerializeToString(), 2) is None
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a network"])
