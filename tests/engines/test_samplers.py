@@ -83,3 +83,15 @@ def test_noise_falls_from_the_most_that_was_trained_to_none(scheduler):
 def test_levels_after_karras_are_denser_where_there_is_little_noise():
     even, karras = levels_of("Euler", 20), levels_of("Euler Karras", 20)
     assert karras[10] < even[10]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 1000])
+def test_trailing_steps_begin_with_the_most_noise_however_few_they_are(steps):
+    levels = noise_levels("Euler", steps, **TRAINING, spacing="trailing")
+    assert len(levels) == steps + 1
+    assert levels == sorted(levels, reverse=True)
+    assert levels[0] == pytest.approx(14.6146, abs=1e-4)
+    assert levels[-1] == 0
+    if steps > 1:  # evenly: the last is one stride from the beginning of the training's
+        known = noise_levels("Euler", 1000, **TRAINING)[::-1][1:]
+        assert levels[-2] == pytest.approx(np.interp(1000 / steps - 1, np.arange(1000), known))
