@@ -102,6 +102,7 @@ def test_windows_leave_no_seams(upscaler, model):
     ).pixels.astype(int)
     tiled = upscaled(upscaler, model, grey, one_window).pixels.astype(int)
     assert np.abs(tiled - whole).max() <= 1
+    assert (tiled != whole).any()  # they are not one and the same
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(upscaler, model):
