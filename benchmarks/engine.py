@@ -3,10 +3,10 @@
     python -m benchmarks.engine [MODEL ...] [--side PIXELS] [--rounds N] [--device cpu|cuda]
 
 A photograph of PIXELS × PIXELS goes in as an array and comes out four times as large as an array; no file is
-read or written. Each runtime lives in a process of its own, runs twice to warm up, and then takes its turn in
-every round; those that are not installed are listed as missing (pip install ncnn openvino torch). Exactness
-is measured against ONNX Runtime's CPU provider in fp32. On a GPU the rate of a large bf16 matrix product
-says how much of the device the convolutions use.
+read or written. Each runtime lives in a process of its own, warms up, and then takes its turn in every round;
+those that are not installed are listed as missing (pip install ncnn openvino torch). Exactness is measured
+against ONNX Runtime's CPU provider in fp32. On a GPU the rate of a large bf16 matrix product says how much of
+the device the convolutions use.
 """
 
 import argparse
@@ -34,6 +34,8 @@ SIDES = {
     "cpu": {"realesrgan-x4plus": 160, "realesr-animevideov3": 256},
     "cuda": {"realesrgan-x4plus": 512, "realesr-animevideov3": 1024},
 }
+WARM_UPS = {"cpu": 2, "cuda": 5}
+"""On a GPU algorithms are chosen and graphs captured in the first runs."""
 ROUNDS = 5
 OTHER_SIDE = 192
 LIBRARIES = ("ncnn", "openvino", "torch")
@@ -75,7 +77,8 @@ def compare(network: Network, side: int, rounds: int) -> None:
         for name in PEERS[network.device]:
             status.update(f"{name} warms up")
             try:
-                workers[name] = stack.enter_context(Worker(partial(opened, name, network, side)))
+                opening = partial(opened, name, network, side)
+                workers[name] = stack.enter_context(Worker(opening, warm_ups=WARM_UPS[network.device]))
             except AbsentError as error:
                 absent[name] = str(error)
         times: dict[str, list[float]] = {name: [] for name in workers}

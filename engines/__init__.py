@@ -30,7 +30,14 @@ from engines.regions import OnRegion, Region
 
 if TYPE_CHECKING:
     from engines.decoders import Decoders
-    from engines.devices import Device, DeviceChoice, PrecisionChoice, RuntimeChoice, find_devices
+    from engines.devices import (
+        Device,
+        DeviceChoice,
+        PrecisionChoice,
+        RuntimeChoice,
+        find_devices,
+        stand_in_for,
+    )
     from engines.diffusion import Diffusion
     from engines.upscaler import Upscaler
 else:
@@ -79,4 +86,5 @@ __all__ = [
     "find_devices",
     "inspect",
     "resize",
+    "stand_in_for",
 ]

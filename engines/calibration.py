@@ -96,6 +96,11 @@ class Calibration:
             threading.Lock()
         )  # a second device of the kind finds what the first has measured
 
+    def known(self, device: Device, network: Network) -> int | None:
+        """What `batch` gives, if it was measured before and is still possible."""
+        known = self._read().get(_key(device, network))
+        return known if known is not None and known <= device.largest_batch else None
+
     def batch(self, device: Device, session: Session, network: Network) -> int:
         """How many of the network's largest tiles one run should take on this device. Blocks.
 
@@ -103,14 +108,13 @@ class Calibration:
             ModelError: if a run fails, or not even one tile fits.
         """
         with self._one_at_a_time:
-            key = _key(device, network)
-            if (known := self._read().get(key)) is not None and known <= device.largest_batch:
+            if (known := self.known(device, network)) is not None:
                 return known
             rates = measure_rates(session, network.tile, device.largest_batch, self._clock)
             chosen = choose_batch(rates)
             shown = ", ".join(f"{size}: {rate:.1f}" for size, rate in rates.items())
             log.info("%s: %s in batches of %d (tiles/s: %s)", device.name, network.path.name, chosen, shown)
-            self._write(key, chosen)
+            self._write(_key(device, network), chosen)
             return chosen
 
     def _read(self) -> _File:

@@ -6,7 +6,8 @@ The shell around `TileScheduler`: this is where the lock, the threads and the de
    not fit fails its task, which may come again with smaller tiles. What fits is remembered.
 2. A device that is lost, or that takes far too long over a run, is retired, and the others take over its
    batch. The thread that is stuck in it is left behind, and what it may still bring is thrown away.
-3. Without any device left, every task that waits or comes fails at once.
+3. When the last device is lost another may take over, such as the CPU for GPUs. Without any device left,
+   every task that waits or comes fails at once.
 4. On a slow CPU the largest tile of a large network takes a minute, and a run cannot be interrupted. So a
    CPU has a helper, a second thread with networks of its own: during a long run it takes the tile whose turn
    it is, if that is small. Both are slower meanwhile, but nothing is computed twice, and the order stays.
@@ -26,10 +27,10 @@ from engines.calibration import Calibration
 from engines.devices import Device
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, EngineError, ModelError
 from engines.pace import Paces
-from engines.parts import Part
+from engines.parts import Arrays, Part
 from engines.scheduler import Batch, TileScheduler
 from engines.sessions import Network, as_model_error
-from engines.worker import Load, PartKey, TileKey, TileWork, Worker
+from engines.worker import Load, PartKey, Room, TileKey, TileWork, Worker
 
 __all__ = ["PATIENCE", "Executor"]
 
@@ -59,6 +60,7 @@ class Executor:
         devices: Iterable[Device],
         *,
         calibration: Calibration | None = None,
+        stand_in: Callable[[], Device] | None = None,
         patience: float = PATIENCE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -67,10 +69,13 @@ class Executor:
             devices: at least one.
             calibration: what measures how many tiles one run should take, on devices that take several;
                 without it they take as many as they can.
+            stand_in: finds the device that takes over when all are lost; it may raise anything.
             patience: seconds that one run, or the loading of one network, may take.
             clock: the time in seconds.
         """
         self._calibration = calibration
+        self._find_stand_in = stand_in
+        self._stand_in: Device | None = None
         self._patience = patience
         self._clock = clock
         self._paces = Paces()
@@ -78,14 +83,10 @@ class Executor:
         self._changed = threading.Condition()
         self._closing = False
         self._closed = threading.Event()
-        self._workers = [Worker(device) for device in devices]
-        # Where several tiles share a run, it takes much less than a second.
-        self._helpers = [
-            Worker(each.device, each) for each in self._workers if each.device.largest_batch == 1
-        ]
-        for worker in self._all_workers:
-            name = f"device {worker.name}"
-            threading.Thread(target=self._work, args=[worker], name=name, daemon=True).start()
+        self._workers: list[Worker] = []
+        self._helpers: list[Worker] = []
+        for device in devices:
+            self._add(device)
         threading.Thread(target=self._watch, name="device watch", daemon=True).start()
 
     @property
@@ -97,10 +98,16 @@ class Executor:
         """Whether tiles can be run: not closed, and a device is left."""
         return not self._closing and any(worker.lost is None for worker in self._workers)
 
+    @property
+    def stand_in(self) -> Device | None:
+        """The device that took over when all others were lost, if that has happened."""
+        return self._stand_in
+
     def room(self, network: Network | Part) -> int | None:
         """The most input pixels of a tile that every device has memory for; None if no limit was found."""
+        now = self._clock()
         with self._changed:
-            rooms = [worker.room.get(network) for worker in self._workers if worker.lost is None]
+            rooms = [worker.room_for(network, now) for worker in self._workers if worker.lost is None]
         return min((room for room in rooms if room is not None), default=None)
 
     def activity(self, names: Callable[[], Mapping[Network | Part, str]]) -> Activity:
@@ -116,8 +123,9 @@ class Executor:
             for key, count in self._scheduler.waiting():
                 tiles[known[key.network]] += count
                 tasks[known[key.network]] += 1
-            devices = tuple(worker.activity(known, self._clock()) for worker in self._workers)
-        memories = [worker.device.memory_use() if worker.lost is None else None for worker in self._workers]
+            workers = tuple(self._workers)
+            devices = [worker.activity(known, self._clock()) for worker in workers]
+        memories = [worker.device.memory_use() if worker.lost is None else None for worker in workers]
         return Activity(
             devices=tuple(
                 replace(device, memory=memory) for device, memory in zip(devices, memories, strict=True)
@@ -161,8 +169,12 @@ class Executor:
             self._changed.notify_all()
         errors = [error for load in loads if (error := load.done.exception()) is not None]
         refusals = [error for error in errors if not isinstance(error, DeviceLostError)]
-        if refusals or len(errors) == len(loads):
-            raise (refusals or errors)[0]
+        if refusals:
+            raise refusals[0]
+        if len(errors) == len(loads):
+            if not self.usable:
+                raise errors[0]
+            self.load(network)  # on the device that has taken over
 
     def close(self) -> None:
         """Let the runs under way finish, fail the tiles that wait and end the threads. Blocks."""
@@ -188,6 +200,18 @@ class Executor:
                     failed += self._retire(worker, error)
         _tell(failed)
 
+    def _add(self, device: Device) -> None:
+        worker = Worker(device)
+        self._workers.append(worker)
+        self._start(worker)
+        if device.largest_batch == 1:  # where several tiles share a run, it takes much less than a second
+            helper = Worker(device, worker)
+            self._helpers.append(helper)
+            self._start(helper)
+
+    def _start(self, worker: Worker) -> None:
+        threading.Thread(target=self._work, args=[worker], name=f"device {worker.name}", daemon=True).start()
+
     def _watch(self) -> None:
         while not self._closed.wait(_WATCH_EVERY):
             self.retire_stalled()
@@ -206,6 +230,7 @@ class Executor:
                 else:
                     self._run(worker, job)
         finally:
+            worker.finish_all()
             with self._changed:
                 worker.ended = True
                 died = not self._closing and worker.lost is None  # by an error of this module
@@ -221,11 +246,15 @@ class Executor:
             )
             if self._closing or worker.lost:
                 return None
-            job = worker.loads.popleft() if worker.loads else self._scheduler.next_batch(worker.limit)
+            job = worker.loads.popleft() if worker.loads else self._next_batch(worker)
             worker.begin(job, self._clock())
             if worker.main is None and self._helpers:
                 self._changed.notify_all()  # what waits may be small beside it
             return job
+
+    def _next_batch(self, worker: Worker) -> Batch[Key, TileWork] | None:
+        now = self._clock()
+        return self._scheduler.next_batch(lambda key: worker.limit(key, now))
 
     def _has_tiles_for(self, worker: Worker) -> bool:
         if worker.main is None:
@@ -277,11 +306,14 @@ class Executor:
             worker.end(self._clock())
             (worker.main or worker).count(batch)
             self._scheduler.finish(batch)
+        worker.finish(lambda: self._keep(batch, results))
+
+    def _keep(self, batch: Batch[Key, TileWork], results: list[Arrays]) -> None:
         for (task, tile), result in zip(batch.tiles, results, strict=True):
             try:
                 tile.finish(result)
             except Exception as error:
-                log.exception("the result of a tile of %s could not be kept", network.path.name)
+                log.exception("the result of a tile of %s could not be kept", batch.key.network.path.name)
                 self.cancel(task)
                 tile.fail(as_model_error(error, "the tile's result could not be kept"))
 
@@ -302,8 +334,9 @@ class Executor:
         count = len(batch.tiles)
         if isinstance(error, DeviceOutOfMemoryError):
             fits = count // 2 * batch.key.pixels if count > 1 else batch.key.pixels // 2
-            network = batch.key.network
-            worker.room[network] = fits = min(fits, worker.room.get(network, fits))
+            network, now = batch.key.network, self._clock()
+            fits = min(fits, worker.room_for(network, now) or fits)
+            worker.room[network] = Room(fits, now)
             log.warning(
                 "%s: %s gets at most %d pixels a run from now on: not enough memory for %d",
                 worker.device.name,
@@ -340,8 +373,21 @@ class Executor:
 
     def _after_change(self) -> Told:
         """Wake the threads to what was put back, or fail it if none will take it."""
+        if not self.usable and not self._closing and self._find_stand_in is not None:
+            self._start_stand_in(self._find_stand_in)
         self._changed.notify_all()
         return [] if self.usable else self._give_up(self._why_unusable())
+
+    def _start_stand_in(self, find: Callable[[], Device]) -> None:
+        """Under the lock, as a task that came meanwhile would be refused."""
+        self._find_stand_in = None
+        try:
+            self._stand_in = find()
+        except Exception:
+            log.exception("no other device can take over")
+        else:
+            log.error("%s takes over: all other devices are lost", self._stand_in.name)
+            self._add(self._stand_in)
 
     def _give_up(self, error: EngineError) -> Told:
         """Drop all that waits, for a run or to be loaded."""

@@ -21,9 +21,9 @@ from engines.runtimes import import_openvino
 from engines.sessions import Network, Session, as_model_error
 from onnx_models import split_file
 
-__all__ = ["OpenVinoDevice", "Precision", "PrecisionChoice", "find_openvino"]
+__all__ = ["CpuPrecision", "OpenVinoDevice", "Precision", "find_openvino"]
 
-PrecisionChoice = Literal["auto", "fp32"]
+CpuPrecision = Literal["auto", "fp32"]
 Precision = Literal["fp32", "bf16"]
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
@@ -98,7 +98,7 @@ class _OpenVinoSession:
         return given
 
 
-def find_openvino(threads: int, precision: PrecisionChoice = "auto") -> OpenVinoDevice:
+def find_openvino(threads: int, precision: CpuPrecision = "auto") -> OpenVinoDevice:
     """The CPU by OpenVINO; "auto" computes in bf16 if the processor has it, in fp32 otherwise.
 
     Raises:

@@ -69,6 +69,6 @@ def open_part(
         ModelError: if it cannot be loaded.
     """
     try:
-        return _OrtPart(inference_session(part.path, threads, provider, options or {}))
+        return _OrtPart(inference_session(part.path, threads, (provider, options or {})))
     except Exception as error:  # ONNX Runtime's errors share no base class
         raise as_model_error(error, f"{part.path.name} cannot be loaded on {device}") from error

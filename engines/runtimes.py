@@ -18,15 +18,26 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime
 
+# What goes wrong is raised; it would also be printed, as would warnings at each session on a GPU.
+onnxruntime.set_default_logger_severity(4)
+
 
 def inference_session(
-    model: Path | bytes, threads: int, provider: str, provider_options: dict[str, str]
+    model: Path | bytes,
+    threads: int,
+    *providers: tuple[str, dict[str, str]],
 ) -> Any:
-    """An ONNX file, by its path or its content, in ONNX Runtime, on this provider and no other.
+    """An ONNX file, by its path or its content, in ONNX Runtime.
+
+    Args:
+        model: the file.
+        threads: how many one run may use.
+        providers: what computes it, and their options, the first before the others; the first must start.
 
     Raises:
         Exception: of any class, if it cannot be loaded.
     """
+    provider = providers[0][0]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # what goes wrong is raised
@@ -34,8 +45,9 @@ def inference_session(
     options.enable_mem_pattern = provider != "CPUExecutionProvider"
     # Threads that spin while they wait would take the cores from the event loop and the codecs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(model, options, providers=[(provider, provider_options)])
-    if provider not in session.get_providers():  # it falls back to the CPU silently
+    # Otherwise it would go on with the CPU, now or when a run fails, and print that.
+    session = onnxruntime.InferenceSession(model, options, providers=list(providers), enable_fallback=0)
+    if provider not in session.get_providers():
         raise RuntimeError(f"{provider} does not start")
     return session
 

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, ModelError
-from engines.runtimes import onnxruntime
+from engines.runtimes import inference_session, onnxruntime
 from onnx_models import Weights
 
-__all__ = ["Network", "OrtSession", "Session", "as_model_error", "probe", "run_checked"]
+__all__ = ["Network", "OrtSession", "Session", "as_model_error", "open_network", "probe", "run_checked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,25 @@ class OrtSession:
             raise as_model_error(error, f"the model failed on a batch of {tiles.shape}") from error
         given: NDArray[Any] = result
         return given
+
+
+def open_network(
+    model: Path | bytes,
+    path: Path,
+    device: str,
+    threads: int,
+    provider: str,
+    provider_options: dict[str, str],
+) -> OrtSession:
+    """Open a network in ONNX Runtime, the file at `path`, or a part of one.
+
+    Raises:
+        ModelError: if it cannot be loaded.
+    """
+    try:
+        return OrtSession(inference_session(model, threads, (provider, provider_options)))
+    except Exception as error:  # ONNX Runtime's errors share no base class
+        raise as_model_error(error, f"{path.name} cannot be loaded on {device}") from error
 
 
 def run_checked(session: Session, network: Network, tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -49,17 +49,23 @@ class Upscaler:
     """Upscales pictures on the devices of this machine. Close it when done."""
 
     def __init__(
-        self, devices: Iterable[Device], model_directory: Path, *, patience: float = PATIENCE
+        self,
+        devices: Iterable[Device],
+        model_directory: Path,
+        *,
+        stand_in: Callable[[], Device] | None = None,
+        patience: float = PATIENCE,
     ) -> None:
         """
         Args:
             devices: where networks run, at least one.
             model_directory: where ONNX files are kept, built there on first use.
+            stand_in: finds the device that takes over when all are lost; it may raise anything.
             patience: seconds that one run may take; a device that takes longer is given up.
         """
         self.devices = tuple(devices)
         calibration = Calibration(model_directory / "batches.json")
-        self._executor = Executor(self.devices, calibration=calibration, patience=patience)
+        self._executor = Executor(self.devices, calibration=calibration, stand_in=stand_in, patience=patience)
         self._model_directory = model_directory
         self._networks: dict[tuple[str, int], Network] = {}
         self._latents: dict[str, LatentUpscaler] = {}
@@ -71,6 +77,11 @@ class Upscaler:
     def usable(self) -> bool:
         """Whether it can upscale: not closed, and at least one device still works."""
         return self._executor.usable
+
+    @property
+    def stand_in(self) -> Device | None:
+        """The device that took over when all others were lost, if that has happened."""
+        return self._executor.stand_in
 
     def activity(self) -> Activity:
         """What the devices have done, and what waits for them. Blocks for milliseconds."""

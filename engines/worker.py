@@ -2,9 +2,9 @@
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from engines.parts import Arrays, Part
 from engines.scheduler import Batch
 from engines.sessions import Network, Session, probe, run_checked
 
-__all__ = ["Load", "PartKey", "TileKey", "TileWork", "Worker"]
+__all__ = ["Load", "PartKey", "Room", "TileKey", "TileWork", "Worker"]
 
 Loaded: TypeAlias = Callable[[Arrays], Arrays]
 
@@ -66,6 +66,28 @@ class TileWork(Protocol):
         """
 
 
+class Room(NamedTuple):
+    """What a run was found to have memory for. More is tried again after a while: whatever else took it may
+    be gone."""
+
+    pixels: int
+    """Input pixels."""
+    since: float
+    """Seconds, when more was last too much."""
+
+    def at(self, now: float) -> int:
+        """The most input pixels to try."""
+        return self.pixels << min(int((now - self.since) // _FORGIVEN_AFTER), _FORGOTTEN)
+
+
+_FORGIVEN_AFTER = 600.0
+"""Seconds until twice as much is tried; a try that fails costs one run, and as many seconds again."""
+_FORGOTTEN = 20
+
+_UNFINISHED = 2
+"""Runs whose results may wait to be kept; they take memory."""
+
+
 @dataclass(slots=True, eq=False)
 class Load:
     """A network that someone waits for on one device."""
@@ -88,8 +110,8 @@ class Worker:
     loads: deque[Load] = field(default_factory=deque)
     pace: dict[Network | Part, int] = field(default_factory=dict)
     """The input pixels of one run beyond which it gets no more efficient, where that was measured."""
-    room: dict[Network | Part, int] = field(default_factory=dict)
-    """The most input pixels that one run has memory for, where less than was wanted."""
+    room: dict[Network | Part, Room] = field(default_factory=dict)
+    """What one run has memory for, where less than was wanted."""
     job: Batch[TileKey | PartKey, TileWork] | Load | None = None
     began: float = 0.0
     busy: float = 0.0
@@ -100,17 +122,33 @@ class Worker:
     """What they gave."""
     lost: DeviceLostError | None = None
     ended: bool = False
+    finisher: ThreadPoolExecutor | None = field(init=False)
+    """Keeps results while the next run is under way, where that is not on the CPU as well. To copy a tile of
+    12 MB to where it belongs takes 2 ms, and animevideov3 takes a large GPU hardly more."""
+    finishing: deque[Future[None]] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        several = self.device.largest_batch > 1
+        name = f"results of {self.device.name}"
+        self.finisher = ThreadPoolExecutor(1, thread_name_prefix=name) if several else None
 
     @property
     def name(self) -> str:
         return self.device.name if self.main is None else f"the helper of {self.device.name}"
 
-    def limit(self, key: TileKey | PartKey) -> int:
+    def limit(self, key: TileKey | PartKey, now: float) -> int:
         """How many tiles of a key one run may take. One is always tried: there may be more memory now."""
-        limits = (
-            known[key.network] // key.pixels for known in (self.pace, self.room) if key.network in known
-        )
-        return max(1, min([self.device.largest_batch, *limits]))
+        limits = [self.device.largest_batch]
+        if (pace := self.pace.get(key.network)) is not None:
+            limits.append(pace // key.pixels)
+        if (room := self.room_for(key.network, now)) is not None:
+            limits.append(room // key.pixels)
+        return max(1, min(limits))
+
+    def room_for(self, network: Network | Part, now: float) -> int | None:
+        """The most input pixels of one run; None if no limit was found."""
+        room = self.room.get(network)
+        return None if room is None else room.at(now)
 
     def begin(self, job: Batch[TileKey | PartKey, TileWork] | Load | None, now: float) -> None:
         self.job, self.began = job, now
@@ -124,8 +162,26 @@ class Worker:
     def count(self, batch: Batch[TileKey | PartKey, TileWork]) -> None:
         """Remember a run that succeeded."""
         network, tiles = batch.key.network, len(batch.tiles)
-        self.runs[network, tiles, self.limit(batch.key)] += 1
+        self.runs[network, tiles, self.limit(batch.key, self.began)] += 1
         self.pixels[network] += tiles * batch.key.output_pixels
+
+    def finish(self, keep: Callable[[], None]) -> None:
+        """Have the results of a run kept, now or during the next runs. In the device's thread only.
+
+        Args:
+            keep: does it; must not raise.
+        """
+        if self.finisher is None:
+            keep()
+            return
+        while len(self.finishing) >= _UNFINISHED:
+            self.finishing.popleft().result()
+        self.finishing.append(self.finisher.submit(keep))
+
+    def finish_all(self) -> None:
+        """Wait until all results are kept. In the device's thread only, and its last act."""
+        if self.finisher is not None:
+            self.finisher.shutdown()
 
     def activity(self, names: Mapping[Network | Part, str], now: float) -> DeviceActivity:
         """What it has done; its memory is not asked for."""
@@ -171,15 +227,24 @@ class Worker:
         return list(zip(*results, strict=True))
 
     def _open(self, network: Network, calibration: Calibration | None) -> Loaded:
+        if calibration is not None and self.device.largest_batch > 1:
+            self._calibrate(network, calibration)
         session = self.device.open(network)
         probe(session, network)
-        if calibration is not None and self.device.largest_batch > 1:
-            self._measure(session, network, calibration)
         return lambda batch: (run_checked(session, network, batch[0]),)
+
+    def _calibrate(self, network: Network, calibration: Calibration) -> None:
+        """With a session of its own: it keeps the memory that its largest batches took."""
+        if (known := calibration.known(self.device, network)) is not None:
+            self.pace[network] = known * network.tile**2
+            return
+        session = self.device.open(network)
+        probe(session, network)
+        self._measure(session, network, calibration)
 
     def _measure(self, session: Session, network: Network, calibration: Calibration) -> None:
         pixels = network.tile**2
         try:
             self.pace[network] = calibration.batch(self.device, session, network) * pixels
         except DeviceOutOfMemoryError:  # smaller tiles may fit
-            self.room[network] = pixels // 2
+            self.room[network] = Room(pixels // 2, self.began)

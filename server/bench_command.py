@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from engines import Device, EngineError, RuntimeChoice, find_devices
-from engines.devices import usable_cores
+from engines.cores import usable_cores
 from onnx_models import Model, ModelBuildError, UnknownModelError, load_catalogue
 from server.bench import PHOTO_SIDE, Failure, Measurement, measure
 from server.building import build_missing
@@ -27,7 +27,7 @@ from server.terminal import ConfigFile, console, effective_settings, give_up, pr
 __all__ = ["bench"]
 
 RUNTIMES: Final[tuple[RuntimeChoice, ...]] = tuple(
-    runtime for runtime in get_args(RuntimeChoice) if runtime != "auto"
+    runtime for runtime in get_args(RuntimeChoice) if runtime not in {"auto", "tensorrt"}
 )
 """What may compute on a CPU."""
 

@@ -203,7 +203,8 @@ def _announce(url: str, services: Services) -> None:
     console.print(f"by POST: {url}/v1")
     if services.first_key is not None:
         console.print(Text.assemble("API key, shown this once: ", (services.first_key, "bold")))
-    for device in services.upscaler.devices:
+    stand_in = services.upscaler.stand_in
+    for device in services.upscaler.devices if stand_in is None else [stand_in]:
         console.print(f"device: {device.name}")
     console.print(f"models: {', '.join(model.name for model in services.catalogue)}")
 

@@ -39,6 +39,11 @@ class Readiness:
         except TimeoutError:
             return f"the {self._looking_at} does not answer"
 
+    def restriction(self) -> str | None:
+        """What is not as it should be though tasks can be run; None if all is."""
+        device = self._upscaler.stand_in
+        return None if device is None else f"{device.name} has taken over, all other devices are lost"
+
     async def _unusable_part(self) -> str | None:
         for name, check in self._parts.items():
             self._looking_at = name

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from engines import Decoders, Upscaler, find_devices
+from engines import Decoders, Upscaler, find_devices, stand_in_for
 from onnx_models import Catalogue, load_catalogue
 from server.edge import Edge
 from server.fetch import WebClient
@@ -113,7 +113,8 @@ async def running_services(
     lock = database.server_lock()
     web = WebClient(timeout=settings.fetch_timeout, reachable=settings.reachable)
     devices = await asyncio.to_thread(find_devices, settings.device, settings.runtime, settings.precision)
-    upscaler = Upscaler(devices, settings.model_directory)
+    stand_in = stand_in_for(devices, settings.device, settings.runtime, settings.precision)
+    upscaler = Upscaler(devices, settings.model_directory, stand_in=stand_in)
     images = ImageStore(store, database, clock, presigned=settings.image_urls == "presigned")
     decoders = Decoders(settings.decoders, seconds=settings.decode_timeout)
     inputs = Inputs(images, web, decoders, settings)

@@ -76,9 +76,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     device: DeviceChoice = "auto"
     """Where networks run: auto, cpu, cuda."""
     runtime: RuntimeChoice = "auto"
-    """What computes on a CPU: auto (OpenVINO where it is installed), onnxruntime, openvino, ncnn."""
+    """What computes. On a CPU: auto (OpenVINO where it is installed), onnxruntime, openvino, ncnn; on a GPU:
+    auto, tensorrt."""
     precision: PrecisionChoice = "auto"
-    """auto (bf16 with OpenVINO on processors that have it, otherwise fp32), fp32."""
+    """auto (on a GPU fp16 for what stays within 45 dB; on a CPU bf16 where OpenVINO has it), fp32, fp16."""
     prices: dict[str, Decimal] = {}
     """USD per output megapixel by model name, in place of the catalogue's."""
 

@@ -37,10 +37,9 @@ class Block(nn.Module):
         self.activation = nn.LeakyReLU(0.1) if features else nn.SiLU()
         self.level = nn.Linear(features, 2 * width) if features else None
         nn.init.kaiming_normal_(self.first.weight, nonlinearity="relu")
-        with torch.no_grad():
-            if self.level is not None:
-                self.level.weight.zero_()
-                self.level.bias.zero_()
+        if self.level is not None:
+            nn.init.zeros_(self.level.weight)
+            nn.init.zeros_(self.level.bias)
 
     def forward(self, planes: Tensor, features: Tensor | None = None) -> Tensor:
         """(N, width, h, w) -> the same; features are (N, features)."""

@@ -3,6 +3,8 @@
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from server.readiness import Readiness
+
 __all__ = ["get_health", "get_readiness"]
 
 
@@ -12,13 +14,13 @@ async def get_health(_request: Request) -> Response:
 
 
 async def get_readiness(request: Request) -> Response:
-    """200 while tasks can be run; otherwise 503, and why they cannot.
+    """200 while tasks can be run, even if slowly; otherwise 503, and why they cannot.
 
     The server does not listen before the models are loaded.
     """
-    reason = "the server is stopping" if request.app.state.stopping() else None
-    if reason is None:
-        reason = await request.app.state.services.readiness.obstacle()
+    readiness: Readiness = request.app.state.services.readiness
+    reason = "the server is stopping" if request.app.state.stopping() else await readiness.obstacle()
     if reason is not None:
         return PlainTextResponse(f"{reason}\n", status_code=503)
-    return PlainTextResponse("ready\n")
+    restriction = readiness.restriction()
+    return PlainTextResponse("ready\n" if restriction is None else f"ready, but {restriction}\n")

@@ -11,7 +11,7 @@ from msgspec import Struct
 from sqlalchemy import Connection, case, func, insert, select, update
 
 from server.state.books import Book, move
-from server.state.database import accounts, api_keys, ledger
+from server.state.tables import accounts, api_keys, ledger
 
 __all__ = [
     "DEFAULT_ACCOUNT",

@@ -17,7 +17,7 @@ from enum import StrEnum
 
 from sqlalchemy import Connection, insert, update
 
-from server.state.database import accounts, ledger
+from server.state.tables import accounts, ledger
 
 __all__ = ["CACHED", "Book", "move"]
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, delete, insert, select, update
 
 from server.state.accounts import AccountId
-from server.state.database import images, loose_files
+from server.state.tables import images, loose_files
 
 __all__ = [
     "ImageRecord",

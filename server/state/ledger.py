@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, func, select, update
 
 from server.state.accounts import AccountId
 from server.state.books import Book, move
-from server.state.database import accounts, ledger, tasks
+from server.state.tables import accounts, ledger, tasks
 
 __all__ = [
     "Statement",

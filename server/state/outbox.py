@@ -5,7 +5,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, delete, func, insert, select
 
 from server.state.accounts import AccountId
-from server.state.database import outbox
+from server.state.tables import outbox
 
 __all__ = [
     "UndeliveredReply",

@@ -6,7 +6,7 @@ is to get its result and not another charge.
 
 from sqlalchemy import Connection, delete, exists
 
-from server.state.database import outbox, tasks, webhooks
+from server.state.tables import outbox, tasks, webhooks
 from server.state.tasks import Status
 
 __all__ = ["forget_ended"]

@@ -16,8 +16,8 @@ from server.protocol.errors import ErrorItem
 from server.state import ledger
 from server.state.accounts import AccountId
 from server.state.claims import ServerId, ServerLock
-from server.state.database import tasks
 from server.state.outbox import forget_outcome, keep_outcome
+from server.state.tables import tasks
 from server.state.webhooks import Destination, forget_webhook, record_webhook
 
 __all__ = [

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from server.state.accounts import AccountId
-from server.state.database import accounts, webhooks
+from server.state.tables import accounts, webhooks
 
 __all__ = [
     "OLD_SECRET_SIGNS_FOR",

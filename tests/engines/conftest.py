@@ -1,10 +1,16 @@
 """Tests that need a GPU are skipped where there is none, and say why."""
 
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
 import pytest
 
-from engines import ModelError, find_devices
+from engines import ModelError, cuda_device, find_devices, runtimes
+from engines.cuda_session import CudaSession
 from engines.sessions import Network
 from onnx_models import ensure_built
+from tests.engines.fake_gpu import FakeGpuMemory
 
 
 def pytest_runtest_setup(item):
@@ -35,3 +41,39 @@ class Clock:
 @pytest.fixture
 def clock():
     return Clock()
+
+
+class Opened(NamedTuple):
+    """One session that was opened: the file, or its content, and the options of each provider."""
+
+    model: Path | bytes
+    providers: dict[str, dict[str, str]]
+
+    @property
+    def options(self):
+        return self.providers["CUDAExecutionProvider"]
+
+    @property
+    def halved(self):
+        return isinstance(self.model, bytes)
+
+    @property
+    def graphs(self):
+        return self.options.get("enable_cuda_graph") == "1"
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Lets the CPU stand in for GPUs; gives what is opened there."""
+    opened = []
+
+    def inference_session(model, threads, *providers):
+        opened.append(Opened(model, dict(providers)))
+        return runtimes.inference_session(model, threads, ("CPUExecutionProvider", {}))
+
+    monkeypatch.setattr(cuda_device, "inference_session", inference_session)
+    monkeypatch.setattr(cuda_device, "open_driver", lambda: None)
+    monkeypatch.setattr(cuda_device, "CudaDriver", lambda *_: FakeGpuMemory())
+    monkeypatch.setattr(cuda_device, "CudaSession", partial(CudaSession, device_type="cpu"))
+    monkeypatch.setattr(cuda_device, "_COMMON_SIDES", (8,))
+    return opened

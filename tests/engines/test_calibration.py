@@ -132,7 +132,7 @@ def test_where_nothing_can_be_written_the_measurement_still_holds(network, clock
 @pytest.mark.parametrize(("chosen", "expected"), [(2, [2, 2]), (1, [1, 1, 1, 1])])
 def test_the_executor_makes_batches_of_the_measured_size(chosen, expected, network):
     class Known:
-        def batch(self, *_):
+        def known(self, *_):
             return chosen
 
     device = FakeDevice(largest_batch=4)
@@ -143,6 +143,16 @@ def test_the_executor_makes_batches_of_the_measured_size(chosen, expected, netwo
     wait_for(*tiles)
     executor.close()
     assert [len(batch) for batch in device.batches] == expected
+
+
+def test_what_was_measured_leaves_nothing_in_the_session_that_is_used(network, tmp_path):
+    """A session keeps the memory that its largest batches took."""
+    device, calibration = FakeDevice(largest_batch=2), Calibration(tmp_path / "batches.json")
+    for opened in (2, 3):
+        executor = Executor([device], calibration=calibration)
+        executor.load(network)
+        executor.close()
+        assert len(device.opened) == opened
 
 
 def test_a_network_whose_largest_tile_does_not_fit_can_still_be_used_with_smaller_ones(network, tmp_path):
@@ -160,7 +170,7 @@ def test_a_network_whose_largest_tile_does_not_fit_can_still_be_used_with_smalle
 
 def test_a_device_that_runs_one_tile_at_a_time_is_not_measured(network):
     class Forbidden:
-        def batch(self, *_):
+        def known(self, *_):
             raise AssertionError
 
     executor = Executor([FakeDevice(largest_batch=1)], calibration=Forbidden())

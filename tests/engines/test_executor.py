@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,8 @@ def executor_of(clock):
     """Makes executors, and closes them at the end."""
     made = []
 
-    def make(*devices):
-        made.append((Executor(devices, patience=60, clock=clock), devices))
+    def make(*devices, stand_in=None):
+        made.append((Executor(devices, stand_in=stand_in, patience=60, clock=clock), devices))
         return made[-1][0]
 
     yield make
@@ -131,6 +132,50 @@ def test_a_tile_that_cannot_keep_its_result_fails_alone(device, executor, busy, 
     wait_for(*tiles)
     assert (tiles[0].told, tiles[2].told) == ([10], [20])
     assert isinstance(tiles[1].told[0], ModelError)
+
+
+@dataclass(eq=False)
+class SlowTile(FakeTile):
+    """Its result is kept once the test lets it."""
+
+    keeping: threading.Event = field(default_factory=threading.Event)
+    go: threading.Event = field(default_factory=threading.Event)
+
+    def finish(self, result):
+        self.keeping.set()
+        assert self.go.wait(WAIT)
+        super().finish(result)
+
+
+def test_the_next_runs_begin_while_results_are_kept_but_not_ever_more(executor_of):
+    device = FakeDevice(largest_batch=2)
+    executor = executor_of(device)
+    slow = SlowTile(10)
+    tiles = [FakeTile(value) for value in range(20, 30)]
+    executor.submit("", "slow", KEY, [slow])
+    assert slow.keeping.wait(WAIT)
+    executor.submit("", "quick", KEY, tiles)
+    for _ in range(3):
+        assert device.began.acquire(timeout=WAIT)
+    assert not any(tile.told for tile in tiles)
+    assert len(device.batches) == 3
+    slow.go.set()
+    wait_for(slow, *tiles)
+    assert [tile.told for tile in (slow, *tiles)] == [[value] for value in (10, *range(20, 30))]
+
+
+def test_closing_waits_until_all_results_are_kept(executor_of):
+    executor, slow = executor_of(FakeDevice(largest_batch=2)), SlowTile(10)
+    executor.submit("", "slow", KEY, [slow])
+    assert slow.keeping.wait(WAIT)
+    closer = threading.Thread(target=executor.close)
+    closer.start()
+    closer.join(0.01)
+    assert closer.is_alive()
+    slow.go.set()
+    closer.join(WAIT)
+    assert not closer.is_alive()
+    assert slow.told == [10]
 
 
 def test_a_tile_that_cannot_be_read_does_not_end_the_thread(device, executor, caplog):
@@ -275,6 +320,29 @@ def test_a_tile_that_is_too_large_is_tried_again_as_there_may_be_more_memory_now
     assert second.told == [2]
 
 
+def test_after_a_while_more_is_tried_again_as_there_may_be_more_memory_now(executor_of, clock, caplog):
+    device = FakeDevice(largest_batch=8, memory=2 * KEY.pixels)
+    executor = executor_of(device)
+
+    def largest_batch():
+        device.batches.clear()
+        tiles = [FakeTile(value) for value in range(8)]
+        executor.submit("", clock.now, KEY, tiles)
+        wait_for(*tiles)
+        return max(len(batch) for batch in device.batches)
+
+    assert largest_batch() == 8
+    assert largest_batch() == 2
+    clock.now = 600
+    assert largest_batch() == 4  # which fails, and is remembered
+    assert largest_batch() == 2
+    clock.now = 1200
+    device.memory = None
+    assert largest_batch() == 4
+    clock.now = 1800
+    assert largest_batch() == 8
+
+
 def test_the_batch_of_a_lost_device_runs_on_the_others(executor_of, caplog):
     bad, good = FakeDevice("bad", held=True), FakeDevice("good", held=True)
     executor = executor_of(bad, good)
@@ -302,6 +370,71 @@ def test_without_any_device_left_everything_that_waits_or_comes_fails_at_once(ex
     for late in (lambda: executor.submit("", "late", KEY, [FakeTile(3)]), lambda: executor.load(KEY.network)):
         with pytest.raises(ModelError, match="no device is left to run on: fake: an illegal memory access"):
             late()
+
+
+def test_when_the_last_device_is_lost_another_takes_over_what_waits_and_what_comes(executor_of, caplog):
+    devices = [FakeDevice("first", held=True), FakeDevice("second", held=True)]
+    cpu = FakeDevice("the CPU", largest_batch=1)
+    executor = executor_of(*devices, stand_in=lambda: cpu)
+    tiles = [FakeTile(value) for value in range(12)]
+    executor.submit("", "task", KEY, tiles)
+    for device in devices:
+        assert executor.stand_in is None
+        assert device.began.acquire(timeout=WAIT)
+        device.error = lost(device.name)
+        device.go.set()
+    wait_for(*tiles)
+    assert executor.stand_in is cpu
+    assert executor.usable
+    later = FakeTile(20)
+    executor.submit("", "later", KEY, [later])
+    wait_for(later)
+    assert [tile.told for tile in (*tiles, later)] == [[value] for value in (*range(12), 20)]
+    lines = [record.message for record in caplog.records if "takes over" in record.message]
+    assert lines == ["the CPU takes over: all other devices are lost"]
+
+
+def test_a_network_that_no_gpu_can_load_any_longer_is_loaded_where_they_are_replaced(executor_of, caplog):
+    bad, cpu = FakeDevice("bad"), FakeDevice("the CPU")
+    bad.open = bad.lose
+    executor_of(bad, stand_in=lambda: cpu).load(KEY.network)
+    assert cpu.opened == [KEY.network.path]
+
+
+def test_when_the_stand_in_is_lost_or_cannot_be_found_every_task_fails(executor_of, caplog):
+    def missing():
+        raise OSError("no such library")
+
+    def losing():
+        device = FakeDevice("the CPU")
+        device.error = lost("the CPU")
+        return device
+
+    for stand_in in (missing, losing):
+        gpu, tile = FakeDevice("gpu"), FakeTile(1)
+        gpu.error = lost("gpu")
+        executor = executor_of(gpu, stand_in=stand_in)
+        executor.submit("", "task", KEY, [tile])
+        wait_for(tile)
+        assert isinstance(tile.told[0], DeviceLostError)
+        assert not executor.usable
+
+
+def test_a_closed_executor_asks_for_no_stand_in(executor_of, clock, caplog):
+    asked = []
+    device = FakeDevice(held=True)
+    executor = executor_of(device, stand_in=lambda: asked.append(1))
+    executor.submit("", "task", KEY, [FakeTile(1)])
+    assert device.began.acquire(timeout=WAIT)
+    closer = threading.Thread(target=executor.close)
+    closer.start()
+    while not executor._closing:
+        closer.join(0.001)
+    clock.now = 61
+    executor.retire_stalled()
+    closer.join(WAIT)
+    assert not closer.is_alive()
+    assert not asked
 
 
 def test_a_device_that_is_lost_while_it_loads_is_given_up(executor_of, caplog):

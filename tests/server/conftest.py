@@ -59,10 +59,12 @@ def _no_handler_is_left() -> Iterator[None]:
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, model_directory: Path
 ) -> Iterator[EmbeddedServer]:
-    """A server with default settings, shared by the tests of a module."""
-    url = database_url(request)
-    settings = settings_for(tmp_path_factory.mktemp("server"), model_directory, database_url=url)
-    with EmbeddedServer(settings) as running:
+    """A server with default settings, but those of the module's mark `settings`; shared by its tests."""
+    mark = request.node.get_closest_marker("settings")
+    changes = {"database_url": database_url(request)} | (mark.kwargs if mark else {})
+    with EmbeddedServer(
+        settings_for(tmp_path_factory.mktemp("server"), model_directory, **changes)
+    ) as running:
         yield running
 
 

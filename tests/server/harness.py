@@ -23,7 +23,7 @@ from server.state.accounts import AccountId, account_named, create_key
 
 KEY = "tw_test-key"
 FAST_MODEL = "realesr-animevideov3"
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds until what does not come is given up; nothing is waited for as long where all is well."""
 
 Item = dict[str, Any]

@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.server.harness import KEY, open_image
 
-PATIENCE_MS = 90_000
+PATIENCE_MS = 120_000
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 OpenPage = Callable[..., "Page"]

@@ -18,7 +18,7 @@ from server.protocol.codec import JSON
 from server.serving import EmbeddedServer
 from server.state import ledger
 from server.state.accounts import AccountId, revoke_key
-from server.state.database import images
+from server.state.tables import images
 from tests.server.conftest import StartServer, settings_for
 from tests.server.harness import (
     KEY,

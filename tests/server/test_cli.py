@@ -18,7 +18,8 @@ from onnx_models import load_catalogue
 from server.serving import EmbeddedServer
 from server.state import ledger
 from server.state.accounts import account_named, authenticate
-from server.state.database import Database, accounts
+from server.state.database import Database
+from server.state.tables import accounts
 from tests.server.conftest import Tilewire
 from tests.server.harness import FAST_MODEL, KEY, PATIENCE, connected, make_image, socket_url
 from tests.server.process import REPOSITORY, environment, serving

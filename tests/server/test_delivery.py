@@ -1,13 +1,10 @@
 """Results that go elsewhere, to an `uploadEndpoint`; and which URLs are taken for that and for webhooks."""
 
 import base64
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from server.serving import EmbeddedServer
-from tests.server.conftest import settings_for
 from tests.server.harness import (
     Account,
     charges,
@@ -19,12 +16,7 @@ from tests.server.harness import (
 )
 from tests.server.web import Web
 
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Iterator[EmbeddedServer]:
-    settings = settings_for(tmp_path_factory.mktemp("server"), model_directory, private_networks=True)
-    with EmbeddedServer(settings) as running:
-        yield running
+pytestmark = pytest.mark.settings(private_networks=True)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from tests.server.npm import npm_install
 from tests.server.page import PATIENCE_MS, running_browser
 from tests.server.process import REPOSITORY
 
-RUN_PATIENCE = 120
+RUN_PATIENCE = 240
 PICTURES = ("photo.jpg", "tests/images/astronaut.jpg")
 
 

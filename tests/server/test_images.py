@@ -14,8 +14,8 @@ from server.images import ImageFile, ImageStore, open_store
 from server.serving import EmbeddedServer
 from server.state.accounts import AccountId, account_named
 from server.state.database import Database
-from server.state.database import images as images_table
 from server.state.images import note_loose, stale_loose
+from server.state.tables import images as images_table
 from tests.server.harness import (
     Item,
     connected,

@@ -34,9 +34,16 @@ class Hanging(Part):
 
 
 def readiness(
-    *, usable: bool = True, database: Part | None = None, images: Part | None = None, patience: float = 5
+    *,
+    usable: bool = True,
+    stand_in: str | None = None,
+    database: Part | None = None,
+    images: Part | None = None,
+    patience: float = 5,
 ) -> Readiness:
-    upscaler: Any = SimpleNamespace(usable=usable)
+    upscaler: Any = SimpleNamespace(
+        usable=usable, stand_in=None if stand_in is None else SimpleNamespace(name=stand_in)
+    )
     parts: list[Any] = [database or Part(), images or Part()]
     return Readiness(upscaler, *parts, patience=patience)
 
@@ -47,6 +54,13 @@ async def test_the_server_is_ready_while_all_its_parts_work() -> None:
 
 async def test_it_is_not_ready_without_a_device() -> None:
     assert await readiness(usable=False).obstacle() == "no device is left to run tasks on"
+
+
+async def test_it_is_ready_where_the_cpu_has_taken_over_and_says_so() -> None:
+    restricted = readiness(stand_in="CPU, 2 threads")
+    assert await restricted.obstacle() is None
+    assert restricted.restriction() == "CPU, 2 threads has taken over, all other devices are lost"
+    assert readiness().restriction() is None
 
 
 async def test_it_is_not_ready_without_its_database() -> None:

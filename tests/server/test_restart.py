@@ -15,8 +15,9 @@ from server.serving import EmbeddedServer
 from server.state import ledger
 from server.state.accounts import DEFAULT_ACCOUNT, account_named
 from server.state.audit import audit
-from server.state.database import Database, outbox, tasks
+from server.state.database import Database
 from server.state.outbox import undelivered
+from server.state.tables import outbox, tasks
 from tests.server.conftest import StartServer
 from tests.server.harness import (
     Address,

@@ -17,7 +17,7 @@ from tests.server.harness import KEY, Item, make_image, open_image, socket_url
 from tests.server.npm import npm_install
 
 SCRIPTS = Path(__file__).parent / "js"
-SCRIPT_PATIENCE = 120
+SCRIPT_PATIENCE = 240
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import update
 
 from server.serving import EmbeddedServer, StartError
-from server.state.database import images as images_table
+from server.state.tables import images as images_table
 from tests.server.conftest import StartServer
 from tests.server.harness import (
     Item,

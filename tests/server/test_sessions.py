@@ -3,8 +3,6 @@
 import asyncio
 import base64
 import secrets
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +12,6 @@ from server.sessions import Sessions
 from server.state.accounts import Login, account_named
 from server.state.database import Database
 from server.state.outbox import keep_undelivered
-from tests.server.conftest import settings_for
 from tests.server.harness import (
     KEY,
     Item,
@@ -28,14 +25,7 @@ from tests.server.harness import (
 )
 from tests.server.web import Web
 
-pytestmark = pytest.mark.each_database
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Iterator[EmbeddedServer]:
-    settings = settings_for(tmp_path_factory.mktemp("server"), model_directory, private_networks=True)
-    with EmbeddedServer(settings) as running:
-        yield running
+pytestmark = [pytest.mark.each_database, pytest.mark.settings(private_networks=True)]
 
 
 def hold(web: Web, width: int = 24, height: int = 16) -> tuple[str, str]:

@@ -21,7 +21,8 @@ from server.state.accounts import (
     revoked_keys,
 )
 from server.state.audit import audit
-from server.state.database import Database, metadata
+from server.state.database import Database
+from server.state.tables import metadata
 
 NOW = 1_000_000.0
 

@@ -17,8 +17,9 @@ from server.protocol.errors import ErrorItem
 from server.state import ledger, tasks
 from server.state.accounts import AccountId, account_named
 from server.state.audit import audit
-from server.state.database import Database, accounts
+from server.state.database import Database
 from server.state.ledger import to_nanodollars, to_usd
+from server.state.tables import accounts
 from server.state.tasks import StoredResult
 from tests.server.harness import new_uuid
 

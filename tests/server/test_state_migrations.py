@@ -14,9 +14,10 @@ from sqlalchemy import Connection, Engine, create_engine, inspect, text
 from server.state import ledger
 from server.state.accounts import AccountId
 from server.state.audit import audit
-from server.state.database import Database, metadata
+from server.state.database import Database
 from server.state.ledger import Statement
 from server.state.migrations import NewerDatabaseError, upgrade
+from server.state.tables import metadata
 from tests.server.conftest import Tilewire
 from tests.server.harness import new_uuid
 from tests.server.process import REPOSITORY

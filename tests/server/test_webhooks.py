@@ -27,7 +27,7 @@ from server.state.accounts import AccountId, account_named
 from server.state.database import Database
 from server.state.webhooks import Destination, WebhookRecord, WebhookStatus
 from server.webhooks import DELAYS, WebhookSender, asked_delay, next_delay, signed_headers
-from tests.server.conftest import StartServer, database_url, settings_for
+from tests.server.conftest import StartServer
 from tests.server.harness import (
     PATIENCE,
     Account,
@@ -44,7 +44,7 @@ from tests.server.harness import (
 from tests.server.process import REPOSITORY
 from tests.server.web import Web, running_web
 
-pytestmark = pytest.mark.each_database
+pytestmark = [pytest.mark.each_database, pytest.mark.settings(private_networks=True)]
 
 DAY = 86400
 LEASE = PATIENCE + 60
@@ -348,20 +348,6 @@ async def test_the_loop_goes_on_after_a_fault_of_the_database(
             state.sender.wake()
             await broken.wait()
         await state.delivered(state.fail_task(f"{web.url}/hook"))
-
-
-@pytest.fixture(scope="module")
-def server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, model_directory: Path
-) -> Iterator[EmbeddedServer]:
-    settings = settings_for(
-        tmp_path_factory.mktemp("server"),
-        model_directory,
-        private_networks=True,
-        database_url=database_url(request),
-    )
-    with EmbeddedServer(settings) as running:
-        yield running
 
 
 @pytest.fixture

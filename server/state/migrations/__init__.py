@@ -1,7 +1,7 @@
 """Brings a database to this version's tables, whichever version made it.
 
 Each file of `versions` is a step: named by its revision, four digits, and in their order. To change the
-tables: change them in `server.state.database`, and add a file that changes those that are there.
+tables: change them in `server.state.tables`, and add a file that changes those that are there.
 """
 
 from pathlib import Path

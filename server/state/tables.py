@@ -1,0 +1,157 @@
+"""The tables of the database. The migrations make them: see `server.state.migrations`."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+__all__ = [
+    "accounts",
+    "api_keys",
+    "images",
+    "ledger",
+    "loose_files",
+    "metadata",
+    "outbox",
+    "tasks",
+    "webhooks",
+]
+
+metadata = MetaData()
+
+# Money is kept in whole nanodollars: exact on every database, and sums stay exact.
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("name", String(200), nullable=False, unique=True),
+    Column("balance", BigInteger),  # what can be spent; null: without a limit
+    Column("reserved", BigInteger, nullable=False, default=0),  # set aside for running tasks
+    Column("created", Float, nullable=False),
+    Column("webhook_secret", String(100)),  # null: none was needed yet
+    Column("old_webhook_secret", String(100)),  # signs beside the new one
+    Column("old_webhook_secret_until", Float),
+    CheckConstraint("balance >= 0", name="balance_not_negative"),
+    CheckConstraint("reserved >= 0", name="reserved_not_negative"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("account_id", ForeignKey("accounts.id"), nullable=False),
+    Column("label", String(200), nullable=False),
+    Column("hint", String(20), nullable=False),  # the first characters, to recognise the key by
+    Column("digest", LargeBinary(32), nullable=False, unique=True),
+    Column("created", Float, nullable=False),
+    Column("last_used", Float),
+    Column("revoked", Boolean, nullable=False, default=False),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("account_id", ForeignKey("accounts.id"), primary_key=True),
+    Column("task_uuid", String(36), primary_key=True),
+    Column("request", LargeBinary, nullable=False),
+    Column("session", String(36)),
+    Column("status", String(10), nullable=False),  # accepted, succeeded, failed
+    Column("result", LargeBinary),
+    Column("error", LargeBinary),
+    Column("reserved", BigInteger, nullable=False, default=0),
+    Column("owner", String(36)),  # the server that runs it
+    Column("created", Float, nullable=False),
+    Column("finished", Float),
+    Index("tasks_by_status", "status", "finished"),
+)
+
+_charges = text("destination = 'revenue'")
+
+# Append-only: triggers, which the migrations make, refuse to change or delete rows.
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("account_id", ForeignKey("accounts.id"), nullable=False),
+    Column("task_uuid", String(36)),  # null: a deposit
+    Column("amount", BigInteger, nullable=False),
+    Column("source", String(10), nullable=False),  # a Book
+    Column("destination", String(10), nullable=False),
+    Column("created", Float, nullable=False),
+    CheckConstraint("amount > 0 OR (amount = 0 AND destination = 'revenue')", name="amount_moved"),
+    CheckConstraint("source <> destination", name="books_differ"),
+    Index("ledger_by_account", "account_id", "created"),
+    Index("ledger_by_task", "account_id", "task_uuid"),
+    Index(
+        "one_charge_per_task",
+        "account_id",
+        "task_uuid",
+        unique=True,
+        sqlite_where=_charges,
+        postgresql_where=_charges,
+    ),
+)
+
+images = Table(
+    "images",
+    metadata,
+    Column("uuid", String(36), primary_key=True),
+    Column("account_id", ForeignKey("accounts.id"), nullable=False),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("size", BigInteger, nullable=False),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("expires", Float, nullable=False),
+    Index("images_by_expiry", "expires"),
+)
+
+loose_files = Table(
+    "loose_files",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("since", Float, nullable=False),
+    Index("loose_files_by_time", "since"),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("account_id", ForeignKey("accounts.id"), nullable=False),
+    Column("session", String(36), nullable=False),
+    Column("task_uuid", String(36)),  # the outcome of this task, or
+    Column("frame", LargeBinary),  # this JSON frame as it is
+    Column("created", Float, nullable=False),
+    Index("outbox_by_session", "account_id", "session", "id"),
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", String(36), primary_key=True),  # the receiver sees it: the same in all attempts
+    Column("account_id", ForeignKey("accounts.id"), nullable=False),
+    Column("task_uuid", String(36), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("host", String(255), nullable=False),
+    Column("base_url", Text, nullable=False),
+    Column("status", String(10), nullable=False),  # pending, delivered, failed
+    Column("attempts", Integer, nullable=False),
+    Column("next_attempt", Float),  # null: there will be none
+    Column("last_error", Text),
+    Column("ended", Float),  # null: it is pending
+    Index("webhooks_by_task", "account_id", "task_uuid", unique=True),
+    Index("webhooks_by_time", "next_attempt"),
+    Index("webhooks_by_end", "ended"),
+)

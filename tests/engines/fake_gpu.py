@@ -1,0 +1,58 @@
+"""A GPU whose memory is the computer's, so that ONNX Runtime's CPU provider can stand in for CUDA's."""
+
+import ctypes
+
+_KEPT = []
+"""Arrays may outlive what stands for the GPU here, as they do the real one."""
+
+
+class FakeGpuMemory:
+    """See `gpu_memory.GpuMemory`.
+
+    Attributes:
+        size: bytes there are; None is no limit.
+        pieces, pinned: what is allocated now, by address.
+    """
+
+    def __init__(self, size=None):
+        self.size, self.pieces, self.pinned = size, {}, {}
+
+    def allocate(self, size):
+        used = sum(len(piece) for piece in self.pieces.values())
+        if self.size is not None and used + size > self.size:
+            raise RuntimeError("CUDA failure 2: out of memory ; expr=cuMemAlloc_v2")
+        return _new(self.pieces, size)
+
+    def free(self, address):
+        del self.pieces[address]
+
+    def allocate_pinned(self, size):
+        return _new(self.pinned, size)
+
+    def free_pinned(self, address):
+        del self.pinned[address]
+
+    def __del__(self):
+        _KEPT.extend(self.pinned.values())
+
+    def copy_in(self, address, pinned, size):
+        _copy(address, self.pieces, pinned, self.pinned, size)
+
+    def copy_out(self, pinned, address, size):
+        _copy(pinned, self.pinned, address, self.pieces, size)
+
+
+def _new(pieces, size):
+    piece = (ctypes.c_uint8 * size)()
+    pieces[ctypes.addressof(piece)] = piece
+    return ctypes.addressof(piece)
+
+
+def _copy(to, pieces, source, sources, size):
+    assert _inside(to, pieces, size)
+    assert _inside(source, sources, size)
+    ctypes.memmove(to, source, size)
+
+
+def _inside(address, pieces, size):
+    return any(begin <= address and address + size <= begin + len(piece) for begin, piece in pieces.items())
