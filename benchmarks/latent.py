@@ -30,7 +30,8 @@ from server.models_command import open_part
 SIDES = {"cpu": 128, "cuda": 512}
 WIDTH = 3
 STEPS = 20
-FEW = 2
+FEW = 1
+BUILT_IN_STEPS = 4
 ROUNDS = 5
 CLIENTS = (1, 8)
 MEMORY_SIDES = (256, 512, 1024, 2048)
@@ -82,15 +83,13 @@ def compare(
     )  # fmt: skip
     openings = {name: partial(opened, name, subject) for name in peers}
     measure(report, openings, side, steps, rounds)
-    report.say(
-        f"the above: Stable Diffusion's architecture, {width} twelfths of its channels, random numbers"
-    )
+    report.say(f"the above: Stable Diffusion's architecture, {width}/12 of its channels, {steps} steps")
     built_in = load_catalogue().get(BUILT_IN)
-    measure(report, {"Tilewire": partial(tilewire, built_in, subject.device)}, side, steps, rounds)
-    report.say(f"the above: {BUILT_IN}")
+    measure(report, {"Tilewire": partial(tilewire, built_in, subject.device)}, side, BUILT_IN_STEPS, rounds)
+    report.say(f"the above: {BUILT_IN}, {BUILT_IN_STEPS} steps")
     report.say(
-        f"{side} × {side} pixels ×2, {steps} steps, medians, alternating rounds: {rounds}; a step is one of "
-        "one picture, a megapixel one of results; ratio: their speed / Tilewire's in the same round"
+        f"{side} × {side} pixels ×2, medians, alternating rounds: {rounds}; a step is one of one picture, "
+        "a megapixel one of results; ratio: their speed / Tilewire's in the same round"
     )
     report.keep()
 
@@ -149,14 +148,12 @@ def measure_memory(device: Literal["cpu", "cuda"], sides: list[int]) -> None:
         more = "-" if before is None else f"{(peak - before[1]) / (megapixels - before[0]):.0f}"
         report.row(f"{side} × {side}", megapixels, f"{peak:.0f}", more)
         before = megapixels, peak
-    report.say(
-        f"{BUILT_IN} ×2, {model.tile} pixel windows, {FEW} steps, resident memory of the whole process"
-    )
+    report.say(f"{BUILT_IN} ×2, {model.tile} pixel windows, 1 step, resident memory of the whole process")
     report.keep()
 
 
 def peak_of(model: Model, device: Literal["cpu", "cuda"], side: int) -> int:
-    with Worker(partial(tilewire, model, device), [photograph(side)], FEW, warm_ups=1) as worker:
+    with Worker(partial(tilewire, model, device), [photograph(side)], 1, warm_ups=1) as worker:
         return peak_memory(worker.pid)
 
 

@@ -70,13 +70,14 @@ def diffusers(subject: Subject, *, compiled: bool = False, together: bool = Fals
     try:
         import torch  # noqa: PLC0415 - optional, and the first: the other looks whether it is there
         from diffusers import StableDiffusionLatentUpscalePipeline  # noqa: PLC0415
-        from diffusers.utils.logging import disable_progress_bar  # noqa: PLC0415
+        from diffusers.utils.logging import disable_progress_bar, set_verbosity_error  # noqa: PLC0415
     except ImportError as error:
         raise AbsentError(f"{error.name} is not installed") from None
     if subject.device == "cuda" and not torch.cuda.is_available():
         raise AbsentError("this PyTorch finds no GPU")
     logging.getLogger("torch").setLevel(logging.ERROR)
     disable_progress_bar()
+    set_verbosity_error()
     torch.set_num_threads(cores())
     torch.backends.cudnn.benchmark = True
     kind = torch.float16 if subject.device == "cuda" else torch.float32

@@ -83,7 +83,8 @@ def upscale_latent(
     prompts: Sequence[Arrays] = [()] if tokens is None else (yield from _prompts(tokens, wanted))
     small = yield from _encode(padded, windows, weights, noise)
     latents = yield from _denoise(small, prompts, windows, wanted, weights, noise)
-    picture = (yield from _decode(latents, windows, weights))[: 2 * height, : 2 * width]
+    picture = yield from _decode(latents, windows, weights)
+    picture = picture[: weights.scale * height, : weights.scale * width]
     if not np.isfinite(picture).all():
         raise SpoiltResultError("the model gave values that are not numbers")
     if picture.max() < _BLACK and pixels.max() > 255 * _BLACK:
@@ -105,7 +106,7 @@ def _padded(pixels: NDArray[np.uint8], weights: LatentWeights) -> NDArray[np.uin
 
 def _multiple(weights: LatentWeights) -> int:
     """What sides must be multiples of, in input pixels; the least is twice that."""
-    return math.lcm(weights.multiple, 2) * weights.cell // 2  # the UNet works at twice the size
+    return math.lcm(weights.multiple, weights.spread) * weights.cell // weights.spread
 
 
 def _prompts(tokens: Tokens, wanted: Diffusion) -> Generator[Runs, list[Arrays], list[Arrays]]:
@@ -115,22 +116,28 @@ def _prompts(tokens: Tokens, wanted: Diffusion) -> Generator[Runs, list[Arrays],
         "text_encoder", [(each,) for each in ((prompt, negative) if wanted.guided else (prompt,))], 0.01
     )
     no_noise = np.repeat(np.array([1, 0], np.float32), _NOISE_LEVELS // 2)
-    return [(_f32(context), np.concatenate((no_noise, _f32(pooled)))) for context, pooled in found]
+    return [
+        (_f32(context), *(np.concatenate((no_noise, _f32(each))) for each in pooled))
+        for context, *pooled in found
+    ]
 
 
 def _encode(
     pixels: NDArray[np.uint8], windows: Windows, weights: LatentWeights, noise: np.random.Generator
 ) -> Generator[Runs, list[Arrays], F32]:
-    """The latents of the image, (C, h, w): drawn from what the encoder holds for possible."""
-    mean, deviation = (Blend(windows, (weights.channels,)) for _ in range(2))
+    """What the UNet sees of the image, (I, h, w): drawn from what the encoder holds for possible."""
+    moments: list[Blend] = []
     planes = pixels.transpose(2, 0, 1)
     for group, part in _groups(windows):
         images: list[Arrays] = [
             (np.ascontiguousarray(window.cut(planes, weights.cell).transpose(1, 2, 0)),) for window in group
         ]
-        for window, moments in zip(group, (yield Runs("vae_encoder", images, _BEFORE * part)), strict=True):
-            mean.add(window, _f32(moments[0]))
-            deviation.add(window, _f32(moments[1]))
+        found = yield Runs("vae_encoder", images, _BEFORE * part)
+        moments = moments or [Blend(windows, each.shape[:1]) for each in found[0]]
+        for window, result in zip(group, found, strict=True):
+            for blend, each in zip(moments, result, strict=True):
+                blend.add(window, _f32(each))
+    mean, deviation = moments
     latents = noise.standard_normal(mean.planes.shape, np.float32)
     latents *= deviation.planes
     latents += mean.planes
@@ -146,8 +153,8 @@ def _denoise(
     weights: LatentWeights,
     noise: np.random.Generator,
 ) -> Generator[Runs, list[Arrays], F32]:
-    """The latents of the picture, (C, 2 h, 2 w)."""
-    channels, height, width = small.shape
+    """The latents of the picture, (C, spread × h, spread × w)."""
+    height, width = (length * weights.spread for length in small.shape[1:])
     levels = noise_levels(
         wanted.scheduler,
         wanted.steps,
@@ -159,18 +166,21 @@ def _denoise(
     levels = levels[wanted.steps - wanted.steps_done :]  # as in image-to-image the first ones are left out
 
     def fresh() -> F32:
-        return noise.standard_normal((channels, 2 * height, 2 * width), np.float32)
+        return noise.standard_normal((weights.channels, height, width), np.float32)
 
     start = fresh()
-    start *= np.float32(levels[0])
+    # Where it does not begin with the most noise there is still a picture, of deviation 1, below it.
+    start *= np.float32(math.hypot(levels[0], 1) if weights.spacing == "leading" else levels[0])
     if wanted.strength < 1:
-        start += _doubled(small)
+        start += _spread(small, weights.spread)
     sampling = sample(wanted.scheduler, start, levels, fresh)
     count = evaluations(wanted.scheduler, wanted.steps_done)
     noisy, level = next(sampling)
     for done in itertools.count():
         shares = [_BEFORE + (1 - _BEFORE - _AFTER) * each / count for each in (done, done + 1)]
-        denoised = yield from _denoised(noisy, level, small, prompts, windows, wanted.guidance, shares)
+        denoised = yield from _denoised(
+            noisy, level, small, prompts, windows, weights.spread, wanted.guidance, shares
+        )
         if not np.isfinite(denoised).all():
             raise SpoiltResultError("the model gave values that are not numbers")
         try:
@@ -188,6 +198,7 @@ def _denoised(
     small: F32,
     prompts: Sequence[Arrays],
     windows: Windows,
+    spread: int,
     guidance: float,
     shares: Sequence[float],
 ) -> Generator[Runs, list[Arrays], F32]:
@@ -199,17 +210,18 @@ def _denoised(
     variance = level**2 + 1
     unit = np.float32(1 / math.sqrt(variance))
     time = np.asarray(np.float32(math.log(level) / 4))
-    blend = Blend(windows, (len(small),), 2)
+    blend = Blend(windows, noisy.shape[:1], spread)
     for group, part in _groups(windows):
         images = [
-            np.concatenate((window.cut(noisy, 2) * unit, _doubled(window.cut(small)))) for window in group
+            np.concatenate((window.cut(noisy, spread) * unit, _spread(window.cut(small), spread)))
+            for window in group
         ]
         inputs: list[Arrays] = [(image, time, *prompt) for image in images for prompt in prompts]
         found = yield Runs("unet", inputs, before + (after - before) * part)
         for index, window in enumerate(group):
             of_prompts = [_f32(each[0]) for each in found[index * len(prompts) : (index + 1) * len(prompts)]]
             blend.add(window, _guided(of_prompts, guidance))
-    for channel in range(len(small)):  # one by one: they are large
+    for channel in range(len(noisy)):  # one by one: they are large
         blend.planes[channel] *= np.float32(level / math.sqrt(variance))
         blend.planes[channel] += noisy[channel] * np.float32(1 / variance)
     return blend.planes
@@ -226,9 +238,9 @@ def _guided(of_prompts: Sequence[F32], guidance: float) -> F32:
 def _decode(latents: F32, windows: Windows, weights: LatentWeights) -> Generator[Runs, list[Arrays], F32]:
     """The picture, (H, W, 3)."""
     unit = np.float32(1 / weights.scaling_factor)
-    blend = Blend(windows, (3,), 2 * weights.cell)
+    blend = Blend(windows, (3,), weights.scale * weights.cell)
     for group, part in _groups(windows):
-        inputs: list[Arrays] = [(window.cut(latents, 2) * unit,) for window in group]
+        inputs: list[Arrays] = [(window.cut(latents, weights.spread) * unit,) for window in group]
         found = yield Runs("vae_decoder", inputs, 1 - _AFTER * (1 - part))
         for window, (picture,) in zip(group, found, strict=True):
             blend.add(window, _f32(picture).transpose(2, 0, 1))
@@ -247,8 +259,8 @@ def _groups(windows: Windows) -> Iterator[tuple[list[Window], float]]:
         yield group, (start + len(group)) / len(places)
 
 
-def _doubled(latents: F32) -> F32:
-    return latents.repeat(2, 1).repeat(2, 2)
+def _spread(latents: F32, times: int) -> F32:
+    return latents.repeat(times, 1).repeat(times, 2)
 
 
 def _f32(array: NDArray[Any]) -> F32:

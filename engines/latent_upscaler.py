@@ -43,18 +43,16 @@ _TEXT_PIXELS = 64 * 64
 class LatentUpscaler:
     """A latent upscaler whose parts are loaded."""
 
-    def __init__(self, model: Model, weights: LatentWeights, executor: Executor) -> None:
+    def __init__(self, weights: LatentWeights, executor: Executor) -> None:
         """Load the parts on all devices. Blocks.
 
         Args:
-            model: whose windows are as large as its tiles.
-            weights: of the model, verified.
+            weights: verified.
             executor: what runs them.
 
         Raises:
             ModelError: if something cannot be loaded.
         """
-        self._model = model
         self._weights = weights
         self._executor = executor
         self._prompts = None if weights.tokenizer is None else prompts_of(Path(weights.tokenizer.path))
@@ -69,6 +67,7 @@ class LatentUpscaler:
     async def upscale(
         self,
         picture: Picture,
+        model: Model,
         wanted: Diffusion,
         *,
         size: tuple[int, int],
@@ -84,6 +83,7 @@ class LatentUpscaler:
 
         Args:
             picture: what to upscale.
+            model: whose weights they are; its windows are as large as its tiles.
             wanted: what is asked for.
             size: the wanted width and height.
             account, on_start, on_progress, on_region: as there.
@@ -100,7 +100,7 @@ class LatentUpscaler:
         pixels, begun = source, 0
         for reached, end in zip(sizes, ends, strict=True):
             progress = within(report, begun / ends[-1], end / ends[-1])
-            generated = await self._enlarged(pixels, wanted, account, on_start, progress)
+            generated = await self._enlarged(pixels, model, wanted, account, on_start, progress)
             if wanted.colour_fix is not None and end == ends[-1]:
                 generated = await asyncio.to_thread(fix_colours, generated, source, wanted.colour_fix)
             pixels = await asyncio.to_thread(_as_pixels, generated, reached)
@@ -111,6 +111,7 @@ class LatentUpscaler:
     async def _enlarged(
         self,
         pixels: NDArray[np.uint8],
+        model: Model,
         wanted: Diffusion,
         account: str,
         on_start: Callable[[], None] | None,
@@ -120,28 +121,30 @@ class LatentUpscaler:
 
         If a window does not fit into a device's memory, it is begun again with smaller ones.
         """
-        smallest = min(_SMALLEST_WINDOW, self._model.tile)
-        largest = self._model.tile
+        smallest = min(_SMALLEST_WINDOW, model.tile)
+        largest = model.tile
         while True:
-            side = max(smallest, min(largest, self._room()))
+            side = max(smallest, min([largest, *self._rooms()]))
+            overlap = side * model.overlap // model.tile
             try:
-                return await self._pass(pixels, wanted, side, account, on_start, on_progress)
+                return await self._pass(pixels, wanted, side, overlap, account, on_start, on_progress)
             except DeviceOutOfMemoryError:
                 height, width = (min(side, length) for length in pixels.shape[:2])
                 largest = math.isqrt(height * width // 2)
                 if height * width <= smallest**2:
                     raise
 
-    def _room(self) -> int:
-        """The largest side of a window that there is memory for, where that is known."""
+    def _rooms(self) -> list[int]:
+        """The largest sides of a window that parts have memory for, where that is known."""
         rooms = [self._executor.room(part) for name, part in self._parts.items() if name != "text_encoder"]
-        return min((math.isqrt(room) for room in rooms if room is not None), default=self._model.tile)
+        return [math.isqrt(room) for room in rooms if room is not None]
 
     async def _pass(
         self,
         pixels: NDArray[np.uint8],
         wanted: Diffusion,
         side: int,
+        overlap: int,
         account: str,
         on_start: Callable[[], None] | None,
         on_progress: Progress,
@@ -149,7 +152,6 @@ class LatentUpscaler:
         tokens = None
         if self._prompts is not None:
             tokens = self._prompts.tokens(wanted.prompt), self._prompts.tokens(wanted.negative_prompt)
-        overlap = side * self._model.overlap // self._model.tile
         calls = upscale_latent(pixels, tokens, wanted, self._weights, side=side, overlap=overlap)
         results: list[Arrays] | None = None
         done = 0.0
@@ -175,8 +177,8 @@ class LatentUpscaler:
             pixels = shapes[0][0] * shapes[0][1]
         elif runs.part != "text_encoder":
             height, width = shapes[0][-2:]
-            output_pixels = height * width * self._weights.cell**2
-            pixels = output_pixels // 4
+            pixels = height * width * self._weights.cell**2 // self._weights.spread**2
+            output_pixels = pixels * self._weights.scale**2
         if runs.part != "vae_decoder":
             output_pixels = 0
         return PartKey(self._parts[runs.part], shapes, pixels, output_pixels)

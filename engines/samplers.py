@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Scheduler", "evaluations", "noise_levels", "sample"]
+__all__ = ["Scheduler", "Spacing", "evaluations", "noise_levels", "sample"]
 
 Array: TypeAlias = NDArray[np.float32]
 Sampling: TypeAlias = Generator[tuple[Array, float], Array, Array]
@@ -24,7 +24,7 @@ Noise: TypeAlias = Callable[[], Array]
 
 Scheduler = Literal["Euler", "Euler Karras", "Euler a", "Heun", "Heun Karras", "DPM++ 2M", "DPM++ 2M Karras"]
 
-Spacing = Literal["linspace", "trailing"]
+Spacing = Literal["linspace", "trailing", "leading"]
 
 _RHO = 7.0  # Karras et al., section 3, below equation 5
 
@@ -50,13 +50,16 @@ def noise_levels(
         trained: the steps of the training.
         spacing: after Lin et al., Common Diffusion Noise Schedules and Sample Steps are Flawed (2023),
             table 2: "linspace" ends with the least noise, which is what a single step gets; "trailing" begins
-            with the most, however few steps there are.
+            with the most, however few steps there are; "leading" with less than the most, and ends as
+            Stable Diffusion's DDIM does, one above the least.
     """
     betas = np.linspace(math.sqrt(beta_start), math.sqrt(beta_end), trained) ** 2
     kept = np.cumprod(1 - betas)
     known = np.sqrt((1 - kept) / kept)
     if spacing == "trailing":
         wanted = np.arange(1, steps + 1) * (trained / steps) - 1
+    elif spacing == "leading":
+        wanted = np.arange(steps) * (trained // steps) + 1.0
     else:
         wanted = np.linspace(0, trained - 1, steps)
     levels = np.interp(wanted, np.arange(trained), known)[::-1]

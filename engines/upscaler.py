@@ -159,6 +159,7 @@ class Upscaler:
             latent = await asyncio.to_thread(self._latent, model, weights)
             return await latent.upscale(
                 picture,
+                model,
                 diffusion or Diffusion(steps=weights.default_steps),
                 size=(width, height),
                 account=account,
@@ -256,7 +257,7 @@ class Upscaler:
             with self._first_use[model.name, weights.scale]:
                 if model.name not in self._latents:
                     self._verified(model, weights)
-                    self._latents[model.name] = LatentUpscaler(model, weights, self._executor)
+                    self._latents[model.name] = LatentUpscaler(weights, self._executor)
         return self._latents[model.name]
 
     def _verified(self, model: Model, weights: Weights) -> Path:

@@ -115,7 +115,7 @@ def export_model(
 
     Args:
         source: A diffusers directory, or the id of one on the Hugging Face hub, which is then fetched.
-        facts: What to call it, and so on; default: as the catalogue calls the only one that is published.
+        facts: What to call it, and so on; default: as the catalogue calls the one of its kind.
         catalogue: The models there are.
         directory: Of the added models.
         open_part: The runtime to try it with.
@@ -131,7 +131,12 @@ def export_model(
         ModelBuildError: It is no such pipeline, cannot be fetched, or cannot be written.
 
     """
-    known = catalogue.exports[0]
+    for export in catalogue.exports:
+        if source == export.source and facts.name is None:  # told before gigabytes are fetched
+            _refuse_duplicates(export.name, export.air, catalogue, directory)
+    pipeline = diffusers.located(source, on_progress)
+    kind = diffusers.kind_of(pipeline)
+    known = next(each for each in catalogue.exports if each.pipeline == kind.pipeline)
     if facts.name in (None, known.name):
         own = msgspec.structs.asdict(facts).items()
         default = {each: getattr(known, each) for each in Facts.__struct_fields__ if hasattr(known, each)}
@@ -141,9 +146,9 @@ def export_model(
     _refuse_duplicates(name, facts.air or "", catalogue, directory)
     with new_folder(directory, name) as folder:
         exported = diffusers.export_latent_upscaler(
-            source, folder, open_part, half=half, on_progress=on_progress
+            pipeline, folder, open_part, half=half, on_progress=on_progress
         )
-        tile = facts.tile or _LATENT_TILE
+        tile = facts.tile or _LATENT_TILE // exported.weights.scale * 2
         entry = {
             "name": name,
             "air": facts.air,
@@ -151,7 +156,7 @@ def export_model(
             "description": facts.description or f"Latent upscaler, added from {source}.",
             "family": "latent",
             "weights": [exported.weights],
-            "factors": [2],
+            "factors": list(range(2, exported.weights.scale + 1)),
             "fractional": True,
             "overlap": facts.overlap or tile // 4,
             "tile": tile,
@@ -159,7 +164,9 @@ def export_model(
             "licence": facts.licence,
             "licence_url": facts.licence_url,
             "source_url": facts.source_url,
-            "parameters": _LATENT_PARAMETERS,
+            "parameters": [
+                each for each in _LATENT_PARAMETERS if each != "strength" or exported.weights.spread == 2
+            ],
         }
         return write_latent_entry(directory, _model(entry), folder), exported.differences
 
@@ -175,7 +182,7 @@ _LATENT_PARAMETERS = (
     "colorFix",
 )
 _LATENT_TILE = 512
-"""Pixels: windows of 64 x 64 latents, what Stable Diffusion was trained with."""
+"""Pixels of an image that is doubled, half of one that is made four times as large."""
 
 
 def pull_model(

@@ -1,12 +1,9 @@
-"""Stable Diffusion's latent upscaler (a diffusers directory) as ONNX files.
+"""Stable Diffusion's latent upscalers (diffusers directories) as ONNX files.
 
-The pipeline is diffusers' `StableDiffusionLatentUpscalePipeline`: a text encoder (CLIP), a VAE that turns
-images into latents and back, and a UNet that removes noise from latents. Each becomes a file of its own, its
-tokenizer one more; `LatentWeights` says what is in each. Only numbers are read from the directory, no code.
-The packages that read it are large and come with `pip install 'tilewire[export]'`.
-
-The UNet's layers that halve and double the resolution make a kernel for as many channels as they are given,
-which cannot be exported; as depthwise convolutions of the channels that they have they compute the same.
+A pipeline has a text encoder (CLIP), a VAE that turns images into latents and back, and a UNet that removes
+noise from latents. Each becomes a file of its own, its tokenizer one more; `LatentWeights` says what is in
+each. Only numbers are read from the directory, no code. The packages that read it are large and come with
+`pip install 'tilewire[export]'`.
 """
 
 import contextlib
@@ -17,33 +14,30 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from onnx_models.diffusers_part import Arrays, Components, Kind, Part
+from onnx_models.diffusers_x2 import LATENT_X2
+from onnx_models.diffusers_x4 import X4
 from onnx_models.errors import DownloadError, MissingConverterError, UnsuitableModelError
 from onnx_models.files import sha256_of
 from onnx_models.model import LatentWeights, WeightFile
 
-if TYPE_CHECKING:
-    import torch
-
-__all__ = ["Exported", "OpenPart", "export_latent_upscaler"]
+__all__ = ["Exported", "OpenPart", "export_latent_upscaler", "kind_of", "located"]
 
 log = logging.getLogger(__name__)
 
-_PIPELINE = "StableDiffusionLatentUpscalePipeline"
-_COMPONENTS = ("text_encoder", "tokenizer", "unet", "vae", "scheduler")
+_KINDS = {kind.pipeline: kind for kind in (LATENT_X2, X4)}
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _OPSET = 18
 _LARGEST = 1_500_000_000  # bytes; protobuf's limit is 2 GB, with the graph
-_NOISE_LEVELS = 128  # what precedes the pooled prompt in the UNet's condition
 _TOLERANCE = {False: 1e-3, True: 5e-2}
 """By whether it is in half precision: the largest difference to PyTorch, relative to the largest value."""
 
-Arrays = Sequence[NDArray[Any]]
 Step = Callable[[str], None]
 OpenPart = Callable[[Path], Callable[[Arrays], Arrays]]
 """Opens an ONNX file in some runtime: gives what computes its outputs of its inputs, in their order."""
@@ -57,21 +51,8 @@ class Exported(Struct, frozen=True):
     """By component: the largest one, relative to the largest value."""
 
 
-class _Part(Struct, frozen=True):
-    """A component to be exported."""
-
-    name: str
-    module: Any
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    axes: dict[str, dict[int, str]]
-    """By input, those that are dynamic."""
-    examples: tuple[Arrays, ...]
-    """Inputs of two sizes: the first to export with, all to compare with."""
-
-
 def export_latent_upscaler(
-    source: str,
+    pipeline: Path,
     directory: Path,
     open_part: OpenPart,
     *,
@@ -81,7 +62,7 @@ def export_latent_upscaler(
     """Write the ONNX files of a pipeline into a directory, and compare each with PyTorch.
 
     Args:
-        source: A diffusers directory, or the id of one on the Hugging Face hub, which is then fetched.
+        pipeline: A diffusers directory.
         directory: Where to; it exists.
         open_part: The runtime to compare with PyTorch.
         half: Whether to compute in half precision, which needs half the memory.
@@ -89,21 +70,19 @@ def export_latent_upscaler(
 
     Raises:
         MissingConverterError: PyTorch, diffusers or transformers is not installed.
-        DownloadError: It cannot be fetched.
         UnsuitableModelError: It is no such pipeline, or not one that can be run here.
 
     """
-    pipeline = _located(source, on_progress)
-    _check_directory(pipeline)
-    scheduler = _scheduler(pipeline)
+    kind = kind_of(pipeline)
+    scheduler = _scheduler(pipeline, kind)
     _require()
     on_progress("reading")
     with _quietly(), _as_unsuitable("it cannot be read"):
-        text_encoder, tokenizer, unet, vae = _read(pipeline)
-    _check_architecture(text_encoder, tokenizer, unet, vae)
+        found = _read(pipeline)
+    _check_architecture(found, kind)
     files: dict[str, tuple[WeightFile, ...]] = {}
     differences: dict[str, float] = {}
-    for part in _parts(text_encoder, unet, vae, half=half):
+    for part in kind.parts(found, half):
         on_progress(f"exporting {part.name}")
         with _quietly(), _as_unsuitable(f"its {part.name} cannot be exported"):
             expected = [_run(part.module, example) for example in part.examples]
@@ -119,18 +98,17 @@ def export_latent_upscaler(
             WeightFile(name, sha256_of(directory / name)) for name in names if (directory / name).exists()
         )
     file = directory / "tokenizer.json"
-    file.write_text(_tokenizer_json(tokenizer), encoding="utf-8")
+    file.write_text(_tokenizer_json(found.tokenizer), encoding="utf-8")
     weights = LatentWeights(
-        scale=2,
+        **kind.layout(found),
         text_encoder=files["text_encoder"],
         vae_encoder=files["vae_encoder"],
         unet=files["unet"],
         vae_decoder=files["vae_decoder"],
         tokenizer=WeightFile(file.name, sha256_of(file)),
-        channels=vae.config.latent_channels,
-        cell=2 ** (len(vae.config.block_out_channels) - 1),
-        multiple=2 ** (len(unet.config.block_out_channels) - 1),
-        scaling_factor=vae.config.scaling_factor,
+        channels=found.vae.config.latent_channels,
+        multiple=2 ** (len(found.unet.config.block_out_channels) - 1),
+        scaling_factor=found.vae.config.scaling_factor,
         beta_start=scheduler["beta_start"],
         beta_end=scheduler["beta_end"],
         noise_steps=scheduler["num_train_timesteps"],
@@ -151,7 +129,19 @@ def _require() -> None:
         ) from error
 
 
-def _located(source: str, on_progress: Step) -> Path:
+def located(source: str, on_progress: Step) -> Path:
+    """The directory of a pipeline.
+
+    Args:
+        source: The directory, or the id of one on the Hugging Face hub, which is then fetched.
+        on_progress: Called with each step, in words.
+
+    Raises:
+        MissingConverterError: What fetches it is not installed.
+        DownloadError: It cannot be fetched.
+        UnsuitableModelError: There is no such directory.
+
+    """
     if Path(source).exists():
         return Path(source)
     if not _HUB_ID.fullmatch(source):
@@ -169,28 +159,26 @@ def _located(source: str, on_progress: Step) -> Path:
         ) from error
 
 
-def _check_directory(pipeline: Path) -> None:
-    """Tell a pipeline from anything else by its index."""
+def kind_of(pipeline: Path) -> Kind:
+    """Tell a pipeline from anything else by its index.
+
+    Raises:
+        UnsuitableModelError: It is no pipeline that can be exported.
+
+    """
     index = _json(pipeline / "model_index.json", "it is not a directory of diffusers")
-    if (found := index.get("_class_name")) != _PIPELINE:
-        raise UnsuitableModelError(f"it is a {found}, not a {_PIPELINE}")
-    for name in _COMPONENTS:
+    if (found := index.get("_class_name")) not in _KINDS:
+        raise UnsuitableModelError(f"it is a {found}, not a {' or '.join(_KINDS)}")
+    for name in _KINDS[found].components:
         if not (pipeline / name).is_dir() or not index.get(name):
             raise UnsuitableModelError(f"its component {name} is missing")
+    return _KINDS[found]
 
 
-def _scheduler(pipeline: Path) -> dict[str, Any]:
+def _scheduler(pipeline: Path, kind: Kind) -> dict[str, Any]:
     """The noise that the UNet was trained with."""
     config = _json(pipeline / "scheduler" / "scheduler_config.json", "its component scheduler is missing")
-    known: dict[str, set[Any]] = {
-        "beta_schedule": {"scaled_linear"},
-        "prediction_type": {"sample", "original_sample"},
-        "timestep_spacing": {"linspace"},
-        "interpolation_type": {"linear"},
-        "rescale_betas_zero_snr": {False},
-        "trained_betas": {None},
-    }
-    for name, values in known.items():
+    for name, values in kind.schedule.items():
         if name in config and config[name] not in values:
             raise UnsuitableModelError(f"its scheduler has {name} = {config[name]!r}, which is not offered")
     for name in ("beta_start", "beta_end", "num_train_timesteps"):
@@ -211,7 +199,7 @@ def _json(path: Path, otherwise: str) -> dict[str, Any]:
     return content
 
 
-def _read(pipeline: Path) -> tuple[Any, Any, Any, Any]:
+def _read(pipeline: Path) -> Components:
     import diffusers  # noqa: PLC0415
     import transformers  # noqa: PLC0415
 
@@ -219,174 +207,17 @@ def _read(pipeline: Path) -> tuple[Any, Any, Any, Any]:
     tokenizer = transformers.CLIPTokenizer.from_pretrained(pipeline / "tokenizer")
     unet = diffusers.UNet2DConditionModel.from_pretrained(pipeline, subfolder="unet")
     vae = diffusers.AutoencoderKL.from_pretrained(pipeline, subfolder="vae")
-    return text_encoder.float().eval(), tokenizer, unet.float().eval(), vae.float().eval()
+    return Components(
+        pipeline, text_encoder.float().eval(), tokenizer, unet.float().eval(), vae.float().eval()
+    )
 
 
-def _check_architecture(text_encoder: Any, tokenizer: Any, unet: Any, vae: Any) -> None:
-    """See that the components fit together as those of the latent upscaler do."""
-    channels = vae.config.latent_channels
-    width = text_encoder.config.hidden_size
-    wanted = {
-        "unet takes noise and image": (unet.config.in_channels, 2 * channels),
-        "unet gives latents and a variance": (unet.config.out_channels, channels + 1),
-        "unet's cross attention": (unet.config.cross_attention_dim, width),
-        "unet's condition": (unet.config.time_cond_proj_dim, _NOISE_LEVELS + width),
-        "vae's image": (vae.config.in_channels, 3),
-        "text_encoder's tokens": (text_encoder.config.max_position_embeddings, tokenizer.model_max_length),
-    }
-    for what, (found, expected) in wanted.items():
-        if found != expected:
-            raise UnsuitableModelError(f"wrong architecture: {what}: {found}, not {expected}")
-
-
-def _parts(text_encoder: Any, unet: Any, vae: Any, *, half: bool) -> Iterator[_Part]:
-    """The components with inputs and outputs as the engine wants them."""
-    modules = _modules(text_encoder, unet, vae, half=half)
-    random = np.random.default_rng(0)
-    tokens = text_encoder.config.max_position_embeddings
-    width, cell = text_encoder.config.hidden_size, 2 ** (len(vae.config.block_out_channels) - 1)
-    side = 2 * 2 ** (len(unet.config.block_out_channels) - 1)  # the smallest that the UNet takes
-
-    def normal(*shape: int) -> NDArray[np.float32]:
-        return random.standard_normal(shape, np.float32)
-
-    def ids(count: int) -> NDArray[np.int64]:
-        found = random.integers(0, text_encoder.config.vocab_size - 2, (count, tokens))
-        found[:, -1] = text_encoder.config.eos_token_id
-        return found
-
-    def noisy(count: int, height: int, columns: int) -> Arrays:
-        shape = count, unet.config.in_channels, height, columns
-        condition = normal(count, _NOISE_LEVELS + width)
-        return normal(*shape), normal(count), normal(count, tokens, width), condition
-
-    batch = {0: "batch"}
-    area = {0: "batch", 2: "height", 3: "width"}
-    yield _Part(
-        "text_encoder", modules["text_encoder"], ("tokens",), ("context", "pooled"),
-        {"tokens": batch}, ((ids(2),), (ids(1),)),
-    )  # fmt: skip
-    images = [random.integers(0, 256, (count, cell * h, cell * w, 3), np.uint8) for count, h, w in _SIZES]
-    yield _Part(
-        "vae_encoder", modules["vae_encoder"], ("image",), ("mean", "deviation"),
-        {"image": {0: "batch", 1: "height", 2: "width"}}, tuple((image,) for image in images),
-    )  # fmt: skip
-    yield _Part(
-        "unet", modules["unet"], ("noisy", "time", "context", "condition"), ("denoised",),
-        {"noisy": area, "time": batch, "context": batch, "condition": batch},
-        (noisy(2, side, 2 * side), noisy(1, 2 * side, side)),
-    )  # fmt: skip
-    yield _Part(
-        "vae_decoder", modules["vae_decoder"], ("latents",), ("image",), {"latents": area},
-        tuple((normal(count, vae.config.latent_channels, h, w),) for count, h, w in _SIZES),
-    )  # fmt: skip
-
-
-_SIZES = ((2, 3, 4), (1, 5, 3))
-
-
-def _modules(text_encoder: Any, unet: Any, vae: Any, *, half: bool) -> "dict[str, torch.nn.Module]":
-    """Each takes and gives float32 (images uint8, tokens int64), whatever it computes in."""
-    import torch  # noqa: PLC0415
-
-    kind = torch.float16 if half else torch.float32
-    _fix_channels(unet)
-
-    class TextEncoder(torch.nn.Module):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = text_encoder
-
-        def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            found = self.model(tokens, output_hidden_states=True)
-            return found.hidden_states[-1].float(), found.pooler_output.float()
-
-    class VaeEncoder(torch.nn.Module):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = vae
-
-        def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            planes = image.to(kind).permute(0, 3, 1, 2) * (2 / 255) - 1
-            moments = self.model.quant_conv(self.model.encoder(planes)).float()
-            mean, logarithm = moments.chunk(2, dim=1)
-            return mean, torch.exp(0.5 * logarithm.clamp(-30, 20))
-
-    class Unet(torch.nn.Module):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = unet
-
-        def forward(
-            self, noisy: torch.Tensor, time: torch.Tensor, context: torch.Tensor, condition: torch.Tensor
-        ) -> torch.Tensor:
-            found = self.model(
-                noisy.to(kind), time, context.to(kind), timestep_cond=condition.to(kind), return_dict=False
-            )[0]
-            return found[:, :-1].float()  # the last channel is a variance that nobody uses
-
-    class VaeDecoder(torch.nn.Module):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = vae
-
-        def forward(self, latents: torch.Tensor) -> torch.Tensor:
-            planes = self.model.decoder(self.model.post_quant_conv(latents.to(kind)))
-            return (planes.float() / 2 + 0.5).permute(0, 2, 3, 1)
-
-    found: dict[str, torch.nn.Module] = {
-        "text_encoder": TextEncoder(),
-        "vae_encoder": VaeEncoder(),
-        "unet": Unet(),
-        "vae_decoder": VaeDecoder(),
-    }
-    return {name: module.eval().to(kind) for name, module in found.items()}
-
-
-def _fix_channels(unet: Any) -> None:
-    """Replace the layers that halve and double the resolution by depthwise convolutions."""
-    import torch  # noqa: PLC0415
-    from diffusers.models.downsampling import KDownsample2D  # noqa: PLC0415
-    from diffusers.models.upsampling import KUpsample2D  # noqa: PLC0415
-
-    class Depthwise(torch.nn.Module):  # type: ignore[misc]
-        def __init__(self, layer: Any, channels: int) -> None:
-            super().__init__()
-            self.up = isinstance(layer, KUpsample2D)
-            self.pad, self.mode, self.channels = layer.pad, layer.pad_mode, channels
-            self.register_buffer("kernel", layer.kernel[None, None].repeat(channels, 1, 1, 1))
-
-        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-            functional = torch.nn.functional
-            if not self.up:
-                padded = functional.pad(inputs, (self.pad,) * 4, self.mode)
-                return functional.conv2d(padded, self.kernel, stride=2, groups=self.channels)
-            padded = functional.pad(inputs, ((self.pad + 1) // 2,) * 4, self.mode)
-            return functional.conv_transpose2d(
-                padded, self.kernel, stride=2, padding=self.pad * 2 + 1, groups=self.channels
-            )
-
-    channels: dict[Any, int] = {}
-    layers = [layer for layer in unet.modules() if isinstance(layer, KDownsample2D | KUpsample2D)]
-    hooks = [
-        layer.register_forward_pre_hook(lambda layer, inputs: channels.update({layer: inputs[0].shape[1]}))
-        for layer in layers
-    ]
-    config = unet.config
-    side = 2 * 2 ** (len(config.block_out_channels) - 1)
-    with torch.inference_mode():
-        unet(
-            torch.zeros(1, config.in_channels, side, side),
-            torch.zeros(1),
-            torch.zeros(1, 1, config.cross_attention_dim),
-            timestep_cond=torch.zeros(1, config.time_cond_proj_dim),
-        )
-    for hook in hooks:
-        hook.remove()
-    for parent in list(unet.modules()):
-        for name, layer in list(parent.named_children()):
-            if layer in channels:
-                setattr(parent, name, Depthwise(layer, channels[layer]))
+def _check_architecture(found: Components, kind: Kind) -> None:
+    """See that the components fit together as those of the kind do."""
+    tokens = found.text_encoder.config.max_position_embeddings, found.tokenizer.model_max_length
+    for what, (has, must) in (kind.architecture(found) | {"text_encoder's tokens": tokens}).items():
+        if has != must:
+            raise UnsuitableModelError(f"wrong architecture: {what}: {has}, not {must}")
 
 
 def _run(module: Any, inputs: Arrays) -> list[NDArray[Any]]:
@@ -398,7 +229,7 @@ def _run(module: Any, inputs: Arrays) -> list[NDArray[Any]]:
     return [each.numpy() for each in (found if isinstance(found, tuple) else (found,))]
 
 
-def _export(part: _Part, directory: Path, *, half: bool) -> None:
+def _export(part: Part, directory: Path, *, half: bool) -> None:
     import torch  # noqa: PLC0415
 
     size = sum(each.numel() for each in part.module.parameters()) * (2 if half else 4)
@@ -418,7 +249,7 @@ def _export(part: _Part, directory: Path, *, half: bool) -> None:
         )
 
 
-def _difference(open_part: OpenPart, directory: Path, part: _Part, expected: Sequence[Arrays]) -> float:
+def _difference(open_part: OpenPart, directory: Path, part: Part, expected: Sequence[Arrays]) -> float:
     """How far the file is from PyTorch: the largest difference, relative to the largest value."""
     try:
         run = open_part(directory / f"{part.name}.onnx")

@@ -77,22 +77,28 @@ class LatentWeights(
     relative to the entry's own file; absolute once the entry is loaded.
     """
 
-    scale: Literal[2]
+    scale: Literal[2, 4]
     text_encoder: WeightFiles | None = None
-    """tokens (N, T) -> context (N, T, D), pooled (N, P). None of a model that knows nothing of prompts."""
-    vae_encoder: WeightFiles
-    """image (N, H, W, 3) RGB -> mean and deviation of the latents, (N, C, H / cell, W / cell) each."""
-    unet: WeightFiles
-    """noisy (N, 2 C, h, w), time (N), context, condition (N, 128 + P) -> denoised (N, C, h, w).
+    """tokens (N, T) -> context (N, T, D), pooled (N, P). None of a model that knows nothing of prompts.
 
-    The last two only with a text encoder.
+    Without pooled the UNet takes no condition.
+    """
+    vae_encoder: WeightFiles
+    """image (N, H, W, 3) RGB -> mean and deviation of what the UNet sees, (N, I, H / cell, W / cell) each."""
+    unet: WeightFiles
+    """noisy and image (N, C + I, h, w), time (N), context, condition (N, 128 + P) -> denoised (N, C, h, w).
+
+    Time is a quarter of the logarithm of the noise's deviation. The last two only with a text encoder.
     """
     vae_decoder: WeightFiles
-    """latents (N, C, h, w) -> image (N, cell x h, cell x w, 3) RGB in [0, 1], not clipped."""
+    """latents (N, C, h, w) -> image in [0, 1], not clipped, of the size that the scale makes it."""
     tokenizer: WeightFile | None = None
     """Of the text encoder. As the package `tokenizers` reads it; cuts and fills a prompt to T tokens."""
     channels: Pixels
     cell: Pixels
+    """The side, in pixels of the input, of what the encoder makes one element of."""
+    spread: Literal[1, 2] = 2
+    """How many times as large as what the encoder gives are the latents, which the UNet sees it at."""
     multiple: Pixels
     """The sides of the UNet's input are multiples of it, and at least twice as long."""
     scaling_factor: Positive
@@ -101,8 +107,8 @@ class LatentWeights(
     """The noise that the UNet was trained with: square roots of beta rise evenly, in `noise_steps`."""
     beta_end: Positive
     noise_steps: Annotated[int, Meta(ge=2)]
-    spacing: Literal["linspace", "trailing"] = "linspace"
-    """How the levels of noise lie in the steps of the training; "trailing" suits a model of few steps."""
+    spacing: Literal["linspace", "trailing", "leading"] = "linspace"
+    """Which of them the sampler takes; see `engines.samplers.noise_levels`."""
     default_steps: Annotated[int, Meta(ge=1, le=100)] = 20
     """How often it removes noise if a task does not say; what its price is for."""
 
@@ -264,6 +270,8 @@ class Export(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     source_url: Url
     source: str
     """Its id on the Hugging Face hub."""
+    pipeline: str
+    """The class of diffusers that runs it."""
     alternative: Name
     """A model that comes with Tilewire and does something alike."""
 

@@ -210,10 +210,8 @@ def export(
         str, typer.Argument(metavar="DIRECTORY-OR-HUB-ID", help="Such as stabilityai/sd-x2-latent-upscaler.")
     ],
     half: Annotated[bool, typer.Option("--fp16", help="Compute in half precision: half the memory.")] = False,
-    name: Annotated[str | None, typer.Option(help="What to call it; default: sd-x2-latent-upscaler.")] = None,
-    air: Annotated[
-        str | None, typer.Option(help="Its AIR id; default: runware:502@1 or local:NAME@1.")
-    ] = None,
+    name: Annotated[str | None, typer.Option(help="What to call it; default: as its authors do.")] = None,
+    air: Annotated[str | None, typer.Option(help="Its AIR id; default: its own, or local:NAME@1.")] = None,
     price: Annotated[str | None, typer.Option(help="USD per output megapixel.")] = None,
     window: Annotated[int | None, typer.Option(help="Side of its windows, in input pixels.")] = None,
     data: Data = None,

@@ -93,15 +93,22 @@ def test_a_picture_of_any_size_comes_out_twice_as_large(upscaler, tmp_path, size
     assert np.abs(result.pixels - doubled(source) - brighter).max() <= 1
 
 
-def test_windows_leave_no_seams(upscaler, model):
+def test_windows_leave_no_seams(tmp_path, model):
     """A model that keeps some noise would show where one window ends and another begins."""
+    device = BatchingDevice()
+    upscaler = Upscaler([device], tmp_path)
     grey = Picture(pixels=np.full((320, 320, 3), 128, np.uint8))
-    one_window = replace(FAST, steps=8)
-    whole = upscaled(
-        upscaler, msgspec.structs.replace(model, tile=320, overlap=80), grey, one_window
-    ).pixels.astype(int)
-    tiled = upscaled(upscaler, model, grey, one_window).pixels.astype(int)
-    assert np.abs(tiled - whole).max() <= 1
+    results, windows = [], []
+    try:
+        for tile, overlap in ((320, 80), (128, 32)):
+            device.batches.clear()
+            each = msgspec.structs.replace(model, tile=tile, overlap=overlap)
+            results.append(upscaled(upscaler, each, grey, replace(FAST, steps=8)).pixels.astype(int))
+            windows.append(sum(count for name, count in device.batches if name == "vae_decoder"))
+    finally:
+        upscaler.close()
+    assert windows == [1, 9]
+    assert np.abs(results[1] - results[0]).max() <= 1
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(upscaler, model):

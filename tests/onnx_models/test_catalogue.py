@@ -11,7 +11,11 @@ from onnx_models import (
     CatalogueError,
     DuplicateModelError,
     FactorTooLargeError,
+    MissingWeightsError,
+    NotInstalledError,
     UnknownModelError,
+    WeightsChecksumError,
+    ensure_built,
     load_catalogue,
     parse_catalogue,
 )
@@ -30,8 +34,9 @@ def test_the_models_are_in_the_order_of_the_file():
         "realesrgan-x4plus",
         "realesrgan-x4plus-anime",
         "realesr-animevideov3",
+        "tilewire-latent-x2",
     ]
-    assert len(CATALOGUE) == 3
+    assert len(CATALOGUE) == 4
 
 
 @pytest.mark.parametrize("model", list(CATALOGUE), ids=lambda model: model.name)
@@ -61,7 +66,38 @@ def test_prices_are_exact():
         "realesrgan-x4plus": Decimal("0.0003"),
         "realesrgan-x4plus-anime": Decimal("0.0002"),
         "realesr-animevideov3": Decimal("0.0001"),
+        "tilewire-latent-x2": Decimal("0.0002"),
     }
+
+
+def test_a_name_that_is_not_installed_tells_of_one_that_is():
+    for export in CATALOGUE.missing_exports:
+        told = f"models export {export.source} .* use {export.alternative}, which comes"
+        for key in (export.name, export.air):
+            with pytest.raises(NotInstalledError, match=told):
+                CATALOGUE.get(key)
+        assert CATALOGUE.get(export.alternative).latent is not None
+
+
+def test_the_latent_upscaler_that_comes_with_tilewire_is_whole_and_takes_no_prompts(tmp_path):
+    model = CATALOGUE.get("tilewire-latent-x2")
+    folder = ensure_built(model, model.latent, tmp_path)
+    assert sorted(file.name for file in folder.glob("*.onnx")) == sorted(
+        f"{part}.onnx" for part in model.latent.parts
+    )
+    assert model.latent.text_encoder is None
+    assert not {"positivePrompt", "negativePrompt", "CFGScale"} & set(model.parameters)
+    assert model is not CATALOGUE.default
+
+
+def test_a_damaged_file_that_comes_with_tilewire_is_told(tmp_path):
+    good = CATALOGUE.get("tilewire-latent-x2").latent.unet[0].sha256
+    model = parse_catalogue(TOML.replace(good, "0" * 64).encode()).get("tilewire-latent-x2")
+    with pytest.raises(WeightsChecksumError, match="install Tilewire again"):
+        ensure_built(model, model.latent, tmp_path)
+    gone = parse_catalogue(TOML.encode(), tmp_path).get("tilewire-latent-x2")
+    with pytest.raises(MissingWeightsError, match="is missing"):
+        ensure_built(gone, gone.latent, tmp_path)
 
 
 def test_an_unknown_model_is_answered_with_the_names_there_are():
@@ -76,7 +112,7 @@ def test_an_unknown_model_is_answered_with_the_names_there_are():
 @given(st.floats(min_value=0, max_value=4, exclude_min=True), st.sampled_from(list(CATALOGUE)))
 def test_weights_are_of_the_smallest_native_scale_that_reaches_the_factor(factor, model):
     weights = model.weights_for(factor)
-    assert weights.scale >= factor
+    assert weights.scale**model.passes >= factor
     assert not any(factor <= other.scale < weights.scale for other in model.weights)
 
 
@@ -89,7 +125,7 @@ def test_a_factor_beyond_every_native_scale_is_refused(factor):
 
 @pytest.mark.parametrize("field", ["name", "air"])
 def test_two_models_with_one_name_or_air_are_refused(field):
-    first, second, _ = CATALOGUE
+    first, second, *_ = CATALOGUE
     double = msgspec.structs.replace(second, **{field: getattr(first, field)})
     with pytest.raises(DuplicateModelError, match=f"{getattr(first, field)} is claimed by two models"):
         Catalogue([first, double], default=first.name)
@@ -112,6 +148,9 @@ def test_a_default_that_is_not_in_the_catalogue_is_refused():
         ('air = "runware:504@1"', 'air = "504"', r"at `\$.models\[0\].air`"),
         ('sha256 = "', 'sha256 = "x', r"sha256"),
         ('default = "realesrgan-x4plus"', "default = ", "cannot be read"),
+        ("passes = 2", "passes = 1", "no weights reach the factor 4"),
+        ('"scheduler", ', '"positivePrompt", ', "prompts take a text encoder"),
+        ("fractional = true", "fractional = true\npasses = 2", "only a latent upscaler takes more"),
     ],
 )
 def test_a_wrong_entry_is_refused_with_the_reason(good, bad, complaint):

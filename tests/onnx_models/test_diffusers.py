@@ -1,6 +1,7 @@
 """Diffusers pipelines as ONNX files: what is refused, and that the engine computes what diffusers does."""
 
 import asyncio
+import itertools
 import json
 import sys
 from collections.abc import Callable
@@ -62,6 +63,15 @@ def hollow(directory: Path, *, kind: str = PIPELINE, without: str = "", **schedu
     return directory
 
 
+X4_PIPELINE = "StableDiffusionUpscalePipeline"
+X4_SCHEDULER = {
+    "_class_name": "DDIMScheduler",
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "prediction_type": "v_prediction",
+}
+
+
 def export(
     source: object, catalogue: Catalogue, directory: Path, **more: Any
 ) -> tuple[Model, dict[str, float]]:
@@ -76,6 +86,7 @@ def export(
         ({"prediction_type": "epsilon"}, "its scheduler has prediction_type = 'epsilon'"),
         ({"beta_schedule": "linear"}, "its scheduler has beta_schedule = 'linear'"),
         ({"beta_start": None}, "its scheduler has no beta_start"),
+        ({"kind": X4_PIPELINE}, "its component low_res_scheduler is missing"),
     ],
 )
 def test_what_is_no_latent_upscaler_is_told(
@@ -83,7 +94,16 @@ def test_what_is_no_latent_upscaler_is_told(
 ) -> None:
     with pytest.raises(UnsuitableModelError, match=told):
         export(hollow(tmp_path / "pipeline", **changes), catalogue, tmp_path / "models")
-    assert list((tmp_path / "models").iterdir()) == []
+    assert not list(tmp_path.glob("models/*"))
+
+
+def test_an_x4_upscaler_that_predicts_something_else_is_told(catalogue: Catalogue, tmp_path: Path) -> None:
+    source = hollow(tmp_path / "pipeline", kind=X4_PIPELINE, **X4_SCHEDULER | {"prediction_type": "epsilon"})
+    (source / "low_res_scheduler").mkdir()
+    index = json.loads((source / "model_index.json").read_text()) | {"low_res_scheduler": ["diffusers", "x"]}
+    (source / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(UnsuitableModelError, match="its scheduler has prediction_type = 'epsilon'"):
+        export(source, catalogue, tmp_path / "models")
 
 
 def test_what_is_no_directory_of_diffusers_is_told(catalogue: Catalogue, tmp_path: Path) -> None:
@@ -214,6 +234,59 @@ def test_the_upscaler_gives_the_same_on_a_device(
     assert isinstance(weights, LatentWeights)
     expected = np.clip(computed(pixels, wanted, weights), 0, 1) * 255
     assert np.abs(found.pixels - expected).max() <= 0.51
+
+
+@with_diffusers
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_result_of_the_x4_upscaler_is_that_of_diffusers(
+    catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.onnx_models.tiny_pipeline import save_tiny_x4_pipeline  # noqa: PLC0415 - needs PyTorch
+
+    save_tiny_x4_pipeline(tmp_path / "pipeline")
+    model, differences = export(tmp_path / "pipeline", catalogue, tmp_path / "models")
+    assert (model.name, model.factors) == ("stable-diffusion-x4-upscaler", (2, 3, 4))
+    assert "strength" not in model.parameters
+    assert max(differences.values()) < 1e-5
+    (weights,) = model.weights
+    assert isinstance(weights, LatentWeights)
+    for size, steps, guidance in itertools.product([(32, 32), (32, 64)], [1, 2, 20], [1.0, 7.5]):
+        pixels = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8)
+        wanted = Diffusion(
+            steps=steps, seed=5, guidance=guidance, prompt="a cat", negative_prompt="ugly " * 40
+        )
+        expected = by_diffusers_x4(tmp_path / "pipeline", pixels, wanted, monkeypatch)
+        assert np.abs(np.clip(computed(pixels, wanted, weights), 0, 1) - expected).max() < 1e-3
+        assert expected.std() > 0.05
+
+
+def by_diffusers_x4(
+    directory: Path, pixels: np.ndarray, wanted: Diffusion, monkeypatch: pytest.MonkeyPatch
+) -> np.ndarray:
+    """What the original makes of it, with the noise that the engine makes of the seed."""
+    import diffusers  # noqa: PLC0415
+    import torch  # noqa: PLC0415
+    from diffusers.pipelines.stable_diffusion import pipeline_stable_diffusion_upscale  # noqa: PLC0415
+
+    random = np.random.default_rng(wanted.seed)
+    drawn, start = (
+        torch.from_numpy(random.standard_normal((1, channels, *pixels.shape[:2]), np.float32))
+        for channels in (3, 4)
+    )
+    monkeypatch.setattr(pipeline_stable_diffusion_upscale, "randn_tensor", lambda *_args, **_more: drawn)
+    original = diffusers.StableDiffusionUpscalePipeline.from_pretrained(directory)
+    original.set_progress_bar_config(disable=True)
+    (result,) = original(
+        wanted.prompt,
+        torch.from_numpy(pixels).permute(2, 0, 1)[np.newaxis].float() / 127.5 - 1,
+        num_inference_steps=wanted.steps,
+        guidance_scale=wanted.guidance,
+        negative_prompt=wanted.negative_prompt,
+        latents=start,
+        output_type="np",
+    ).images
+    return np.asarray(result)
 
 
 def by_diffusers(

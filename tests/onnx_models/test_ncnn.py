@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from onnx_models import NcnnFormatError, UnsupportedLayerError, load_catalogue, ncnn
+from onnx_models import NcnnFormatError, NcnnWeights, UnsupportedLayerError, load_catalogue, ncnn
 
 WEIGHTS = [
     pytest.param(weights, id=f"{model.name}-{weights.scale}x")
     for model in load_catalogue()
     for weights in model.weights
+    if isinstance(weights, NcnnWeights)
 ]
 INPUT = "Input in 0 1 data"
 FLOAT32_TAG = bytes(4)

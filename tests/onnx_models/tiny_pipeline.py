@@ -1,4 +1,4 @@
-"""A latent upscaler of diffusers' with random weights: the architecture of the real one, but tiny.
+"""Latent upscalers of diffusers' with random weights: the architectures of the real ones, but tiny.
 
 Importing this needs diffusers, torch and transformers.
 """
@@ -9,8 +9,11 @@ from pathlib import Path
 import torch
 from diffusers import (
     AutoencoderKL,
+    DDIMScheduler,
+    DDPMScheduler,
     EulerDiscreteScheduler,
     StableDiffusionLatentUpscalePipeline,
+    StableDiffusionUpscalePipeline,
     UNet2DConditionModel,
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -48,19 +51,7 @@ def save_tiny_pipeline(directory: Path, seed: int = 0) -> None:
         latent_channels=4,
     )
     tokenizer = tiny_tokenizer(directory / "tokenizer-files")
-    text = CLIPTextModel(
-        CLIPTextConfig(
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            hidden_size=32,
-            intermediate_size=37,
-            num_attention_heads=4,
-            num_hidden_layers=3,
-            vocab_size=len(tokenizer),
-            projection_dim=32,
-        )
-    )
+    text = _text_encoder(tokenizer)
     scheduler = EulerDiscreteScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="sample"
     )
@@ -68,6 +59,67 @@ def save_tiny_pipeline(directory: Path, seed: int = 0) -> None:
         vae=vae.eval(), text_encoder=text.eval(), tokenizer=tokenizer, unet=unet.eval(), scheduler=scheduler
     )
     pipeline.save_pretrained(directory)
+
+
+def save_tiny_x4_pipeline(directory: Path) -> None:
+    """Write a pipeline of the x4 upscaler as `save_pretrained` does.
+
+    Its sampler ends without noise; that of the real one leaves a hundredth.
+    """
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        attention_head_dim=8,
+        block_out_channels=[32, 32, 64],
+        cross_attention_dim=32,
+        down_block_types=["DownBlock2D", *["CrossAttnDownBlock2D"] * 2],
+        in_channels=7,
+        layers_per_block=1,
+        num_class_embeds=100,
+        only_cross_attention=[True, True, False],
+        out_channels=4,
+        up_block_types=[*["CrossAttnUpBlock2D"] * 2, "UpBlock2D"],
+        use_linear_projection=True,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=[8, 8, 16],
+        norm_num_groups=4,
+        down_block_types=["DownEncoderBlock2D"] * 3,
+        up_block_types=["UpDecoderBlock2D"] * 3,
+        latent_channels=4,
+        scaling_factor=0.08333,
+    )
+    tokenizer = tiny_tokenizer(directory / "tokenizer-files")
+    training = {"beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "scaled_linear"}
+    pipeline = StableDiffusionUpscalePipeline(
+        vae=vae.eval(),
+        text_encoder=_text_encoder(tokenizer),
+        tokenizer=tokenizer,
+        unet=unet.eval(),
+        low_res_scheduler=DDPMScheduler(**training),
+        scheduler=DDIMScheduler(
+            **training,
+            clip_sample=False,
+            prediction_type="v_prediction",
+            steps_offset=1,
+            set_alpha_to_one=True,
+        ),
+    )
+    pipeline.save_pretrained(directory)
+
+
+def _text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    config = CLIPTextConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        hidden_size=32,
+        intermediate_size=37,
+        num_attention_heads=4,
+        num_hidden_layers=3,
+        vocab_size=len(tokenizer),
+        projection_dim=32,
+    )
+    return CLIPTextModel(config)
 
 
 def tiny_tokenizer(directory: Path) -> CLIPTokenizer:

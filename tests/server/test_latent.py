@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from onnx_models.diffusers import Exported
+from onnx_models.diffusers_x2 import LATENT_X2
 from server.serving import EmbeddedServer
 from tests.onnx_models.tiny_latent import (
     OF_PROMPTS,
@@ -234,7 +235,7 @@ def test_the_commands_know_it_and_remove_it(tilewire: Tilewire, tmp_path: Path) 
     add_tiny_latent(added)
     listed = " ".join(tilewire("models", "list").output.split())
     assert "runware:502@1" in listed
-    assert "tilewire models export" not in listed
+    assert "tilewire models export stabilityai/sd-x2" not in listed
     assert tilewire("models", "verify").exit_code == 0
     (file,) = added.glob("*/unet.onnx")
     file.write_bytes(b"damaged")
@@ -248,9 +249,11 @@ def test_an_exported_model_is_told_listed_and_not_exported_twice(
 ) -> None:
     """The export itself is tested with diffusers, in tests/onnx_models."""
 
-    def exported(_source: str, folder: Path, _open_part: object, **_more: object) -> Exported:
+    def exported(_pipeline: Path, folder: Path, _open_part: object, **_more: object) -> Exported:
         return Exported(write_parts(folder), {"unet": 1.25e-6})
 
+    monkeypatch.setattr("onnx_models.diffusers.located", lambda _source, _on_progress: tmp_path)
+    monkeypatch.setattr("onnx_models.diffusers.kind_of", lambda _pipeline: LATENT_X2)
     monkeypatch.setattr("onnx_models.diffusers.export_latent_upscaler", exported)
     result = tilewire("models", "export", "someone/pipeline", "--price", "0.5", "--window", "256")
     told = " ".join(result.output.split())

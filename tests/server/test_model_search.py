@@ -50,7 +50,7 @@ async def test_a_model_is_described_as_the_catalogue_has_it(
         ("ANIMEVIDEOV3", ["realesr-animevideov3"]),
         ("runware:504@1", ["realesrgan-x4plus"]),
         ("anime illustrations", ["realesrgan-x4plus-anime"]),
-        ("photographs", ["realesrgan-x4plus"]),
+        ("restores photographs", ["realesrgan-x4plus"]),
         ("no such model", []),
     ],
 )
