@@ -78,6 +78,7 @@ def upscale_latent(
         padded.shape[1] // weights.cell,
         side=max(2 * multiple, side // multiple * multiple) // weights.cell,
         overlap=overlap // weights.cell,
+        step=math.lcm(multiple, _STEP) // weights.cell,
     )
     noise = np.random.default_rng(wanted.seed)
     prompts: Sequence[Arrays] = [()] if tokens is None else (yield from _prompts(tokens, wanted))
@@ -91,6 +92,9 @@ def upscale_latent(
         raise SpoiltResultError("the model gave a black picture")
     return picture
 
+
+_STEP = 32
+"""Sides of windows are multiples of it, in input pixels, so that those of different images can share runs."""
 
 _BLACK = 4 / 255
 _BEFORE, _AFTER = 0.05, 0.15  # the share of the work before the denoising, and after it

@@ -37,19 +37,21 @@ class Window:
 
 
 class Windows:
-    """As few windows as cover an area, evenly spread, with at least the overlap."""
+    """As few windows as cover an area, no larger than it takes, evenly spread, with at least the overlap."""
 
-    def __init__(self, height: int, width: int, *, side: int, overlap: int) -> None:
+    def __init__(self, height: int, width: int, *, side: int, overlap: int, step: int = 1) -> None:
         """
         Args:
             height, width: of the area, in cells.
             side: the largest of a window.
             overlap: the least between two windows; less than `side`.
+            step: what the sides of several windows are multiples of, as far as `side` is large enough.
         """
         self.height, self.width = height, width
-        self.window_height, self.window_width = min(side, height), min(side, width)
-        self._tops = _starts(height, side, overlap)
-        self._lefts = _starts(width, side, overlap)
+        self.window_height = _side(height, side, overlap, step)
+        self.window_width = _side(width, side, overlap, step)
+        self._tops = _starts(height, self.window_height, overlap)
+        self._lefts = _starts(width, self.window_width, overlap)
         self._weights: dict[int, tuple[Weights, Weights]] = {}
 
     def rows(self) -> Iterator[list[Window]]:
@@ -94,10 +96,22 @@ class Blend:
         part += planes * self._windows.weights(window, self._scale)
 
 
+def _side(length: int, largest: int, overlap: int, step: int) -> int:
+    """The smallest side of as many windows as are needed of the largest side."""
+    if length <= largest:
+        return length
+    count = _count(length, largest, overlap)
+    return min(largest, math.ceil((length + (count - 1) * overlap) / count / step) * step)
+
+
+def _count(length: int, side: int, overlap: int) -> int:
+    return math.ceil((length - overlap) / (side - overlap))
+
+
 def _starts(length: int, side: int, overlap: int) -> list[int]:
     if length <= side:
         return [0]
-    count = math.ceil((length - overlap) / (side - overlap))
+    count = _count(length, side, overlap)
     return [round(index * (length - side) / (count - 1)) for index in range(count)]
 
 

@@ -1,6 +1,7 @@
 """The command line."""
 
 import logging
+import textwrap
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -206,7 +207,8 @@ def _announce(url: str, services: Services) -> None:
     stand_in = services.upscaler.stand_in
     for device in services.upscaler.devices if stand_in is None else [stand_in]:
         console.print(f"device: {device.name}")
-    console.print(f"models: {', '.join(model.name for model in services.catalogue)}")
+    names = ", ".join(model.name for model in services.catalogue)
+    console.print(textwrap.fill(f"models: {names}", 80, subsequent_indent=" " * 8, break_on_hyphens=False))
 
 
 def _shown(setting: Sourced) -> str:

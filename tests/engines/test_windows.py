@@ -22,6 +22,20 @@ def test_windows_cover_everything_with_weights_that_add_up_to_one(height, width,
     assert np.allclose(total, 1, atol=1e-5)
 
 
+@given(st.integers(1, 400), st.integers(8, 40), st.sampled_from([1, 4, 8]), st.data())
+def test_windows_are_as_few_as_can_be_and_no_larger_than_those_need(length, side, step, data):
+    overlap = data.draw(st.integers(0, side // 2))
+    windows = list(Windows(1, length, side=side, overlap=overlap, step=step))
+    assert len(windows) == max(1, -(-(length - overlap) // (side - overlap)))
+    assert windows[0].left == 0
+    assert windows[-1].left + windows[-1].width == length
+    assert all(after.left - before.left <= side - overlap for before, after in pairwise(windows))
+    if len(windows) > 1:
+        needed = length + (len(windows) - 1) * overlap
+        assert needed <= len(windows) * windows[0].width < needed + len(windows) * step
+        assert windows[0].width in (side, windows[0].width // step * step)
+
+
 @given(SIDES, SIDES, st.integers(4, 24), st.data())
 def test_what_all_windows_agree_on_is_kept(height, width, side, data):
     overlap = data.draw(st.integers(0, side // 2))

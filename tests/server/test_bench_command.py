@@ -51,14 +51,18 @@ def test_the_table_says_what_was_measured_and_how_far_it_can_be_trusted(tilewire
 def test_every_model_is_measured_in_every_way(tilewire: Tilewire, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def note(models: Any, ways: Any, seconds: float) -> list[Any]:
-        asked.extend((model.name, way.device) for way in ways for model in models)
+    def note(pairs: Any, seconds: float) -> list[Any]:
+        asked.extend((model, way.device) for model, way in pairs)
         return []
 
     monkeypatch.setattr(server.bench_command, "_measure_all", note)
     assert tilewire("bench").exit_code == 1, "nothing was measured"
     devices = {device for _, device in asked}
-    assert len(asked) == len(set(asked)) == 3 * len(devices)
+    networks = [(model.name, device) for model, device in asked if model.family != "latent"]
+    assert len(networks) == len(set(networks)) == 3 * len(devices)
+    latent = [device for model, device in asked if model.family == "latent"]
+    assert len(latent) == 1
+    assert "ONNX Runtime" in latent[0]
     assert all(
         any(runtime in device for device in devices) for runtime in ("ONNX Runtime", "OpenVINO", "ncnn")
     )
