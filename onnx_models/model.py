@@ -229,11 +229,8 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         )
 
 
-class Download(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A model whose weights its authors publish as a file; it becomes a `Model` once it is fetched.
-
-    What is missing here, compared to a model, is measured on the weights themselves.
-    """
+class _Published(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is known of a model that its authors publish, before it is here."""
 
     name: Name
     air: Air
@@ -242,42 +239,37 @@ class Download(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     price_per_megapixel: Decimal
     """USD per million output pixels."""
     licence: str
-    """The SPDX identifier of the weights' licence."""
+    """The SPDX identifier of the weights' licence, or what else is known of it."""
     licence_url: Url
     source_url: Url
+
+    def __post_init__(self) -> None:
+        """Check what the types cannot say."""
+        _check_price(self.price_per_megapixel)
+
+
+class Download(_Published, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A model whose weights its authors publish as a file; it becomes a `Model` once it is fetched.
+
+    What is missing here, compared to a model, is measured on the weights themselves.
+    """
+
     url: Annotated[str, Meta(pattern=r"^https?://")]
     """The file: `.pth`, `.safetensors` or `.onnx`."""
     sha256: Sha256
     size: Annotated[int, Meta(ge=1)]
     """Of the file, in bytes."""
 
-    def __post_init__(self) -> None:
-        """Check what the types cannot say."""
-        _check_price(self.price_per_megapixel)
 
-
-class Export(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Export(_Published, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A latent upscaler that its authors publish for diffusers; it becomes a `Model` once it is exported."""
 
-    name: Name
-    air: Air
-    title: str
-    description: str
-    price_per_megapixel: Decimal
-    """USD per million output pixels."""
-    licence: str
-    licence_url: Url
-    source_url: Url
     source: str
     """Its id on the Hugging Face hub."""
     pipeline: str
     """The class of diffusers that runs it."""
     alternative: Name
     """A model that comes with Tilewire and does something alike."""
-
-    def __post_init__(self) -> None:
-        """Check what the types cannot say."""
-        _check_price(self.price_per_megapixel)
 
 
 _OF_PROMPTS = {"positivePrompt", "negativePrompt", "CFGScale"}
