@@ -24,7 +24,8 @@ from rich.console import Console
 
 from benchmarks.photos import photograph
 from benchmarks.report import Report, median
-from engines import OutputFormat, Picture, Upscaler, decode, encode, find_devices, png
+from engines import OutputFormat, Picture, Upscaler, decode, encode, find_devices
+from engines.codecs import png
 from onnx_models import load_catalogue
 from server.settings import load_settings
 

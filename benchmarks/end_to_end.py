@@ -22,7 +22,7 @@ from PIL import Image
 
 from benchmarks.report import KEY, Report, gpu_name, median, peak_memory, percentile, tilewire
 from engines import find_devices
-from engines.sessions import Network
+from engines.devices.sessions import Network
 from onnx_models import ensure_built, load_catalogue
 from server.client import Tilewire
 from server.settings import load_settings

@@ -15,7 +15,7 @@ from diffusers import (
 from transformers import CLIPTextConfig, CLIPTextModel
 from transformers.utils.logging import disable_progress_bar
 
-from tests.onnx_models.tiny_pipeline import tiny_tokenizer
+from tests.onnx_models.support.tiny_pipeline import tiny_tokenizer
 
 __all__ = ["REAL_WIDTH", "save_pipeline"]
 

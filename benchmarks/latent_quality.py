@@ -17,9 +17,9 @@ from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from benchmarks.report import Report
-from engines.diffusion import Diffusion
-from engines.latent import upscale_latent
-from engines.parts import Part, open_part
+from engines.devices.parts import Part, open_part
+from engines.latent.denoising import upscale_latent
+from engines.latent.diffusion import Diffusion
 from onnx_models import LatentWeights, load_catalogue
 from onnx_models.training.degradations import degraded
 

@@ -26,7 +26,7 @@ from benchmarks.report import KEY, Report, free_port, percentile, wait_until_rea
 from server.services import Services
 from server.serving import serve
 from server.settings import load_settings
-from server.telemetry import sample_lag
+from server.telemetry.telemetry import sample_lag
 
 MODEL = "realesr-animevideov3"
 PHOTOGRAPH = Path(__file__).parents[1] / "tests" / "images" / "astronaut.jpg"

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from benchmarks.workers import AbsentError
 from engines import Picture, Upscaler, find_devices
-from engines.runtimes import onnxruntime
+from engines.devices.runtimes import onnxruntime
 from onnx_models import INPUT, OUTPUT, Model, Weights
 
 __all__ = ["PEERS", "REFERENCE", "Network", "Run", "cores"]

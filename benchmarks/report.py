@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.error import URLError
 
-from engines.runtimes import onnxruntime
+from engines.devices.runtimes import onnxruntime
 
 __all__ = [
     "KEY",

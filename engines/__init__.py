@@ -13,6 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from engines.activity import Activity, DeviceActivity, Memory, RunKind, Waiting
+from engines.codecs.encode import OutputFormat, encode
+from engines.codecs.image import ImageInfo, Picture, decode, inspect, resize
 from engines.errors import (
     BrokenImageError,
     DeviceLostError,
@@ -24,21 +26,13 @@ from engines.errors import (
     NotAnImageError,
     SpoiltResultError,
 )
-from engines.image import ImageInfo, Picture, decode, inspect, resize
-from engines.image_encode import OutputFormat, encode
-from engines.regions import OnRegion, Region
+from engines.tiling.regions import OnRegion, Region
 
 if TYPE_CHECKING:
-    from engines.decoders import Decoders
-    from engines.devices import (
-        Device,
-        DeviceChoice,
-        PrecisionChoice,
-        RuntimeChoice,
-        find_devices,
-        stand_in_for,
-    )
-    from engines.diffusion import Diffusion
+    from engines.codecs.decoder_pool import Decoders
+    from engines.devices.device import Device
+    from engines.devices.find import DeviceChoice, PrecisionChoice, RuntimeChoice, find_devices, stand_in_for
+    from engines.latent.diffusion import Diffusion
     from engines.upscaler import Upscaler
 else:
 
@@ -47,10 +41,10 @@ else:
         if name not in __all__:
             raise AttributeError(f"module 'engines' has no attribute {name!r}")
         module = {
-            "Decoders": "engines.decoders",
-            "Diffusion": "engines.diffusion",
+            "Decoders": "engines.codecs.decoder_pool",
+            "Diffusion": "engines.latent.diffusion",
             "Upscaler": "engines.upscaler",
-        }.get(name, "engines.devices")
+        }.get(name, "engines.devices.find")
         return getattr(import_module(module), name)
 
 

@@ -9,10 +9,10 @@ Every file takes and gives uint8 NHWC images. Nothing here runs a model.
 """
 
 from onnx_models.add import Facts, add_model, export_model, pull_model
-from onnx_models.added import entries, read_entry, remove_entry
 from onnx_models.build import State, built_state, ensure_built, ncnn_files, repair
 from onnx_models.catalogue import Catalogue, load_catalogue, parse_catalogue
 from onnx_models.convert import Converted
+from onnx_models.entries import entries, read_entry, remove_entry
 from onnx_models.errors import (
     BrokenEntryError,
     CatalogueError,

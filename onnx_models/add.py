@@ -11,11 +11,12 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
-from onnx_models import diffusers, spandrel
-from onnx_models.added import new_folder, write_entry, write_latent_entry
+from onnx_models import spandrel
 from onnx_models.catalogue import Catalogue
 from onnx_models.convert import Converted, convert_file
+from onnx_models.diffusers import export as diffusers
 from onnx_models.download import fetch
+from onnx_models.entries import new_folder, write_entry, write_latent_entry
 from onnx_models.errors import CatalogueError, DuplicateModelError, UnknownModelError, UnsuitableModelError
 from onnx_models.model import Air, Download, Model, Name, OnnxWeights, WeightFile
 from onnx_models.probe import OpenNetwork

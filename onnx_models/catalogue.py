@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from onnx_models.added import entries, read_entry
+from onnx_models.entries import entries, read_entry
 from onnx_models.errors import (
     BrokenEntryError,
     CatalogueError,

@@ -108,7 +108,7 @@ class LatentWeights(
     beta_end: Positive
     noise_steps: Annotated[int, Meta(ge=2)]
     spacing: Literal["linspace", "trailing", "leading"] = "linspace"
-    """Which of them the sampler takes; see `engines.samplers.noise_levels`."""
+    """Which of them the sampler takes; see `engines.latent.samplers.noise_levels`."""
     default_steps: Annotated[int, Meta(ge=1, le=100)] = 20
     """How often it removes noise if a task does not say; what its price is for."""
 

@@ -12,21 +12,21 @@ from weakref import WeakValueDictionary
 from msgspec import Struct
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from server.edge import Visit
-from server.protocol.codec import JSON, MESSAGEPACK, SUBPROTOCOL, RawTask
+from server.delivery.sessions import Disconnected, Session
+from server.handlers import Context, Telling, as_item, dispatch
+from server.limits.edge import Visit
+from server.limits.rates import RateLimit
+from server.protocol.codec import JSON, MESSAGEPACK, SUBPROTOCOL, RawTask, encode_reply
 from server.protocol.errors import AuthenticationError, DatabaseUnavailableError, FrameError, TaskError
-from server.protocol.messages import PONG, Authentication, AuthenticationResult
-from server.rates import RateLimit
+from server.protocol.replies import PONG, AuthenticationResult
+from server.protocol.requests import Authentication
 from server.services import Services
-from server.sessions import Disconnected, Session, encode_reply
-from server.tasks import Context, Telling, as_item, dispatch
+from server.transport.websocket import ABORT
 
-__all__ = ["ABORT", "Connection"]
+__all__ = ["Connection"]
 
 log = logging.getLogger(__name__)
 
-ABORT: Final = "tilewire.abort"
-"""The ASGI extension that ends a connection at once: its close would wait for the client to read."""
 
 _TASKS_AT_ONCE: Final = 64
 _UPSCALES: Final = frozenset({"upscale", "imageUpscale"})

@@ -8,20 +8,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
 
 from engines import Decoders, Upscaler, find_devices, stand_in_for
 from onnx_models import Catalogue, load_catalogue
-from server.edge import Edge
-from server.fetch import WebClient
-from server.images import ImageStore, open_store
-from server.inputs import Inputs
-from server.pipeline import Pipeline
-from server.protocol.errors import AuthenticationError, DatabaseUnavailableError, UnavailableError
-from server.readiness import Readiness
-from server.results import Results
-from server.runner import Runner
-from server.sessions import Sessions
+from server.background import close_revoked, keep_up, sweep, take_over
+from server.delivery.previews import TileStreams
+from server.delivery.results import Results
+from server.delivery.sessions import Sessions
+from server.delivery.webhooks import WebhookSender
+from server.images.inputs import Inputs
+from server.images.store import ImageStore, open_store
+from server.limits.edge import Edge
+from server.outbound.fetch import WebClient
+from server.protocol.errors import AuthenticationError
 from server.settings import Settings
 from server.state.accounts import (
     DEFAULT_ACCOUNT,
@@ -30,22 +29,16 @@ from server.state.accounts import (
     authenticate,
     create_key,
     has_keys,
-    revoked_keys,
 )
-from server.state.claims import ServerLock
 from server.state.database import Database
-from server.state.retention import forget_ended
-from server.telemetry import Telemetry
-from server.tiles import TileStreams
-from server.webhooks import WebhookSender
+from server.telemetry.readiness import Readiness
+from server.telemetry.telemetry import Telemetry
+from server.upscale.pipeline import Pipeline
+from server.upscale.runner import Runner
 
 __all__ = ["Services", "running_services"]
 
 log = logging.getLogger(__name__)
-
-_SWEEP_EVERY = 60.0
-_KEEP_UP_EVERY = 1.0
-_LOOK_FOR_REVOKED_EVERY = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,17 +140,17 @@ async def running_services(
         clock=clock,
     )
     background = [
-        asyncio.create_task(_sweep(images, sessions, database, settings, clock)),
+        asyncio.create_task(sweep(images, sessions, database, settings, clock)),
         asyncio.create_task(webhooks.run()),
-        asyncio.create_task(_close_revoked(sessions, database)),
+        asyncio.create_task(close_revoked(sessions, database)),
     ]
     try:
         await images.open()
         for name in settings.models:
             await asyncio.to_thread(upscaler.load, catalogue.get(name))
         await asyncio.to_thread(lock.hold)
-        background.append(asyncio.create_task(_keep_up(lock, runner, sessions, base_url)))
-        await _take_over(runner, base_url)
+        background.append(asyncio.create_task(keep_up(lock, runner, sessions, base_url)))
+        await take_over(runner, base_url)
         yield Services(
             settings=settings,
             edge=Edge(settings),
@@ -196,53 +189,3 @@ def _first_key(connection: Connection, configured: str | None, now: float) -> st
     if configured is not None or has_keys(connection):
         return None
     return create_key(connection, account_named(connection, DEFAULT_ACCOUNT, now), "first", now)
-
-
-async def _take_over(runner: Runner, base_url: str) -> None:
-    if count := await runner.take_over(base_url):
-        log.info("running %d tasks that a server which is gone left unfinished", count)
-
-
-async def _keep_up(lock: ServerLock, runner: Runner, sessions: Sessions, base_url: str) -> None:
-    """See what other servers on the database did: replies they left for us, tasks they left behind."""
-    while True:
-        await asyncio.sleep(_KEEP_UP_EVERY)
-        try:
-            if await asyncio.to_thread(lock.hold):
-                await _take_over(runner, base_url)
-            await sessions.look()
-        except (DatabaseUnavailableError, SQLAlchemyError) as error:
-            log.warning("out of touch with other servers: %s", " ".join(str(error).split()))
-        except Exception:  # it is tried again in a moment
-            log.exception("keeping up with other servers failed")
-
-
-async def _sweep(
-    images: ImageStore,
-    sessions: Sessions,
-    database: Database,
-    settings: Settings,
-    clock: Callable[[], float],
-) -> None:
-    """Delete what has expired, once a minute."""
-    while True:
-        try:
-            await images.sweep()
-            await sessions.sweep(settings.undelivered_ttl)
-            await database.run(forget_ended, clock() - settings.record_ttl)
-        except (DatabaseUnavailableError, UnavailableError) as error:  # may be back in a minute
-            log.warning("sweeping is put off: %s", error)
-        except Exception:
-            log.exception("sweeping failed")
-        await asyncio.sleep(_SWEEP_EVERY)
-
-
-async def _close_revoked(sessions: Sessions, database: Database) -> None:
-    """Close the connections of keys that were revoked, by whichever process, within a second or so."""
-    while True:
-        await asyncio.sleep(_LOOK_FOR_REVOKED_EVERY)
-        try:
-            if keys := sessions.keys():
-                await sessions.close_keys(await database.run(revoked_keys, keys))
-        except Exception:  # the database may be back in a second
-            log.exception("looking for revoked keys failed")

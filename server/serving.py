@@ -19,12 +19,12 @@ from engines import EngineError
 from onnx_models import UnknownModelError
 from server.app import create_app
 from server.http.security import SecurityHeaders
-from server.images import StoreError
+from server.images.store import StoreError
 from server.services import Services, running_services
 from server.settings import Settings
 from server.state.migrations import NewerDatabaseError
-from server.telemetry import running_telemetry
-from server.uvicorn_protocols import Config
+from server.telemetry.telemetry import running_telemetry
+from server.transport.config import Config
 
 __all__ = ["EmbeddedServer", "StartError", "serve"]
 

@@ -19,7 +19,7 @@ from msgspec import Meta, Struct
 from platformdirs import user_cache_path, user_data_path
 
 from engines import DeviceChoice, PrecisionChoice, RuntimeChoice
-from server.addresses import Reachable
+from server.outbound.addresses import Reachable
 
 __all__ = ["LogFormat", "Settings", "SettingsError", "Sourced", "load_settings"]
 

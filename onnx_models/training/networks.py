@@ -6,7 +6,7 @@ cells, and a small network that corrects it; so a distance between latents is cl
 The denoiser does not learn what a linear filter knows: a convolution fitted by least squares makes latents of
 the small picture into those of the large one, and the network learns the rest, the residual, as a diffusion
 (the idea of ResShift, Yue et al. 2023) with the preconditioning of Karras et al. (2022). Latents are scaled
-so that this residual has deviation 1. What goes in and out is what `engines.latent` has for Stable
+so that this residual has deviation 1. What goes in and out is what `engines.latent.denoising` has for Stable
 Diffusion's upscaler, which has data of deviation 1 and no residual; the last lines of `Denoiser.forward`
 turn one into the other.
 """

@@ -15,9 +15,9 @@ from server.client.call import WireTask
 from server.client.events import Event, Finished, Progress, Result, TileReady, Upload
 from server.client.link import Link
 from server.client.sources import Source, wire_image
-from server.protocol import messages
-from server.protocol.messages import AccountManagementResult, ModelItem, ModelSearchResult
+from server.protocol import replies
 from server.protocol.names import wire_name
+from server.protocol.replies import AccountManagementResult, ModelItem, ModelSearchResult
 
 __all__ = ["Options", "Tilewire"]
 
@@ -183,7 +183,7 @@ class Tilewire:
             ttl: seconds until the server deletes it.
         """
         image = await wire_image(source)
-        reply = await self._ask(messages.ImageUploadResult, "imageUpload", image=image, ttl=ttl)
+        reply = await self._ask(replies.ImageUploadResult, "imageUpload", image=image, ttl=ttl)
         return Upload(uuid=reply.image_uuid, url=reply.image_url)
 
     async def cancel(self, task_uuid: str) -> bool:
@@ -234,7 +234,7 @@ def _task(task_type: str, parameters: dict[str, Any]) -> WireTask:
 
 def _event(reply: Raw) -> Event:
     if msgspec.msgpack.decode(reply, type=_Status).status != "processing":
-        result = msgspec.msgpack.decode(reply, type=messages.UpscaleResult)
+        result = msgspec.msgpack.decode(reply, type=replies.UpscaleResult)
         return Result(
             task_uuid=result.task_uuid,
             uuid=result.image_uuid,
@@ -243,7 +243,7 @@ def _event(reply: Raw) -> Event:
             image=result.image_base64_data or None,
             warnings=tuple(result.warnings or ()),
         )
-    news = msgspec.msgpack.decode(reply, type=messages.Progress)
+    news = msgspec.msgpack.decode(reply, type=replies.Progress)
     if (tile := news.tile) is UNSET:
         return Progress(task_uuid=news.task_uuid, share=news.progress)
     return TileReady(

@@ -8,7 +8,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from server.edge import Edge
+from server.limits.edge import Edge
 from server.protocol.codec import JSON
 from server.protocol.error_codes import error_status
 from server.protocol.errors import RateLimitError

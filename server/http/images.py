@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Send
 
-from server.images import MEDIA_TYPES, ImageStore
+from server.images.store import MEDIA_TYPES, ImageStore
 from server.protocol.errors import UnavailableError
 from server.services import Services
 

@@ -9,12 +9,12 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from server.metrics import Snapshot
 from server.protocol.errors import DatabaseUnavailableError
 from server.services import Services
 from server.state import ledger
 from server.state.outbox import count_undelivered
 from server.state.webhooks import count_pending
+from server.telemetry.metrics import Snapshot
 
 __all__ = ["get_metrics"]
 

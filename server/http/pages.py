@@ -3,7 +3,7 @@
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from server.readiness import Readiness
+from server.telemetry.readiness import Readiness
 
 __all__ = ["get_health", "get_readiness"]
 

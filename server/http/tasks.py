@@ -8,8 +8,9 @@ from msgspec import Struct
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from server.edge import FIRST_FRAME_BYTES
+from server.handlers import Context, Telling, as_item, dispatch
 from server.http.gate import client_address
+from server.limits.edge import FIRST_FRAME_BYTES
 from server.protocol.codec import JSON, MESSAGEPACK, Codec, RawTask
 from server.protocol.error_codes import error_status
 from server.protocol.errors import (
@@ -20,11 +21,10 @@ from server.protocol.errors import (
     FrameTooLargeError,
     TaskError,
 )
-from server.protocol.messages import Authentication
+from server.protocol.requests import Authentication
 from server.services import Services
 from server.settings import Settings
 from server.state.accounts import AccountId, Login
-from server.tasks import Context, Telling, as_item, dispatch
 
 __all__ = ["post_tasks"]
 

@@ -7,6 +7,7 @@ Frames come from anyone, before authentication too: whatever they hold, they bec
 memory in proportion to their size.
 """
 
+import base64
 import difflib
 import re
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from server.protocol.errors import ErrorItem, FrameError, ParameterError, invalid, missing
-from server.protocol.messages import (
+from server.protocol.requests import (
     AccountManagement,
     Authentication,
     Cancel,
@@ -30,7 +31,7 @@ from server.protocol.messages import (
     Upscale,
 )
 
-__all__ = ["JSON", "MESSAGEPACK", "SUBPROTOCOL", "Codec", "RawTask", "is_uuid"]
+__all__ = ["JSON", "MESSAGEPACK", "SUBPROTOCOL", "Codec", "RawTask", "data_uri", "encode_reply", "is_uuid"]
 
 SUBPROTOCOL: Final = "tilewire.msgpack"
 """The WebSocket subprotocol of MessagePack frames; without it frames are JSON."""
@@ -274,3 +275,16 @@ def _as_parameter_error(message: str) -> ParameterError:
 
 JSON: Final = Codec(msgspec.json, "application/json", binary=False)
 MESSAGEPACK: Final = Codec(msgspec.msgpack, "application/msgpack", binary=True)
+
+Reply = Struct
+"""What the server sends: an item of `data`, or an `ErrorItem`."""
+
+
+def encode_reply(codec: Codec, reply: Reply) -> bytes:
+    """One item as a frame of its own: success and failure are never in one frame."""
+    return codec.errors([reply]) if isinstance(reply, ErrorItem) else codec.data([reply])
+
+
+def data_uri(media_type: str, data: bytes) -> str:
+    """The data as a URI (RFC 2397)."""
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"

@@ -28,8 +28,8 @@ from typing import Annotated, Final
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from server.protocol.messages import WebhookItem
 from server.protocol.names import wire_name
+from server.protocol.replies import WebhookItem
 
 __all__ = [
     "AuthenticationError",

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from server.protocol.codec import JSON, MESSAGEPACK, TASK_CLASSES, Codec
 from server.protocol.errors import ErrorItem
-from server.protocol.messages import Task
+from server.protocol.requests import Task
 from server.specs import examples
 from server.specs.schemas import MESSAGE_CLASSES, REPLIES, Schema, components, schema_name, task_type
 from server.specs.version import VERSION

@@ -4,7 +4,7 @@ from functools import cache
 from http import HTTPStatus
 from typing import Any, Final
 
-from server.images import MEDIA_TYPES
+from server.images.store import MEDIA_TYPES
 from server.protocol.codec import JSON, MESSAGEPACK, TASK_CLASSES
 from server.protocol.error_codes import CODES, FAMILIES
 from server.specs import examples

@@ -9,26 +9,28 @@ from msgspec import Struct
 
 from server.protocol.codec import TASK_CLASSES
 from server.protocol.errors import ErrorItem
-from server.protocol.messages import (
-    AccountManagement,
+from server.protocol.replies import (
     AccountManagementResult,
     Acknowledgement,
-    Authentication,
     AuthenticationResult,
-    Cancel,
     CancelResult,
-    GetResponse,
-    ImageUpload,
     ImageUploadResult,
-    ImageUpscale,
-    ModelSearch,
     ModelSearchResult,
-    Ping,
     PingResult,
     Progress,
+    UpscaleResult,
+)
+from server.protocol.requests import (
+    AccountManagement,
+    Authentication,
+    Cancel,
+    GetResponse,
+    ImageUpload,
+    ImageUpscale,
+    ModelSearch,
+    Ping,
     Task,
     Upscale,
-    UpscaleResult,
 )
 
 __all__ = [

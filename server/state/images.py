@@ -1,4 +1,4 @@
-"""Which images there are, whose they are and how long they stay. Their bytes are in `server.images`.
+"""Which images there are, whose they are and how long they stay. Their bytes are in `server.images.store`.
 
 A file that no image names is *loose*: it is being written, or is to be deleted. It is recorded as such first,
 so that a crash in between leaves no file behind that nobody knows.

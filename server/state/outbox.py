@@ -21,7 +21,7 @@ __all__ = [
 
 
 class UndeliveredReply(NamedTuple):
-    """A reply in the outbox: a JSON frame, or the outcome of a task."""
+    """A reply in the outbox: a MessagePack frame, or the outcome of a task."""
 
     id: int
     frame: bytes | None
@@ -31,7 +31,7 @@ class UndeliveredReply(NamedTuple):
 def keep_undelivered(
     connection: Connection, account: AccountId, session: str, now: float, frame: bytes
 ) -> None:
-    """Put a JSON frame into the outbox of a session."""
+    """Put a MessagePack frame into the outbox of a session."""
     connection.execute(insert(outbox).values(account_id=account, session=session, frame=frame, created=now))
 
 

@@ -6,11 +6,13 @@ from typing import NamedTuple
 
 import pytest
 
-from engines import ModelError, cuda_device, find_devices, runtimes
-from engines.cuda_session import CudaSession
-from engines.sessions import Network
+from engines import ModelError, find_devices
+from engines.devices import runtimes
+from engines.devices.cuda import device as cuda_device
+from engines.devices.cuda.session import CudaSession
+from engines.devices.sessions import Network
 from onnx_models import ensure_built
-from tests.engines.fake_gpu import FakeGpuMemory
+from tests.engines.support.fake_gpu import FakeGpuMemory
 
 
 def pytest_runtest_setup(item):

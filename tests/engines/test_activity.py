@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from engines.activity import Memory, RunKind, Waiting
-from engines.executor import Executor
-from engines.sessions import Network
-from engines.worker import TileKey
-from tests.engines.fake_device import WAIT, FakeDevice, FakeTile, lost, wait_for
+from engines.devices.sessions import Network
+from engines.scheduling.executor import Executor
+from engines.scheduling.worker import TileKey
+from tests.engines.support.fake_device import WAIT, FakeDevice, FakeTile, lost, wait_for
 
 NETWORKS = [Network(Path(f"{name}.onnx"), scale=2, tile=2) for name in ("one", "other")]
 NAMES = dict(zip(NETWORKS, ("one", "other"), strict=True))

@@ -13,8 +13,8 @@ import pytest
 
 from engines import DeviceOutOfMemoryError, ModelError, Picture, Upscaler, decode, find_devices, resize
 from engines import upscaler as upscaler_module
-from engines.calibration import Calibration
-from tests.engines.fake_device import WAIT, FakeDevice, lost
+from engines.scheduling.calibration import Calibration
+from tests.engines.support.fake_device import WAIT, FakeDevice, lost
 
 # Its results do not depend on where in a tile a pixel is, as those of Winograd convolutions do.
 CPU = find_devices("cpu", "onnxruntime")

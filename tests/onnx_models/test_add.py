@@ -22,7 +22,7 @@ from onnx_models import (
     load_catalogue,
     remove_entry,
 )
-from tests.onnx_models.tiny import in_windows, network, open_network, save, upscaler
+from tests.onnx_models.support.tiny import in_windows, network, open_network, save, upscaler
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from onnx_models import Download, DownloadError, DuplicateModelError, load_catalogue, pull_model
 from onnx_models.download import fetch
-from tests.onnx_models.tiny import open_network, upscaler
+from tests.onnx_models.support.tiny import open_network, upscaler
 
 CONTENT = upscaler(2).SerializeToString()
 

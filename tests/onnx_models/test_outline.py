@@ -8,7 +8,7 @@ from onnx import helper, numpy_helper
 
 from onnx_models.graph import wrap_uint8
 from onnx_models.outline import Outline
-from tests.onnx_models.tiny import network
+from tests.onnx_models.support.tiny import network
 
 LARGE = np.arange(3 * 3 * 11 * 11, dtype=np.float32).reshape(3, 3, 11, 11)
 FACTORS = np.float32([1, 1, 2, 2])

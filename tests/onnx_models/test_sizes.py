@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from onnx_models.graph import INPUT, OUTPUT, wrap_uint8
 from onnx_models.sizes import SizeRule, fit_sizes
-from tests.onnx_models.tiny import upscaler
+from tests.onnx_models.support.tiny import upscaler
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from onnx_models import Facts, UnsuitableModelError, add_model, ensure_built, load_catalogue
-from tests.onnx_models.architectures import ARCHITECTURES, convert_architecture, save_checkpoint
-from tests.onnx_models.tiny import open_network
+from tests.onnx_models.support.architectures import ARCHITECTURES, convert_architecture, save_checkpoint
+from tests.onnx_models.support.tiny import open_network
 
 WHY = "PyTorch checkpoints need: pip install 'tilewire[convert]'"
 torch = pytest.importorskip("torch", reason=WHY)

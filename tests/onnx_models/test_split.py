@@ -10,7 +10,7 @@ from onnx_models.build import ncnn_files
 from onnx_models.errors import NcnnFormatError
 from onnx_models.graph import wrap_uint8
 from onnx_models.split import split_network
-from tests.onnx_models.tiny import network, upscaler
+from tests.onnx_models.support.tiny import network, upscaler
 
 CHANNELS = 8
 

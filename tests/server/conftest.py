@@ -13,12 +13,12 @@ from server.cli import app
 from server.serving import EmbeddedServer
 from server.settings import Settings
 from server.state.database import Database
-from tests.server.customers import PICTURES
-from tests.server.harness import KEY
-from tests.server.postgresql import PostgreSQL, programs, running_postgresql
-from tests.server.process import environment
-from tests.server.stepped_device import SteppedDevice, stepped_device
-from tests.server.web import Web, running_web
+from tests.server.support.customers import PICTURES
+from tests.server.support.harness import KEY
+from tests.server.support.postgresql import PostgreSQL, programs, running_postgresql
+from tests.server.support.process import environment
+from tests.server.support.stepped_device import SteppedDevice, stepped_device
+from tests.server.support.web import Web, running_web
 
 StartServer = Callable[..., EmbeddedServer]
 Tilewire = Callable[..., Result]

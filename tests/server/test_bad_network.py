@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from server.state.audit import audit
-from tests.server.certificate import make_certificate
 from tests.server.conftest import StartServer
-from tests.server.crash import SETTINGS, SOME_TASKS, judge, run_of, work_through
-from tests.server.harness import connected, make_image, new_uuid, open_account, upscale
-from tests.server.network import Faults, Network, running_network, to_url
-from tests.server.web import Web
+from tests.server.support.certificate import make_certificate
+from tests.server.support.crash import SETTINGS, SOME_TASKS, judge, run_of, work_through
+from tests.server.support.harness import connected, make_image, new_uuid, open_account, upscale
+from tests.server.support.network import Faults, Network, running_network, to_url
+from tests.server.support.web import Web
 
 pytestmark = pytest.mark.usefixtures("pictures")
 

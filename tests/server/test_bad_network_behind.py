@@ -19,12 +19,21 @@ from server.state.accounts import account_named
 from server.state.audit import audit
 from server.state.database import Database
 from tests.server.conftest import StartServer
-from tests.server.crash import SETTINGS, SOME_TASKS, judge, run_of, work_through
-from tests.server.harness import PATIENCE, Item, Peer, connected, new_uuid, open_account, until, upscale
-from tests.server.network import Connect, Faults, Network, running_network, to_socket, to_url
-from tests.server.postgresql import PostgreSQL
-from tests.server.s3 import BUCKET, running_s3
-from tests.server.web import Web
+from tests.server.support.crash import SETTINGS, SOME_TASKS, judge, run_of, work_through
+from tests.server.support.harness import (
+    PATIENCE,
+    Item,
+    Peer,
+    connected,
+    new_uuid,
+    open_account,
+    until,
+    upscale,
+)
+from tests.server.support.network import Connect, Faults, Network, running_network, to_socket, to_url
+from tests.server.support.postgresql import PostgreSQL
+from tests.server.support.s3 import BUCKET, running_s3
+from tests.server.support.web import Web
 
 pytestmark = pytest.mark.usefixtures("pictures")
 
@@ -32,7 +41,7 @@ pytestmark = pytest.mark.usefixtures("pictures")
 @pytest.fixture(autouse=True)
 def _looks_for_webhooks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where claims were left behind by a database that failed."""
-    monkeypatch.setattr("server.webhooks._LOOK_EVERY", 0.5)
+    monkeypatch.setattr("server.delivery.webhooks._LOOK_EVERY", 0.5)
 
 
 def server_of(url: str) -> Connect:

@@ -21,8 +21,8 @@ from server.state.accounts import account_named, authenticate
 from server.state.database import Database
 from server.state.tables import accounts
 from tests.server.conftest import Tilewire
-from tests.server.harness import FAST_MODEL, KEY, PATIENCE, connected, make_image, socket_url
-from tests.server.process import REPOSITORY, environment, serving
+from tests.server.support.harness import FAST_MODEL, KEY, PATIENCE, connected, make_image, socket_url
+from tests.server.support.process import REPOSITORY, environment, serving
 
 FAST = ("--model", FAST_MODEL, "--factor", "2")
 

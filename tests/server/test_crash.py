@@ -12,14 +12,14 @@ import pytest
 from rich.console import Console
 
 from onnx_models import Catalogue
-from server.building import build_missing
+from server.commands.building import build_missing
 from tests.server.conftest import settings_for
-from tests.server.crash import SETTINGS, Report, crash, judge, run_of
-from tests.server.harness import FAST_MODEL
-from tests.server.killable import KillableServer, killed_at_last
-from tests.server.postgresql import PostgreSQL
-from tests.server.process import reserved_port
-from tests.server.web import Web
+from tests.server.support.crash import SETTINGS, Report, crash, judge, run_of
+from tests.server.support.harness import FAST_MODEL
+from tests.server.support.killable import KillableServer, killed_at_last
+from tests.server.support.postgresql import PostgreSQL
+from tests.server.support.process import reserved_port
+from tests.server.support.web import Web
 
 PHASES = {"starting", "accepted", "reserved, at work", "storing", "recorded, not delivered"}
 

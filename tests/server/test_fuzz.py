@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.report import resident_memory
-from tests.server.attack import Attack, Wrong
-from tests.server.harness import FAST_MODEL, connected, make_image, upscale
-from tests.server.mutations import Batch, batches
-from tests.server.process import ServerProcess, serving
+from tests.server.support.attack import Attack, Wrong
+from tests.server.support.harness import FAST_MODEL, connected, make_image, upscale
+from tests.server.support.mutations import Batch, batches
+from tests.server.support.process import ServerProcess, serving
 
 MODELS = (FAST_MODEL, "realesrgan-x4plus")
 AT_ONCE = 4

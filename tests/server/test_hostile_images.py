@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 
 from tests.processes import children, ended, wait_for
-from tests.server.harness import FAST_MODEL, Peer, connected, make_image, new_uuid, upscale
-from tests.server.hostile_images import hostile_images
-from tests.server.process import ServerProcess, serving
+from tests.server.support.harness import FAST_MODEL, Peer, connected, make_image, new_uuid, upscale
+from tests.server.support.hostile_images import hostile_images
+from tests.server.support.process import ServerProcess, serving
 
 AT_ONCE = 4
 LONGEST = 60.0

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import update
 from websockets.exceptions import InvalidHandshake
 
+from server.money import to_usd
 from server.serving import EmbeddedServer
 from server.state import ledger
 from server.state.accounts import DEFAULT_ACCOUNT, account_named
@@ -19,7 +20,7 @@ from server.state.database import Database
 from server.state.outbox import undelivered
 from server.state.tables import outbox, tasks
 from tests.server.conftest import StartServer
-from tests.server.harness import (
+from tests.server.support.harness import (
     Address,
     Item,
     charges,
@@ -31,8 +32,8 @@ from tests.server.harness import (
     until,
     upscale,
 )
-from tests.server.process import serving
-from tests.server.web import Web
+from tests.server.support.process import serving
+from tests.server.support.web import Web
 
 pytestmark = pytest.mark.each_database
 
@@ -199,7 +200,7 @@ async def test_what_a_stopped_task_had_reserved_is_reserved_once_more_not_twice(
     start_server: StartServer, web: Web
 ) -> None:
     server, session = start_server(**SHORT), new_uuid()
-    account = open_account(server, ledger.to_usd(1_500))
+    account = open_account(server, to_usd(1_500))
     (task,) = held_tasks(web, 1)
     await begin_and_stop(server, web, account.key, session, [task])
     database = Database(server.services.settings.effective_database_url)

@@ -12,8 +12,8 @@ from server.settings import Settings
 from server.state.accounts import create_key, revoke_key
 from server.state.database import Database
 from tests.server.conftest import StartServer
-from tests.server.harness import PATIENCE, connected, make_image, new_uuid, open_account, upscale
-from tests.server.web import Web
+from tests.server.support.harness import PATIENCE, connected, make_image, new_uuid, open_account, upscale
+from tests.server.support.web import Web
 
 
 def elsewhere(data: Path) -> Database:

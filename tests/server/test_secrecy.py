@@ -8,7 +8,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from tests.server.conftest import StartServer
-from tests.server.harness import PATIENCE, Peer, new_uuid, open_account, socket_url
+from tests.server.support.harness import PATIENCE, Peer, new_uuid, open_account, socket_url
 
 WRONG = "tw_wrong-key-0123456789"
 

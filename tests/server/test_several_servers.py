@@ -11,7 +11,7 @@ from server.serving import EmbeddedServer
 from server.state.audit import audit
 from server.state.database import Database
 from tests.server.conftest import StartServer
-from tests.server.harness import (
+from tests.server.support.harness import (
     Account,
     Item,
     charges,
@@ -21,8 +21,8 @@ from tests.server.harness import (
     open_account,
     upscale,
 )
-from tests.server.process import serving
-from tests.server.web import Web
+from tests.server.support.process import serving
+from tests.server.support.web import Web
 
 pytestmark = pytest.mark.each_database
 

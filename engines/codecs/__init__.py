@@ -1,0 +1,1 @@
+"""Bytes and pictures: what a file becomes, and what a picture is written as."""

@@ -1,0 +1,1 @@
+"""What networks run on: CPUs and GPUs, by one runtime or another."""

@@ -1,0 +1,1 @@
+"""NVIDIA GPUs, by ONNX Runtime's CUDA provider or by TensorRT."""

@@ -1,0 +1,109 @@
+"""Networks in half precision: half the memory and its traffic, and the matrix units of a GPU.
+
+ONNX Runtime's own converter does it (`onnxruntime.transformers.float16`), with the core of a network: scaling
+and rounding stay in fp32, as in fp16 the levels above 128 are 1/8 apart. Whether the result is exact enough
+is measured on a photograph each time that a network is loaded: values may overflow, at 65504.
+"""
+
+import importlib
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+from PIL import Image
+
+from engines.devices.sessions import Session
+from engines.errors import ModelError
+
+__all__ = ["LEAST_DECIBELS", "halved", "parity"]
+
+LEAST_DECIBELS = 45.0
+"""Of half precision against fp32, below which it is not used."""
+
+_PHOTOGRAPH = Path(__file__).with_name("parity.jpg")  # Eileen Collins, by NASA; public domain
+_FIRST, _LAST = "wrap.to_unit", "wrap.from_unit"  # of `onnx_models.graph`
+
+
+def halved(path: Path) -> bytes:
+    """The ONNX file, with all between its first and its last multiplication in fp16.
+
+    Takes a second for a network of 67 MB, so it is done anew each time: a file would have to be kept true.
+
+    Raises:
+        ModelError: if it cannot be converted; the message says why.
+    """
+    network = onnx.load(path)
+    nodes = list(network.graph.node)
+    names = [node.name for node in nodes]
+    if _FIRST not in names or _LAST not in names:
+        raise ModelError(f"{path.name} has no fp16 form: it takes pixels in a way of its own")
+    begin, end = nodes[names.index(_FIRST)].output[0], nodes[names.index(_LAST)].input[0]
+    core = _between(nodes, begin, end)
+    made = {name for node in core for name in node.output}
+    rest = [node for node in nodes if made.isdisjoint(node.output)]
+    head = rest.index(nodes[names.index(_FIRST)]) + 1
+    try:
+        converted = _converted(network, core, begin, end)
+    except Exception as error:  # the converter raises what it likes
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ModelError(f"{path.name} has no fp16 form: {reason}") from error
+    graph = helper.make_graph(
+        [*rest[:head], *converted.graph.node, *rest[head:]],
+        network.graph.name,
+        network.graph.input,
+        network.graph.output,
+        converted.graph.initializer,
+    )
+    model = helper.make_model(graph, opset_imports=network.opset_import, ir_version=network.ir_version)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def parity(half: Session, full: Session) -> float:
+    """How near two sessions of one network are, in decibels, on a photograph; infinite if they give the same.
+
+    Raises:
+        ModelError: if one of them cannot run it.
+    """
+    with Image.open(_PHOTOGRAPH) as photograph:
+        pixels = np.asarray(photograph.convert("RGB"))[np.newaxis]
+    difference = half.run(pixels).astype(np.int16) - full.run(pixels)
+    error = float(np.square(difference, dtype=np.float64).mean())
+    return float("inf") if error == 0 else 10 * float(np.log10(255**2 / error))
+
+
+def _between(nodes: list[Any], begin: str, end: str) -> list[Any]:
+    """The nodes that `end` is computed by, from `begin` on, in the order of execution."""
+    needed = {end}
+    found: list[Any] = []
+    for node in reversed(nodes):
+        if needed & set(node.output) and begin not in node.output:
+            needed.update(node.input)
+            found.insert(0, node)
+    return found
+
+
+def _converted(network: Any, core: Iterable[Any], begin: str, end: str) -> Any:
+    """A model of its own from `begin` to `end`, which stay fp32."""
+    graph = helper.make_graph(
+        core,
+        network.graph.name,
+        [helper.make_tensor_value_info(begin, TensorProto.FLOAT, ["batch", 3, "height", "width"])],
+        [helper.make_tensor_value_info(end, TensorProto.FLOAT, ["batch", 3, None, None])],
+        network.graph.initializer,
+    )
+    model = helper.make_model(graph, opset_imports=network.opset_import, ir_version=network.ir_version)
+    return _converter().convert_float_to_float16(model, keep_io_types=True)
+
+
+def _converter() -> Any:
+    """The module; its package puts itself on the path, where its `benchmark` and `models` would be found."""
+    before = list(sys.path)
+    try:
+        return importlib.import_module("onnxruntime.transformers.float16")
+    finally:
+        sys.path[:] = before

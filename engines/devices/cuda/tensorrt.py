@@ -1,0 +1,178 @@
+"""NVIDIA GPUs by TensorRT: an engine for each network and GPU, which takes minutes to build, and is kept.
+
+Options and limits: https://onnxruntime.ai/docs/execution-providers/TensorRT-ExecutionProvider.html
+"""
+
+import ctypes
+import hashlib
+import importlib.util
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from engines.devices.cuda.device import CudaDevice
+from engines.devices.cuda.session import CudaSession
+from engines.devices.runtimes import onnxruntime
+from engines.devices.sessions import Network, Session
+from engines.errors import DeviceLostError, DeviceOutOfMemoryError, ModelError
+
+__all__ = ["TensorRtDevice", "find_tensorrt", "with_casts_outside"]
+
+log = logging.getLogger(__name__)
+
+_PROVIDER = "TensorrtExecutionProvider"
+_LARGEST_BATCH = 4
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRtDevice(CudaDevice):
+    """An NVIDIA GPU by TensorRT, and by CUDA for what TensorRT cannot run."""
+
+    version: int = 0
+    """TensorRT's; an engine of another one is of no use."""
+
+    @property
+    def name(self) -> str:
+        return f"CUDA {self.index}, {self.hardware}, TensorRT"
+
+    @property
+    def kind(self) -> str:
+        return f"{self.hardware}, {self.precision}, TensorRT {self.version}"
+
+    @property
+    def largest_batch(self) -> int:
+        return _LARGEST_BATCH
+
+    def open(self, network: Network) -> Session:
+        """See `Device.open`."""
+        by_cuda = CudaDevice(self.index, self.hardware, self.precision)
+        try:
+            engine = self._open(network)
+        except (DeviceLostError, DeviceOutOfMemoryError):
+            raise
+        except ModelError as error:
+            log.info("%s leaves %s to CUDA: %s", self.name, network.path.name, error)
+            return by_cuda.open(network)
+        return _Bounded(engine, network.tile, lambda: by_cuda.open(network))
+
+    def _open_model(self, network: Network, model: Path | bytes, options: dict[str, str]) -> CudaSession:
+        whole = model.read_bytes() if isinstance(model, Path) else model
+        content, image = with_casts_outside(whole)
+        engine = _engine_options(self, network, content, image) | {
+            "trt_fp16_enable": str(isinstance(model, bytes))
+        }
+
+        return self._session(
+            network,
+            lambda _graphs: self._inference_session(network, content, options, (_PROVIDER, engine)),
+            graphs=False,
+        )
+
+
+class _Bounded:
+    """Runs on an engine what is within its bounds, and all else elsewhere: it would be built anew.
+
+    Args:
+        side: the longest side of its tiles.
+        open_other: opens what runs the others, when there is one.
+    """
+
+    def __init__(self, engine: Session, side: int, open_other: Callable[[], Session]) -> None:
+        self._engine = engine
+        self._side = side
+        self._open_other = open_other
+        self._other: Session | None = None
+
+    def run(self, tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """See `Session.run`."""
+        if max(tiles.shape[1:3]) <= self._side and len(tiles) <= _LARGEST_BATCH:
+            return self._engine.run(tiles)
+        if self._other is None:
+            self._other = self._open_other()
+        return self._other.run(tiles)
+
+
+def _engine_options(device: TensorRtDevice, network: Network, content: bytes, image: str) -> dict[str, str]:
+    """With a directory for each network: in ONNX Runtime's names of engines its weights do not count."""
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    versions = f"{onnxruntime.__version__}-{device.version}"
+    directory = network.path.parent / "tensorrt" / f"{network.path.stem}-{digest}-{versions}"
+    directory.mkdir(parents=True, exist_ok=True)
+    side = network.tile
+    return {
+        "device_id": str(device.index),
+        "trt_engine_cache_enable": "True",
+        "trt_engine_cache_path": str(directory),
+        "trt_timing_cache_enable": "True",
+        "trt_timing_cache_path": str(directory),
+        "trt_profile_min_shapes": f"{image}:1x1x1x3",
+        "trt_profile_opt_shapes": f"{image}:1x{side}x{side}x3",
+        "trt_profile_max_shapes": f"{image}:{_LARGEST_BATCH}x{side}x{side}x3",
+    }
+
+
+def with_casts_outside(content: bytes) -> tuple[bytes, str]:
+    """A network that casts its image first and its result last; and the name of that image.
+
+    TensorRT takes and gives bytes, but does nothing else with them.
+
+    Args:
+        content: as `onnx_models.graph` makes it.
+
+    Raises:
+        ModelError: if it is of another kind.
+    """
+    network = onnx.load_from_string(content)
+    nodes = {node.name: node for node in network.graph.node}
+    for transpose, cast, before in (
+        ("wrap.to_nchw", "wrap.to_float", True),
+        ("wrap.to_nhwc", "wrap.to_uint8", False),
+    ):
+        if transpose not in nodes or cast not in nodes:
+            raise ModelError("it takes pixels in a way of its own")
+        first, second = (nodes[transpose], nodes[cast]) if before else (nodes[cast], nodes[transpose])
+        swapped = [onnx.NodeProto(), onnx.NodeProto()]
+        swapped[0].CopyFrom(second)
+        swapped[1].CopyFrom(first)
+        middle = f"{transpose}.cast"
+        swapped[0].input[0], swapped[0].output[0] = first.input[0], middle
+        swapped[1].input[0], swapped[1].output[0] = middle, second.output[0]
+        first.CopyFrom(swapped[0])
+        second.CopyFrom(swapped[1])
+    image = next(node.input[0] for node in network.graph.node if node.name == "wrap.to_float")
+    result: bytes = network.SerializeToString()
+    return result, image
+
+
+def find_tensorrt(gpus: tuple[CudaDevice, ...]) -> tuple[TensorRtDevice, ...]:
+    """The GPUs, by TensorRT.
+
+    Raises:
+        ModelError: if it is not installed, or cannot be used; the message says why.
+    """
+    if _PROVIDER not in onnxruntime.get_available_providers():
+        raise ModelError("this build of ONNX Runtime has no TensorRT")
+    try:
+        version = _load_libraries()
+    except OSError as error:
+        raise ModelError(
+            f"TensorRT 10 is not installed, pip install 'tensorrt-cu13<11' brings it: {error}"
+        ) from error
+    return tuple(TensorRtDevice(gpu.index, gpu.hardware, gpu.precision, version) for gpu in gpus)
+
+
+def _load_libraries() -> int:
+    """Load what ONNX Runtime needs, from the Python package if it is there; gives TensorRT's version."""
+    package = importlib.util.find_spec("tensorrt_libs")
+    places = [Path(place) for place in (package.submodule_search_locations or ())] if package else []
+    libraries = []
+    for name in ("libnvinfer.so.10", "libnvonnxparser.so.10"):
+        path = next((place / name for place in places if (place / name).exists()), Path(name))
+        libraries.append(ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL))
+    version: int = libraries[0].getInferLibVersion()
+    return version

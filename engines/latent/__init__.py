@@ -1,0 +1,1 @@
+"""Upscalers that denoise in latent space, window by window."""

@@ -1,0 +1,1 @@
+"""Which tile runs next, on which device, together with which others."""

@@ -1,0 +1,145 @@
+"""How many tiles one run should take, measured once and kept.
+
+More tiles a run use a GPU better, until it is busy; beyond that they only need memory and make every task
+wait longer. So the smallest batch is taken that comes close to the best throughput. It depends on the
+hardware, the runtime, the network and the size of its tiles, so the measurement is kept under all of these.
+"""
+
+import hashlib
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from engines.devices.device import Device
+from engines.devices.sessions import Network, Session
+from engines.errors import DeviceOutOfMemoryError
+
+__all__ = ["Calibration", "choose_batch", "measure_rates"]
+
+log = logging.getLogger(__name__)
+
+_NEARLY_BEST = 0.95
+_TIMED_RUNS = 3
+_ENOUGH_SECONDS = 5.0
+
+_File = dict[str, Annotated[int, Meta(ge=1)]]
+
+
+def choose_batch(rates: Mapping[int, float]) -> int:
+    """The smallest batch whose throughput is within 5 % of the best.
+
+    Args:
+        rates: tiles per second by batch size, at least one.
+    """
+    best = max(rates.values())
+    return min(size for size, rate in rates.items() if rate >= _NEARLY_BEST * best)
+
+
+def measure_rates(
+    session: Session, tile: int, largest: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[int, float]:
+    """Tiles per second by batch size: 1, 2, 4 … up to `largest`, as far as they fit into memory. Blocks.
+
+    Stops after some seconds with what is known by then; batches that take so long gain nothing.
+
+    Raises:
+        ModelError: if a run fails, or not even one tile fits.
+    """
+    rates: dict[int, float] = {}
+    begun = clock()
+    size = 1
+    while size <= largest and (not rates or clock() - begun < _ENOUGH_SECONDS):
+        try:
+            rates[size] = size / _fastest_run(session, size, tile, clock)
+        except DeviceOutOfMemoryError:
+            if not rates:
+                raise
+            break
+        size *= 2
+    return rates
+
+
+def _fastest_run(session: Session, size: int, tile: int, clock: Callable[[], float]) -> float:
+    """Seconds; the fastest of some runs, as whatever disturbs one only makes it slower."""
+    # Noise, not one colour: flat data takes less power, and lets a GPU clock higher than pictures do.
+    tiles = np.random.default_rng(0).integers(0, 256, (size, tile, tile, 3), np.uint8)
+    session.run(tiles)  # the first of a shape also chooses algorithms
+    fastest = float("inf")
+    for _ in range(_TIMED_RUNS):
+        begun = clock()
+        session.run(tiles)
+        fastest = min(fastest, clock() - begun)
+    return max(fastest, 1e-9)
+
+
+class Calibration:
+    """The measured batch sizes, in a JSON file; may be used from any thread."""
+
+    def __init__(self, file: Path, clock: Callable[[], float] = time.perf_counter) -> None:
+        """
+        Args:
+            file: where they are kept; a missing or broken one means that all is measured again.
+            clock: the time in seconds.
+        """
+        self._file = file
+        self._clock = clock
+        self._one_at_a_time = (
+            threading.Lock()
+        )  # a second device of the kind finds what the first has measured
+
+    def known(self, device: Device, network: Network) -> int | None:
+        """What `batch` gives, if it was measured before and is still possible."""
+        known = self._read().get(_key(device, network))
+        return known if known is not None and known <= device.largest_batch else None
+
+    def batch(self, device: Device, session: Session, network: Network) -> int:
+        """How many of the network's largest tiles one run should take on this device. Blocks.
+
+        Raises:
+            ModelError: if a run fails, or not even one tile fits.
+        """
+        with self._one_at_a_time:
+            if (known := self.known(device, network)) is not None:
+                return known
+            rates = measure_rates(session, network.tile, device.largest_batch, self._clock)
+            chosen = choose_batch(rates)
+            shown = ", ".join(f"{size}: {rate:.1f}" for size, rate in rates.items())
+            log.info("%s: %s in batches of %d (tiles/s: %s)", device.name, network.path.name, chosen, shown)
+            self._write(_key(device, network), chosen)
+            return chosen
+
+    def _read(self) -> _File:
+        try:
+            return msgspec.json.decode(self._file.read_bytes(), type=_File)
+        except FileNotFoundError:
+            return {}
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            log.warning("%s is of no use and is made anew: %s", self._file, error)
+            return {}
+
+    def _write(self, key: str, batch: int) -> None:
+        """Keep a result; where that is not possible it is measured again after the next start."""
+        content = msgspec.json.format(msgspec.json.encode(self._read() | {key: batch}))
+        partial = self._file.with_name(f".{self._file.name}.{secrets.token_hex(8)}.partial")
+        try:
+            partial.write_bytes(content)
+            partial.replace(self._file)
+        except OSError as error:
+            log.warning("%s cannot be written: %s", self._file, error)
+            with suppress(OSError):
+                partial.unlink()
+
+
+def _key(device: Device, network: Network) -> str:
+    with network.path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return f"{device.kind}; {network.path.name} {digest[:16]}; {network.tile} px"

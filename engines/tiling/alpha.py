@@ -1,0 +1,85 @@
+"""What pictures with transparency need before and after a network that knows only RGB.
+
+The alpha plane runs through the network as a grey image of its own, as in Real-ESRGAN's own program. Two
+things would go wrong with that alone:
+
+- Under alpha 0 a file may say anything, often black, and a network, like any filter, would mix it into the
+  visible pixels beside it as a dark fringe. So hidden pixels first take the colour of visible ones nearby.
+- A network that gives back 2 for a flat 0 is a haze over what was transparent. So alpha is kept between the
+  smallest and the largest value that the source has there.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from engines.codecs.image import Picture
+from engines.tiling.tiles import Area
+
+__all__ = ["bound_alpha", "fill_hidden", "with_planes"]
+
+
+def fill_hidden(pixels: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The colours (H, W, 3) with those under alpha 0 replaced by a mean of visible ones nearby.
+
+    Visible ones stay as they are, and so does a picture where all pixels are hidden, or none is.
+    """
+    visible = Image.fromarray(np.where(alpha > 0, np.uint8(255), np.uint8(0)))
+    if visible.getextrema() in {(0, 0), (255, 255)}:
+        return pixels
+    return np.asarray(_pull_push(Image.fromarray(pixels), visible))
+
+
+def bound_alpha(
+    upscaled: NDArray[np.uint8], source: NDArray[np.uint8], area: Area, width: int, height: int
+) -> NDArray[np.uint8]:
+    """A part of an upscaled alpha plane, each pixel within the range of the 3 × 3 of the source there.
+
+    Args:
+        upscaled: the part, as it came out of the network.
+        source: the alpha plane that went in, whole.
+        area: where the part is on the upscaled plane.
+        width, height: of the whole upscaled plane.
+    """
+    rows = _nearest(area.top, area.bottom, len(source), height)
+    columns = _nearest(area.left, area.right, source.shape[1], width)
+    top, left = max(0, rows[0] - 1), max(0, columns[0] - 1)
+    window = Image.fromarray(source[top : rows[-1] + 2, left : columns[-1] + 2])
+    low, high = (
+        np.asarray(window.filter(extreme(3)))[:, columns - left][rows - top]
+        for extreme in (ImageFilter.MinFilter, ImageFilter.MaxFilter)
+    )
+    return np.clip(upscaled, low, high)
+
+
+def with_planes(picture: Picture, planes: list[NDArray[np.uint8]]) -> Picture:
+    """The picture made of what came out of the network: (H, W, 3) each, the second one of its alpha."""
+    if picture.alpha is None:
+        return replace(picture, pixels=planes[0])
+    pixels, alpha = planes[0], planes[1][:, :, 1]
+    height, width = alpha.shape
+    bounded = bound_alpha(alpha, picture.alpha, Area(0, 0, width, height), width, height)
+    return replace(picture, pixels=pixels, alpha=bounded)
+
+
+def _nearest(start: int, stop: int, length: int, upscaled_length: int) -> NDArray[np.intp]:
+    """The source pixels below the centres of the upscaled pixels [start, stop), along one axis."""
+    return (2 * np.arange(start, stop) + 1) * length // (2 * upscaled_length)
+
+
+def _pull_push(colours: Image.Image, visible: Image.Image) -> Image.Image:
+    """Fill where `visible` is 0, not 255, from a copy of half the size that is filled itself.
+
+    Gortler et al., The Lumigraph, 1996, section 3.4.2: pull means over visible pixels only, level by level,
+    then push each level's colours into the holes of the finer one.
+    """
+    if visible.getextrema() == (255, 255):
+        return colours
+    weighted = colours.copy()
+    weighted.putalpha(visible)
+    half = weighted.reduce(2)  # weighs colours by alpha, so hidden ones do not count
+    filled = _pull_push(half.convert("RGB"), half.getchannel("A").point(lambda alpha: 255 if alpha else 0))
+    box = (0, 0, colours.width / 2, colours.height / 2)  # the last column of `half` may stand for one pixel
+    return Image.composite(colours, filled.resize(colours.size, Image.Resampling.BILINEAR, box), visible)

@@ -1,0 +1,307 @@
+"""Stable Diffusion's latent upscalers (diffusers directories) as ONNX files.
+
+A pipeline has a text encoder (CLIP), a VAE that turns images into latents and back, and a UNet that removes
+noise from latents. Each becomes a file of its own, its tokenizer one more; `LatentWeights` says what is in
+each. Only numbers are read from the directory, no code. The packages that read it are large and come with
+`pip install 'tilewire[export]'`.
+"""
+
+import contextlib
+import io
+import json
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from onnx_models.diffusers.latent_x2 import LATENT_X2
+from onnx_models.diffusers.part import Arrays, Components, Kind, Part
+from onnx_models.diffusers.x4 import X4
+from onnx_models.errors import DownloadError, MissingConverterError, UnsuitableModelError
+from onnx_models.files import sha256_of
+from onnx_models.model import LatentWeights, WeightFile
+
+__all__ = ["Exported", "OpenPart", "export_latent_upscaler", "kind_of", "located"]
+
+log = logging.getLogger(__name__)
+
+_KINDS = {kind.pipeline: kind for kind in (LATENT_X2, X4)}
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_OPSET = 18
+_LARGEST = 1_500_000_000  # bytes; protobuf's limit is 2 GB, with the graph
+_TOLERANCE = {False: 1e-3, True: 5e-2}
+"""By whether it is in half precision: the largest difference to PyTorch, relative to the largest value."""
+
+Step = Callable[[str], None]
+OpenPart = Callable[[Path], Callable[[Arrays], Arrays]]
+"""Opens an ONNX file in some runtime: gives what computes its outputs of its inputs, in their order."""
+
+
+class Exported(Struct, frozen=True):
+    """What was written, and how far its files are from PyTorch."""
+
+    weights: LatentWeights
+    differences: dict[str, float]
+    """By component: the largest one, relative to the largest value."""
+
+
+def export_latent_upscaler(
+    pipeline: Path,
+    directory: Path,
+    open_part: OpenPart,
+    *,
+    half: bool = False,
+    on_progress: Step = lambda _step: None,
+) -> Exported:
+    """Write the ONNX files of a pipeline into a directory, and compare each with PyTorch.
+
+    Args:
+        pipeline: A diffusers directory.
+        directory: Where to; it exists.
+        open_part: The runtime to compare with PyTorch.
+        half: Whether to compute in half precision, which needs half the memory.
+        on_progress: Called with each step, in words.
+
+    Raises:
+        MissingConverterError: PyTorch, diffusers or transformers is not installed.
+        UnsuitableModelError: It is no such pipeline, or not one that can be run here.
+
+    """
+    kind = kind_of(pipeline)
+    scheduler = _scheduler(pipeline, kind)
+    _require()
+    on_progress("reading")
+    with _quietly(), _as_unsuitable("it cannot be read"):
+        found = _read(pipeline)
+    _check_architecture(found, kind)
+    files: dict[str, tuple[WeightFile, ...]] = {}
+    differences: dict[str, float] = {}
+    for part in kind.parts(found, half):
+        on_progress(f"exporting {part.name}")
+        with _quietly(), _as_unsuitable(f"its {part.name} cannot be exported"):
+            expected = [_run(part.module, example) for example in part.examples]
+            _export(part, directory, half=half)
+        differences[part.name] = _difference(open_part, directory, part, expected)
+        if not differences[part.name] <= _TOLERANCE[half]:  # nor with NaN
+            raise UnsuitableModelError(
+                f"its {part.name} computes something else than PyTorch: "
+                f"they differ by {differences[part.name]:.1e} of the largest value"
+            )
+        names = [f"{part.name}.onnx", f"{part.name}.onnx.data"]
+        files[part.name] = tuple(
+            WeightFile(name, sha256_of(directory / name)) for name in names if (directory / name).exists()
+        )
+    file = directory / "tokenizer.json"
+    file.write_text(_tokenizer_json(found.tokenizer), encoding="utf-8")
+    weights = LatentWeights(
+        **kind.layout(found),
+        text_encoder=files["text_encoder"],
+        vae_encoder=files["vae_encoder"],
+        unet=files["unet"],
+        vae_decoder=files["vae_decoder"],
+        tokenizer=WeightFile(file.name, sha256_of(file)),
+        channels=found.vae.config.latent_channels,
+        multiple=2 ** (len(found.unet.config.block_out_channels) - 1),
+        scaling_factor=found.vae.config.scaling_factor,
+        beta_start=scheduler["beta_start"],
+        beta_end=scheduler["beta_end"],
+        noise_steps=scheduler["num_train_timesteps"],
+    )
+    return Exported(weights, differences)
+
+
+def _require() -> None:
+    try:
+        import torch  # noqa: F401, PLC0415, I001 - the first: the others look whether it is there
+        import onnxscript  # noqa: F401, PLC0415
+        import transformers  # noqa: F401, PLC0415
+        import diffusers  # noqa: F401, PLC0415
+    except ImportError as error:
+        raise MissingConverterError(
+            f"to export a diffusers pipeline takes PyTorch, diffusers and transformers ({error.name} is "
+            "missing): pip install 'tilewire[export]'"
+        ) from error
+
+
+def located(source: str, on_progress: Step) -> Path:
+    """The directory of a pipeline.
+
+    Args:
+        source: The directory, or the id of one on the Hugging Face hub, which is then fetched.
+        on_progress: Called with each step, in words.
+
+    Raises:
+        MissingConverterError: What fetches it is not installed.
+        DownloadError: It cannot be fetched.
+        UnsuitableModelError: There is no such directory.
+
+    """
+    if Path(source).exists():
+        return Path(source)
+    if not _HUB_ID.fullmatch(source):
+        raise UnsuitableModelError("there is no such directory")
+    _require()
+    import huggingface_hub  # noqa: PLC0415 - comes with diffusers
+
+    on_progress("fetching")
+    wanted = ["*.json", "*.txt", *(f"{name}/*.safetensors" for name in ("text_encoder", "unet", "vae"))]
+    try:
+        return Path(huggingface_hub.snapshot_download(source, allow_patterns=wanted))
+    except Exception as error:  # of its HTTP client, its own, or OSError
+        raise DownloadError(
+            f"there is no such directory, and the Hugging Face hub does not give it: {_line(error)}"
+        ) from error
+
+
+def kind_of(pipeline: Path) -> Kind:
+    """Tell a pipeline from anything else by its index.
+
+    Raises:
+        UnsuitableModelError: It is no pipeline that can be exported.
+
+    """
+    index = _json(pipeline / "model_index.json", "it is not a directory of diffusers")
+    if (found := index.get("_class_name")) not in _KINDS:
+        raise UnsuitableModelError(f"it is a {found}, not a {' or '.join(_KINDS)}")
+    for name in _KINDS[found].components:
+        if not (pipeline / name).is_dir() or not index.get(name):
+            raise UnsuitableModelError(f"its component {name} is missing")
+    return _KINDS[found]
+
+
+def _scheduler(pipeline: Path, kind: Kind) -> dict[str, Any]:
+    """The noise that the UNet was trained with."""
+    config = _json(pipeline / "scheduler" / "scheduler_config.json", "its component scheduler is missing")
+    for name, values in kind.schedule.items():
+        if name in config and config[name] not in values:
+            raise UnsuitableModelError(f"its scheduler has {name} = {config[name]!r}, which is not offered")
+    for name in ("beta_start", "beta_end", "num_train_timesteps"):
+        if not isinstance(config.get(name), int | float):
+            raise UnsuitableModelError(f"its scheduler has no {name}")
+    return config
+
+
+def _json(path: Path, otherwise: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UnsuitableModelError(f"{otherwise}: {path.name} cannot be read") from error
+    except ValueError as error:
+        raise UnsuitableModelError(f"{path.name} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise UnsuitableModelError(f"{path.name} is not a JSON object")
+    return content
+
+
+def _read(pipeline: Path) -> Components:
+    import diffusers  # noqa: PLC0415
+    import transformers  # noqa: PLC0415
+
+    text_encoder = transformers.CLIPTextModel.from_pretrained(pipeline / "text_encoder", dtype="float32")
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(pipeline / "tokenizer")
+    unet = diffusers.UNet2DConditionModel.from_pretrained(pipeline, subfolder="unet")
+    vae = diffusers.AutoencoderKL.from_pretrained(pipeline, subfolder="vae")
+    return Components(
+        pipeline, text_encoder.float().eval(), tokenizer, unet.float().eval(), vae.float().eval()
+    )
+
+
+def _check_architecture(found: Components, kind: Kind) -> None:
+    """See that the components fit together as those of the kind do."""
+    tokens = found.text_encoder.config.max_position_embeddings, found.tokenizer.model_max_length
+    for what, (has, must) in (kind.architecture(found) | {"text_encoder's tokens": tokens}).items():
+        if has != must:
+            raise UnsuitableModelError(f"wrong architecture: {what}: {has}, not {must}")
+
+
+def _run(module: Any, inputs: Arrays) -> list[NDArray[Any]]:
+    """What PyTorch computes."""
+    import torch  # noqa: PLC0415
+
+    with torch.inference_mode():
+        found = module(*map(torch.from_numpy, inputs))
+    return [each.numpy() for each in (found if isinstance(found, tuple) else (found,))]
+
+
+def _export(part: Part, directory: Path, *, half: bool) -> None:
+    import torch  # noqa: PLC0415
+
+    size = sum(each.numel() for each in part.module.parameters()) * (2 if half else 4)
+    shapes = {name: dict.fromkeys(part.axes[name], torch.export.Dim.DYNAMIC) for name in part.inputs}
+    with torch.inference_mode():
+        torch.onnx.export(
+            part.module,
+            tuple(map(torch.from_numpy, part.examples[0])),
+            directory / f"{part.name}.onnx",
+            input_names=part.inputs,
+            output_names=part.outputs,
+            dynamic_shapes=shapes,
+            dynamo=True,
+            opset_version=_OPSET,
+            external_data=size > _LARGEST,
+            verbose=False,
+        )
+
+
+def _difference(open_part: OpenPart, directory: Path, part: Part, expected: Sequence[Arrays]) -> float:
+    """How far the file is from PyTorch: the largest difference, relative to the largest value."""
+    try:
+        run = open_part(directory / f"{part.name}.onnx")
+        found = [run(each) for each in part.examples]
+    except Exception as error:  # whatever the runtime raises
+        raise UnsuitableModelError(f"its {part.name} does not run as ONNX: {_line(error)}") from error
+    worst = 0.0
+    for sizes in zip(found, expected, strict=True):
+        for computed, reference in zip(*sizes, strict=True):
+            if computed.shape != reference.shape:
+                return float("inf")
+            difference = np.abs(computed - reference).max() / max(np.abs(reference).max(), 1e-6)
+            worst = float(np.fmax(worst, difference)) if np.isfinite(difference) else float("inf")
+    return worst
+
+
+def _tokenizer_json(tokenizer: Any) -> str:
+    """The tokenizer's file, with what CLIP does about length: cut, or filled up, to 77 tokens."""
+    backend = tokenizer.backend_tokenizer
+    backend.enable_truncation(tokenizer.model_max_length)
+    backend.enable_padding(
+        length=tokenizer.model_max_length, pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token
+    )
+    content: str = backend.to_str(pretty=True)
+    return content
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep what these packages print, and warn of, from the terminal."""
+    sink = io.StringIO()
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(sink),
+        contextlib.redirect_stderr(sink),
+    ):
+        warnings.simplefilter("ignore")
+        previous = logging.root.manager.disable
+        logging.disable(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logging.disable(previous)
+
+
+@contextlib.contextmanager
+def _as_unsuitable(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # whatever the packages raise
+        raise UnsuitableModelError(f"{what}: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

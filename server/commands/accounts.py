@@ -1,0 +1,109 @@
+"""`tilewire accounts`: who has how much, whether the books are right, what signs the webhooks."""
+
+import time
+from decimal import Decimal, InvalidOperation
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from server.commands.terminal import ConfigFile, Data, console, give_up, open_database, problems
+from server.money import to_nanodollars, to_usd
+from server.state.accounts import AccountId, find_account, list_accounts
+from server.state.audit import audit
+from server.state.database import Database
+from server.state.ledger import deposit, statement
+from server.state.webhooks import rotate_secret, signing_secrets
+
+__all__ = ["amount_of", "commands"]
+
+commands = typer.Typer(
+    help="The accounts: balances, credit, webhook secrets, and an audit of the books.", no_args_is_help=True
+)
+
+_LARGEST_CREDIT = Decimal(10**9)
+
+
+@commands.command("list")
+def show_accounts(data: Data = None, config: ConfigFile = None) -> None:
+    """List the accounts; amounts are in USD."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("account", "balance", "reserved", "charged", "created"):
+        table.add_column(heading, no_wrap=heading != "account", overflow="fold")
+    for account in open_database(config, data).snapshot(list_accounts):
+        table.add_row(
+            account.name,
+            "no limit" if account.balance is None else str(to_usd(account.balance)),
+            str(to_usd(account.reserved)),
+            str(to_usd(account.charged)),
+            time.strftime("%Y-%m-%d", time.localtime(account.created)),
+        )
+    console.print(table, soft_wrap=False)
+
+
+@commands.command("credit")
+def credit_account(
+    name: Annotated[str, typer.Argument(help="The account.")],
+    amount: Annotated[str, typer.Argument(help="USD to add to its balance.")],
+    data: Data = None,
+    config: ConfigFile = None,
+) -> None:
+    """Add to an account's balance; one without a limit gets one by that."""
+    nanodollars = amount_of("AMOUNT", amount)
+    database = open_database(config, data)
+    account = _account(database, name)
+    database.run_sync(deposit, account, nanodollars, time.time())
+    available = database.run_sync(statement, account).available
+    console.print(f"{name} has {to_usd(available or 0)} USD")
+
+
+@commands.command("webhook-secret")
+def show_webhook_secret(
+    name: Annotated[str, typer.Argument(help="The account.")],
+    rotate: Annotated[
+        bool, typer.Option("--rotate", help="Make a new one; the old one goes on signing for a day.")
+    ] = False,
+    data: Data = None,
+    config: ConfigFile = None,
+) -> None:
+    """Print the secret that an account's webhooks are signed with."""
+    database, now = open_database(config, data), time.time()
+    account = _account(database, name)
+    if rotate:
+        secret = database.run_sync(rotate_secret, account, now)
+    else:
+        secret = database.run_sync(signing_secrets, account, now)[0]
+    print(secret)  # noqa: T201 - for scripts, without any styling
+
+
+@commands.command("audit")
+def audit_books(data: Data = None, config: ConfigFile = None) -> None:
+    """Prove that balances, ledger and tasks agree; status 1 if they do not."""
+    found = open_database(config, data).snapshot(audit)
+    for mistake in found.mistakes:
+        problems.print(mistake, style="red")
+    if found.mistakes:
+        raise typer.Exit(1)
+    console.print(
+        f"the books are right: accounts {found.accounts}, ledger entries {found.entries}, "
+        f"charges {found.charges}, each of one task that succeeded"
+    )
+
+
+def _account(database: Database, name: str) -> AccountId:
+    account = database.run_sync(find_account, name)
+    if account is None:
+        give_up(f"there is no account {name!r}; see: tilewire accounts list")
+    return account
+
+
+def amount_of(parameter: str, usd: str) -> int:
+    """USD as written on the command line, in nanodollars; anything but a sensible amount ends the command."""
+    try:
+        credit = Decimal(usd)
+        amount = to_nanodollars(credit) if 0 < credit <= _LARGEST_CREDIT else 0
+    except (InvalidOperation, ValueError):
+        amount = 0
+    if not amount:
+        give_up(f"{parameter}: {usd!r} is not an amount of USD, such as 5 or 0.25")
+    return amount

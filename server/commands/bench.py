@@ -1,0 +1,225 @@
+"""`tilewire bench`: what this machine can do, in about a minute."""
+
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from statistics import geometric_mean
+from typing import Annotated, Final, get_args
+
+import msgspec
+import typer
+from msgspec import Struct
+from rich.console import Console
+from rich.table import Table
+
+from engines import Device, EngineError, RuntimeChoice, find_devices
+from engines.devices.cores import usable_cores
+from onnx_models import Model, ModelBuildError, UnknownModelError, load_catalogue
+from server.commands.building import build_missing
+from server.commands.measure import PHOTO_SIDE, Failure, Measurement, measure
+from server.commands.terminal import ConfigFile, console, effective_settings, give_up, problems
+from server.settings import Settings
+from server.specs.version import VERSION
+
+__all__ = ["bench"]
+
+RUNTIMES: Final[tuple[RuntimeChoice, ...]] = tuple(
+    runtime for runtime in get_args(RuntimeChoice) if runtime not in {"auto", "tensorrt"}
+)
+"""What may compute on a CPU."""
+
+_NOTABLE: Final = 1.2
+"""How many times as fast another way must be to be hinted at; less may be chance."""
+
+
+class Machine(Struct, frozen=True, kw_only=True):
+    """What was measured on. `load`: the average of the last minute, before; None where there is none."""
+
+    cores: int
+    load: float | None
+    version: str
+
+
+class Report(Struct, frozen=True, kw_only=True):
+    """All that is told, and printed by `--json`."""
+
+    machine: Machine
+    results: list[Measurement]
+    failures: list[Failure]
+    hints: list[str]
+
+
+class Way(Struct, frozen=True):
+    """One way to compute on this machine: the devices' names, and the settings that choose them."""
+
+    device: str
+    settings: Settings
+
+
+def bench(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Name or AIR id; may be repeated; default: all."),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=1, help="How long it may take, about.")] = 60,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
+    config: ConfigFile = None,
+) -> None:
+    """Measure how fast each model is on each device of this machine, in about a minute."""
+    settings, _ = effective_settings(config)
+    shown = Console(quiet=True) if as_json else console
+    try:
+        catalogue = load_catalogue(settings.effective_added_models)
+        models = [catalogue.get(name) for name in model] if model else list(catalogue)
+        build_missing(models, settings.model_directory, shown)
+    except UnknownModelError as error:
+        give_up(str(error))
+    except ModelBuildError as error:
+        give_up(str(error), status=1)
+    machine = Machine(cores=usable_cores(), load=_load(), version=VERSION)
+    ways, hints = find_ways(settings)
+    pairs = list(_pairs(models, ways))
+    outcomes = list(_measure_all(pairs, seconds))
+    results = [outcome for outcome in outcomes if isinstance(outcome, Measurement)]
+    failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    hints += faster_way(ways, results, settings)
+    if left := len(pairs) - len(outcomes):
+        hints.append(f"{left} more were not measured, as the time was up; --seconds gives them more")
+    report = Report(machine=machine, results=results, failures=failures, hints=hints)
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode(report)).decode())  # noqa: T201 - without any styling
+    else:
+        _show(report)
+    for failure in failures:
+        problems.print(f"{failure.model} on {failure.device}: {failure.reason}", style="red")
+    raise typer.Exit(1 if failures or not results else 0)
+
+
+def find_ways(settings: Settings) -> tuple[list[Way], list[str]]:
+    """All ways that the settings leave, the GPUs first; and why there are no others, with what would help."""
+    tries: list[Settings] = []
+    if settings.device != "cpu":
+        tries.append(msgspec.structs.replace(settings, device="cuda"))
+    if settings.device != "cuda":
+        tries += [
+            msgspec.structs.replace(settings, device="cpu", runtime=runtime)
+            for runtime in RUNTIMES
+            if settings.runtime in ("auto", runtime)
+        ]
+    ways: list[Way] = []
+    hints: list[str] = []
+    for chosen in tries:
+        try:
+            devices = find_devices(chosen.device, chosen.runtime, chosen.precision)
+        except EngineError as error:
+            hints.append(str(error))
+        else:
+            ways.append(Way(_named(devices), chosen))
+    return ways, hints
+
+
+def faster_way(ways: list[Way], results: list[Measurement], settings: Settings) -> list[str]:
+    """A hint, if another way was clearly faster than the one that the settings choose."""
+    speeds = {
+        way.device: geometric_mean(
+            result.megapixels_per_second for result in results if result.device == way.device
+        )
+        for way in ways
+        if any(result.device == way.device for result in results)
+    }
+    if not speeds:
+        return []
+    best = max(ways, key=lambda way: speeds.get(way.device, 0))
+    chosen = _named(find_devices(settings.device, settings.runtime, settings.precision))
+    if chosen not in speeds or speeds[best.device] < _NOTABLE * speeds[chosen]:
+        return []
+    return [
+        f'with device = "{best.settings.device}" and runtime = "{best.settings.runtime}" models were '
+        f"{speeds[best.device] / speeds[chosen]:.1f} times as fast as with what is set now"
+    ]
+
+
+def _named(devices: tuple[Device, ...]) -> str:
+    return " + ".join(device.name for device in devices)
+
+
+def _pairs(models: list[Model], ways: list[Way]) -> Iterator[tuple[Model, Way]]:
+    """Every model in every way; latent upscalers in one on a CPU, as ONNX Runtime has them in all."""
+    first = next((way for way in ways if way.settings.device == "cpu"), None)
+    for way in ways:
+        for model in models:
+            if model.family != "latent" or way.settings.device != "cpu" or way is first:
+                yield model, way
+
+
+def _measure_all(pairs: list[tuple[Model, Way]], seconds: float) -> Iterator[Measurement | Failure]:
+    """Each pair, until the time is up."""
+    until = time.time() + seconds
+    context = multiprocessing.get_context("spawn")
+    with problems.status("") as status:
+        for number, (model, way) in enumerate(pairs):
+            status.update(f"{number + 1} of {len(pairs)}: {model.name} on {way.device}")
+            share = (until - time.time()) / (len(pairs) - number)
+            if number and share <= 0:
+                return
+            # Each in a process of its own: its memory is measured, and nothing is left for the next.
+            with ProcessPoolExecutor(1, mp_context=context) as process:
+                work = process.submit(measure, model.name, way.device, way.settings, time.time() + share)
+                try:
+                    yield work.result()
+                except BrokenProcessPool:
+                    yield Failure(model=model.name, device=way.device, reason="the process was ended")
+
+
+def _show(report: Report) -> None:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("model", overflow="fold")
+    table.add_column("device", overflow="fold")
+    for heading in ("MP/s", f"{PHOTO_SIDE}×{PHOTO_SIDE}", "first result", "memory"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for result in report.results:
+        about = "" if result.measured_side == PHOTO_SIDE else "~"
+        table.add_row(
+            result.model,
+            result.device,
+            _digits(result.megapixels_per_second),
+            f"{about}{_digits(result.photo_seconds)} s",
+            f"{_digits(result.first_result_seconds)} s",
+            "-" if result.memory_bytes is None else f"{result.memory_bytes / 1e6:.0f} MB",
+        )
+    console.print(table, soft_wrap=False)
+    console.print()
+    for line in _notes(report):
+        console.print(line)
+
+
+def _notes(report: Report) -> Iterator[str]:
+    """What the figures are, and how far they can be trusted."""
+    yield "MP/s: output megapixels a second through the socket, JPEG in and out, at the largest factor."
+    if any(result.measured_side < PHOTO_SIDE for result in report.results):
+        yield f"~: computed from a smaller picture, as {PHOTO_SIDE}×{PHOTO_SIDE} would take too long."
+    yield "first result: a small picture right after the start, with loading the model. memory: main memory."
+    cores = f"{report.machine.cores} cores" if report.machine.cores > 1 else "one core"
+    if report.machine.load is None:
+        yield f"Measured on {cores}; figures vary, and are lower while other work runs."
+    elif report.machine.load > report.machine.cores / 4:
+        yield (
+            f"This machine was busy before ({cores}, load {report.machine.load:.1f}): alone it is faster. "
+            "Measure again when it is idle."
+        )
+    else:
+        yield f"Measured on {cores}, load {report.machine.load:.1f} before; figures vary from run to run."
+    for hint in report.hints:
+        yield f"hint: {hint}"
+
+
+def _digits(value: float) -> str:
+    """Two digits that count, without an exponent."""
+    return f"{value:.0f}" if value >= 10 else f"{float(f'{value:.2g}')}"
+
+
+def _load() -> float | None:
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None

@@ -1,0 +1,68 @@
+"""`tilewire top`: how a running server fares, from its `/metrics`."""
+
+import time
+from typing import Annotated
+
+import httpcore
+import typer
+from rich.live import Live
+
+from server.commands.terminal import ConfigFile, console, effective_settings, give_up
+from server.commands.top_view import Scrape, parse, view
+
+__all__ = ["top"]
+
+_TIMEOUT = 10.0
+
+
+class _UnreachableError(Exception):
+    """There is nothing to show; the message says why."""
+
+
+def top(
+    url: Annotated[
+        str | None, typer.Option(help="A running server, http://host:port; default: by the settings.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Print one view and end.")] = False,
+    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 1.0,
+    config: ConfigFile = None,
+) -> None:
+    """Watch a running server: devices, queue, speed, stages, sockets, errors, money."""
+    if url is None:
+        settings, _ = effective_settings(config)
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - asked, not bound
+        url = f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+    address = url.rstrip("/")
+    try:
+        before = _scrape(address)
+        time.sleep(interval)
+        after = _scrape(address)
+        if once:
+            console.print(view(before, after, address))
+            return
+        with Live(view(before, after, address), console=console, screen=True, auto_refresh=False) as live:
+            while True:
+                time.sleep(interval)
+                before, after = after, _scrape(address)
+                live.update(view(before, after, address), refresh=True)
+    except KeyboardInterrupt:
+        return
+    except _UnreachableError as error:
+        give_up(str(error), status=1)
+
+
+def _scrape(address: str) -> Scrape:
+    timeouts = dict.fromkeys(("connect", "read", "write", "pool"), _TIMEOUT)
+    try:
+        response = httpcore.request("GET", f"{address}/metrics", extensions={"timeout": timeouts})
+    except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, OSError) as error:
+        raise _UnreachableError(f"{address} cannot be reached: {error or 'no answer'}") from error
+    except (httpcore.UnsupportedProtocol, ValueError) as error:
+        raise _UnreachableError(f"{address} is not a server's address, such as http://host:8080") from error
+    text = response.content.decode("utf-8", "replace")
+    if response.status != 200:
+        raise _UnreachableError(f"{address} answers {response.status}: {text.strip()[:200]}")
+    try:
+        return parse(text, time.monotonic())
+    except ValueError as error:
+        raise _UnreachableError(f"{address}/metrics: {error}") from error

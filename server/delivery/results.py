@@ -1,0 +1,70 @@
+"""From a recorded outcome to the item that tells it."""
+
+from msgspec import UNSET, json
+
+from server.images.store import MEDIA_TYPES, ImageStore
+from server.money import to_usd
+from server.protocol.codec import data_uri
+from server.protocol.errors import ErrorItem, NotFoundError
+from server.protocol.replies import Progress, UpscaleResult
+from server.protocol.requests import OutputType
+from server.state.requests import UpscaleRequest
+from server.state.tasks import TaskRecord
+
+__all__ = ["Results"]
+
+
+class Results:
+    """Tells outcomes, reading images from the store where their bytes were asked for."""
+
+    def __init__(self, images: ImageStore) -> None:
+        self._images = images
+
+    async def item(
+        self, record: TaskRecord, base_url: str, *, status: bool = False
+    ) -> UpscaleResult | ErrorItem | Progress:
+        """The item for a task.
+
+        Args:
+            record: the task; one without an outcome is told as under way.
+            base_url: what the client reaches this server as.
+            status: whether to say `"status": "success"`, as clients that poll expect.
+
+        Raises:
+            UnavailableError: if the image's bytes, or a presigned URL, were asked for and the store fails.
+        """
+        if record.error is not None:
+            return record.error
+        request = json.decode(record.request, type=UpscaleRequest)
+        if record.result is None:
+            return Progress(
+                task_type=request.task_type, task_uuid=request.task_uuid, status="processing", progress=0.0
+            )
+        result, wanted = record.result, request.output_types
+        data, url = b"", ""
+        try:
+            if OutputType.BASE64 in wanted or OutputType.DATA_URI in wanted:
+                data = await self._images.read(result.image_name)
+            if OutputType.URL in wanted:
+                url = await self._images.url(result.image_name, base_url)
+        except FileNotFoundError:
+            return NotFoundError("imageExpired", f"image {result.image_uuid} has expired").item(
+                request.task_type, request.task_uuid, None
+            )
+        return UpscaleResult(
+            task_type=request.task_type,
+            task_uuid=request.task_uuid,
+            status="success" if status else UNSET,
+            image_uuid=result.image_uuid,
+            input_image_uuid=result.input_image_uuid,
+            image_url=url or UNSET,
+            image_base64_data=data if OutputType.BASE64 in wanted else UNSET,
+            image_data_uri=(
+                data_uri(MEDIA_TYPES[result.image_name.rpartition(".")[2]], data)
+                if OutputType.DATA_URI in wanted
+                else UNSET
+            ),
+            seed=request.diffusion.seed if request.diffusion is not None else UNSET,
+            cost=to_usd(result.cost) if request.include_cost else UNSET,
+            warnings=list(request.warnings) or UNSET,
+        )

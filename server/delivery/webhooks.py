@@ -1,0 +1,225 @@
+"""Tells outcomes to the URLs that tasks named, as Standard Webhooks has it (standardwebhooks.com).
+
+A webhook is in the database from the moment its task has an outcome. It is tried until the receiver takes it,
+over days and restarts, at least once, always under the same `webhook-id`, and signed anew each time.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from standardwebhooks import Webhook
+
+from server.delivery.results import Results
+from server.outbound.fetch import FetchError, ForbiddenAddressError, StatusError, WebClient
+from server.protocol.codec import JSON, encode_reply
+from server.protocol.errors import UnavailableError
+from server.state import tasks
+from server.state.database import Database
+from server.state.tasks import Status
+from server.state.webhooks import (
+    ClaimedWebhook,
+    WebhookStatus,
+    claim_due,
+    finish,
+    next_due,
+    postpone,
+    signing_secrets,
+    unclaim,
+)
+
+__all__ = ["DELAYS", "WebhookSender", "asked_delay", "next_delay", "signed_headers"]
+
+log = logging.getLogger(__name__)
+
+DELAYS: Final = (0.0, 5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0)
+"""Seconds before each attempt: the schedule that Standard Webhooks gives, ten attempts in three days."""
+
+_JITTER: Final = 0.2
+_AT_ONCE: Final = 32
+_AT_ONCE_PER_HOST: Final = 2
+_LOOK_EVERY: Final = 30.0  # for webhooks that another server left behind
+_SHORTEST_WAIT: Final = 0.1  # when what is due is just being claimed by another server
+_PREPARATION: Final = 60.0
+
+
+def next_delay(attempts: int, chance: float, retry_after: float = 0) -> float | None:
+    """Seconds until the next attempt after so many failed ones; None if there is to be none.
+
+    Args:
+        chance: from 0 to 1; makes the delay up to a fifth longer, so that not all come back at once.
+        retry_after: what the receiver asked for; heeded up to the longest delay.
+    """
+    if attempts >= len(DELAYS):
+        return None
+    return max(DELAYS[attempts] * (1 + _JITTER * chance), min(retry_after, DELAYS[-1]))
+
+
+def signed_headers(webhook_id: str, body: bytes, secrets: Iterable[str], now: float) -> dict[str, str]:
+    """The headers that let a receiver verify a body, with a signature for each secret."""
+    sent = datetime.fromtimestamp(int(now), UTC)
+    text = body.decode()
+    return {
+        "webhook-id": webhook_id,
+        "webhook-timestamp": str(int(now)),
+        "webhook-signature": " ".join(Webhook(secret).sign(webhook_id, sent, text) for secret in secrets),
+    }
+
+
+class WebhookSender:
+    """Delivers webhooks as they fall due: several at once, few of them to one host, which may be slow."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        results: Results,
+        web: WebClient,
+        timeout: float,
+        clock: Callable[[], float] = time.time,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        """
+        Args:
+            timeout: seconds that `web` gives one request.
+            chance: from 0 to 1, for the jitter.
+        """
+        self._database = database
+        self._results = results
+        self._web = web
+        self._lease = timeout + _PREPARATION
+        self._clock = clock
+        self._chance = chance
+        self._active: Counter[str] = Counter()
+        self._attempts: set[asyncio.Task[None]] = set()
+        self._woken = asyncio.Event()
+        self._look: asyncio.Task[float] | None = None
+
+    def wake(self) -> None:
+        """Look now whether a webhook is due."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Begin attempts as they fall due, until cancelled; what has begun goes on until `stop`."""
+        while True:
+            self._woken.clear()
+            self._look = asyncio.create_task(self._begin_due())
+            try:
+                wait = await asyncio.shield(self._look)  # what it claims must not be left claimed
+            except Exception:
+                log.exception("webhooks cannot be read")
+                wait = _LOOK_EVERY
+            try:
+                async with asyncio.timeout(wait):
+                    await self._woken.wait()
+            except TimeoutError:
+                continue
+
+    async def drain(self, patience: float) -> None:
+        """Let attempts that are under way end for a while."""
+        if self._attempts:
+            await asyncio.wait(self._attempts, timeout=patience)
+
+    async def stop(self) -> None:
+        """After `run` has ended, break off what it began; that is begun again after the next start."""
+        if self._look is not None:
+            await asyncio.gather(self._look, return_exceptions=True)
+        await asyncio.sleep(0)  # an attempt that was never begun could not give its claim back
+        left = list(self._attempts)
+        for attempt in left:
+            attempt.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+    async def _begin_due(self) -> float:
+        """Begin what is due, as far as there is room; returns the seconds until another look is worth it."""
+        while len(self._attempts) < _AT_ONCE:
+            busy = [host for host, count in self._active.items() if count >= _AT_ONCE_PER_HOST]
+            webhook = await self._database.run(claim_due, busy, self._clock(), self._lease)
+            if webhook is None:
+                due = await self._database.run(next_due, busy)
+                until_due = _LOOK_EVERY if due is None else due - self._clock()
+                return min(_LOOK_EVERY, max(_SHORTEST_WAIT, until_due))
+            self._begin(webhook)
+        return _LOOK_EVERY
+
+    def _begin(self, webhook: ClaimedWebhook) -> None:
+        self._active[webhook.host] += 1
+        attempt = asyncio.create_task(self._attempt(webhook), name=f"webhook {webhook.id}")
+        self._attempts.add(attempt)
+
+        def end(_: asyncio.Task[None]) -> None:
+            self._attempts.discard(attempt)
+            self._active[webhook.host] -= 1
+            if not self._active[webhook.host]:
+                del self._active[webhook.host]
+            self.wake()
+
+        attempt.add_done_callback(end)
+
+    async def _attempt(self, webhook: ClaimedWebhook) -> None:
+        try:
+            await self._deliver(webhook)
+        except asyncio.CancelledError:
+            await self._database.run(unclaim, webhook, self._clock())
+            raise
+        except Exception:  # the claim ends by itself, and then it is tried again
+            log.exception("webhook of task %s", webhook.task_uuid)
+
+    async def _deliver(self, webhook: ClaimedWebhook) -> None:
+        try:
+            body = await self._body(webhook)
+            if body is None:
+                return
+            now = self._clock()
+            secrets = await self._database.run(signing_secrets, webhook.account, now)
+            headers = await asyncio.to_thread(signed_headers, webhook.id, body, secrets, now)  # may be large
+            await self._web.send("POST", webhook.url, body, JSON.media_type, headers)
+        except (FetchError, UnavailableError) as error:
+            await self._note_failure(webhook, error)
+        else:
+            await self._database.run(finish, webhook, WebhookStatus.DELIVERED, self._clock())
+
+    async def _body(self, webhook: ClaimedWebhook) -> bytes | None:
+        """The JSON frame that a socket would get; None if the task has been sent again meanwhile."""
+        record = await self._database.run(tasks.find, webhook.account, webhook.task_uuid)
+        if record is None or record.status is Status.ACCEPTED:
+            return None
+        return encode_reply(JSON, await self._results.item(record, webhook.base_url))
+
+    async def _note_failure(self, webhook: ClaimedWebhook, error: Exception) -> None:
+        delay = None
+        if not _is_final(error):
+            asked = asked_delay(error.retry_after, self._clock()) if isinstance(error, StatusError) else 0
+            delay = next_delay(webhook.attempts, self._chance(), asked)
+        if delay is None:
+            log.warning(
+                "webhook of task %s given up after attempt %d: %s", webhook.task_uuid, webhook.attempts, error
+            )
+            await self._database.run(finish, webhook, WebhookStatus.FAILED, self._clock(), str(error))
+        else:
+            await self._database.run(postpone, webhook, self._clock() + delay, str(error))
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether trying again is pointless: the address is forbidden, or the receiver wants no more (410)."""
+    return isinstance(error, ForbiddenAddressError) or (
+        isinstance(error, StatusError) and error.status == 410
+    )
+
+
+def asked_delay(retry_after: str | None, now: float) -> float:
+    """What the header `Retry-After` asks for: seconds, or a date (RFC 9110 section 10.2.3); 0 if neither."""
+    if retry_after is None:
+        return 0
+    if retry_after.isascii() and retry_after.isdigit():
+        return float(retry_after[:9])
+    try:
+        return parsedate_to_datetime(retry_after).timestamp() - now
+    except (ValueError, OverflowError):
+        return 0

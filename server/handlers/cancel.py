@@ -1,0 +1,24 @@
+"""`cancel`: stops a task that is under way."""
+
+from server.handlers.context import Context
+from server.protocol.codec import is_uuid
+from server.protocol.errors import NotFoundError, invalid
+from server.protocol.replies import CancelResult
+from server.protocol.requests import Cancel
+
+__all__ = ["handle"]
+
+
+async def handle(task: Cancel, context: Context) -> CancelResult:
+    """Stop the target, whose own reply becomes a `taskCancelled` error; it costs nothing.
+
+    Raises:
+        ParameterError: if `targetTaskUUID` is not a UUID.
+        NotFoundError: if no such task is under way, or it was finished first.
+    """
+    if not is_uuid(task.target_task_uuid):
+        raise invalid("targetTaskUUID", f"{task.target_task_uuid[:64]!r} is not a UUID", "UUID")
+    await context.settled(task.target_task_uuid)
+    if not await context.services.runner.cancel(context.account, task.target_task_uuid, context.base_url):
+        raise NotFoundError("taskNotFound", f"no task {task.target_task_uuid} is under way", "targetTaskUUID")
+    return CancelResult(task_uuid=task.task_uuid, target_task_uuid=task.target_task_uuid, status="cancelled")

@@ -1,0 +1,28 @@
+"""`imageUpload`: keeps an image for later tasks."""
+
+from server.handlers.context import Context
+from server.protocol.replies import ImageUploadResult
+from server.protocol.requests import ImageUpload
+from server.protocol.sources import InlineImage, RemoteImage, parse_source
+
+__all__ = ["handle"]
+
+
+async def handle(task: ImageUpload, context: Context) -> ImageUploadResult:
+    """The UUID and URL of the stored image. The same image uploaded again keeps its UUID.
+
+    Raises:
+        QuotaError: if the account has sent too many images of late.
+        TaskError: as `Inputs.obtain`.
+    """
+    source = parse_source(task.image, "image", context.raw.codec)
+    edge = context.services.edge
+    edge.take_upload(context.account, len(source.data) if isinstance(source, InlineImage) else 0)
+    record = await context.services.inputs.obtain(context.account, source, "image", task.ttl)
+    if isinstance(source, RemoteImage):
+        edge.note_upload(context.account, record.size)
+    return ImageUploadResult(
+        task_uuid=task.task_uuid,
+        image_uuid=record.uuid,
+        image_url=await context.services.images.url(record.name, context.base_url),
+    )

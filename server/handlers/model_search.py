@@ -1,0 +1,53 @@
+"""`modelSearch`: the models that are installed."""
+
+from msgspec import UNSET
+
+from onnx_models import Model
+from server.handlers.context import Context
+from server.protocol.replies import ModelItem, ModelSearchResult
+from server.protocol.requests import ModelSearch
+from server.settings import Settings
+
+__all__ = ["handle"]
+
+_CATEGORY = "upscaler"
+
+
+async def handle(task: ModelSearch, context: Context) -> ModelSearchResult:
+    """The models whose name, AIR id, title or description contain all words of `search`."""
+    words = task.search.casefold().split()
+    found = [
+        _describe(model, context.services.settings)
+        for model in context.services.catalogue
+        if all(word in _text(model) for word in words)
+        and task.category in (None, _CATEGORY)
+        and task.architecture in (None, model.family)
+    ]
+    return ModelSearchResult(
+        task_uuid=task.task_uuid,
+        total_results=len(found),
+        results=found[task.offset : task.offset + task.limit],
+    )
+
+
+def _text(model: Model) -> str:
+    return f"{model.name} {model.air} {model.title} {model.description} {model.family}".casefold()
+
+
+def _describe(model: Model, settings: Settings) -> ModelItem:
+    return ModelItem(
+        air=model.air,
+        name=model.name,
+        version=model.air.rpartition("@")[2],
+        category=_CATEGORY,
+        architecture=model.family,
+        tags=["upscale"],
+        title=model.title,
+        comment=model.description,
+        upscale_factors=list(model.factors),
+        fractional_factors=model.fractional,
+        parameters=list(model.parameters),
+        default_steps=UNSET if model.latent is None else model.latent.default_steps,
+        price_per_megapixel=settings.prices.get(model.name, model.price_per_megapixel),
+        licence=model.licence,
+    )

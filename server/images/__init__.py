@@ -1,0 +1,1 @@
+"""Images: where their bytes lie, and what a task's input is."""

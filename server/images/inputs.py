@@ -1,0 +1,95 @@
+"""Input images: from whatever a client named to a stored, checked image, and from there to pixels."""
+
+from typing import Final
+
+from engines import Decoders, ImageError, Picture
+from server.images.store import ImageFile, ImageStore
+from server.limits.fair_gate import FairGate
+from server.outbound.fetch import FetchError, ForbiddenAddressError, WebClient
+from server.protocol.errors import NotFoundError, TransferError, invalid
+from server.protocol.sources import ImageSource, InlineImage, RemoteImage, StoredImage
+from server.settings import Settings
+from server.state.accounts import AccountId
+from server.state.images import ImageRecord
+
+__all__ = ["Inputs"]
+
+_FETCHES_AT_ONCE: Final = 64
+
+
+class Inputs:
+    """Gets input images into the store, and their pixels out of it."""
+
+    def __init__(self, images: ImageStore, web: WebClient, decoders: Decoders, settings: Settings) -> None:
+        self._images = images
+        self._web = web
+        self._decoders = decoders
+        self._settings = settings
+        self._max_pixels = round(settings.max_input_megapixels * 1e6)
+        # Whoever sends what is slow to decode, or names servers that are slow, waits for itself.
+        self._decoding = FairGate(decoders.count)
+        self._fetching = FairGate(_FETCHES_AT_ONCE)
+
+    async def obtain(
+        self, account: AccountId, source: ImageSource, parameter: str, ttl: float | None = None
+    ) -> ImageRecord:
+        """The stored image that `source` names; an image from outside is fetched, checked and kept.
+
+        Raises:
+            NotFoundError: if an image UUID is unknown or has expired.
+            TransferError: if a URL cannot be fetched.
+            ParameterError: naming `parameter`, for a URL that is not allowed, and for data that is not an
+                image, is broken or too large.
+        """
+        match source:
+            case StoredImage(uuid):
+                record = await self._images.find(account, uuid)
+                if record is None:
+                    raise NotFoundError("imageNotFound", f"there is no image {uuid}, or no more", parameter)
+                return record
+            case RemoteImage(url):
+                data = await self._fetch(account, url, parameter)
+            case InlineImage(data):
+                pass
+        if len(data) > self._settings.max_image_bytes:
+            raise invalid(
+                parameter,
+                f"the image has {len(data)} bytes; the limit is {self._settings.max_image_bytes}",
+            )
+        try:
+            async with self._decoding.hold(account, 1):
+                info = await self._decoders.inspect(data, max_pixels=self._max_pixels)
+        except ImageError as error:
+            raise invalid(parameter, str(error)) from error
+        kept_for = self._settings.image_ttl if ttl is None else ttl
+        file = ImageFile(data, _extension(info.format), info.width, info.height)
+        return await self._images.put_input(account, file, kept_for)
+
+    async def decode(self, record: ImageRecord, parameter: str) -> Picture:
+        """The pixels of a stored input.
+
+        Raises:
+            NotFoundError: if it has expired meanwhile.
+            ParameterError: naming `parameter`, if it is broken.
+        """
+        try:
+            async with self._decoding.hold(record.account, 1):
+                data = await self._images.read(record.name)
+                return await self._decoders.decode(data, max_pixels=self._max_pixels)
+        except FileNotFoundError as error:
+            raise NotFoundError("imageExpired", f"image {record.uuid} has expired", parameter) from error
+        except ImageError as error:
+            raise invalid(parameter, str(error)) from error
+
+    async def _fetch(self, account: AccountId, url: str, parameter: str) -> bytes:
+        try:
+            async with self._fetching.hold(account, 1):
+                return await self._web.get(url, max_bytes=self._settings.max_image_bytes)
+        except ForbiddenAddressError as error:
+            raise invalid(parameter, f"{parameter}: {error}") from error
+        except FetchError as error:
+            raise TransferError("downloadFailed", f"{parameter}: {error}", parameter) from error
+
+
+def _extension(image_format: str) -> str:
+    return {"JPEG": "jpg"}.get(image_format, image_format.lower())

@@ -1,0 +1,1 @@
+"""How many, how fast and who first: limits at the edge, fair shares within."""

@@ -1,0 +1,213 @@
+"""HTTP to addresses that clients name: inputs, webhooks, upload endpoints.
+
+A client could point the server at machines that only the server can reach. So a host name is resolved once
+for each connection, what `server.outbound.addresses` does not allow is left out, and the connection goes to
+an address that was checked; on every redirect again. (OWASP: Server-Side Request Forgery Prevention Cheat
+Sheet.)
+"""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+from string import punctuation
+from typing import Any, Final, TypeAlias
+from urllib.parse import quote, urljoin, urlsplit, urlunsplit
+
+import httpcore
+
+from server.outbound.addresses import Reachable
+
+__all__ = ["FetchError", "ForbiddenAddressError", "Resolve", "StatusError", "WebClient"]
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_MAX_REDIRECTS = 5
+_MAX_CONNECTIONS: Final = 100
+_MAX_ADDRESSES: Final = 4
+_CONNECT_TIMEOUT: Final = 5.0
+"""Seconds for each address of a host, before the next is tried."""
+
+Resolve: TypeAlias = Callable[[str, int], Awaitable[list[str]]]
+"""The IP addresses of a host name, for a port; raises OSError if there are none."""
+
+
+class FetchError(Exception):
+    """The request was refused or failed; the message is fit to be shown to the client."""
+
+
+class ForbiddenAddressError(FetchError):
+    """The address is not one that clients may name."""
+
+
+class StatusError(FetchError):
+    """The answer was not a success.
+
+    Attributes:
+        status: its HTTP status.
+        retry_after: its header of that name (RFC 9110 section 10.2.3), if it had one.
+    """
+
+    def __init__(self, status: int, retry_after: str | None = None) -> None:
+        super().__init__(f"the server answered with status {status}")
+        self.status = status
+        self.retry_after = retry_after
+
+
+class WebClient:
+    """Requests to addresses that clients name. Close it when done."""
+
+    def __init__(
+        self, *, timeout: float, reachable: Reachable | None = None, resolve: Resolve | None = None
+    ) -> None:
+        """
+        Args:
+            timeout: seconds for a whole request, redirects and body included.
+            reachable: the addresses that may be connected to; by default the public ones.
+            resolve: the addresses of a host; by default those that the system knows.
+        """
+        self._timeout = timeout
+        # Not the threads of everything else: a client's name server may let each wait for many seconds.
+        self._resolvers = ThreadPoolExecutor(_MAX_CONNECTIONS, "resolver")
+        backend = _CheckedBackend(reachable or Reachable(), resolve or partial(_resolve, self._resolvers))
+        self._pool = httpcore.AsyncConnectionPool(
+            network_backend=backend, max_connections=_MAX_CONNECTIONS, retries=0
+        )
+
+    async def get(self, url: str, *, max_bytes: int) -> bytes:
+        """The body at a URL, after at most five redirects.
+
+        Raises:
+            FetchError: if the URL is not HTTP, leads to an address that is not public, does not answer with
+                200 in time, or has a body of more than `max_bytes`.
+        """
+        async with self._guarded(url):
+            for _ in range(_MAX_REDIRECTS + 1):
+                async with self._pool.stream("GET", _checked(url), headers=_headers()) as response:
+                    if response.status in _REDIRECTS:
+                        url = urljoin(url, _header(response, b"location"))
+                        continue
+                    if response.status != 200:
+                        raise StatusError(response.status)
+                    return await _body(response, max_bytes)
+            raise FetchError(f"more than {_MAX_REDIRECTS} redirects")
+
+    async def send(
+        self, method: str, url: str, content: bytes, media_type: str, more: Mapping[str, str] | None = None
+    ) -> None:
+        """Send a body, by PUT or POST, with more headers; redirects are not followed.
+
+        Raises:
+            StatusError: for any status but 2xx.
+            FetchError: as for `get`.
+        """
+        async with self._guarded(url):
+            headers = [*_headers(), (b"Content-Type", media_type.encode())]
+            headers += [(name.encode(), value.encode()) for name, value in (more or {}).items()]
+            async with self._pool.stream(method, _checked(url), headers=headers, content=content) as response:
+                if not 200 <= response.status < 300:
+                    raise StatusError(response.status, _retry_after(response))
+
+    async def close(self) -> None:
+        await self._pool.aclose()
+        self._resolvers.shutdown(wait=False, cancel_futures=True)
+
+    @asynccontextmanager
+    async def _guarded(self, url: str) -> AsyncIterator[None]:
+        """All that can go wrong on the network, as a `FetchError`, within the timeout."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                yield
+        except TimeoutError as error:
+            raise FetchError(f"no complete answer within {self._timeout:g} seconds") from error
+        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError) as error:
+            raise FetchError(f"{urlsplit(url).hostname} cannot be reached") from error
+        except (ValueError, httpcore.UnsupportedProtocol) as error:
+            raise FetchError("the URL is not valid") from error
+
+
+class _CheckedBackend(httpcore.AsyncNetworkBackend):
+    """Connects only to addresses that may be reached, and to the very address that was checked."""
+
+    def __init__(self, reachable: Reachable, resolve: Resolve) -> None:
+        self._reachable = reachable
+        self._resolve = resolve
+        self._backend = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's interface
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        found = await self._resolve(host, port)
+        allowed = [address for address in found if self._reachable.allows(host, address)]
+        if not allowed:
+            raise ForbiddenAddressError(f"{host} is not a public address")
+        failure: Exception | None = None
+        for address in allowed[:_MAX_ADDRESSES]:
+            try:
+                return await self._backend.connect_tcp(
+                    address,
+                    port,
+                    timeout=min(timeout or _CONNECT_TIMEOUT, _CONNECT_TIMEOUT),
+                    local_address=local_address,
+                    socket_options=socket_options,
+                )
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+        assert failure is not None
+        raise failure
+
+    async def sleep(self, seconds: float) -> None:
+        await self._backend.sleep(seconds)
+
+
+async def _resolve(threads: ThreadPoolExecutor, host: str, port: int) -> list[str]:
+    ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(threads, ask)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+def _checked(url: str) -> str:
+    """The URL in ASCII (RFC 3987 section 3.1), if it is one that may be asked for."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ForbiddenAddressError("the URL must begin with http:// or https:// and name a host")
+    if "@" in parts.netloc:
+        raise ForbiddenAddressError("the URL must not hold a user name or password")
+    address = parts.netloc
+    if not address.isascii():
+        address = parts.hostname.encode("idna").decode() + (f":{parts.port}" if parts.port else "")
+    path, query = (quote(part, safe=punctuation) for part in (parts.path, parts.query))
+    return urlunsplit((parts.scheme, address, path, query, ""))
+
+
+def _headers() -> list[tuple[bytes, bytes]]:
+    return [(b"User-Agent", b"Tilewire"), (b"Accept", b"*/*"), (b"Accept-Encoding", b"identity")]
+
+
+def _header(response: httpcore.Response, name: bytes) -> str:
+    for key, value in response.headers:
+        if key.lower() == name:
+            return quote(value, safe=punctuation)
+    raise FetchError("the server redirected to nowhere")
+
+
+def _retry_after(response: httpcore.Response) -> str | None:
+    found = (value for name, value in response.headers if name.lower() == b"retry-after")
+    return next(found, b"").decode("ascii", "replace") or None
+
+
+async def _body(response: httpcore.Response, max_bytes: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in response.aiter_stream():
+        size += len(chunk)
+        if size > max_bytes:
+            raise FetchError(f"the file is larger than {max_bytes} bytes")
+        chunks.append(chunk)
+    return b"".join(chunks)

@@ -1,0 +1,212 @@
+"""What the server sends."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Final, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from server.protocol.fields import Usd
+from server.protocol.names import wire_name
+
+__all__ = [
+    "PONG",
+    "AccountManagementResult",
+    "Acknowledgement",
+    "AuthenticationResult",
+    "CancelResult",
+    "ImageUploadResult",
+    "Item",
+    "ModelSearchResult",
+    "PingResult",
+    "Progress",
+    "Tile",
+    "UpscaleResult",
+    "WebhookItem",
+    "iso_time",
+]
+
+
+def iso_time(seconds: float) -> str:
+    """A time since the epoch as ISO 8601, UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+class Item(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name, tag_field="taskType"):
+    """Base of all elements of `data` whose `taskType` is fixed."""
+
+    task_uuid: Annotated[str | UnsetType, Meta(description="Of the task that this answers.")] = UNSET
+
+
+class AuthenticationResult(Item, frozen=True, kw_only=True, tag="authentication"):
+    """The session has begun, or goes on."""
+
+    connection_session_uuid: Annotated[str, Meta(description="Keep it to resume the session.")]
+
+
+class PingResult(Item, frozen=True, kw_only=True, tag="ping"):
+    """The answer to the heartbeat."""
+
+    pong: Literal[True]
+
+
+PONG: Final = PingResult(pong=True)
+
+
+class ImageUploadResult(Item, frozen=True, kw_only=True, tag="imageUpload"):
+    """The image is kept."""
+
+    image_uuid: Annotated[str, Meta(description="For later tasks of the same account.")]
+    image_url: Annotated[str, Meta(description="Where anyone who knows it gets the image.")]
+
+
+class ModelSearchResult(Item, frozen=True, kw_only=True, tag="modelSearch"):
+    """The models that were found."""
+
+    total_results: Annotated[int, Meta(description="How many there are without `limit` and `offset`.")]
+    results: list["ModelItem"]
+
+
+class AccountManagementResult(Item, frozen=True, kw_only=True, tag="accountManagement"):
+    """What is known of the account."""
+
+    operation: str
+    organization_uuid: Annotated[str, Meta(description="Of the account.")]
+    organization_name: Annotated[str, Meta(description="Of the account.")]
+    balance: "Balance"
+    api_keys: list["KeyItem"]
+    webhook_secret: Annotated[str, Meta(description="What the account's webhooks are signed with.")]
+    usage: Annotated[
+        dict[str, "Usage"], Meta(description="By span: `total`, `today` (UTC), `last7Days`, `last30Days`.")
+    ]
+
+
+class CancelResult(Item, frozen=True, kw_only=True, tag="cancel"):
+    """The task is stopped."""
+
+    target_task_uuid: str
+    status: Literal["cancelled"]
+
+
+class Answer(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name):
+    """Base of the elements of `data` that echo the `taskType` of the request."""
+
+    task_type: Annotated[str, Meta(description="Of the task that this answers.")]
+    task_uuid: Annotated[str, Meta(description="Of the task that this answers.")]
+
+
+class Acknowledgement(Answer, frozen=True, kw_only=True):
+    """The task is accepted; its result will follow."""
+
+
+class Tile(Struct, frozen=True, kw_only=True, rename=wire_name):
+    """A finished part of a result: where it is, in pixels of the whole, and its image."""
+
+    x: Annotated[int, Meta(ge=0, description="Of its left edge.")]
+    y: Annotated[int, Meta(ge=0, description="Of its top edge.")]
+    width: Annotated[int, Meta(ge=1)]
+    height: Annotated[int, Meta(ge=1)]
+    image_width: Annotated[int, Meta(ge=1, description="Of the whole result.")]
+    image_height: Annotated[int, Meta(ge=1, description="Of the whole result.")]
+    image_data_uri: Annotated[
+        str | UnsetType, Meta(description="In JSON: the part as JPEG, or WebP where there is transparency.")
+    ] = UNSET
+    image: Annotated[bytes | UnsetType, Meta(description="In MessagePack: the bytes of that file.")] = UNSET
+    media_type: Annotated[str | UnsetType, Meta(description="In MessagePack: what `image` is.")] = UNSET
+
+
+class Progress(Answer, frozen=True, kw_only=True):
+    """The task is under way."""
+
+    status: Literal["processing"]
+    progress: Annotated[float, Meta(ge=0, le=1, description="The share that is done.")]
+    tile: Annotated[
+        Tile | UnsetType, Meta(description="A part of the result, if `includeTiles` asked for them.")
+    ] = UNSET
+
+
+class UpscaleResult(Answer, frozen=True, kw_only=True):
+    """A finished image, in the forms that were asked for."""
+
+    status: Annotated[
+        Literal["success"] | UnsetType, Meta(description="In the answer to `getResponse` only.")
+    ] = UNSET
+    image_uuid: Annotated[str, Meta(description="Of the result, for later tasks of the same account.")]
+    input_image_uuid: Annotated[str, Meta(description="Of the input, which was kept.")]
+    image_url: Annotated[
+        str | UnsetType,
+        Meta(description="Where anyone who knows it gets the result, until its `ttl` has passed."),
+    ] = UNSET
+    image_base64_data: Annotated[
+        bytes | UnsetType, Meta(description="The file in base64. In MessagePack, its bytes.")
+    ] = UNSET
+    image_data_uri: Annotated[str | UnsetType, Meta(description="The file as a data URI.")] = UNSET
+    seed: Annotated[
+        int | UnsetType, Meta(description="What the noise was made of, of models that begin with noise.")
+    ] = UNSET
+    cost: Annotated[Usd | UnsetType, Meta(description="In US dollars, if `includeCost` asked for it.")] = (
+        UNSET
+    )
+    warnings: Annotated[
+        list[str] | UnsetType,
+        Meta(description="Of parameters that look misspelt and were ignored, and of prompts that were cut."),
+    ] = UNSET
+    webhook: Annotated[
+        "WebhookItem | UnsetType",
+        Meta(description="How far its webhook is; in the answer to `getResponse` only."),
+    ] = UNSET
+
+
+class WebhookItem(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name):
+    """How far the delivery of an outcome to the `webhookURL` of its task is."""
+
+    status: Literal["pending", "delivered", "failed"]
+    attempts: Annotated[int, Meta(description="How many were begun.")]
+    next_attempt: Annotated[
+        str | UnsetType, Meta(description="When it is tried again, unless it arrives before. ISO 8601, UTC.")
+    ] = UNSET
+    last_error: Annotated[str | UnsetType, Meta(description="Why the last attempt failed.")] = UNSET
+
+
+class Balance(Struct, frozen=True, rename=wire_name):
+    """Money in USD; `amount` is null for an account without a limit."""
+
+    amount: Usd | None
+    currency: Literal["USD"] = "USD"
+
+
+class KeyItem(Struct, frozen=True, rename=wire_name):
+    """An API key, without the secret. Times are ISO 8601, UTC."""
+
+    name: str
+    api_key: str
+    enabled: bool
+    created_at: str
+    last_used_at: str | None
+
+
+class Usage(Struct, frozen=True, rename=wire_name):
+    """What an account did in a span of time."""
+
+    credits: Usd
+    requests: int
+
+
+class ModelItem(Struct, frozen=True, kw_only=True, rename=wire_name):
+    """An installed model, in the terms of Runware's model search, and what it offers for upscaling."""
+
+    air: str
+    name: str
+    version: str
+    category: str
+    architecture: str
+    tags: list[str]
+    title: str
+    comment: str
+    upscale_factors: list[int]
+    fractional_factors: bool
+    parameters: list[str]
+    default_steps: Annotated[
+        int | UnsetType, Meta(description="Of models that take `settings.steps`; what the price is for.")
+    ] = UNSET
+    price_per_megapixel: Annotated[Usd, Meta(description="USD per million output pixels.")]
+    licence: str

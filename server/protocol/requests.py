@@ -1,0 +1,247 @@
+"""Every task that clients may send and every item they get back.
+
+Fields that are not known are ignored, so that newer clients work; see `codec` for the warning about
+misspelt ones. Parameters of Runware's that a model or this server does not honour are fields here, so that
+their use can be refused instead of ignored.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from engines import OutputFormat
+from engines.latent.colour_fix import ColourFix
+from engines.latent.samplers import Scheduler
+from server.protocol.fields import Image, TargetUrl, TaskUuid, TimeToLive, refused
+from server.protocol.names import wire_name
+
+__all__ = [
+    "AccountManagement",
+    "Authentication",
+    "Cancel",
+    "DeliveryMethod",
+    "GetResponse",
+    "ImageUpload",
+    "ImageUpscale",
+    "Inputs",
+    "ModelSearch",
+    "OutputType",
+    "Ping",
+    "Task",
+    "Upscale",
+    "UpscaleSettings",
+]
+
+DeliveryMethod = Literal["sync", "async"]
+
+
+Prompt = Annotated[str, Meta(max_length=3000)]
+
+
+class OutputType(StrEnum):
+    """How a result's image is handed over."""
+
+    URL = "URL"
+    BASE64 = "base64Data"
+    DATA_URI = "dataURI"
+
+
+class Task(Struct, frozen=True, kw_only=True, rename=wire_name, tag_field="taskType"):
+    """Base of all tasks."""
+
+    task_uuid: TaskUuid
+
+
+class Authentication(Task, frozen=True, kw_only=True, tag="authentication"):
+    """The first task of a connection: begins a session, or resumes an earlier one."""
+
+    task_uuid: Annotated[str, Meta(description="Not needed.")] = ""
+    api_key: Annotated[str, Meta(description="An API key, as `tilewire keys create` printed it.")]
+    connection_session_uuid: Annotated[
+        Annotated[str, Meta(pattern=r"^[\w-]+$", max_length=36)] | None,
+        Meta(description="The session to resume; what it could not be sent follows the reply."),
+    ] = None
+
+
+class Ping(Task, frozen=True, kw_only=True, tag="ping"):
+    """The heartbeat. A connection that is silent for two minutes while none of its tasks runs is closed."""
+
+    task_uuid: Annotated[str, Meta(description="Not needed.")] = ""
+    ping: Annotated[bool, Meta(description="As Runware's SDKs send it; any value will do.")] = True
+
+
+class ImageUpload(Task, frozen=True, kw_only=True, tag="imageUpload"):
+    """Keeps an image for later tasks. The same image again gets the same UUID."""
+
+    image: Image
+    ttl: TimeToLive = None
+
+
+class Inputs(Struct, frozen=True):
+    """The input of a task, in today's spelling."""
+
+    image: Image | UnsetType = UNSET
+    video: Annotated[Raw | UnsetType, refused("this server upscales images only", **{"not": {}})] = UNSET
+
+
+class UpscaleSettings(Struct, frozen=True, kw_only=True, rename=wire_name, forbid_unknown_fields=True):
+    """What only some models take; `modelSearch` tells each model's `parameters`. Others are refused."""
+
+    steps: Annotated[
+        Annotated[int, Meta(ge=1, le=100)] | UnsetType,
+        Meta(
+            description="How often noise is removed. More than the default cost more, in proportion. "
+            "Default: the model's `defaultSteps`."
+        ),
+    ] = UNSET
+    seed: Annotated[
+        Annotated[int, Meta(ge=0, le=2**63 - 1)] | UnsetType,
+        Meta(
+            description="What the noise is made of: the same seed gives the same image. "
+            "Default: made of the `taskUUID`."
+        ),
+    ] = UNSET
+    cfg_scale: Annotated[
+        Annotated[float, Meta(ge=0, le=50)] | UnsetType,
+        Meta(
+            description="How far to go towards `positivePrompt` and away from `negativePrompt`. Up to 1 "
+            "there is no such guidance, and half the work and cost. Default: 1."
+        ),
+    ] = UNSET
+    positive_prompt: Annotated[
+        Prompt | UnsetType, Meta(description="What is to be seen. Default: nothing in particular.")
+    ] = UNSET
+    negative_prompt: Annotated[
+        Prompt | UnsetType,
+        Meta(
+            description="What is not to be seen; needs a `CFGScale` above 1. Default: nothing in particular."
+        ),
+    ] = UNSET
+    strength: Annotated[
+        Annotated[float, Meta(gt=0, le=1)] | UnsetType,
+        Meta(
+            description="The share of the steps that are done. Below 1 the image itself is begun with, not "
+            "noise: the result stays nearer to it. Default: 1."
+        ),
+    ] = UNSET
+    scheduler: Annotated[
+        Scheduler | UnsetType,
+        Meta(description="How noise is removed. Heun takes, and costs, two looks a step. Default: Euler."),
+    ] = UNSET
+    color_fix: Annotated[
+        ColourFix | bool | UnsetType,
+        Meta(
+            description="Takes the colours from the input: those of coarse structures (`wavelet`, or true), "
+            "or their mean and contrast (`adain`). Default: false."
+        ),
+    ] = UNSET
+    control_net_weight: Annotated[Any | UnsetType, refused("no model has a ControlNet", **{"not": {}})] = (
+        UNSET
+    )
+    clip_skip: Annotated[Any | UnsetType, refused("no model takes it", **{"not": {}})] = UNSET
+    tile_diffusion: Annotated[
+        Any | UnsetType, refused("large images always are made in tiles", **{"not": {}})
+    ] = UNSET
+
+
+class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
+    """Enlarges an image."""
+
+    model: Annotated[
+        str | None,
+        Meta(description="The name or AIR id of a model. Default: `runware:504@1`, Real-ESRGAN x4plus."),
+    ] = None
+    inputs: Inputs = Inputs()
+    input_image: Annotated[
+        Image | UnsetType, Meta(description="The classic spelling of `inputs.image`; give one of the two.")
+    ] = UNSET
+    upscale_factor: Annotated[
+        Annotated[float, Meta(extra_json_schema={"exclusiveMinimum": 1})] | None,
+        Meta(
+            description="How many times as wide and high: any number above 1 up to the model's largest "
+            "factor, 4 for those that are built in. Models without `fractionalFactors` take whole ones only. "
+            "Default: the largest."
+        ),
+    ] = None
+    target_megapixels: Annotated[
+        Annotated[float, Meta(gt=0, le=1e6)] | None,
+        Meta(description="The size of the result in million pixels, in place of a factor."),
+    ] = None
+    output_type: Annotated[
+        OutputType | Annotated[list[OutputType], Meta(min_length=1)],
+        Meta(description="How the result is handed over: one way, or a list of them."),
+    ] = OutputType.URL
+    output_format: Annotated[OutputFormat, Meta(description="The file format of the result.")] = (
+        OutputFormat.JPG
+    )
+    output_quality: Annotated[int, Meta(ge=20, le=99, description="Of JPG and WEBP.")] = 95
+    include_cost: Annotated[bool, Meta(description="Whether the result tells its cost.")] = False
+    include_progress: Annotated[
+        bool, Meta(description="Whether to send the progress while the task runs.")
+    ] = False
+    include_tiles: Annotated[
+        bool,
+        Meta(
+            description="Whether to send finished parts of the result while the task runs, over a WebSocket."
+        ),
+    ] = False
+    keep_metadata: Annotated[
+        bool, Meta(description="Whether to keep EXIF and XMP, GPS included. Colour profiles are always kept.")
+    ] = False
+    delivery_method: Annotated[
+        DeliveryMethod,
+        Meta(
+            description="`async`: a task that takes longer than a few seconds is acknowledged first. Over "
+            "HTTP its result is then asked for with `getResponse`."
+        ),
+    ] = "sync"
+    webhook_url: Annotated[
+        TargetUrl | None,
+        Meta(description="Where the outcome is POSTed, as the frame that a socket would get."),
+    ] = None
+    upload_endpoint: Annotated[TargetUrl | None, Meta(description="Where the image is PUT.")] = None
+    ttl: TimeToLive = None
+    check_nsfw: Annotated[bool, refused("this server has no safety checker", const=False)] = False
+    safety: Annotated[
+        dict[str, Any] | None,
+        refused("this server has no safety checker", additionalProperties={"enum": [False, None]}),
+    ] = None
+    settings: Annotated[
+        UpscaleSettings | None, Meta(description="What only some models take: see their `parameters`.")
+    ] = None
+    number_results: Annotated[int, refused("an upscale has one result", const=1)] = 1
+
+
+class ImageUpscale(Upscale, frozen=True, kw_only=True, tag="imageUpscale"):
+    """Enlarges an image: the classic name of `upscale`."""
+
+
+class GetResponse(Task, frozen=True, kw_only=True, tag="getResponse"):
+    """Asks for the result of the earlier task with this `taskUUID`, its error, or how far it is."""
+
+
+class AccountManagement(Task, frozen=True, kw_only=True, tag="accountManagement"):
+    """Asks for the account's balance, keys and usage."""
+
+    operation: Annotated[
+        str, Meta(description="Only `getDetails` is offered.", extra_json_schema={"enum": ["getDetails"]})
+    ]
+
+
+class ModelSearch(Task, frozen=True, kw_only=True, tag="modelSearch"):
+    """Lists the installed models."""
+
+    search: Annotated[
+        str, Meta(description="Words that the name, AIR id, title or description contains, all of them.")
+    ] = ""
+    category: Annotated[str | None, Meta(description="All models are of the category `upscaler`.")] = None
+    architecture: Annotated[str | None, Meta(description="Such as `esrgan`.")] = None
+    limit: Annotated[int, Meta(ge=1, le=100, description="The most models to list.")] = 20
+    offset: Annotated[int, Meta(ge=0, description="How many to skip.")] = 0
+
+
+class Cancel(Task, frozen=True, kw_only=True, tag="cancel"):
+    """Stops a task, whose own reply becomes the error `taskCancelled`. What is not finished costs nothing."""
+
+    target_task_uuid: Annotated[TaskUuid, Meta(description="The `taskUUID` of the task to stop.")]

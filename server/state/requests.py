@@ -1,0 +1,34 @@
+"""What is kept of an upscale task that was accepted."""
+
+from msgspec import Struct
+
+from engines import Diffusion, OutputFormat
+from server.protocol.requests import OutputType
+from server.protocol.sources import RemoteImage, StoredImage
+
+__all__ = ["UpscaleRequest"]
+
+
+class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An accepted task, as recorded: equal tasks have equal requests, whatever they were sent through."""
+
+    task_type: str
+    task_uuid: str
+    model: str
+    source: StoredImage | RemoteImage
+    parameter: str
+    factor: float | None = None
+    target_megapixels: float | None = None
+    output_types: tuple[OutputType, ...]
+    output_format: OutputFormat
+    output_quality: int
+    ttl: int | None = None
+    include_cost: bool = False
+    include_progress: bool = False
+    include_tiles: bool = False
+    keep_metadata: bool = False
+    webhook_url: str | None = None
+    upload_endpoint: str | None = None
+    diffusion: Diffusion | None = None
+    """For models that remove noise."""
+    warnings: tuple[str, ...] = ()

@@ -1,0 +1,1 @@
+"""What the server reports of itself: log, metrics, traces, readiness."""

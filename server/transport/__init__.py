@@ -1,0 +1,1 @@
+"""The bytes of connections: uvicorn's protocols, with bounds."""

@@ -1,0 +1,1 @@
+"""The way of an accepted task to its outcome."""

@@ -1,0 +1,168 @@
+"""The work of one upscale: from an accepted request to a stored image.
+
+1. The input is obtained, the result sized and priced, the price reserved.
+2. When there is room in memory the input is decoded, upscaled and encoded.
+3. The result is stored, and sent where the task wants it.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from decimal import Decimal
+from functools import partial
+from typing import Final
+
+from engines import OnRegion, Upscaler, encode
+from onnx_models import Catalogue, Model
+from server.images.inputs import Inputs
+from server.images.store import ImageFile, ImageStore
+from server.limits.fair_gate import FairGate
+from server.money import to_usd
+from server.outbound.fetch import FetchError, ForbiddenAddressError, WebClient
+from server.protocol.errors import InsufficientCreditsError, TransferError, invalid
+from server.settings import Settings
+from server.state import ledger, tasks
+from server.state.accounts import AccountId
+from server.state.claims import ServerId
+from server.state.database import Database
+from server.state.images import ImageRecord
+from server.state.requests import UpscaleRequest
+from server.state.tasks import StoredResult
+from server.telemetry.story import Story
+from server.upscale.pricing import Size, effort, output_size, price
+
+__all__ = ["Pipeline"]
+
+log = logging.getLogger(__name__)
+
+_SMALL_SHARE: Final = 1 / 8
+
+
+class Pipeline:
+    """Does upscales, as many at once as there is memory for."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        database: Database,
+        catalogue: Catalogue,
+        upscaler: Upscaler,
+        images: ImageStore,
+        inputs: Inputs,
+        web: WebClient,
+        server: ServerId,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._catalogue = catalogue
+        self._upscaler = upscaler
+        self._images = images
+        self._inputs = inputs
+        self._web = web
+        self._server = server
+        self._clock = clock
+        active = settings.active_megapixels, settings.active_megapixels_per_account
+        # Small work has room of its own: it need not wait for the memory that large work holds.
+        self._small_gate = FairGate(*(limit * _SMALL_SHARE for limit in active))
+        self._large_gate = FairGate(*(limit * (1 - _SMALL_SHARE) for limit in active))
+        self._small = settings.active_megapixels * _SMALL_SHARE / 8
+
+    async def run(
+        self,
+        account: AccountId,
+        key: str,
+        request: UpscaleRequest,
+        story: Story,
+        on_progress: Callable[[float], None],
+        regions: AbstractAsyncContextManager[OnRegion | None],
+    ) -> StoredResult:
+        """The stored result of a request. Its price is reserved, to be charged when the result is recorded.
+
+        Args:
+            key: the UUID that the task is recorded under.
+            story: what is told of it.
+            on_progress: called with the finished share, from 0 to 1.
+            regions: open while the result is in memory; gives what takes its finished parts, if it is wanted.
+
+        Raises:
+            TaskError: what the client did wrong, or cannot pay.
+            LostTaskError: if the task has an outcome by now, or belongs to another server.
+            EngineError: what the model could not do.
+        """
+        model = self._catalogue.get(request.model)
+        with story.measure("fetch"):
+            source = await self._inputs.obtain(account, request.source, request.parameter)
+        size = output_size(request, model, Size(source.width, source.height), self._settings)
+        await self._reserve(account, key, price(self._price_of(model), size, effort(request, model)))
+        story.output_pixels = size.width * size.height
+        encoded = await self._upscale(account, request, model, source, size, story, on_progress, regions)
+        file = ImageFile(encoded, request.output_format.extension, size.width, size.height)
+        with story.measure("store"):
+            image = await self._images.put(account, file, request.ttl or self._settings.image_ttl)
+        if request.upload_endpoint is not None:
+            with story.measure("upload"):
+                await self._upload(request.upload_endpoint, encoded, request.output_format.media_type)
+        return StoredResult(image_uuid=image.uuid, image_name=image.name, input_image_uuid=source.uuid)
+
+    async def _upscale(
+        self,
+        account: AccountId,
+        request: UpscaleRequest,
+        model: Model,
+        source: ImageRecord,
+        size: Size,
+        story: Story,
+        on_progress: Callable[[float], None],
+        regions: AbstractAsyncContextManager[OnRegion | None],
+    ) -> bytes:
+        in_memory = Size(source.width, source.height).megapixels + size.megapixels
+        gate = self._small_gate if in_memory <= self._small else self._large_gate
+        async with AsyncExitStack() as held:
+            with story.measure("admission"):
+                await held.enter_async_context(gate.hold(account, in_memory))
+            on_region = await held.enter_async_context(regions)
+            log.info("task started")
+            with story.measure("decode"):
+                picture = await self._inputs.decode(source, request.parameter)
+            with story.measure("queue") as measuring:
+                upscaled = await self._upscaler.upscale(
+                    picture,
+                    model,
+                    width=size.width,
+                    height=size.height,
+                    account=account,
+                    diffusion=request.diffusion,
+                    on_start=partial(measuring.become, "inference"),
+                    on_progress=on_progress,
+                    on_region=on_region,
+                )
+            with story.measure("encode"):
+                return await asyncio.to_thread(
+                    encode,
+                    upscaled,
+                    request.output_format,
+                    quality=request.output_quality,
+                    keep_metadata=request.keep_metadata,
+                )
+
+    async def _reserve(self, account: AccountId, key: str, cost: int) -> None:
+        if not await self._database.run(tasks.reserve, account, key, cost, self._clock(), self._server):
+            statement = await self._database.run(ledger.statement, account)
+            raise InsufficientCreditsError(
+                f"the task costs {to_usd(cost)} USD; the account has {to_usd(statement.available or 0)} USD"
+            )
+
+    async def _upload(self, endpoint: str, encoded: bytes, media_type: str) -> None:
+        try:
+            await self._web.send("PUT", endpoint, encoded, media_type)
+        except ForbiddenAddressError as error:
+            raise invalid("uploadEndpoint", f"uploadEndpoint: {error}") from error
+        except FetchError as error:
+            raise TransferError("uploadFailed", f"uploadEndpoint: {error}", "uploadEndpoint") from error
+
+    def _price_of(self, model: Model) -> Decimal:
+        return self._settings.prices.get(model.name, model.price_per_megapixel)

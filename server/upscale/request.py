@@ -1,0 +1,185 @@
+"""From an `upscale` task to what is to be done: checked against the model and the limits, sized and priced.
+
+Pure functions; `runner` does the work.
+"""
+
+from collections.abc import Iterable
+from typing import TypeVar
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from engines import Diffusion
+from onnx_models import Catalogue, Model, UnknownModelError
+from server.protocol.codec import Codec
+from server.protocol.errors import TaskError, invalid, missing, unsupported
+from server.protocol.fields import MAX_URL
+from server.protocol.requests import Upscale, UpscaleSettings
+from server.protocol.sources import ImageSource, RemoteImage, StoredImage, parse_source
+from server.state.requests import UpscaleRequest
+
+__all__ = ["check", "choose_model", "cut_warnings", "diffusion_of", "input_source", "request_for"]
+
+
+T = TypeVar("T")
+
+
+def input_source(task: Upscale, codec: Codec) -> tuple[str, ImageSource]:
+    """The name of the parameter that gives the input, and what it names.
+
+    Raises:
+        ParameterError: if there is no input, two, or one that cannot be read.
+    """
+    if task.inputs.video is not UNSET:
+        raise unsupported("inputs.video", "this server upscales images only")
+    if task.input_image is not UNSET and task.inputs.image is not UNSET:
+        raise invalid("inputImage", "give inputImage or inputs.image, not both")
+    if task.input_image is not UNSET:
+        return "inputImage", parse_source(task.input_image, "inputImage", codec)
+    if task.inputs.image is not UNSET:
+        return "inputs.image", parse_source(task.inputs.image, "inputs.image", codec)
+    raise missing("inputImage", "an input is required, as inputImage or inputs.image")
+
+
+def check(task: Upscale, model: Model) -> None:
+    """See that the parameters make sense, together and for the model.
+
+    Raises:
+        ParameterError: naming the parameter that is wrong, contradictory or not offered by the model.
+    """
+    _refuse_unsupported(task, model)
+    _check_factor(task, model)
+    for name, url in (("webhookURL", task.webhook_url), ("uploadEndpoint", task.upload_endpoint)):
+        if url is not None and len(url) > MAX_URL:
+            raise invalid(name, f"{name} is longer than {MAX_URL} characters", "URL")
+        if url is not None and not _is_web_address(url):
+            raise invalid(name, f"{name} must be a web address: http:// or https:// and a host", "URL")
+
+
+def request_for(
+    task: Upscale,
+    *,
+    model: Model,
+    source: StoredImage | RemoteImage,
+    parameter: str,
+    warnings: tuple[str, ...],
+) -> UpscaleRequest:
+    """The request that a checked task amounts to.
+
+    Args:
+        source: the input; one that came within the task is stored by now.
+        parameter: which one named it.
+        warnings: what the reply is to say beside the result.
+    """
+    kinds = task.output_type if isinstance(task.output_type, list) else [task.output_type]
+    return UpscaleRequest(
+        task_type=str(task.__struct_config__.tag),
+        task_uuid=task.task_uuid,
+        model=model.name,
+        source=source,
+        parameter=parameter,
+        factor=task.upscale_factor,
+        target_megapixels=task.target_megapixels,
+        output_types=tuple(dict.fromkeys(kinds)),
+        output_format=task.output_format,
+        output_quality=task.output_quality,
+        ttl=task.ttl,
+        include_cost=task.include_cost,
+        include_progress=task.include_progress,
+        include_tiles=task.include_tiles,
+        keep_metadata=task.keep_metadata,
+        webhook_url=task.webhook_url,
+        upload_endpoint=task.upload_endpoint,
+        diffusion=diffusion_of(task, model),
+        warnings=warnings,
+    )
+
+
+def diffusion_of(task: Upscale, model: Model) -> Diffusion | None:
+    """What a checked task wants of a model that removes noise; None for other models.
+
+    Without a seed of its own it gets one that is the same when it is sent again.
+    """
+    if model.latent is None:
+        return None
+    settings = task.settings or UpscaleSettings()
+    default = Diffusion(steps=model.latent.default_steps, seed=UUID(task.task_uuid).int % 2**32)
+    fix = settings.color_fix
+    return Diffusion(
+        steps=_given(settings.steps, default.steps),
+        seed=_given(settings.seed, default.seed),
+        guidance=_given(settings.cfg_scale, default.guidance),
+        prompt=_given(settings.positive_prompt, default.prompt),
+        negative_prompt=_given(settings.negative_prompt, default.negative_prompt),
+        strength=_given(settings.strength, default.strength),
+        scheduler=_given(settings.scheduler, default.scheduler),
+        colour_fix=("wavelet" if fix else None) if isinstance(fix, bool) else _given(fix, default.colour_fix),
+    )
+
+
+def _given(value: T | UnsetType, default: T) -> T:
+    return default if isinstance(value, UnsetType) else value
+
+
+def cut_warnings(cut: Iterable[str]) -> tuple[str, ...]:
+    """What the reply says of prompts that are too long.
+
+    Args:
+        cut: the names of those in a `Diffusion`.
+    """
+    names = {"prompt": "positivePrompt", "negative_prompt": "negativePrompt"}
+    return tuple(
+        f"settings.{names[name]} is longer than the model takes; its end was ignored" for name in cut
+    )
+
+
+def choose_model(catalogue: Catalogue, name: str | None) -> Model:
+    """The model of this name or AIR id, or the default.
+
+    Raises:
+        ParameterError: if there is none; the message names those that there are.
+    """
+    if name is None:
+        return catalogue.default
+    try:
+        return catalogue.get(name)
+    except UnknownModelError as error:
+        raise invalid("model", str(error)) from error
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return url.startswith(("http://", "https://")) and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # such as a port that is no number
+        return False
+
+
+def _check_factor(task: Upscale, model: Model) -> None:
+    if task.target_megapixels is not None:
+        if task.upscale_factor is not None:
+            raise invalid("targetMegapixels", "give upscaleFactor or targetMegapixels, not both")
+        if not model.fractional:
+            raise unsupported("targetMegapixels", f"{model.name} upscales by whole factors only")
+    elif task.upscale_factor is not None and not model.offers(task.upscale_factor):
+        offered = ", ".join(map(str, model.factors))
+        fractional = f", or any number between 1 and {model.factors[-1]}" if model.fractional else ""
+        raise invalid("upscaleFactor", f"{model.name} upscales by {offered}{fractional}", "number")
+
+
+def _refuse_unsupported(task: Upscale, model: Model) -> None:
+    refused: list[TaskError] = []
+    if task.check_nsfw or (task.safety and any(task.safety.values())):
+        name = "checkNSFW" if task.check_nsfw else "safety"
+        refused.append(unsupported(name, "this server has no safety checker"))
+    if task.number_results != 1:
+        refused.append(unsupported("numberResults", "an upscale has one result"))
+    refused += [
+        unsupported(f"settings.{name}", f"{model.name} has no setting {name!r}")
+        for name in (msgspec.to_builtins(task.settings) if task.settings else ())
+        if name not in model.parameters
+    ]
+    if refused:
+        raise refused[0]

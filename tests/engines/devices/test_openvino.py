@@ -1,0 +1,93 @@
+"""The CPU by OpenVINO gives what ONNX Runtime gives. Skipped where it is not installed."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines import ModelError, find_devices
+from engines.devices import openvino as openvino_device
+from engines.devices.openvino import find_openvino
+
+pytest.importorskip("openvino")
+
+STATM = Path("/proc/self/statm")
+
+
+@pytest.fixture(scope="module")
+def session(small_network):
+    return find_openvino(2, "fp32").open(small_network)
+
+
+def noise(*shape):
+    return np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+
+
+def test_in_fp32_it_differs_from_onnx_runtime_by_one_level_at_most(session, small_network):
+    tiles = noise(1, 40, 56)
+    expected = find_devices("cpu", "onnxruntime")[0].open(small_network).run(tiles)
+    assert np.abs(session.run(tiles).astype(int) - expected).max() <= 1
+
+
+def test_a_tile_comes_out_the_same_in_whatever_batch_it_runs(session):
+    tiles = noise(3, 24, 40)
+    together = session.run(tiles)
+    assert all(np.array_equal(session.run(tiles[i : i + 1])[0], together[i]) for i in range(3))
+
+
+def test_a_result_stays_what_it_is_while_others_run(session):
+    first = session.run(noise(1, 16, 16))
+    kept = first.copy()
+    session.run(255 - noise(1, 16, 16))
+    assert np.array_equal(first, kept)
+
+
+@pytest.mark.skipif(not STATM.exists(), reason="the system does not tell how much memory is used")
+def test_pictures_of_ever_new_sizes_do_not_take_ever_more_memory(session):
+    """By default 400 sizes of this small network take 170 MB, and it goes on like that."""
+
+    def run_sizes(first, last):
+        for number in range(first, last):
+            session.run(np.zeros((1, 8 + number // 20, 8 + number % 20, 3), np.uint8))
+        return int(STATM.read_text().split()[1]) * 4096
+
+    before = run_sizes(0, 200)
+    assert run_sizes(200, 400) - before < 40e6
+
+
+def test_what_it_cannot_take_is_a_model_error(session):
+    with pytest.raises(ModelError, match=r"the model failed on a batch of \(1, 5, 7, 4\)"):
+        session.run(np.zeros((1, 5, 7, 4), np.uint8))
+
+
+@pytest.mark.parametrize("able", [["FP32", "BF16"], ["FP32"]])
+def test_auto_is_bf16_exactly_where_the_processor_has_it(able, monkeypatch):
+    class Core:
+        def get_property(self, *_):
+            return able
+
+    monkeypatch.setattr(openvino_device, "import_openvino", lambda: type("openvino", (), {"Core": Core}))
+    assert find_openvino(2).precision == ("bf16" if "BF16" in able else "fp32")
+    assert find_openvino(2, "fp32").precision == "fp32"
+
+
+def test_auto_takes_openvino_and_each_runtime_can_be_asked_for():
+    names = [find_devices("cpu", runtime)[0].name for runtime in ("auto", "openvino", "onnxruntime")]
+    assert ["OpenVINO" in name for name in names] == [True, True, False]
+
+
+def test_without_openvino_auto_is_onnx_runtime_and_asking_for_it_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert "ONNX Runtime" in find_devices("cpu")[0].name
+    with pytest.raises(ModelError, match=r"pip install 'tilewire\[openvino\]'"):
+        find_devices("cpu", "openvino")
+
+
+def test_an_openvino_that_cannot_be_used_is_passed_over(monkeypatch):
+    def broken():
+        raise ImportError("libtbb.so.12: cannot open shared object file")
+
+    monkeypatch.setattr(openvino_device, "import_openvino", broken)
+    assert "ONNX Runtime" in find_devices("cpu")[0].name
+    with pytest.raises(ModelError, match="OpenVINO cannot be used: libtbb"):
+        find_devices("cpu", "openvino")

@@ -1,0 +1,86 @@
+"""Tile geometry, by property: nothing lost, nothing twice, context everywhere but at the image's border."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engines.tiling.tiles import plan_tiles, split_axis
+
+lengths = st.integers(1, 2000)
+overlaps = st.integers(0, 40)
+cores = st.integers(1, 200)  # what a window has beside its two overlaps
+sides = st.integers(1, 90)
+steps = st.sampled_from([1, 8, 32])
+
+
+@given(lengths, cores, overlaps, steps)
+def test_every_pixel_of_an_axis_is_kept_exactly_once(length, core, overlap, step):
+    segments = split_axis(length, core + 2 * overlap, overlap, step=step)
+    kept = [pixel for segment in segments for pixel in range(segment.keep_start, segment.keep_stop)]
+    assert kept == list(range(length))
+
+
+@given(lengths, cores, overlaps, steps)
+def test_every_kept_pixel_has_the_overlap_as_context_except_at_the_border(length, core, overlap, step):
+    for start, stop, keep_start, keep_stop in split_axis(length, core + 2 * overlap, overlap, step=step):
+        assert start == 0 or keep_start - start >= overlap
+        assert stop == length or stop - keep_stop >= overlap
+        assert start <= keep_start < keep_stop <= stop
+
+
+@given(lengths, cores, overlaps, steps)
+def test_windows_are_equal_inside_the_image_and_within_the_limit(length, core, overlap, step):
+    limit = core + 2 * overlap
+    segments = split_axis(length, limit, overlap, step=step)
+    (size,) = {stop - start for start, stop, _, _ in segments}
+    assert size <= limit
+    assert segments[0].start == 0
+    assert segments[-1].stop == length
+
+
+@given(lengths, cores, overlaps)
+def test_windows_are_as_short_as_their_number_allows_or_the_next_multiple_of_the_step(length, core, overlap):
+    limit = core + 2 * overlap
+    shortest, stepped = (split_axis(length, limit, overlap, step=step) for step in (1, 32))
+    assert len(shortest) == len(stepped)
+    short, long = (segments[0].stop - segments[0].start for segments in (shortest, stepped))
+    assert long == (length if len(stepped) == 1 else min(limit, -(-short // 32) * 32))
+
+
+@given(lengths, cores, overlaps)
+def test_there_are_as_few_windows_as_the_limit_allows(length, core, overlap):
+    limit = core + 2 * overlap
+    count = len(split_axis(length, limit, overlap))
+    assert count == 1 or (count - 1) * core + 2 * overlap < length
+
+
+def test_a_window_without_a_core_is_refused():
+    with pytest.raises(ValueError, match="no core between two overlaps of 16 px"):
+        split_axis(100, 32, 16)
+
+
+@given(sides, sides, st.integers(1, 4), steps)
+def test_pasted_tiles_make_up_the_whole_image(height, width, scale, step):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    canvas = np.zeros((height * scale, width * scale, 3), np.uint8)
+    for tile in plan_tiles(height, width, tile=24, overlap=5, step=step):
+        tile.paste(tile.cut(image).repeat(scale, 0).repeat(scale, 1), canvas, scale)
+    assert np.array_equal(canvas, image.repeat(scale, 0).repeat(scale, 1))
+
+
+@given(sides, sides, steps)
+def test_all_tiles_of_a_plan_have_its_size_and_are_as_many_as_it_says(height, width, step):
+    plan = plan_tiles(height, width, tile=24, overlap=5, step=step)
+    image = np.zeros((height, width, 3), np.uint8)
+    tiles = list(plan)
+    assert len(tiles) == len(plan)
+    assert {tile.cut(image).shape for tile in tiles} == {(plan.height, plan.width, 3)}
+    assert plan.height * plan.width <= 24 * 24
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (24, 24), (4, 144), (576, 1)])
+def test_an_image_of_no_more_pixels_than_a_tile_runs_whole(height, width):
+    plan = plan_tiles(height, width, tile=24, overlap=5)
+    assert (len(plan), plan.height, plan.width) == (1, height, width)

@@ -1,0 +1,323 @@
+"""Sessions outlive their connections: what was missed comes when the client is back."""
+
+import asyncio
+import base64
+import secrets
+
+import msgspec
+import pytest
+
+from server.delivery.sessions import Sessions
+from server.protocol.codec import JSON
+from server.serving import EmbeddedServer
+from server.state.accounts import Login, account_named
+from server.state.database import Database
+from server.state.outbox import keep_undelivered
+from tests.server.support.harness import (
+    KEY,
+    Item,
+    charges,
+    connected,
+    make_image,
+    new_uuid,
+    open_account,
+    open_image,
+    upscale,
+)
+from tests.server.support.web import Web
+
+pytestmark = [pytest.mark.each_database, pytest.mark.settings(private_networks=True)]
+
+
+def hold(web: Web, width: int = 24, height: int = 16) -> tuple[str, str]:
+    """An input that is not answered until its path is released: the path and the URL."""
+    path = f"/{secrets.token_hex(4)}.png"
+    return path, web.hold(path, make_image(width, height, seed=secrets.randbits(32)))
+
+
+async def finish_while_away(server: EmbeddedServer, web: Web, path: str, task: Item) -> Item:
+    """Let a task finish; what another connection of the account is told of it."""
+    web.release(path)
+    async with connected(server) as other:
+        return await other.finished(task["taskUUID"])
+
+
+async def begin_and_cut(server: EmbeddedServer, web: Web, session: str, task: Item) -> None:
+    async with connected(server, session=session) as peer:
+        await peer.send(task)
+        await web.receive()
+        await peer.cut()
+
+
+async def test_a_result_that_was_missed_comes_right_after_the_authentication_and_once(
+    server: EmbeddedServer, web: Web
+) -> None:
+    path, url = hold(web)
+    task = upscale(url)
+    async with connected(server, key=None) as peer:
+        session = (await peer.authenticate())["connectionSessionUUID"]
+        await peer.send(task)
+        await web.receive()
+        await peer.cut()
+    told = await finish_while_away(server, web, path, task)
+    async with connected(server, key=None) as peer:
+        assert (await peer.authenticate(session=session))["connectionSessionUUID"] == session
+        result = await peer.receive_item()
+        assert result == {name: value for name, value in told.items() if name != "status"}
+        assert result["taskUUID"] == task["taskUUID"]
+        await peer.nothing_more()
+    async with connected(server, session=session) as peer:
+        await peer.nothing_more()
+
+
+async def test_a_result_comes_to_the_new_connection_when_the_task_outlasts_the_cut(
+    server: EmbeddedServer, web: Web
+) -> None:
+    (path, url), session = hold(web), new_uuid()
+    task = upscale(url)
+    await begin_and_cut(server, web, session, task)
+    async with connected(server, session=session) as peer:
+        await peer.nothing_more()
+        web.release(path)
+        assert (await peer.receive_item())["taskUUID"] == task["taskUUID"]
+        await peer.nothing_more()
+
+
+async def test_a_failure_that_was_missed_comes_too(server: EmbeddedServer, web: Web) -> None:
+    session = new_uuid()
+    path = "/not-an-image"
+    task = upscale(web.hold(path, b"no image"))
+    await begin_and_cut(server, web, session, task)
+    await finish_while_away(server, web, path, task)
+    async with connected(server, session=session) as peer:
+        frame = await peer.receive()
+        assert [error["taskUUID"] for error in frame["errors"]] == [task["taskUUID"]]
+        await peer.nothing_more()
+
+
+async def test_several_missed_replies_come_in_the_order_of_their_outcomes(
+    server: EmbeddedServer, web: Web
+) -> None:
+    session, order = new_uuid(), (2, 0, 1)
+    held = [hold(web) for _ in range(3)]
+    tasks = [upscale(url) for _, url in held]
+    async with connected(server, session=session) as peer:
+        await peer.send(*tasks)
+        for _ in tasks:
+            await web.receive()
+        await peer.cut()
+    for index in order:
+        await finish_while_away(server, web, held[index][0], tasks[index])
+    async with connected(server, session=session) as peer:
+        came = [(await peer.receive_item())["taskUUID"] for _ in order]
+        assert came == [tasks[index]["taskUUID"] for index in order]
+        await peer.nothing_more()
+
+
+async def test_another_account_cannot_resume_a_session(server: EmbeddedServer, web: Web) -> None:
+    (path, url), session = hold(web), new_uuid()
+    task = upscale(url)
+    await begin_and_cut(server, web, session, task)
+    await finish_while_away(server, web, path, task)
+    async with connected(server, key=open_account(server).key, session=session) as stranger:
+        await stranger.nothing_more()
+    async with connected(server, session=session) as peer:
+        assert (await peer.receive_item())["taskUUID"] == task["taskUUID"]
+
+
+async def test_another_account_with_the_same_session_uuid_disturbs_nobody(server: EmbeddedServer) -> None:
+    session = new_uuid()
+    async with (
+        connected(server, session=session) as peer,
+        connected(server, key=open_account(server).key, session=session) as stranger,
+    ):
+        await stranger.nothing_more()
+        await peer.nothing_more()
+
+
+async def test_an_unknown_session_is_begun(server: EmbeddedServer) -> None:
+    session = new_uuid()
+    async with connected(server, key=None) as peer:
+        assert (await peer.authenticate(session=session))["connectionSessionUUID"] == session
+        (result,) = await peer.ask(upscale(base64.b64encode(make_image()).decode()))
+        assert "imageURL" in result
+
+
+async def test_a_second_connection_of_a_session_closes_the_first(server: EmbeddedServer, web: Web) -> None:
+    (path, url), session = hold(web), new_uuid()
+    task = upscale(url)
+    async with connected(server, session=session) as first:
+        await first.send(task)
+        await web.receive()
+        async with connected(server, session=session) as second:
+            await first.socket.wait_closed()
+            assert first.socket.close_code == 4000
+            web.release(path)
+            assert (await second.receive_item())["taskUUID"] == task["taskUUID"]
+            await second.nothing_more()
+
+
+@pytest.mark.parametrize("when", ["under way", "finished"])
+async def test_a_task_sent_again_after_a_cut_gives_the_same_answer_without_new_work(
+    server: EmbeddedServer, web: Web, when: str
+) -> None:
+    account, session = open_account(server), new_uuid()
+    path, url = hold(web)
+    task = upscale(url, includeCost=True)
+    async with connected(server, key=account.key, session=session) as peer:
+        await peer.send(task)
+        await web.receive()
+        await peer.cut()
+    if when == "finished":
+        web.release(path)
+        async with connected(server, key=account.key) as other:
+            await other.finished(task["taskUUID"])
+    async with connected(server, key=account.key, session=session) as peer:
+        replies = [await peer.receive_item()] if when == "finished" else []
+        await peer.send(task)
+        if when == "under way":
+            await peer.nothing_more()
+            web.release(path)
+        replies.append(await peer.receive_item())
+        await peer.nothing_more()
+    assert all(reply == replies[0] for reply in replies)
+    assert "imageURL" in replies[0]
+    assert web.waiting() == 0, "the input was fetched once"
+    assert charges(server, account.id)[1] == 1
+
+
+async def test_a_task_sent_again_from_another_session_is_answered_there(
+    server: EmbeddedServer, web: Web
+) -> None:
+    (path, url), session = hold(web), new_uuid()
+    task = upscale(url)
+    async with connected(server, session=session) as first, connected(server) as second:
+        await first.send(task)
+        await web.receive()
+        await second.send(task)
+        await second.nothing_more()
+        web.release(path)
+        assert (await second.receive_item())["taskUUID"] == task["taskUUID"]
+        await first.nothing_more()
+
+
+async def test_missed_images_are_sent_whole(server: EmbeddedServer, web: Web) -> None:
+    (path, url), session = hold(web, 150, 100), new_uuid()
+    task = upscale(url, outputType=["base64Data", "dataURI"])
+    await begin_and_cut(server, web, session, task)
+    told = await finish_while_away(server, web, path, task)
+    async with connected(server, session=session) as peer:
+        result = await peer.receive_item()
+    assert open_image(base64.b64decode(result["imageBase64Data"])).size == (300, 200)
+    assert result["imageBase64Data"] == told["imageBase64Data"]
+    assert result["imageDataURI"] == f"data:image/png;base64,{result['imageBase64Data']}"
+
+
+async def test_a_session_may_come_back_with_messagepack(server: EmbeddedServer, web: Web) -> None:
+    (path, url), session = hold(web), new_uuid()
+    task = upscale(url, outputType="base64Data")
+    await begin_and_cut(server, web, session, task)
+    told = await finish_while_away(server, web, path, task)
+    async with connected(server, session=session, messagepack=True) as peer:
+        result = await peer.receive_item()
+        assert result["imageBase64Data"] == base64.b64decode(told["imageBase64Data"])
+        await peer.nothing_more()
+
+
+@pytest.mark.parametrize("messagepack", [False, True], ids=["JSON", "MessagePack"])
+async def test_replies_of_other_kinds_are_kept_as_well(
+    server: EmbeddedServer, web: Web, messagepack: bool
+) -> None:
+    (path, url), session = hold(web), new_uuid()
+    upload = {"taskType": "imageUpload", "taskUUID": new_uuid(), "image": url}
+    async with connected(server, session=session, messagepack=messagepack) as peer:
+        await peer.send(upload)
+        await web.receive()
+        await peer.cut()
+    async with connected(server, session=session, messagepack=messagepack) as peer:
+        web.release(path)
+        reply = await peer.receive_item()
+        assert reply["taskUUID"] == upload["taskUUID"]
+        assert reply["imageURL"].startswith(server.url)
+        (result,) = await peer.ask(upscale(reply["imageUUID"]))
+        assert "imageURL" in result
+        await peer.nothing_more()
+
+
+async def test_a_reply_waits_over_several_visits_that_end_before_it(server: EmbeddedServer, web: Web) -> None:
+    (path, url), session = hold(web), new_uuid()
+    task = upscale(url)
+    await begin_and_cut(server, web, session, task)
+    for _ in range(3):
+        async with connected(server, session=session) as peer:
+            await peer.nothing_more()
+            await peer.cut()
+    await finish_while_away(server, web, path, task)
+    async with connected(server, session=session) as peer:
+        assert (await peer.receive_item())["taskUUID"] == task["taskUUID"]
+
+
+async def test_a_connection_may_change_its_session(server: EmbeddedServer, web: Web) -> None:
+    (path, url), session = hold(web), new_uuid()
+    task = upscale(url)
+    await begin_and_cut(server, web, session, task)
+    await finish_while_away(server, web, path, task)
+    async with connected(server) as peer:
+        await peer.nothing_more()
+        assert (await peer.authenticate(KEY, session))["connectionSessionUUID"] == session
+        assert (await peer.receive_item())["taskUUID"] == task["taskUUID"]
+
+
+async def test_connections_without_a_session_uuid_have_different_sessions(server: EmbeddedServer) -> None:
+    async with connected(server, key=None) as first, connected(server, key=None) as second:
+        sessions = [(await peer.authenticate())["connectionSessionUUID"] for peer in (first, second)]
+        assert len(set(sessions)) == 2
+        await first.nothing_more()
+        await second.nothing_more()
+
+
+class SlowLink:
+    """A connection that takes its time to close."""
+
+    codec = JSON
+    base_url = "http://test"
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+        self.closing, self.may_close = asyncio.Event(), asyncio.Event()
+
+    async def send(self, frame: bytes) -> None:
+        self.sent.append(frame)
+
+    async def close(self, code: int, reason: str) -> None:  # noqa: ARG002 - as Link has it
+        self.closing.set()
+        await self.may_close.wait()
+
+
+async def test_nothing_is_sent_to_a_connection_before_its_greeting(
+    server: EmbeddedServer, database: Database
+) -> None:
+    account = await database.run(account_named, "ada", 0.0)
+    sessions = Sessions(database, server.services.results)
+    old, new = SlowLink(), SlowLink()
+    await sessions.attach(Login(account, None), "session", old)
+    attaching = asyncio.create_task(sessions.attach(Login(account, None), "session", new))
+    await old.closing.wait()
+    await database.run(keep_undelivered, account, "session", 0.0, msgspec.msgpack.encode(["news"]))
+    await sessions.deliver(account, "session")
+    assert (old.sent, new.sent) == ([], []), "the old one is closing, the new one not greeted"
+    old.may_close.set()
+    await attaching
+    await sessions.deliver(account, "session")
+    assert new.sent == [b'["news"]']
+
+
+async def test_an_answer_spells_the_uuid_as_the_question_does(server: EmbeddedServer) -> None:
+    task = upscale(base64.b64encode(make_image()).decode())
+    task["taskUUID"] = task["taskUUID"].upper()
+    async with connected(server) as peer:
+        (result,) = await peer.ask(task)
+        assert result["taskUUID"] == task["taskUUID"]
+        question = {"taskType": "getResponse", "taskUUID": task["taskUUID"].lower()}
+        (answer,) = await peer.ask(question)
+        assert answer["imageUUID"] == result["imageUUID"]

@@ -1,0 +1,49 @@
+"""The documents for operators speak of what is there."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from server.telemetry.metrics import Metrics
+from server.telemetry.story import STAGES
+from tests.server.telemetry.test_metrics import SNAPSHOT
+
+DOCS = Path(__file__).parents[3] / "server" / "docs"
+EXPORTED = dict(
+    line.split()[2:4]
+    for line in Metrics().render(replace(SNAPSHOT, outbox=0, webhooks=0, reserved=0)).decode().splitlines()
+    if line.startswith("# TYPE ")
+)
+"""The type of each metric, by name."""
+
+
+def series(name: str) -> set[str]:
+    """The names that the samples of a metric have."""
+    return (
+        {f"{name}_{part}" for part in ("bucket", "sum", "count")} if EXPORTED[name] == "histogram" else {name}
+    )
+
+
+def test_the_dashboard_asks_for_metrics_that_exist_and_for_all_of_them() -> None:
+    dashboard = json.loads((DOCS / "grafana.json").read_text())
+    queries = " ".join(target["expr"] for panel in dashboard["panels"] for target in panel["targets"])
+    asked = set(re.findall(r"\b(?:tilewire|process)_\w+", queries))
+    assert asked <= {name for metric in EXPORTED for name in series(metric)}
+    assert not [
+        metric for metric in EXPORTED if metric.startswith("tilewire_") and not asked & series(metric)
+    ]
+
+
+def test_the_table_of_metrics_is_complete_and_true() -> None:
+    text = (DOCS / "operations.md").read_text()
+    rows = re.findall(r"^\| (`tilewire_.*?) \| (\w+) \|", text, re.MULTILINE)
+    documented = {name: kind for names, kind in rows for name in re.findall(r"`(\w+)`", names)}
+    assert documented == {name: kind for name, kind in EXPORTED.items() if name.startswith("tilewire_")}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_is_explained(stage: str) -> None:
+    assert f"`{stage}`" in (DOCS / "operations.md").read_text()

@@ -1,0 +1,238 @@
+"""The image store fails: tasks are told so and cost nothing, and all is well when it is back."""
+
+import base64
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpcore
+import obstore
+import pytest
+from obstore.exceptions import GenericError
+from obstore.store import MemoryStore
+
+from server.images.store import ImageFile, ImageStore
+from server.protocol.errors import UnavailableError
+from server.state.accounts import AccountId, account_named
+from server.state.database import Database
+from tests.server.conftest import StartServer
+from tests.server.support.harness import (
+    Item,
+    Peer,
+    charges,
+    connected,
+    make_image,
+    new_uuid,
+    open_account,
+    upscale,
+)
+from tests.server.support.web import Web
+
+FILE = ImageFile(b"pixels", "png", 2, 3)
+FULL = "Generic LocalFileSystem error: No space left on device (os error 28)"
+
+
+@pytest.fixture
+def account(database: Database) -> AccountId:
+    return database.run_sync(account_named, "ada", 0.0)
+
+
+class Faults:
+    """Makes a function of obstore fail, a number of times or for good."""
+
+    def __init__(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.left = 0
+        self.calls = 0
+        real: Callable[..., Any] = getattr(obstore, name)
+
+        def call(*arguments: Any, **more: Any) -> Any:
+            self.calls += 1
+            if self.left:
+                self.left -= 1
+                raise GenericError(FULL)
+            return real(*arguments, **more)
+
+        monkeypatch.setattr(obstore, name, call)
+
+
+def images(database: Database) -> ImageStore:
+    return ImageStore(MemoryStore(), database, pauses=(0.0, 0.0))
+
+
+async def test_a_fault_that_ends_soon_is_not_noticed(
+    database: Database, account: AccountId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, putting, getting = (
+        images(database),
+        Faults("put", monkeypatch),
+        Faults("get", monkeypatch),
+    )
+    putting.left = getting.left = 2
+    image = await store.put(account, FILE, 60)
+    assert await store.read(image.name) == FILE.data
+    assert (putting.calls, getting.calls) == (3, 3)
+
+
+async def test_a_fault_that_stays_is_told_and_no_image_is_recorded(
+    database: Database, account: AccountId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, faults = images(database), Faults("put", monkeypatch)
+    faults.left = 3
+    with pytest.raises(UnavailableError) as caught:
+        await store.put_input(account, FILE, 60)
+    assert "No space" not in str(caught.value), "how the server is made is not the client's business"
+    image = await store.put_input(account, FILE, 60)
+    assert await store.read(image.name) == FILE.data
+
+
+async def test_an_image_that_is_not_there_is_not_asked_for_again(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, faults = images(database), Faults("get", monkeypatch)
+    with pytest.raises(FileNotFoundError):
+        await store.read("nothing.png")
+    assert faults.calls == 1
+
+
+def encoded(seed: int = 0) -> str:
+    return base64.b64encode(make_image(seed=seed)).decode()
+
+
+async def upload(peer: Peer, seed: int = 0) -> Item:
+    (reply,) = await peer.ask({"taskType": "imageUpload", "taskUUID": new_uuid(), "image": encoded(seed)})
+    return reply
+
+
+class Disk:
+    """The local directory of the images, taken away and put back."""
+
+    def __init__(self, data: Path) -> None:
+        self._images, self._aside = data / "images", data / "aside"
+
+    def take_away(self) -> None:
+        self._images.rename(self._aside)
+        self._images.touch()  # a file where the directory should be: no user can write into that
+
+    def put_back(self) -> None:
+        self._images.unlink()
+        self._aside.rename(self._images)
+
+
+async def test_a_result_that_cannot_be_stored_costs_nothing_and_the_same_task_succeeds_later(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, faults = start_server(), Faults("put", monkeypatch)
+    account = open_account(server)
+    async with connected(server, key=account.key) as peer:
+        task = upscale((await upload(peer))["imageUUID"])
+        faults.left = 3
+        (error,) = await peer.ask(task)
+        assert (error["code"], error["retryAfter"]) == ("serviceUnavailable", 10)
+        assert error["message"] == "the image store cannot be used"
+        assert charges(server, account.id) == (0, 0)
+        (result,) = await peer.ask(task)
+        assert "imageURL" in result
+    assert charges(server, account.id)[1] == 1
+
+
+async def test_without_its_directory_the_server_refuses_images_and_goes_on(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    server, disk = start_server(), Disk(tmp_path)
+    async with connected(server) as peer:
+        image = (await upload(peer))["imageUUID"]
+        disk.take_away()
+        for refused in (await upload(peer, seed=1), *await peer.ask(upscale(image))):
+            assert (refused["code"], refused["retryAfter"]) == ("serviceUnavailable", 10)
+        disk.put_back()
+        assert "imageURL" in await upload(peer, seed=1)
+        assert "imageURL" in (await peer.ask(upscale(image)))[0]
+
+
+async def test_a_result_that_cannot_be_read_just_now_is_not_lost(
+    start_server: StartServer, tmp_path: Path, web: Web
+) -> None:
+    server, disk, session = start_server(private_networks=True), Disk(tmp_path), new_uuid()
+    account = open_account(server)
+    task = upscale(web.hold("/image.png", make_image()), outputType="base64Data")
+    async with connected(server, key=account.key, session=session) as peer:
+        await peer.send(task)
+        await web.receive()
+        await peer.cut()
+    web.release("/image.png")
+    async with connected(server, key=account.key) as other:
+        await other.finished(task["taskUUID"])
+    disk.take_away()
+    async with connected(server, key=account.key, session=session) as peer:
+        error = await peer.receive_item()
+        assert (error["code"], error["taskUUID"]) == ("serviceUnavailable", task["taskUUID"])
+        disk.put_back()
+        (result,) = await peer.ask(task)
+        assert base64.b64decode(result["imageBase64Data"])
+    assert charges(server, account.id)[1] == 1
+
+
+async def test_an_image_that_vanished_is_not_found(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server()
+    async with connected(server) as peer, httpcore.AsyncConnectionPool() as pool:
+        uploaded = await upload(peer)
+        task = upscale(encoded(1), outputType=["URL", "base64Data"])
+        (result,) = await peer.ask(task)
+        for file in (tmp_path / "images").iterdir():
+            file.unlink()
+        (error,) = await peer.ask(upscale(uploaded["imageUUID"]))
+        assert error["code"] == "imageExpired"
+        (error,) = await peer.ask(task)
+        assert error["code"] == "imageExpired"
+        assert (await pool.request("GET", result["imageURL"])).status == 404
+        (error,) = await peer.ask({"taskType": "getResponse", "taskUUID": task["taskUUID"]})
+        assert error["code"] == "imageExpired"
+
+
+async def test_an_image_that_cannot_be_read_just_now_is_told_over_http(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    server, disk = start_server(), Disk(tmp_path)
+    async with connected(server) as peer, httpcore.AsyncConnectionPool() as pool:
+        url = (await upload(peer))["imageURL"]
+        disk.take_away()
+        response = await pool.request("GET", url)
+        assert (response.status, dict(response.headers)[b"retry-after"]) == (503, b"10")
+        disk.put_back()
+        assert (await pool.request("GET", url)).status == 200
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    place = tmp_path / "images"
+    place.mkdir()
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("file systems can only be mounted by root")
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("this root may not mount file systems")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+async def test_a_full_disk_is_told_and_the_server_goes_on_when_there_is_room(
+    start_server: StartServer, small_disk: Path
+) -> None:
+    server = start_server()
+    account = open_account(server)
+    async with connected(server, key=account.key) as peer:
+        task = upscale((await upload(peer))["imageUUID"])
+        ballast = small_disk / "ballast"
+        with pytest.raises(OSError, match="No space"):
+            ballast.write_bytes(bytes(2**17))
+        (error,) = await peer.ask(task)
+        assert error["code"] == "serviceUnavailable"
+        assert charges(server, account.id) == (0, 0)
+        ballast.unlink()
+        (result,) = await peer.ask(task)
+        assert "imageURL" in result
+    assert charges(server, account.id)[1] == 1

@@ -1,0 +1,298 @@
+"""Money: exact, and never spent twice."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from sqlalchemy import select, text, update
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from server.money import to_nanodollars, to_usd
+from server.protocol.errors import ErrorItem
+from server.state import ledger, tasks
+from server.state.accounts import AccountId, account_named
+from server.state.audit import audit
+from server.state.database import Database
+from server.state.tables import accounts
+from server.state.tasks import StoredResult
+from tests.server.support.harness import new_uuid
+
+NOW = 1_000_000.0
+RESULT = StoredResult(image_uuid="i", image_name="i.png", input_image_uuid="j")
+FAILURE = ErrorItem(code="taskCancelled", message="the task was cancelled")
+
+amounts = st.integers(0, 5_000)
+
+
+def accept(database: Database, account: AccountId) -> str:
+    task = new_uuid()
+    assert database.run_sync(tasks.accept, account, task, b"{}", None, NOW) is None
+    return task
+
+
+def mistakes(database: Database) -> list[str]:
+    return database.run_sync(audit).mistakes
+
+
+def row(database: Database, account: AccountId) -> tuple[int | None, int]:
+    query = select(accounts.c.balance, accounts.c.reserved).where(accounts.c.id == account)
+    balance, reserved = database.run_sync(lambda connection: connection.execute(query).one())
+    return balance, reserved
+
+
+class Paper(NamedTuple):
+    """What a task should have set aside, and whether from the balance."""
+
+    account: AccountId
+    amount: int
+    from_balance: bool
+
+
+class Bookkeeping(RuleBasedStateMachine):
+    """Whatever happens in whatever order, the accounts agree with plain sums on paper."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.database = Database("sqlite://")
+        ada = self.database.run_sync(account_named, "ada", NOW, balance=0)
+        bob = self.database.run_sync(account_named, "bob", NOW)
+        self.balances: dict[AccountId, int | None] = {ada: 0, bob: None}
+        self.charged: dict[AccountId, list[int]] = {ada: [], bob: []}
+        self.open: dict[str, Paper] = {}
+        self.failed: list[tuple[str, AccountId]] = []
+
+    def teardown(self) -> None:
+        self.database.close()
+
+    def a_task(self, data: st.DataObject) -> str:
+        return data.draw(st.sampled_from(sorted(self.open)))
+
+    def take(self, task: str, account: AccountId, amount: int) -> None:
+        balance = self.balances[account]
+        payable = balance is None or balance >= amount
+        assert self.database.run_sync(ledger.reserve, account, task, amount, NOW) is payable
+        self.open[task] = Paper(account, amount if payable else 0, balance is not None)
+        if payable and balance is not None:
+            self.balances[account] = balance - amount
+
+    def give_back(self, paper: Paper) -> None:
+        if paper.from_balance:
+            self.balances[paper.account] = (self.balances[paper.account] or 0) + paper.amount
+
+    @rule(data=st.data(), amount=st.integers(1, 10_000))
+    def deposit(self, data: st.DataObject, amount: int) -> None:
+        account = data.draw(st.sampled_from(list(self.balances)))
+        self.database.run_sync(ledger.deposit, account, amount, NOW)
+        self.balances[account] = (self.balances[account] or 0) + amount
+
+    @rule(data=st.data(), amount=amounts)
+    def begin(self, data: st.DataObject, amount: int) -> None:
+        account = data.draw(st.sampled_from(list(self.balances)))
+        self.take(accept(self.database, account), account, amount)
+
+    @precondition(lambda self: self.failed)
+    @rule(amount=amounts)
+    def begin_what_failed_again(self, amount: int) -> None:
+        task, account = self.failed.pop()
+        assert self.database.run_sync(tasks.accept, account, task, b"{}", None, NOW) is None
+        self.take(task, account, amount)
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data(), again=st.booleans())
+    def succeed(self, data: st.DataObject, again: bool) -> None:
+        task = self.a_task(data)
+        paper = self.open.pop(task)
+        for _ in range(1 + again):
+            record = self.database.run_sync(tasks.succeed, paper.account, task, RESULT, NOW)
+            assert record.result is not None
+            assert record.result.cost == paper.amount
+        self.charged[paper.account].append(paper.amount)
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data(), again=st.booleans())
+    def fail(self, data: st.DataObject, again: bool) -> None:
+        task = self.a_task(data)
+        paper = self.open.pop(task)
+        for _ in range(1 + again):
+            self.database.run_sync(tasks.fail, paper.account, task, FAILURE, NOW)
+        self.give_back(paper)
+        self.failed.append((task, paper.account))
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data(), amount=amounts)
+    def begin_again_after_a_restart(self, data: st.DataObject, amount: int) -> None:
+        task = self.a_task(data)
+        paper = self.open.pop(task)
+        assert self.database.run_sync(ledger.release, paper.account, task, NOW) == paper.amount
+        assert self.database.run_sync(ledger.release, paper.account, task, NOW) == 0
+        self.give_back(paper)
+        self.take(task, paper.account, amount)
+
+    @invariant()
+    def the_accounts_agree(self) -> None:
+        for account, balance in self.balances.items():
+            reserved = sum(paper.amount for paper in self.open.values() if paper.account == account)
+            assert row(self.database, account) == (balance, reserved)
+            assert self.database.run_sync(ledger.statement, account).available == balance
+            charged = self.charged[account]
+            assert self.database.run_sync(ledger.spent, account) == (sum(charged), len(charged))
+
+    @invariant()
+    def the_audit_finds_nothing(self) -> None:
+        assert mistakes(self.database) == []
+
+
+TestBookkeeping = Bookkeeping.TestCase
+TestBookkeeping.settings = hypothesis_settings(max_examples=20, stateful_step_count=30, deadline=None)
+
+
+def test_threads_together_cannot_spend_more_than_there_is(database: Database) -> None:
+    account = database.run_sync(account_named, "ada", NOW, balance=0)
+    database.run_sync(ledger.deposit, account, 1_000, NOW)
+    open_tasks = [accept(database, account) for _ in range(60)]
+    together = threading.Barrier(6)
+
+    def spend(seed: int) -> int:
+        paid = 0
+        together.wait()
+        for number, task in enumerate(open_tasks[seed * 10 : seed * 10 + 10]):
+            if database.run_sync(ledger.reserve, account, task, 70, NOW):
+                if (number + seed) % 2:
+                    database.run_sync(tasks.succeed, account, task, RESULT, NOW)
+                    paid += 70
+                else:
+                    database.run_sync(tasks.fail, account, task, FAILURE, NOW)
+            available = database.run_sync(ledger.statement, account).available
+            assert available is not None
+            assert available >= 0
+        return paid
+
+    with ThreadPoolExecutor(6) as threads:
+        paid = sum(threads.map(spend, range(6)))
+    assert row(database, account) == (1_000 - paid, 0)
+    assert mistakes(database) == []
+    assert database.run_sync(ledger.spent, account)[0] == paid
+
+
+def test_of_many_reservations_at_once_only_those_that_can_be_paid_succeed(database: Database) -> None:
+    account = database.run_sync(account_named, "ada", NOW, balance=1_000)
+    open_tasks = [accept(database, account) for _ in range(40)]
+    with ThreadPoolExecutor(8) as threads:
+        granted = list(
+            threads.map(lambda task: database.run_sync(ledger.reserve, account, task, 100, NOW), open_tasks)
+        )
+    assert granted.count(True) == 10
+    assert database.run_sync(ledger.statement, account).available == 0
+
+
+def test_an_account_without_a_limit_pays_everything_and_its_charges_are_kept(database: Database) -> None:
+    account = database.run_sync(account_named, "ada", NOW)
+    task = accept(database, account)
+    assert database.run_sync(ledger.reserve, account, task, 10**15, NOW)
+    database.run_sync(tasks.succeed, account, task, RESULT, NOW)
+    assert database.run_sync(ledger.statement, account) == ("ada", None)
+    assert database.run_sync(ledger.spent, account) == (10**15, 1)
+    assert row(database, account) == (None, 0)
+    assert mistakes(database) == []
+
+
+def test_the_first_deposit_gives_an_account_a_limit(database: Database) -> None:
+    account = database.run_sync(account_named, "ada", NOW)
+    database.run_sync(ledger.deposit, account, 500, NOW)
+    assert database.run_sync(ledger.statement, account).available == 500
+    assert not database.run_sync(ledger.reserve, account, accept(database, account), 501, NOW)
+
+
+def test_what_a_task_took_before_its_account_had_a_limit_does_not_become_balance(database: Database) -> None:
+    account = database.run_sync(account_named, "ada", NOW)
+    task = accept(database, account)
+    assert database.run_sync(ledger.reserve, account, task, 900, NOW)
+    database.run_sync(ledger.deposit, account, 500, NOW)
+    database.run_sync(tasks.fail, account, task, FAILURE, NOW)
+    assert row(database, account) == (500, 0)
+    assert mistakes(database) == []
+
+
+def test_a_task_that_costs_nothing_has_its_charge_too(database: Database) -> None:
+    account = database.run_sync(account_named, "ada", NOW, balance=0)
+    task = accept(database, account)
+    assert database.run_sync(ledger.reserve, account, task, 0, NOW)
+    database.run_sync(tasks.succeed, account, task, RESULT, NOW)
+    assert database.run_sync(ledger.spent, account) == (0, 1)
+    assert mistakes(database) == []
+
+
+@pytest.mark.parametrize("statement", ["UPDATE ledger SET amount = 1", "DELETE FROM ledger"])
+def test_the_database_refuses_to_change_the_ledger(database: Database, statement: str) -> None:
+    account = database.run_sync(account_named, "ada", NOW, balance=100)
+    with pytest.raises(DBAPIError, match="the ledger is append-only"):
+        execute(database, statement)
+    assert row(database, account) == (100, 0)
+    assert mistakes(database) == []
+
+
+@pytest.mark.parametrize("column", ["balance", "reserved"])
+def test_the_database_refuses_negative_amounts(database: Database, column: str) -> None:
+    database.run_sync(account_named, "ada", NOW, balance=100)
+    with pytest.raises(IntegrityError, match=f"{column}_not_negative"):
+        database.run_sync(lambda connection: connection.execute(update(accounts).values({column: -1})))
+
+
+def test_the_database_refuses_a_second_charge_of_a_task(database: Database) -> None:
+    account = database.run_sync(account_named, "ada", NOW, balance=100)
+    task = accept(database, account)
+    database.run_sync(ledger.charge, account, task, NOW)
+    with pytest.raises(IntegrityError):
+        database.run_sync(ledger.charge, account, task, NOW)
+
+
+def execute(database: Database, statement: str) -> None:
+    database.run_sync(lambda connection: connection.execute(text(statement)))
+
+
+def test_accounts_do_not_pay_for_each_other(database: Database) -> None:
+    ada = database.run_sync(account_named, "ada", NOW, balance=100)
+    bob = database.run_sync(account_named, "bob", NOW, balance=100)
+    task = accept(database, ada)
+    assert database.run_sync(tasks.accept, bob, task, b"{}", None, NOW) is None, (
+        "the same UUID is another task"
+    )
+    assert database.run_sync(ledger.reserve, ada, task, 60, NOW)
+    database.run_sync(tasks.succeed, ada, task, RESULT, NOW)
+    assert database.run_sync(ledger.statement, ada).available == 40
+    assert database.run_sync(ledger.statement, bob).available == 100
+    assert database.run_sync(ledger.spent, bob) == (0, 0)
+
+
+def test_spending_is_counted_from_a_time_on_and_without_deposits(database: Database) -> None:
+    account = database.run_sync(account_named, "ada", NOW, balance=0)
+    database.run_sync(ledger.deposit, account, 100, NOW)
+    for when, amount in ((NOW, 10), (NOW + 10, 20)):
+        task = accept(database, account)
+        database.run_sync(ledger.reserve, account, task, amount, NOW)
+        database.run_sync(tasks.succeed, account, task, RESULT, when)
+    assert database.run_sync(ledger.spent, account) == (30, 2)
+    assert database.run_sync(ledger.spent, account, NOW + 5) == (20, 1)
+    assert database.run_sync(ledger.spent, account, NOW + 11) == (0, 0)
+
+
+@given(st.integers(0, 10**18))
+def test_amounts_survive_the_way_to_usd_and_back(amount: int) -> None:
+    assert to_nanodollars(to_usd(amount)) == amount
+
+
+@pytest.mark.parametrize("usd", ["0.0000000001", "1.0000000005", "nan", "inf", "-inf"])
+def test_what_is_not_a_whole_number_of_nanodollars_is_refused(usd: str) -> None:
+    with pytest.raises(ValueError, match=r"USD is not a whole number|is not an amount"):
+        to_nanodollars(Decimal(usd))
+
+
+def test_usd_is_written_without_superfluous_zeros() -> None:
+    shown = [str(to_usd(amount)) for amount in (0, 1_000, 1_300_000, 100 * 10**9)]
+    assert shown == ["0", "0.000001", "0.0013", "100"]

@@ -1,0 +1,103 @@
+"""What a load balancer is told."""
+
+import asyncio
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpcore
+
+from server.protocol.errors import DatabaseUnavailableError, UnavailableError
+from server.telemetry.readiness import Readiness
+from tests.server.conftest import StartServer
+from tests.server.support.harness import Address
+
+
+class Part:
+    """A database or an image store that works, fails, or does not answer."""
+
+    def __init__(self, outcome: Exception | None = None) -> None:
+        self.outcome = outcome
+        self.checks = 0
+
+    async def check(self) -> None:
+        self.checks += 1
+        if self.outcome is not None:
+            raise self.outcome
+
+
+class Hanging(Part):
+    async def check(self) -> None:
+        self.checks += 1
+        await asyncio.Event().wait()
+
+
+def readiness(
+    *,
+    usable: bool = True,
+    stand_in: str | None = None,
+    database: Part | None = None,
+    images: Part | None = None,
+    patience: float = 5,
+) -> Readiness:
+    upscaler: Any = SimpleNamespace(
+        usable=usable, stand_in=None if stand_in is None else SimpleNamespace(name=stand_in)
+    )
+    parts: list[Any] = [database or Part(), images or Part()]
+    return Readiness(upscaler, *parts, patience=patience)
+
+
+async def test_the_server_is_ready_while_all_its_parts_work() -> None:
+    assert await readiness().obstacle() is None
+
+
+async def test_it_is_not_ready_without_a_device() -> None:
+    assert await readiness(usable=False).obstacle() == "no device is left to run tasks on"
+
+
+async def test_it_is_ready_where_the_cpu_has_taken_over_and_says_so() -> None:
+    restricted = readiness(stand_in="CPU, 2 threads")
+    assert await restricted.obstacle() is None
+    assert restricted.restriction() == "CPU, 2 threads has taken over, all other devices are lost"
+    assert readiness().restriction() is None
+
+
+async def test_it_is_not_ready_without_its_database() -> None:
+    database = Part(DatabaseUnavailableError())
+    assert await readiness(database=database).obstacle() == "the database cannot be used"
+
+
+async def test_it_is_not_ready_without_its_image_store_and_ready_when_that_is_back() -> None:
+    images = Part(UnavailableError("gone"))
+    parts = readiness(images=images)
+    assert await parts.obstacle() == "the image store cannot be used"
+    images.outcome = None
+    assert await parts.obstacle() is None
+
+
+async def test_it_is_not_ready_while_a_part_does_not_answer_which_is_asked_only_once() -> None:
+    database = Hanging()
+    parts = readiness(database=database, patience=0.01)
+    for _ in range(3):
+        assert await parts.obstacle() == "the database does not answer"
+    assert database.checks == 1
+
+
+async def test_a_store_that_fails_is_told_over_http_and_its_return_too(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    server = start_server()
+    images = tmp_path / "images"
+    assert await _ready(server) == (200, "ready\n")
+    shutil.rmtree(images)
+    images.touch()  # a file where the directory should be
+    assert await _ready(server) == (503, "the image store cannot be used\n")
+    images.unlink()
+    assert (await _ready(server))[0] == 200
+
+
+async def _ready(server: Address) -> tuple[int, str]:
+    async with httpcore.AsyncConnectionPool() as pool:
+        response = await pool.request("GET", f"{server.url}/readyz")
+    return response.status, response.content.decode()

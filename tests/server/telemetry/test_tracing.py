@@ -1,0 +1,91 @@
+"""Traces: a span for each task, one for each of its stages."""
+
+import base64
+import sys
+from typing import Any
+
+import pytest
+
+from server.protocol.errors import invalid
+from server.serving import StartError
+from server.state.accounts import AccountId
+from server.state.tasks import Status, StoredResult, TaskRecord
+from server.telemetry.story import Story, Subject
+from tests.server.conftest import StartServer
+from tests.server.support.harness import FAST_MODEL, connected, make_image, upscale
+from tests.server.support.web import Web
+
+pytest.importorskip("opentelemetry.sdk")
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
+
+from server.telemetry.tracing import Tracing
+
+SUBJECT = Subject("task-1", AccountId("account"), None, "model")
+
+
+class Nobody:
+    def stage_ended(self, *_: object) -> None:
+        pass
+
+    task_ended = story_ended = stage_ended
+
+
+def exported(*stages: Any, error: Any = None) -> Any:
+    """The spans of a task that went through these stages, by name."""
+    exporter = InMemorySpanExporter()
+    tracing = Tracing(exporter)
+    story = Story(SUBJECT, Nobody())
+    for stage in stages:
+        with story.measure(stage):
+            pass
+    status = Status.FAILED if error else Status.SUCCEEDED
+    result = None if error else StoredResult("image", "image.png", "input")
+    story.finish(TaskRecord(SUBJECT.account, "task-1", b"{}", None, status, result, error))
+    tracing.record(story)
+    tracing.close()
+    return {span.name: span for span in exporter.get_finished_spans()}
+
+
+def test_the_stages_are_children_of_their_task_and_lie_within_it() -> None:
+    spans = exported("decode", "inference")
+    task = spans.pop("task")
+    assert list(spans) == ["decode", "inference"]
+    assert task.attributes["tilewire.task"] == "task-1"
+    assert task.attributes["tilewire.outcome"] == "succeeded"
+    for span in spans.values():
+        assert span.parent.span_id == task.context.span_id
+        assert task.start_time <= span.start_time <= span.end_time <= task.end_time
+
+
+def test_a_failed_task_is_an_error_with_its_code() -> None:
+    task = exported("fetch", error=invalid("model", "there is none").item("upscale", "task-1", None))["task"]
+    assert task.status.status_code is StatusCode.ERROR
+    assert task.attributes["error.type"] == "invalidModel"
+
+
+async def test_a_collector_gets_the_trace_of_a_task(start_server: StartServer, web: Web) -> None:
+    server = start_server(otlp_endpoint=f"{web.url}/v1/traces")
+    task = upscale(base64.b64encode(make_image()).decode())
+    async with connected(server) as peer:
+        await peer.ask(task)
+    server.stop()
+    received = await web.receive()
+    assert received.path == "/v1/traces"
+    request = ExportTraceServiceRequest.FromString(received.body)
+    spans = {span.name: span for span in request.resource_spans[0].scope_spans[0].spans}
+    assert {"fetch", "admission", "decode", "queue", "inference", "encode", "store", "task"} <= spans.keys()
+    attributes = {entry.key: entry.value.string_value for entry in spans["task"].attributes}
+    assert attributes["tilewire.task"] == task["taskUUID"]
+    assert attributes["tilewire.model"] == FAST_MODEL
+
+
+def test_without_the_extra_the_server_says_what_is_missing(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "server.telemetry.tracing", raising=False)
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    with pytest.raises(StartError, match="otlp_endpoint needs OpenTelemetry"):
+        start_server(otlp_endpoint="http://127.0.0.1:4318/v1/traces")

@@ -1,0 +1,195 @@
+"""Parameters, sizes and prices, without a server."""
+
+import math
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from engines import OutputFormat
+from onnx_models import Catalogue
+from server.protocol.codec import JSON, MESSAGEPACK, Codec
+from server.protocol.errors import ParameterError
+from server.protocol.requests import Upscale
+from server.protocol.sources import MAX_URL, StoredImage
+from server.settings import Settings
+from server.state.requests import UpscaleRequest
+from server.upscale.pricing import Size, output_size, price
+from server.upscale.request import check, choose_model, input_source, request_for
+from tests.server.support.harness import FAST_MODEL, upscale
+
+SOURCE = StoredImage("550e8400-e29b-41d4-a716-446655440000")
+
+
+def task_of(codec: Codec = JSON, **parameters: Any) -> Upscale:
+    (raw,) = codec.split(codec.encode(upscale("x") | parameters))
+    task = raw.parse()
+    assert isinstance(task, Upscale)
+    return task
+
+
+def request_of(catalogue: Catalogue, codec: Codec = JSON, **parameters: Any) -> UpscaleRequest:
+    task = task_of(codec, **parameters)
+    model = choose_model(catalogue, task.model)
+    check(task, model)
+    return request_for(task, model=model, source=SOURCE, parameter="inputs.image", warnings=())
+
+
+@pytest.mark.parametrize(
+    ("parameters", "code", "parameter"),
+    [
+        ({"model": "no-such-model"}, "invalidModel", "model"),
+        ({"model": ""}, "invalidModel", "model"),
+        ({"upscaleFactor": 1}, "invalidUpscaleFactor", "upscaleFactor"),
+        ({"upscaleFactor": 0}, "invalidUpscaleFactor", "upscaleFactor"),
+        ({"upscaleFactor": -2}, "invalidUpscaleFactor", "upscaleFactor"),
+        ({"upscaleFactor": 4.01}, "invalidUpscaleFactor", "upscaleFactor"),
+        ({"upscaleFactor": 1e308}, "invalidUpscaleFactor", "upscaleFactor"),
+        ({"upscaleFactor": 2, "targetMegapixels": 1}, "invalidTargetMegapixels", "targetMegapixels"),
+        ({"targetMegapixels": 0}, "invalidTargetMegapixels", "targetMegapixels"),
+        ({"targetMegapixels": -1}, "invalidTargetMegapixels", "targetMegapixels"),
+        ({"targetMegapixels": 1e300}, "invalidTargetMegapixels", "targetMegapixels"),
+        ({"outputType": []}, "invalidOutputType", "outputType"),
+        ({"outputType": "file"}, "invalidOutputType", "outputType"),
+        ({"outputFormat": "GIF"}, "invalidOutputFormat", "outputFormat"),
+        ({"outputQuality": 19}, "invalidOutputQuality", "outputQuality"),
+        ({"outputQuality": 100}, "invalidOutputQuality", "outputQuality"),
+        ({"outputQuality": 10**30}, "invalidOutputQuality", "outputQuality"),
+        ({"ttl": 0}, "invalidTtl", "ttl"),
+        ({"ttl": 10**9}, "invalidTtl", "ttl"),
+        ({"deliveryMethod": "pigeon"}, "invalidDeliveryMethod", "deliveryMethod"),
+        ({"webhookURL": "ftp://example.org"}, "invalidWebhookURL", "webhookURL"),
+        ({"webhookURL": f"https://{'a' * MAX_URL}"}, "invalidWebhookURL", "webhookURL"),
+        ({"uploadEndpoint": "file:///tmp/a"}, "invalidUploadEndpoint", "uploadEndpoint"),
+        ({"checkNSFW": True}, "unsupportedCheckNSFW", "checkNSFW"),
+        ({"safety": {"checkContent": True}}, "unsupportedSafety", "safety"),
+        ({"numberResults": 2}, "unsupportedNumberResults", "numberResults"),
+        ({"numberResults": -(10**30)}, "unsupportedNumberResults", "numberResults"),
+        ({"settings": {"steps": 20}}, "unsupportedSettingsSteps", "settings.steps"),
+    ],
+    ids=repr,
+)
+def test_what_is_not_offered_is_an_error_that_names_it(
+    catalogue: Catalogue, parameters: dict[str, Any], code: str, parameter: str
+) -> None:
+    if "targetMegapixels" in parameters:
+        parameters = {"upscaleFactor": None} | parameters
+    with pytest.raises(ParameterError) as caught:
+        request_of(catalogue, **parameters)
+    assert (caught.value.code, caught.value.parameter) == (code, parameter)
+
+
+@pytest.mark.parametrize("name", ["upscaleFactor", "targetMegapixels"])
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_messagepack_numbers_that_are_none_are_refused(
+    catalogue: Catalogue, name: str, number: float
+) -> None:
+    with pytest.raises(ParameterError) as caught:
+        request_of(catalogue, MESSAGEPACK, **{"upscaleFactor": None, name: number})
+    assert caught.value.parameter == name
+
+
+def test_harmless_ways_to_say_nothing_are_taken(catalogue: Catalogue) -> None:
+    plain = request_of(catalogue, taskUUID=SOURCE.uuid)
+    said = request_of(
+        catalogue, taskUUID=SOURCE.uuid, checkNSFW=False, safety={"checkContent": False}, settings={},
+        numberResults=1, targetMegapixels=None, ttl=None,
+    )  # fmt: skip
+    assert said == plain
+
+
+@pytest.mark.parametrize(
+    ("parameters", "code"),
+    [
+        ({"inputs": {}}, "missingInputImage"),
+        ({"inputs": {"image": "x"}, "inputImage": "x"}, "invalidInputImage"),
+        ({"inputs": {"image": "x", "video": "x"}}, "unsupportedInputsVideo"),
+    ],
+)
+def test_there_is_exactly_one_input(parameters: dict[str, Any], code: str) -> None:
+    with pytest.raises(ParameterError) as caught:
+        input_source(task_of(**parameters), JSON)
+    assert caught.value.code == code
+
+
+sides = st.integers(1, 20_000)
+factors = st.sampled_from((2.0, 3.0, 4.0)) | st.floats(1, 4, exclude_min=True)
+
+
+def sized(catalogue: Catalogue, source: Size, limit: float = 128, **parameters: Any) -> Size:
+    request = request_of(catalogue, outputFormat="PNG", **parameters)
+    return output_size(request, catalogue.get(request.model), source, Settings(max_output_megapixels=limit))
+
+
+@given(sides, sides, factors)
+def test_a_factor_gives_its_size_within_what_the_model_can_do(
+    catalogue: Catalogue, width: int, height: int, factor: float
+) -> None:
+    source = Size(width, height)
+    if width * height * factor**2 > 127e6:
+        with pytest.raises(ParameterError, match="megapixels"):
+            sized(catalogue, source, limit=width * height * factor**2 / 2e6, upscaleFactor=factor)
+        return
+    size = sized(catalogue, source, upscaleFactor=factor)
+    assert abs(size.width - width * factor) <= 0.5
+    assert abs(size.height - height * factor) <= 0.5
+    model = catalogue.get(FAST_MODEL)
+    model.weights_for(max(size.width / width, size.height / height))  # there are such weights
+
+
+@given(sides, sides, st.floats(1e-6, 200))
+def test_target_megapixels_gives_about_that_or_says_what_is_possible(
+    catalogue: Catalogue, width: int, height: int, target: float
+) -> None:
+    source = Size(width, height)
+    factor = math.sqrt(target / source.megapixels)
+    if not 1 < factor <= 4 or target > 127:
+        with pytest.raises(ParameterError, match="megapixels"):
+            sized(catalogue, source, limit=127, upscaleFactor=None, targetMegapixels=target)
+        return
+    size = sized(catalogue, source, upscaleFactor=None, targetMegapixels=target)
+    assume(min(width, height) > 50)
+    assert size.megapixels == pytest.approx(target, rel=0.03)
+    catalogue.get(FAST_MODEL).weights_for(max(size.width / width, size.height / height))
+
+
+@pytest.mark.parametrize("output_format", list(OutputFormat))
+def test_what_a_format_cannot_hold_is_refused(catalogue: Catalogue, output_format: OutputFormat) -> None:
+    request = request_of(catalogue, outputFormat=output_format.value)
+    source = Size(output_format.max_side // 2 + 1, 1)
+    with pytest.raises(ParameterError) as caught:
+        output_size(request, catalogue.get(FAST_MODEL), source, Settings(max_output_megapixels=1e9))
+    assert caught.value.parameter == "outputFormat"
+
+
+@given(sides, sides, st.decimals(0, 10, places=6))
+def test_a_price_is_exact_and_rounded_up_to_whole_microdollars(
+    width: int, height: int, usd_per_megapixel: Decimal
+) -> None:
+    nanodollars = price(usd_per_megapixel, Size(width, height))
+    exact = usd_per_megapixel * width * height * 1000
+    assert nanodollars % 1000 == 0
+    assert exact <= nanodollars < exact + 1000
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "upscaleFactor": factors,
+            "outputQuality": st.integers(20, 99),
+            "outputFormat": st.sampled_from(["JPG", "PNG", "WEBP"]),
+            "outputType": st.lists(st.sampled_from(["URL", "base64Data", "dataURI"]), min_size=1),
+            "ttl": st.integers(1, 10**8),
+            "includeCost": st.booleans(),
+        },
+    )
+)
+def test_a_recorded_request_is_read_back_the_same(catalogue: Catalogue, parameters: dict[str, Any]) -> None:
+    request = request_of(catalogue, **parameters)
+    recorded = msgspec.json.encode(request)
+    assert msgspec.json.decode(recorded, type=UpscaleRequest) == request
+    assert request_of(catalogue, MESSAGEPACK, taskUUID=request.task_uuid, **parameters) == request

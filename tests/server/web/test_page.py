@@ -1,0 +1,499 @@
+"""The page in a browser, as its users see it."""
+
+import base64
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from server.handlers import model_search
+from server.protocol.replies import ModelItem
+from server.serving import EmbeddedServer
+from tests.server.conftest import StartServer
+from tests.server.support.harness import KEY, PATIENCE, make_image, open_image
+from tests.server.support.npm import npm_install
+from tests.server.support.page import OpenPage, Page, running_browser
+from tests.server.support.process import reserved_port, serving
+from tests.server.support.stepped_device import SteppedDevice
+
+LARGE = (700, 500)
+"""Several tiles."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with running_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[OpenPage]:
+    """Opens the page of a server. At the end nothing may have complained in the console."""
+    pages = []
+
+    def open_page(url: str, **options: Any) -> Page:
+        # Nothing moves by itself: what is under way is not what a test looks at.
+        pages.append(Page(browser.new_context(reduced_motion="reduce", **options), url))
+        return pages[-1]
+
+    yield open_page
+    for page in pages:
+        page.context.close()
+        assert page.complaints == []
+
+
+@pytest.fixture
+def page(server: EmbeddedServer, open_page: OpenPage) -> Page:
+    """The page, signed in, with a fast model chosen."""
+    page = open_page(server.url)
+    page.sign_in()
+    page.choose()
+    return page
+
+
+@pytest.fixture
+def under_way(device: SteppedDevice, start_server: StartServer, open_page: OpenPage) -> Page:
+    """The page with a picture of which the first tiles came. The others wait for `device.run_freely`."""
+    page = open_page(start_server().url)
+    page.sign_in()
+    page.choose(factor=4)
+    page.add(large=make_image(*LARGE))
+    page.start()
+    device.step()
+    page.wait("#tiles")
+    return page
+
+
+def differences(one: Image.Image, other: Image.Image) -> npt.NDArray[np.int16]:
+    """By how many levels each value differs, (H, W, 3)."""
+    pixels = [np.asarray(image.convert("RGB"), dtype=np.int16) for image in (one, other)]
+    return np.abs(pixels[0] - pixels[1])
+
+
+def downloaded(page: Page) -> tuple[str, bytes]:
+    """The name and bytes of what the button downloads."""
+    with page.tab.expect_download() as download:
+        page.tab.click("#download")
+    return download.value.suggested_filename, Path(download.value.path()).read_bytes()
+
+
+def test_a_wrong_key_is_told_and_the_right_one_is_remembered(
+    server: EmbeddedServer, open_page: OpenPage
+) -> None:
+    page = open_page(server.url)
+    page.sign_in("tw_wrong")
+    page.wait("#key-error")
+    assert "not valid" in page.text("#key-error")
+    page.sign_in()
+    page.wait("#workspace")
+    assert KEY not in page.tab.url
+    page.tab.reload()
+    page.wait("#workspace")
+    page.tab.click("#sign-out")
+    page.wait("#sign-in")
+    page.tab.reload()
+    page.wait("#sign-in")
+
+
+def test_an_image_becomes_its_enlarged_file_pixel_by_pixel(page: Page) -> None:
+    image = make_image(40, 30)
+    page.add(holiday=image)
+    assert page.text("#estimate") == "80 × 60 pixels, about $0.000001"
+    page.start()
+    page.wait_for("done")
+    page.wait("#after-pixels img")
+    name, data = downloaded(page)
+    assert name == "holiday-2x.png"
+    result = open_image(data)
+    assert result.size == (80, 60)
+    assert differences(page.shown("#after-pixels img"), result).max() == 0
+    assert differences(page.shown("#before img"), open_image(image)).max() == 0
+    assert "$0.000001" in page.text("#facts")
+    assert page.text("#sum") == "1 result · $0.000001"
+
+
+def test_the_picture_sharpens_tile_by_tile(under_way: Page, device: SteppedDevice) -> None:
+    page = under_way
+    sharpening = page.shown("#tiles")
+    device.run_freely()
+    page.wait("#after-pixels img")
+    result = page.shown("#after-pixels img")
+    assert sharpening.size == result.size == (2800, 2000)
+    arrived = np.asarray(sharpening)[:, :, 3] == 255
+    assert arrived.any()
+    assert not arrived.all()
+    assert differences(sharpening, result)[arrived].mean() < 3
+
+
+def test_the_pixels_of_before_and_after_are_compared_by_keyboard(page: Page) -> None:
+    page.add(holiday=make_image(40, 30))
+    page.start()
+    page.wait("#split")
+    split = page.tab.locator("#split")
+    assert split.get_attribute("aria-valuenow") == "50"
+    split.focus()
+    for key, value in [("ArrowRight", "52"), ("ArrowLeft", "50"), ("Home", "0"), ("End", "100")]:
+        page.tab.keyboard.press(key)
+        assert split.get_attribute("aria-valuenow") == value
+
+    def is_covered() -> bool:
+        """All of the picture shows what it was before."""
+        clip = page.tab.evaluate("document.querySelector('#after').style.clipPath")
+        covered = re.fullmatch(r"inset\(0px 0px 0px (.+)px\)", clip)
+        picture, stage = (page.tab.locator(name).bounding_box() for name in ("#before", "#stage"))
+        right = picture["x"] + picture["width"] - stage["x"]
+        return covered is not None and abs(float(covered[1]) - right) <= 1
+
+    page.until(is_covered)
+
+
+def test_the_picture_is_zoomed_and_moved_by_keyboard_wheel_and_pointer(page: Page) -> None:
+    page.add(holiday=make_image(400, 300))
+    stage, pixels = page.tab.locator("#stage"), page.tab.locator("#before")
+    page.wait("#before img")
+
+    def settled(expected: str) -> None:
+        page.tab.locator("#zoom", has_text=expected).wait_for()
+
+    def moved_by(x: int) -> None:
+        page.until(lambda: abs(pixels.bounding_box()["x"] - before["x"] - x) <= 1)
+
+    stage.focus()
+    page.tab.keyboard.press("1")
+    settled("100 %")
+    assert pixels.bounding_box()["width"] == pytest.approx(400, abs=0.5)
+    page.tab.keyboard.press("+")
+    settled("125 %")
+    page.tab.keyboard.press("-")
+    settled("100 %")
+    page.tab.click("#zoom-in")
+    page.tab.click("#zoom-in")
+    page.tab.click("#zoom-in")
+    settled("338 %")
+    before = pixels.bounding_box()
+    stage.focus()
+    page.tab.keyboard.press("ArrowRight")
+    moved_by(-64)
+    box = stage.bounding_box()
+    page.tab.mouse.move(box["x"] + 100, box["y"] + 100)
+    page.tab.mouse.down()
+    page.tab.mouse.move(box["x"] + 130, box["y"] + 110)
+    page.tab.mouse.up()
+    moved_by(-34)
+    page.tab.mouse.wheel(0, -400)
+    settled("751 %")
+    page.tab.keyboard.press("0")
+    page.tab.locator("#stage.fitted").wait_for()
+    page.tab.mouse.dblclick(box["x"] + 200, box["y"] + 200)
+    settled("100 %")
+
+
+def test_a_task_is_cancelled_and_tried_again(under_way: Page, device: SteppedDevice) -> None:
+    page = under_way
+    page.tab.click("#cancel")
+    page.wait_for("cancelled")
+    assert "costs nothing" in page.text("#message")
+    device.run_freely()
+    page.tab.click("#retry")
+    page.wait_for("done")
+    assert page.tab.locator("#strip li").count() == 1
+
+
+def test_signing_out_forgets_the_images(page: Page) -> None:
+    other = page.open_tab()
+    page.add(holiday=make_image(40, 30))
+    page.tab.once("dialog", lambda dialog: dialog.dismiss())
+    page.tab.click("#sign-out")
+    assert page.tab.is_visible("#workspace")
+    page.tab.once("dialog", lambda dialog: dialog.accept())
+    page.tab.click("#sign-out")
+    page.wait("#sign-in")
+    other.wait_for_selector("#sign-in")
+    page.sign_in()
+    page.wait("#empty")
+    assert page.tab.locator("#strip li").count() == 0
+
+
+def test_two_images_are_upscaled_at_once(page: Page) -> None:
+    page.add(one=make_image(24, 16, seed=1), two=make_image(24, 16, seed=2))
+    assert page.text("#start") == "Upscale 2 images"
+    page.start()
+    page.wait_for("done", 2)
+    results = []
+    for index in (1, 2):
+        page.tab.click(f"#strip li:nth-child({index}) button")
+        page.wait("#after-pixels img")
+        results.append(downloaded(page))
+    assert {name for name, _ in results} == {"one-2x.png", "two-2x.png"}
+    assert differences(open_image(results[0][1]), open_image(results[1][1])).max() > 10
+
+
+def test_a_task_survives_a_crash_of_the_server(
+    tmp_path: Path, model_directory: Path, open_page: OpenPage
+) -> None:
+    with reserved_port() as port:
+        with serving(tmp_path, model_directory, port=port) as server:
+            page = open_page(server.url)
+            page.sign_in()
+            page.choose(factor=4)
+            page.add(large=make_image(*LARGE))
+            page.start()
+            page.until(lambda: b"task accepted" in server.logged())
+            server.process.kill()
+            page.wait("#banner:not(:empty)")
+            assert "Reconnecting" in page.text("#banner")
+        with serving(tmp_path, model_directory, port=port):
+            page.wait_for("done")
+            page.wait("#banner", "hidden")
+            page.wait("#after-pixels img")
+            assert page.shown("#after-pixels img").size == (2800, 2000)
+    lost = [line for line in page.complaints if "WebSocket connection" not in line and "ERR_CONN" not in line]
+    page.complaints.clear()
+    assert lost == []
+
+
+def test_a_task_survives_a_reload_of_the_page(under_way: Page, device: SteppedDevice) -> None:
+    page = under_way
+    page.reload()
+    page.wait("#strip li")
+    device.run_freely()
+    page.wait_for("done")
+    page.wait("#after-pixels img")
+    assert page.tab.locator("#strip li").count() == 1
+
+
+def test_what_is_not_started_survives_a_reload_too(page: Page) -> None:
+    page.add(holiday=make_image(40, 30))
+    page.reload()
+    page.wait_for("ready")
+    page.start()
+    page.wait_for("done")
+
+
+def test_another_tab_shows_the_same(page: Page) -> None:
+    other = page.open_tab()
+    page.add(holiday=make_image(40, 30))
+    page.start()
+    other.wait_for_selector("#strip li[data-status=done]")
+    page.tab.click("#clear")
+    other.wait_for_selector("#strip-section", state="hidden")
+
+
+def test_what_cannot_be_upscaled_is_told_before_it_is_uploaded(
+    start_server: StartServer, open_page: OpenPage
+) -> None:
+    page = open_page(start_server(max_image_bytes=20_000, max_input_megapixels=0.05).url)
+    page.sign_in()
+    page.wait("#workspace")
+    flat = io.BytesIO()
+    Image.new("RGB", (300, 200)).save(flat, "PNG")
+    refused = {
+        "huge.png": (flat.getvalue().ljust(30_000), "too large: 29.3 KB; this server takes up to 19.5 KB"),
+        "wide.png": (flat.getvalue(), "too large: 0.06 MP; this server takes up to 0.05 MP"),
+        "notes.png": (b"Dear diary", "not an image of a known kind"),
+    }
+    for name, (data, reason) in refused.items():
+        page.tab.set_input_files("#file", [{"name": name, "mimeType": "image/png", "buffer": data}])
+        page.tab.locator("#notices", has_text=f"{name}: {reason}").wait_for()
+    assert page.tab.locator("#strip li").count() == 0
+
+
+def test_what_the_server_refuses_is_told_at_the_task(page: Page) -> None:
+    page.add(broken=make_image(40, 30)[:200])
+    assert page.text("#no-preview") == "No preview"
+    page.start()
+    page.wait_for("failed")
+    assert "truncated or corrupt" in page.text("#message")
+    page.tab.click("#remove")
+    page.wait("#empty")
+
+
+def test_images_are_dropped_and_pasted(page: Page) -> None:
+    image = base64.b64encode(make_image(40, 30)).decode()
+    transfer = """(image) => {
+        const bytes = Uint8Array.from(atob(image), (letter) => letter.charCodeAt(0));
+        const transfer = new DataTransfer();
+        transfer.items.add(new File([bytes], "given.png", { type: "image/png" }));
+        return transfer;
+    }"""
+    for event, property_name in [("drop", "dataTransfer"), ("paste", "clipboardData")]:
+        page.tab.evaluate(
+            f"""(image) => {{
+                const transfer = ({transfer})(image);
+                const kind = "{event}" === "drop" ? DragEvent : ClipboardEvent;
+                const options = {{ {property_name}: transfer, bubbles: true, cancelable: true }};
+                document.body.dispatchEvent(new kind("{event}", options));
+            }}""",
+            image,
+        )
+    page.wait_for("ready", 2)
+
+
+def test_an_expired_result_is_marked(page: Page) -> None:
+    page.add(holiday=make_image(40, 30))
+    page.start()
+    page.wait_for("done")
+    page.until(lambda: page.kept()[0]["result"]["expires"])
+    page.tab.clock.set_fixed_time(datetime.now() + timedelta(days=8))
+    page.tab.reload()
+    page.wait_for("expired")
+    assert "expired" in page.text("#message")
+    assert not page.tab.is_visible("#download")
+
+
+def test_sizes_and_settings_come_from_the_model(
+    server: EmbeddedServer, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    describe = model_search._describe
+
+    def described(*arguments: Any) -> ModelItem:
+        return msgspec.structs.replace(
+            describe(*arguments),
+            upscale_factors=[2, 4],
+            fractional_factors=False,
+            parameters=["steps", "colorFix", "positivePrompt", "novelty"],
+        )
+
+    monkeypatch.setattr(model_search, "_describe", described)
+    page = open_page(server.url)
+    page.sign_in()
+    page.choose()
+    assert page.tab.locator("#sizes").inner_text().split() == ["2×", "4×"]
+    page.tab.fill("[data-parameter=steps]", "7")
+    page.tab.reload()
+    page.wait("#parameters")
+    assert page.tab.input_value("[data-parameter=steps]") == "7"
+    assert page.tab.input_value("#model") == "tilewire:realesr-animevideov3@1"
+    page.add(holiday=make_image(40, 30))
+    page.start()
+    page.wait_for("failed")
+    assert page.text("#message-text") == "Realesr-animevideov3 has no setting 'steps'."
+
+
+def test_fractions_and_megapixels_can_be_asked_for(page: Page) -> None:
+    page.add(holiday=make_image(400, 300))
+    page.tab.check("input[name=size][value=custom]", force=True)
+    page.tab.fill("#custom", "1.5")
+    assert page.text("#estimate").startswith("600 × 450 pixels")
+    page.tab.check("input[name=size][value=megapixels]", force=True)
+    page.tab.fill("#custom", "99")
+    assert "more than 4 times" in page.text("#estimate")
+    assert page.tab.is_disabled("#start")
+    page.tab.fill("#custom", "0.48")
+    page.start()
+    page.wait_for("done")
+    page.wait("#after-pixels img")
+    assert page.shown("#after-pixels img").size == (800, 600)
+
+
+def test_a_task_can_be_copied_as_code_that_runs(page: Page, tmp_path: Path) -> None:
+    image = make_image(40, 30)
+    page.add(**{"my holiday": image})
+    (tmp_path / "my holiday.png").write_bytes(image)
+    page.start()
+    page.wait_for("done")
+    page.tab.click("#code-button")
+    code = {}
+    for name in ("curl", "Python", "JavaScript", "WebSocket"):
+        page.tab.click(f"#code-tabs button:text-is('{name}')")
+        code[name] = page.tab.locator("#code-panel").text_content().replace("YOUR_KEY", KEY)
+
+    def run(*command: str, text: str | None = None) -> str:
+        done = subprocess.run(
+            command, cwd=tmp_path, input=text, capture_output=True, text=True, check=False, timeout=PATIENCE
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "/images/" in run(sys.executable, "-c", code["Python"])
+    result = page.tab.evaluate(
+        f"(image) => {{ {code['WebSocket']}; return upscale(image); }}", base64.b64encode(image).decode()
+    )
+    assert result["cost"] == 0.000001
+    if shutil.which("curl"):
+        assert json.loads(run("bash", text=code["curl"]))["data"][0]["cost"] == 0.000001
+    if shutil.which("node"):
+        (tmp_path / "snippet.mjs").write_text(code["JavaScript"])
+        run("node", "--check", "snippet.mjs")
+
+
+def test_messagepack_is_read_and_written_as_others_do(page: Page) -> None:
+    values = [
+        None, True, False, 0, 127, 128, 255, 256, 65535, 65536, 2**32, 2**40, -1, -32, -33, -128, -129,
+        -40_000, -(2**40), 0.5, 1e300, "", "tile", "ü" * 20, "x" * 40, "x" * 300, "x" * 70000, [], [1, [2]],
+        list(range(20)), {}, {"name": {"nested": [None]}}, {str(number): number for number in range(20)},
+    ]  # fmt: skip
+    module = page.tab.get_attribute("link[href$='messagepack.js']", "href")
+    written, read = page.tab.evaluate(
+        """async ([path, values, packed]) => {
+            const { encode, decode } = await import(new URL(path, location.href).href);
+            const bytes = Uint8Array.from(atob(packed), (letter) => letter.charCodeAt(0));
+            const encoded = encode([...values, new Uint8Array([0, 255])]);
+            let binary = "";
+            for (const byte of encoded) binary += String.fromCharCode(byte);
+            const decoded = decode(bytes.buffer);
+            return [btoa(binary), [...decoded.slice(0, -1), Array.from(decoded.at(-1))]];
+        }""",
+        [module, values, base64.b64encode(msgspec.msgpack.encode([*values, b"\0\xff"])).decode()],
+    )
+    assert msgspec.msgpack.decode(base64.b64decode(written)) == [*values, b"\0\xff"]
+    assert read == [*values, [0, 255]]
+
+
+def test_the_theme_can_be_switched_and_is_remembered(server: EmbeddedServer, open_page: OpenPage) -> None:
+    page = open_page(server.url, color_scheme="dark")
+    ground = "getComputedStyle(document.documentElement).backgroundColor"
+    dark = page.tab.evaluate(ground)
+    page.tab.click("#theme")
+    light = page.tab.evaluate(ground)
+    assert dark != light
+    page.tab.reload()
+    assert page.tab.evaluate(ground) == light
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    directory = tmp_path_factory.mktemp("axe")
+    npm_install(directory, "axe-core@4")
+    return (directory / "node_modules/axe-core/axe.min.js").read_text("utf-8")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [(1280, 800), (390, 844)], ids=["desktop", "phone"])
+def test_the_page_is_accessible(
+    server: EmbeddedServer, open_page: OpenPage, axe: str, scheme: str, size: tuple[int, int]
+) -> None:
+    width, height = size
+    page = open_page(server.url, color_scheme=scheme, viewport={"width": width, "height": height})
+
+    def check(state: str) -> None:
+        page.tab.evaluate(axe)
+        found = page.tab.evaluate("axe.run()")["violations"]
+        told = [(each["id"], [node["target"] for node in each["nodes"]]) for each in found]
+        assert told == [], state
+
+    check("signing in")
+    page.sign_in()
+    page.choose()
+    check("nothing yet")
+    page.add(holiday=make_image(40, 30), broken=make_image(40, 30)[:200])
+    check("ready")
+    page.start()
+    page.wait_for("done")
+    page.wait_for("failed")
+    page.wait("#split")
+    check("a result")
+    page.tab.click("#code-button")
+    check("as code")
