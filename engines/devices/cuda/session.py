@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from engines.devices.cuda.graphs import NO_GRAPH, RUNS_UNTIL_GRAPH, CaptureGate, GraphPlan
 from engines.devices.cuda.memory import GpuBuffer, GpuMemory, PinnedMemory
+from engines.devices.failures import as_model_error
 from engines.devices.runtimes import onnxruntime
-from engines.devices.sessions import as_model_error
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, ModelError
 
 __all__ = ["CudaSession", "OpenGpuSession"]
