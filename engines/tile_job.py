@@ -58,7 +58,7 @@ class TileJob(Job):
     def _reduce(self, canvas: Canvas) -> None:
         try:
             canvas.reduce()
-        except Exception as error:  # noqa: BLE001 - such as a MemoryError: whoever waits must hear of it
+        except Exception as error:  # noqa: BLE001 - such as a MemoryError: whoever waits must not wait for ever
             self.fail(ModelError(f"the result could not be resized: {error!r}"))
         else:
             self.on_loop(self.end_if_complete)

@@ -55,7 +55,8 @@ class Upscaler:
         stand_in: Callable[[], Device] | None = None,
         patience: float = PATIENCE,
     ) -> None:
-        """
+        """Start the threads of the devices; nothing is loaded yet.
+
         Args:
             devices: where networks run, at least one.
             model_directory: where ONNX files are kept, built there on first use.
@@ -90,6 +91,7 @@ class Upscaler:
         """Build and load all native scales of a model, so that the first task does not wait for it. Blocks.
 
         Args:
+            model: an entry of the catalogue.
             on_progress: called in this thread with the finished share, rising to 1.
 
         Raises:
@@ -134,7 +136,8 @@ class Upscaler:
         Args:
             picture: what to upscale.
             model: an entry of the catalogue.
-            width, height: the wanted size, at most the model's largest native scale times the picture's.
+            width: the wanted one, in pixels; at most the model's largest native scale times the picture's.
+            height: likewise.
             account: whose share of the device the tiles use.
             diffusion: what is wanted of a latent upscaler; other models know nothing of it.
             on_start: called on the event loop when a device takes the first tile; again if the picture is

@@ -25,14 +25,17 @@ class CpuDevice:
 
     @property
     def name(self) -> str:
+        """See `Device.name`."""
         return f"CPU, {self.threads} threads, ONNX Runtime fp32"
 
     @property
     def kind(self) -> str:
+        """See `Device.kind`."""
         return f"{self.name} {onnxruntime.__version__}"
 
     @property
     def largest_batch(self) -> int:
+        """See `Device.largest_batch`."""
         return 1
 
     def memory_use(self) -> None:

@@ -1,6 +1,7 @@
 """What the failures of runtimes mean: "too large", "this device is gone", or that the model is at fault.
 
-They raise errors without a common class, so only their messages tell; this is the one place that knows them.
+They raise errors without a common class, so only the messages say which. This is the one place that knows
+them.
 """
 
 import re

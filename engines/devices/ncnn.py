@@ -42,14 +42,17 @@ class NcnnDevice:
 
     @property
     def name(self) -> str:
+        """See `Device.name`."""
         return f"CPU, {self.threads} threads, ncnn fp32"
 
     @property
     def kind(self) -> str:
+        """See `Device.kind`."""
         return f"{self.name} {import_ncnn().__version__}"
 
     @property
     def largest_batch(self) -> int:
+        """See `Device.largest_batch`."""
         return 1
 
     def memory_use(self) -> None:

@@ -43,14 +43,17 @@ class OpenVinoDevice:
 
     @property
     def name(self) -> str:
+        """See `Device.name`."""
         return f"CPU, {self.threads} threads, OpenVINO {self.precision}"
 
     @property
     def kind(self) -> str:
+        """See `Device.kind`."""
         return f"{self.name} {import_openvino().__version__}"
 
     @property
     def largest_batch(self) -> int:
+        """See `Device.largest_batch`."""
         return 1
 
     def memory_use(self) -> None:

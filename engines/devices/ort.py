@@ -47,7 +47,8 @@ def open_ort(
         path: the file.
         device: its name, for messages.
         threads: how many one run may use.
-        provider, options: of ONNX Runtime.
+        provider: of ONNX Runtime.
+        options: of the provider.
 
     Raises:
         ModelError: if it cannot be loaded.

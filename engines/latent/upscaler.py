@@ -61,6 +61,7 @@ class LatentUpscaler:
 
     @property
     def parts(self) -> tuple[Part, ...]:
+        """Those that run on the devices."""
         return tuple(self._parts.values())
 
     async def upscale(
@@ -85,7 +86,10 @@ class LatentUpscaler:
             model: whose weights they are; its windows are as large as its tiles.
             wanted: what is asked for.
             size: the wanted width and height.
-            account, on_start, on_progress, on_region: as there.
+            account: as there.
+            on_start: as there.
+            on_progress: as there.
+            on_region: as there.
 
         Raises:
             ModelError: if a run fails, or what comes out is no picture.
@@ -220,7 +224,7 @@ def _finish(pixels: NDArray[np.uint8], picture: Picture, regions: RegionReporter
 
 
 def _go_on(calls: Calls, results: list[Arrays] | None) -> Runs | NDArray[np.float32]:
-    """What is to be run next, or the picture. (A StopIteration cannot leave a thread.)"""
+    """What is to be run next, or the picture; as a StopIteration cannot leave a thread."""
     try:
         return next(calls) if results is None else calls.send(results)
     except StopIteration as end:

@@ -83,7 +83,8 @@ class Calibration:
     """The measured batch sizes, in a JSON file; may be used from any thread."""
 
     def __init__(self, file: Path, clock: Callable[[], float] = time.perf_counter) -> None:
-        """
+        """Use what a file holds.
+
         Args:
             file: where they are kept; a missing or broken one means that all is measured again.
             clock: the time in seconds.

@@ -63,7 +63,8 @@ class Executor:
         patience: float = PATIENCE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """
+        """Start the threads of the devices.
+
         Args:
             devices: at least one.
             calibration: what measures how many tiles one run should take, on devices that take several;
@@ -127,7 +128,7 @@ class Executor:
         """Queue the tiles of a task.
 
         Unless it is cancelled, either each tile is finished once, or at least one is failed; a tile is never
-        both, and none is told anything twice.
+        both, and nothing happens to it twice.
 
         Raises:
             ModelError: if the executor is closed, or no device is left.
@@ -266,7 +267,7 @@ class Executor:
         _fail_all(failed)
 
     def _run(self, worker: Worker, batch: Batch[Key, TileWork]) -> None:
-        """Run a batch. Whatever goes wrong, the thread lives on, and only the tasks concerned hear of it."""
+        """Run a batch. Whatever goes wrong, the thread lives on, and only the tasks concerned fail."""
         network = batch.key.network
         try:
             inputs = [tile.read() for _, tile in batch.tiles]

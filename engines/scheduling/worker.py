@@ -31,10 +31,12 @@ class TileKey:
 
     @property
     def pixels(self) -> int:
+        """Those of the input."""
         return self.height * self.width
 
     @property
     def output_pixels(self) -> int:
+        """Those of the result."""
         return self.pixels * self.network.scale**2
 
 
@@ -70,8 +72,10 @@ class TileWork(Protocol):
 
 
 class Room(NamedTuple):
-    """What a run was found to have memory for. More is tried again after a while: whatever else took it may
-    be gone."""
+    """What a run was found to have memory for.
+
+    More is tried again after a while: whatever else took the memory may be gone.
+    """
 
     pixels: int
     """Input pixels."""
@@ -141,6 +145,7 @@ class Worker:
 
     @property
     def name(self) -> str:
+        """For people; that of the device, unless it is a helper."""
         return self.device.name if self.main is None else f"the helper of {self.device.name}"
 
     def limit(self, key: Key, now: float) -> int:
@@ -158,6 +163,7 @@ class Worker:
         return None if room is None else room.at(now)
 
     def begin(self, job: Job | None, now: float) -> None:
+        """Take note of what it is at from now on."""
         self.job, self.began = job, now
 
     def end(self, now: float) -> None:

@@ -53,14 +53,17 @@ class CudaDevice:
 
     @property
     def name(self) -> str:
+        """See `Device.name`."""
         return f"CUDA {self.index}, {self.hardware}"
 
     @property
     def kind(self) -> str:
+        """See `Device.kind`."""
         return f"{self.hardware}, {self.precision}, ONNX Runtime {onnxruntime.__version__}"
 
     @property
     def largest_batch(self) -> int:
+        """See `Device.largest_batch`."""
         return 16
 
     def memory_use(self) -> Memory | None:
@@ -131,7 +134,7 @@ class CudaDevice:
             return inference_session(model, usable_cores(), *before, (_PROVIDER, options))
 
     def _options(self) -> dict[str, str]:
-        """https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html"""
+        """The provider's options: https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html."""
         return {
             "device_id": str(self.index),
             # cuDNN's quick choice of an algorithm.

@@ -24,7 +24,7 @@ __all__ = ["CudaSession", "OpenGpuSession"]
 log = logging.getLogger(__name__)
 
 _REASON = 300
-"""Characters of an error that are told."""
+"""Characters of an error that are logged."""
 
 _TOLERANCE = 1.0
 """Levels between a run and its graph, on average: the algorithms may round in different ways."""
@@ -50,7 +50,8 @@ class CudaSession:
         graphs: bool = True,
         device_type: str = "cuda",
     ) -> None:
-        """
+        """Open the network.
+
         Args:
             name: of the network and the device, for messages.
             open_session: called at once, and again if graphs turn out not to work.

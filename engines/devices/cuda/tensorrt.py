@@ -39,14 +39,17 @@ class TensorRtDevice(CudaDevice):
 
     @property
     def name(self) -> str:
+        """See `Device.name`."""
         return f"CUDA {self.index}, {self.hardware}, TensorRT"
 
     @property
     def kind(self) -> str:
+        """See `Device.kind`."""
         return f"{self.hardware}, {self.precision}, TensorRT {self.version}"
 
     @property
     def largest_batch(self) -> int:
+        """See `Device.largest_batch`."""
         return _LARGEST_BATCH
 
     def open(self, network: Network) -> Session:
