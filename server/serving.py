@@ -19,7 +19,7 @@ from engines import EngineError
 from onnx_models import UnknownModelError
 from server.app import create_app
 from server.http.security import SecurityHeaders
-from server.images.store import StoreError
+from server.images.bucket import StoreError
 from server.services import Services, running_services
 from server.settings import Settings
 from server.state.migrations import NewerDatabaseError

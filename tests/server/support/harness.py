@@ -146,6 +146,7 @@ class Peer:
             item = await self.receive_item()
             if item.get("status") != "processing":
                 return item
+            await asyncio.sleep(0.01)  # an account may not ask without end
 
 
 def open_socket(server: Address, **options: Any) -> connect:
