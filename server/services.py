@@ -73,6 +73,7 @@ class Services:
         """What an API key opens.
 
         Args:
+            key: as the client sent it.
             address: of the client that sent it.
 
         Raises:
@@ -96,7 +97,7 @@ async def running_services(
     Args:
         settings: the effective settings.
         base_url: what clients reach the server as, for the outcomes of tasks that are run again.
-        telemetry: who is told of what happens.
+        telemetry: counts and records what happens.
         clock: the time in seconds since the epoch.
 
     Raises:

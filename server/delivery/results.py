@@ -1,4 +1,4 @@
-"""From a recorded outcome to the item that tells it."""
+"""From a recorded outcome to the item that reports it."""
 
 from msgspec import UNSET, json
 
@@ -26,7 +26,7 @@ class Results:
         """The item for a task.
 
         Args:
-            record: the task; one without an outcome is told as under way.
+            record: the task; one without an outcome is reported as under way.
             base_url: what the client reaches this server as.
             status: whether to say `"status": "success"`, as clients that poll expect.
 

@@ -66,7 +66,7 @@ def _not_found() -> Response:
 
 
 class _Download(StreamingResponse):
-    """An image on its way. What comes too late to be told in the status ends the connection early."""
+    """An image on its way. A failure that comes too late for the status ends the connection early."""
 
     async def stream_response(self, send: Send) -> None:
         try:

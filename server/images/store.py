@@ -153,6 +153,7 @@ class ImageStore:
         """Where a client gets an image: from this server, or for as long as it is kept from the store itself.
 
         Args:
+            name: of the image.
             base_url: what the client reaches this server as.
 
         Raises:
