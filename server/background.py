@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from onnx_models import one_line
 from server.delivery.sessions import Sessions
 from server.images.store import ImageStore
 from server.protocol.errors import DatabaseUnavailableError, UnavailableError
@@ -47,7 +48,7 @@ async def every(seconds: float, what: str, work: Callable[[], Awaitable[None]]) 
         try:
             await work()
         except (DatabaseUnavailableError, SQLAlchemyError, UnavailableError) as error:
-            log.warning("%s is put off: %s", what, " ".join(str(error).split()))
+            log.warning("%s is put off: %s", what, one_line(error))
         except Exception:  # it may work the next time
             log.exception("%s failed", what)
         await asyncio.sleep(seconds)
