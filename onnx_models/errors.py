@@ -32,6 +32,7 @@ __all__ = [
     "UnsuitableModelError",
     "UnsupportedLayerError",
     "WeightsChecksumError",
+    "one_line",
 ]
 
 
@@ -89,3 +90,8 @@ class MissingConverterError(ModelBuildError):
 
 class UnsuitableModelError(ModelBuildError):
     """The file is broken, or no network that upscales RGB images; the message says what is wrong."""
+
+
+def one_line(error: BaseException) -> str:
+    """The message of another package's error, which may have pages, on one line of at most 300 characters."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
