@@ -15,7 +15,7 @@ from onnx_models import (
     ModelBuildError,
     UnknownModelError,
     built_state,
-    entries,
+    entry_files,
     load_catalogue,
     read_entry,
     remove_entry,
@@ -97,7 +97,7 @@ def verify_models(data: Data = None, config: ConfigFile = None) -> None:
             bad = state in ("damaged", "missing")
             wrong += bad
             console.print(f"{file}: {advice.get(state, state)}", style="red" if bad else None)
-    for entry in entries(directory):
+    for entry in entry_files(directory):
         try:
             read_entry(entry)
         except BrokenEntryError:  # reported when the catalogue was loaded
