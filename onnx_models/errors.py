@@ -92,6 +92,12 @@ class UnsuitableModelError(ModelBuildError):
     """The file is broken, or no network that upscales RGB images; the message says what is wrong."""
 
 
-def one_line(error: BaseException) -> str:
-    """The message of another package's error, which may have pages, on one line of at most 300 characters."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+def one_line(error: BaseException, longest: int | None = None) -> str:
+    """What an error says, in one line: its message may have pages, or be empty.
+
+    Args:
+        error: The error; if it says nothing, its type is named.
+        longest: Where to cut, in characters.
+
+    """
+    return " ".join(str(error).split())[:longest] or type(error).__name__

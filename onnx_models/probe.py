@@ -181,7 +181,9 @@ def run_network(run: Run, batch: NDArray[Any]) -> NDArray[Any]:
         return run(batch)
     except Exception as error:
         shape = " x ".join(map(str, batch.shape))
-        raise UnsuitableModelError(f"it does not run with an input of {shape}: {one_line(error)}") from error
+        raise UnsuitableModelError(
+            f"it does not run with an input of {shape}: {one_line(error, 200)}"
+        ) from error
 
 
 def _difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.int16]:

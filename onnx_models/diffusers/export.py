@@ -154,7 +154,7 @@ def located(source: str, on_progress: Step) -> Path:
         return Path(huggingface_hub.snapshot_download(source, allow_patterns=wanted))
     except Exception as error:  # of its HTTP client, its own, or OSError
         raise DownloadError(
-            f"there is no such directory, and the Hugging Face hub does not give it: {one_line(error)}"
+            f"there is no such directory, and the Hugging Face hub does not give it: {one_line(error, 300)}"
         ) from error
 
 
@@ -254,7 +254,7 @@ def _difference(open_part: OpenPart, directory: Path, part: Part, expected: Sequ
         run = open_part(directory / f"{part.name}.onnx")
         found = [run(each) for each in part.examples]
     except Exception as error:  # whatever the runtime raises
-        raise UnsuitableModelError(f"its {part.name} does not run as ONNX: {one_line(error)}") from error
+        raise UnsuitableModelError(f"its {part.name} does not run as ONNX: {one_line(error, 300)}") from error
     worst = 0.0
     for sizes in zip(found, expected, strict=True):
         for computed, reference in zip(*sizes, strict=True):
@@ -281,4 +281,4 @@ def _as_unsuitable(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # whatever the packages raise
-        raise UnsuitableModelError(f"{what}: {one_line(error)}") from error
+        raise UnsuitableModelError(f"{what}: {one_line(error, 300)}") from error
