@@ -13,7 +13,7 @@ from server.protocol.errors import ErrorItem, RateLimitError
 from server.protocol.replies import Progress, UpscaleResult
 from server.services import Services
 from server.state.accounts import AccountId
-from server.state.tasks import TaskRecord
+from server.state.records import TaskRecord
 
 __all__ = ["Context", "Telling"]
 
