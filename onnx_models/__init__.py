@@ -12,7 +12,7 @@ from onnx_models.add import Facts, add_model, export_model, pull_model
 from onnx_models.build import State, built_state, ensure_built, ncnn_files, repair
 from onnx_models.catalogue import Catalogue, load_catalogue, parse_catalogue
 from onnx_models.convert import Converted
-from onnx_models.entries import entries, read_entry, remove_entry
+from onnx_models.entries import entry_files, read_entry, remove_entry
 from onnx_models.errors import (
     BrokenEntryError,
     CatalogueError,
@@ -79,7 +79,7 @@ __all__ = [
     "add_model",
     "built_state",
     "ensure_built",
-    "entries",
+    "entry_files",
     "export_model",
     "load_catalogue",
     "ncnn_blob",

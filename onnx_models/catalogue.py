@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from onnx_models.entries import entries, read_entry
+from onnx_models.entries import entry_files, read_entry
 from onnx_models.errors import (
     BrokenEntryError,
     CatalogueError,
@@ -195,7 +195,7 @@ def load_catalogue(added: Path | None = None) -> Catalogue:
 
     """
     catalogue = parse_catalogue((_PACKAGE / "catalogue.toml").read_bytes())
-    for entry in entries(added) if added is not None else ():
+    for entry in entry_files(added) if added is not None else ():
         try:
             catalogue = catalogue.with_model(read_entry(entry))
         except (BrokenEntryError, DuplicateModelError) as error:

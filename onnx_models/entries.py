@@ -23,10 +23,10 @@ from onnx_models.errors import BrokenEntryError, ModelBuildError, UnknownModelEr
 from onnx_models.files import remove_leftovers, write_atomically
 from onnx_models.model import LatentWeights, Model, NcnnWeights, OnnxWeights, WeightFile, Weights
 
-__all__ = ["entries", "new_folder", "read_entry", "remove_entry", "write_entry", "write_latent_entry"]
+__all__ = ["entry_files", "new_folder", "read_entry", "remove_entry", "write_entry", "write_latent_entry"]
 
 
-def entries(directory: Path) -> list[Path]:
+def entry_files(directory: Path) -> list[Path]:
     """Give the entries of a directory, by name; none if it does not exist."""
     return sorted(directory.glob("[!.]*.json"))
 
@@ -157,7 +157,7 @@ def remove_entry(directory: Path, name: str) -> None:
         ModelBuildError: A file cannot be removed.
 
     """
-    known = {path.stem: path for path in entries(directory)}
+    known = {path.stem: path for path in entry_files(directory)}
     if name not in known:
         names = ", ".join(known) or "none"
         raise UnknownModelError(f"no model called {name!r} was added; there are {names}")

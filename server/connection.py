@@ -12,8 +12,9 @@ from weakref import WeakValueDictionary
 from msgspec import Struct
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from server.delivery.results import ClientResults
 from server.delivery.sessions import Disconnected, Session
-from server.handlers import Context, Telling, as_item, dispatch
+from server.handlers import Context, as_item, dispatch
 from server.limits.edge import Visit
 from server.limits.rates import RateLimit
 from server.protocol.codec import JSON, MESSAGEPACK, SUBPROTOCOL, RawTask, encode_reply
@@ -48,7 +49,7 @@ class Connection:
         self._gone = False
         self._room = asyncio.Semaphore(_TASKS_AT_ONCE)
         self._pace = RateLimit(self._settings.requests_per_second, self._settings.request_burst)
-        self._telling = Telling()
+        self._results = ClientResults(services.results, base_url)
         self._accepting: WeakValueDictionary[str, asyncio.Task[None]] = WeakValueDictionary()
         self._unsent = 0
         self._sending_since: float | None = None
@@ -206,7 +207,7 @@ class Connection:
             session=session,
             base_url=self.base_url,
             raw=raw,
-            telling=self._telling,
+            results=self._results,
             accepting=self._accepting,
         )
         if raw.task_type in _QUESTIONS:

@@ -39,7 +39,7 @@ from onnx_models import (
     UnknownModelError,
     add_model,
     built_state,
-    entries,
+    entry_files,
     export_model,
     load_catalogue,
     pull_model,
@@ -123,7 +123,7 @@ def verify_models(data: Data = None, config: ConfigFile = None) -> None:
             told = advice.get(state, state)
             wrong += state in ("damaged", "missing")
             console.print(f"{file}: {told}", style="red" if state in ("damaged", "missing") else None)
-    for entry in entries(directory):
+    for entry in entry_files(directory):
         try:
             read_entry(entry)
         except BrokenEntryError:  # which it was when the catalogue was loaded, and told there

@@ -53,7 +53,7 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
             return None if task.delivery_method != "async" else _acknowledgement(request)
         taken = await services.runner.outcome_elsewhere(context.account, taken.task_uuid)
     if isinstance(taken, TaskRecord):
-        return await context.item(taken)
+        return await context.results.item(taken)
     if session is not None:
         return None
     patience = services.settings.acknowledge_after if task.delivery_method == "async" else None
@@ -85,7 +85,7 @@ async def _wait(running: Running, patience: float | None, context: Context) -> S
                 "the server is stopping; the task will be finished after its next start"
             ) from None
         raise
-    return await context.item(record)
+    return await context.results.item(record)
 
 
 def _acknowledgement(request: UpscaleRequest) -> Acknowledgement:

@@ -8,7 +8,8 @@ from msgspec import Struct
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from server.handlers import Context, Telling, as_item, dispatch
+from server.delivery.results import ClientResults
+from server.handlers import Context, as_item, dispatch
 from server.http.gate import client_address
 from server.limits.edge import FIRST_FRAME_BYTES
 from server.protocol.codec import JSON, MESSAGEPACK, Codec, RawTask
@@ -63,11 +64,11 @@ async def _run_all(
 ) -> list[Struct]:
     """The replies to the tasks, in their order."""
     room = asyncio.Semaphore(_TASKS_AT_ONCE)
-    telling = Telling(services.settings.max_unsent_bytes)
+    results = ClientResults(services.results, base_url, services.settings.max_unsent_bytes)
 
     async def run(raw: RawTask) -> Struct | None:
         context = Context(
-            services=services, account=account, session=None, base_url=base_url, raw=raw, telling=telling
+            services=services, account=account, session=None, base_url=base_url, raw=raw, results=results
         )
         async with room:
             return await dispatch(raw, context)
