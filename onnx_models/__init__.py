@@ -28,6 +28,7 @@ from onnx_models.errors import (
     UnsuitableModelError,
     UnsupportedLayerError,
     WeightsChecksumError,
+    one_line,
 )
 from onnx_models.graph import INPUT, OUTPUT
 from onnx_models.model import (
@@ -84,6 +85,7 @@ __all__ = [
     "load_catalogue",
     "ncnn_blob",
     "ncnn_files",
+    "one_line",
     "parse_catalogue",
     "pull_model",
     "read_entry",

@@ -15,7 +15,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from onnx_models import probe, spandrel
-from onnx_models.errors import UnsuitableModelError
+from onnx_models.errors import UnsuitableModelError, one_line
 from onnx_models.graph import wrap_uint8
 from onnx_models.onnx_file import read_onnx, tidy
 from onnx_models.probe import OpenNetwork, Run, Seam
@@ -241,4 +241,4 @@ class _Opener:
         try:
             return self._open(self._file)
         except Exception as error:  # a runtime's errors share no base class
-            raise UnsuitableModelError(f"it cannot be loaded: {' '.join(str(error).split())}") from error
+            raise UnsuitableModelError(f"it cannot be loaded: {one_line(error)}") from error

@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from onnx_models.errors import UnsuitableModelError
+from onnx_models.errors import UnsuitableModelError, one_line
 
 __all__ = [
     "OpenNetwork",
@@ -171,8 +171,9 @@ def run_network(run: Run, batch: NDArray[Any]) -> NDArray[Any]:
         return run(batch)
     except Exception as error:
         shape = " x ".join(map(str, batch.shape))
-        reason = " ".join(str(error).split())[:200]
-        raise UnsuitableModelError(f"it does not run with an input of {shape}: {reason}") from error
+        raise UnsuitableModelError(
+            f"it does not run with an input of {shape}: {one_line(error, 200)}"
+        ) from error
 
 
 def _difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.int16]:

@@ -20,7 +20,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnx_models.errors import MissingConverterError, UnsuitableModelError
+from onnx_models.errors import MissingConverterError, UnsuitableModelError, one_line
 from onnx_models.sizes import SizeRule
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise UnsuitableModelError("it is of no architecture that is known to upscale images") from error
     except Exception as error:  # what a detector or a loader makes of numbers that do not fit together
         raise UnsuitableModelError(
-            f"its weights do not fit together: {type(error).__name__}: {_line(error)}"
+            f"its weights do not fit together: {type(error).__name__}: {one_line(error, 200)}"
         ) from error
     name = descriptor.architecture.name
     if descriptor.purpose != "SR":
@@ -163,10 +163,10 @@ def _read_state(path: Path) -> Any:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UnsuitableModelError(
-            f"it is broken, or holds more than numbers, which is not read: {_line(error)}"
+            f"it is broken, or holds more than numbers, which is not read: {one_line(error, 200)}"
         ) from error
     except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise UnsuitableModelError(f"it is broken: {_line(error)}") from error
+        raise UnsuitableModelError(f"it is broken: {one_line(error, 200)}") from error
     if not isinstance(state, dict):
         raise UnsuitableModelError("it holds no weights by name")
     return spandrel.canonicalize_state_dict(state)
@@ -312,8 +312,3 @@ def _quietly() -> Iterator[None]:
         os.dup2(stdout, 1)
         os.close(stdout)
         logging.disable(level)
-
-
-def _line(error: Exception) -> str:
-    """The first sentence or so of an error that may have pages."""
-    return " ".join(str(error).split())[:200]

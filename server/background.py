@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from onnx_models import one_line
 from server.delivery.sessions import Sessions
 from server.images.store import ImageStore
 from server.protocol.errors import DatabaseUnavailableError, UnavailableError
@@ -41,7 +42,7 @@ async def keep_up(lock: ServerLock, runner: Runner, sessions: Sessions, base_url
                 await take_over(runner, base_url)
             await sessions.look()
         except (DatabaseUnavailableError, SQLAlchemyError) as error:
-            log.warning("out of touch with other servers: %s", " ".join(str(error).split()))
+            log.warning("out of touch with other servers: %s", one_line(error))
         except Exception:  # it is tried again in a moment
             log.exception("keeping up with other servers failed")
 

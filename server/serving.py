@@ -16,7 +16,7 @@ import uvicorn
 from sqlalchemy.exc import SQLAlchemyError
 
 from engines import EngineError
-from onnx_models import UnknownModelError
+from onnx_models import UnknownModelError, one_line
 from server.app import create_app
 from server.http.security import SecurityHeaders
 from server.images.store import StoreError
@@ -222,7 +222,7 @@ def _tls_context(settings: Settings) -> ssl.SSLContext:
 def _in_one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split())
+    return one_line(error)
 
 
 def _take_port(host: str, port: int) -> list[socket.socket]:

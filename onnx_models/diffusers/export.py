@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from onnx_models.diffusers.latent_x2 import LATENT_X2
 from onnx_models.diffusers.part import Arrays, Components, Kind, Part
 from onnx_models.diffusers.x4 import X4
-from onnx_models.errors import DownloadError, MissingConverterError, UnsuitableModelError
+from onnx_models.errors import DownloadError, MissingConverterError, UnsuitableModelError, one_line
 from onnx_models.files import sha256_of
 from onnx_models.model import LatentWeights, WeightFile
 
@@ -155,7 +155,7 @@ def located(source: str, on_progress: Step) -> Path:
         return Path(huggingface_hub.snapshot_download(source, allow_patterns=wanted))
     except Exception as error:  # of its HTTP client, its own, or OSError
         raise DownloadError(
-            f"there is no such directory, and the Hugging Face hub does not give it: {_line(error)}"
+            f"there is no such directory, and the Hugging Face hub does not give it: {one_line(error, 300)}"
         ) from error
 
 
@@ -255,7 +255,7 @@ def _difference(open_part: OpenPart, directory: Path, part: Part, expected: Sequ
         run = open_part(directory / f"{part.name}.onnx")
         found = [run(each) for each in part.examples]
     except Exception as error:  # whatever the runtime raises
-        raise UnsuitableModelError(f"its {part.name} does not run as ONNX: {_line(error)}") from error
+        raise UnsuitableModelError(f"its {part.name} does not run as ONNX: {one_line(error, 300)}") from error
     worst = 0.0
     for sizes in zip(found, expected, strict=True):
         for computed, reference in zip(*sizes, strict=True):
@@ -300,8 +300,4 @@ def _as_unsuitable(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # whatever the packages raise
-        raise UnsuitableModelError(f"{what}: {_line(error)}") from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+        raise UnsuitableModelError(f"{what}: {one_line(error, 300)}") from error

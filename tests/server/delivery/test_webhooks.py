@@ -479,11 +479,11 @@ async def test_a_webhook_survives_a_restart_of_the_server(start_server: StartSer
     assert msgspec.json.decode(second.body) == {"data": [result]}
 
 
-async def test_the_receiver_in_the_readme_verifies(
+async def test_the_receiver_in_the_documentation_verifies(
     server: EmbeddedServer, account: Account, web: Web
 ) -> None:
-    readme = (REPOSITORY / "README.md").read_text("utf-8")
-    example = re.search(r"<!-- webhook -->\n```python\n(.*?)```", readme, re.DOTALL)
+    page = (REPOSITORY / "server" / "docs" / "webhooks.md").read_text("utf-8")
+    example = re.search(r"<!-- webhook -->\n```python\n(.*?)```", page, re.DOTALL)
     assert example is not None
     await _ask(server, account, f"{web.url}/hook")
     call = await web.receive()
