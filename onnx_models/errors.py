@@ -96,7 +96,8 @@ def one_line(error: BaseException, longest: int | None = None) -> str:
     """What an error says, in one line: its message may have pages, or be empty.
 
     Args:
-        error: the error; if it says nothing, its type is named.
-        longest: where to cut, in characters.
+        error: The error; if it says nothing, its type is named.
+        longest: Where to cut, in characters.
+
     """
     return " ".join(str(error).split())[:longest] or type(error).__name__
