@@ -27,7 +27,7 @@ Step = Callable[[str], None]
 
 
 class Facts(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a file does not tell of its model; None is found out, or made up from the name."""
+    """What a file does not say about its model; None is measured, or derived from the file's name."""
 
     name: Name | None = None
     air: Air | None = None
@@ -133,7 +133,7 @@ def export_model(
 
     """
     for export in catalogue.exports:
-        if source == export.source and facts.name is None:  # told before gigabytes are fetched
+        if source == export.source and facts.name is None:  # reported before gigabytes are fetched
             _refuse_duplicates(export.name, export.air, catalogue, directory)
     pipeline = diffusers.located(source, on_progress)
     kind = diffusers.kind_of(pipeline)
@@ -245,7 +245,7 @@ def _checked(facts: Facts) -> Facts:
 
 
 def _field(error: msgspec.ValidationError) -> str:
-    """msgspec's message with the field in front."""
+    """The message of an error with the field's name in front."""
     message, _, path = str(error).partition(" - at `$.")
     return f"{path.rstrip('`')}: {message}" if path else message
 

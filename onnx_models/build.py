@@ -46,11 +46,11 @@ def ensure_built(
     directory: Path,
     on_progress: Callable[[float], None] | None = None,
 ) -> Path:
-    """Give the ONNX file of a model at one native scale; build it if it is not there, or not as it should be.
+    """Return the ONNX file of a model at one native scale; build it if it is missing or not as it should be.
 
     (Of a latent upscaler it is the directory of its files; see `LatentWeights`.)
 
-    The network takes `image`, (N, H, W, 3) uint8 RGB, and gives `upscaled`, (N, scale x H, scale x W, 3)
+    The network takes `image`, (N, H, W, 3) uint8 RGB, and returns `upscaled`, (N, scale x H, scale x W, 3)
     uint8 RGB, with N, H and W dynamic. Blocks: a first build takes up to a few seconds, and each later call
     reads the whole file to verify it, so keep what is loaded rather than asking again.
 
@@ -84,7 +84,7 @@ def ensure_built(
 
 
 def built_state(model: Model, weights: Weights, directory: Path) -> tuple[Path, State]:
-    """Give the ONNX file of a model at one native scale, and whether it is what it should be. Builds nothing.
+    """Return the ONNX file of a model at one native scale, and its state. Builds nothing.
 
     Raises:
         ModelBuildError: The file cannot be read.
@@ -102,7 +102,7 @@ def built_state(model: Model, weights: Weights, directory: Path) -> tuple[Path, 
 
 
 def ncnn_files(weights: NcnnWeights) -> tuple[Path, Path]:
-    """Give the verified `.param` and `.bin` file, where their distribution is installed.
+    """Return the verified `.param` and `.bin` file, where their distribution is installed.
 
     Raises:
         MissingWeightsError: The distribution is not installed.
@@ -139,7 +139,7 @@ def _state_of_all(files: Sequence[WeightFile]) -> State:
 
 
 def _verified(model: Model, weights: OnnxWeights | LatentWeights) -> Path:
-    """Give an ONNX file that is ready to run, or a directory of them, if nothing has changed it."""
+    """Return an ONNX file that is ready to run, or a directory of them, if nothing has changed it."""
     target, state = built_state(model, weights, Path())
     if state == "missing":
         raise MissingWeightsError(f"{target} is missing; {repair(model, target)}")

@@ -1,8 +1,8 @@
 """The catalogue: what every model is, as data.
 
-`catalogue.toml` knows the models that come with Tilewire and those that it can fetch; a directory of the
-user's knows those that were added, one JSON file each (see `added`). All are read into frozen Structs, which
-check them: unknown fields, missing fields and values out of range are refused.
+`catalogue.toml` describes the models that come with Tilewire and those that it can fetch; a directory of the
+user's holds those that were added, one JSON file each (see `entries`). All are read into frozen Structs that
+refuse unknown fields, missing fields and values out of range.
 """
 
 import logging
@@ -84,7 +84,7 @@ class Catalogue:
         )
 
     def with_model(self, model: Model) -> "Catalogue":
-        """Give a catalogue with one model more.
+        """Return the catalogue with one more model.
 
         Raises:
             DuplicateModelError: Another model claims its name or AIR identifier.

@@ -1,10 +1,10 @@
-"""The models that a user added: in a directory of their own, two files each.
+"""The models that a user added: a directory with two files for each.
 
-`NAME.json` is the entry, a `Model`; `NAME-4x-0123456789ab.onnx` the network, named by its scale and the
-beginning of its SHA-256. A latent upscaler has a directory of files in place of the network,
-`NAME-2x-` and the beginning of its UNet's. The network is written first and the entry last, so that an entry
-that is there is complete; on removal it is the other way round. One file for each model: a broken one
-harms no other.
+`NAME.json` is the entry, a `Model`; `NAME-4x-0123456789ab.onnx` is the network, named by its scale and the
+beginning of its SHA-256. A latent upscaler has a directory of files in place of the network, `NAME-2x-` and
+the beginning of its UNet's SHA-256. The network is written first and the entry last, so that an entry that
+exists is complete; removal goes the other way round. As each model has its own files, a broken one harms no
+other.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ __all__ = ["entry_files", "new_folder", "read_entry", "remove_entry", "write_ent
 
 
 def entry_files(directory: Path) -> list[Path]:
-    """Give the entries of a directory, by name; none if it does not exist."""
+    """Return the entries of a directory, by name; none if it does not exist."""
     return sorted(directory.glob("[!.]*.json"))
 
 

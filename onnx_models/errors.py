@@ -32,6 +32,7 @@ __all__ = [
     "UnsuitableModelError",
     "UnsupportedLayerError",
     "WeightsChecksumError",
+    "one_line",
 ]
 
 
@@ -89,3 +90,14 @@ class MissingConverterError(ModelBuildError):
 
 class UnsuitableModelError(ModelBuildError):
     """The file is broken, or no network that upscales RGB images; the message says what is wrong."""
+
+
+def one_line(error: BaseException, longest: int | None = None) -> str:
+    """What an error says, in one line: its message may have pages, or be empty.
+
+    Args:
+        error: The error; if it says nothing, its type is named.
+        longest: Where to cut, in characters.
+
+    """
+    return " ".join(str(error).split())[:longest] or type(error).__name__

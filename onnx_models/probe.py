@@ -1,6 +1,6 @@
-"""What running a network tells about it: its scale, the sizes it takes, the overlap that tiles of it need.
+"""What running a network shows: its scale, the sizes it takes, the overlap that its tiles need.
 
-Whoever asks brings the runtime: a function that opens an ONNX file and gives a function from a batch of
+The caller brings the runtime: a function that opens an ONNX file and returns a function from a batch of
 images to their results. Nothing here imports one.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from onnx_models.errors import UnsuitableModelError
+from onnx_models.errors import UnsuitableModelError, one_line
 
 __all__ = [
     "OpenNetwork",
@@ -167,12 +167,23 @@ def find_overlap(run: Run, scale: int, on_progress: Callable[[float], None] = la
 
 
 def run_network(run: Run, batch: NDArray[Any]) -> NDArray[Any]:
+    """Run a network once.
+
+    Args:
+        run: The network.
+        batch: Whatever it takes.
+
+    Raises:
+        UnsuitableModelError: It failed; the message names the input's shape.
+
+    """
     try:
         return run(batch)
     except Exception as error:
         shape = " x ".join(map(str, batch.shape))
-        reason = " ".join(str(error).split())[:200]
-        raise UnsuitableModelError(f"it does not run with an input of {shape}: {reason}") from error
+        raise UnsuitableModelError(
+            f"it does not run with an input of {shape}: {one_line(error, 200)}"
+        ) from error
 
 
 def _difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.int16]:

@@ -102,8 +102,12 @@ def _upscale_files(
 
     Args:
         inputs: files, folders and patterns.
-        url, key: of a running server; without them one is started for the time of the call.
-        console, problems: where to tell what was done, and what went wrong.
+        options: what the command was given.
+        settings: of the server that is started where no other is given.
+        url: of a running server; without one a server is started for the time of the call.
+        key: an API key of the running server.
+        console: where to print what was done.
+        problems: where to print what went wrong.
 
     Raises:
         ValueError: if there is nothing to do, or the options contradict each other.

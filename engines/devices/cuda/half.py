@@ -18,6 +18,7 @@ from PIL import Image
 
 from engines.devices.sessions import Session
 from engines.errors import ModelError
+from onnx_models import one_line
 
 __all__ = ["LEAST_DECIBELS", "halved", "parity"]
 
@@ -49,8 +50,7 @@ def halved(path: Path) -> bytes:
     try:
         converted = _converted(network, core, begin, end)
     except Exception as error:  # the converter raises what it likes
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ModelError(f"{path.name} has no fp16 form: {reason}") from error
+        raise ModelError(f"{path.name} has no fp16 form: {one_line(error)}") from error
     graph = helper.make_graph(
         [*rest[:head], *converted.graph.node, *rest[head:]],
         network.graph.name,

@@ -18,6 +18,7 @@ from engines.devices.cuda.memory import GpuBuffer, GpuMemory, PinnedMemory
 from engines.devices.runtimes import onnxruntime
 from engines.devices.sessions import as_model_error
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, ModelError
+from onnx_models import one_line
 
 __all__ = ["CudaSession", "OpenGpuSession"]
 
@@ -124,7 +125,7 @@ class CudaSession:
 
     def _do_without_graphs(self, error: Exception) -> None:
         self._plan = None
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         begin = max(0, reason.find("CUDA failure"))  # before it the C++ signatures of who called whom
         log.info("%s runs without CUDA graphs: %s", self._name, reason[begin : begin + _REASON])
 
