@@ -7,6 +7,7 @@ build one file at once, each replaces the other's by its equal.
 """
 
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -18,10 +19,12 @@ from msgspec import Struct
 from onnx import helper
 
 from onnx_models import ncnn
-from onnx_models.errors import MissingWeightsError, ModelBuildError, WeightsChecksumError
+from onnx_models.errors import MissingWeightsError, ModelBuildError, WeightsChecksumError, one_line
 from onnx_models.files import remove_leftovers, sha256_of, write_atomically
 from onnx_models.graph import wrap_uint8
 from onnx_models.model import LatentWeights, Model, NcnnWeights, OnnxWeights, WeightFile, Weights
+
+log = logging.getLogger(__name__)
 
 __all__ = ["BUILDER_VERSION", "State", "built_state", "ensure_built", "ncnn_files", "repair"]
 
@@ -165,7 +168,8 @@ def _state_of(target: Path, weights: NcnnWeights) -> State:
         return "not built"
     try:
         manifest = msgspec.json.decode(_manifest_of(target).read_bytes(), type=_Manifest)
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+        log.warning("%s is not what was written: %s", _manifest_of(target), one_line(error))
         return "damaged"
     if found != manifest.onnx_sha256:
         return "damaged"

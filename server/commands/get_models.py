@@ -28,6 +28,7 @@ from onnx_models import (
     Download,
     DuplicateModelError,
     Facts,
+    InstalledError,
     Model,
     ModelBuildError,
     Run,
@@ -96,10 +97,7 @@ def pull(
     directory = settings.effective_added_models
     for name in names:
         catalogue = load_catalogue(directory)
-        with one_message(name):
-            if name in {model.name for model in catalogue}:
-                console.print(f"{name} is installed already")
-                continue
+        with one_message(name), _fine_if_installed():
             download = catalogue.get_download(name)
             with _steps(bytes_of=download) as (bars, bar):
                 model, converted = pull_model(
@@ -180,6 +178,14 @@ def one_message(what: str) -> Iterator[None]:
         give_up(str(error))
     except ModelBuildError as error:
         give_up(f"{what}: {error}", status=1)
+
+
+@contextmanager
+def _fine_if_installed() -> Iterator[None]:
+    try:
+        yield
+    except InstalledError as error:
+        console.print(str(error))
 
 
 @contextmanager
