@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from server.specs.version import VERSION
 from tests.server.support.harness import FAST_MODEL, KEY, make_image
 from tests.server.support.process import REPOSITORY, ServerProcess, environment
 from tilewire import Options, Tilewire
@@ -102,4 +103,4 @@ def test_the_command_finds_its_own_packages_first(application: Path) -> None:
         capture_output=True,
         text=True,
     )
-    assert run.stdout.startswith("tilewire "), run.stderr
+    assert run.stdout.strip() == VERSION, run.stderr
