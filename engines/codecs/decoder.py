@@ -181,7 +181,7 @@ def _environment() -> dict[str, str]:
     """No secrets; the modules are found where this program finds them, this package where it is."""
     own = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     home = Path(__file__).parents[2]  # the application that uses it may have an `engines` of its own
-    modules = dict.fromkeys(str(Path(path).absolute()) for path in (home, *sys.path))
+    modules = dict.fromkeys(str(Path(path).absolute()) for path in [str(home), *sys.path])
     return own | {"PYTHONPATH": os.pathsep.join(modules), "OPENBLAS_NUM_THREADS": "1"}
 
 
