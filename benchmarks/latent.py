@@ -25,7 +25,7 @@ from benchmarks.photos import photograph
 from benchmarks.report import Report, gpu_name, median, peak_memory, ratio
 from benchmarks.workers import AbsentError, Worker
 from onnx_models import Facts, Model, export_model, load_catalogue
-from server.commands.models import open_part
+from server.commands.get_models import open_part
 
 SIDES = {"cpu": 128, "cuda": 512}
 WIDTH = 3

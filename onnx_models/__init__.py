@@ -1,11 +1,11 @@
 """The catalogue: every model as data, and the builders that turn trained weights into ONNX files.
 
-1. `load_catalogue()` tells which models there are, what each can do and what it costs.
-2. `ensure_built(model, weights, directory)` gives the ONNX file of a model, built on first use.
-3. `add_model(file, ...)` adds one of the user's own, `pull_model(...)` one that its authors publish;
-   `export_model(...)` a latent upscaler of diffusers'.
+1. `load_catalogue()` lists the models: what each can do and what it costs.
+2. `ensure_built(model, weights, directory)` returns the ONNX file of a model, built on first use.
+3. `add_model(file, ...)` adds a model of the user's own, `pull_model(...)` fetches one that its authors
+   publish, `export_model(...)` makes one of a diffusers pipeline.
 
-Every file takes and gives uint8 NHWC images. Nothing here runs a model.
+Every file takes and returns uint8 NHWC images. Nothing here runs a model.
 """
 
 from onnx_models.add import Facts, add_model, export_model, pull_model
@@ -19,6 +19,7 @@ from onnx_models.errors import (
     DownloadError,
     DuplicateModelError,
     FactorTooLargeError,
+    InstalledError,
     MissingConverterError,
     MissingWeightsError,
     ModelBuildError,
@@ -58,6 +59,7 @@ __all__ = [
     "Export",
     "FactorTooLargeError",
     "Facts",
+    "InstalledError",
     "LatentWeights",
     "MissingConverterError",
     "MissingWeightsError",

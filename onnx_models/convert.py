@@ -2,7 +2,7 @@
 
 1. A `.pth`, `.ckpt` or `.safetensors` file becomes an ONNX graph (`spandrel`), an `.onnx` file is read.
 2. The graph takes and gives uint8 images (`graph`), of any size (`sizes`).
-3. Running it tells whether it can be used, and with which overlap (`probe`).
+3. Running it shows whether it can be used, and with which overlap (`probe`).
 """
 
 import tempfile
@@ -45,12 +45,12 @@ _RULES = (
 
 
 class Converted(Struct, frozen=True):
-    """A network that is ready to run, and what was found out about it."""
+    """A network that is ready to run, and what was measured on it."""
 
     network: bytes
     """The ONNX file: uint8 NHWC in and out, N, H and W dynamic."""
     architecture: str | None
-    """If it is known."""
+    """The architecture's name, if it is known."""
     scale: int
     rule: SizeRule
     """Which sizes it takes without being padded."""
@@ -189,7 +189,7 @@ def _finish(
 
 
 def _tile(content: bytes, scale: int, overlap: int) -> int:
-    """Give the side of tiles: two cover 1024 pixels, unless the network takes too much memory for that."""
+    """Return the side of tiles: two cover 1024 pixels, unless the network takes too much memory for that."""
     network = onnx.load_from_string(content)
     numbers = sum(int(np.prod(weight.dims)) for weight in network.graph.initializer)
     if numbers < _SMALL or split_network(content, scale) is not None:

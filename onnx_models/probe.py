@@ -1,6 +1,6 @@
-"""What running a network tells about it: its scale, the sizes it takes, the overlap that tiles of it need.
+"""What running a network shows: its scale, the sizes it takes, the overlap that its tiles need.
 
-Whoever asks brings the runtime: a function that opens an ONNX file and gives a function from a batch of
+The caller brings the runtime: a function that opens an ONNX file and returns a function from a batch of
 images to their results. Nothing here imports one.
 """
 
@@ -167,6 +167,16 @@ def find_overlap(run: Run, scale: int, on_progress: Callable[[float], None] = la
 
 
 def run_network(run: Run, batch: NDArray[Any]) -> NDArray[Any]:
+    """Run a network once.
+
+    Args:
+        run: The network.
+        batch: Whatever it takes.
+
+    Raises:
+        UnsuitableModelError: It failed; the message names the input's shape.
+
+    """
     try:
         return run(batch)
     except Exception as error:

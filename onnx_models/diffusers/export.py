@@ -7,11 +7,9 @@ each. Only numbers are read from the directory, no code. The packages that read 
 """
 
 import contextlib
-import io
 import json
 import logging
 import re
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from onnx_models.diffusers.x4 import X4
 from onnx_models.errors import DownloadError, MissingConverterError, UnsuitableModelError, one_line
 from onnx_models.files import sha256_of
 from onnx_models.model import LatentWeights, WeightFile
+from onnx_models.quiet import quietly
 
 __all__ = ["Exported", "OpenPart", "export_latent_upscaler", "kind_of", "located"]
 
@@ -77,14 +76,14 @@ def export_latent_upscaler(
     scheduler = _scheduler(pipeline, kind)
     _require()
     on_progress("reading")
-    with _quietly(), _as_unsuitable("it cannot be read"):
+    with quietly(), _as_unsuitable("it cannot be read"):
         found = _read(pipeline)
     _check_architecture(found, kind)
     files: dict[str, tuple[WeightFile, ...]] = {}
     differences: dict[str, float] = {}
     for part in kind.parts(found, half):
         on_progress(f"exporting {part.name}")
-        with _quietly(), _as_unsuitable(f"its {part.name} cannot be exported"):
+        with quietly(), _as_unsuitable(f"its {part.name} cannot be exported"):
             expected = [_run(part.module, example) for example in part.examples]
             _export(part, directory, half=half)
         differences[part.name] = _difference(open_part, directory, part, expected)
@@ -275,24 +274,6 @@ def _tokenizer_json(tokenizer: Any) -> str:
     )
     content: str = backend.to_str(pretty=True)
     return content
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep what these packages print, and warn of, from the terminal."""
-    sink = io.StringIO()
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(sink),
-        contextlib.redirect_stderr(sink),
-    ):
-        warnings.simplefilter("ignore")
-        previous = logging.root.manager.disable
-        logging.disable(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            logging.disable(previous)
 
 
 @contextlib.contextmanager
