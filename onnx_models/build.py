@@ -26,7 +26,15 @@ from onnx_models.model import LatentWeights, Model, NcnnWeights, OnnxWeights, We
 
 log = logging.getLogger(__name__)
 
-__all__ = ["BUILDER_VERSION", "State", "built_state", "ensure_built", "ncnn_files", "repair"]
+__all__ = [
+    "BUILDER_VERSION",
+    "State",
+    "built_state",
+    "ensure_built",
+    "ncnn_files",
+    "repair",
+    "sha256_of_built",
+]
 
 BUILDER_VERSION = 1
 """Goes up whenever the same weights give another ONNX file; files of other versions are built again."""
@@ -102,6 +110,11 @@ def built_state(model: Model, weights: Weights, directory: Path) -> tuple[Path, 
         return Path(weights.unet[0].path).parent, _state_of_all(weights.files)
     except OSError as error:
         raise ModelBuildError(f"{model.name} cannot be read: {error}") from error
+
+
+def sha256_of_built(target: Path) -> str:
+    """Give the SHA-256 of a file that `ensure_built` has built of ncnn's weights and verified."""
+    return msgspec.json.decode(_manifest_of(target).read_bytes(), type=_Manifest).onnx_sha256
 
 
 def ncnn_files(weights: NcnnWeights) -> tuple[Path, Path]:
