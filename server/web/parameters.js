@@ -16,6 +16,7 @@ const KNOWN = {
   clipSkip: { label: "CLIP skip", type: "number", min: 0, step: 1 },
   scheduler: { label: "Scheduler", type: "text" },
   colorFix: { label: "Keep colours", type: "checkbox" },
+  denoise: { label: "Remove noise", type: "number", min: 0, max: 3, step: 1 },
   tileDiffusion: { label: "Tiled diffusion", type: "checkbox" },
 };
 
