@@ -47,7 +47,15 @@ from onnx_models.model import (
 from onnx_models.ncnn import ncnn_blob
 from onnx_models.network import BuiltNetwork, Split, ensure_network
 from onnx_models.probe import OpenNetwork, Run
-from onnx_models.published import Archive, Download, Export, PublishedFile, PublishedNetwork, Source
+from onnx_models.published import (
+    Archive,
+    Download,
+    Export,
+    Published,
+    PublishedFile,
+    PublishedNetwork,
+    Source,
+)
 from onnx_models.pull import pull_model
 from onnx_models.sources import size_of
 
@@ -85,6 +93,7 @@ __all__ = [
     "NotInstalledError",
     "OnnxWeights",
     "OpenNetwork",
+    "Published",
     "PublishedFile",
     "PublishedNetwork",
     "Run",

@@ -42,6 +42,7 @@ class Catalogue:
         downloads: What can be fetched; those that are among the models already are left out.
         exports: What can be exported from diffusers; unlike `missing_exports` with those that are installed.
         archives: The packages that the downloads name.
+        advice: Which model to take for what, in a line.
 
     Raises:
         DuplicateModelError: Two models claim one name or AIR identifier.
@@ -57,6 +58,7 @@ class Catalogue:
         downloads: Iterable[Download] = (),
         exports: Iterable[Export] = (),
         archives: Mapping[str, Archive] | None = None,
+        advice: str = "",
     ) -> None:
         """Index the models by name, AIR identifier and alias."""
         self._models = tuple(models)
@@ -72,6 +74,7 @@ class Catalogue:
             for alias in model.aliases:
                 self._by_key.setdefault(alias, model)
         self.archives = archives or {}
+        self.advice = advice
         self.default = self.get(default)
 
     @property
@@ -100,6 +103,7 @@ class Catalogue:
             downloads=self._downloads,
             exports=self.exports,
             archives=self.archives,
+            advice=self.advice,
         )
 
     def get_download(self, name_or_air: str) -> Download:
@@ -160,6 +164,7 @@ class _CatalogueFile(Struct, frozen=True, forbid_unknown_fields=True):
     downloads: tuple[Download, ...] = ()
     exports: tuple[Export, ...] = ()
     archives: Mapping[str, Archive] = {}
+    advice: str = ""
 
     def __post_init__(self) -> None:
         """Check what the types cannot express."""
@@ -192,7 +197,12 @@ def parse_catalogue(toml: bytes, directory: Path = _PACKAGE) -> Catalogue:
         for model in file.models
     ]
     return Catalogue(
-        models, default=file.default, downloads=file.downloads, exports=file.exports, archives=file.archives
+        models,
+        default=file.default,
+        downloads=file.downloads,
+        exports=file.exports,
+        archives=file.archives,
+        advice=file.advice,
     )
 
 

@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 
 from onnx_models.model import Air, Denoise, Name, Pixels, Scale, Sha256, Url, check_price
 
-__all__ = ["Archive", "Download", "Export", "PublishedFile", "PublishedNetwork", "Source"]
+__all__ = ["Archive", "Download", "Export", "Published", "PublishedFile", "PublishedNetwork", "Source"]
 
 Bytes = Annotated[int, Meta(ge=1)]
 Fetchable = Annotated[str, Meta(pattern=r"^https?://")]

@@ -152,8 +152,9 @@ def export(
 def _report(model: Model, converted: Converted) -> None:
     """Print what was measured."""
     parity = "" if converted.difference is None else f"; {converted.difference:.0e} from PyTorch"
+    scales = " and ".join(dict.fromkeys(str(weights.scale) for weights in model.weights))
     console.print(
-        f"{model.name} ({model.air}): scale {converted.scale}, tiles of {model.tile} px with an overlap of "
+        f"{model.name} ({model.air}): scale {scales}, tiles of {model.tile} px with an overlap of "
         f"{model.overlap} px, {model.price_per_megapixel} USD per megapixel{parity}"
     )
     rule = converted.rule
