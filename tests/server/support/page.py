@@ -76,7 +76,7 @@ class Page:
                     asking.onerror = () => reject(asking.error);
                     asking.onsuccess = () => {
                         database.close();
-                        resolve(asking.result.map(({ status, result }) => ({ status, result })));
+                        resolve(asking.result.map(({ status, result, revision }) => ({ status, result, revision })));
                     };
                 };
             })"""
