@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 
+from onnx_models import one_line
 from server.settings import Settings, SettingsError, Sourced, load_settings
 from server.state.database import Database
 from server.state.migrations import NewerDatabaseError
@@ -38,7 +39,7 @@ def open_database(file: Path | None, data: Path | None) -> Database:
         settings.data.mkdir(parents=True, exist_ok=True)
         return Database(settings.effective_database_url)
     except (OSError, SQLAlchemyError, ImportError, NewerDatabaseError) as error:
-        give_up(" ".join(str(error).split()), status=1)
+        give_up(one_line(error), status=1)
 
 
 def give_up(message: str, *, status: int = 2) -> NoReturn:
