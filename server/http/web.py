@@ -1,7 +1,7 @@
 """The page: `GET /`, and the files it is made of, below `/web/`. What they may load: see `security`.
 
-Beside it lie the two files that make it an app, whose addresses browsers want to stay the same: the manifest and the
-service worker.
+Beside it lie the two files that make it an app, whose addresses browsers want to stay the same: the
+manifest and the service worker.
 
 The files' path holds a digest of them all: a browser may keep what it has of one digest for ever, and a page
 is never put together from the files of two versions.

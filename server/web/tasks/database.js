@@ -57,10 +57,10 @@ class IndexedDatabase {
   }
 
   /** Room runs out when a transaction ends, not when it is asked. @param {(store: IDBObjectStore) => IDBRequest} ask */
-  #write(ask) {
+  async #write(ask) {
     const store = this.#store("readwrite");
     ask(store);
-    return new Promise((resolve, reject) => {
+    await new Promise((resolve, reject) => {
       store.transaction.oncomplete = () => resolve(undefined);
       store.transaction.onabort = store.transaction.onerror = () => reject(store.transaction.error);
     });

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,56 +23,12 @@ from server.serving import EmbeddedServer
 from tests.server.conftest import StartServer
 from tests.server.support.harness import KEY, PATIENCE, make_image, open_image
 from tests.server.support.npm import npm_install
-from tests.server.support.page import OpenPage, Page, running_browser
+from tests.server.support.page import OpenPage, Page
 from tests.server.support.process import reserved_port, serving
 from tests.server.support.stepped_device import SteppedDevice
 
 LARGE = (700, 500)
 """Several tiles."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with running_browser() as browser:
-        yield browser
-
-
-@pytest.fixture
-def open_page(browser: Any) -> Iterator[OpenPage]:
-    """Opens the page of a server. At the end nothing may have complained in the console."""
-    pages = []
-
-    def open_page(url: str, **options: Any) -> Page:
-        # Nothing moves by itself: what is under way is not what a test looks at.
-        pages.append(Page(browser.new_context(reduced_motion="reduce", **options), url))
-        return pages[-1]
-
-    yield open_page
-    for page in pages:
-        page.context.close()
-        assert page.complaints == []
-
-
-@pytest.fixture
-def page(server: EmbeddedServer, open_page: OpenPage) -> Page:
-    """The page, signed in, with a fast model chosen."""
-    page = open_page(server.url)
-    page.sign_in()
-    page.choose()
-    return page
-
-
-@pytest.fixture
-def under_way(device: SteppedDevice, start_server: StartServer, open_page: OpenPage) -> Page:
-    """The page with a picture of which the first tiles came. The others wait for `device.run_freely`."""
-    page = open_page(start_server().url)
-    page.sign_in()
-    page.choose(factor=4)
-    page.add(large=make_image(*LARGE))
-    page.start()
-    device.step()
-    page.wait("#tiles")
-    return page
 
 
 def differences(one: Image.Image, other: Image.Image) -> npt.NDArray[np.int16]:
