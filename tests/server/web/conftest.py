@@ -15,7 +15,7 @@ LARGE = (700, 500)
 """Several tiles."""
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with running_browser() as browser:
         yield browser
