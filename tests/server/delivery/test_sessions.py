@@ -289,6 +289,11 @@ class SlowLink:
     async def send(self, frame: bytes) -> None:
         self.sent.append(frame)
 
+    def confirm(self) -> asyncio.Future[bool]:
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        answer.set_result(True)
+        return answer
+
     async def close(self, code: int, reason: str) -> None:  # noqa: ARG002 - as Link has it
         self.closing.set()
         await self.may_close.wait()
