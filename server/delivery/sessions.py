@@ -33,8 +33,8 @@ from server.state.outbox import (
     sessions_with_mail,
     undelivered,
 )
-from server.state.requests import UpscaleRequest
-from server.state.tasks import TaskRecord, find
+from server.state.records import TaskRecord
+from server.state.tasks import find
 
 __all__ = ["KEY_REVOKED", "Disconnected", "Link", "Session", "Sessions"]
 
@@ -296,7 +296,7 @@ class Sessions:
         try:
             return await self._results.item(record, base_url, by_url=by_url)
         except UnavailableError as error:  # the result is safe: it can be asked for again
-            request = msgspec.json.decode(record.request, type=UpscaleRequest)
+            request = record.request
             return error.item(request.task_type, request.task_uuid, f"{base_url}/docs/errors")
 
 
