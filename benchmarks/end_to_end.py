@@ -24,8 +24,8 @@ from benchmarks.report import KEY, Report, gpu_name, median, peak_memory, percen
 from engines import find_devices
 from engines.devices.sessions import Network
 from onnx_models import load_catalogue
-from server.client import Tilewire
 from server.settings import load_settings
+from tilewire import Tilewire
 
 PHOTO = Path(__file__).parents[1] / "tests" / "images" / "cat.jpg"
 CLIENTS = 8

@@ -1,0 +1,276 @@
+"""The client's calls."""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncGenerator, Iterable
+from types import TracebackType
+from typing import Any, Final, Literal, TypedDict, TypeVar, Unpack
+from uuid import UUID
+
+import msgspec
+
+from tilewire.call import WireTask
+from tilewire.events import Event, Finished, Result, Upload, decode_event
+from tilewire.link import Link
+from tilewire.listings import Account, Model, ModelPage
+from tilewire.pictures import has_alpha
+from tilewire.sources import Source, wire_image
+from tilewire.wire import canonical_uuid, wire_name
+
+__all__ = ["Options", "Tilewire"]
+
+_MOST_MODELS: Final = 100  # of one modelSearch
+
+T = TypeVar("T")
+
+
+class Options(TypedDict, total=False):
+    """What an upscale may be told; what is None or left out is as the server has it by default."""
+
+    model: str | None
+    """Name or AIR id; default: the server's first."""
+    factor: float | None
+    """How many times as wide and high; default: the model's largest."""
+    target_megapixels: float | None
+    """The size of the result, in place of a factor."""
+    output_format: Literal["JPG", "PNG", "WEBP"] | None
+    """Default: JPG, or PNG where the source is seen to have transparency, which JPG cannot hold."""
+    output_quality: int | None
+    """20 to 99, of JPG and WEBP; default: 95."""
+    keep_metadata: bool | None
+    """Whether to keep EXIF and XMP; default: no."""
+    ttl: int | None
+    """Seconds until the server deletes the result."""
+    include_image: bool
+    """Whether the image itself comes with the result; default: yes. Without it there is the URL."""
+    task_uuid: UUID | str | None
+    """An idempotency key: the same task again is neither done nor charged again. Default: a new one."""
+
+
+class Tilewire:
+    """A session with a server, for the time of an `async with` block.
+
+        async with Tilewire("ws://127.0.0.1:8080/v1", key) as tilewire:
+            result = await tilewire.upscale("photo.jpg", factor=2, output_format="WEBP")
+            result.save("photo-2x.webp")
+
+    A connection that is lost comes back by itself: the session resumes, and tasks without an answer are sent
+    again under their `taskUUID`, so that each is done and charged once. A server that asks to come again
+    later is asked again. Cancelling a call stops its task on the server.
+    """
+
+    def __init__(self, url: str, key: str, *, concurrency: int = 8, patience: float = 300) -> None:
+        """Make a client; `async with` connects it.
+
+        Args:
+            url: the server's address: ws://host:port/v1, wss://… behind TLS, or that of its page.
+            key: an API key.
+            concurrency: how many upscales are on the server at once; further calls wait here.
+            patience: seconds to keep trying, each time, while the server is gone or does not take a task.
+        """
+        if concurrency < 1:
+            raise ValueError(f"concurrency must be 1 or more, not {concurrency}")
+        self._link = Link(url, key, patience)
+        self._concurrency = concurrency
+        self._room: asyncio.Semaphore
+        self._owned: set[asyncio.Task[Result]] = set()
+
+    async def __aenter__(self) -> "Tilewire":
+        """Connect.
+
+        Raises:
+            UnreachableError: if there is no server.
+            AuthenticationFailedError: if the key is not valid.
+            RuntimeError: if it is connected already.
+        """
+        await self._link.__aenter__()
+        self._room = asyncio.Semaphore(self._concurrency)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connection; calls that still wait fail."""
+        await _stop(self._owned)
+        await self._link.__aexit__(kind, error, trace)
+
+    async def upscale(self, source: Source, **options: Unpack[Options]) -> Result:
+        """Enlarge an image.
+
+            result = await tilewire.upscale(Path("photo.jpg"), model="realesr-animevideov3", factor=2)
+            pixels = (await tilewire.upscale(np.zeros((32, 32, 3), np.uint8))).to_array()
+
+        Args:
+            source: see `Source`.
+            options: see `Options`.
+
+        Raises:
+            TaskFailedError: if the server answers with an error; its subclasses tell which.
+            UnreachableError: if the connection was lost for longer than the client is patient.
+            OSError: if the file cannot be read.
+            TypeError: if the source is none, or there is no such option.
+            ValueError: if a `task_uuid` is no UUID, or is under way already.
+            RuntimeError: if the client is used before `async with`, or in another event loop.
+        """
+        async with contextlib.aclosing(self._events(source, options)) as events:
+            async for event in events:
+                if isinstance(event, Result):
+                    return event
+        raise AssertionError("a task ends with a result or an error")
+
+    async def stream(
+        self, source: Source, *, tiles: bool = True, **options: Unpack[Options]
+    ) -> AsyncGenerator[Event, None]:
+        """Enlarge an image, and give news meanwhile: how far it is, finished parts, and last the result.
+
+            async for event in tilewire.stream("photo.jpg"):
+                match event:
+                    case Progress(share=share):
+                        print(f"{share:.0%}")
+                    case TileReady():
+                        canvas.paste(event.to_pillow(), (event.x, event.y))
+                    case Result():
+                        event.save("photo-4x.jpg")
+
+        To leave the loop early is to give the task up; `contextlib.aclosing` does that at once. Who reads
+        slowly misses some of the progress and of the parts.
+
+        Args:
+            source: see `Source`.
+            tiles: whether to send finished parts.
+            options: see `Options`.
+
+        Raises:
+            Exception: as `upscale`.
+        """
+        wanted = {"includeProgress": True, "includeTiles": tiles}
+        async with contextlib.aclosing(self._events(source, options, wanted)) as events:
+            async for event in events:
+                yield event
+
+    async def upscale_many(
+        self, sources: Iterable[Source], **options: Unpack[Options]
+    ) -> AsyncGenerator[Finished, None]:
+        """Enlarge many images, several at once; each is given as soon as it is finished, in any order.
+
+            async for finished in tilewire.upscale_many(Path("photos").glob("*.jpg"), factor=2):
+                finished.result().save(f"larger/{finished.source.name}")
+
+        One that fails is given as the others are: `Finished.result` raises. To leave the loop early is to
+        give the rest up.
+
+        Args:
+            sources: see `Source`; read as there is room, so there may be many.
+            options: see `Options`; for all of them, so without a `task_uuid`.
+
+        Raises:
+            ValueError: if there is a `task_uuid`.
+            RuntimeError: if the client is used before `async with`, or in another event loop.
+        """
+        self._link.check_use()
+        if options.get("task_uuid"):
+            raise ValueError("each task needs a taskUUID of its own")
+        running: dict[asyncio.Task[Result], Source] = {}
+        left = iter(sources)
+        try:
+            while True:
+                while len(running) < self._concurrency and (source := next(left, None)) is not None:
+                    task = asyncio.create_task(self.upscale(source, **options))
+                    running[task] = source
+                    self._owned.add(task)
+                    task.add_done_callback(self._owned.discard)
+                if not running:
+                    return
+                done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    yield Finished(running.pop(task), _outcome(task))
+        finally:
+            await _stop(running)
+
+    async def upload(self, source: Source, *, ttl: int | None = None) -> Upload:
+        """Have the server keep an image, to be used any number of times; raises as `upscale`.
+
+            upload = await tilewire.upload("photo.jpg")
+            twice, thrice = [await tilewire.upscale(upload, factor=factor) for factor in (2, 3)]
+
+        Args:
+            source: see `Source`.
+            ttl: seconds until the server deletes it.
+        """
+        self._link.check_use()
+        image = await wire_image(source)
+        return await self._ask(Upload, "imageUpload", image=image, ttl=ttl)
+
+    async def cancel(self, task_uuid: UUID | str) -> bool:
+        """Stop a task, whose own call then raises TaskCancelledError; False if none of it is under way.
+
+        Raises:
+            ValueError: if it is no UUID.
+        """
+        return await self._link.cancel(canonical_uuid(task_uuid))
+
+    async def models(self) -> list[Model]:
+        """List the models that the server has."""
+        found: list[Model] = []
+        while True:
+            page = await self._ask(ModelPage, "modelSearch", limit=_MOST_MODELS, offset=len(found))
+            found += page.results
+            if not page.results or len(found) >= page.total_results:
+                return found
+
+    async def account(self) -> Account:
+        """Give the account's balance, keys and usage."""
+        return await self._ask(Account, "accountManagement", operation="getDetails")
+
+    async def _ask(self, kind: type[T], task_type: str, **parameters: Any) -> T:
+        reply = await self._link.ask(_task(task_type, parameters))
+        return msgspec.msgpack.decode(reply, type=kind)
+
+    async def _events(
+        self, source: Source, options: Options, more: WireTask | None = None
+    ) -> AsyncGenerator[Event, None]:
+        if unknown := options.keys() - Options.__annotations__:
+            raise TypeError(f"there is no option {min(unknown)!r}")
+        parameters: dict[str, Any] = {**options}
+        outputs = ["URL", "base64Data"] if parameters.pop("include_image", True) else ["URL"]
+        parameters["upscale_factor"] = parameters.pop("factor", None)
+        if parameters.get("task_uuid") is not None:
+            parameters["task_uuid"] = canonical_uuid(parameters["task_uuid"])
+        self._link.check_use()
+        async with self._room:
+            image = await wire_image(source)
+            if parameters.get("output_format") is None and isinstance(image, bytes) and has_alpha(image):
+                parameters["output_format"] = "PNG"
+            task = _task("upscale", parameters) | {
+                "inputs": {"image": image},
+                "outputType": outputs,
+                "includeCost": True,
+                **(more or {}),
+            }
+            async with contextlib.aclosing(self._link.replies(task, stop=True)) as replies:
+                async for reply in replies:
+                    yield decode_event(reply)
+
+
+def _task(task_type: str, parameters: dict[str, Any]) -> WireTask:
+    given = {wire_name(name): value for name, value in parameters.items() if value is not None}
+    return {"taskUUID": str(uuid.uuid4()), **given, "taskType": task_type}
+
+
+def _outcome(task: asyncio.Task[Result]) -> Result | Exception:
+    error = task.exception()
+    if error is None:
+        return task.result()
+    if isinstance(error, Exception):
+        return error
+    raise error
+
+
+async def _stop(tasks: Iterable[asyncio.Task[Result]]) -> None:
+    """Cancel, and wait until they have ended."""
+    waiting = list(tasks)
+    for task in waiting:
+        if not task.cancelling():  # a second time would keep it from telling the server
+            task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
