@@ -172,7 +172,7 @@ class Upscaler:
             return await latent.upscale(
                 picture,
                 model,
-                diffusion or Diffusion(steps=model.latent.default_steps),
+                diffusion or _default_diffusion(model.latent),
                 size=(width, height),
                 account=account,
                 on_start=on_start,
@@ -283,6 +283,10 @@ def _verify(model: Model, weights: LatentWeights, directory: Path) -> None:
         ensure_built(model, weights, directory)
     except ModelBuildError as error:
         raise ModelError(f"{model.name} cannot be built: {error}") from error
+
+
+def _default_diffusion(weights: LatentWeights) -> Diffusion:
+    return Diffusion(steps=weights.default_steps, scheduler=weights.default_scheduler)
 
 
 def _smallest_tile(model: Model) -> int:
