@@ -31,7 +31,17 @@ from server.protocol.requests import (
     Upscale,
 )
 
-__all__ = ["JSON", "MESSAGEPACK", "SUBPROTOCOL", "Codec", "RawTask", "data_uri", "encode_reply", "is_uuid"]
+__all__ = [
+    "JSON",
+    "MESSAGEPACK",
+    "SUBPROTOCOL",
+    "Codec",
+    "RawTask",
+    "as_parameter_error",
+    "data_uri",
+    "encode_reply",
+    "is_uuid",
+]
 
 SUBPROTOCOL: Final = "tilewire.msgpack"
 """The WebSocket subprotocol of MessagePack frames; without it frames are JSON."""
@@ -107,7 +117,7 @@ class RawTask:
         try:
             task: Task = decoder.decode(self._raw)
         except msgspec.DecodeError as error:
-            raise _as_parameter_error(str(error)) from error
+            raise as_parameter_error(str(error)) from error
         return task
 
     def misspelt(self) -> list[str]:
@@ -262,7 +272,7 @@ _AT: Final = re.compile(r"^(.*?)(?: - at `\$\.?(.*)`)?$", re.DOTALL)
 _EXPECTED: Final = re.compile(r"Expected `([\w| ]+)`")
 
 
-def _as_parameter_error(message: str) -> ParameterError:
+def as_parameter_error(message: str) -> ParameterError:
     """The parameter error that a message of msgspec's amounts to."""
     if match := _MISSING.match(message):
         return missing(".".join(part for part in (match[2], match[1]) if part))
