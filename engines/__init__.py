@@ -26,6 +26,7 @@ from engines.errors import (
     NotAnImageError,
     SpoiltResultError,
 )
+from engines.passes import sizes_of_passes
 from engines.tiling.regions import OnRegion, Region
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ __all__ = [
     "inspect",
     "open_on_cpu",
     "resize",
+    "sizes_of_passes",
     "stand_in_for",
     "usable_cores",
 ]
