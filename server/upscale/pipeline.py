@@ -145,6 +145,7 @@ class Pipeline:
                     height=size.height,
                     account=account,
                     diffusion=request.diffusion,
+                    denoise=request.denoise,
                     on_start=started,
                     on_progress=on_progress,
                     on_region=on_region,
