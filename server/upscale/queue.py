@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from itertools import islice
-from typing import Final, Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
 __all__ = ["Queue", "Queued"]
 
@@ -20,29 +20,32 @@ class Queued(Protocol):
     queue_position: int | None
 
 
-class Queue:
+QueuedT = TypeVar("QueuedT", bound=Queued)
+
+
+class Queue(Generic[QueuedT]):
     """Which tasks wait for their first tile to be computed, in the order in which they came.
 
     An estimate: between accounts and sizes the order in which they begin is fairer than that.
     """
 
-    def __init__(self, tell: Callable[[Queued], None]) -> None:
+    def __init__(self, tell: Callable[[QueuedT], None]) -> None:
         """
         Args:
             tell: called with a task whose position has changed.
         """
         self._tell = tell
-        self._waiting: dict[Queued, None] = {}
-        self._begun: set[Queued] = set()
+        self._waiting: dict[QueuedT, None] = {}
+        self._begun: set[QueuedT] = set()
 
-    def enter(self, task: Queued) -> None:
+    def enter(self, task: QueuedT) -> None:
         """A task has come. The only one has no position: it begins at once."""
         self._waiting[task] = None
         if self._begun or len(self._waiting) > 1:
             task.queue_position = len(self._waiting)
             self._tell(task)
 
-    def begin(self, task: Queued) -> None:
+    def begin(self, task: QueuedT) -> None:
         """Its work begins; those behind it move up."""
         if task not in self._waiting:
             return
@@ -52,12 +55,12 @@ class Queue:
             self._tell(task)
         self._move_up(task)
 
-    def leave(self, task: Queued) -> None:
+    def leave(self, task: QueuedT) -> None:
         """It has ended, or failed before it began."""
         self._begun.discard(task)
         self._move_up(task)
 
-    def _move_up(self, gone: Queued) -> None:
+    def _move_up(self, gone: QueuedT) -> None:
         if gone not in self._waiting:
             return
         del self._waiting[gone]
