@@ -123,6 +123,10 @@ class Progress(Answer, frozen=True, kw_only=True):
 
     status: Literal["processing"]
     progress: Annotated[float, Meta(ge=0, le=1, description="The share that is done.")]
+    queue_position: Annotated[
+        Annotated[int, Meta(ge=1)] | UnsetType,
+        Meta(description="While it waits behind others: 1 if it is the next."),
+    ] = UNSET
     tile: Annotated[
         Tile | UnsetType, Meta(description="A part of the result, if `includeTiles` asked for them.")
     ] = UNSET

@@ -311,14 +311,16 @@ class Runner:
         account, key, request = running.account, running.key, running.request
         try:
             async with asyncio.timeout(self._settings.task_timeout):
-                result = await self._pipeline.run(
-                    account,
-                    key,
-                    request,
-                    story,
-                    lambda share: self._news.note_progress(running, share),
-                    self._news.regions(running),
-                )
+                with self._news.in_line(running) as on_start:
+                    result = await self._pipeline.run(
+                        account,
+                        key,
+                        request,
+                        story,
+                        lambda share: self._news.note_progress(running, share),
+                        self._news.regions(running),
+                        on_start=on_start,
+                    )
             return await self._record(tasks.succeed, running, result)
         except LostTaskError:
             raise
