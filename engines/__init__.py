@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from engines.activity import Activity, DeviceActivity, Memory, RunKind, Waiting
+from engines.codecs.crop import crop
 from engines.codecs.encode import OutputFormat, encode
 from engines.codecs.image import ImageInfo, Picture, decode, inspect, resize
 from engines.errors import (
@@ -93,6 +94,7 @@ __all__ = [
     "SpoiltResultError",
     "Upscaler",
     "Waiting",
+    "crop",
     "decode",
     "encode",
     "find_devices",

@@ -3,7 +3,7 @@
 from msgspec import Struct
 
 from engines import Diffusion, OutputFormat
-from server.protocol.requests import OutputType
+from server.protocol.requests import OutputType, ResizeMode
 from server.protocol.sources import RemoteImage, StoredImage
 
 __all__ = ["UpscaleRequest"]
@@ -21,6 +21,7 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     target_megapixels: float | None = None
     width: int | None = None
     height: int | None = None
+    resize_mode: ResizeMode = "fit"
     output_types: tuple[OutputType, ...]
     output_format: OutputFormat
     output_quality: int

@@ -15,12 +15,11 @@ from typing import Annotated, Any, Final
 from msgspec import UNSET, Meta, Struct, field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from server.http.providers.bodies import read_json
-from server.http.providers.caller import Caller, FailedError, endpoint, status_of
+from server.http.providers.caller import Caller, FailedError, ServiceRoute, not_offered, status_of, wrong
 from server.http.providers.upscalers import model_called, upscalers
-from server.protocol.errors import ErrorItem, invalid, unsupported
+from server.protocol.errors import ErrorItem
 from server.protocol.replies import Progress
 from server.state.accounts import AccountId
 
@@ -103,7 +102,7 @@ async def batch_images(request: Request, caller: Caller) -> Response:
 
 async def _upscaled(image: str, wanted: Extras, caller: Caller, request: Request) -> str:
     if not image:
-        raise invalid("image", "image is empty: it must be base64, a data URI or a URL", "string")
+        raise wrong("image", "image is empty: it must be base64, a data URI or a URL")
     task, task_uuid = _task(wanted, caller), str(uuid.uuid4())
     jobs = _jobs(request, caller)
     jobs.add(task_uuid)
@@ -125,14 +124,14 @@ def _task(wanted: Extras, caller: Caller) -> dict[str, Any]:
     """
     for name in ("gfpgan_visibility", "codeformer_visibility"):
         if getattr(wanted, name):
-            raise unsupported(name, f"{name}: no face restorer is installed")
+            raise not_offered(name, f"{name}: no face restorer is installed")
     if wanted.upscaler_2 not in (None, "", _NONE) and wanted.extras_upscaler_2_visibility:
-        raise unsupported("extras_upscaler_2_visibility", "two upscalers cannot be blended")
+        raise not_offered("extras_upscaler_2_visibility", "two upscalers cannot be blended")
     name = wanted.upscaler_1 or _NONE
     model = model_called(caller.services.catalogue, name)
     if model is None:
         offered = ", ".join(shown for shown, _ in upscalers(caller.services.catalogue))
-        raise invalid("upscaler_1", f"could not find upscaler named {name}; offered are: {offered}")
+        raise wrong("upscaler_1", f"could not find upscaler named {name}; offered are: {offered}")
     if wanted.resize_mode != 1:
         return {
             "model": model.name,
@@ -249,18 +248,18 @@ def fail(item: ErrorItem) -> Response:
 _INFO: Final = "<p>Upscaled by Tilewire</p>"
 
 ROUTES: Final = [
-    Route(f"/sdapi/v1/{path}", endpoint(handle, fail, _NAMES), methods=[method])
-    for path, method, handle in (
-        ("extra-single-image", "POST", single_image),
-        ("extra-batch-images", "POST", batch_images),
-        ("upscalers", "GET", list_upscalers),
-        ("realesrgan-models", "GET", list_models),
-        ("face-restorers", "GET", nothing),
-        ("sd-models", "GET", nothing),
-        ("progress", "GET", progress),
-        ("interrupt", "POST", interrupt),
-        ("skip", "POST", interrupt),
-        ("options", "GET", options),
-        ("scripts", "GET", scripts),
+    ServiceRoute(f"/sdapi/v1/{path}", method, handle, fail, _NAMES, body=body)
+    for path, method, handle, body in (
+        ("extra-single-image", "POST", single_image, SingleImage),
+        ("extra-batch-images", "POST", batch_images, BatchImages),
+        ("upscalers", "GET", list_upscalers, None),
+        ("realesrgan-models", "GET", list_models, None),
+        ("face-restorers", "GET", nothing, None),
+        ("sd-models", "GET", nothing, None),
+        ("progress", "GET", progress, None),
+        ("interrupt", "POST", interrupt, None),
+        ("skip", "POST", interrupt, None),
+        ("options", "GET", options, None),
+        ("scripts", "GET", scripts, None),
     )
 ]

@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from server.http.tasks import read_body
 from server.protocol.codec import as_parameter_error
-from server.protocol.errors import FrameError, invalid
+from server.protocol.errors import FrameError
 from server.services import Services
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class _Form:
         try:
             self.parts[self._name.decode()] = bytes(self._data)
         except UnicodeDecodeError as error:
-            raise invalid("form", "names of parts must be UTF-8") from error
+            raise FrameError("names of parts must be UTF-8") from error
 
 
 async def _body(request: Request) -> bytes:

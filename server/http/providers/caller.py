@@ -7,6 +7,7 @@ reaches the client as an error of the service that it speaks.
 
 import base64
 import binascii
+import inspect
 import ipaddress
 import logging
 import uuid
@@ -19,6 +20,7 @@ import msgspec
 from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from server.handlers import Context, dispatch
 from server.http.gate import client_address
@@ -28,6 +30,7 @@ from server.protocol.error_codes import error_status
 from server.protocol.errors import (
     AuthenticationError,
     ErrorItem,
+    ParameterError,
     ServerError,
     TaskError,
 )
@@ -36,7 +39,7 @@ from server.services import Services
 from server.state import ledger
 from server.state.accounts import AccountId, account_named
 
-__all__ = ["Caller", "Endpoint", "Fail", "FailedError", "endpoint", "status_of"]
+__all__ = ["Caller", "FailedError", "ServiceRoute", "not_offered", "status_of", "wrong"]
 
 log = logging.getLogger(__name__)
 
@@ -150,8 +153,50 @@ class Caller:
         return reply
 
 
+Handler = Callable[[Request, Caller], Awaitable[Response]]
+
+
+class ServiceRoute(Route):
+    """One endpoint of a provider, and what `/openapi.json` says of it.
+
+    Attributes:
+        summary: what it does.
+        body: of a JSON request.
+        form: the parts of a form: name and description.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        method: str,
+        handle: Handler,
+        fail: Fail,
+        names: Mapping[str, str] | None = None,
+        *,
+        body: type[Struct] | None = None,
+        form: Mapping[str, str] | None = None,
+    ) -> None:
+        """Route a path to a handler.
+
+        Args:
+            path: as Starlette has it.
+            method: of HTTP.
+            handle: answers a request; its docstring is the summary.
+            fail: see `endpoint`.
+            names: likewise.
+            body: see above.
+            form: likewise.
+        """
+        super().__init__(path, endpoint(handle, fail, names), methods=[method])
+        self.provider = handle.__module__.rpartition(".")[2]
+        self.operation = handle.__name__
+        self.summary = inspect.cleandoc(handle.__doc__ or "").splitlines()[0]
+        self.body = body
+        self.form = form
+
+
 def endpoint(
-    handle: Callable[[Request, Caller], Awaitable[Response]],
+    handle: Handler,
     fail: Fail,
     names: Mapping[str, str] | None = None,
 ) -> Endpoint:
@@ -184,14 +229,22 @@ def endpoint(
     return answer
 
 
+def wrong(name: str, message: str) -> ParameterError:
+    """A parameter of a provider's that is missing or has a wrong value."""
+    return ParameterError("invalidParameter", message, name)
+
+
+def not_offered(name: str, message: str) -> ParameterError:
+    """A parameter of a provider's, or a value of it, that this server does not offer."""
+    return ParameterError("unsupportedParameter", message, name)
+
+
 def status_of(item: ErrorItem) -> int:
     """The HTTP status of an error."""
     return error_status(item.code)
 
 
-async def _handled(
-    request: Request, services: Services, handle: Callable[[Request, Caller], Awaitable[Response]]
-) -> Response:
+async def _handled(request: Request, services: Services, handle: Handler) -> Response:
     account = await _account(request, services)
     services.edge.take_connection(account)
     try:
@@ -202,10 +255,12 @@ async def _handled(
 
 def _renamed(item: ErrorItem, names: Mapping[str, str]) -> ErrorItem:
     """The error about the parameter as the client knows it."""
-    name = names.get(item.parameter) if isinstance(item.parameter, str) else None
-    if name is None:
+    if not isinstance(item.parameter, str):
         return item
-    message = item.message.replace(str(item.parameter), name)
+    name = names.get(item.parameter, item.parameter)
+    message = item.message.replace(item.parameter, name)
+    if name not in message:
+        message = f"{name}: {message}"
     return msgspec.structs.replace(item, parameter=name, message=message)
 
 

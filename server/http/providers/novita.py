@@ -13,12 +13,11 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import UNSET, Meta, Struct
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from server.http.providers.bodies import read_json
-from server.http.providers.caller import Caller, FailedError, endpoint, status_of
+from server.http.providers.caller import Caller, FailedError, ServiceRoute, not_offered, status_of, wrong
 from server.http.providers.upscalers import model_called
-from server.protocol.errors import ErrorItem, invalid, unsupported
+from server.protocol.errors import ErrorItem
 from server.protocol.replies import Progress, UpscaleResult
 
 __all__ = ["ROUTES"]
@@ -111,14 +110,14 @@ async def upscale_v2(request: Request, caller: Caller) -> Response:
     body = await read_json(request, UpscaleV2)
     for name in ("gfpgan_visibility", "codeformer_visibility"):
         if getattr(body, name):
-            raise unsupported(name, f"{name}: no face restorer is installed")
+            raise not_offered(name, f"{name}: no face restorer is installed")
     if body.upscaler_2 and body.extras_upscaler_2_visibility:
-        raise unsupported("extras_upscaler_2_visibility", "two upscalers cannot be blended")
+        raise not_offered("extras_upscaler_2_visibility", "two upscalers cannot be blended")
     size: dict[str, Any] = {"upscaleFactor": body.upscaling_resize or 2}
     if body.resize_mode == 1:
         size = {"width": body.upscaling_resize_w, "height": body.upscaling_resize_h}
         if not (body.upscaling_resize_w or body.upscaling_resize_h):
-            raise invalid("upscaling_resize_w", "resize_mode 1 needs upscaling_resize_w or _h", "integer")
+            raise wrong("upscaling_resize_w", "resize_mode 1 needs upscaling_resize_w or _h")
         if body.upscaling_resize_w and body.upscaling_resize_h:
             size["resizeMode"] = "crop" if body.upscaling_crop else "fill"
     task_uuid = await caller.accept(
@@ -176,9 +175,9 @@ async def upscale_v3(request: Request, caller: Caller) -> Response:
     extra, wanted = body.extra, body.request
     for name in ("custom_storage", "enable_nsfw_detection"):
         if getattr(extra, name):
-            raise unsupported(f"extra.{name}", f"extra.{name} is not offered")
+            raise not_offered(f"extra.{name}", f"extra.{name} is not offered")
     if extra.webhook is not None and extra.webhook.url:
-        raise unsupported(
+        raise not_offered(
             "extra.webhook", "extra.webhook is not offered: poll task-result, or send a task with webhookURL"
         )
     task_uuid = await caller.accept(
@@ -270,7 +269,7 @@ def fail_v3(item: ErrorItem) -> Response:
 def _model(name: str, parameter: str, caller: Caller) -> str:
     model = model_called(caller.services.catalogue, name)
     if model is None:
-        raise invalid("model", f"{parameter}: there is no model {name!r} here", "string")
+        raise wrong("model", f"{parameter}: there is no model {name!r} here")
     return model.name
 
 
@@ -289,10 +288,10 @@ _V3_TIMES: Final = ("submit_time_ms", "execute_time_ms", "complete_time_ms")
 _UNLIMITED: Final = 10**12
 
 ROUTES: Final = [
-    Route("/v2/upscale", endpoint(upscale_v2, fail_v2, _V2_NAMES), methods=["POST"]),
-    Route("/v2/progress", endpoint(progress_v2, fail_v2), methods=["GET"]),
-    Route("/v2/enterprise/progress", endpoint(progress_v2, fail_v2), methods=["GET"]),
-    Route("/v3/async/upscale", endpoint(upscale_v3, fail_v3, _V3_NAMES), methods=["POST"]),
-    Route("/v3/async/task-result", endpoint(result_v3, fail_v3), methods=["GET"]),
-    Route("/v3/user", endpoint(user, fail_v3), methods=["GET"]),
+    ServiceRoute("/v2/upscale", "POST", upscale_v2, fail_v2, _V2_NAMES, body=UpscaleV2),
+    ServiceRoute("/v2/progress", "GET", progress_v2, fail_v2),
+    ServiceRoute("/v2/enterprise/progress", "GET", progress_v2, fail_v2),
+    ServiceRoute("/v3/async/upscale", "POST", upscale_v3, fail_v3, _V3_NAMES, body=UpscaleV3),
+    ServiceRoute("/v3/async/task-result", "GET", result_v3, fail_v3),
+    ServiceRoute("/v3/user", "GET", user, fail_v3),
 ]

@@ -6,12 +6,11 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import UNSET, Meta, Struct
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from onnx_models import Model
 from server.http.providers.bodies import read_json
-from server.http.providers.caller import Caller, endpoint, status_of
-from server.protocol.errors import ErrorItem, unsupported
+from server.http.providers.caller import Caller, ServiceRoute, not_offered, status_of
+from server.protocol.errors import ErrorItem
 
 __all__ = ["ROUTES"]
 
@@ -54,7 +53,7 @@ def _how(body: Upscale, caller: Caller) -> dict[str, Any]:
         return {}
     model = next((model for model in caller.services.catalogue if _takes_prompts(model)), None)
     if model is None or model.latent is None:
-        raise unsupported(
+        raise not_offered(
             wanted[0],
             f"{wanted[0]} needs a diffusion upscaler that takes prompts; "
             "`tilewire models export DIRECTORY` makes one",
@@ -80,4 +79,6 @@ def fail(item: ErrorItem) -> Response:
     return JSONResponse({"status_code": status, "body": item.message}, status)
 
 
-ROUTES: Final = [Route("/v1/inference/upscale", endpoint(upscale, fail, _NAMES), methods=["POST"])]
+ROUTES: Final = [
+    ServiceRoute("/v1/inference/upscale", "POST", upscale, fail, _NAMES, body=Upscale),
+]

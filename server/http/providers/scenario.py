@@ -15,14 +15,13 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import Meta, Struct
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from onnx_models import Model
 from server.http.providers.bodies import read_json
-from server.http.providers.caller import Caller, FailedError, endpoint, status_of
+from server.http.providers.caller import Caller, FailedError, ServiceRoute, not_offered, status_of
 from server.http.providers.upscalers import model_called
 from server.images.store import MEDIA_TYPES
-from server.protocol.errors import ErrorItem, NotFoundError, unsupported
+from server.protocol.errors import ErrorItem, NotFoundError
 from server.protocol.replies import Progress, UpscaleResult
 from server.state.images import ImageRecord
 
@@ -164,11 +163,11 @@ def _how(request: Request, body: Upscale, caller: Caller) -> dict[str, Any]:
     wire = dict(zip(Upscale.__struct_fields__, Upscale.__struct_encode_fields__, strict=True))
     for name in _NOT_OFFERED:
         if getattr(body, name):
-            raise unsupported(wire[name], f"{wire[name]}: no installed model can do this")
+            raise not_offered(wire[name], f"{wire[name]}: no installed model can do this")
     if body.style not in (None, "standard"):
-        raise unsupported("style", "style: describe the style in the prompt")
+        raise not_offered("style", "style: describe the style in the prompt")
     if body.image_type not in (None, "seamfull"):
-        raise unsupported("imageType", f"imageType: {body.image_type} is not offered")
+        raise not_offered("imageType", f"imageType: {body.image_type} is not offered")
     named = request.path_params.get("model")
     if named is not None and named not in _DEFAULT_MODELS:
         return {"model": _model(named, caller).name, "settings": _settings(body) or None}
@@ -179,7 +178,7 @@ def _how(request: Request, body: Upscale, caller: Caller) -> dict[str, Any]:
         return {}
     model = next((each for each in caller.services.catalogue if _takes_prompts(each)), None)
     if model is None:
-        raise unsupported(
+        raise not_offered(
             wire[asked[0]],
             f"{wire[asked[0]]}: no diffusion upscaler that takes prompts is installed; "
             "`tilewire models export DIRECTORY` makes one",
@@ -315,15 +314,15 @@ def fail(item: ErrorItem) -> Response:
 
 
 ROUTES: Final = [
-    Route(f"/v1/{path}", endpoint(handle, fail, _NAMES), methods=[method])
-    for path, method, handle in (
-        ("assets", "POST", upload),
-        ("assets/{id}", "GET", get_asset),
-        ("generate/upscale", "POST", upscale),
-        ("generate/custom/{model}", "POST", upscale),
-        ("jobs/{id}", "GET", get_job),
-        ("jobs/{id}/action", "POST", act_on_job),
-        ("models", "GET", list_models),
-        ("models/{id}", "GET", get_model),
+    ServiceRoute(f"/v1/{path}", method, handle, fail, _NAMES, body=body)
+    for path, method, handle, body in (
+        ("assets", "POST", upload, Asset),
+        ("assets/{id}", "GET", get_asset, None),
+        ("generate/upscale", "POST", upscale, Upscale),
+        ("generate/custom/{model}", "POST", upscale, Upscale),
+        ("jobs/{id}", "GET", get_job, None),
+        ("jobs/{id}/action", "POST", act_on_job, Action),
+        ("models", "GET", list_models, None),
+        ("models/{id}", "GET", get_model, None),
     )
 ]

@@ -16,13 +16,12 @@ import msgspec
 from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from onnx_models import Model
 from server.http.providers.bodies import read_form
-from server.http.providers.caller import Caller, endpoint, status_of
+from server.http.providers.caller import Caller, ServiceRoute, not_offered, status_of, wrong
 from server.http.providers.upscalers import model_called
-from server.protocol.errors import ErrorItem, NotFoundError, invalid, missing, unsupported
+from server.protocol.errors import ErrorItem, NotFoundError
 from server.protocol.replies import Progress, UpscaleResult
 
 __all__ = ["ROUTES"]
@@ -59,7 +58,7 @@ async def upscale_v1(request: Request, caller: Caller) -> Response:
             "modelNotFound", f"The specified engine (ID {engine}) was not found.", "engine_id"
         )
     if "width" in form and "height" in form:
-        raise invalid("width", "only one of width and height may be given", "integer")
+        raise wrong("width", "only one of width and height may be given")
     size: dict[str, Any] = {
         name: _number(form, name, int, 512, 16_384) for name in ("width", "height") if name in form
     }
@@ -85,7 +84,7 @@ def _engine(engine: str, form: Mapping[str, bytes], caller: Caller) -> dict[str,
         return {"model": model.name if model is not None else None}
     model = model_called(caller.services.catalogue, _LATENT_MODEL)
     if model is None:
-        raise unsupported(
+        raise not_offered(
             "engine_id",
             f"{engine} is not installed; `tilewire models export DIRECTORY` makes it of its weights",
         )
@@ -160,7 +159,7 @@ async def creative(request: Request, caller: Caller) -> Response:
     """`POST /v2beta/stable-image/upscale/creative`: the same with more freedom, to be asked for later."""
     form = await read_form(request)
     if "style_preset" in form:
-        raise unsupported("style_preset", "style_preset: describe the style in the prompt")
+        raise not_offered("style_preset", "style_preset: describe the style in the prompt")
     task = _diffusion(form, caller, default=0.3, lowest=0.1)
     task_uuid = await caller.accept(
         inputImage=_image(form), outputType="base64Data", outputFormat=_format(form), **task
@@ -181,11 +180,11 @@ def _diffusion(form: Mapping[str, bytes], caller: Caller, *, default: float, low
     """The task of an upscale by prompt."""
     prompt = _text(form, "prompt")
     if not prompt:
-        raise missing("prompt", "prompt: is required")
+        raise wrong("prompt", "prompt: is required")
     creativity = _number(form, "creativity", float, lowest, 0.5, default)
     model = next((model for model in caller.services.catalogue if _is_creative(model)), None)
     if model is None:
-        raise unsupported(
+        raise not_offered(
             "prompt",
             "prompt: no diffusion upscaler that takes prompts is installed; "
             "`tilewire models export DIRECTORY` makes one",
@@ -219,14 +218,14 @@ def _media_type(data: bytes, wanted: str | None) -> str:
 
 def _image(form: Mapping[str, bytes]) -> bytes:
     if not form.get("image"):
-        raise missing("image", "image: is required")
+        raise wrong("image", "image: is required")
     return form["image"]
 
 
 def _format(form: Mapping[str, bytes]) -> str:
     name = _text(form, "output_format") or "png"
     if name not in _FORMATS:
-        raise invalid("output_format", f"output_format: must be one of {', '.join(_FORMATS)}")
+        raise wrong("output_format", f"output_format: must be one of {', '.join(_FORMATS)}")
     return _FORMATS[name]
 
 
@@ -234,7 +233,7 @@ def _text(form: Mapping[str, bytes], name: str) -> str:
     try:
         return form.get(name, b"").decode().strip()
     except UnicodeDecodeError as error:
-        raise invalid(name, f"{name}: must be UTF-8") from error
+        raise wrong(name, f"{name}: must be UTF-8") from error
 
 
 def _number(
@@ -246,9 +245,9 @@ def _number(
     try:
         value: T = msgspec.convert(text, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise invalid(name, f"{name}: must be a number") from error
+        raise wrong(name, f"{name}: must be a number") from error
     if not least <= value <= most:
-        raise invalid(name, f"{name}: must be from {least:g} to {most:g}")
+        raise wrong(name, f"{name}: must be from {least:g} to {most:g}")
     return value
 
 
@@ -309,29 +308,43 @@ def _name(status: int) -> str:
     }.get(status, "bad_request")
 
 
+_V1_FORM: Final = {
+    "image": "The file.",
+    "width": "Of the result; or `height`. Default: twice the image.",
+    "height": "Of the result.",
+    "text_prompts[i][text]": "Latent engine only; with a negative weight it is a negative prompt.",
+    "text_prompts[i][weight]": "Default: 1.",
+    "cfg_scale": "Latent engine only: 0 to 35, default 7.",
+    "seed": "Latent engine only.",
+    "steps": "Latent engine only: 10 to 150, default 50.",
+}
+_FAST_FORM: Final = {"image": "The file.", "output_format": "png (default), jpeg or webp."}
+_PROMPT_FORM: Final = _FAST_FORM | {
+    "prompt": "What is to be seen.",
+    "negative_prompt": "What is not.",
+    "seed": "0, the default, is random.",
+    "creativity": "How far from the image: 0.2 to 0.5; for creative from 0.1.",
+}
 _V2: Final = "/v2beta/stable-image/upscale"
 _V2ALPHA: Final = "/v2alpha/generation/stable-image/upscale"
 
 ROUTES: Final = [
-    *(
-        Route(path, endpoint(handle, fail_v1, _NAMES), methods=[method])
-        for path, method, handle in (
-            ("/v1/generation/{engine}/image-to-image/upscale", "POST", upscale_v1),
-            ("/v1/engines/list", "GET", list_engines),
-            ("/v1/user/account", "GET", account),
-            ("/v1/user/balance", "GET", balance),
-        )
+    ServiceRoute(
+        "/v1/generation/{engine}/image-to-image/upscale", "POST", upscale_v1, fail_v1, _NAMES, form=_V1_FORM
     ),
+    ServiceRoute("/v1/engines/list", "GET", list_engines, fail_v1),
+    ServiceRoute("/v1/user/account", "GET", account, fail_v1),
+    ServiceRoute("/v1/user/balance", "GET", balance, fail_v1),
     *(
-        Route(path, endpoint(handle, fail_v2, _NAMES), methods=[method])
-        for path, method, handle in (
-            (f"{_V2}/fast", "POST", fast),
-            (f"{_V2}/conservative", "POST", conservative),
-            (f"{_V2}/creative", "POST", creative),
-            (f"{_V2}/creative/result/{{id}}", "GET", result),
-            ("/v2beta/results/{id}", "GET", result),
-            (_V2ALPHA, "POST", creative),
-            (f"{_V2ALPHA}/result/{{id}}", "GET", result),
+        ServiceRoute(path, method, handle, fail_v2, _NAMES, form=form)
+        for path, method, handle, form in (
+            (f"{_V2}/fast", "POST", fast, _FAST_FORM),
+            (f"{_V2}/conservative", "POST", conservative, _PROMPT_FORM),
+            (f"{_V2}/creative", "POST", creative, _PROMPT_FORM),
+            (f"{_V2}/creative/result/{{id}}", "GET", result, None),
+            ("/v2beta/results/{id}", "GET", result, None),
+            (_V2ALPHA, "POST", creative, _PROMPT_FORM),
+            (f"{_V2ALPHA}/result/{{id}}", "GET", result, None),
         )
     ),
 ]
