@@ -3,7 +3,7 @@
 import asyncio
 import math
 
-from msgspec import UNSET, json
+from msgspec import UNSET
 
 from server.images.store import MEDIA_TYPES, ImageStore
 from server.money import to_usd
@@ -11,8 +11,7 @@ from server.protocol.codec import data_uri
 from server.protocol.errors import ErrorItem, NotFoundError, RateLimitError
 from server.protocol.replies import Progress, UpscaleResult
 from server.protocol.requests import OutputType
-from server.state.requests import UpscaleRequest
-from server.state.tasks import TaskRecord
+from server.state.records import TaskRecord
 
 __all__ = ["ClientResults", "Results"]
 
@@ -38,7 +37,7 @@ class Results:
         """
         if record.error is not None:
             return record.error
-        request = json.decode(record.request, type=UpscaleRequest)
+        request = record.request
         if record.result is None:
             return Progress(
                 task_type=request.task_type, task_uuid=request.task_uuid, status="processing", progress=0.0

@@ -11,8 +11,9 @@ from server.protocol.errors import UnavailableError, unsupported
 from server.protocol.replies import Acknowledgement
 from server.protocol.requests import Upscale
 from server.protocol.sources import InlineImage, StoredImage
+from server.state.records import Status, TaskRecord
 from server.state.requests import UpscaleRequest
-from server.state.tasks import LostTaskError, Status, TaskRecord
+from server.state.tasks import LostTaskError
 from server.upscale.request import check, choose_model, cut_warnings, diffusion_of, input_source, request_for
 from server.upscale.running import Running
 

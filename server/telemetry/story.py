@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, Protocol, get_args
 
 from server.money import to_usd
 from server.state.accounts import AccountId
-from server.state.tasks import TaskRecord
+from server.state.records import TaskRecord
 from server.telemetry.logs import bound
 
 __all__ = ["STAGES", "Audience", "Outcome", "Stage", "Story", "Subject", "Timed", "told"]

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Final
 import typer
 
 from onnx_models import ModelBuildError, UnknownModelError, load_catalogue, one_line
-from server.client import Tilewire, TilewireError
 from server.commands.address import socket_address
 from server.commands.building import build_missing
 from server.commands.embedded import embedded_server
@@ -26,6 +25,7 @@ from server.commands.upscale.targets import is_standard_output
 from server.commands.upscale.work import FILES_AT_ONCE, upscale_all
 from server.serving import StartError
 from server.settings import Settings
+from tilewire import Tilewire, TilewireError
 
 __all__ = ["upscale"]
 

@@ -22,10 +22,10 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from server.client import Result, TilewireError
 from server.commands.output import printable
 from server.commands.upscale.plan import Job, Plan
 from server.commands.upscale.targets import name_of
+from tilewire import Result, TilewireError
 
 __all__ = ["Report"]
 

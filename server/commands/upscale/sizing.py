@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from onnx_models import Model
 from server.commands.memory import Limit
-from server.protocol.replies import ModelItem
+from tilewire import Model as RemoteModel
 
 __all__ = ["Offer", "Wanted", "check_wanted", "choose_offer", "factor_for"]
 
@@ -67,7 +67,7 @@ class Offer(Struct, frozen=True):
         return factor in self.factors or (self.fractional and 1 < factor <= self.factors[-1])
 
 
-def choose_offer(models: Sequence[Model] | Sequence[ModelItem], name: str | None) -> Offer:
+def choose_offer(models: Sequence[Model] | Sequence[RemoteModel], name: str | None) -> Offer:
     """The model of this name or AIR identifier; without a name the first.
 
     Raises:
@@ -75,7 +75,7 @@ def choose_offer(models: Sequence[Model] | Sequence[ModelItem], name: str | None
     """
     for model in models:
         if name in (None, model.name, model.air):
-            if isinstance(model, ModelItem):
+            if isinstance(model, RemoteModel):
                 return Offer(model.name, model.air, tuple(model.upscale_factors), model.fractional_factors)
             return Offer(model.name, model.air, model.factors, model.fractional)
     raise ValueError(f"there is no model {name!r}; there are: {', '.join(model.name for model in models)}")

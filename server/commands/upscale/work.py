@@ -6,7 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from server.client import (
+from server.commands.upscale.plan import Job, Options, recipe
+from server.commands.upscale.record import Record, digest_of
+from server.commands.upscale.report import Report
+from server.commands.upscale.sizing import Offer
+from server.commands.upscale.targets import name_of, write_result
+from tilewire import (
     AuthenticationFailedError,
     Progress,
     Result,
@@ -14,12 +19,7 @@ from server.client import (
     TilewireError,
     UnreachableError,
 )
-from server.client import Options as TaskOptions
-from server.commands.upscale.plan import Job, Options, recipe
-from server.commands.upscale.record import Record, digest_of
-from server.commands.upscale.report import Report
-from server.commands.upscale.sizing import Offer
-from server.commands.upscale.targets import name_of, write_result
+from tilewire import Options as TaskOptions
 
 __all__ = ["FILES_AT_ONCE", "upscale_all"]
 
