@@ -30,7 +30,8 @@ def socket_address(url: str) -> str:
 def _parse(url: str) -> SplitResult:
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
-        if parts.scheme in _SCHEMES and parts.hostname and parts.port != 0:
+        named = "://" in url or parts.port is not None  # a word alone is more likely a mistake
+        if named and parts.scheme in _SCHEMES and parts.hostname and parts.port != 0:
             return parts
     except ValueError:  # such as a port that is no number
         pass

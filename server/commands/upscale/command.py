@@ -25,7 +25,7 @@ from server.commands.upscale.targets import is_standard_output
 from server.commands.upscale.work import FILES_AT_ONCE, upscale_all
 from server.serving import StartError
 from server.settings import Settings
-from tilewire import Tilewire, TilewireError
+from tilewire import Tilewire, TilewireError, UnreachableError
 
 __all__ = ["upscale"]
 
@@ -133,7 +133,7 @@ def upscale(
                 overwrite=overwrite,
             )
             run = _Run(inputs, options)
-            status = run.here(settings) if url is None else run.at(socket_address(url), _key(key))
+            status = run.here(settings) if url is None else run.at(_socket(url), _key(key))
         except (ValueError, UnknownModelError) as error:
             give_up(printable(error))
         except (ModelBuildError, StartError, TilewireError, OSError) as error:
@@ -228,6 +228,13 @@ def _output(given: str | None, inputs: list[str]) -> str | None:
     if given == STANDARD and sys.stdout is not None and sys.stdout.isatty():
         raise ValueError("standard output is a terminal, which shows no pictures: give -o, or > and a file")
     return given
+
+
+def _socket(url: str) -> str:
+    try:
+        return socket_address(url)
+    except ValueError as error:
+        raise UnreachableError(str(error)) from error
 
 
 def _key(given: str | None) -> str:

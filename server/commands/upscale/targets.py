@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import os
-import secrets
 import stat
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Final
 
 from server.commands.output import printable
 from server.commands.upscale.sources import STANDARD
+from tilewire.pictures import write_file
 
 __all__ = [
     "cannot_be_written",
@@ -116,17 +116,7 @@ def _write(stream: int, data: bytes) -> None:
 
 def _replace(file: Path, data: bytes) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".tilewire-{secrets.token_hex(8)}.partial")  # short, however long the name is
-    try:
-        with partial.open("xb") as opened:
-            if (mode := _mode(file)) is not None:
-                partial.chmod(stat.S_IMODE(mode))
-            opened.write(data)
-            opened.flush()
-            os.fsync(opened.fileno())
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_file(file, data)
 
 
 def _mode(target: Path) -> int | None:
