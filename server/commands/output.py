@@ -77,6 +77,7 @@ class _Output:
 
     def _stream(self) -> TextIO | None:
         stream: TextIO | None = getattr(sys, self._name)
+        stream = getattr(stream, "rich_proxied_file", stream)  # bars redirect what is printed to themselves
         return None if stream is None or stream.closed else stream
 
     def _lose(self, stream: TextIO, error: OSError) -> None:

@@ -47,6 +47,14 @@ def shape(path: Path) -> tuple[str | None, tuple[int, int]]:
     return image.format, image.size
 
 
+@pytest.fixture
+def upscale(tilewire: Tilewire, server: EmbeddedServer) -> Tilewire:
+    """Runs `tilewire upscale` with a server that is there already, which is quicker than one just for it."""
+    return lambda *arguments, **more: tilewire(
+        "upscale", *arguments, "--url", socket_url(server), "--key", KEY, **more
+    )
+
+
 def test_a_file_is_upscaled_beside_itself(tilewire: Tilewire, photo: Path) -> None:
     result = tilewire("upscale", photo, *FAST)
     assert (result.exit_code, result.stderr) == (0, "")
@@ -71,42 +79,42 @@ def test_without_a_factor_the_models_largest_is_taken(tilewire: Tilewire, photo:
     ],
 )
 def test_a_size_may_be_given_in_place_of_a_factor(
-    tilewire: Tilewire, photo: Path, wanted: tuple[str, ...], size: tuple[int, int], name: str
+    upscale: Tilewire, photo: Path, wanted: tuple[str, ...], size: tuple[int, int], name: str
 ) -> None:
-    assert tilewire("upscale", photo, "--model", FAST_MODEL, *wanted).exit_code == 0
+    assert upscale(photo, "--model", FAST_MODEL, *wanted).exit_code == 0
     assert shape(photo.with_name(name)) == ("JPEG", size)
 
 
-def test_a_size_that_the_model_cannot_make_is_reported(tilewire: Tilewire, photo: Path) -> None:
-    result = tilewire("upscale", photo, "--model", FAST_MODEL, "--width", "2400")
+def test_a_size_that_the_model_cannot_make_is_reported(upscale: Tilewire, photo: Path) -> None:
+    result = upscale(photo, "--model", FAST_MODEL, "--width", "2400")
     assert result.exit_code == 1
     assert f"{photo}: 24 × 16 pixels would be upscaled by 100" in result.stderr
 
 
-def test_several_files_become_several_files(tilewire: Tilewire, folder: Path) -> None:
+def test_several_files_become_several_files(upscale: Tilewire, folder: Path) -> None:
     inputs = [save(folder / f"{n}.png", make_image(20, 10, seed=n)) for n in range(6)]
-    assert tilewire("upscale", *inputs, *FAST).exit_code == 0
+    assert upscale(*inputs, *FAST).exit_code == 0
     for file in inputs:
         assert shape(file.with_name(f"{file.stem}-2x.png")) == ("PNG", (40, 20))
 
 
-def test_a_folder_means_the_images_in_it(tilewire: Tilewire, folder: Path, tmp_path: Path) -> None:
+def test_a_folder_means_the_images_in_it(upscale: Tilewire, folder: Path, tmp_path: Path) -> None:
     save(folder / "a.png", make_image())
     save(folder / "b.WEBP", make_image(image_format="WEBP"))
     save(folder / "c.jfif", make_image(image_format="JPEG"))
     save(folder / "notes.txt", b"not an image, and not meant as one")
     save(folder / "photo.heic", b"of a telephone")
     (folder / "inner.png").mkdir()
-    result = tilewire("upscale", folder, "-o", tmp_path / "out", *FAST)
+    result = upscale(folder, "-o", tmp_path / "out", *FAST)
     assert result.exit_code == 0
     assert names(tmp_path / "out") == ["a-2x.png", "b-2x.webp", "c-2x.jpg"]
     told = f"2 skipped: no picture of a known format ({folder / 'notes.txt'}, {folder / 'photo.heic'})"
     assert told in result.stdout
 
 
-def test_what_is_skipped_is_named_where_there_is_nothing_else(tilewire: Tilewire, folder: Path) -> None:
+def test_what_is_skipped_is_named_where_there_is_nothing_else(upscale: Tilewire, folder: Path) -> None:
     heic = save(folder / "photo.heic", b"of a telephone")
-    result = tilewire("upscale", folder)
+    result = upscale(folder)
     assert (result.exit_code, result.stderr) == (
         2,
         f"there are no images to upscale: {heic} is of no known format\n",
@@ -114,17 +122,17 @@ def test_what_is_skipped_is_named_where_there_is_nothing_else(tilewire: Tilewire
 
 
 def test_an_output_file_says_where_and_in_which_format(
-    tilewire: Tilewire, photo: Path, tmp_path: Path
+    upscale: Tilewire, photo: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "new" / "result.webp"
-    assert tilewire("upscale", photo, "-o", target, *FAST).exit_code == 0
+    assert upscale(photo, "-o", target, *FAST).exit_code == 0
     assert shape(target) == ("WEBP", (48, 32))
 
 
-def test_an_output_folder_that_is_there_is_used(tilewire: Tilewire, photo: Path, tmp_path: Path) -> None:
+def test_an_output_folder_that_is_there_is_used(upscale: Tilewire, photo: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.d"
     out.mkdir()
-    assert tilewire("upscale", photo, "-o", out, *FAST).exit_code == 0
+    assert upscale(photo, "-o", out, *FAST).exit_code == 0
     assert shape(out / "photo-2x.jpg") == ("JPEG", (48, 32))
 
 
@@ -133,41 +141,41 @@ def test_an_output_folder_that_is_there_is_used(tilewire: Tilewire, photo: Path,
     [("PNG", "png", "PNG"), ("webp", "webp", "WEBP"), ("jpeg", "jpg", "JPEG")],
 )
 def test_a_format_may_be_asked_for(
-    tilewire: Tilewire, photo: Path, asked: str, suffix: str, image_format: str
+    upscale: Tilewire, photo: Path, asked: str, suffix: str, image_format: str
 ) -> None:
-    assert tilewire("upscale", photo, "--format", asked, *FAST).exit_code == 0
+    assert upscale(photo, "--format", asked, *FAST).exit_code == 0
     assert shape(photo.with_name(f"photo-2x.{suffix}")) == (image_format, (48, 32))
 
 
-def test_what_cannot_be_written_again_becomes_png(tilewire: Tilewire, folder: Path) -> None:
+def test_what_cannot_be_written_again_becomes_png(upscale: Tilewire, folder: Path) -> None:
     save(folder / "old.bmp", make_image(image_format="BMP"))
-    assert tilewire("upscale", folder, *FAST).exit_code == 0
+    assert upscale(folder, *FAST).exit_code == 0
     assert shape(folder / "old-2x.png") == ("PNG", (48, 32))
 
 
-def test_quality_is_passed_on(tilewire: Tilewire, folder: Path) -> None:
+def test_quality_is_passed_on(upscale: Tilewire, folder: Path) -> None:
     source = save(folder / "a.png", make_image(60, 60))
     sizes = []
     for quality in (30, 99):
         target = folder / f"{quality}.jpg"
-        assert tilewire("upscale", source, "-o", target, "--quality", quality, *FAST).exit_code == 0
+        assert upscale(source, "-o", target, "--quality", quality, *FAST).exit_code == 0
         sizes.append(target.stat().st_size)
     assert sizes[0] < sizes[1]
 
 
-def test_metadata_is_kept_when_asked_for(tilewire: Tilewire, folder: Path) -> None:
+def test_metadata_is_kept_when_asked_for(upscale: Tilewire, folder: Path) -> None:
     exif = Image.Exif()
     exif[0x010F] = "Camera"
     source = save(folder / "a.jpg", make_image(image_format="JPEG", exif=exif))
     for flags, kept in (((), None), (("--keep-metadata",), "Camera")):
-        assert tilewire("upscale", source, *FAST, "--overwrite", *flags).exit_code == 0
+        assert upscale(source, *FAST, "--overwrite", *flags).exit_code == 0
         assert Image.open(folder / "a-2x.jpg").getexif().get(0x010F) == kept
 
 
-def test_what_is_not_an_image_is_told_and_the_others_are_done(tilewire: Tilewire, folder: Path) -> None:
+def test_what_is_not_an_image_is_told_and_the_others_are_done(upscale: Tilewire, folder: Path) -> None:
     bad = save(folder / "bad.png", b"no image at all")
     good = [save(folder / name, make_image()) for name in ("a.png", "z.png")]
-    result = tilewire("upscale", good[0], bad, good[1], *FAST)
+    result = upscale(good[0], bad, good[1], *FAST)
     assert result.exit_code == 1
     assert [line for line in result.stderr.splitlines() if line.startswith(f"{bad}: ")]
     assert "mage" in result.stderr
@@ -178,26 +186,26 @@ def test_what_is_not_an_image_is_told_and_the_others_are_done(tilewire: Tilewire
 
 
 @pytest.mark.parametrize("name", ["[a].jpg", "[bold]x[ red].jpg", "spaß 日本.jpg", "-x [dim].jpg"])
-def test_any_file_name_is_shown_as_it_is(tilewire: Tilewire, folder: Path, name: str) -> None:
+def test_any_file_name_is_shown_as_it_is(upscale: Tilewire, folder: Path, name: str) -> None:
     good = save(folder / name, make_image(image_format="JPEG"))
     bad = save(folder / f"bad {name}", b"nothing")
-    result = tilewire("upscale", good, bad, *FAST)
+    result = upscale(good, bad, *FAST)
     assert result.exit_code == 1
     assert result.stdout.startswith(f"{good} → ")
     assert result.stderr.startswith(f"{bad}: ")
-    missing = tilewire("upscale", folder / f"missing {name}")
+    missing = upscale(folder / f"missing {name}")
     assert missing.stderr == f"{folder / f'missing {name}'} does not exist\n"
 
 
-def test_a_missing_file_stops_before_any_work(tilewire: Tilewire, photo: Path) -> None:
-    result = tilewire("upscale", photo, photo.with_name("missing.jpg"), *FAST)
+def test_a_missing_file_stops_before_any_work(upscale: Tilewire, photo: Path) -> None:
+    result = upscale(photo, photo.with_name("missing.jpg"), *FAST)
     assert (result.exit_code, result.stdout) == (2, "")
     assert "missing.jpg does not exist" in result.stderr
     assert not photo.with_name("photo-2x.jpg").exists()
 
 
-def test_an_empty_folder_is_told(tilewire: Tilewire, folder: Path) -> None:
-    result = tilewire("upscale", folder)
+def test_an_empty_folder_is_told(upscale: Tilewire, folder: Path) -> None:
+    result = upscale(folder)
     assert (result.exit_code, result.stderr) == (2, "there are no images to upscale\n")
 
 
@@ -229,12 +237,12 @@ def test_a_wrong_option_is_told_before_any_work(
     assert told in result.stderr
 
 
-def test_results_of_one_name_get_different_ones(tilewire: Tilewire, folder: Path, tmp_path: Path) -> None:
+def test_results_of_one_name_get_different_ones(upscale: Tilewire, folder: Path, tmp_path: Path) -> None:
     for name in ("a.gif", "a.png", "b/a.gif", "c/a.gif"):
         (folder / name).parent.mkdir(exist_ok=True)
         save(folder / name, make_image(image_format=name[-3:].upper()))
     given = [folder / "a.gif", folder / "a.png", folder / "b", folder / "c"]
-    result = tilewire("upscale", *given, "-o", tmp_path / "out", *FAST)
+    result = upscale(*given, "-o", tmp_path / "out", *FAST)
     assert result.exit_code == 0
     assert names(tmp_path / "out") == [
         "a-2x.png",
@@ -242,14 +250,14 @@ def test_results_of_one_name_get_different_ones(tilewire: Tilewire, folder: Path
         "a.gif (3)-2x.png",
         "a.gif-2x.png",
     ]
-    result = tilewire("upscale", folder, "-o", folder / "one.png", *FAST)
+    result = upscale(folder, "-o", folder / "one.png", *FAST)
     assert result.exit_code == 2
     assert "4 inputs" in result.stderr
 
 
-def test_a_result_that_cannot_be_written_is_told(tilewire: Tilewire, photo: Path, folder: Path) -> None:
+def test_a_result_that_cannot_be_written_is_told(upscale: Tilewire, photo: Path, folder: Path) -> None:
     save(folder / "file", b"")
-    result = tilewire("upscale", photo, "-o", folder / "file" / "result.jpg", *FAST)
+    result = upscale(photo, "-o", folder / "file" / "result.jpg", *FAST)
     assert result.exit_code == 1
     assert str(folder / "file") in result.stderr
 
@@ -259,16 +267,16 @@ def names(folder: Path) -> list[str]:
     return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
 
 
-def test_a_folder_keeps_its_structure(tilewire: Tilewire, folder: Path, tmp_path: Path) -> None:
+def test_a_folder_keeps_its_structure(upscale: Tilewire, folder: Path, tmp_path: Path) -> None:
     for name in ("a.png", "trip/b.png", "trip/day 1/c.png", ".hidden/d.png"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         save(folder / name, make_image())
     out = tmp_path / "out"
-    assert tilewire("upscale", folder, "-o", out, *FAST).exit_code == 0
+    assert upscale(folder, "-o", out, *FAST).exit_code == 0
     assert names(out) == ["a-2x.png", "trip/b-2x.png", "trip/day 1/c-2x.png"]
 
 
-def test_a_pattern_keeps_the_structure_too(tilewire: Tilewire, folder: Path, tmp_path: Path) -> None:
+def test_a_pattern_keeps_the_structure_too(upscale: Tilewire, folder: Path, tmp_path: Path) -> None:
     for name in ("a.png", "trip/b.png", "trip/c.jpg", "trip/d.txt"):
         (folder / name).parent.mkdir(exist_ok=True)
         save(folder / name, make_image())
@@ -277,25 +285,25 @@ def test_a_pattern_keeps_the_structure_too(tilewire: Tilewire, folder: Path, tmp
         ("*/*", ["b-2x.png", "c-2x.jpg"]),
     ):
         out = tmp_path / str(len(expected)) / pattern[:1].replace("*", "x") / pattern[1:2].replace("/", "y")
-        assert tilewire("upscale", folder / pattern, "-o", out, *FAST).exit_code == 0
+        assert upscale(folder / pattern, "-o", out, *FAST).exit_code == 0
         assert [Path(name).name for name in names(out)] == [Path(name).name for name in expected]
 
 
-def test_what_was_made_in_the_same_way_is_skipped(tilewire: Tilewire, photo: Path) -> None:
+def test_what_was_made_in_the_same_way_is_skipped(upscale: Tilewire, photo: Path) -> None:
     target = photo.with_name("photo-2x.jpg")
-    assert tilewire("upscale", photo, *FAST).exit_code == 0
+    assert upscale(photo, *FAST).exit_code == 0
     first = target.stat().st_mtime_ns
     os.utime(photo)
-    again = tilewire("upscale", photo, *FAST)
+    again = upscale(photo, *FAST)
     assert (again.exit_code, again.stdout) == (0, f"1 done before ({target}; --overwrite does it again)\n")
     assert target.stat().st_mtime_ns == first
     moved = photo.parent.rename(photo.parent.with_name("moved"))
-    assert "1 done before" in tilewire("upscale", moved, *FAST).stdout
-    assert tilewire("upscale", moved / photo.name, "--overwrite", *FAST).exit_code == 0
+    assert "1 done before" in upscale(moved, *FAST).stdout
+    assert upscale(moved / photo.name, "--overwrite", *FAST).exit_code == 0
     assert (moved / target.name).stat().st_mtime_ns != first
 
 
-def test_what_would_be_made_differently_is_made_again(tilewire: Tilewire, photo: Path) -> None:
+def test_what_would_be_made_differently_is_made_again(upscale: Tilewire, photo: Path) -> None:
     target = photo.with_name("out.png")
     made = set()
     for how in (
@@ -305,27 +313,27 @@ def test_what_would_be_made_differently_is_made_again(tilewire: Tilewire, photo:
         ("--factor", "3", "--format", "WEBP"),
         ("--factor", "3", "--format", "WEBP", "--quality", "30"),
     ):
-        result = tilewire("upscale", photo, "-o", target, "--model", FAST_MODEL, *how)
+        result = upscale(photo, "-o", target, "--model", FAST_MODEL, *how)
         assert (result.exit_code, result.stderr) == (0, "")
         made.add(target.read_bytes())
     assert len(made) == 5
     os.utime(save(photo, make_image(24, 16, "JPEG", seed=1)), (0, 0))  # another picture, not a newer file
-    assert tilewire("upscale", photo, "-o", target, *FAST).exit_code == 0
+    assert upscale(photo, "-o", target, *FAST).exit_code == 0
     assert target.read_bytes() not in made
 
 
-def test_a_file_that_is_no_result_is_kept_unless_it_is_empty(tilewire: Tilewire, photo: Path) -> None:
+def test_a_file_that_is_no_result_is_kept_unless_it_is_empty(upscale: Tilewire, photo: Path) -> None:
     target = save(photo.with_name("photo-2x.jpg"), b"of somebody else")
-    result = tilewire("upscale", photo, *FAST)
+    result = upscale(photo, *FAST)
     assert (result.exit_code, target.read_bytes()) == (1, b"of somebody else")
     assert str(target) in result.stderr
     assert "--overwrite" in result.stderr
     save(target, b"")
-    assert tilewire("upscale", photo, *FAST).exit_code == 0
+    assert upscale(photo, *FAST).exit_code == 0
     image = Image.open(target)
     image.transpose(Image.Transpose.ROTATE_180).save(target)  # now it is somebody's own work
-    assert tilewire("upscale", photo, *FAST).exit_code == 1
-    assert tilewire("upscale", photo, *FAST, "--overwrite").exit_code == 0
+    assert upscale(photo, *FAST).exit_code == 1
+    assert upscale(photo, *FAST, "--overwrite").exit_code == 0
     assert shape(target) == ("JPEG", (48, 32))
 
 
@@ -370,106 +378,106 @@ def test_a_damaged_record_is_begun_anew(tilewire: Tilewire, photo: Path, tmp_pat
     ],
 )
 def test_results_are_never_upscaled_again(
-    tilewire: Tilewire, folder: Path, output: str | None, more: tuple[str, ...]
+    upscale: Tilewire, folder: Path, output: str | None, more: tuple[str, ...]
 ) -> None:
     for name in ("a.png", "trip/b.png"):
         (folder / name).parent.mkdir(exist_ok=True)
         save(folder / name, make_image())
     where = () if output is None else ("-o", folder / output)
-    assert tilewire("upscale", folder, *where, *FAST).exit_code == 0
+    assert upscale(folder, *where, *FAST).exit_code == 0
     first = names(folder)
     assert len(first) == 4
-    assert tilewire("upscale", folder, *where, *FAST, *more).exit_code == 0
-    assert tilewire("upscale", folder, *FAST, *more).exit_code == 0, "now beside the inputs"
+    assert upscale(folder, *where, *FAST, *more).exit_code == 0
+    assert upscale(folder, *FAST, *more).exit_code == 0, "now beside the inputs"
     assert not [name for name in names(folder) if re.search(r"x-\dx", name)]
 
 
-def test_results_that_the_shell_names_are_left_out(tilewire: Tilewire, photo: Path) -> None:
-    assert tilewire("upscale", photo, *FAST).exit_code == 0
-    result = tilewire("upscale", *sorted(photo.parent.glob("*.jpg")), "--model", FAST_MODEL, "--factor", "3")
+def test_results_that_the_shell_names_are_left_out(upscale: Tilewire, photo: Path) -> None:
+    assert upscale(photo, *FAST).exit_code == 0
+    result = upscale(*sorted(photo.parent.glob("*.jpg")), "--model", FAST_MODEL, "--factor", "3")
     assert result.exit_code == 0
     assert "; 1 left out as earlier results (" in result.stdout
     assert names(photo.parent) == ["photo-2x.jpg", "photo-3x.jpg", "photo.jpg"]
 
 
-def test_a_file_that_is_named_alone_is_upscaled_whatever_its_name(tilewire: Tilewire, folder: Path) -> None:
+def test_a_file_that_is_named_alone_is_upscaled_whatever_its_name(upscale: Tilewire, folder: Path) -> None:
     save(folder / "a.png", make_image())
     save(folder / "a-2x.png", make_image())
-    assert tilewire("upscale", folder / "a-2x.png", *FAST).exit_code == 0
+    assert upscale(folder / "a-2x.png", *FAST).exit_code == 0
     assert "a-2x-2x.png" in names(folder)
 
 
-def test_files_that_are_named_are_all_upscaled(tilewire: Tilewire, folder: Path, tmp_path: Path) -> None:
+def test_files_that_are_named_are_all_upscaled(upscale: Tilewire, folder: Path, tmp_path: Path) -> None:
     logos = [save(folder / name, make_image(seed=seed)) for seed, name in enumerate(("a.png", "a-2x.png"))]
-    assert tilewire("upscale", *logos, "-o", tmp_path / "out", *FAST).exit_code == 0
+    assert upscale(*logos, "-o", tmp_path / "out", *FAST).exit_code == 0
     assert names(tmp_path / "out") == ["a-2x-2x.png", "a-2x.png"]
-    assert tilewire("upscale", *logos, *FAST).exit_code == 0, "no input is taken for the place of a result"
+    assert upscale(*logos, *FAST).exit_code == 0, "no input is taken for the place of a result"
     assert names(folder) == ["a-2x-2x.png", "a-2x.png", "a.png", "a.png-2x.png"]
 
 
-def test_no_input_is_overwritten(tilewire: Tilewire, photo: Path) -> None:
+def test_no_input_is_overwritten(upscale: Tilewire, photo: Path) -> None:
     before = photo.read_bytes()
-    result = tilewire("upscale", photo, "-o", photo, *FAST)
+    result = upscale(photo, "-o", photo, *FAST)
     assert (result.exit_code, result.stderr) == (2, f"{photo} is an input and would be overwritten\n")
     assert photo.read_bytes() == before
     (photo.parent.parent / "link").symlink_to(photo.parent)
-    result = tilewire("upscale", photo, "-o", photo.parent.parent / "link" / photo.name, *FAST)
+    result = upscale(photo, "-o", photo.parent.parent / "link" / photo.name, *FAST)
     assert (result.exit_code, photo.read_bytes()) == (2, before)
 
 
-def test_no_half_file_is_left(tilewire: Tilewire, folder: Path) -> None:
+def test_no_half_file_is_left(upscale: Tilewire, folder: Path) -> None:
     save(folder / "a.png", make_image())
     (folder / "a-2x.png").mkdir()
-    assert tilewire("upscale", folder / "a.png", *FAST).exit_code == 1
+    assert upscale(folder / "a.png", *FAST).exit_code == 1
     assert names(folder) == ["a.png"]
 
 
-def test_targets_are_used_as_what_they_are(tilewire: Tilewire, photo: Path, tmp_path: Path) -> None:
+def test_targets_are_used_as_what_they_are(upscale: Tilewire, photo: Path, tmp_path: Path) -> None:
     linked = tmp_path / "linked.png"
     (tmp_path / "link.png").symlink_to("linked.png")
-    assert tilewire("upscale", photo, "-o", tmp_path / "link.png", *FAST).exit_code == 0
+    assert upscale(photo, "-o", tmp_path / "link.png", *FAST).exit_code == 0
     assert (tmp_path / "link.png").is_symlink()
     assert shape(linked) == ("PNG", (48, 32))
     linked.chmod(0o600)
-    assert tilewire("upscale", photo, "-o", linked, *FAST, "--overwrite").exit_code == 0
+    assert upscale(photo, "-o", linked, *FAST, "--overwrite").exit_code == 0
     assert linked.stat().st_mode & 0o777 == 0o600
-    assert tilewire("upscale", photo, "-o", "/dev/null", *FAST).exit_code == 0
+    assert upscale(photo, "-o", "/dev/null", *FAST).exit_code == 0
     assert not Path("/dev/null").is_file()
-    assert tilewire("upscale", photo, "-o", f"{tmp_path / '2024.11.28'}/", *FAST).exit_code == 0
+    assert upscale(photo, "-o", f"{tmp_path / '2024.11.28'}/", *FAST).exit_code == 0
     assert names(tmp_path / "2024.11.28") == ["photo-2x.jpg"]
 
 
-def test_a_fifo_is_written_to_when_somebody_reads_it(tilewire: Tilewire, photo: Path, tmp_path: Path) -> None:
+def test_a_fifo_is_written_to_when_somebody_reads_it(upscale: Tilewire, photo: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE) as reader:
-        assert tilewire("upscale", photo, "-o", tmp_path / "pipe", *FAST).exit_code == 0
+        assert upscale(photo, "-o", tmp_path / "pipe", *FAST).exit_code == 0
         assert reader.communicate()[0].startswith(b"\xff\xd8\xff")
 
 
 @pytest.mark.parametrize("stem", ["a" * 229, "漢" * 75])
-def test_long_names_are_written(tilewire: Tilewire, folder: Path, stem: str) -> None:
+def test_long_names_are_written(upscale: Tilewire, folder: Path, stem: str) -> None:
     source = save(folder / f"{stem}.png", make_image())
-    assert tilewire("upscale", source, *FAST).exit_code == 0
+    assert upscale(source, *FAST).exit_code == 0
     assert shape(folder / f"{stem}-2x.png") == ("PNG", (48, 32))
 
 
-def test_a_name_that_cannot_be_is_reported_and_the_others_are_done(tilewire: Tilewire, folder: Path) -> None:
+def test_a_name_that_cannot_be_is_reported_and_the_others_are_done(upscale: Tilewire, folder: Path) -> None:
     for stem in ("a" * 251, "b"):
         save(folder / f"{stem}.png", make_image())
-    result = tilewire("upscale", folder, *FAST)
+    result = upscale(folder, *FAST)
     assert result.exit_code == 1
     assert "too long" in result.stderr
     assert shape(folder / "b-2x.png") == ("PNG", (48, 32))
 
 
-def test_what_a_terminal_would_obey_is_spelt_out(tilewire: Tilewire, folder: Path) -> None:
+def test_what_a_terminal_would_obey_is_spelt_out(upscale: Tilewire, folder: Path) -> None:
     name = "\x1b[31mred\u202e\n.png"
     good, bad = save(folder / name, make_image()), save(folder / f"bad{name}", b"")
-    result = tilewire("upscale", good, bad, *FAST)
+    result = upscale(good, bad, *FAST)
     assert r"\x1b[31mred\u202e\n.png → " in result.stdout
     assert r"bad\x1b[31mred\u202e\n.png: " in result.stderr
     assert "\x1b" not in result.output
-    assert "\x1b" not in tilewire("upscale", folder / "\x1b[31mmissing").stderr
+    assert "\x1b" not in upscale(folder / "\x1b[31mmissing").stderr
 
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
@@ -495,16 +503,25 @@ def run(tmp_path: Path, model_directory: Path) -> Run:
     return run
 
 
-def test_dashes_are_standard_input_and_output(run: Run, photo: Path, tmp_path: Path) -> None:
-    through = run("-", *FAST, input=photo.read_bytes())
+@pytest.fixture
+def at(server: EmbeddedServer) -> tuple[str, ...]:
+    """The options for a server that is there already."""
+    return ("--url", socket_url(server), "--key", KEY)
+
+
+def test_dashes_are_standard_input_and_output(
+    run: Run, photo: Path, tmp_path: Path, at: tuple[str, ...]
+) -> None:
+    fast = (*FAST, *at)
+    through = run("-", *fast, input=photo.read_bytes())
     assert (through.returncode, through.stdout[:3]) == (0, b"\xff\xd8\xff")
     assert b"standard input" in through.stderr
-    out = run(photo, "-o", "-", "--format", "PNG", *FAST)
+    out = run(photo, "-o", "-", "--format", "PNG", *fast)
     assert (out.returncode, out.stdout[:4]) == (0, b"\x89PNG")
-    into = run("-", "-o", tmp_path / "x.webp", *FAST, input=photo.read_bytes())
+    into = run("-", "-o", tmp_path / "x.webp", *fast, input=photo.read_bytes())
     assert (into.returncode, shape(tmp_path / "x.webp")) == (0, ("WEBP", (48, 32)))
-    assert run(photo, "-", "-o", "-", *FAST, input=b"").returncode == 2
-    full = run(photo, "-o", "-", *FAST, script='"$@" > /dev/full')
+    assert run(photo, "-", "-o", "-", *fast, input=b"").returncode == 2
+    full = run(photo, "-o", "-", *fast, script='"$@" > /dev/full')
     assert (full.returncode, b"standard output: No space left" in full.stderr) == (1, True)
 
 
@@ -518,11 +535,11 @@ def test_dashes_are_standard_input_and_output(run: Run, photo: Path, tmp_path: P
     ],
 )
 def test_the_batch_is_done_whatever_the_output(
-    run: Run, folder: Path, script: str, env: dict[str, str], status: int, told: bytes
+    run: Run, folder: Path, script: str, env: dict[str, str], status: int, told: bytes, at: tuple[str, ...]
 ) -> None:
     for number in range(6):
         save(folder / f"{number}.png", make_image())
-    ended = run(folder, *FAST, script=script, env=env)
+    ended = run(folder, *FAST, *at, script=script, env=env)
     assert (ended.returncode, ended.stderr) == (status, told)
     assert len(names(folder)) == 12
 
