@@ -172,7 +172,7 @@ BAD = [
     Bad("target smaller than the image", {"upscaleFactor": None, "targetMegapixels": 1e-9},
         "invalidTargetMegapixels", "targetMegapixels"),
     *(Bad(f"factor {factor}", {"upscaleFactor": factor}, "invalidUpscaleFactor", "upscaleFactor")
-      for factor in (0, -1, 1, 17, 1e300, 10**40, -(10**40))),
+      for factor in (0, -1, 0.5, 17, 1e300, 10**40, -(10**40))),
     Bad("factor of text", {"upscaleFactor": "2"}, "invalidUpscaleFactor", "upscaleFactor"),
     Bad("quality 100", {"outputQuality": 100}, "invalidOutputQuality", "outputQuality"),
     Bad("quality 19", {"outputQuality": 19}, "invalidOutputQuality", "outputQuality"),
