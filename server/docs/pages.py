@@ -54,6 +54,7 @@ _DIRECTIVE: Final = re.compile(
 )
 _HEADING: Final = re.compile(r"<h([23])>(.*?)</h\1>")
 _ANCHORED: Final = re.compile(r'<h([23]) id="([^"]+)"><a href="[^"]+">(.*?)</a></h\1>')
+_BLOCK: Final = re.compile(r"</?(?:p|h\d|li|ul|ol|td|th|tr|table|pre|div|section|br|hr)\b[^>]*>")
 _TAG: Final = re.compile(r"<[^>]*>")
 
 
@@ -124,7 +125,7 @@ def _body(page: Page, base_url: str) -> str:
 
 
 def _text(html: str) -> str:
-    return " ".join(unescape(_TAG.sub(" ", html)).split())
+    return " ".join(unescape(_TAG.sub("", _BLOCK.sub(" ", html))).split())
 
 
 def _frame(page: Page, body: str, sections: list[tuple[str, str]]) -> str:
