@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from decimal import Decimal
+from functools import partial
 from typing import Final
 
 from engines import OnRegion, Upscaler, encode, usable_cores
