@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.activity import Activity
-from engines.codecs.image import Picture
+from engines.codecs.picture import Picture
 from engines.devices.device import Device
 from engines.devices.parts import Part
 from engines.devices.sessions import Network

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.codecs.image import Picture, resize
+from engines.codecs.picture import Picture, resize
 from engines.devices.parts import Arrays, Part
 from engines.errors import DeviceOutOfMemoryError, EngineError
 from engines.latent.colour_fix import fix_colours

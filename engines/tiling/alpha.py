@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from engines.codecs.image import Picture
+from engines.codecs.picture import Picture
 from engines.tiling.tiles import Area
 
 __all__ = ["bound_alpha", "fill_hidden", "with_planes"]

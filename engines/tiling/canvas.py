@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.codecs.image import resize_rows
+from engines.codecs.picture import resize_rows
 from engines.tiling.tiles import Area, Tile, TilePlan
 
 __all__ = ["Canvas", "OnArea"]

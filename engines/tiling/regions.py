@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.codecs.image import Picture
+from engines.codecs.picture import Picture
 from engines.tiling.alpha import bound_alpha
 from engines.tiling.tiles import Area
 

@@ -52,8 +52,8 @@ def taken_over() -> Iterator[Decoders]:
 async def said(decoders: Decoders, code: str) -> str:
     """What the text `said` was after some code was run by the decoder."""
     picture = await decoders.decode(f"#!\n{code}".encode(), max_pixels=LIMIT)
-    assert picture.exif is not None
-    return picture.exif.decode()
+    assert picture.metadata.exif is not None
+    return picture.metadata.exif.decode()
 
 
 async def run(decoders: Decoders, code: str) -> None:
@@ -82,7 +82,7 @@ async def test_a_picture_is_the_same_as_without_a_process(decoders: Decoders, na
         assert there.alpha is None
     else:
         np.testing.assert_array_equal(there.alpha, here.alpha)
-    assert (there.exif, there.xmp, there.icc_profile) == (here.exif, here.xmp, here.icc_profile)
+    assert (there.metadata, there.icc_profile) == (here.metadata, here.icc_profile)
     assert await decoders.inspect(data, max_pixels=LIMIT) == inspect_here(data, max_pixels=LIMIT)
 
 
@@ -300,7 +300,13 @@ async def test_images_that_broke_decoders_come_out_as_without_a_process(
                 picture = await decode(data, max_pixels=32_000_000)
                 alpha = None if picture.alpha is None else picture.alpha.tobytes()
                 outcomes.append(
-                    (picture.pixels.tobytes(), alpha, picture.icc_profile, picture.exif, picture.xmp)
+                    (
+                        picture.pixels.tobytes(),
+                        alpha,
+                        picture.icc_profile,
+                        picture.metadata.exif,
+                        picture.metadata.xmp,
+                    )
                 )
             except ImageError as error:
                 outcomes.append((type(error), str(error)))
