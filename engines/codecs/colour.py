@@ -6,11 +6,11 @@
 | 16 bits a channel RGB(A), CMYK     | rounded to 8 bits (PNG), the high bytes (TIFF); then as that kind  |
 | grey, 1-bit                        | grey; through a grey or RGB profile, to the curve of sRGB          |
 | 16-bit grey, 12-bit grey (TIFF)    | rounded to 8 bits by its own white level; then as 8-bit grey       |
-| colour with R = G = B everywhere   | grey                                                               |
+| colour with R = G = B everywhere   | grey; by one level they may differ in WebP and AVIF                |
 | CMYK                               | through its profile to sRGB; without one, Pillow's plain formula   |
 | CIE Lab (TIFF)                     | to sRGB                                                            |
 | YCbCr                              | RGB; an RGB profile stays                                          |
-| 32-bit integer or float (TIFF)     | refused: what is white is nowhere written                          |
+| 32-bit, signed or float (TIFF)     | refused: what is white is nowhere written                          |
 | transparent index, palette alpha, colour key (PNG tRNS, GIF) | an alpha plane                           |
 
 An RGB profile is kept, also plain sRGB, rather than applied: nothing is lost, and wide gamut reaches the
@@ -28,8 +28,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
-
-from engines.errors import UnsupportedImageError
 
 __all__ = ["Colours", "from_image", "from_samples", "has_usable_profile"]
 
@@ -50,22 +48,37 @@ class Colours(NamedTuple):
     """The RGB profile that the values of `pixels` are in; None means sRGB."""
 
 
-def from_image(image: Image.Image, icc: bytes | None) -> Colours:
+def from_image(image: Image.Image, icc: bytes | None, *, tolerance: int = 0) -> Colours:
     """Converts a loaded image as the table above says.
 
-    Raises:
-        UnsupportedImageError: its samples are 32-bit integers or floats.
+    Args:
+        image: of any mode but I and F.
+        icc: its profile.
+        tolerance: see `from_samples`.
     """
     colour, alpha = _split_alpha(image)
     plane = None if alpha is None else np.asarray(alpha)
     if colour.mode in {"L", "RGB"}:
-        return from_samples(np.asarray(colour), plane, icc)
+        return from_samples(np.asarray(colour), plane, icc, tolerance=tolerance)
     converted, icc = _to_rgb(colour, icc)
     return from_samples(np.asarray(converted), plane, icc)
 
 
-def from_samples(pixels: NDArray[np.uint8], alpha: NDArray[np.uint8] | None, icc: bytes | None) -> Colours:
-    """The colours of 8-bit samples, grey (H, W) or RGB (H, W, 3), with a profile of either kind."""
+def from_samples(
+    pixels: NDArray[np.uint8],
+    alpha: NDArray[np.uint8] | None,
+    icc: bytes | None,
+    *,
+    tolerance: int = 0,
+) -> Colours:
+    """The colours of 8-bit samples, with a profile of grey or RGB.
+
+    Args:
+        pixels: grey, (H, W), or RGB, (H, W, 3).
+        alpha: (H, W), if there is any.
+        icc: the profile; ignored if it is of another kind, or cannot be used.
+        tolerance: by how many levels the channels may differ of what is grey.
+    """
     if alpha is not None and alpha.min() == 255:
         alpha = None
     profile = _Profile.read(icc)
@@ -73,8 +86,8 @@ def from_samples(pixels: NDArray[np.uint8], alpha: NDArray[np.uint8] | None, icc
         curve = profile.grey_curve("L")
         return Colours(pixels if curve is None else curve[pixels], alpha, None)
     if profile is None or profile.space != "RGB" or not profile.is_usable:
-        return Colours(_as_grey(pixels), alpha, None)
-    grey = _as_grey(pixels)
+        return Colours(_as_grey(pixels, tolerance), alpha, None)
+    grey = _as_grey(pixels, tolerance)
     if grey.ndim == 2:
         curve = profile.grey_curve("RGB")
         if curve is not None:
@@ -141,11 +154,6 @@ class _Profile:
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     """The colour, in mode L, RGB, CMYK, LAB or YCbCr; and the alpha plane, in mode L, if there is one."""
-    if image.mode in {"I", "F"}:
-        raise UnsupportedImageError(
-            "The image stores 32-bit or signed samples, whose white level is not defined;"
-            " save it with 8 or 16 bits per channel."
-        )
     if image.mode.startswith("I;16"):
         return _from_16_bit_grey(image), None
     if image.has_transparency_data:
@@ -168,14 +176,16 @@ def _from_16_bit_grey(image: Image.Image) -> Image.Image:
     return Image.fromarray(255 - grey if inverted else grey)
 
 
-def _as_grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _as_grey(pixels: NDArray[np.uint8], tolerance: int) -> NDArray[np.uint8]:
     """One channel if the three are the same."""
     if pixels.ndim == 2:
         return pixels
     for some in (pixels[:: max(1, len(pixels) // 16)], pixels):  # most pictures in colour are known by a few
-        if not ((some[..., 0] == some[..., 1]).all() and (some[..., 1] == some[..., 2]).all()):
-            return pixels
-    return np.ascontiguousarray(pixels[..., 0])
+        red, green, blue = (some[..., channel] for channel in range(3))
+        for other in (red, blue):
+            if (np.maximum(other, green) - np.minimum(other, green) > tolerance).any():
+                return pixels
+    return np.ascontiguousarray(pixels[..., 1])
 
 
 def _to_rgb(colour: Image.Image, icc: bytes | None) -> tuple[Image.Image, bytes | None]:

@@ -233,7 +233,7 @@ def _frame(marker: int, segment: bytes) -> _Frame | None:
 
 
 def _is_needed(marker: int, segment: bytes) -> bool:
-    """Whether a segment says how pixels are stored, which of the others only JFIF and Adobe do (of colours)."""
+    """Whether a segment says how pixels are stored; of what applications add, only JFIF and Adobe do."""
     if marker == _APP:
         return segment.startswith(_JFIF) and len(segment) >= 14
     if marker == _APP + 14:

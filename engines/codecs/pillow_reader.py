@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 from functools import cached_property
 from typing import Any, Final
 
 from PIL import (
     AvifImagePlugin,
     BmpImagePlugin,
+    ExifTags,
     GifImagePlugin,
     Image,
     ImageFile,
@@ -28,7 +30,11 @@ _UNSUPPORTED: Final = (
     *("not available", "-2 when reading"),  # a compression that libtiff was built without
 )
 """How Pillow says that it knows what it sees, but has no way to read it."""
-_IPTC, _PHOTOSHOP = 33723, 34377  # tags of TIFF
+_IPTC, _PHOTOSHOP, _SAMPLE_FORMAT = 33723, 34377, 339  # tags of TIFF
+_UNSIGNED: Final = {1, 4}
+"""TIFF 6.0, page 80: unsigned integers, or undefined."""
+_ROUNDED: Final = {"WEBP", "AVIF"}
+"""Their decoders round each channel of grey in its own way."""
 
 
 class _TiffFile(TiffImagePlugin.TiffImageFile):
@@ -47,12 +53,37 @@ class _TiffFile(TiffImagePlugin.TiffImageFile):
         self._stored_as = value
 
 
+_EXIF_ITEM: Final = re.compile(rb"(infe[\2\3].{3}.{4,6})Exif", re.DOTALL)
+"""ISO/IEC 14496-12, 8.11.6: that an item is EXIF; its number and protection precede that."""
+
+
+class _AvifFile(AvifImagePlugin.AvifImageFile):
+    """Does without an EXIF block that is malformed."""
+
+    fp: io.BytesIO
+
+    def _open(self) -> None:
+        try:
+            super()._open()
+        except MALFORMED:
+            if not hasattr(
+                self, "is_animated"
+            ):  # libavif refused it, perhaps for an EXIF block without a head
+                self.fp = io.BytesIO(_EXIF_ITEM.sub(rb"\1none", self.fp.getvalue()))
+                super()._open()
+                return
+            exif = Image.Exif()
+            exif[ExifTags.Base.Orientation] = self._decoder.get_info()[5]
+            self.info["exif"] = exif.tobytes()
+            self.seek(0)
+
+
 _PLUGINS: Final[dict[str, type[ImageFile.ImageFile]]] = {
     "WEBP": WebPImagePlugin.WebPImageFile,
     "GIF": GifImagePlugin.GifImageFile,
     "BMP": BmpImagePlugin.BmpImageFile,
     "TIFF": _TiffFile,
-    "AVIF": AvifImagePlugin.AvifImageFile,
+    "AVIF": _AvifFile,
 }
 
 
@@ -75,6 +106,11 @@ class PillowFile:
             self._image = _PLUGINS[name](io.BytesIO(data), "")
         except (SyntaxError, OSError) as error:
             raise self._explained(error) from error
+        if self._image.mode in {"I", "F"} or self._has_odd_samples():
+            raise UnsupportedImageError(
+                f"The {name} image stores 32-bit, signed or floating-point samples, whose white level is not"
+                " defined; save it with 8 or 16 bits per channel."
+            )
         self._xmp = self._image.info.pop("xmp", None)  # Pillow would turn an image as XMP says
         self.size = self._image.size
         self.has_alpha = self._image.has_transparency_data
@@ -115,7 +151,8 @@ class PillowFile:
         except OSError as error:
             raise self._explained(error) from error
         icc = self._image.info.get("icc_profile")
-        return from_image(self._image, icc if isinstance(icc, bytes) else None)
+        tolerance = 1 if self._name in _ROUNDED else 0
+        return from_image(self._image, icc if isinstance(icc, bytes) else None, tolerance=tolerance)
 
     def _explained(self, error: Exception) -> Exception:
         """The same, or that something is not supported."""
@@ -124,6 +161,13 @@ class PillowFile:
                 f"The {self._name} image is stored in a way that is not read here ({error})."
             )
         return error
+
+    def _has_odd_samples(self) -> bool:
+        """Whether the samples of a TIFF are no unsigned integers; Pillow reads some as if they were."""
+        if not isinstance(self._image, _TiffFile):
+            return False
+        formats: tuple[int, ...] = self._image.tag_v2.get(_SAMPLE_FORMAT, (1,))
+        return any(each not in _UNSIGNED for each in formats)
 
     def _iptc(self) -> bytes | None:
         if not isinstance(self._image, _TiffFile):
