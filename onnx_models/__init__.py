@@ -1,24 +1,26 @@
 """The catalogue: every model as data, and the builders that turn trained weights into ONNX files.
 
-1. `load_catalogue()` tells which models there are, what each can do and what it costs.
-2. `ensure_built(model, weights, directory)` gives the ONNX file of a model, built on first use.
-3. `add_model(file, ...)` adds one of the user's own, `pull_model(...)` one that its authors publish;
-   `export_model(...)` a latent upscaler of diffusers'.
+1. `load_catalogue()` lists the models: what each can do and what it costs.
+2. `ensure_built(model, weights, directory)` returns the ONNX file of a model, built on first use;
+   `ensure_network` also its parts, where its end can run in blocks.
+3. `add_model(file, ...)` adds a model of the user's own, `pull_model(...)` fetches one that its authors
+   publish, `export_model(...)` makes one of a diffusers pipeline.
 
-Every file takes and gives uint8 NHWC images. Nothing here runs a model.
+Every file takes and returns uint8 NHWC images. Nothing here runs a model.
 """
 
 from onnx_models.add import Facts, add_model, export_model, pull_model
 from onnx_models.build import State, built_state, ensure_built, ncnn_files, repair
 from onnx_models.catalogue import Catalogue, load_catalogue, parse_catalogue
 from onnx_models.convert import Converted
-from onnx_models.entries import entries, read_entry, remove_entry
+from onnx_models.entries import entry_files, read_entry, remove_entry
 from onnx_models.errors import (
     BrokenEntryError,
     CatalogueError,
     DownloadError,
     DuplicateModelError,
     FactorTooLargeError,
+    InstalledError,
     MissingConverterError,
     MissingWeightsError,
     ModelBuildError,
@@ -28,8 +30,10 @@ from onnx_models.errors import (
     UnsuitableModelError,
     UnsupportedLayerError,
     WeightsChecksumError,
+    one_line,
 )
-from onnx_models.graph import INPUT, OUTPUT
+from onnx_models.files import write_atomically
+from onnx_models.graph import FROM_UNIT, INPUT, OUTPUT, TO_FLOAT, TO_NCHW, TO_NHWC, TO_UINT8, TO_UNIT
 from onnx_models.model import (
     Download,
     Export,
@@ -41,13 +45,20 @@ from onnx_models.model import (
     Weights,
 )
 from onnx_models.ncnn import ncnn_blob
+from onnx_models.network import BuiltNetwork, Split, ensure_network
 from onnx_models.probe import OpenNetwork, Run
-from onnx_models.split import Split, split_file
 
 __all__ = [
+    "FROM_UNIT",
     "INPUT",
     "OUTPUT",
+    "TO_FLOAT",
+    "TO_NCHW",
+    "TO_NHWC",
+    "TO_UINT8",
+    "TO_UNIT",
     "BrokenEntryError",
+    "BuiltNetwork",
     "Catalogue",
     "CatalogueError",
     "Converted",
@@ -57,6 +68,7 @@ __all__ = [
     "Export",
     "FactorTooLargeError",
     "Facts",
+    "InstalledError",
     "LatentWeights",
     "MissingConverterError",
     "MissingWeightsError",
@@ -79,15 +91,17 @@ __all__ = [
     "add_model",
     "built_state",
     "ensure_built",
-    "entries",
+    "ensure_network",
+    "entry_files",
     "export_model",
     "load_catalogue",
     "ncnn_blob",
     "ncnn_files",
+    "one_line",
     "parse_catalogue",
     "pull_model",
     "read_entry",
     "remove_entry",
     "repair",
-    "split_file",
+    "write_atomically",
 ]

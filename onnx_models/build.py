@@ -7,6 +7,7 @@ build one file at once, each replaces the other's by its equal.
 """
 
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -18,12 +19,22 @@ from msgspec import Struct
 from onnx import helper
 
 from onnx_models import ncnn
-from onnx_models.errors import MissingWeightsError, ModelBuildError, WeightsChecksumError
+from onnx_models.errors import MissingWeightsError, ModelBuildError, WeightsChecksumError, one_line
 from onnx_models.files import remove_leftovers, sha256_of, write_atomically
 from onnx_models.graph import wrap_uint8
 from onnx_models.model import LatentWeights, Model, NcnnWeights, OnnxWeights, WeightFile, Weights
 
-__all__ = ["BUILDER_VERSION", "State", "built_state", "ensure_built", "ncnn_files", "repair"]
+log = logging.getLogger(__name__)
+
+__all__ = [
+    "BUILDER_VERSION",
+    "State",
+    "built_state",
+    "ensure_built",
+    "ncnn_files",
+    "repair",
+    "sha256_of_built",
+]
 
 BUILDER_VERSION = 1
 """Goes up whenever the same weights give another ONNX file; files of other versions are built again."""
@@ -46,11 +57,11 @@ def ensure_built(
     directory: Path,
     on_progress: Callable[[float], None] | None = None,
 ) -> Path:
-    """Give the ONNX file of a model at one native scale; build it if it is not there, or not as it should be.
+    """Return the ONNX file of a model at one native scale; build it if it is missing or not as it should be.
 
     (Of a latent upscaler it is the directory of its files; see `LatentWeights`.)
 
-    The network takes `image`, (N, H, W, 3) uint8 RGB, and gives `upscaled`, (N, scale x H, scale x W, 3)
+    The network takes `image`, (N, H, W, 3) uint8 RGB, and returns `upscaled`, (N, scale x H, scale x W, 3)
     uint8 RGB, with N, H and W dynamic. Blocks: a first build takes up to a few seconds, and each later call
     reads the whole file to verify it, so keep what is loaded rather than asking again.
 
@@ -84,7 +95,7 @@ def ensure_built(
 
 
 def built_state(model: Model, weights: Weights, directory: Path) -> tuple[Path, State]:
-    """Give the ONNX file of a model at one native scale, and whether it is what it should be. Builds nothing.
+    """Return the ONNX file of a model at one native scale, and its state. Builds nothing.
 
     Raises:
         ModelBuildError: The file cannot be read.
@@ -101,8 +112,13 @@ def built_state(model: Model, weights: Weights, directory: Path) -> tuple[Path, 
         raise ModelBuildError(f"{model.name} cannot be read: {error}") from error
 
 
+def sha256_of_built(target: Path) -> str:
+    """Give the SHA-256 of a file that `ensure_built` has built of ncnn's weights and verified."""
+    return msgspec.json.decode(_manifest_of(target).read_bytes(), type=_Manifest).onnx_sha256
+
+
 def ncnn_files(weights: NcnnWeights) -> tuple[Path, Path]:
-    """Give the verified `.param` and `.bin` file, where their distribution is installed.
+    """Return the verified `.param` and `.bin` file, where their distribution is installed.
 
     Raises:
         MissingWeightsError: The distribution is not installed.
@@ -139,7 +155,7 @@ def _state_of_all(files: Sequence[WeightFile]) -> State:
 
 
 def _verified(model: Model, weights: OnnxWeights | LatentWeights) -> Path:
-    """Give an ONNX file that is ready to run, or a directory of them, if nothing has changed it."""
+    """Return an ONNX file that is ready to run, or a directory of them, if nothing has changed it."""
     target, state = built_state(model, weights, Path())
     if state == "missing":
         raise MissingWeightsError(f"{target} is missing; {repair(model, target)}")
@@ -165,7 +181,8 @@ def _state_of(target: Path, weights: NcnnWeights) -> State:
         return "not built"
     try:
         manifest = msgspec.json.decode(_manifest_of(target).read_bytes(), type=_Manifest)
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+        log.warning("%s is not what was written: %s", _manifest_of(target), one_line(error))
         return "damaged"
     if found != manifest.onnx_sha256:
         return "damaged"

@@ -1,8 +1,8 @@
 """The catalogue: what every model is, as data.
 
-`catalogue.toml` knows the models that come with Tilewire and those that it can fetch; a directory of the
-user's knows those that were added, one JSON file each (see `added`). All are read into frozen Structs, which
-check them: unknown fields, missing fields and values out of range are refused.
+`catalogue.toml` describes the models that come with Tilewire and those that it can fetch; a directory of the
+user's holds those that were added, one JSON file each (see `entries`). All are read into frozen Structs that
+refuse unknown fields, missing fields and values out of range.
 """
 
 import logging
@@ -13,13 +13,15 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from onnx_models.entries import entries, read_entry
+from onnx_models.entries import entry_files, read_entry
 from onnx_models.errors import (
     BrokenEntryError,
     CatalogueError,
     DuplicateModelError,
+    InstalledError,
     NotInstalledError,
     UnknownModelError,
+    one_line,
 )
 from onnx_models.model import Download, Export, LatentWeights, Model, WeightFile, Weights
 
@@ -84,7 +86,7 @@ class Catalogue:
         )
 
     def with_model(self, model: Model) -> "Catalogue":
-        """Give a catalogue with one model more.
+        """Return the catalogue with one more model.
 
         Raises:
             DuplicateModelError: Another model claims its name or AIR identifier.
@@ -98,13 +100,13 @@ class Catalogue:
         """Find what can be fetched by its name or AIR identifier; upper and lower case are the same.
 
         Raises:
-            DuplicateModelError: It is installed already.
+            InstalledError: It is installed already.
             UnknownModelError: There is none; the message names those there are.
 
         """
         key = name_or_air.casefold()
         if key in self._by_key:
-            raise DuplicateModelError(f"{name_or_air} is installed already")
+            raise InstalledError(f"{name_or_air} is installed already")
         for download in self._downloads:
             if key in (download.name, download.air):
                 return download
@@ -195,9 +197,9 @@ def load_catalogue(added: Path | None = None) -> Catalogue:
 
     """
     catalogue = parse_catalogue((_PACKAGE / "catalogue.toml").read_bytes())
-    for entry in entries(added) if added is not None else ():
+    for entry in entry_files(added) if added is not None else ():
         try:
             catalogue = catalogue.with_model(read_entry(entry))
         except (BrokenEntryError, DuplicateModelError) as error:
-            log.warning("the model %s is left out: %s", entry.stem, error)
+            log.warning("the model %s is left out: %s", entry.stem, one_line(error))
     return catalogue

@@ -2,7 +2,7 @@
 
 1. A `.pth`, `.ckpt` or `.safetensors` file becomes an ONNX graph (`spandrel`), an `.onnx` file is read.
 2. The graph takes and gives uint8 images (`graph`), of any size (`sizes`).
-3. Running it tells whether it can be used, and with which overlap (`probe`).
+3. Running it shows whether it can be used, and with which overlap (`probe`).
 """
 
 import tempfile
@@ -15,7 +15,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from onnx_models import probe, spandrel
-from onnx_models.errors import UnsuitableModelError
+from onnx_models.errors import UnsuitableModelError, one_line
 from onnx_models.graph import wrap_uint8
 from onnx_models.onnx_file import read_onnx, tidy
 from onnx_models.probe import OpenNetwork, Run, Seam
@@ -45,12 +45,12 @@ _RULES = (
 
 
 class Converted(Struct, frozen=True):
-    """A network that is ready to run, and what was found out about it."""
+    """A network that is ready to run, and what was measured on it."""
 
     network: bytes
     """The ONNX file: uint8 NHWC in and out, N, H and W dynamic."""
     architecture: str | None
-    """If it is known."""
+    """The architecture's name, if it is known."""
     scale: int
     rule: SizeRule
     """Which sizes it takes without being padded."""
@@ -189,10 +189,10 @@ def _finish(
 
 
 def _tile(content: bytes, scale: int, overlap: int) -> int:
-    """Give the side of tiles: two cover 1024 pixels, unless the network takes too much memory for that."""
+    """Return the side of tiles: two cover 1024 pixels, unless the network takes too much memory for that."""
     network = onnx.load_from_string(content)
     numbers = sum(int(np.prod(weight.dims)) for weight in network.graph.initializer)
-    if numbers < _SMALL or split_network(content, scale) is not None:
+    if numbers < _SMALL or split_network(network, scale) is not None:
         return 512 + overlap
     return max(384, 8 * overlap)
 
@@ -241,4 +241,4 @@ class _Opener:
         try:
             return self._open(self._file)
         except Exception as error:  # a runtime's errors share no base class
-            raise UnsuitableModelError(f"it cannot be loaded: {' '.join(str(error).split())}") from error
+            raise UnsuitableModelError(f"it cannot be loaded: {one_line(error)}") from error

@@ -2,6 +2,7 @@
 
 CatalogueError                    a question that the catalogue cannot answer, or a catalogue that is wrong
 ├── DuplicateModelError           two models claim one name or AIR identifier
+│   └── InstalledError            what was asked for is installed already
 ├── BrokenEntryError              the entry of an added model cannot be used
 ├── UnknownModelError             no model has that name or AIR identifier; also a LookupError
 │   └── NotInstalledError         there is such a model, but its weights have to be fetched first
@@ -23,6 +24,7 @@ __all__ = [
     "DownloadError",
     "DuplicateModelError",
     "FactorTooLargeError",
+    "InstalledError",
     "MissingConverterError",
     "MissingWeightsError",
     "ModelBuildError",
@@ -32,6 +34,7 @@ __all__ = [
     "UnsuitableModelError",
     "UnsupportedLayerError",
     "WeightsChecksumError",
+    "one_line",
 ]
 
 
@@ -41,6 +44,10 @@ class CatalogueError(Exception):
 
 class DuplicateModelError(CatalogueError):
     """Two models claim one name or AIR identifier."""
+
+
+class InstalledError(DuplicateModelError):
+    """What was asked for is installed already."""
 
 
 class BrokenEntryError(CatalogueError):
@@ -89,3 +96,14 @@ class MissingConverterError(ModelBuildError):
 
 class UnsuitableModelError(ModelBuildError):
     """The file is broken, or no network that upscales RGB images; the message says what is wrong."""
+
+
+def one_line(error: BaseException, longest: int | None = None) -> str:
+    """What an error says, in one line: its message may have pages, or be empty.
+
+    Args:
+        error: The error; if it says nothing, its type is named.
+        longest: Where to cut, in characters.
+
+    """
+    return " ".join(str(error).split())[:longest] or type(error).__name__

@@ -1,4 +1,4 @@
-"""What is known of one model, and of one that can be fetched: the entries of the catalogue.
+"""The entries of the catalogue: what is known of a model, and of one that can be fetched.
 
 They are frozen Structs that check themselves; nothing here reads or writes a file.
 """
@@ -72,14 +72,14 @@ class LatentWeights(
 ):
     """The parts of a latent upscaler, ready to run: ONNX files, each with its external data if it has some.
 
-    All take and give float32 but for images, which are uint8 where they go in, and tokens, int64; the first
+    All take and return float32, except for images, which are uint8 as inputs, and tokens, int64; the first
     axis is the batch. A latent has `channels` numbers for each cell of `cell` x `cell` pixels. Paths are
     relative to the entry's own file; absolute once the entry is loaded.
     """
 
     scale: Literal[2, 4]
     text_encoder: WeightFiles | None = None
-    """tokens (N, T) -> context (N, T, D), pooled (N, P). None of a model that knows nothing of prompts.
+    """tokens (N, T) -> context (N, T, D), pooled (N, P). None if the model takes no prompts.
 
     Without pooled the UNet takes no condition.
     """
@@ -93,12 +93,12 @@ class LatentWeights(
     vae_decoder: WeightFiles
     """latents (N, C, h, w) -> image in [0, 1], not clipped, of the size that the scale makes it."""
     tokenizer: WeightFile | None = None
-    """Of the text encoder. As the package `tokenizers` reads it; cuts and fills a prompt to T tokens."""
+    """The text encoder's. As the package `tokenizers` reads it; cuts and fills a prompt to T tokens."""
     channels: Pixels
     cell: Pixels
     """The side, in pixels of the input, of what the encoder makes one element of."""
     spread: Literal[1, 2] = 2
-    """How many times as large as what the encoder gives are the latents, which the UNet sees it at."""
+    """Side of the UNet's latents / side of what the encoder returns, which is repeated to that size."""
     multiple: Pixels
     """The sides of the UNet's input are multiples of it, and at least twice as long."""
     scaling_factor: Positive
@@ -110,10 +110,10 @@ class LatentWeights(
     spacing: Literal["linspace", "trailing", "leading"] = "linspace"
     """Which of them the sampler takes; see `engines.latent.samplers.noise_levels`."""
     default_steps: Annotated[int, Meta(ge=1, le=100)] = 20
-    """How often it removes noise if a task does not say; what its price is for."""
+    """How many steps a task takes that does not say; its price is for as many."""
 
     def __post_init__(self) -> None:
-        """Check what the types cannot say."""
+        """Check what the types cannot express."""
         if (self.text_encoder is None) != (self.tokenizer is None):
             raise ValueError("text_encoder and tokenizer must be given together, or neither")
 
@@ -140,7 +140,7 @@ Weights = NcnnWeights | OnnxWeights | LatentWeights
 
 
 class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One upscaling model: how it is called, what it can do, what it costs, whose it is.
+    """One upscaling model: its names, what it can do, what it costs, whose work it is.
 
     A factor without weights of its own is made from the next larger native scale, reduced with a
     Lanczos filter: x3 of a model that only knows x4 is the x4 image made 3/4 as large.
@@ -174,7 +174,7 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     parameters: tuple[str, ...]
     """The names of the task settings that it honours."""
     passes: Literal[1, 2] = 1
-    """How often a picture may go through a latent upscaler; twice makes it larger by its scale squared."""
+    """How often a picture may go through the model; twice enlarges it by the scale squared."""
 
     def __post_init__(self) -> None:
         """Check what the types cannot say; msgspec turns a ValueError into its own ValidationError."""
@@ -215,7 +215,7 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         return factor in self.factors or (self.fractional and 1 < factor <= self.factors[-1])
 
     def weights_for(self, factor: float) -> Weights:
-        """Give the weights of the smallest native scale that is at least `factor`, maybe in several passes.
+        """Return the weights of the smallest native scale that is at least `factor`, maybe in several passes.
 
         Raises:
             FactorTooLargeError: Every native scale is smaller.

@@ -36,7 +36,7 @@ class _Graph:
         """Values that no layer has read yet, oldest first."""
 
     def read(self, layer: Layer, count: int) -> list[str]:
-        """Give the values of a layer's inputs, of which there must be `count`."""
+        """Return the values of a layer's inputs, of which there must be `count`."""
         if len(layer.inputs) != count:
             raise layer.unsupported(f"taking {len(layer.inputs)} blobs")
         missing = [blob for blob in layer.inputs if blob not in self.values]
@@ -57,12 +57,12 @@ class _Graph:
         self.unread[value] = None
 
     def add(self, operator: str, inputs: list[str], output: str, **attributes: object) -> str:
-        """Append a node and give the value it computes."""
+        """Append a node and return the value it computes."""
         self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
         return output
 
     def constant(self, name: str, array: Float32) -> str:
-        """Append an initializer and give its value."""
+        """Append an initializer and return its value."""
         self.initializers.append(numpy_helper.from_array(array, name))
         return name
 
@@ -224,7 +224,7 @@ def convert(param: bytes, numbers: bytes) -> onnx.ModelProto:
 
 
 def ncnn_blob(param: bytes, value: str) -> str:
-    """Give the blob that a value of the converted network is.
+    """Return the blob that a value of the converted network is.
 
     Args:
         param: The content of the `.param` file.

@@ -58,6 +58,7 @@ class BinReader:
 
     @property
     def exhausted(self) -> bool:
+        """Whether all numbers have been read."""
         return self._offset == len(self._data)
 
     def read_tagged(self, count: int, layer: Layer) -> Float32:

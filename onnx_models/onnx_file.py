@@ -7,7 +7,7 @@ from google.protobuf.message import DecodeError
 from msgspec import Struct
 from onnx import TensorProto, compose, helper, inliner, version_converter
 
-from onnx_models.errors import UnsuitableModelError
+from onnx_models.errors import UnsuitableModelError, one_line
 from onnx_models.graph import INPUT, OUTPUT
 
 __all__ = ["Foreign", "read_onnx", "tidy"]
@@ -38,9 +38,7 @@ def read_onnx(path: Path) -> Foreign:
     try:
         network = onnx.load(str(path))
     except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise UnsuitableModelError(
-            f"it is broken, or a part is missing: {' '.join(str(error).split())}"
-        ) from error
+        raise UnsuitableModelError(f"it is broken, or a part is missing: {one_line(error)}") from error
     if network.ByteSize() > _LARGEST:
         raise UnsuitableModelError("it is larger than 2 GB, which one ONNX file cannot be")
     return tidy(network)
@@ -65,7 +63,7 @@ def tidy(network: onnx.ModelProto) -> Foreign:
         network = _current(_without_functions(network))
         network = compose.add_prefix(network, "core/")
     except Exception as error:  # the converters of ONNX raise what they like
-        raise UnsuitableModelError(f"it cannot be read: {' '.join(str(error).split())[:200]}") from error
+        raise UnsuitableModelError(f"it cannot be read: {one_line(error, 200)}") from error
     if pixels:
         _rename(network.graph, f"core/{image.name}", INPUT, f"core/{result.name}", OUTPUT)
     else:

@@ -1,6 +1,6 @@
-"""What running a network tells about it: its scale, the sizes it takes, the overlap that tiles of it need.
+"""What running a network shows: its scale, the sizes it takes, the overlap that its tiles need.
 
-Whoever asks brings the runtime: a function that opens an ONNX file and gives a function from a batch of
+The caller brings the runtime: a function that opens an ONNX file and returns a function from a batch of
 images to their results. Nothing here imports one.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from onnx_models.errors import UnsuitableModelError
+from onnx_models.errors import UnsuitableModelError, one_line
 
 __all__ = [
     "OpenNetwork",
@@ -143,7 +143,7 @@ def check_batches(run: Run) -> None:
         raise UnsuitableModelError("it gives another result for an image when it runs in a batch with others")
 
 
-def find_overlap(run: Run, scale: int, on_progress: Callable[[float], None] = lambda _share: None) -> Seam:
+def find_overlap(run: Run, scale: int) -> Seam:
     """Find the smallest overlap with which tiles show no seams, or else one that more would not improve.
 
     One image is run whole, and in pieces that begin `overlap` pixels before a cut, which is not at a
@@ -153,7 +153,7 @@ def find_overlap(run: Run, scale: int, on_progress: Callable[[float], None] = la
     core = scale * _CORE
     whole = run_network(run, image[np.newaxis])[0, -core:, -core:]
     seams: list[Seam] = []
-    for done, overlap in enumerate(OVERLAPS, start=1):
+    for overlap in OVERLAPS:
         start = _CUT - overlap
         piece = run_network(run, np.ascontiguousarray(image[np.newaxis, start:, start:]))[0, -core:, -core:]
         difference = _difference(whole, piece)
@@ -161,18 +161,28 @@ def find_overlap(run: Run, scale: int, on_progress: Callable[[float], None] = la
         if not seam.visible:
             return seam
         seams.append(seam)
-        on_progress(done / len(OVERLAPS))
     best = max(seam.psnr for seam in seams)
     return next(seam for seam in seams if seam.psnr >= best - _GAIN)
 
 
 def run_network(run: Run, batch: NDArray[Any]) -> NDArray[Any]:
+    """Run a network once.
+
+    Args:
+        run: The network.
+        batch: Whatever it takes.
+
+    Raises:
+        UnsuitableModelError: It failed; the message names the input's shape.
+
+    """
     try:
         return run(batch)
     except Exception as error:
         shape = " x ".join(map(str, batch.shape))
-        reason = " ".join(str(error).split())[:200]
-        raise UnsuitableModelError(f"it does not run with an input of {shape}: {reason}") from error
+        raise UnsuitableModelError(
+            f"it does not run with an input of {shape}: {one_line(error, 200)}"
+        ) from error
 
 
 def _difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.int16]:

@@ -31,7 +31,7 @@ class SizeRule(Struct, frozen=True):
         return self.multiple == 1 and self.minimum <= 1 and not self.square
 
     def fitted(self, height: int, width: int) -> tuple[int, int]:
-        """Give the smallest size that the network takes and the image fits in."""
+        """Return the smallest size that the network takes and the image fits in."""
         height, width = (
             -(-max(side, self.minimum) // self.multiple) * self.multiple for side in (height, width)
         )

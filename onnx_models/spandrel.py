@@ -5,14 +5,10 @@ builds the network; PyTorch exports it. Only numbers are read from a checkpoint:
 that is refused, not run. Both packages are large and come with `pip install 'tilewire[convert]'`.
 """
 
-import contextlib
 import io
 import logging
-import os
 import pickle
-import sys
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +16,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnx_models.errors import MissingConverterError, UnsuitableModelError
+from onnx_models.errors import MissingConverterError, UnsuitableModelError, one_line
+from onnx_models.quiet import quietly
 from onnx_models.sizes import SizeRule
+from onnx_models.swin import traceable
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +74,7 @@ class Checkpoint:
         for way, export in (("traced", _trace), ("exported", _export)):
             height, width = self.rule.fitted(_SIDE, _SIDE + 8)
             try:
-                with _quietly(), _traceable(self._descriptor.model):
+                with quietly(), traceable(self._descriptor.model):
                     graph = export(self._network(), height, width, _OPSETS[way])
             except Exception as error:  # noqa: BLE001 - whatever a network does that ONNX or the exporter cannot
                 log.debug("%s cannot be %s: %s", self.architecture, way, error)
@@ -136,7 +134,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise UnsuitableModelError("it is of no architecture that is known to upscale images") from error
     except Exception as error:  # what a detector or a loader makes of numbers that do not fit together
         raise UnsuitableModelError(
-            f"its weights do not fit together: {type(error).__name__}: {_line(error)}"
+            f"its weights do not fit together: {type(error).__name__}: {one_line(error, 200)}"
         ) from error
     name = descriptor.architecture.name
     if descriptor.purpose != "SR":
@@ -163,10 +161,10 @@ def _read_state(path: Path) -> Any:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UnsuitableModelError(
-            f"it is broken, or holds more than numbers, which is not read: {_line(error)}"
+            f"it is broken, or holds more than numbers, which is not read: {one_line(error, 200)}"
         ) from error
     except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise UnsuitableModelError(f"it is broken: {_line(error)}") from error
+        raise UnsuitableModelError(f"it is broken: {one_line(error, 200)}") from error
     if not isinstance(state, dict):
         raise UnsuitableModelError("it holds no weights by name")
     return spandrel.canonicalize_state_dict(state)
@@ -211,109 +209,3 @@ def _export(network: "torch.nn.Module", height: int, width: int, opset: int) -> 
     assert program is not None
     graph: onnx.ModelProto = program.model_proto
     return graph
-
-
-@contextlib.contextmanager
-def _traceable(network: "torch.nn.Module") -> Iterator[None]:
-    """Let what Swin networks do with windows depend on the image in ways that an exporter can follow.
-
-    They number nine regions of the image by writing into slices of it, and compute the size of the batch as a
-    Python number: a trace of one image takes both for constants. What is done here instead is the same; that
-    it is, is what the comparison with the untouched network is for.
-    """
-    with contextlib.ExitStack() as undo:
-        for module in network.modules():
-            calculate_mask = _mask_of(module)
-            if calculate_mask is not None:
-                undo.enter_context(_set(module, "calculate_mask", calculate_mask))
-                if hasattr(module, "input_resolution"):  # for which there would be a mask that is a constant
-                    undo.enter_context(_set(module, "input_resolution", (0, 0)))
-            program = sys.modules[type(module).__module__]
-            for name, replacement in (("window_reverse", _window_reverse), ("windows2img", _windows2img)):
-                if hasattr(program, name):
-                    undo.enter_context(_set(program, name, replacement))
-        yield
-
-
-@contextlib.contextmanager
-def _set(owner: Any, name: str, value: Any) -> Iterator[None]:
-    before = getattr(owner, name)
-    own = name in vars(owner)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        if own:
-            setattr(owner, name, before)
-        else:
-            delattr(owner, name)
-
-
-def _mask_of(module: Any) -> Callable[..., Any] | None:
-    """What computes a layer's masks as its `calculate_mask` does, if it is of a kind that is known here."""
-    window = getattr(module, "window_size", getattr(module, "split_size", None))
-    shift = getattr(module, "shift_size", None)
-    if not hasattr(module, "calculate_mask"):
-        return None
-    if isinstance(window, int) and isinstance(shift, int):  # SwinIR and its descendants
-        return lambda size, *_, **__: _mask(size, (window, window), (shift, shift))
-    if isinstance(window, (list, tuple)) and isinstance(shift, (list, tuple)):  # DAT, RGT: both orientations
-        return lambda height, width, *_, **__: tuple(
-            _mask((height, width), window[::step], shift[::step]) for step in (1, -1)
-        )
-    return None
-
-
-def _mask(size: Any, window: Sequence[int], shift: Sequence[int]) -> "torch.Tensor":
-    """For each window, -100 between pixels that are no neighbours in the image, else 0."""
-    import torch  # noqa: PLC0415
-
-    def region(axis: int) -> torch.Tensor:
-        position = torch.arange(size[axis])
-        borders = size[axis] - window[axis], size[axis] - shift[axis]
-        return (position >= borders[0]).float() + (position >= borders[1]).float()
-
-    (height, width), (rows, columns) = size, window
-    regions = 3 * region(0)[:, None] + region(1)[None, :]
-    windows = regions.view(height // rows, rows, width // columns, columns)
-    windows = windows.permute(0, 2, 1, 3).reshape(-1, rows * columns)
-    return (windows.unsqueeze(1) != windows.unsqueeze(2)).float() * -100.0
-
-
-def _window_reverse(windows: Any, window_size: int | Sequence[int], *size: Any) -> Any:
-    """Windows, (N x count, rows, columns, C), back to where they were cut from, (N, H, W, C)."""
-    rows, columns = (window_size, window_size) if isinstance(window_size, int) else window_size
-    height, width = size[0] if len(size) == 1 else size
-    return _windows2img(windows, rows, columns, height, width)
-
-
-def _windows2img(windows: Any, rows: int, columns: int, height: Any, width: Any) -> Any:
-    grid = windows.view(-1, height // rows, width // columns, rows, columns, windows.shape[-1])
-    return grid.permute(0, 1, 3, 2, 4, 5).reshape(-1, height, width, windows.shape[-1])
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Exporters print and warn; what they made is judged by what it computes."""
-    level = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    stdout = os.dup(1)  # the tracer, which is C++, prints graphs of thousands of lines when it gives up
-    with Path(os.devnull).open("wb") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        os.dup2(stdout, 1)
-        os.close(stdout)
-        logging.disable(level)
-
-
-def _line(error: Exception) -> str:
-    """The first sentence or so of an error that may have pages."""
-    return " ".join(str(error).split())[:200]

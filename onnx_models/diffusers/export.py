@@ -7,11 +7,9 @@ each. Only numbers are read from the directory, no code. The packages that read 
 """
 
 import contextlib
-import io
 import json
 import logging
 import re
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,9 +21,10 @@ from numpy.typing import NDArray
 from onnx_models.diffusers.latent_x2 import LATENT_X2
 from onnx_models.diffusers.part import Arrays, Components, Kind, Part
 from onnx_models.diffusers.x4 import X4
-from onnx_models.errors import DownloadError, MissingConverterError, UnsuitableModelError
+from onnx_models.errors import DownloadError, MissingConverterError, UnsuitableModelError, one_line
 from onnx_models.files import sha256_of
 from onnx_models.model import LatentWeights, WeightFile
+from onnx_models.quiet import quietly
 
 __all__ = ["Exported", "OpenPart", "export_latent_upscaler", "kind_of", "located"]
 
@@ -77,14 +76,14 @@ def export_latent_upscaler(
     scheduler = _scheduler(pipeline, kind)
     _require()
     on_progress("reading")
-    with _quietly(), _as_unsuitable("it cannot be read"):
+    with quietly(), _as_unsuitable("it cannot be read"):
         found = _read(pipeline)
     _check_architecture(found, kind)
     files: dict[str, tuple[WeightFile, ...]] = {}
     differences: dict[str, float] = {}
     for part in kind.parts(found, half):
         on_progress(f"exporting {part.name}")
-        with _quietly(), _as_unsuitable(f"its {part.name} cannot be exported"):
+        with quietly(), _as_unsuitable(f"its {part.name} cannot be exported"):
             expected = [_run(part.module, example) for example in part.examples]
             _export(part, directory, half=half)
         differences[part.name] = _difference(open_part, directory, part, expected)
@@ -155,7 +154,7 @@ def located(source: str, on_progress: Step) -> Path:
         return Path(huggingface_hub.snapshot_download(source, allow_patterns=wanted))
     except Exception as error:  # of its HTTP client, its own, or OSError
         raise DownloadError(
-            f"there is no such directory, and the Hugging Face hub does not give it: {_line(error)}"
+            f"there is no such directory, and the Hugging Face hub does not give it: {one_line(error, 300)}"
         ) from error
 
 
@@ -255,7 +254,7 @@ def _difference(open_part: OpenPart, directory: Path, part: Part, expected: Sequ
         run = open_part(directory / f"{part.name}.onnx")
         found = [run(each) for each in part.examples]
     except Exception as error:  # whatever the runtime raises
-        raise UnsuitableModelError(f"its {part.name} does not run as ONNX: {_line(error)}") from error
+        raise UnsuitableModelError(f"its {part.name} does not run as ONNX: {one_line(error, 300)}") from error
     worst = 0.0
     for sizes in zip(found, expected, strict=True):
         for computed, reference in zip(*sizes, strict=True):
@@ -278,30 +277,8 @@ def _tokenizer_json(tokenizer: Any) -> str:
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep what these packages print, and warn of, from the terminal."""
-    sink = io.StringIO()
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(sink),
-        contextlib.redirect_stderr(sink),
-    ):
-        warnings.simplefilter("ignore")
-        previous = logging.root.manager.disable
-        logging.disable(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            logging.disable(previous)
-
-
-@contextlib.contextmanager
 def _as_unsuitable(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # whatever the packages raise
-        raise UnsuitableModelError(f"{what}: {_line(error)}") from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+        raise UnsuitableModelError(f"{what}: {one_line(error, 300)}") from error

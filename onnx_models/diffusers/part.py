@@ -55,16 +55,18 @@ class Kind(Struct, frozen=True):
     parts: Callable[[Components, bool], Iterator[Part]]
     """With inputs and outputs as `LatentWeights` has them; whether they compute in half precision."""
     layout: Callable[[Components], dict[str, Any]]
-    """What `LatentWeights` tells of this kind."""
+    """The fields of `LatentWeights` that depend on the kind."""
 
 
 class Examples:
     """Inputs to try a pipeline's components with."""
 
     def __init__(self, found: Components) -> None:
-        """
+        """Prepare inputs of the sizes that a pipeline takes.
+
         Args:
-            found: whose sizes they have.
+            found: The pipeline.
+
         """
         self._found = found
         self._random = np.random.default_rng(0)
@@ -74,21 +76,25 @@ class Examples:
         """The smallest that the UNet takes."""
 
     def normal(self, *shape: int) -> NDArray[np.float32]:
+        """Draw standard normal numbers."""
         return self._random.standard_normal(shape, np.float32)
 
     def ids(self, count: int) -> NDArray[np.int64]:
+        """Draw tokens, (count, tokens) int64; each row ends with the end token."""
         config = self._found.text_encoder.config
         ids = self._random.integers(0, config.vocab_size - 2, (count, self.tokens))
         ids[:, -1] = config.eos_token_id
         return ids
 
     def images(self, cell: int) -> tuple[Arrays, ...]:
+        """Draw images of two sizes, (N, H, W, 3) uint8, whose sides are multiples of `cell`."""
         return tuple(
             (self._random.integers(0, 256, (count, cell * height, cell * width, 3), np.uint8),)
             for count, height, width in SIZES
         )
 
     def latents(self) -> tuple[Arrays, ...]:
+        """Draw latents of two sizes, (N, C, h, w) float32."""
         channels = self._found.vae.config.latent_channels
         return tuple((self.normal(count, channels, height, width),) for count, height, width in SIZES)
 

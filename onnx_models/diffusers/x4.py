@@ -1,9 +1,10 @@
 """Stable Diffusion's x4 upscaler, diffusers' `StableDiffusionUpscalePipeline`, as parts to export.
 
-Its UNet sees the image itself, not its latents, with some noise, of which it is told the level: what stands
-for the VAE's encoder tells where the image's pixels are with that noise. It is asked at steps of its training
-and gives the velocity of Salimans and Ho, Progressive Distillation (2022); within the exported UNet both
-become what `LatentWeights` has. The VAE overflows in half precision, as diffusers knows, and stays in single.
+Its UNet sees the image itself, not its latents, with some noise added, and takes the level of that noise as a
+class label. What stands for the VAE's encoder returns mean and deviation of the noisy pixels. The UNet counts
+time in steps of its training and returns the velocity of Salimans and Ho, Progressive Distillation (2022);
+the exported UNet converts both into what `LatentWeights` describes. The VAE overflows in half precision, as
+diffusers knows, and stays in single.
 """
 
 from collections.abc import Iterator

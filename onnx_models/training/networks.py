@@ -26,10 +26,12 @@ class Block(nn.Module):
     """Two convolutions beside what goes in; the noise's level shifts and scales what is between them."""
 
     def __init__(self, width: int, features: int = 0) -> None:
-        """
+        """Build a block.
+
         Args:
-            width: channels.
-            features: how many numbers tell of the noise.
+            width: Channels.
+            features: How many numbers describe the noise's level; 0 for a block without one.
+
         """
         super().__init__()
         self.first = nn.Conv2d(width, width, 3, padding=1)
@@ -92,9 +94,12 @@ class Denoiser(nn.Module):
     """What the runtime calls the UNet: see `forward`."""
 
     def __init__(self, *, width: int = 40, count: int = 6) -> None:
-        """
+        """Build the network.
+
         Args:
-            width, count: channels and blocks.
+            width: Channels.
+            count: Blocks.
+
         """
         super().__init__()
         self.register_buffer("scaling", torch.ones(()))

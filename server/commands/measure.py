@@ -10,10 +10,10 @@ import numpy as np
 from msgspec import Struct
 from PIL import Image
 
-from server.client import Tilewire, TilewireError
 from server.commands.embedded import embedded_server
 from server.serving import StartError
 from server.settings import Settings
+from tilewire import Tilewire, TilewireError
 
 __all__ = ["PHOTO_SIDE", "Failure", "Measurement", "measure", "photograph"]
 
@@ -54,10 +54,13 @@ class Failure(Struct, frozen=True, kw_only=True):
 
 
 def measure(model: str, device: str, settings: Settings, until: float) -> Measurement | Failure:
-    """Measure, in a process of its own, as its whole memory is told.
+    """Measure one model on one device; call it in a process of its own, as it reports the process's memory.
 
     Args:
-        until: seconds since the epoch, about; two small pictures are timed however late it is.
+        model: its name.
+        device: what the result calls the device.
+        settings: of the server that is started; they choose the device.
+        until: about when to stop, in seconds since the epoch; two small pictures are always timed.
     """
     try:
         with embedded_server(settings) as (url, key):

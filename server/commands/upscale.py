@@ -9,15 +9,6 @@ import typer
 from rich.console import Console
 
 from onnx_models import ModelBuildError, UnknownModelError, load_catalogue
-from server.client import (
-    AuthenticationFailedError,
-    Progress,
-    Result,
-    Tilewire,
-    TilewireError,
-    UnreachableError,
-)
-from server.client import Options as TaskOptions
 from server.commands.building import build_missing
 from server.commands.embedded import embedded_server
 from server.commands.terminal import ConfigFile, console, effective_settings, give_up, problems
@@ -25,6 +16,15 @@ from server.commands.upscale_plan import Job, Options, make_plan
 from server.commands.upscale_report import Report
 from server.serving import StartError
 from server.settings import Settings
+from tilewire import (
+    AuthenticationFailedError,
+    Progress,
+    Result,
+    Tilewire,
+    TilewireError,
+    UnreachableError,
+)
+from tilewire import Options as TaskOptions
 
 __all__ = ["INTERRUPTED", "upscale"]
 
@@ -102,8 +102,12 @@ def _upscale_files(
 
     Args:
         inputs: files, folders and patterns.
-        url, key: of a running server; without them one is started for the time of the call.
-        console, problems: where to tell what was done, and what went wrong.
+        options: what the command was given.
+        settings: of the server that is started where no other is given.
+        url: of a running server; without one a server is started for the time of the call.
+        key: an API key of the running server.
+        console: where to print what was done.
+        problems: where to print what went wrong.
 
     Raises:
         ValueError: if there is nothing to do, or the options contradict each other.

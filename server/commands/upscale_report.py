@@ -18,8 +18,8 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from server.client import Result
 from server.commands.upscale_plan import Job, Plan
+from tilewire import Result
 
 __all__ = ["Report"]
 
@@ -33,10 +33,13 @@ class Report:
     """
 
     def __init__(self, plan: Plan, console: Console, problems: Console, *, show_cost: bool) -> None:
-        """
+        """Start counting, and the clock.
+
         Args:
-            console, problems: where to tell what was done, and what went wrong.
-            show_cost: whether somebody is charged for it.
+            plan: what is to be done.
+            console: where to print what was done.
+            problems: where to print what went wrong.
+            show_cost: whether the work is charged.
         """
         self.failed = 0
         self.stopped: str | None = None

@@ -1,21 +1,23 @@
-"""From a recorded outcome to the item that tells it."""
+"""From a recorded outcome to the item that reports it."""
 
-from msgspec import UNSET, json
+import asyncio
+import math
+
+from msgspec import UNSET
 
 from server.images.store import MEDIA_TYPES, ImageStore
 from server.money import to_usd
 from server.protocol.codec import data_uri
-from server.protocol.errors import ErrorItem, NotFoundError
+from server.protocol.errors import ErrorItem, NotFoundError, RateLimitError
 from server.protocol.replies import Progress, UpscaleResult
 from server.protocol.requests import OutputType
-from server.state.requests import UpscaleRequest
-from server.state.tasks import TaskRecord
+from server.state.records import TaskRecord
 
-__all__ = ["Results"]
+__all__ = ["ClientResults", "Results"]
 
 
 class Results:
-    """Tells outcomes, reading images from the store where their bytes were asked for."""
+    """Reports outcomes, and reads images from the store where their bytes were asked for."""
 
     def __init__(self, images: ImageStore) -> None:
         self._images = images
@@ -26,7 +28,7 @@ class Results:
         """The item for a task.
 
         Args:
-            record: the task; one without an outcome is told as under way.
+            record: the task; one without an outcome is reported as under way.
             base_url: what the client reaches this server as.
             status: whether to say `"status": "success"`, as clients that poll expect.
 
@@ -35,7 +37,7 @@ class Results:
         """
         if record.error is not None:
             return record.error
-        request = json.decode(record.request, type=UpscaleRequest)
+        request = record.request
         if record.result is None:
             return Progress(
                 task_type=request.task_type, task_uuid=request.task_uuid, status="processing", progress=0.0
@@ -68,3 +70,39 @@ class Results:
             cost=to_usd(result.cost) if request.include_cost else UNSET,
             warnings=list(request.warnings) or UNSET,
         )
+
+
+class ClientResults:
+    """The results that one client gets, read one after another: each image is in memory until it is sent."""
+
+    def __init__(self, results: Results, base_url: str, budget: float = math.inf) -> None:
+        """Read results for a client.
+
+        Args:
+            base_url: the address under which the client reaches this server.
+            budget: bytes of images that go into one answer; over a socket each is an answer of its own.
+        """
+        self._results = results
+        self._base_url = base_url
+        self._budget = budget
+        self._left = budget
+        self._turn = asyncio.Lock()
+
+    async def item(self, record: TaskRecord, *, status: bool = False) -> UpscaleResult | ErrorItem | Progress:
+        """The item for a task; arguments and errors as in `Results.item`.
+
+        Raises:
+            RateLimitError: if the answer holds as much as it may.
+        """
+        async with self._turn:
+            if self._left <= 0:
+                raise RateLimitError(
+                    "replyRateLimit",
+                    f"one answer holds {self._budget:g} bytes of images; ask for this one by getResponse",
+                    retry_after=1,
+                )
+            item = await self._results.item(record, self._base_url, status=status)
+            if isinstance(item, UpscaleResult):
+                for image in (item.image_base64_data, item.image_data_uri):
+                    self._left -= 0 if image is UNSET else len(image)
+            return item

@@ -28,7 +28,6 @@ from server.state.outbox import (
     sessions_with_mail,
     undelivered,
 )
-from server.state.requests import UpscaleRequest
 from server.state.tasks import find
 
 __all__ = ["KEY_REVOKED", "Disconnected", "Link", "Session", "Sessions"]
@@ -190,7 +189,7 @@ class Sessions:
         try:
             reply = await self._results.item(record, session.link.base_url)
         except UnavailableError as error:  # the result is safe: it can be asked for again
-            request = msgspec.json.decode(record.request, type=UpscaleRequest)
+            request = record.request
             reply = error.item(request.task_type, request.task_uuid, f"{session.link.base_url}/docs/errors")
         return encode_reply(codec, reply)
 

@@ -22,7 +22,7 @@ from server.protocol.codec import JSON, encode_reply
 from server.protocol.errors import UnavailableError
 from server.state import tasks
 from server.state.database import Database
-from server.state.tasks import Status
+from server.state.records import Status
 from server.state.webhooks import (
     ClaimedWebhook,
     WebhookStatus,

@@ -34,6 +34,7 @@ class Page(NamedTuple):
 PAGES: Final = (
     Page("quick-start", "Quick start"),
     Page("client", "Python client"),
+    Page("command-line", "Command line"),
     Page("tasks", "Tasks"),
     Page("progress", "Progress"),
     Page("sessions", "Sessions"),
@@ -44,6 +45,8 @@ PAGES: Final = (
     Page("settings", "Settings"),
     Page("operations", "Operations"),
     Page("security", "Security"),
+    Page("promises", "Promises"),
+    Page("development", "Development"),
 )
 
 _DIRECTIVE: Final = re.compile(

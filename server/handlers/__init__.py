@@ -1,5 +1,5 @@
 """One module per kind of task. Each has `handle(task, context)`, which gives the reply, or None if the reply
-comes later. To add a kind: a Struct in `protocol.messages`, a module here, a line in `_HANDLERS`.
+comes later. To add a kind: a Struct in `protocol.requests`, a module here, a line in `_HANDLERS`.
 """
 
 import logging
@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from server.handlers import account_management, cancel, get_response, image_upload, model_search, upscale
-from server.handlers.context import Context, Telling
+from server.handlers.context import Context
 from server.protocol.codec import RawTask
 from server.protocol.errors import ErrorItem, ServerError, TaskError, invalid
 from server.protocol.replies import PONG, PingResult
@@ -27,7 +27,7 @@ from server.protocol.requests import (
 )
 from server.services import Services
 
-__all__ = ["Context", "Telling", "as_item", "dispatch"]
+__all__ = ["Context", "as_item", "dispatch"]
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +71,6 @@ async def dispatch(raw: RawTask, context: Context) -> Struct | None:
 
 def as_item(error: TaskError, raw: RawTask, base_url: str, services: Services) -> ErrorItem:
     """An error, with what could be read of the task it belongs to; it is counted and logged."""
-    services.telemetry.metrics.error_told(error.code)
+    services.telemetry.metrics.error_sent(error.code)
     log.info("task refused", extra={"task": raw.task_uuid, "task_type": raw.task_type, "code": error.code})
     return error.item(raw.task_type, raw.task_uuid, f"{base_url}/docs/errors")

@@ -31,7 +31,7 @@ async def _item(task: GetResponse, context: Context) -> UpscaleResult | ErrorIte
     record = await context.services.database.run(tasks.find, context.account, task.task_uuid.lower())
     if record is None:
         raise NotFoundError("taskNotFound", f"there is no task {task.task_uuid}", "taskUUID")
-    item = await context.item(record, status=True)
+    item = await context.results.item(record, status=True)
     webhook = await context.services.database.run(find_webhook, context.account, record.task_uuid)
     if webhook is None or isinstance(item, Progress):
         return item

@@ -11,8 +11,9 @@ from server.protocol.errors import UnavailableError, unsupported
 from server.protocol.replies import Acknowledgement
 from server.protocol.requests import Upscale
 from server.protocol.sources import InlineImage, StoredImage
+from server.state.records import Status, TaskRecord
 from server.state.requests import UpscaleRequest
-from server.state.tasks import LostTaskError, Status, TaskRecord
+from server.state.tasks import LostTaskError
 from server.upscale.request import check, choose_model, cut_warnings, diffusion_of, input_source, request_for
 from server.upscale.running import Running
 
@@ -52,7 +53,7 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
             return None if task.delivery_method != "async" else _acknowledgement(request)
         taken = await services.runner.outcome_elsewhere(context.account, taken.task_uuid)
     if isinstance(taken, TaskRecord):
-        return await context.item(taken)
+        return await context.results.item(taken)
     if session is not None:
         return None
     patience = services.settings.acknowledge_after if task.delivery_method == "async" else None
@@ -84,7 +85,7 @@ async def _wait(running: Running, patience: float | None, context: Context) -> S
                 "the server is stopping; the task will be finished after its next start"
             ) from None
         raise
-    return await context.item(record)
+    return await context.results.item(record)
 
 
 def _acknowledgement(request: UpscaleRequest) -> Acknowledgement:

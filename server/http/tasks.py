@@ -8,7 +8,8 @@ from msgspec import Struct
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from server.handlers import Context, Telling, as_item, dispatch
+from server.delivery.results import ClientResults
+from server.handlers import Context, as_item, dispatch
 from server.http.gate import client_address
 from server.limits.edge import FIRST_FRAME_BYTES
 from server.protocol.codec import JSON, MESSAGEPACK, Codec, RawTask
@@ -50,7 +51,7 @@ async def post_tasks(request: Request) -> Response:
     except TaskError as error:
         refused = [as_item(error, raw, base_url, services) for raw in raws]
         if not refused:
-            services.telemetry.metrics.error_told(error.code)
+            services.telemetry.metrics.error_sent(error.code)
         return _response(codec, refused or [error.item(None, None, f"{base_url}/docs/errors")])
     try:
         return _response(codec, await _run_all(raws, login.account, base_url, services))
@@ -63,11 +64,11 @@ async def _run_all(
 ) -> list[Struct]:
     """The replies to the tasks, in their order."""
     room = asyncio.Semaphore(_TASKS_AT_ONCE)
-    telling = Telling(services.settings.max_unsent_bytes)
+    results = ClientResults(services.results, base_url, services.settings.max_unsent_bytes)
 
     async def run(raw: RawTask) -> Struct | None:
         context = Context(
-            services=services, account=account, session=None, base_url=base_url, raw=raw, telling=telling
+            services=services, account=account, session=None, base_url=base_url, raw=raw, results=results
         )
         async with room:
             return await dispatch(raw, context)

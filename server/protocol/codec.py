@@ -215,7 +215,7 @@ class Codec:
         return encoded
 
     def _check_form(self, frame: bytes | str) -> None:
-        """Refuse what is better not decoded. (In MessagePack lengths come first: decoding stops at once.)"""
+        """Refuse what is better not decoded. In MessagePack lengths come first: decoding stops at once."""
         if self.binary:
             if isinstance(frame, str):
                 raise FrameError("MessagePack must be sent in binary frames")
@@ -263,7 +263,7 @@ _EXPECTED: Final = re.compile(r"Expected `([\w| ]+)`")
 
 
 def _as_parameter_error(message: str) -> ParameterError:
-    """msgspec's message, as the error about the parameter that it names."""
+    """The parameter error that a message of msgspec's amounts to."""
     if match := _MISSING.match(message):
         return missing(".".join(part for part in (match[2], match[1]) if part))
     match = _AT.match(message)

@@ -1,4 +1,8 @@
-"""What the server sends."""
+"""Every item that a client may get in `data`, one Struct each; errors are in `errors`.
+
+An `Item` has a fixed `taskType`; an `Answer` repeats that of the request, which has two spellings for an
+upscale. Fields that do not apply are left out of the frame.
+"""
 
 from datetime import UTC, datetime
 from typing import Annotated, Final, Literal

@@ -1,8 +1,8 @@
-"""Every task that clients may send and every item they get back.
+"""Every task that a client may send, one Struct each; `replies` has what comes back.
 
-Fields that are not known are ignored, so that newer clients work; see `codec` for the warning about
-misspelt ones. Parameters of Runware's that a model or this server does not honour are fields here, so that
-their use can be refused instead of ignored.
+Unknown fields are ignored, so that newer clients work; `codec` warns about those that look misspelt.
+Parameters of Runware's that a model or this server does not honour are fields here, so that the server can
+refuse them instead of ignoring them.
 """
 
 from enum import StrEnum
@@ -10,9 +10,6 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from engines import OutputFormat
-from engines.latent.colour_fix import ColourFix
-from engines.latent.samplers import Scheduler
 from server.protocol.fields import Image, TargetUrl, TaskUuid, TimeToLive, refused
 from server.protocol.names import wire_name
 
@@ -20,14 +17,17 @@ __all__ = [
     "AccountManagement",
     "Authentication",
     "Cancel",
+    "ColorFix",
     "DeliveryMethod",
     "GetResponse",
     "ImageUpload",
     "ImageUpscale",
     "Inputs",
     "ModelSearch",
+    "OutputFormat",
     "OutputType",
     "Ping",
+    "Scheduler",
     "Task",
     "Upscale",
     "UpscaleSettings",
@@ -35,6 +35,14 @@ __all__ = [
 
 DeliveryMethod = Literal["sync", "async"]
 
+OutputFormat = Literal["JPG", "PNG", "WEBP"]
+"""The file formats of results: the values of `engines.OutputFormat`."""
+
+Scheduler = Literal["Euler", "Euler Karras", "Euler a", "Heun", "Heun Karras", "DPM++ 2M", "DPM++ 2M Karras"]
+"""How a latent upscaler removes noise: the schedulers of `engines.Diffusion`."""
+
+ColorFix = Literal["wavelet", "adain"]
+"""How a latent upscaler keeps colours: the `colour_fix` of `engines.Diffusion`."""
 
 Prompt = Annotated[str, Meta(max_length=3000)]
 
@@ -130,7 +138,7 @@ class UpscaleSettings(Struct, frozen=True, kw_only=True, rename=wire_name, forbi
         Meta(description="How noise is removed. Heun takes, and costs, two looks a step. Default: Euler."),
     ] = UNSET
     color_fix: Annotated[
-        ColourFix | bool | UnsetType,
+        ColorFix | bool | UnsetType,
         Meta(
             description="Takes the colours from the input: those of coarse structures (`wavelet`, or true), "
             "or their mean and contrast (`adain`). Default: false."
@@ -172,9 +180,7 @@ class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
         OutputType | Annotated[list[OutputType], Meta(min_length=1)],
         Meta(description="How the result is handed over: one way, or a list of them."),
     ] = OutputType.URL
-    output_format: Annotated[OutputFormat, Meta(description="The file format of the result.")] = (
-        OutputFormat.JPG
-    )
+    output_format: Annotated[OutputFormat, Meta(description="The file format of the result.")] = "JPG"
     output_quality: Annotated[int, Meta(ge=20, le=99, description="Of JPG and WEBP.")] = 95
     include_cost: Annotated[bool, Meta(description="Whether the result tells its cost.")] = False
     include_progress: Annotated[

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, literal, null, or_, select
 
 from server.state.books import CACHED, Book
+from server.state.records import Status
 from server.state.tables import accounts, ledger, tasks
-from server.state.tasks import Status
 
 __all__ = ["Audit", "audit"]
 

@@ -1,15 +1,19 @@
 """The one way to run something in a transaction."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, create_engine, event, make_url, select
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.pool import NullPool
 
+from server.private import private_file
 from server.protocol.errors import DatabaseUnavailableError
 from server.state.claims import ServerLock, lock_for
 from server.state.migrations import upgrade
@@ -32,11 +36,12 @@ log = logging.getLogger(__name__)
 class Database:
     """Runs functions over a connection, each in one transaction, in threads beside the event loop."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, synchronous: str = "NORMAL") -> None:
         """
         Args:
             url: SQLAlchemy's. A SQLite file's directory must exist; `?timeout=` says how many seconds to wait
                 for another process's lock, by default 5. The tables are made, or brought to this version's.
+            synchronous: when SQLite waits for the disk, NORMAL or FULL; sqlite.org/pragma.html explains both.
 
         Raises:
             NewerDatabaseError: if a newer version made the tables.
@@ -50,7 +55,8 @@ class Database:
         more = {} if sqlite else {"pool_pre_ping": True, "pool_size": 10}
         self._engine = create_engine(address, hide_parameters=True, **more)  # they would be in the log
         if sqlite:
-            event.listen(self._engine, "connect", _prepare_sqlite)
+            _close_to_others(address.database or "")
+            event.listen(self._engine, "connect", partial(_prepare_sqlite, synchronous))
             event.listen(self._engine, "begin", _begin_sqlite)
             self._unhurried = self._engine
         else:
@@ -144,6 +150,13 @@ class Database:
         self._engine.dispose()
 
 
+def _close_to_others(database: str) -> None:
+    """Make a SQLite file private; its journals get the same mode (sqlite.org/src/file/src/os_unix.c)."""
+    if database and not database.startswith((":memory:", "file:")):
+        with contextlib.suppress(OSError):  # SQLite says what is wrong with it
+            private_file(Path(database))
+
+
 def _is_conflict(error: DBAPIError) -> bool:
     """Whether two transactions met: a row that both add, a serialisation failure, a deadlock."""
     return isinstance(error, IntegrityError) or getattr(error.orig, "sqlstate", None) in _CONFLICTS
@@ -168,12 +181,12 @@ def _migrate(connection: Connection) -> None:
         driver.execute("PRAGMA foreign_keys=ON")
 
 
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
+def _prepare_sqlite(synchronous: str, connection: Any, _record: Any) -> None:
     """Readers beside the writer, commits that survive a crash of the process, foreign keys that hold."""
     # Transactions begin where `_begin_sqlite` says, not where Python guesses.
     connection.isolation_level = None
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+    for pragma in ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

@@ -6,8 +6,8 @@ is to get its result and not another charge.
 
 from sqlalchemy import Connection, delete, exists
 
+from server.state.records import Status
 from server.state.tables import outbox, tasks, webhooks
-from server.state.tasks import Status
 
 __all__ = ["forget_ended"]
 

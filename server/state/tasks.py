@@ -5,11 +5,10 @@ one transaction, with its webhook, so that none of them is there without the oth
 server at a time, its owner: nobody else reserves money for it or records its outcome.
 """
 
-from enum import StrEnum
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import msgspec
-from msgspec import Struct
 from sqlalchemy import Connection, delete, insert, select, update
 
 from server.protocol.errors import ErrorItem
@@ -17,14 +16,12 @@ from server.state import ledger
 from server.state.accounts import AccountId
 from server.state.claims import ServerId, ServerLock
 from server.state.outbox import forget_outcome, keep_outcome
+from server.state.records import Status, StoredResult, TaskRecord
 from server.state.tables import tasks
 from server.state.webhooks import Destination, forget_webhook, record_webhook
 
 __all__ = [
     "LostTaskError",
-    "Status",
-    "StoredResult",
-    "TaskRecord",
     "accept",
     "cancel",
     "fail",
@@ -36,36 +33,6 @@ __all__ = [
     "watch",
     "withdraw",
 ]
-
-
-class Status(StrEnum):
-    """Where a task stands."""
-
-    ACCEPTED = "accepted"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-
-
-class StoredResult(Struct, frozen=True, omit_defaults=True):
-    """What a finished upscale is rebuilt from: the image is in the store. `cost` in nanodollars."""
-
-    image_uuid: str
-    image_name: str
-    input_image_uuid: str
-    cost: int = 0
-
-
-class TaskRecord(NamedTuple):
-    """A task as recorded. `request` is the JSON it was accepted with."""
-
-    account: AccountId
-    task_uuid: str
-    request: bytes
-    session: str | None
-    status: Status
-    result: StoredResult | None
-    error: ErrorItem | None
-    owner: ServerId | None = None
 
 
 class LostTaskError(Exception):
@@ -99,7 +66,7 @@ def accept(
     """
     previous = find(connection, account, task_uuid)
     if previous is not None:
-        if previous.status is not Status.FAILED or previous.request != request:
+        if previous.status is not Status.FAILED or previous.encoded_request != request:
             return previous
         # An answer that still waits for its session, or is to be told, would now tell of the new one.
         forget_webhook(connection, account, task_uuid)
@@ -167,7 +134,7 @@ def take_over(connection: Connection, lock: ServerLock, now: float) -> list[Task
     for task in found:
         ledger.release(connection, task.account, task.task_uuid, now)
         connection.execute(update(tasks).where(*_is(task.account, task.task_uuid)).values(owner=lock.server))
-    return [task._replace(owner=lock.server) for task in found]
+    return [replace(task, owner=lock.server) for task in found]
 
 
 def watch(connection: Connection, account: AccountId, task_uuid: str, session: str) -> bool:
@@ -314,7 +281,7 @@ def _record(row: Any) -> TaskRecord:
     return TaskRecord(
         account=AccountId(row.account_id),
         task_uuid=row.task_uuid,
-        request=row.request,
+        encoded_request=row.request,
         session=row.session,
         status=Status(row.status),
         result=row.result and msgspec.json.decode(row.result, type=StoredResult),

@@ -1,4 +1,4 @@
-"""What happens to a task, told once to the metrics, the log and the trace.
+"""What happens to a task, reported once to the metrics, the log and the trace.
 
 `Story.measure` is the one place where a stage is timed, `Story.finish` the one where an outcome is counted.
 """
@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, Protocol, get_args
 
 from server.money import to_usd
 from server.state.accounts import AccountId
-from server.state.tasks import TaskRecord
+from server.state.records import TaskRecord
 from server.telemetry.logs import bound
 
 __all__ = ["STAGES", "Audience", "Outcome", "Stage", "Story", "Subject", "Timed", "told"]
@@ -44,7 +44,7 @@ class Timed(NamedTuple):
 
 
 class Audience(Protocol):
-    """Who is told."""
+    """Who listens to stories."""
 
     def stage_ended(self, stage: Stage, seconds: float) -> None:
         """A stage of some task took so long."""

@@ -28,8 +28,8 @@ from server.state.accounts import AccountId
 from server.state.claims import ServerId
 from server.state.database import Database
 from server.state.images import ImageRecord
+from server.state.records import StoredResult
 from server.state.requests import UpscaleRequest
-from server.state.tasks import StoredResult
 from server.telemetry.story import Story
 from server.upscale.pricing import Size, effort, output_size, price
 

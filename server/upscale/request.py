@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from engines import Diffusion
+from engines import Diffusion, OutputFormat
 from onnx_models import Catalogue, Model, UnknownModelError
 from server.protocol.codec import Codec
 from server.protocol.errors import TaskError, invalid, missing, unsupported
@@ -83,7 +83,7 @@ def request_for(
         factor=task.upscale_factor,
         target_megapixels=task.target_megapixels,
         output_types=tuple(dict.fromkeys(kinds)),
-        output_format=task.output_format,
+        output_format=OutputFormat(task.output_format),
         output_quality=task.output_quality,
         ttl=task.ttl,
         include_cost=task.include_cost,

@@ -33,8 +33,9 @@ from server.state import tasks
 from server.state.accounts import AccountId
 from server.state.claims import ServerId, ServerLock
 from server.state.database import Database
+from server.state.records import Status, TaskRecord
 from server.state.requests import UpscaleRequest
-from server.state.tasks import LostTaskError, Status, TaskRecord
+from server.state.tasks import LostTaskError
 from server.state.webhooks import Destination
 from server.telemetry.story import Story, Subject, told
 from server.telemetry.telemetry import Telemetry
@@ -133,7 +134,7 @@ class Runner:
                 taken = self._start(account, key, request, session, base_url)
             else:
                 self._admission.leave(account, self._clock())
-                if previous.request != encoded:
+                if previous.encoded_request != encoded:
                     raise ConflictError(f"taskUUID {request.task_uuid} was used for another request")
                 taken = await self._rejoin(previous, session, base_url)
         if acknowledge and isinstance(taken, Running):
@@ -167,7 +168,7 @@ class Runner:
         record = await self._database.run(tasks.find, account, key)
         if record is None or record.status is not Status.ACCEPTED:
             return False
-        request = msgspec.json.decode(record.request, type=UpscaleRequest)
+        request = record.request
         error = TaskCancelledError().item(request.task_type, request.task_uuid, f"{base_url}/docs/errors")
         webhook = _destination(request, base_url)
         return await self._database.run(tasks.cancel, account, key, error, self._clock(), webhook)
@@ -207,7 +208,7 @@ class Runner:
             if (running := self.find(record.account, record.task_uuid)) is not None and running.work:
                 running.work.cancel()  # it was lost to a server that is gone by now, and is begun anew
             self._admission.resume(record.account)
-            request = msgspec.json.decode(record.request, type=UpscaleRequest)
+            request = record.request
             self._start(record.account, record.task_uuid, request, record.session, base_url)
         return len(records)
 
@@ -274,7 +275,7 @@ class Runner:
             if session is not None:
                 await self._database.run(tasks.watch, account, key, session)
             if previous.owner == self._lock.server:  # the database failed just after it was accepted
-                request = msgspec.json.decode(previous.request, type=UpscaleRequest)
+                request = previous.request
                 self._admission.resume(account)
                 return self._start(account, key, request, session, base_url)
         return await self._database.run(tasks.find, account, key) or previous

@@ -13,8 +13,8 @@ from server.delivery.previews import TileStreams
 from server.delivery.sessions import Sessions
 from server.protocol.replies import Acknowledgement, Progress, Tile
 from server.state.accounts import AccountId
+from server.state.records import TaskRecord
 from server.state.requests import UpscaleRequest
-from server.state.tasks import TaskRecord
 
 __all__ = ["News", "Running"]
 

@@ -162,7 +162,7 @@ async def test_a_task_that_was_taken_over_without_the_server_being_told_is_run(
         record = database.run_sync(tasks.find, account.id, done["taskUUID"])
         assert record is not None
         with losing_the_answer(server, tasks.take_over, monkeypatch) as lost:
-            database.run_sync(tasks.accept, account.id, orphan, record.request, None, 0.0)
+            database.run_sync(tasks.accept, account.id, orphan, record.encoded_request, None, 0.0)
             assert await asyncio.to_thread(lost.wait, PATIENCE)
         assert "imageURL" in await peer.finished(orphan)
     found = database.snapshot(audit)

@@ -16,6 +16,7 @@ from sqlalchemy import update
 
 from onnx_models import load_catalogue
 from server.serving import EmbeddedServer
+from server.specs.version import VERSION
 from server.state import ledger
 from server.state.accounts import account_named, authenticate
 from server.state.database import Database
@@ -373,7 +374,7 @@ def test_a_server_that_is_not_there_is_told(tilewire: Tilewire, photo: Path, url
     assert (result.exit_code, result.stderr) == (1, f"{url} cannot be reached: Connection refused\n")
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9/v1", "nonsense", "", "ws://"])
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1:9/v1", "nonsense", "", "ws://"])
 def test_an_address_of_the_wrong_form_is_told(tilewire: Tilewire, photo: Path, url: str) -> None:
     result = tilewire("upscale", photo, "--url", url, "--key", KEY)
     assert result.exit_code == 1
@@ -512,17 +513,33 @@ def test_a_wrong_setting_stops_every_command_with_one_line(
 
 
 def test_help_is_shown_for_every_command(tilewire: Tilewire) -> None:
-    for command in (
-        (),
-        ("serve",),
-        ("upscale",),
-        ("models",),
-        ("keys",),
-        ("keys", "create"),
-        ("accounts",),
-        ("config",),
-    ):
-        assert "Usage" in tilewire(*command, "-h").stdout
+    listed = tilewire("-h").stdout.partition("Commands:\n")[2].splitlines()
+    assert "..." not in "".join(listed), "each is explained whole in 80 columns"
+    names = [line.split()[0] for line in listed]
+    assert {"serve", "upscale", "models", "keys", "accounts", "bench", "top", "config"} <= set(names)
+    for command in [*([name] for name in names), ["keys", "create"]]:
+        shown = tilewire(*command, "-h").stdout
+        assert "Usage" in shown
+        assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_help_and_version_import_no_command() -> None:
+    program = """
+import sys
+from typer.testing import CliRunner
+from server.cli import app
+print(*(CliRunner().invoke(app, [flag]).exit_code for flag in ("--help", "--version")))
+heavy = ("server.commands", "engines", "numpy", "sqlalchemy")
+print([name for name in sys.modules if name.startswith(heavy)])
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    )
+    assert ran.stdout == "0 0\n[]\n"
+
+
+def test_the_version_is_printed(tilewire: Tilewire) -> None:
+    assert tilewire("--version").stdout == f"{VERSION}\n"
 
 
 Fails = Callable[..., str]

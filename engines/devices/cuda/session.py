@@ -15,16 +15,17 @@ from numpy.typing import NDArray
 
 from engines.devices.cuda.graphs import NO_GRAPH, RUNS_UNTIL_GRAPH, CaptureGate, GraphPlan
 from engines.devices.cuda.memory import GpuBuffer, GpuMemory, PinnedMemory
+from engines.devices.failures import as_model_error
 from engines.devices.runtimes import onnxruntime
-from engines.devices.sessions import as_model_error
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, ModelError
+from onnx_models import one_line
 
 __all__ = ["CudaSession", "OpenGpuSession"]
 
 log = logging.getLogger(__name__)
 
 _REASON = 300
-"""Characters of an error that are told."""
+"""Characters of an error that are logged."""
 
 _TOLERANCE = 1.0
 """Levels between a run and its graph, on average: the algorithms may round in different ways."""
@@ -50,7 +51,8 @@ class CudaSession:
         graphs: bool = True,
         device_type: str = "cuda",
     ) -> None:
-        """
+        """Open the network.
+
         Args:
             name: of the network and the device, for messages.
             open_session: called at once, and again if graphs turn out not to work.
@@ -124,7 +126,7 @@ class CudaSession:
 
     def _do_without_graphs(self, error: Exception) -> None:
         self._plan = None
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         begin = max(0, reason.find("CUDA failure"))  # before it the C++ signatures of who called whom
         log.info("%s runs without CUDA graphs: %s", self._name, reason[begin : begin + _REASON])
 

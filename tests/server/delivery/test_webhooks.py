@@ -18,6 +18,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from server.delivery.results import Results
 from server.delivery.webhooks import DELAYS, WebhookSender, asked_delay, next_delay, signed_headers
+from server.images.bucket import Bucket
 from server.images.store import ImageStore
 from server.outbound.addresses import Reachable
 from server.outbound.fetch import WebClient
@@ -172,7 +173,7 @@ def sending(tmp_path: Path) -> Iterator[Send]:
     @asynccontextmanager
     async def run(*, private_networks: bool = True) -> AsyncIterator[Sending]:
         web = WebClient(timeout=PATIENCE, reachable=Reachable(all_private=private_networks))
-        results = Results(ImageStore(MemoryStore(), database))
+        results = Results(ImageStore(Bucket(MemoryStore()), database))
         sender = WebhookSender(
             database=database,
             results=results,
@@ -479,11 +480,11 @@ async def test_a_webhook_survives_a_restart_of_the_server(start_server: StartSer
     assert msgspec.json.decode(second.body) == {"data": [result]}
 
 
-async def test_the_receiver_in_the_readme_verifies(
+async def test_the_receiver_in_the_documentation_verifies(
     server: EmbeddedServer, account: Account, web: Web
 ) -> None:
-    readme = (REPOSITORY / "README.md").read_text("utf-8")
-    example = re.search(r"<!-- webhook -->\n```python\n(.*?)```", readme, re.DOTALL)
+    page = (REPOSITORY / "server" / "docs" / "webhooks.md").read_text("utf-8")
+    example = re.search(r"<!-- webhook -->\n```python\n(.*?)```", page, re.DOTALL)
     assert example is not None
     await _ask(server, account, f"{web.url}/hook")
     call = await web.receive()

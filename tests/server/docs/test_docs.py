@@ -18,7 +18,7 @@ from server.specs.schemas import MESSAGE_CLASSES, components, schema_name
 from tests.server.support.harness import connected, new_uuid
 from tests.server.support.process import REPOSITORY
 
-NOT_DIRECTIVES = ("<!-- architectures -->", "<!-- end of architectures -->")
+NOT_DIRECTIVES = ("<!-- architectures -->", "<!-- end of architectures -->", "<!-- webhook -->")
 
 
 class Seen(HTMLParser):

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from server.serving import EmbeddedServer
 from server.state import ledger, tasks
 from server.state.accounts import create_key, revoke_key
-from server.state.tasks import StoredResult
+from server.state.records import StoredResult
 from tests.server.support.harness import (
     KEY,
     Account,

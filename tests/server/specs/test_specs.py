@@ -2,7 +2,6 @@
 
 import base64
 import json
-import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -253,22 +252,6 @@ async def test_what_the_schemas_take_the_server_takes(server: EmbeddedServer) ->
             validator("Task").validate(task)
             (reply,) = await peer.ask(task)
             assert "code" not in reply, reply
-
-
-def test_readme_lists_the_parameters_that_are_offered() -> None:
-    readme = (Path(__file__).parents[3] / "README.md").read_text("utf-8")
-    properties = components()["Upscale"]["properties"]
-    table = readme.partition("Parameters of `upscale`:")[2].partition("\n\nA `taskUUID`")[0]
-    listed = {
-        name
-        for row in re.findall(r"^\| (.*?) \|", table, re.MULTILINE)
-        for name in re.findall(r"`([\w.]+)`", row)
-    }
-    offered = {name for name, field in properties.items() if "x-refused" not in field} - {
-        "taskType",
-        "taskUUID",
-    }
-    assert {name.partition(".")[0] for name in listed} == offered
 
 
 def test_refused_keys_get_a_documented_error(server: EmbeddedServer) -> None:

@@ -8,7 +8,7 @@ from server.state import ledger, tasks
 from server.state.accounts import account_named
 from server.state.audit import audit
 from server.state.database import Database
-from server.state.tasks import StoredResult
+from server.state.records import StoredResult
 from tests.server.support.harness import new_uuid
 
 NOW = 1_000_000.0

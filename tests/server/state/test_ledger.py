@@ -19,8 +19,8 @@ from server.state import ledger, tasks
 from server.state.accounts import AccountId, account_named
 from server.state.audit import audit
 from server.state.database import Database
+from server.state.records import StoredResult
 from server.state.tables import accounts
-from server.state.tasks import StoredResult
 from tests.server.support.harness import new_uuid
 
 NOW = 1_000_000.0

@@ -8,8 +8,8 @@ from server.state.accounts import AccountId, account_named
 from server.state.audit import audit
 from server.state.database import Database
 from server.state.outbox import delivered, undelivered
+from server.state.records import StoredResult
 from server.state.retention import forget_ended
-from server.state.tasks import StoredResult
 from server.state.webhooks import Destination, WebhookStatus
 from tests.server.support.harness import new_uuid
 

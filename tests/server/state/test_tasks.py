@@ -14,7 +14,8 @@ from server.state.accounts import AccountId, account_named
 from server.state.audit import audit
 from server.state.claims import ServerLock
 from server.state.database import Database
-from server.state.tasks import LostTaskError, Status, StoredResult
+from server.state.records import Status, StoredResult
+from server.state.tasks import LostTaskError
 from tests.server.support.harness import new_uuid
 from tests.server.support.postgresql import PostgreSQL
 
@@ -48,7 +49,7 @@ def test_a_new_task_is_recorded_as_accepted(database: Database, account: Account
     assert accept(database, account, task, b'{"a":1}') is None
     record = database.run_sync(tasks.find, account, task)
     assert record is not None
-    assert (record.status, record.request, record.session) == (Status.ACCEPTED, b'{"a":1}', SESSION)
+    assert (record.status, record.encoded_request, record.session) == (Status.ACCEPTED, b'{"a":1}', SESSION)
     assert (record.result, record.error) == (None, None)
 
 
@@ -58,7 +59,7 @@ def test_a_uuid_that_was_used_gives_the_first_record(database: Database, account
     for request in (b"first", b"second"):
         previous = accept(database, account, task, request, "another-session")
         assert previous is not None
-        assert (previous.request, previous.session) == (b"first", SESSION)
+        assert (previous.encoded_request, previous.session) == (b"first", SESSION)
     database.run_sync(tasks.succeed, account, task, RESULT, NOW)
     finished = accept(database, account, task, b"first")
     assert finished is not None

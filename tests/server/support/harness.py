@@ -146,6 +146,7 @@ class Peer:
             item = await self.receive_item()
             if item.get("status") != "processing":
                 return item
+            await asyncio.sleep(0.01)  # questions are limited to so many per second
 
 
 def open_socket(server: Address, **options: Any) -> connect:

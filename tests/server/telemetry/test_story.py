@@ -7,7 +7,7 @@ import pytest
 
 from server.protocol.errors import TaskCancelledError, TaskError, invalid
 from server.state.accounts import AccountId
-from server.state.tasks import Status, StoredResult, TaskRecord
+from server.state.records import Status, StoredResult, TaskRecord
 from server.telemetry.story import Story, Subject, told
 
 SUBJECT = Subject("task", AccountId("account"), "session", "model")

@@ -9,7 +9,7 @@ import pytest
 from server.protocol.errors import invalid
 from server.serving import StartError
 from server.state.accounts import AccountId
-from server.state.tasks import Status, StoredResult, TaskRecord
+from server.state.records import Status, StoredResult, TaskRecord
 from server.telemetry.story import Story, Subject
 from tests.server.conftest import StartServer
 from tests.server.support.harness import FAST_MODEL, connected, make_image, upscale

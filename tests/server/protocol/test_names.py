@@ -1,0 +1,28 @@
+"""The wire has its own names for what the engine can do: here they are held equal."""
+
+import subprocess
+import sys
+from typing import get_args
+
+import pytest
+
+import engines
+from engines.latent.colour_fix import ColourFix
+from engines.latent.samplers import Scheduler
+from server.protocol import requests
+
+
+def test_the_wire_names_what_the_engine_offers() -> None:
+    assert set(get_args(requests.OutputFormat)) == {each.value for each in engines.OutputFormat}
+    assert get_args(requests.Scheduler) == get_args(Scheduler)
+    assert get_args(requests.ColorFix) == get_args(ColourFix)
+
+
+HEAVY = {"PIL", "alembic", "engines", "isal", "numpy", "onnx", "onnx_models", "onnxruntime", "sqlalchemy"}
+
+
+@pytest.mark.parametrize("module", ["server.protocol.codec", "server.protocol.sources"])
+def test_importing_the_wire_loads_nothing_of_the_work(module: str) -> None:
+    script = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    loaded = subprocess.check_output([sys.executable, "-c", script], text=True).split()
+    assert not HEAVY.intersection(loaded)
