@@ -5,6 +5,7 @@
 2. The picture is cut into tiles; the alpha plane, where there is one, becomes tiles of its own.
 3. The tiles meet those of other tasks in the scheduler and run on whichever device is free. If one does not
    fit into a device's memory, the picture is cut again into smaller ones.
+   Tiles of one level need no device; grey planes, of which alpha is one, are grey again after it.
 4. Where the wanted size is not a native one, what is finished is reduced to it row by row (Lanczos).
 """
 
@@ -37,8 +38,9 @@ from engines.scheduling.worker import TileKey
 from engines.tile_job import TileJob
 from engines.tiling.alpha import fill_hidden, with_planes
 from engines.tiling.canvas import Canvas
+from engines.tiling.flat import flat_tiles
 from engines.tiling.regions import OnRegion, RegionReporter
-from engines.tiling.tiles import TilePlan, plan_tiles
+from engines.tiling.tiles import BORDER, TilePlan, plan_tiles
 from onnx_models import FactorTooLargeError, LatentWeights, Model, ModelBuildError, Weights, ensure_built
 
 __all__ = ["Upscaler"]
@@ -125,6 +127,7 @@ class Upscaler:
         height: int,
         account: str = "",
         diffusion: Diffusion | None = None,
+        keep_hidden: bool = False,
         on_start: Callable[[], None] | None = None,
         on_progress: Progress | None = None,
         on_region: OnRegion | None = None,
@@ -140,6 +143,8 @@ class Upscaler:
             height: likewise.
             account: whose share of the device the tiles use.
             diffusion: what is wanted of a latent upscaler; other models know nothing of it.
+            keep_hidden: upscale the colours of pixels that are not seen as they are, as textures want it
+                whose alpha is a mask; they are otherwise replaced by those of visible pixels nearby.
             on_start: called on the event loop when a device takes the first tile; again if the picture is
                 begun again with smaller ones.
             on_progress: called on the event loop with the finished share, from 0 to 1.
@@ -165,12 +170,13 @@ class Upscaler:
                 diffusion or Diffusion(steps=model.latent.default_steps),
                 size=(width, height),
                 account=account,
+                keep_hidden=keep_hidden,
                 on_start=on_start,
                 on_progress=on_progress,
                 on_region=on_region,
             )
         network = await asyncio.to_thread(self._network, model, weights)
-        planes = await asyncio.to_thread(_planes, picture)
+        planes = await asyncio.to_thread(_planes, picture, keep_hidden)
         report = rising(on_progress) if on_progress else None
         regions = RegionReporter(picture, width, height, on_region) if on_region else None
         largest = model.tile
@@ -201,6 +207,7 @@ class Upscaler:
             picture.width,
             tile=max(largest, _smallest_tile(model)),
             overlap=model.overlap,
+            border=min(BORDER, model.overlap),
             step=_SHARED_STEP if any(device.largest_batch > 1 for device in self.devices) else 1,
         )
 
@@ -216,13 +223,22 @@ class Upscaler:
         regions: RegionReporter | None,
     ) -> list[NDArray[np.uint8]]:
         """The planes as they come out of the network, at `size` (width, height)."""
+        flat = await asyncio.to_thread(flat_tiles, planes, plan)
         job = TileJob(
             planes=planes,
             canvases=[
-                Canvas(plan, network.scale, *size, partial(regions.take, index) if regions else None)
-                for index in range(len(planes))
+                Canvas(
+                    plan,
+                    network.scale,
+                    *size,
+                    partial(regions.take, index) if regions else None,
+                    is_grey=plane.ndim == 2,
+                )
+                for index, plane in enumerate(planes)
             ],
             plan=plan,
+            flat=flat,
+            scale=network.scale,
             by_area=regions is not None,
             resampler=self._resampler,
             on_start=on_start,
@@ -230,8 +246,12 @@ class Upscaler:
             loop=asyncio.get_running_loop(),
         )
         task = next(self._task_ids)
-        self._executor.submit(account, task, TileKey(network, plan.height, plan.width), job.tiles())
+        if len(flat) < job.count:
+            self._executor.submit(account, task, TileKey(network, plan.height, plan.width), job.tiles())
+        else:
+            job.begin()
         try:
+            await asyncio.to_thread(job.take_flat)
             await job.done
         finally:
             self._executor.cancel(task)
@@ -286,9 +306,9 @@ _SHARED_STEP = 32
 """Tiles that may share a batch have sides of multiples of this: few shapes, for little more work."""
 
 
-def _planes(picture: Picture) -> list[NDArray[np.uint8]]:
-    """What runs through the network, (H, W, 3) each: the colours, and the alpha plane if there is one."""
+def _planes(picture: Picture, keep_hidden: bool) -> list[NDArray[np.uint8]]:
+    """What runs through the network: the colours, and the alpha plane if there is one."""
     if picture.alpha is None:
         return [picture.pixels]
-    grey = np.broadcast_to(picture.alpha[:, :, np.newaxis], picture.pixels.shape)
-    return [fill_hidden(picture.pixels, picture.alpha), grey]
+    colours = picture.pixels if keep_hidden else fill_hidden(picture.pixels, picture.alpha)
+    return [colours, picture.alpha]

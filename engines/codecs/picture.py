@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["Metadata", "Picture", "Text", "resize", "resize_rows"]
+__all__ = ["Metadata", "Picture", "Text", "as_grey", "as_rgb", "resize", "resize_rows"]
 
 
 class Text(NamedTuple):
@@ -62,6 +62,16 @@ class Picture:
     def is_grey(self) -> bool:
         """Whether it has one channel of colour."""
         return self.pixels.ndim == 2
+
+
+def as_grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The luma (ITU-R BT.601) of RGB, (H, W, 3), as (H, W); a network makes of grey what is nearly grey."""
+    return np.asarray(Image.fromarray(pixels).convert("L"))
+
+
+def as_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Grey, (H, W), as three equal channels, (H, W, 3), which are a read-only view; RGB as it is."""
+    return pixels if pixels.ndim == 3 else np.broadcast_to(pixels[:, :, np.newaxis], (*pixels.shape, 3))
 
 
 def resize(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
