@@ -34,14 +34,22 @@ from engines.latent.upscaler import LatentUpscaler
 from engines.progress import Progress, rising
 from engines.scheduling.calibration import Calibration
 from engines.scheduling.executor import PATIENCE, Executor
-from engines.scheduling.worker import TileKey
+from engines.scheduling.work import TileKey
 from engines.tile_job import TileJob
 from engines.tiling.alpha import fill_hidden, with_planes
 from engines.tiling.canvas import Canvas
 from engines.tiling.flat import flat_tiles
 from engines.tiling.regions import OnRegion, RegionReporter
 from engines.tiling.tiles import BORDER, TilePlan, plan_tiles
-from onnx_models import FactorTooLargeError, LatentWeights, Model, ModelBuildError, Weights, ensure_built
+from onnx_models import (
+    FactorTooLargeError,
+    LatentWeights,
+    Model,
+    ModelBuildError,
+    NoSuchLevelError,
+    Weights,
+    ensure_built,
+)
 
 __all__ = ["Upscaler"]
 
@@ -69,9 +77,9 @@ class Upscaler:
         calibration = Calibration(model_directory / "batches.json")
         self._executor = Executor(self.devices, calibration=calibration, stand_in=stand_in, patience=patience)
         self._model_directory = model_directory
-        self._networks: dict[tuple[str, int], Network] = {}
+        self._networks: dict[tuple[str, str], Network] = {}
         self._latents: dict[str, LatentUpscaler] = {}
-        self._first_use: defaultdict[tuple[str, int], threading.Lock] = defaultdict(threading.Lock)
+        self._first_use: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
         self._task_ids = itertools.count()
         self._resampler = ThreadPoolExecutor(1, thread_name_prefix="resampler")
 
@@ -128,6 +136,7 @@ class Upscaler:
         account: str = "",
         diffusion: Diffusion | None = None,
         keep_hidden: bool = False,
+        denoise: int | None = None,
         on_start: Callable[[], None] | None = None,
         on_progress: Progress | None = None,
         on_region: OnRegion | None = None,
@@ -145,6 +154,7 @@ class Upscaler:
             diffusion: what is wanted of a latent upscaler; other models know nothing of it.
             keep_hidden: upscale the colours of pixels that are not seen as they are, as textures want it
                 whose alpha is a mask; they are otherwise replaced by those of visible pixels nearby.
+            denoise: how much noise to take away first, one of the model's levels; None for none of it.
             on_start: called on the event loop when a device takes the first tile; again if the picture is
                 begun again with smaller ones.
             on_progress: called on the event loop with the finished share, from 0 to 1.
@@ -159,8 +169,8 @@ class Upscaler:
                 upscaler is closed.
         """
         try:
-            weights = model.weights_for(max(width / picture.width, height / picture.height))
-        except FactorTooLargeError as error:
+            weights = model.weights_for(max(width / picture.width, height / picture.height), denoise)
+        except (FactorTooLargeError, NoSuchLevelError) as error:
             raise ModelError(str(error)) from error
         if model.latent is not None:
             latent = await asyncio.to_thread(self._latent, model, model.latent)
@@ -176,7 +186,11 @@ class Upscaler:
                 on_region=on_region,
             )
         network = await asyncio.to_thread(self._network, model, weights)
-        planes = await asyncio.to_thread(_planes, picture, keep_hidden)
+        planes = [picture.pixels]
+        if picture.alpha is not None:
+            planes.append(picture.alpha)
+            if not keep_hidden:
+                planes[0] = await asyncio.to_thread(fill_hidden, picture.pixels, picture.alpha)
         report = rising(on_progress) if on_progress else None
         regions = RegionReporter(picture, width, height, on_region) if on_region else None
         largest = model.tile
@@ -251,7 +265,8 @@ class Upscaler:
         else:
             job.begin()
         try:
-            await asyncio.to_thread(job.take_flat)
+            if flat:
+                await asyncio.to_thread(job.take_flat)
             await job.done
         finally:
             self._executor.cancel(task)
@@ -266,7 +281,7 @@ class Upscaler:
 
     def _network(self, model: Model, weights: Weights) -> Network:
         """A model's network, built and loaded on first use."""
-        key = (model.name, weights.scale)
+        key = (model.name, weights.label)
         if key not in self._networks:
             with self._first_use[key]:
                 if key not in self._networks:
@@ -276,7 +291,7 @@ class Upscaler:
     def _latent(self, model: Model, weights: LatentWeights) -> LatentUpscaler:
         """A latent upscaler, verified and loaded on first use."""
         if model.name not in self._latents:
-            with self._first_use[model.name, weights.scale]:
+            with self._first_use[model.name, weights.label]:
                 if model.name not in self._latents:
                     _verify(model, weights, self._model_directory)
                     self._latents[model.name] = LatentUpscaler(weights, self._executor)
@@ -304,11 +319,3 @@ _SMALLEST_CORE = 16
 
 _SHARED_STEP = 32
 """Tiles that may share a batch have sides of multiples of this: few shapes, for little more work."""
-
-
-def _planes(picture: Picture, keep_hidden: bool) -> list[NDArray[np.uint8]]:
-    """What runs through the network: the colours, and the alpha plane if there is one."""
-    if picture.alpha is None:
-        return [picture.pixels]
-    colours = picture.pixels if keep_hidden else fill_hidden(picture.pixels, picture.alpha)
-    return [colours, picture.alpha]
