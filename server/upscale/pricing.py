@@ -35,7 +35,7 @@ def output_size(request: UpscaleRequest, model: Model, source: Size, settings: S
     """
     limit = settings.max_output_megapixels
     factor, parameter = _factor(request, model, source)
-    size = Size(max(1, round(source.width * factor)), max(1, round(source.height * factor)))
+    size = Size(*(max(1, math.floor(side * factor + 0.5)) for side in source))
     if size.megapixels > limit:
         raise invalid(
             parameter,
