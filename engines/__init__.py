@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from engines.activity import Activity, DeviceActivity, Memory, RunKind, Waiting
 from engines.codecs.crop import crop
 from engines.codecs.encode import OutputFormat, encode
-from engines.codecs.image import ImageInfo, Picture, decode, inspect, resize
+from engines.codecs.image import ImageInfo, decode, inspect
+from engines.codecs.picture import Metadata, Picture, Text, resize
 from engines.errors import (
     BrokenImageError,
     DeviceLostError,
@@ -26,6 +27,7 @@ from engines.errors import (
     ModelError,
     NotAnImageError,
     SpoiltResultError,
+    UnsupportedImageError,
 )
 from engines.passes import sizes_of_passes
 from engines.tiling.regions import OnRegion, Region
@@ -81,6 +83,7 @@ __all__ = [
     "ImageInfo",
     "ImageTooLargeError",
     "Memory",
+    "Metadata",
     "ModelError",
     "NotAnImageError",
     "OnRegion",
@@ -92,6 +95,8 @@ __all__ = [
     "RuntimeChoice",
     "Scheduler",
     "SpoiltResultError",
+    "Text",
+    "UnsupportedImageError",
     "Upscaler",
     "Waiting",
     "crop",

@@ -155,6 +155,7 @@ class Pipeline:
                     height=size.height,
                     account=account,
                     diffusion=request.diffusion,
+                    keep_hidden=request.keep_hidden_colors,
                     denoise=request.denoise,
                     on_start=started,
                     on_progress=on_progress,
@@ -169,6 +170,7 @@ class Pipeline:
                         request.output_format,
                         quality=request.output_quality,
                         keep_metadata=request.keep_metadata,
+                        keep_hidden=request.keep_hidden_colors,
                     ),
                 )
 
