@@ -26,8 +26,8 @@ __all__ = ["create_app"]
 def create_app(settings: Settings) -> Starlette:
     """The server as an ASGI application.
 
-    Whoever runs it puts the running services into `state.services`, and into `state.stopping` what tells
-    whether they are about to stop.
+    Whoever runs it puts the running services into `state.services`, and into `state.stopping` a function
+    that returns whether they are about to stop.
     """
     page = Page(settings)
     app = Starlette(

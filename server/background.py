@@ -1,8 +1,10 @@
-"""What goes on beside the requests: loops that run as long as the server."""
+"""What goes on beside the requests: work that is done again and again for as long as the server runs."""
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -11,40 +13,58 @@ from server.delivery.sessions import Sessions
 from server.images.store import ImageStore
 from server.protocol.errors import DatabaseUnavailableError, UnavailableError
 from server.settings import Settings
-from server.state.accounts import (
-    revoked_keys,
-)
+from server.state.accounts import revoked_keys
 from server.state.claims import ServerLock
 from server.state.database import Database
 from server.state.retention import forget_ended
 from server.upscale.runner import Runner
 
-__all__ = ["close_revoked", "keep_up", "sweep", "take_over"]
+__all__ = ["close_revoked", "every", "keep_up", "running", "sweep", "take_over"]
 
 log = logging.getLogger(__name__)
 
-_SWEEP_EVERY = 60.0
-_KEEP_UP_EVERY = 1.0
-_LOOK_FOR_REVOKED_EVERY = 1.0
+
+@asynccontextmanager
+async def running(*loops: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run loops beside the block; they are cancelled at its end."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(loop) for loop in loops]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+async def every(seconds: float, what: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Do some work for ever, pausing for so many seconds after each time, however it ends.
+
+    Args:
+        seconds: of each pause.
+        what: the work is called in the log.
+        work: what is done.
+    """
+    while True:
+        try:
+            await work()
+        except (DatabaseUnavailableError, SQLAlchemyError, UnavailableError) as error:
+            log.warning("%s is put off: %s", what, one_line(error))
+        except Exception:  # it may work the next time
+            log.exception("%s failed", what)
+        await asyncio.sleep(seconds)
 
 
 async def take_over(runner: Runner, base_url: str) -> None:
+    """Run the tasks of servers that are gone."""
     if count := await runner.take_over(base_url):
         log.info("running %d tasks that a server which is gone left unfinished", count)
 
 
 async def keep_up(lock: ServerLock, runner: Runner, sessions: Sessions, base_url: str) -> None:
     """See what other servers on the database did: replies they left for us, tasks they left behind."""
-    while True:
-        await asyncio.sleep(_KEEP_UP_EVERY)
-        try:
-            if await asyncio.to_thread(lock.hold):
-                await take_over(runner, base_url)
-            await sessions.look()
-        except (DatabaseUnavailableError, SQLAlchemyError) as error:
-            log.warning("out of touch with other servers: %s", one_line(error))
-        except Exception:  # it is tried again in a moment
-            log.exception("keeping up with other servers failed")
+    if await asyncio.to_thread(lock.hold):
+        await take_over(runner, base_url)
+    await sessions.look()
 
 
 async def sweep(
@@ -54,25 +74,13 @@ async def sweep(
     settings: Settings,
     clock: Callable[[], float],
 ) -> None:
-    """Delete what has expired, once a minute."""
-    while True:
-        try:
-            await images.sweep()
-            await sessions.sweep(settings.undelivered_ttl)
-            await database.run(forget_ended, clock() - settings.record_ttl)
-        except (DatabaseUnavailableError, UnavailableError) as error:  # may be back in a minute
-            log.warning("sweeping is put off: %s", error)
-        except Exception:
-            log.exception("sweeping failed")
-        await asyncio.sleep(_SWEEP_EVERY)
+    """Delete what has expired."""
+    await images.sweep()
+    await sessions.sweep(settings.undelivered_ttl)
+    await database.run(forget_ended, clock() - settings.record_ttl)
 
 
 async def close_revoked(sessions: Sessions, database: Database) -> None:
-    """Close the connections of keys that were revoked, by whichever process, within a second or so."""
-    while True:
-        await asyncio.sleep(_LOOK_FOR_REVOKED_EVERY)
-        try:
-            if keys := sessions.keys():
-                await sessions.close_keys(await database.run(revoked_keys, keys))
-        except Exception:  # the database may be back in a second
-            log.exception("looking for revoked keys failed")
+    """Close the connections of keys that were revoked, by whichever process."""
+    if keys := sessions.keys():
+        await sessions.close_keys(await database.run(revoked_keys, keys))

@@ -1,6 +1,7 @@
 """One WebSocket connection: frames in, each task on its own, replies out.
 
-The first task must be the authentication; a connection that begins with anything else is told so and closed.
+The first task must be the authentication; a connection that begins with anything else gets an error
+and is closed.
 Tasks of a frame are begun in order and answered as each is ready.
 """
 
@@ -48,7 +49,7 @@ class Connection:
         self._session: Session | None = None
         self._gone = False
         self._room = asyncio.Semaphore(_TASKS_AT_ONCE)
-        self._pace = RateLimit(self._settings.requests_per_second, self._settings.request_burst)
+        self._frame_rate = RateLimit(self._settings.requests_per_second, self._settings.request_burst)
         self._results = ClientResults(services.results, base_url)
         self._accepting: WeakValueDictionary[str, asyncio.Task[None]] = WeakValueDictionary()
         self._unsent = 0
@@ -169,8 +170,8 @@ class Connection:
     async def _keep_pace(self) -> None:
         """Before a frame, and what is done at once for one: who sends too many is read more slowly."""
         now = self._loop.time()
-        wait = self._pace.wait(None, now)
-        self._pace.spend(None, now)
+        wait = self._frame_rate.wait(None, now)
+        self._frame_rate.spend(None, now)
         if wait:
             await asyncio.sleep(wait)
 
@@ -179,7 +180,7 @@ class Connection:
         try:
             raws = self.codec.split(frame)
         except FrameError as error:
-            self._services.telemetry.metrics.error_told(error.code)
+            self._services.telemetry.metrics.error_sent(error.code)
             await self._reply(error.item(None, None, f"{self.base_url}/docs/errors"))
             raws = []
         for raw in raws:

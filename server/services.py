@@ -1,23 +1,25 @@
 """What the running server is made of, built from the settings in one place."""
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
+from functools import partial
+from typing import Final
 
 from sqlalchemy import Connection
 
 from engines import Decoders, Upscaler, find_devices, stand_in_for
 from onnx_models import Catalogue, load_catalogue
-from server.background import close_revoked, keep_up, sweep, take_over
+from server.background import close_revoked, every, keep_up, running, sweep, take_over
 from server.delivery.previews import TileStreams
 from server.delivery.results import Results
 from server.delivery.sessions import Sessions
 from server.delivery.webhooks import WebhookSender
+from server.images.bucket import Bucket, open_store
 from server.images.inputs import Inputs
-from server.images.store import ImageStore, open_store
+from server.images.store import ImageStore
 from server.limits.edge import Edge
 from server.outbound.fetch import WebClient
 from server.protocol.errors import AuthenticationError
@@ -38,7 +40,9 @@ from server.upscale.runner import Runner
 
 __all__ = ["Services", "running_services"]
 
-log = logging.getLogger(__name__)
+_SWEEP: Final = 60.0
+_LOOK: Final = 1.0
+"""Seconds between two looks at what other processes did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +73,7 @@ class Services:
         """What an API key opens.
 
         Args:
+            key: as the client sent it.
             address: of the client that sent it.
 
         Raises:
@@ -92,64 +97,80 @@ async def running_services(
     Args:
         settings: the effective settings.
         base_url: what clients reach the server as, for the outcomes of tasks that are run again.
-        telemetry: who is told of what happens.
+        telemetry: counts and records what happens.
         clock: the time in seconds since the epoch.
 
     Raises:
         EngineError: if the device, or a model that is to be loaded first, cannot be used.
         StoreError: if the image store cannot be used.
     """
-    settings.data.mkdir(parents=True, exist_ok=True)
-    catalogue = load_catalogue(settings.effective_added_models)
-    store = open_store(settings.storage_url, settings.data / "images")
-    database = Database(settings.effective_database_url)
-    lock = database.server_lock()
-    web = WebClient(timeout=settings.fetch_timeout, reachable=settings.reachable)
-    devices = await asyncio.to_thread(find_devices, settings.device, settings.runtime, settings.precision)
-    stand_in = stand_in_for(devices, settings.device, settings.runtime, settings.precision)
-    upscaler = Upscaler(devices, settings.model_directory, stand_in=stand_in)
-    images = ImageStore(store, database, clock, presigned=settings.image_urls == "presigned")
-    decoders = Decoders(settings.decoders, seconds=settings.decode_timeout)
-    inputs = Inputs(images, web, decoders, settings)
-    results = Results(images)
-    tiles = TileStreams()
-    sessions = Sessions(database, results, clock)
-    pipeline = Pipeline(
-        settings=settings,
-        database=database,
-        catalogue=catalogue,
-        upscaler=upscaler,
-        images=images,
-        inputs=inputs,
-        web=web,
-        server=lock.server,
-        clock=clock,
-    )
-    webhooks = WebhookSender(
-        database=database, results=results, web=web, timeout=settings.fetch_timeout, clock=clock
-    )
-    runner = Runner(
-        settings=settings,
-        database=database,
-        pipeline=pipeline,
-        sessions=sessions,
-        tiles=tiles,
-        webhooks=webhooks,
-        lock=lock,
-        telemetry=telemetry,
-        clock=clock,
-    )
-    background = [
-        asyncio.create_task(sweep(images, sessions, database, settings, clock)),
-        asyncio.create_task(webhooks.run()),
-        asyncio.create_task(close_revoked(sessions, database)),
-    ]
-    try:
+    async with AsyncExitStack() as stack:
+        settings.data.mkdir(parents=True, exist_ok=True)
+        catalogue = load_catalogue(settings.effective_added_models)
+        database = stack.enter_context(closing(Database(settings.effective_database_url)))
+        bucket = Bucket(open_store(settings.storage_url, settings.data / "images"))
+        stack.push_async_callback(asyncio.to_thread, bucket.close)
+        images = ImageStore(bucket, database, clock, presigned=settings.image_urls == "presigned")
+        web = WebClient(timeout=settings.fetch_timeout, reachable=settings.reachable)
+        stack.push_async_callback(web.close)
+        tiles = stack.enter_context(closing(TileStreams()))
+        decoders = Decoders(settings.decoders, seconds=settings.decode_timeout)
+        stack.push_async_callback(asyncio.to_thread, decoders.close)
+        devices = await asyncio.to_thread(find_devices, settings.device, settings.runtime, settings.precision)
+        stand_in = stand_in_for(devices, settings.device, settings.runtime, settings.precision)
+        upscaler = Upscaler(devices, settings.model_directory, stand_in=stand_in)
+        stack.push_async_callback(asyncio.to_thread, upscaler.close)
+        lock = database.server_lock()
+        stack.push_async_callback(asyncio.to_thread, lock.close)
+
+        inputs = Inputs(images, web, decoders, settings)
+        results = Results(images)
+        sessions = Sessions(database, results, clock)
+        stack.push_async_callback(sessions.close)
+        webhooks = WebhookSender(
+            database=database, results=results, web=web, timeout=settings.fetch_timeout, clock=clock
+        )
+        pipeline = Pipeline(
+            settings=settings,
+            database=database,
+            catalogue=catalogue,
+            upscaler=upscaler,
+            images=images,
+            inputs=inputs,
+            web=web,
+            server=lock.server,
+            clock=clock,
+        )
+        runner = Runner(
+            settings=settings,
+            database=database,
+            pipeline=pipeline,
+            sessions=sessions,
+            tiles=tiles,
+            webhooks=webhooks,
+            lock=lock,
+            telemetry=telemetry,
+            clock=clock,
+        )
+
         await images.open()
         for name in settings.models:
             await asyncio.to_thread(upscaler.load, catalogue.get(name))
         await asyncio.to_thread(lock.hold)
-        background.append(asyncio.create_task(keep_up(lock, runner, sessions, base_url)))
+        stack.push_async_callback(webhooks.stop)
+        await stack.enter_async_context(
+            running(
+                webhooks.run(),
+                every(_SWEEP, "sweeping", partial(sweep, images, sessions, database, settings, clock)),
+                every(_LOOK, "looking for revoked keys", partial(close_revoked, sessions, database)),
+                every(
+                    _LOOK,
+                    "keeping up with other servers",
+                    partial(keep_up, lock, runner, sessions, base_url),
+                ),
+            )
+        )
+        stack.push_async_callback(runner.stop)
         await take_over(runner, base_url)
         yield Services(
             settings=settings,
@@ -168,20 +189,6 @@ async def running_services(
             clock=clock,
             first_key=await database.run(_first_key, settings.api_key, clock()),
         )
-    finally:
-        await runner.stop()
-        for task in background:
-            task.cancel()
-        await asyncio.gather(*background, return_exceptions=True)
-        await webhooks.stop()
-        await sessions.close()
-        await asyncio.to_thread(lock.close)
-        await asyncio.to_thread(upscaler.close)
-        await asyncio.to_thread(decoders.close)
-        tiles.close()
-        await web.close()
-        images.close()
-        database.close()
 
 
 def _first_key(connection: Connection, configured: str | None, now: float) -> str | None:

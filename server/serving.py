@@ -1,4 +1,4 @@
-"""Runs the application: in the foreground until it is told to stop, or in a thread beside other work."""
+"""Runs the application: in the foreground until a signal stops it, or in a thread beside other work."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ from engines import EngineError
 from onnx_models import UnknownModelError, one_line
 from server.app import create_app
 from server.http.security import SecurityHeaders
-from server.images.store import StoreError
+from server.images.bucket import StoreError
 from server.services import Services, running_services
 from server.settings import Settings
 from server.state.migrations import NewerDatabaseError
@@ -54,6 +54,7 @@ def serve(settings: Settings, on_ready: Ready) -> None:
     """Serve until SIGINT or SIGTERM; a second one ends the process at once.
 
     Args:
+        settings: the effective settings.
         on_ready: called with the address, once the port is open.
 
     Raises:
@@ -184,7 +185,7 @@ class _Server(uvicorn.Server):
         signal.raise_signal(sig)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Refuse new connections; let what runs finish, and be told of on the open ones; close these."""
+        """Refuse new connections; let what runs finish, and report it on the open ones; close these."""
         services: Services = self._app.state.services
         for listener in self.servers:
             listener.close()

@@ -185,10 +185,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def effective_added_models(self) -> Path:
+        """Directory of the models that were added."""
         return self.added_models or self.data / "models"
 
     @property
     def effective_database_url(self) -> str:
+        """SQLAlchemy's URL of the database."""
         return self.database_url or f"sqlite:///{(self.data / 'tilewire.db').as_posix()}"
 
 
@@ -277,7 +279,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _explain(message: str, sources: Mapping[str, str]) -> str:
-    """msgspec's message, with the setting's name and where its value came from."""
+    """The message of msgspec, with the setting's name and where its value came from."""
     if unknown := re.search(r"unknown field `(.+?)`", message):
         near = _near_miss(unknown[1], Settings.__struct_fields__)
         hint = f"; did you mean {near!r}?" if near else ""

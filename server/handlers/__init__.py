@@ -71,6 +71,6 @@ async def dispatch(raw: RawTask, context: Context) -> Struct | None:
 
 def as_item(error: TaskError, raw: RawTask, base_url: str, services: Services) -> ErrorItem:
     """An error, with what could be read of the task it belongs to; it is counted and logged."""
-    services.telemetry.metrics.error_told(error.code)
+    services.telemetry.metrics.error_sent(error.code)
     log.info("task refused", extra={"task": raw.task_uuid, "task_type": raw.task_type, "code": error.code})
     return error.item(raw.task_type, raw.task_uuid, f"{base_url}/docs/errors")

@@ -21,8 +21,8 @@ _ANY: Final = "*"
 class Gate:
     """ASGI middleware that counts requests and connections by address, and checks the origin of WebSockets.
 
-    Who is refused is refused before anything is read: WebSockets at the handshake. (What pages may do by HTTP
-    is told to browsers by CORS; WebSockets are not subject to it: RFC 6455 section 10.2.)
+    Who is refused is refused before anything is read: WebSockets at the handshake. (Browsers learn by CORS
+    what pages may do by HTTP; WebSockets are not subject to it: RFC 6455 section 10.2.)
     """
 
     def __init__(self, app: ASGIApp, allowed_origins: Collection[str]) -> None:
@@ -30,6 +30,7 @@ class Gate:
         self._allowed_origins = allowed_origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request pass, or answer it."""
         if scope["type"] == "websocket" and not self._origin_is_allowed(HTTPConnection(scope)):
             answer: Response = PlainTextResponse("pages of this origin may not connect\n", 403)
             await WebSocket(scope, receive, send).send_denial_response(answer)

@@ -55,7 +55,7 @@ async def get_image(request: Request) -> Response:
         if request.method == "HEAD":
             await services.images.look(name)
             return Response(status_code=status, headers=headers, media_type=media_type)
-        first = await services.images.read(name, start, min(_CHUNK, stop - start))
+        first = await services.images.read_part(name, start, min(_CHUNK, stop - start))
     except FileNotFoundError:
         return _not_found()
     return _Download(_chunks(services.images, name, first, start, stop), status, headers, media_type)
@@ -66,7 +66,7 @@ def _not_found() -> Response:
 
 
 class _Download(StreamingResponse):
-    """An image on its way. What comes too late to be told in the status ends the connection early."""
+    """An image on its way. A failure that comes too late for the status ends the connection early."""
 
     async def stream_response(self, send: Send) -> None:
         try:
@@ -86,7 +86,7 @@ async def _chunks(images: ImageStore, name: str, chunk: bytes, start: int, stop:
         start += len(chunk)
         if start >= stop:
             return
-        chunk = await images.read(name, start, min(_CHUNK, stop - start))
+        chunk = await images.read_part(name, start, min(_CHUNK, stop - start))
 
 
 def _range(header: str | None, size: int) -> tuple[int, int]:

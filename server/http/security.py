@@ -37,6 +37,7 @@ class SecurityHeaders:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
         encrypted = scope["scheme"] in ("https", "wss")
 
         async def send_with_headers(message: Message) -> None:

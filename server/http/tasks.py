@@ -51,7 +51,7 @@ async def post_tasks(request: Request) -> Response:
     except TaskError as error:
         refused = [as_item(error, raw, base_url, services) for raw in raws]
         if not refused:
-            services.telemetry.metrics.error_told(error.code)
+            services.telemetry.metrics.error_sent(error.code)
         return _response(codec, refused or [error.item(None, None, f"{base_url}/docs/errors")])
     try:
         return _response(codec, await _run_all(raws, login.account, base_url, services))

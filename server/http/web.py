@@ -35,7 +35,7 @@ _MEDIA_TYPES: Final = {
 
 
 class Limits(Struct, frozen=True, rename=wire_name):
-    """What the page tells of an image before it is uploaded; the server checks it again."""
+    """What the page checks of an image before it uploads it; the server checks it again."""
 
     max_image_bytes: int
     max_input_megapixels: float

@@ -1,27 +1,18 @@
 """The image store: uploads and results, by URL or UUID, until their time has passed.
 
-The bytes are in an object store (a local directory, or S3, GCS, Azure by URL), the facts in the database.
+The bytes are in a `Bucket`, the facts in the database.
 """
 
 import asyncio
-import contextlib
 import hashlib
-import logging
-import re
 import secrets
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
-from pathlib import Path
-from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
-import obstore
-from obstore.exceptions import BaseError as StorageError
-from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store, from_url
-
-from server.protocol.errors import UnavailableError
+from server.images.bucket import Bucket, StoreError
 from server.state.accounts import AccountId
 from server.state.database import Database
 from server.state.images import (
@@ -37,14 +28,9 @@ from server.state.images import (
     stale_loose,
 )
 
-__all__ = ["MEDIA_TYPES", "ImageFile", "ImageStore", "StoreError", "open_store"]
+__all__ = ["MEDIA_TYPES", "ImageFile", "ImageStore"]
 
-log = logging.getLogger(__name__)
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-MEDIA_TYPES = {
+MEDIA_TYPES: Final = {
     "jpg": "image/jpeg",
     "png": "image/png",
     "webp": "image/webp",
@@ -54,41 +40,14 @@ MEDIA_TYPES = {
     "avif": "image/avif",
 }
 
-
-_PAUSES: Final = (0.1, 0.5)
-"""Seconds before the second and the third try of what the store failed to do."""
-
 _LOOSE_FOR: Final = 86400.0
 """Seconds after which a file that no image names was left behind: longer than any task, or upload, takes."""
-
-_PROBE: Final = "readiness"
-"""The name of an empty object, by which the store is seen to work; no image is called so."""
 
 _LONGEST_SIGNATURE: Final = 7 * 86400
 """Seconds that a presigned URL may be valid: the most that S3 and GCS allow."""
 
-
-class StoreError(Exception):
-    """The image store cannot be used as it is set; the message says why, in one line."""
-
-
-def open_store(url: str | None, directory: Path) -> ObjectStore:
-    """The object store at a URL, or a local one in `directory`.
-
-    Credentials, region and endpoint come from the environment, under the names that obstore gives them.
-
-    Raises:
-        StoreError: if the URL is of no store, or the directory cannot be made.
-    """
-    try:
-        if url is None:
-            return LocalStore(directory, mkdir=True)
-        # Tries are repeated here, alike for all kinds of stores; its own go on for three minutes.
-        retries: Any = {} if url.startswith(("file:", "memory:")) else {"retry_config": {"max_retries": 0}}
-        store: ObjectStore = from_url(url, **retries)
-    except (StorageError, OSError, ValueError) as error:
-        raise StoreError(f"the image store {url or directory} cannot be used: {_reason(error)}") from error
-    return store
+_FRESH_BYTES: Final = 64 * 2**20
+"""Bytes of images that are at hand for the one who reads them next."""
 
 
 class ImageFile(NamedTuple):
@@ -103,46 +62,40 @@ class ImageFile(NamedTuple):
 class ImageStore:
     """Images with an owner and a time to live.
 
-    Where the store fails, and goes on to for some tries, all methods raise `UnavailableError`.
+    Where the bucket fails all methods raise `UnavailableError`.
     """
 
     def __init__(
         self,
-        store: ObjectStore,
+        bucket: Bucket,
         database: Database,
         clock: Callable[[], float] = time.time,
-        pauses: Sequence[float] = _PAUSES,
         *,
         presigned: bool = False,
     ) -> None:
-        """
+        """Keep images in `bucket`.
+
         Args:
-            pauses: seconds before each further try of what the store failed to do.
-            presigned: whether clients get images from the store itself, by URLs that are signed for them.
+            bucket: where their bytes are.
+            database: where all else is.
+            clock: the time in seconds since the epoch.
+            presigned: whether clients get images from the bucket itself, by URLs that are signed for them.
         """
-        self._store = store
+        self._bucket = bucket
         self._database = database
         self._clock = clock
-        self._pauses = pauses
         self._presigned = presigned
-        # obstore's coroutines are completed by threads of its own, which abort the process if they come to
-        # that while the interpreter exits (PyO3/pyo3-async-runtimes#40). So its blocking calls, in ours.
-        self._threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="images")
+        self._fresh = _Fresh(_FRESH_BYTES)
 
     async def open(self) -> None:
-        """See to it that the store takes images, and signs URLs if it is to.
+        """See to it that the bucket takes images, and signs URLs if it is to.
 
         Raises:
             StoreError: if it does not.
         """
-        if self._presigned and not isinstance(self._store, S3Store | GCSStore | AzureStore):
+        if self._presigned and not self._bucket.signs_urls:
             raise StoreError("image_urls: presigned needs a storage_url of S3, GCS or Azure")
-        try:
-            await self._write(_PROBE, b"", {})
-            if self._presigned:
-                await self._sign(_PROBE, 1)
-        except UnavailableError as error:
-            raise StoreError(f"the image store cannot be used: {_reason(error.__cause__)}") from error
+        await self._bucket.open()
 
     async def put(self, account: AccountId, file: ImageFile, ttl: float) -> ImageRecord:
         """Keep an image for `ttl` seconds."""
@@ -154,7 +107,14 @@ class ImageStore:
         image_uuid = str(uuid.UUID(bytes=digest[:16], version=4))
         now = self._clock()
         known = await self._database.run(extend, account, image_uuid, now + ttl, now)
-        return known or await self._put(account, file, ttl, image_uuid)
+        if known is None:
+            return await self._put(account, file, ttl, image_uuid)
+        try:
+            await self._bucket.look(known.name)
+        except FileNotFoundError:  # lost, by whatever hand: here are its bytes again
+            await self._bucket.write(known.name, file.data, _attributes(known.name, ttl))
+        self._fresh.keep(known.name, file.data)
+        return known
 
     async def find(self, account: AccountId, image_uuid: str) -> ImageRecord | None:
         """The account's image of this UUID; None if there is none, or no more."""
@@ -164,13 +124,22 @@ class ImageStore:
         """The image of this name; None if there is none, or no more."""
         return await self._database.run(image_named, name, self._clock())
 
-    async def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
-        """The bytes of an image, or a part of them.
+    async def read(self, name: str) -> bytes:
+        """The bytes of an image. What was just written is at hand, once.
 
         Raises:
             FileNotFoundError: if they are gone.
         """
-        return await self._in_store(_read, self._store, name, start, length)
+        fresh = self._fresh.take(name)
+        return await self._bucket.read(name) if fresh is None else fresh
+
+    async def read_part(self, name: str, start: int, length: int) -> bytes:
+        """`length` bytes of an image, from `start` on.
+
+        Raises:
+            FileNotFoundError: if they are gone.
+        """
+        return await self._bucket.read(name, start, length)
 
     async def look(self, name: str) -> None:
         """See whether the bytes of an image are there, without reading them.
@@ -178,12 +147,13 @@ class ImageStore:
         Raises:
             FileNotFoundError: if they are gone.
         """
-        await self._in_store(obstore.head, self._store, name)
+        await self._bucket.look(name)
 
     async def url(self, name: str, base_url: str) -> str:
         """Where a client gets an image: from this server, or for as long as it is kept from the store itself.
 
         Args:
+            name: of the image.
             base_url: what the client reaches this server as.
 
         Raises:
@@ -194,14 +164,11 @@ class ImageStore:
         record = await self.find_named(name)
         if record is None:
             raise FileNotFoundError(name)
-        return await self._sign(name, min(record.expires - self._clock(), _LONGEST_SIGNATURE))
+        return await self._bucket.sign(name, min(record.expires - self._clock(), _LONGEST_SIGNATURE))
 
     async def check(self) -> None:
-        """See whether the store answers."""
-        try:
-            await self.look(_PROBE)
-        except FileNotFoundError:  # or the bucket is missing: then this fails
-            await self._write(_PROBE, b"", {})
+        """See whether the bucket answers."""
+        await self._bucket.check()
 
     async def _put(self, account: AccountId, file: ImageFile, ttl: float, image_uuid: str) -> ImageRecord:
         now = self._clock()
@@ -214,104 +181,75 @@ class ImageStore:
             height=file.height,
             expires=now + ttl,
         )
-        attributes: dict[str, str] = {
-            "Content-Type": MEDIA_TYPES[file.extension],
-            "Cache-Control": f"private, max-age={int(ttl)}, immutable",
-        }
         await self._database.run(note_loose, record.name, now)
-        await self._write(record.name, file.data, attributes)
+        await self._bucket.write(record.name, file.data, _attributes(record.name, ttl))
         kept, superfluous = await self._database.run(record_image, record, now)
         if superfluous is not None:
-            await self._delete([superfluous])
+            await self._bucket.delete([superfluous])
             await self._database.run(forget_loose, [superfluous])
+        if kept is record:
+            self._fresh.keep(kept.name, file.data)
         return kept
 
     async def sweep(self) -> int:
         """Delete the images whose time has passed, and what a crash left behind; returns how many images."""
         while names := await self._database.run(stale_loose, self._clock() - _LOOSE_FOR, 100):
-            await self._delete(names)
-            await asyncio.to_thread(_delete_staged, self._store, names)
+            await self._bucket.delete(names)
+            await self._bucket.delete_staged(names)
             await self._database.run(forget_loose, names)
+        self._fresh.age()
         count = 0
         while batch := await self._database.run(expired, self._clock(), 100):
             names = [image.name for image in batch]
-            await self._delete(names)
+            for name in names:
+                self._fresh.take(name)
+            await self._bucket.delete(names)
             await self._database.run(forget, names)
             count += len(batch)
         return count
 
-    async def _write(self, name: str, data: bytes, attributes: dict[str, str]) -> None:
-        # A local directory keeps no attributes, and refuses them.
-        kept = None if isinstance(self._store, LocalStore) else attributes
-        try:
-            await self._in_store(obstore.put, self._store, name, data, attributes=kept)
-        except FileNotFoundError as error:  # the bucket is missing
-            raise _failure(error) from error
 
-    async def _sign(self, name: str, seconds: float) -> str:
-        assert isinstance(self._store, S3Store | GCSStore | AzureStore)
-        lifetime = timedelta(seconds=max(1, int(seconds)))
-        return await self._in_store(obstore.sign, self._store, "GET", name, lifetime)
+class _Fresh:
+    """The bytes of the images that were written last.
 
-    async def _delete(self, names: list[str]) -> None:
-        """Delete files, if they are there."""
-        try:
-            await self._in_store(obstore.delete, self._store, names)
-        except FileNotFoundError:
-            # Some were deleted already; the store stops at the first of them.
-            for name in names:
-                with contextlib.suppress(FileNotFoundError):
-                    await self._in_store(obstore.delete, self._store, name)
+    Nearly all are read just once, by the task that they are the input of, or by the reply that holds the
+    result: then the bucket need not be read.
+    """
 
-    async def _in_store(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call the store in a thread; again after a moment if it fails.
+    def __init__(self, limit: int) -> None:
+        self._limit = self._left = limit
+        self._images: OrderedDict[str, bytes] = OrderedDict()
+        self._old: set[str] = set()
 
-        Raises:
-            FileNotFoundError: if it has no such image; that is no failure.
-            UnavailableError: if it still fails.
-        """
-        loop = asyncio.get_running_loop()
-        for pause in (*self._pauses, None):
-            try:
-                return await loop.run_in_executor(self._threads, lambda: function(*args, **kwargs))
-            except FileNotFoundError:
-                raise
-            except (StorageError, OSError) as error:
-                if pause is None:
-                    raise _failure(error) from error
-                await asyncio.sleep(pause)
-        raise AssertionError
+    def keep(self, name: str, data: bytes) -> None:
+        """Have an image at hand, in place of those that were written before."""
+        self.take(name)
+        if len(data) > self._limit:
+            return
+        self._images[name] = data
+        self._left -= len(data)
+        while self._left < 0:
+            self.take(next(iter(self._images)))
 
-    def close(self) -> None:
-        """Finish what runs."""
-        self._threads.shutdown()
+    def take(self, name: str) -> bytes | None:
+        """An image, which is not at hand any more; None if it was not."""
+        data = self._images.pop(name, None)
+        self._left += len(data or b"")
+        return data
+
+    def age(self) -> None:
+        """Give back the memory of what has been there since the last call."""
+        for name in self._old:
+            self.take(name)
+        self._old = set(self._images)
 
 
-def _read(store: ObjectStore, name: str, start: int, length: int | None) -> bytes:
-    if length is not None:
-        return bytes(obstore.get_range(store, name, start=start, length=length))
-    return bytes(obstore.get(store, name).bytes())
-
-
-def _delete_staged(store: ObjectStore, names: Sequence[str]) -> None:
-    """Delete what a killed process had written of files: a local store names them so until they are whole."""
-    if isinstance(store, LocalStore) and store.prefix is not None:
-        for name in names:
-            (Path(store.prefix) / f"{name}#1").unlink(missing_ok=True)
-
-
-def _failure(error: Exception) -> UnavailableError:
-    log.error("the image store fails: %s", _reason(error))
-    return UnavailableError("the image store cannot be used")
-
-
-def _reason(error: BaseException | None) -> str:
-    """What the store says, in one line."""
-    text, _, debug = str(error).partition("Debug source:")  # obstore's, for its developers
-    if "BadScheme" in debug:
-        return "its endpoint is http, not https; AWS_ALLOW_HTTP=true allows that"
-    said = re.search(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", text, re.DOTALL)
-    return f"{said[2]} ({said[1]})" if said else " ".join(text.split())
+def _attributes(name: str, ttl: float) -> dict[str, str]:
+    """The headers that a bucket gives an image out with."""
+    return {
+        "Content-Type": MEDIA_TYPES[name.rpartition(".")[2]],
+        "Cache-Control": f"private, max-age={int(ttl)}, immutable",
+    }
 
 
 def _digest(account: AccountId, data: bytes) -> bytes:

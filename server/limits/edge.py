@@ -55,7 +55,7 @@ class Visit:
 
 
 class Edge:
-    """The limits of accounts and of addresses. Every refusal tells the limit and when to try again.
+    """The limits of accounts and of addresses. Every refusal names the limit and when to try again.
 
     Addresses are counted as `network_of` says.
     """

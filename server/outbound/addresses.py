@@ -57,7 +57,8 @@ class Reachable:
     """What clients may name: the public internet, and what else the operator opens to them."""
 
     def __init__(self, *, all_private: bool = False, private: Iterable[str] = ()) -> None:
-        """
+        """Open what the settings say.
+
         Args:
             all_private: whether all addresses may be reached, public or not.
             private: addresses, networks (10.1.0.0/16) and host names that need not be public.

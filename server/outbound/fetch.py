@@ -61,7 +61,8 @@ class WebClient:
     def __init__(
         self, *, timeout: float, reachable: Reachable | None = None, resolve: Resolve | None = None
     ) -> None:
-        """
+        """Connect to nothing yet.
+
         Args:
             timeout: seconds for a whole request, redirects and body included.
             reachable: the addresses that may be connected to; by default the public ones.
@@ -110,6 +111,7 @@ class WebClient:
                     raise StatusError(response.status, _retry_after(response))
 
     async def close(self) -> None:
+        """End all requests."""
         await self._pool.aclose()
         self._resolvers.shutdown(wait=False, cancel_futures=True)
 

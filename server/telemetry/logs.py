@@ -44,6 +44,7 @@ def configure_logging(level: str, log_format: LogFormat, console: Console) -> No
 
     Args:
         level: debug, info, warning or error, for this program's own events.
+        log_format: text for people, json for machines.
         console: a terminal gets colours.
     """
     handler: logging.Handler

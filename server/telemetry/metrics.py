@@ -1,8 +1,8 @@
-"""The metrics, by the conventions of Prometheus: https://prometheus.io/docs/practices/naming/
+"""The metrics, named as Prometheus advises (https://prometheus.io/docs/practices/naming/).
 
 1. `Metrics` counts what happens.
 2. `Snapshot` is how things stand, looked up when someone asks.
-3. `Metrics.render` tells both in Prometheus' text format.
+3. `Metrics.render` writes both in Prometheus' text format.
 
 Labels have few values: models, devices, stages, outcomes and error codes, never accounts or tasks.
 """
@@ -36,7 +36,7 @@ from server.telemetry.story import STAGES, Stage, Story
 
 __all__ = ["Metrics", "Snapshot"]
 
-# `process_start_time_seconds` says it for all; a series beside each counter would double what is told.
+# `process_start_time_seconds` says it for all; a series beside each counter would double the output.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _TASK_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600)
@@ -94,7 +94,7 @@ class Metrics:
             "tilewire_output_pixels", "Pixels of finished results.", ["model"], registry=registry
         )
         self._charged = Counter("tilewire_charged_usd", "Money charged for tasks.", registry=registry)
-        self._errors = Counter("tilewire_errors", "Errors told to clients.", ["code"], registry=registry)
+        self._errors = Counter("tilewire_errors", "Errors sent to clients.", ["code"], registry=registry)
         self._lag = Histogram(
             "tilewire_event_loop_lag_seconds",
             "How late the event loop runs a timer, sampled.",
@@ -116,10 +116,10 @@ class Metrics:
             self._output_pixels.labels(model).inc(story.output_pixels)
             self._charged.inc(float(to_usd(story.cost)))
         if story.code is not None:
-            self.error_told(story.code)
+            self.error_sent(story.code)
 
-    def error_told(self, code: str) -> None:
-        """An error was told to a client."""
+    def error_sent(self, code: str) -> None:
+        """An error was sent to a client."""
         self._errors.labels(error_label(code)).inc()
 
     def loop_lagged(self, seconds: float) -> None:

@@ -16,8 +16,12 @@ class Readiness:
     def __init__(
         self, upscaler: Upscaler, database: Database, images: ImageStore, patience: float = 5
     ) -> None:
-        """
+        """Look at nothing yet.
+
         Args:
+            upscaler: which has the devices.
+            database: where tasks are recorded.
+            images: where their images are kept.
             patience: seconds that the database and the store may take to answer, together.
         """
         self._upscaler = upscaler

@@ -1,4 +1,4 @@
-"""What happens to a task, told once to the metrics, the log and the trace.
+"""What happens to a task, reported once to the metrics, the log and the trace.
 
 `Story.measure` is the one place where a stage is timed, `Story.finish` the one where an outcome is counted.
 """
@@ -44,7 +44,7 @@ class Timed(NamedTuple):
 
 
 class Audience(Protocol):
-    """Who is told."""
+    """Who listens to stories."""
 
     def stage_ended(self, stage: Stage, seconds: float) -> None:
         """A stage of some task took so long."""

@@ -1,4 +1,4 @@
-"""Who is told of what happens: the metrics always, traces where the settings name a collector of them."""
+"""Where events go: to the metrics always, to traces where the settings name a collector of them."""
 
 import asyncio
 import time
@@ -59,9 +59,9 @@ async def running_telemetry(settings: Settings) -> AsyncIterator[Telemetry]:
 
 
 async def sample_lag(every: float, observe: Callable[[float], None]) -> None:
-    """Tell again and again how late the event loop runs a timer, in seconds.
+    """Observe again and again how late the event loop runs a timer, in seconds.
 
-    uvloop's timers are exact to a millisecond: that much is always told.
+    uvloop's timers are exact to a millisecond: that much is always observed.
     """
     while True:
         due = time.perf_counter() + every

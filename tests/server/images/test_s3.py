@@ -113,6 +113,8 @@ async def test_the_sweeper_deletes_what_has_expired(start_server: StartServer, s
 async def test_an_object_that_vanished_is_not_found(start_server: StartServer, s3: S3) -> None:
     server = start_server(storage_url=URL)
     uploaded = await upload(server, DATA)
+    for _ in range(2):
+        await server.services.images.sweep()  # what is at hand is forgotten
     s3.client.delete_object(Bucket=BUCKET, Key=f"tile/wire/{name_of(uploaded)}")
     for method in ("GET", "HEAD"):
         assert (await request(uploaded["imageURL"], method)).status == 404

@@ -10,7 +10,8 @@ import pytest
 from obstore.store import MemoryStore
 from sqlalchemy import update
 
-from server.images.store import ImageFile, ImageStore, open_store
+from server.images.bucket import Bucket, open_store
+from server.images.store import ImageFile, ImageStore
 from server.serving import EmbeddedServer
 from server.state.accounts import AccountId, account_named
 from server.state.database import Database
@@ -273,9 +274,9 @@ def clock() -> Clock:
 
 @pytest.fixture
 def store(database: Database, clock: Clock) -> Iterator[ImageStore]:
-    store = ImageStore(MemoryStore(), database, clock)
-    yield store
-    store.close()
+    bucket = Bucket(MemoryStore())
+    yield ImageStore(bucket, database, clock)
+    bucket.close()
 
 
 @pytest.fixture
@@ -331,7 +332,8 @@ async def test_the_sweeper_deletes_more_than_one_batch(
 async def test_what_a_crash_left_in_the_store_is_deleted_after_a_day(
     tmp_path: Path, database: Database, account: AccountId, clock: Clock
 ) -> None:
-    store = ImageStore(open_store(None, tmp_path / "images"), database, clock)
+    bucket = Bucket(open_store(None, tmp_path / "images"))
+    store = ImageStore(bucket, database, clock)
     record = await store.put(account, FILE, ttl=1_000_000)
     for written in ("whole.png", "begun.png#1"):
         (tmp_path / "images" / written).write_bytes(DATA)
@@ -347,12 +349,12 @@ async def test_what_a_crash_left_in_the_store_is_deleted_after_a_day(
     assert await store.sweep() == 0
     assert left() == {record.name}
     assert await database.run(stale_loose, clock.now, 100) == []
-    store.close()
+    bucket.close()
 
 
 async def test_parts_of_an_image_can_be_read(store: ImageStore, account: AccountId) -> None:
     record = await store.put(account, FILE, ttl=10)
-    assert await store.read(record.name, 5, 7) == DATA[5:12]
+    assert await store.read_part(record.name, 5, 7) == DATA[5:12]
 
 
 def test_the_store_is_a_directory_unless_a_url_says_otherwise(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from obstore.exceptions import GenericError
 from obstore.store import MemoryStore
 
+from server.images.bucket import Bucket
 from server.images.store import ImageFile, ImageStore
 from server.protocol.errors import UnavailableError
 from server.state.accounts import AccountId, account_named
@@ -59,7 +60,7 @@ class Faults:
 
 
 def images(database: Database) -> ImageStore:
-    return ImageStore(MemoryStore(), database, pauses=(0.0, 0.0))
+    return ImageStore(Bucket(MemoryStore(), pauses=(0.0, 0.0)), database)
 
 
 async def test_a_fault_that_ends_soon_is_not_noticed(
@@ -72,8 +73,36 @@ async def test_a_fault_that_ends_soon_is_not_noticed(
     )
     putting.left = getting.left = 2
     image = await store.put(account, FILE, 60)
+    await forget_what_is_fresh(store)
     assert await store.read(image.name) == FILE.data
     assert (putting.calls, getting.calls) == (3, 3)
+
+
+async def test_what_was_just_written_is_not_read_back(
+    database: Database, account: AccountId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, getting = images(database), Faults("get", monkeypatch)
+    result, known = await store.put(account, FILE, 60), await store.put_input(account, FILE, 60)
+    again = await store.put_input(account, FILE, 60)
+    assert [await store.read(image.name) for image in (result, known)] == [FILE.data] * 2
+    assert (again.name, getting.calls) == (known.name, 0)
+    assert await store.read(known.name) == FILE.data
+    assert getting.calls == 1, "it is at hand once"
+    large = [await store.put(account, FILE._replace(data=bytes(40 * 2**20)), 60) for _ in range(2)]
+    for image in large:
+        await store.read(image.name)
+    assert getting.calls == 2, "what is at hand is bounded"
+
+
+async def test_an_input_whose_object_was_lost_is_mended_by_the_same_bytes(
+    database: Database, account: AccountId
+) -> None:
+    bucket = Bucket(MemoryStore())
+    store = ImageStore(bucket, database)
+    lost = await store.put_input(account, FILE, 60)
+    await bucket.delete([lost.name])
+    mended = await store.put_input(account, FILE, 60)
+    assert (mended.uuid, await bucket.read(mended.name)) == (lost.uuid, FILE.data)
 
 
 async def test_a_fault_that_stays_is_told_and_no_image_is_recorded(
@@ -104,6 +133,12 @@ def encoded(seed: int = 0) -> str:
 async def upload(peer: Peer, seed: int = 0) -> Item:
     (reply,) = await peer.ask({"taskType": "imageUpload", "taskUUID": new_uuid(), "image": encoded(seed)})
     return reply
+
+
+async def forget_what_is_fresh(store: ImageStore) -> None:
+    """Have images read from where they are kept."""
+    for _ in range(2):
+        await store.sweep()
 
 
 class Disk:
@@ -165,6 +200,7 @@ async def test_a_result_that_cannot_be_read_just_now_is_not_lost(
     web.release("/image.png")
     async with connected(server, key=account.key) as other:
         await other.finished(task["taskUUID"])
+    await forget_what_is_fresh(server.services.images)
     disk.take_away()
     async with connected(server, key=account.key, session=session) as peer:
         error = await peer.receive_item()
@@ -181,6 +217,7 @@ async def test_an_image_that_vanished_is_not_found(start_server: StartServer, tm
         uploaded = await upload(peer)
         task = upscale(encoded(1), outputType=["URL", "base64Data"])
         (result,) = await peer.ask(task)
+        await forget_what_is_fresh(server.services.images)
         for file in (tmp_path / "images").iterdir():
             file.unlink()
         (error,) = await peer.ask(upscale(uploaded["imageUUID"]))

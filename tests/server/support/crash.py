@@ -21,7 +21,8 @@ import numpy as np
 import obstore
 from sqlalchemy import Connection, create_engine, text
 
-from server.images.store import ImageStore, open_store
+from server.images.bucket import Bucket, open_store
+from server.images.store import ImageStore
 from server.state import ledger
 from server.state.accounts import AccountId, account_named, create_key
 from server.state.audit import Audit, audit
@@ -351,9 +352,9 @@ async def _store_is_what_the_database_knows(run: Run, database: Database) -> int
     assert images <= left, f"{len(images - left)} images have no file"
     assert {name.removesuffix("#1") for name in left - images} <= loose, "a file that nobody knows"
     files = open_store(run.storage_url, run.data / "images")
-    store = ImageStore(files, database, clock=lambda: time.time() + 2 * 86400)
-    await store.sweep()
-    store.close()
+    bucket = Bucket(files)
+    await ImageStore(bucket, database, clock=lambda: time.time() + 2 * 86400).sweep()
+    bucket.close()
     assert await asyncio.to_thread(_files, run) == images
     return len(left - images)
 
