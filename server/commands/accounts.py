@@ -12,7 +12,7 @@ from server.money import to_nanodollars, to_usd
 from server.state.accounts import AccountId, find_account, list_accounts
 from server.state.audit import audit
 from server.state.database import Database
-from server.state.ledger import deposit, statement
+from server.state.ledger import MAX_BALANCE, BalanceTooLargeError, deposit, statement
 from server.state.webhooks import rotate_secret, signing_secrets
 
 __all__ = ["amount_of", "commands"]
@@ -21,7 +21,7 @@ commands = typer.Typer(
     help="The accounts: balances, credit, webhook secrets, and an audit of the books.", no_args_is_help=True
 )
 
-_LARGEST_CREDIT = Decimal(10**9)
+_LARGEST_CREDIT = to_usd(MAX_BALANCE)
 
 
 @commands.command("list")
@@ -52,7 +52,10 @@ def credit_account(
     nanodollars = amount_of("AMOUNT", amount)
     database = open_database(config, data)
     account = _account(database, name)
-    database.run_sync(deposit, account, nanodollars, time.time())
+    try:
+        database.run_sync(deposit, account, nanodollars, time.time())
+    except BalanceTooLargeError:
+        give_up(f"an account holds at most {to_usd(MAX_BALANCE):,} USD")
     available = database.run_sync(statement, account).available
     console.print(f"{name} has {to_usd(available or 0)} USD")
 

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Final, NamedTuple, NewType
 
 from msgspec import Struct
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from server.state.books import Book, move
 from server.state.tables import accounts, api_keys

@@ -12,8 +12,8 @@ zero. Rows are only ever added: the database refuses to change or delete them.
 
 What accounts without a limit use is taken from `unlimited`: that book's debt is what they were let have.
 
-The sums that are asked for often are kept as the ledger grows: an account's balance, what it has reserved, what
-it was charged in all and on each day.
+The sums that are asked for often are kept as the ledger grows: an account's balance, what it has reserved,
+what it was charged in all and on each day.
 """
 
 import math
@@ -65,8 +65,8 @@ def move(
         False if the account's book has too little; nothing is moved then.
 
     Raises:
-        IntegrityError: if it is the second reservation of the attempt, its second end, or the second charge of
-            the task.
+        IntegrityError: if it is the second reservation of the attempt, its second end, or the second charge
+            of the task.
     """
     if not amount and destination is not Book.REVENUE:
         return True

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from sqlalchemy import Connection, func, select, update
 
 from server.state.accounts import AccountId
-from server.state.books import Book, day_of, move
+from server.state.books import Book, move
 from server.state.records import Attempt
 from server.state.tables import accounts, ledger, usage
 

@@ -1,4 +1,4 @@
-"""What is recorded of a task: the request that it was accepted with, its present attempt, and how it ended."""
+"""What is recorded of a task: the request that it was accepted with, its attempt, and how it ended."""
 
 import uuid
 from dataclasses import dataclass

@@ -152,8 +152,8 @@ loose_files = Table(
     "loose_files",
     metadata,
     Column("name", String(64), primary_key=True),
-    Column("since", Float, nullable=False),
-    Index("loose_files_by_time", "since"),
+    Column("since", Float, nullable=False),  # 0: it is to be deleted
+    Index("loose_files_by_time", "since", "name"),
 )
 
 outbox = Table(

@@ -55,9 +55,7 @@ def attempts_of(connection: Connection, server: ServerId) -> set[AttemptId]:
     return {AttemptId(attempt) for attempt in connection.scalars(query)}
 
 
-def records_of(
-    connection: Connection, server: ServerId, attempts: Collection[AttemptId]
-) -> list[TaskRecord]:
+def records_of(connection: Connection, server: ServerId, attempts: Collection[AttemptId]) -> list[TaskRecord]:
     """Those of a server's attempts, at most `AT_ONCE`, that have no outcome, oldest first."""
     query = (
         select(*COLUMNS)

@@ -3,9 +3,9 @@
 A task is recorded before anything is said about it. Its outcome, its charge and the reply to its session are
 one transaction, with its webhook, so that none of them is there without the others.
 
-Each time that a task begins it is a new attempt, whose id is in its row. To reserve, to succeed and to fail is up
-to that attempt alone, whatever older ones are still at: a task that was cancelled, sent again or taken over
-meanwhile is theirs no more. An attempt reserves once and ends once; the ledger's constraints see to it.
+Each time that a task begins it is a new attempt, whose id is in its row. To reserve, to succeed and to fail
+is up to that attempt alone, whatever older ones are still at: a task that was cancelled, sent again or taken
+over meanwhile is theirs no more. An attempt reserves once and ends once; the ledger's constraints see to it.
 
 Every transaction locks the task first, then its account.
 """
@@ -204,7 +204,7 @@ def fail(
 def cancel(
     connection: Connection, account: AccountId, task_uuid: str, base_url: str, now: float
 ) -> TaskRecord | None:
-    """Have a task fail as cancelled, whichever server it belongs to; None if it has an outcome, or is not there.
+    """Have a task fail as cancelled, whichever server it belongs to; None if there is none, or it has ended.
 
     Args:
         base_url: what the client reaches this server as.

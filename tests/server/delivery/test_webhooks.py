@@ -43,6 +43,7 @@ from tests.server.support.harness import (
     upscale,
 )
 from tests.server.support.process import REPOSITORY
+from tests.server.support.records import accepted
 from tests.server.support.web import Web, running_web
 
 pytestmark = [pytest.mark.each_database, pytest.mark.settings(private_networks=True)]
@@ -129,8 +130,8 @@ class Sending:
         """A task that has just failed, to be told at `url`; its UUID."""
         task = new_uuid()
         to = Destination(url, "http://us")
-        self.database.run_sync(tasks.accept, self.account, task, b"{}", None, self.now)
-        self.database.run_sync(tasks.fail, self.account, task, FAILURE, self.now, webhook=to)
+        attempt = accepted(self.database, self.account, self.now, task=task)
+        self.database.run_sync(tasks.fail, attempt, FAILURE, self.now, webhook=to)
         self.sender.wake()
         return task
 

@@ -100,7 +100,7 @@ async def test_a_task_whose_end_cannot_be_recorded_gets_it_when_the_database_is_
             running = server.services.runner.find(account.id, task["taskUUID"])
             assert running is not None
             async with asyncio.timeout(PATIENCE):
-                while not running.recording:  # noqa: ASYNC110 - it is another thread's
+                while not running.is_recording:  # noqa: ASYNC110 - it is another thread's
                     await asyncio.sleep(0.01)
         error = await peer.receive_item()
         assert (error["taskUUID"], error["code"]) == (task["taskUUID"], "serviceUnavailable")

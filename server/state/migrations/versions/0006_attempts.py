@@ -30,12 +30,12 @@ _GIVE_BACK = (
         ), 0),
         reserved = 0
     WHERE reserved > 0
-    """,
+    """,  # noqa: S608 - no value comes from outside
     f"""
     INSERT INTO ledger (account_id, task_uuid, amount, source, destination, created)
     SELECT account_id, task_uuid, reserved, 'reserved', coalesce({_LAST_SOURCE}, 'unlimited'), created
     FROM tasks WHERE reserved > 0
-    """,
+    """,  # noqa: S608
 )
 
 _PRICE = """
@@ -79,9 +79,11 @@ def upgrade() -> None:
     _make_index("one_reservation_per_attempt", "ledger", ["attempt"], _RESERVATIONS, unique=True)
     _make_index("one_end_per_attempt", "ledger", ["attempt"], _ENDS, unique=True)
     _make_usage()
-    for column, names in {"outbox_by_task": ["account_id", "task_uuid"], "outbox_by_time": ["created"]}.items():
-        op.create_index(column, "outbox", names)
+    op.create_index("outbox_by_task", "outbox", ["account_id", "task_uuid"])
+    op.create_index("outbox_by_time", "outbox", ["created"])
     op.create_index("webhooks_by_host", "webhooks", ["host", "next_attempt"])
+    op.drop_index("loose_files_by_time", "loose_files")
+    op.create_index("loose_files_by_time", "loose_files", ["since", "name"])
     op.create_index("api_keys_by_account", "api_keys", ["account_id"])
 
 
