@@ -23,9 +23,9 @@ from PIL import Image
 from benchmarks.report import KEY, Report, gpu_name, median, peak_memory, percentile, tilewire
 from engines import find_devices
 from engines.devices.sessions import Network
-from onnx_models import ensure_built, load_catalogue
-from server.client import Tilewire
+from onnx_models import load_catalogue
 from server.settings import load_settings
+from tilewire import Tilewire
 
 PHOTO = Path(__file__).parents[1] / "tests" / "images" / "cat.jpg"
 CLIENTS = 8
@@ -128,8 +128,7 @@ def run_bare(model_name: str, side: int) -> None:
     settings, _ = load_settings()
     model = load_catalogue().get(model_name)
     weights = model.weights_for(4)
-    path = ensure_built(model, weights, settings.model_directory)
-    session = find_devices()[0].open(Network(path, weights.scale, model.tile, weights))
+    session = find_devices()[0].open(Network.build(model, weights, settings.model_directory))
     tiles = [
         np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))[np.newaxis]
         for image in photographs(side, CLIENTS)

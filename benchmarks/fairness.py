@@ -31,8 +31,8 @@ from websockets.typing import Subprotocol
 
 from benchmarks.photos import jpeg, photograph
 from benchmarks.report import KEY, Report, median, peak_memory, percentile, tilewire
-from server.client import Progress, Tilewire
 from server.protocol.codec import SUBPROTOCOL
+from tilewire import Progress, Tilewire
 
 SCALE = 4
 

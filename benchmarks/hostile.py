@@ -20,7 +20,7 @@ from benchmarks.attacks import ATTACKS, FAST_MODEL, TEXT, authenticate, frame, r
 from benchmarks.fairness import make_key
 from benchmarks.photos import jpeg, photograph
 from benchmarks.report import Report, median, percentile, resident_memory, tilewire
-from server.client import Tilewire
+from tilewire import Tilewire
 
 PING = frame(TEXT, b'[{"taskType":"ping"}]')
 UPSCALES = 5

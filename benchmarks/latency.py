@@ -18,7 +18,7 @@ from rich.console import Console
 
 from benchmarks.photos import jpeg, photograph
 from benchmarks.report import KEY, Report, median, tilewire
-from server.client import Result, TileReady, Tilewire
+from tilewire import Result, TileReady, Tilewire
 
 SCALE = 4
 

@@ -24,8 +24,8 @@ from benchmarks.latent_peers import PEERS, Run, Subject, tilewire
 from benchmarks.photos import photograph
 from benchmarks.report import Report, gpu_name, median, peak_memory, ratio
 from benchmarks.workers import AbsentError, Worker
+from engines import open_on_cpu
 from onnx_models import Facts, Model, export_model, load_catalogue
-from server.commands.get_models import open_part
 
 SIDES = {"cpu": 128, "cuda": 512}
 WIDTH = 3
@@ -67,7 +67,12 @@ def exported(folder: Path, width: int, device: Literal["cpu", "cuda"]) -> Subjec
         save_pipeline(pipeline, width)
         facts = Facts(name="random", air="local:random@1")
         model, _ = export_model(
-            str(pipeline), facts, load_catalogue(), folder / "models", open_part, half=device == "cuda"
+            str(pipeline),
+            facts,
+            load_catalogue(),
+            folder / "models",
+            lambda path: open_on_cpu(path).run_part,
+            half=device == "cuda",
         )
     return Subject(model, pipeline, device)
 

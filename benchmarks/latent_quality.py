@@ -17,7 +17,7 @@ from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from benchmarks.report import Report
-from engines.devices.parts import Part, open_part
+from engines.devices.ort import open_on_cpu
 from engines.latent.denoising import upscale_latent
 from engines.latent.diffusion import Diffusion
 from onnx_models import LatentWeights, load_catalogue
@@ -58,10 +58,7 @@ class Upscaler:
     def __init__(self, weights: LatentWeights, *, side: int, overlap: int) -> None:
         self._weights, self._side, self._overlap = weights, side, overlap
         parts = {"vae_encoder": weights.vae_encoder, "unet": weights.unet, "vae_decoder": weights.vae_decoder}
-        self._parts = {
-            name: open_part(Part(Path(files[0].path)), "cpu", 1, "CPUExecutionProvider")
-            for name, files in parts.items()
-        }
+        self._parts = {name: open_on_cpu(Path(files[0].path)) for name, files in parts.items()}
 
     def enlarged(self, steps: int, small: Image.Image) -> Image.Image:
         calls = upscale_latent(
@@ -71,7 +68,7 @@ class Upscaler:
         runs = next(calls)
         while True:
             part = self._parts[runs.part]
-            found = [part.run(tuple(array[np.newaxis] for array in arrays)) for arrays in runs.inputs]
+            found = [part.run_part(tuple(array[np.newaxis] for array in arrays)) for arrays in runs.inputs]
             try:
                 runs = calls.send([tuple(array[0] for array in arrays) for arrays in found])
             except StopIteration as end:

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from benchmarks.photos import jpeg, photograph
 from benchmarks.report import KEY, Report, median, peak_memory, percentile, resident_memory, tilewire
-from server.client import Tilewire
+from tilewire import Tilewire
 
 SCALE = 4
 SIDES = (512, 1024, 2048, 4096, 8192)

@@ -30,27 +30,43 @@ from engines.tiling.regions import OnRegion, Region
 
 if TYPE_CHECKING:
     from engines.codecs.decoder_pool import Decoders
+    from engines.devices.cores import usable_cores
     from engines.devices.device import Device
     from engines.devices.find import DeviceChoice, PrecisionChoice, RuntimeChoice, find_devices, stand_in_for
+    from engines.devices.ort import open_on_cpu
+    from engines.latent.colour_fix import ColourFix
     from engines.latent.diffusion import Diffusion
+    from engines.latent.samplers import Scheduler
     from engines.upscaler import Upscaler
 else:
 
     def __getattr__(name: str) -> object:
         """The rest is loaded on first use: the decoders' processes start fast, and without ONNX Runtime."""
-        if name not in __all__:
+        if name not in _LATER:
             raise AttributeError(f"module 'engines' has no attribute {name!r}")
-        module = {
-            "Decoders": "engines.codecs.decoder_pool",
-            "Diffusion": "engines.latent.diffusion",
-            "Upscaler": "engines.upscaler",
-        }.get(name, "engines.devices.find")
-        return getattr(import_module(module), name)
+        return getattr(import_module(_LATER[name]), name)
+
+    _LATER = {
+        "ColourFix": "engines.latent.colour_fix",
+        "Decoders": "engines.codecs.decoder_pool",
+        "Device": "engines.devices.device",
+        "DeviceChoice": "engines.devices.find",
+        "Diffusion": "engines.latent.diffusion",
+        "PrecisionChoice": "engines.devices.find",
+        "RuntimeChoice": "engines.devices.find",
+        "Scheduler": "engines.latent.samplers",
+        "Upscaler": "engines.upscaler",
+        "find_devices": "engines.devices.find",
+        "open_on_cpu": "engines.devices.ort",
+        "stand_in_for": "engines.devices.find",
+        "usable_cores": "engines.devices.cores",
+    }
 
 
 __all__ = [
     "Activity",
     "BrokenImageError",
+    "ColourFix",
     "Decoders",
     "Device",
     "DeviceActivity",
@@ -72,6 +88,7 @@ __all__ = [
     "Region",
     "RunKind",
     "RuntimeChoice",
+    "Scheduler",
     "SpoiltResultError",
     "Upscaler",
     "Waiting",
@@ -79,6 +96,8 @@ __all__ = [
     "encode",
     "find_devices",
     "inspect",
+    "open_on_cpu",
     "resize",
     "stand_in_for",
+    "usable_cores",
 ]

@@ -42,7 +42,7 @@ class DeviceActivity:
     pixels: dict[str, int]
     """Output pixels of the runs that succeeded, overlaps of tiles included, by model."""
     memory: Memory | None
-    """None where the device has none of its own, or does not tell."""
+    """None where the device has none of its own, or does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Progress as a share from 0 to 1, told to whoever wants it."""
+"""Progress as a share from 0 to 1, reported to whoever wants it."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -22,5 +22,5 @@ def rising(on_progress: Progress) -> Progress:
 
 
 def within(on_progress: Progress, start: float, end: float) -> Progress:
-    """Tell the progress of a part of the work as that of the whole, which it takes from `start` to `end`."""
+    """Report the progress of a part as that of the whole, which it takes from `start` to `end`."""
     return lambda share: on_progress(start + (end - start) * share)

@@ -55,7 +55,8 @@ class Upscaler:
         stand_in: Callable[[], Device] | None = None,
         patience: float = PATIENCE,
     ) -> None:
-        """
+        """Start the threads of the devices; nothing is loaded yet.
+
         Args:
             devices: where networks run, at least one.
             model_directory: where ONNX files are kept, built there on first use.
@@ -90,14 +91,15 @@ class Upscaler:
         """Build and load all native scales of a model, so that the first task does not wait for it. Blocks.
 
         Args:
+            model: an entry of the catalogue.
             on_progress: called in this thread with the finished share, rising to 1.
 
         Raises:
             ModelError: if one of them cannot be built or loaded.
         """
         for done, weights in enumerate(model.weights, start=1):
-            if isinstance(weights, LatentWeights):
-                self._latent(model, weights)
+            if model.latent is not None:
+                self._latent(model, model.latent)
             else:
                 self._network(model, weights)
             if on_progress:
@@ -134,7 +136,8 @@ class Upscaler:
         Args:
             picture: what to upscale.
             model: an entry of the catalogue.
-            width, height: the wanted size, at most the model's largest native scale times the picture's.
+            width: the wanted one, in pixels; at most the model's largest native scale times the picture's.
+            height: likewise.
             account: whose share of the device the tiles use.
             diffusion: what is wanted of a latent upscaler; other models know nothing of it.
             on_start: called on the event loop when a device takes the first tile; again if the picture is
@@ -154,12 +157,12 @@ class Upscaler:
             weights = model.weights_for(max(width / picture.width, height / picture.height))
         except FactorTooLargeError as error:
             raise ModelError(str(error)) from error
-        if isinstance(weights, LatentWeights):
-            latent = await asyncio.to_thread(self._latent, model, weights)
+        if model.latent is not None:
+            latent = await asyncio.to_thread(self._latent, model, model.latent)
             return await latent.upscale(
                 picture,
                 model,
-                diffusion or Diffusion(steps=weights.default_steps),
+                diffusion or Diffusion(steps=model.latent.default_steps),
                 size=(width, height),
                 account=account,
                 on_start=on_start,
@@ -255,20 +258,21 @@ class Upscaler:
         if model.name not in self._latents:
             with self._first_use[model.name, weights.scale]:
                 if model.name not in self._latents:
-                    self._verified(model, weights)
+                    _verify(model, weights, self._model_directory)
                     self._latents[model.name] = LatentUpscaler(weights, self._executor)
         return self._latents[model.name]
 
-    def _verified(self, model: Model, weights: Weights) -> Path:
-        try:
-            return ensure_built(model, weights, self._model_directory)
-        except ModelBuildError as error:
-            raise ModelError(f"{model.name} cannot be built: {error}") from error
-
     def _build(self, model: Model, weights: Weights) -> Network:
-        network = Network(self._verified(model, weights), weights.scale, model.tile, weights)
+        network = Network.build(model, weights, self._model_directory)
         self._executor.load(network)
         return network
+
+
+def _verify(model: Model, weights: LatentWeights, directory: Path) -> None:
+    try:
+        ensure_built(model, weights, directory)
+    except ModelBuildError as error:
+        raise ModelError(f"{model.name} cannot be built: {error}") from error
 
 
 def _smallest_tile(model: Model) -> int:

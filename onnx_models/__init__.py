@@ -1,7 +1,8 @@
 """The catalogue: every model as data, and the builders that turn trained weights into ONNX files.
 
 1. `load_catalogue()` lists the models: what each can do and what it costs.
-2. `ensure_built(model, weights, directory)` returns the ONNX file of a model, built on first use.
+2. `ensure_built(model, weights, directory)` returns the ONNX file of a model, built on first use;
+   `ensure_network` also its parts, where its end can run in blocks.
 3. `add_model(file, ...)` adds a model of the user's own, `pull_model(...)` fetches one that its authors
    publish, `export_model(...)` makes one of a diffusers pipeline.
 
@@ -19,6 +20,7 @@ from onnx_models.errors import (
     DownloadError,
     DuplicateModelError,
     FactorTooLargeError,
+    InstalledError,
     MissingConverterError,
     MissingWeightsError,
     ModelBuildError,
@@ -30,7 +32,8 @@ from onnx_models.errors import (
     WeightsChecksumError,
     one_line,
 )
-from onnx_models.graph import INPUT, OUTPUT
+from onnx_models.files import write_atomically
+from onnx_models.graph import FROM_UNIT, INPUT, OUTPUT, TO_FLOAT, TO_NCHW, TO_NHWC, TO_UINT8, TO_UNIT
 from onnx_models.model import (
     Download,
     Export,
@@ -42,13 +45,20 @@ from onnx_models.model import (
     Weights,
 )
 from onnx_models.ncnn import ncnn_blob
+from onnx_models.network import BuiltNetwork, Split, ensure_network
 from onnx_models.probe import OpenNetwork, Run
-from onnx_models.split import Split, split_file
 
 __all__ = [
+    "FROM_UNIT",
     "INPUT",
     "OUTPUT",
+    "TO_FLOAT",
+    "TO_NCHW",
+    "TO_NHWC",
+    "TO_UINT8",
+    "TO_UNIT",
     "BrokenEntryError",
+    "BuiltNetwork",
     "Catalogue",
     "CatalogueError",
     "Converted",
@@ -58,6 +68,7 @@ __all__ = [
     "Export",
     "FactorTooLargeError",
     "Facts",
+    "InstalledError",
     "LatentWeights",
     "MissingConverterError",
     "MissingWeightsError",
@@ -80,6 +91,7 @@ __all__ = [
     "add_model",
     "built_state",
     "ensure_built",
+    "ensure_network",
     "entry_files",
     "export_model",
     "load_catalogue",
@@ -91,5 +103,5 @@ __all__ = [
     "read_entry",
     "remove_entry",
     "repair",
-    "split_file",
+    "write_atomically",
 ]

@@ -16,8 +16,15 @@ from onnx_models.catalogue import Catalogue
 from onnx_models.convert import Converted, convert_file
 from onnx_models.diffusers import export as diffusers
 from onnx_models.download import fetch
-from onnx_models.entries import new_folder, write_entry, write_latent_entry
-from onnx_models.errors import CatalogueError, DuplicateModelError, UnknownModelError, UnsuitableModelError
+from onnx_models.entries import is_added, new_folder, refuse_taken, write_entry, write_latent_entry
+from onnx_models.errors import (
+    CatalogueError,
+    DuplicateModelError,
+    InstalledError,
+    UnknownModelError,
+    UnsuitableModelError,
+)
+from onnx_models.files import locked
 from onnx_models.model import Air, Download, Model, Name, OnnxWeights, WeightFile
 from onnx_models.probe import OpenNetwork
 
@@ -145,7 +152,7 @@ def export_model(
     facts = _checked(msgspec.structs.replace(facts, air=facts.air or f"local:{facts.name}@1"))
     name = facts.name or known.name
     _refuse_duplicates(name, facts.air or "", catalogue, directory)
-    with new_folder(directory, name) as folder:
+    with new_folder(directory, name, lambda: on_progress("waiting for another export")) as folder:
         exported = diffusers.export_latent_upscaler(
             pipeline, folder, open_part, half=half, on_progress=on_progress
         )
@@ -206,6 +213,7 @@ def pull_model(
 
     Raises:
         DownloadError: The file cannot be fetched, or is not the one that the catalogue vouches for.
+        InstalledError: Another process has just fetched it.
         DuplicateModelError: The name or the AIR identifier is taken.
         ModelBuildError: The model cannot be used, or cannot be written.
 
@@ -215,8 +223,6 @@ def pull_model(
     if suffix in spandrel.SUFFIXES:
         spandrel.require(suffix)
     file = directory / f".{download.name}.download{suffix}"
-    on_progress("fetching")
-    fetch(download, file, on_bytes)
     facts = Facts(
         name=download.name,
         air=download.air,
@@ -227,10 +233,16 @@ def pull_model(
         source_url=download.source_url,
         price_per_megapixel=download.price_per_megapixel,
     )
-    try:
-        return add_model(file, facts, catalogue, directory, open_network, on_progress)
-    finally:
-        file.unlink(missing_ok=True)
+    with locked(directory, download.name, lambda: on_progress("waiting for another download")):
+        if is_added(directory, download.name):  # by the other one
+            raise InstalledError(f"{download.name} is installed already")
+        refuse_taken(directory, download.name, download.air)
+        on_progress("fetching")
+        fetch(download, file, on_bytes)
+        try:
+            return add_model(file, facts, catalogue, directory, open_network, on_progress)
+        finally:
+            file.unlink(missing_ok=True)
 
 
 def _checked(facts: Facts) -> Facts:
@@ -255,5 +267,4 @@ def _refuse_duplicates(name: str, air: str, catalogue: Catalogue, directory: Pat
         with suppress(UnknownModelError):
             known = catalogue.get(key)
             raise DuplicateModelError(f"{key} is taken by {known.title}; choose another one")
-    if (directory / f"{name}.json").exists():
-        raise DuplicateModelError(f"{name} was added, but its entry is broken; remove it first")
+    refuse_taken(directory, name, air)

@@ -7,6 +7,7 @@ build one file at once, each replaces the other's by its equal.
 """
 
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -18,12 +19,22 @@ from msgspec import Struct
 from onnx import helper
 
 from onnx_models import ncnn
-from onnx_models.errors import MissingWeightsError, ModelBuildError, WeightsChecksumError
+from onnx_models.errors import MissingWeightsError, ModelBuildError, WeightsChecksumError, one_line
 from onnx_models.files import remove_leftovers, sha256_of, write_atomically
 from onnx_models.graph import wrap_uint8
 from onnx_models.model import LatentWeights, Model, NcnnWeights, OnnxWeights, WeightFile, Weights
 
-__all__ = ["BUILDER_VERSION", "State", "built_state", "ensure_built", "ncnn_files", "repair"]
+log = logging.getLogger(__name__)
+
+__all__ = [
+    "BUILDER_VERSION",
+    "State",
+    "built_state",
+    "ensure_built",
+    "ncnn_files",
+    "repair",
+    "sha256_of_built",
+]
 
 BUILDER_VERSION = 1
 """Goes up whenever the same weights give another ONNX file; files of other versions are built again."""
@@ -101,6 +112,11 @@ def built_state(model: Model, weights: Weights, directory: Path) -> tuple[Path, 
         raise ModelBuildError(f"{model.name} cannot be read: {error}") from error
 
 
+def sha256_of_built(target: Path) -> str:
+    """Give the SHA-256 of a file that `ensure_built` has built of ncnn's weights and verified."""
+    return msgspec.json.decode(_manifest_of(target).read_bytes(), type=_Manifest).onnx_sha256
+
+
 def ncnn_files(weights: NcnnWeights) -> tuple[Path, Path]:
     """Return the verified `.param` and `.bin` file, where their distribution is installed.
 
@@ -165,7 +181,8 @@ def _state_of(target: Path, weights: NcnnWeights) -> State:
         return "not built"
     try:
         manifest = msgspec.json.decode(_manifest_of(target).read_bytes(), type=_Manifest)
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+        log.warning("%s is not what was written: %s", _manifest_of(target), one_line(error))
         return "damaged"
     if found != manifest.onnx_sha256:
         return "damaged"

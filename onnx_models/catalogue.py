@@ -18,8 +18,10 @@ from onnx_models.errors import (
     BrokenEntryError,
     CatalogueError,
     DuplicateModelError,
+    InstalledError,
     NotInstalledError,
     UnknownModelError,
+    one_line,
 )
 from onnx_models.model import Download, Export, LatentWeights, Model, WeightFile, Weights
 
@@ -98,13 +100,13 @@ class Catalogue:
         """Find what can be fetched by its name or AIR identifier; upper and lower case are the same.
 
         Raises:
-            DuplicateModelError: It is installed already.
+            InstalledError: It is installed already.
             UnknownModelError: There is none; the message names those there are.
 
         """
         key = name_or_air.casefold()
         if key in self._by_key:
-            raise DuplicateModelError(f"{name_or_air} is installed already")
+            raise InstalledError(f"{name_or_air} is installed already")
         for download in self._downloads:
             if key in (download.name, download.air):
                 return download
@@ -199,5 +201,5 @@ def load_catalogue(added: Path | None = None) -> Catalogue:
         try:
             catalogue = catalogue.with_model(read_entry(entry))
         except (BrokenEntryError, DuplicateModelError) as error:
-            log.warning("the model %s is left out: %s", entry.stem, error)
+            log.warning("the model %s is left out: %s", entry.stem, one_line(error))
     return catalogue

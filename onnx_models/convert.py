@@ -192,7 +192,7 @@ def _tile(content: bytes, scale: int, overlap: int) -> int:
     """Return the side of tiles: two cover 1024 pixels, unless the network takes too much memory for that."""
     network = onnx.load_from_string(content)
     numbers = sum(int(np.prod(weight.dims)) for weight in network.graph.initializer)
-    if numbers < _SMALL or split_network(content, scale) is not None:
+    if numbers < _SMALL or split_network(network, scale) is not None:
         return 512 + overlap
     return max(384, 8 * overlap)
 

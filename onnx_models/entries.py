@@ -4,7 +4,7 @@
 beginning of its SHA-256. A latent upscaler has a directory of files in place of the network, `NAME-2x-` and
 the beginning of its UNet's SHA-256. The network is written first and the entry last, so that an entry that
 exists is complete; removal goes the other way round. As each model has its own files, a broken one harms no
-other.
+other. Whoever changes the directory locks it, so that two who add one name do not overwrite each other.
 """
 
 import hashlib
@@ -12,18 +12,33 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 from msgspec.structs import replace
 
-from onnx_models.errors import BrokenEntryError, ModelBuildError, UnknownModelError
-from onnx_models.files import remove_leftovers, write_atomically
+from onnx_models.errors import (
+    BrokenEntryError,
+    DuplicateModelError,
+    ModelBuildError,
+    UnknownModelError,
+    one_line,
+)
+from onnx_models.files import locked, remove_leftovers, write_atomically
 from onnx_models.model import LatentWeights, Model, NcnnWeights, OnnxWeights, WeightFile, Weights
 
-__all__ = ["entry_files", "new_folder", "read_entry", "remove_entry", "write_entry", "write_latent_entry"]
+__all__ = [
+    "entry_files",
+    "is_added",
+    "new_folder",
+    "read_entry",
+    "refuse_taken",
+    "remove_entry",
+    "write_entry",
+    "write_latent_entry",
+]
 
 
 def entry_files(directory: Path) -> list[Path]:
@@ -42,8 +57,8 @@ def read_entry(path: Path) -> Model:
     """
     try:
         model = msgspec.json.decode(path.read_bytes(), type=Model)
-    except (OSError, msgspec.DecodeError) as error:
-        raise BrokenEntryError(f"{path} cannot be read: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:  # msgspec's are ValueErrors; so is a wrong byte
+        raise BrokenEntryError(f"{path} cannot be read: {one_line(error)}") from error
     if model.name != path.stem:
         raise BrokenEntryError(f"{path} is the entry of a model called {model.name}")
     return replace(model, weights=tuple(_located(each, path) for each in model.weights))
@@ -59,9 +74,43 @@ def _located(weights: Weights, entry: Path) -> Weights:
 
 def _file(file: WeightFile, entry: Path) -> WeightFile:
     path = entry.parent.absolute() / file.path
-    if not path.is_file():
+    try:
+        is_there = path.is_file()
+    except OSError as error:  # such as a name that is too long
+        raise BrokenEntryError(f"a file of {entry.stem} cannot be read: {one_line(error)}") from error
+    if not is_there:
         raise BrokenEntryError(f"{path} is missing")
     return replace(file, path=str(path))
+
+
+def is_added(directory: Path, name: str) -> bool:
+    """Whether a model was added under this name, and its entry can be read."""
+    try:
+        read_entry(directory / f"{name}.json")
+    except BrokenEntryError:
+        return False
+    return True
+
+
+def refuse_taken(directory: Path, name: str, air: str = "") -> None:
+    """Make sure that no added model has a name or an AIR identifier.
+
+    Raises:
+        DuplicateModelError: One has.
+
+    """
+    for entry in entry_files(directory):
+        try:
+            known = read_entry(entry)
+        except BrokenEntryError as error:
+            if entry.stem == name:
+                raise DuplicateModelError(
+                    f"{name} was added, but its entry is broken; remove it first"
+                ) from error
+            continue
+        for key, other in ((name, known.name), (air, known.air)):
+            if key == other:
+                raise DuplicateModelError(f"{key} is taken by {known.title}; choose another one")
 
 
 def write_entry(directory: Path, model: Model, network: bytes) -> Model:
@@ -76,6 +125,7 @@ def write_entry(directory: Path, model: Model, network: bytes) -> Model:
         The model as `read_entry` gives it.
 
     Raises:
+        DuplicateModelError: The name or the AIR identifier has been taken in the meantime.
         ModelBuildError: A file cannot be written.
 
     """
@@ -85,34 +135,42 @@ def write_entry(directory: Path, model: Model, network: bytes) -> Model:
     entry = directory / f"{model.name}.json"
     model = replace(model, weights=(OnnxWeights(weights.scale, WeightFile(file.name, sha256)),))
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(directory)
-        write_atomically(file, network)
-        write_atomically(entry, msgspec.json.format(msgspec.json.encode(model)))
+        with locked(directory):
+            refuse_taken(directory, model.name, model.air)
+            remove_leftovers(directory)
+            write_atomically(file, network)
+            write_atomically(entry, msgspec.json.format(msgspec.json.encode(model)))
     except OSError as error:
         raise ModelBuildError(f"{model.name} cannot be added: {error}") from error
     return read_entry(entry)
 
 
 @contextmanager
-def new_folder(directory: Path, name: str) -> Iterator[Path]:
-    """A folder to write the files of a latent upscaler into; what is left in it at the end is removed.
+def new_folder(directory: Path, name: str, on_wait: Callable[[], None] = lambda: None) -> Iterator[Path]:
+    """Make a folder for the files of a latent upscaler; what is left in it at the end is removed.
+
+    Args:
+        directory: Of the added models.
+        name: Of the upscaler; others who would write its files wait.
+        on_wait: Called if somebody else writes them now.
 
     Raises:
-        ModelBuildError: It cannot be made.
+        DuplicateModelError: Somebody else has added it.
+        ModelBuildError: The folder cannot be made.
 
     """
     folder = directory / f".{name}.{secrets.token_hex(8)}.partial"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(directory)
-        folder.mkdir()
-    except OSError as error:
-        raise ModelBuildError(f"{name} cannot be added: {error}") from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with locked(directory, name, on_wait):
+        refuse_taken(directory, name)
+        try:
+            remove_leftovers(directory)
+            folder.mkdir()
+        except OSError as error:
+            raise ModelBuildError(f"{name} cannot be added: {error}") from error
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_latent_entry(directory: Path, model: Model, folder: Path) -> Model:
@@ -127,6 +185,7 @@ def write_latent_entry(directory: Path, model: Model, folder: Path) -> Model:
         The model as `read_entry` gives it.
 
     Raises:
+        DuplicateModelError: The name or the AIR identifier has been taken in the meantime.
         ModelBuildError: A file cannot be written.
 
     """
@@ -140,10 +199,12 @@ def write_latent_entry(directory: Path, model: Model, folder: Path) -> Model:
         for file in folder.iterdir():
             with file.open("rb+") as written:
                 os.fsync(written.fileno())
-        shutil.rmtree(target, ignore_errors=True)  # of an entry that was never written
-        folder.rename(target)
-        content = msgspec.json.encode(replace(model, weights=(weights,)))
-        write_atomically(entry, msgspec.json.format(content))
+        with locked(directory):
+            refuse_taken(directory, model.name, model.air)
+            shutil.rmtree(target, ignore_errors=True)  # of an entry that was never written
+            folder.rename(target)
+            content = msgspec.json.encode(replace(model, weights=(weights,)))
+            write_atomically(entry, msgspec.json.format(content))
     except OSError as error:
         raise ModelBuildError(f"{model.name} cannot be added: {error}") from error
     return read_entry(entry)
@@ -163,9 +224,10 @@ def remove_entry(directory: Path, name: str) -> None:
         raise UnknownModelError(f"no model called {name!r} was added; there are {names}")
     network = re.compile(re.escape(name) + r"-\d+x-[0-9a-f]{12}(\.onnx)?")
     try:
-        known[name].unlink()
-        for path in directory.iterdir():
-            if network.fullmatch(path.name):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        with locked(directory):
+            known[name].unlink(missing_ok=True)
+            for path in directory.iterdir():
+                if network.fullmatch(path.name):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
     except OSError as error:
         raise ModelBuildError(f"{name} cannot be removed: {error}") from error

@@ -2,6 +2,7 @@
 
 CatalogueError                    a question that the catalogue cannot answer, or a catalogue that is wrong
 ├── DuplicateModelError           two models claim one name or AIR identifier
+│   └── InstalledError            what was asked for is installed already
 ├── BrokenEntryError              the entry of an added model cannot be used
 ├── UnknownModelError             no model has that name or AIR identifier; also a LookupError
 │   └── NotInstalledError         there is such a model, but its weights have to be fetched first
@@ -23,6 +24,7 @@ __all__ = [
     "DownloadError",
     "DuplicateModelError",
     "FactorTooLargeError",
+    "InstalledError",
     "MissingConverterError",
     "MissingWeightsError",
     "ModelBuildError",
@@ -42,6 +44,10 @@ class CatalogueError(Exception):
 
 class DuplicateModelError(CatalogueError):
     """Two models claim one name or AIR identifier."""
+
+
+class InstalledError(DuplicateModelError):
+    """What was asked for is installed already."""
 
 
 class BrokenEntryError(CatalogueError):

@@ -5,12 +5,18 @@ import os
 import secrets
 import shutil
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["remove_leftovers", "sha256_of", "write_atomically"]
+from filelock import FileLock, Timeout
 
-_LEFTOVER_AGE = 3600.0  # seconds; no write takes so long
+from onnx_models.errors import ModelBuildError
+
+__all__ = ["locked", "remove_leftovers", "sha256_of", "write_atomically"]
+
+_FILE_AGE = 3600.0  # seconds; no file takes so long to write
+_FOLDER_AGE = 86400.0  # seconds; nor does an export
 
 
 def sha256_of(path: Path) -> str:
@@ -36,5 +42,39 @@ def remove_leftovers(directory: Path) -> None:
     """Free the space of partial files whose process was killed; younger ones may still be written."""
     for partial in directory.glob(".*.partial"):
         with suppress(FileNotFoundError):  # another process may do the same
-            if time.time() - partial.stat().st_mtime > _LEFTOVER_AGE:
-                shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
+            age = time.time() - partial.stat().st_mtime
+            if partial.is_dir() and age > _FOLDER_AGE:
+                shutil.rmtree(partial)
+            elif partial.is_file() and age > _FILE_AGE:
+                partial.unlink()
+
+
+@contextmanager
+def locked(directory: Path, name: str = "", on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Keep out who else locks the same, in this process or in another.
+
+    The lock is a hidden file, which stays: to remove it would let two in that wait for it.
+
+    Args:
+        directory: Where the lock is; made if it is missing.
+        name: What is locked in it; default: the directory.
+        on_wait: Called when somebody else is in.
+
+    Raises:
+        ModelBuildError: The lock cannot be made.
+
+    """
+    lock = FileLock(directory / (f".{name}.lock" if name else ".lock"))
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            on_wait()
+            lock.acquire()
+    except OSError as error:
+        raise ModelBuildError(f"{directory} cannot be written: {error}") from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -143,7 +143,7 @@ def check_batches(run: Run) -> None:
         raise UnsuitableModelError("it gives another result for an image when it runs in a batch with others")
 
 
-def find_overlap(run: Run, scale: int, on_progress: Callable[[float], None] = lambda _share: None) -> Seam:
+def find_overlap(run: Run, scale: int) -> Seam:
     """Find the smallest overlap with which tiles show no seams, or else one that more would not improve.
 
     One image is run whole, and in pieces that begin `overlap` pixels before a cut, which is not at a
@@ -153,7 +153,7 @@ def find_overlap(run: Run, scale: int, on_progress: Callable[[float], None] = la
     core = scale * _CORE
     whole = run_network(run, image[np.newaxis])[0, -core:, -core:]
     seams: list[Seam] = []
-    for done, overlap in enumerate(OVERLAPS, start=1):
+    for overlap in OVERLAPS:
         start = _CUT - overlap
         piece = run_network(run, np.ascontiguousarray(image[np.newaxis, start:, start:]))[0, -core:, -core:]
         difference = _difference(whole, piece)
@@ -161,7 +161,6 @@ def find_overlap(run: Run, scale: int, on_progress: Callable[[float], None] = la
         if not seam.visible:
             return seam
         seams.append(seam)
-        on_progress(done / len(OVERLAPS))
     best = max(seam.psnr for seam in seams)
     return next(seam for seam in seams if seam.psnr >= best - _GAIN)
 

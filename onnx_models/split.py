@@ -8,20 +8,16 @@ What each operator reads is defined by https://onnx.ai/onnx/operators/. One that
 not compute alike everywhere, ends the search: such a network stays whole.
 """
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
-from msgspec import Struct
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_models.graph import INPUT, OUTPUT
-from onnx_models.outline import Outline
 
-__all__ = ["Split", "split_file", "split_network"]
+__all__ = ["Parts", "split_network"]
 
 _WORTH_IT = 8
 """How many times more than its input the end of a network must need at once to be worth a part of its own."""
@@ -34,14 +30,14 @@ _TO_NHWC = [0, 2, 3, 1]
 _FLOAT32 = 4  # bytes
 
 
-class Split(Struct, frozen=True):
+class Parts(NamedTuple):
     """Two ONNX models that give, one after the other, what the whole network gives."""
 
     cut: str
     """The value between them, as the network calls it: (N, C, H, W) float32, of the input's resolution."""
-    body: bytes
+    body: onnx.ModelProto
     """From `INPUT` to `cut`."""
-    tail: bytes
+    tail: onnx.ModelProto
     """From `cut` to `OUTPUT`; N, H and W stay dynamic."""
     halo: int
     """How many pixels of `cut` beyond its own place a pixel of the result depends on, on each side."""
@@ -49,28 +45,16 @@ class Split(Struct, frozen=True):
     """What the tail holds at once for each pixel of `cut`: what one layer reads and writes."""
 
 
-def split_file(path: Path, scale: int) -> Split | None:
-    """Split a network as `split_network` does; None also for a file that cannot be read."""
-    try:
-        return split_network(path.read_bytes(), scale)
-    except OSError:
-        return None
-
-
-def split_network(content: bytes, scale: int) -> Split | None:
+def split_network(network: onnx.ModelProto, scale: int) -> Parts | None:
     """Split a network where the last layers begin that enlarge; None if it has none, or they need little.
 
     Args:
-        content: An ONNX file, from `INPUT` to `OUTPUT` as `wrap_uint8` gives it.
+        network: From `INPUT` to `OUTPUT`, as `wrap_uint8` gives it, with its weights.
         scale: Output side / input side.
 
     """
-    try:
-        outline = Outline(content)
-    except DecodeError:
-        return None
-    graph = outline.network.graph
-    tail = None if _lies_elsewhere(graph) else _find_tail(graph, scale)
+    graph = network.graph
+    tail = _find_tail(graph, scale)
     if tail is None:
         return None
     cut, needs = tail.cut
@@ -79,10 +63,10 @@ def split_network(content: bytes, scale: int) -> Split | None:
     between = helper.make_tensor_value_info(
         cut, TensorProto.FLOAT, ["batch", needs.channels, "height", "width"]
     )
-    return Split(
+    return Parts(
         cut,
-        outline.model(_nodes_before(graph, cut), graph.input[0], between),
-        outline.model(tail.nodes, between, graph.output[0]),
+        _part(network, _nodes_before(graph, cut), graph.input[0], between),
+        _part(network, tail.nodes, between, graph.output[0]),
         needs.reach,
         tail.bytes_per_pixel,
     )
@@ -219,6 +203,15 @@ def _nodes_before(graph: onnx.GraphProto, value: str) -> list[onnx.NodeProto]:
     return list(walk())[::-1]
 
 
-def _lies_elsewhere(graph: onnx.GraphProto) -> bool:
-    """Whether some of the weights are in another file, which parts would not find."""
-    return any(weights.data_location == TensorProto.EXTERNAL for weights in graph.initializer)
+def _part(
+    network: onnx.ModelProto,
+    nodes: Iterable[onnx.NodeProto],
+    takes: onnx.ValueInfoProto,
+    gives: onnx.ValueInfoProto,
+) -> onnx.ModelProto:
+    """Give a model of some of the network's nodes, with the constants that they read."""
+    nodes = list(nodes)
+    read = {name for node in nodes for name in node.input}
+    constants = [constant for constant in network.graph.initializer if constant.name in read]
+    graph = helper.make_graph(nodes, network.graph.name, [takes], [gives], constants)
+    return helper.make_model(graph, opset_imports=network.opset_import, ir_version=network.ir_version)

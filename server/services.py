@@ -22,6 +22,7 @@ from server.images.inputs import Inputs
 from server.images.store import ImageStore
 from server.limits.edge import Edge
 from server.outbound.fetch import WebClient
+from server.private import private_directory
 from server.protocol.errors import AuthenticationError
 from server.settings import Settings
 from server.state.accounts import (
@@ -105,9 +106,10 @@ async def running_services(
         StoreError: if the image store cannot be used.
     """
     async with AsyncExitStack() as stack:
-        settings.data.mkdir(parents=True, exist_ok=True)
+        private_directory(settings.data)
         catalogue = load_catalogue(settings.effective_added_models)
-        database = stack.enter_context(closing(Database(settings.effective_database_url)))
+        database = Database(settings.effective_database_url, synchronous=settings.sqlite_synchronous)
+        stack.enter_context(closing(database))
         bucket = Bucket(open_store(settings.storage_url, settings.data / "images"))
         stack.push_async_callback(asyncio.to_thread, bucket.close)
         images = ImageStore(bucket, database, clock, presigned=settings.image_urls == "presigned")

@@ -64,6 +64,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Directory of the models that were added; default: `models` in the data directory."""
     database_url: str | None = None
     """SQLAlchemy URL; default: SQLite in the data directory."""
+    sqlite_synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
+    """For SQLite: NORMAL survives any crash of the server, but a power cut may take the last commits; FULL
+    survives that too, and waits for the disk at each commit."""
     storage_url: str | None = None
     """obstore URL of the images, such as s3://bucket/prefix; default: `images` in the data directory."""
     image_urls: Literal["server", "presigned"] = "server"

@@ -178,10 +178,11 @@ def _check_size(width: int, height: int, request: Request) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """No secrets; the modules are found where this program finds them."""
+    """No secrets; the modules are found where this program finds them, this package where it is."""
     own = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    modules = os.pathsep.join(str(Path(path).absolute()) for path in sys.path)
-    return own | {"PYTHONPATH": modules, "OPENBLAS_NUM_THREADS": "1"}
+    home = Path(__file__).parents[2]  # the application that uses it may have an `engines` of its own
+    modules = dict.fromkeys(str(Path(path).absolute()) for path in [str(home), *sys.path])
+    return own | {"PYTHONPATH": os.pathsep.join(modules), "OPENBLAS_NUM_THREADS": "1"}
 
 
 def _widen(pipe: IO[bytes]) -> None:

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.devices.blocks import BlockSession
-from engines.devices.parts import Part, PartSession, open_part
+from engines.devices.ort import OrtSession, open_ort
+from engines.devices.parts import Part, PartSession
 from engines.devices.runtimes import onnxruntime
-from engines.devices.sessions import Network, OrtSession, Session, open_network
-from onnx_models import split_file
+from engines.devices.sessions import Network, Session
 
 __all__ = ["CpuDevice"]
 
@@ -25,14 +25,17 @@ class CpuDevice:
 
     @property
     def name(self) -> str:
+        """See `Device.name`."""
         return f"CPU, {self.threads} threads, ONNX Runtime fp32"
 
     @property
     def kind(self) -> str:
+        """See `Device.kind`."""
         return f"{self.name} {onnxruntime.__version__}"
 
     @property
     def largest_batch(self) -> int:
+        """See `Device.largest_batch`."""
         return 1
 
     def memory_use(self) -> None:
@@ -40,15 +43,14 @@ class CpuDevice:
 
     def open(self, network: Network) -> Session:
         """See `Device.open`."""
-        split = split_file(network.path, network.scale)
-        if split is None:
-            return self._open(network.path, network.path)
-        body, tail = (self._open(part, network.path) for part in (split.body, split.tail))
-        return BlockSession(body.run, tail.run, split, network.scale)
-
-    def _open(self, model: Path | bytes, path: Path) -> OrtSession:
-        return open_network(model, path, self.name, self.threads, "CPUExecutionProvider", {})
+        if network.split is None:
+            return self._open(network.path)
+        body, tail = self._open(network.split.body), self._open(network.split.tail)
+        return BlockSession(body.run, tail.run, network.split, network.scale)
 
     def open_part(self, part: Part) -> PartSession:
         """See `Device.open_part`."""
-        return open_part(part, self.name, self.threads, "CPUExecutionProvider")
+        return self._open(part.path)
+
+    def _open(self, path: Path) -> OrtSession:
+        return open_ort(path, self.name, self.threads, "CPUExecutionProvider")

@@ -28,7 +28,7 @@ class Device(Protocol):
         """The most tiles that one run may take. Above 1 tiles are cut to one size, to share runs."""
 
     def memory_use(self) -> Memory | None:
-        """Its own memory; None where it has none, or does not tell. May be called in any thread."""
+        """Its own memory; None where it has none, or does not say. May be called in any thread."""
 
     def open(self, network: Network) -> Session:
         """Load a network.

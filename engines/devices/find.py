@@ -55,7 +55,9 @@ def stand_in_for(
 
     Args:
         devices: what `find_devices` found.
-        choice, runtime, precision: see there.
+        choice: see there.
+        runtime: see there.
+        precision: see there.
     """
     if choice != "auto" or not any(isinstance(device, CudaDevice) for device in devices):
         return None

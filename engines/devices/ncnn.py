@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.devices.blocks import BlockSession
+from engines.devices.failures import as_model_error
 from engines.devices.parts import Part, PartSession
-from engines.devices.sessions import Network, Session, as_model_error
+from engines.devices.sessions import Network, Session
 from engines.errors import DeviceOutOfMemoryError, ModelError
-from onnx_models import ModelBuildError, NcnnWeights, ncnn_blob, ncnn_files, split_file
+from onnx_models import ModelBuildError, NcnnWeights, ncnn_blob, ncnn_files
 
 if TYPE_CHECKING:
     from engines.devices.device import Device
@@ -41,14 +42,17 @@ class NcnnDevice:
 
     @property
     def name(self) -> str:
+        """See `Device.name`."""
         return f"CPU, {self.threads} threads, ncnn fp32"
 
     @property
     def kind(self) -> str:
+        """See `Device.kind`."""
         return f"{self.name} {import_ncnn().__version__}"
 
     @property
     def largest_batch(self) -> int:
+        """See `Device.largest_batch`."""
         return 1
 
     def memory_use(self) -> None:
@@ -67,11 +71,10 @@ class NcnnDevice:
         net.opt.num_threads = self.threads
         if net.load_param(str(param)) != 0 or net.load_model(str(numbers)) != 0:
             raise ModelError(f"{network.path.name} cannot be loaded on {self.name}")
-        split = split_file(network.path, network.scale)
-        if split is None:
+        if network.split is None:
             return _NcnnSession(ncnn.Mat, net)
-        session = _NcnnSession(ncnn.Mat, net, ncnn_blob(param.read_bytes(), split.cut))
-        return BlockSession(session.body, session.tail, split, network.scale)
+        session = _NcnnSession(ncnn.Mat, net, ncnn_blob(param.read_bytes(), network.split.cut))
+        return BlockSession(session.body, session.tail, network.split, network.scale)
 
     def open_part(self, part: Part) -> PartSession:
         """See `Device.open_part`."""

@@ -9,17 +9,17 @@ Shapes stay dynamic: the first run of another size costs some tens of millisecon
 
 import importlib.util
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from numpy.typing import NDArray
 
 from engines.devices.blocks import BlockSession
-from engines.devices.parts import Part, PartSession, open_part
+from engines.devices.failures import as_model_error, loading
+from engines.devices.ort import open_ort
+from engines.devices.parts import Part, PartSession
 from engines.devices.runtimes import import_openvino
-from engines.devices.sessions import Network, Session, as_model_error
+from engines.devices.sessions import Network, Session
 from engines.errors import ModelError
-from onnx_models import split_file
 
 __all__ = ["CpuPrecision", "OpenVinoDevice", "Precision", "find_openvino"]
 
@@ -43,14 +43,17 @@ class OpenVinoDevice:
 
     @property
     def name(self) -> str:
+        """See `Device.name`."""
         return f"CPU, {self.threads} threads, OpenVINO {self.precision}"
 
     @property
     def kind(self) -> str:
+        """See `Device.kind`."""
         return f"{self.name} {import_openvino().__version__}"
 
     @property
     def largest_batch(self) -> int:
+        """See `Device.largest_batch`."""
         return 1
 
     def memory_use(self) -> None:
@@ -65,21 +68,19 @@ class OpenVinoDevice:
             "ENABLE_CPU_PINNING": False,  # the event loop and the codecs need the cores as well
             "CPU_RUNTIME_CACHE_CAPACITY": _CACHED_KERNELS,
         }
-        split = split_file(network.path, network.scale)
-        parts: list[Path | bytes] = [network.path] if split is None else [split.body, split.tail]
-        try:
+        split = network.split
+        files = [network.path] if split is None else [split.body, split.tail]
+        with loading(network.path.name, self.name):
             core = import_openvino().Core()
-            compiled = [core.compile_model(core.read_model(part), "CPU", configuration) for part in parts]
+            compiled = [core.compile_model(core.read_model(file), "CPU", configuration) for file in files]
             sessions = [_OpenVinoSession(each.create_infer_request()) for each in compiled]
-        except Exception as error:  # what is wrong with a file is a RuntimeError, with a value an OSError
-            raise as_model_error(error, f"{network.path.name} cannot be loaded on {self.name}") from error
         if split is None:
             return sessions[0]
         return BlockSession(sessions[0].run, sessions[1].run, split, network.scale)
 
     def open_part(self, part: Part) -> PartSession:
         """See `Device.open_part`."""
-        return open_part(part, self.name, self.threads, "CPUExecutionProvider")
+        return open_ort(part.path, self.name, self.threads, "CPUExecutionProvider")
 
 
 class _OpenVinoSession:

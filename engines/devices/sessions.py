@@ -1,25 +1,21 @@
-"""A network loaded on a device, whatever runtime is behind it, and what its failures mean.
+"""A network loaded on a device, whatever runtime is behind it.
 
 1. `Session` is the seam: a batch in, a batch out.
 2. `run_checked` and `probe` hold every session to what it must give, so that a foreign or broken ONNX file
    is refused before a task meets it.
-3. `as_model_error` is the one place that knows the runtimes' messages: they raise errors without a common
-   class, and only the text tells "too large" from "this device is gone".
 """
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.devices.runtimes import inference_session, onnxruntime
-from engines.errors import DeviceLostError, DeviceOutOfMemoryError, ModelError
-from onnx_models import Weights
+from engines.errors import ModelError
+from onnx_models import Model, ModelBuildError, Split, Weights, ensure_network
 
-__all__ = ["Network", "OrtSession", "Session", "as_model_error", "open_network", "probe", "run_checked"]
+__all__ = ["Network", "Session", "probe", "run_checked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +26,30 @@ class Network:
     scale: int
     tile: int
     """The largest side of a tile, in input pixels."""
-    weights: Weights | None = None
+    weights: Weights | None = field(default=None, compare=False)
     """What the file was made of, for runtimes that would rather have that; None if it is not known."""
+    split: Split | None = field(default=None, compare=False)
+    """The network in two parts, for CPUs, where its end is best run in blocks."""
+    sha256: str = ""
+    """Of the file. What was measured of a network holds for all of an equal one."""
+
+    @classmethod
+    def build(cls, model: Model, weights: Weights, directory: Path) -> "Network":
+        """A model's network at one native scale, built on first use. Blocks.
+
+        Args:
+            model: an entry of the catalogue.
+            weights: one of `model.weights`.
+            directory: where ONNX files are kept.
+
+        Raises:
+            ModelError: if it cannot be built.
+        """
+        try:
+            built = ensure_network(model, weights, directory)
+        except ModelBuildError as error:
+            raise ModelError(f"{model.name} cannot be built: {error}") from error
+        return cls(built.path, weights.scale, model.tile, weights, built.split, built.sha256)
 
 
 class Session(Protocol):
@@ -45,42 +63,6 @@ class Session(Protocol):
             DeviceLostError: if the device does not work any longer.
             ModelError: if the run fails.
         """
-
-
-class OrtSession:
-    """A network, or a part of one, in ONNX Runtime."""
-
-    def __init__(self, session: onnxruntime.InferenceSession) -> None:
-        self._session = session
-        self._input: str = session.get_inputs()[0].name
-
-    def run(self, tiles: NDArray[Any]) -> NDArray[Any]:
-        """See `Session.run`; a part takes or gives float32."""
-        try:
-            (result,) = self._session.run(None, {self._input: tiles})
-        except Exception as error:
-            raise as_model_error(error, f"the model failed on a batch of {tiles.shape}") from error
-        given: NDArray[Any] = result
-        return given
-
-
-def open_network(
-    model: Path | bytes,
-    path: Path,
-    device: str,
-    threads: int,
-    provider: str,
-    provider_options: dict[str, str],
-) -> OrtSession:
-    """Open a network in ONNX Runtime, the file at `path`, or a part of one.
-
-    Raises:
-        ModelError: if it cannot be loaded.
-    """
-    try:
-        return OrtSession(inference_session(model, threads, (provider, provider_options)))
-    except Exception as error:  # ONNX Runtime's errors share no base class
-        raise as_model_error(error, f"{path.name} cannot be loaded on {device}") from error
 
 
 def run_checked(session: Session, network: Network, tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -125,60 +107,3 @@ def probe(session: Session, network: Network) -> None:
 
 _PROBE_SIDE = 16
 _PROBE_TOLERANCE = 48  # levels; the networks of the catalogue differ by 3 at most, black or noise by over 64
-
-
-def as_model_error(error: Exception, what: str) -> ModelError:
-    """What an error of a runtime means, with `what` failed in front of its message."""
-    if isinstance(error, ModelError):
-        return error
-    message = f"{what}: {error if str(error) else type(error).__name__}"
-    if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(message):
-        return DeviceOutOfMemoryError(message)
-    code = _CUDA_FAILURE.search(message)
-    if (code and int(code[1]) in _FATAL_CUDA_CODES) or _DEVICE_LOST.search(message):
-        return DeviceLostError(message)
-    return ModelError(message)
-
-
-# ONNX Runtime's arena (bfc_arena.cc), CUDA, cuBLAS, cuDNN 8 and 9, C++ and OpenVINO, in this order.
-_OUT_OF_MEMORY = re.compile(
-    r"failed to allocate (memory|\d+ bytes)"
-    r"|is smaller than requested bytes"
-    r"|CUDA failure 2:|out of memory"
-    r"|CUBLAS_STATUS_ALLOC_FAILED"
-    r"|CUDNN_STATUS_ALLOC_FAILED|CUDNN_STATUS_INTERNAL_ERROR_(DEVICE|HOST)_ALLOCATION_FAILED"
-    r"|bad[_ ]alloc|(can ?not|could not) allocate",
-    re.IGNORECASE,
-)
-
-# cuda_call.cc: "CUDA failure 700: an illegal memory access was encountered ; GPU=0 ; hostname=…".
-_CUDA_FAILURE = re.compile(r"CUDA (?:failure|error) (\d+)", re.IGNORECASE)
-
-# Of these the CUDA runtime's reference says that the process must be ended to use CUDA again, or that there
-# is no device: https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html#cudaError
-_FATAL_CUDA_CODES = frozenset(
-    {
-        4,  # cudart unloading: the driver shuts down
-        46,  # devices unavailable
-        100,  # no device
-        101,  # invalid device
-        214,  # uncorrectable ECC error
-        220,  # uncorrectable NVLink error
-        700,  # illegal address
-        702,  # launch timeout
-        709,  # context is destroyed
-        710,  # device-side assert
-        714,  # hardware stack error
-        715,  # illegal instruction
-        716,  # misaligned address
-        717,  # invalid address space
-        718,  # invalid program counter
-        719,  # launch failure
-        999,  # unknown
-    }
-)
-_DEVICE_LOST = re.compile(
-    r"illegal memory access|driver shutting down|device (was |is )?lost|fallen off the bus"
-    r"|uncorrectable (ECC|NVLink)|unspecified launch failure|CUDA_ERROR_DEINITIALIZED",
-    re.IGNORECASE,
-)

@@ -30,7 +30,7 @@ PartName = Literal["text_encoder", "vae_encoder", "unet", "vae_decoder"]
 F32: TypeAlias = NDArray[np.float32]
 
 _NOISE_LEVELS = 128
-"""How many numbers tell the UNet of noise in the image that it enlarges: half of them 1, half 0 is none."""
+"""How many numbers say how noisy the image is that the UNet enlarges: half of them 1, half 0 is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,8 @@ def upscale_latent(
         tokens: of the prompt and of the negative one, (T,) each; None if the model has no text encoder.
         wanted: what is asked for.
         weights: what is known of the model.
-        side, overlap: of the windows, in input pixels; the side is rounded down to one that the UNet takes.
+        side: of the windows, in input pixels; rounded down to one that the UNet takes.
+        overlap: of the windows, in input pixels.
 
     Raises:
         SpoiltResultError: what comes out are not numbers, or the picture is black.
@@ -114,7 +115,7 @@ def _multiple(weights: LatentWeights) -> int:
 
 
 def _prompts(tokens: Tokens, wanted: Diffusion) -> Generator[Runs, list[Arrays], list[Arrays]]:
-    """What the UNet is told of the prompt and, with guidance, of the negative one: twice as much work."""
+    """What the UNet gets of the prompt and, with guidance, of the negative one: twice as much work."""
     prompt, negative = tokens
     found = yield Runs(
         "text_encoder", [(each,) for each in ((prompt, negative) if wanted.guided else (prompt,))], 0.01

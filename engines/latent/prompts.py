@@ -15,7 +15,8 @@ class Prompts:
     """The tokenizer of one model; may be used from any thread."""
 
     def __init__(self, file: Path) -> None:
-        """
+        """Read the tokenizer.
+
         Args:
             file: as `tokenizers` writes it; it says how long a prompt may be, and what fills it up.
 

@@ -46,7 +46,8 @@ def noise_levels(
     Args:
         scheduler: what is to be done.
         steps: at least 1.
-        beta_start, beta_end: of the training.
+        beta_start: of the training; the noise of its first step.
+        beta_end: of the training; the noise of its last step.
         trained: the steps of the training.
         spacing: after Lin et al., Common Diffusion Noise Schedules and Sample Steps are Flawed (2023),
             table 2: "linspace" ends with the least noise, which is what a single step gets; "trailing" begins

@@ -5,12 +5,10 @@ those of equal size are computed together on a device that takes more than one a
 """
 
 import asyncio
-import contextlib
 import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +16,8 @@ from numpy.typing import NDArray
 
 from engines.codecs.image import Picture, resize
 from engines.devices.parts import Arrays, Part
-from engines.errors import DeviceOutOfMemoryError, EngineError
+from engines.errors import DeviceOutOfMemoryError
+from engines.job import Item, Job
 from engines.latent.colour_fix import fix_colours
 from engines.latent.denoising import Calls, Runs, upscale_latent
 from engines.latent.diffusion import Diffusion
@@ -62,6 +61,7 @@ class LatentUpscaler:
 
     @property
     def parts(self) -> tuple[Part, ...]:
+        """Those that run on the devices."""
         return tuple(self._parts.values())
 
     async def upscale(
@@ -86,7 +86,10 @@ class LatentUpscaler:
             model: whose weights they are; its windows are as large as its tiles.
             wanted: what is asked for.
             size: the wanted width and height.
-            account, on_start, on_progress, on_region: as there.
+            account: as there.
+            on_start: as there.
+            on_progress: as there.
+            on_region: as there.
 
         Raises:
             ModelError: if a run fails, or what comes out is no picture.
@@ -156,12 +159,17 @@ class LatentUpscaler:
         results: list[Arrays] | None = None
         done = 0.0
         while not isinstance(runs := await asyncio.to_thread(_go_on, calls, results), np.ndarray):
-            job = _Job(runs, asyncio.get_running_loop(), within(on_progress, done, runs.share), on_start)
+            job = _PartJob(
+                runs=runs,
+                loop=asyncio.get_running_loop(),
+                on_start=on_start,
+                on_progress=within(on_progress, done, runs.share),
+            )
             results = await self._run(job, account)
             done, on_start = runs.share, None
         return runs
 
-    async def _run(self, job: "_Job", account: str) -> list[Arrays]:
+    async def _run(self, job: "_PartJob", account: str) -> list[Arrays]:
         task = "latent", next(_numbers)
         self._executor.submit(account, task, self._key(job.runs), job.items())
         try:
@@ -216,7 +224,7 @@ def _finish(pixels: NDArray[np.uint8], picture: Picture, regions: RegionReporter
 
 
 def _go_on(calls: Calls, results: list[Arrays] | None) -> Runs | NDArray[np.float32]:
-    """What is to be run next, or the picture. (A StopIteration cannot leave a thread.)"""
+    """What is to be run next, or the picture; as a StopIteration cannot leave a thread."""
     try:
         return next(calls) if results is None else calls.send(results)
     except StopIteration as end:
@@ -224,61 +232,35 @@ def _go_on(calls: Calls, results: list[Arrays] | None) -> Runs | NDArray[np.floa
         return picture
 
 
-@dataclass(slots=True, eq=False)
-class _Job:
-    """Some runs of a part, and who waits for them. All but `results` belongs to the event loop."""
+@dataclass(slots=True, eq=False, kw_only=True)
+class _PartJob(Job):
+    """Some runs of a part, and what they give."""
 
     runs: Runs
-    loop: asyncio.AbstractEventLoop
-    on_progress: Progress
-    on_start: Callable[[], None] | None
-    done: asyncio.Future[None] = field(init=False)
+    count: int = field(init=False)
     results: list[Arrays | None] = field(init=False)
-    finished: int = 0
 
     def __post_init__(self) -> None:
-        self.done = self.loop.create_future()
-        self.results = [None] * len(self.runs.inputs)
+        self.count = len(self.runs.inputs)
+        self.results = [None] * self.count
+        Job.__post_init__(self)
 
-    def items(self) -> list["_Item"]:
-        return [_Item(self, number) for number in range(len(self.results))]
+    def items(self) -> list["_PartRun"]:
+        return [_PartRun(self, number) for number in range(self.count)]
 
-    def begin(self) -> None:
-        on_start, self.on_start = self.on_start, None
-        if on_start is not None:
-            self.on_loop(on_start)
-
-    def on_loop(self, callback: Callable[[], None]) -> None:
-        with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody waits any longer
-            self.loop.call_soon_threadsafe(callback)
-
-    def advance(self) -> None:
-        if self.done.done():
-            return
-        self.finished += 1
-        self.on_progress(self.finished / len(self.results))
-        if self.finished == len(self.results):
-            self.done.set_result(None)
-
-    def give_up(self, error: EngineError) -> None:
-        if not self.done.done():
-            self.done.set_exception(error)
+    def take(self, number: int, result: Arrays) -> None:
+        self.results[number] = result
+        self.on_loop(self.advance)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Item:
-    """One run, as the executor wants it."""
+class _PartRun(Item[_PartJob]):
+    """One run of the part."""
 
-    job: _Job
     number: int
 
-    def read(self) -> Arrays:
-        self.job.begin()
+    def inputs(self) -> Arrays:
         return self.job.runs.inputs[self.number]
 
     def finish(self, result: Arrays) -> None:
-        self.job.results[self.number] = result
-        self.job.on_loop(self.job.advance)
-
-    def fail(self, error: EngineError) -> None:
-        self.job.on_loop(partial(self.job.give_up, error))
+        self.job.take(self.number, result)

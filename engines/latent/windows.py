@@ -40,9 +40,11 @@ class Windows:
     """As few windows as cover an area, no larger than it takes, evenly spread, with at least the overlap."""
 
     def __init__(self, height: int, width: int, *, side: int, overlap: int, step: int = 1) -> None:
-        """
+        """Choose their sides and places.
+
         Args:
-            height, width: of the area, in cells.
+            height: of the area, in cells.
+            width: of the area, in cells.
             side: the largest of a window.
             overlap: the least between two windows; less than `side`.
             step: what the sides of several windows are multiples of, as far as `side` is large enough.
@@ -81,7 +83,8 @@ class Blend:
     """An array (…, H, W) that is put together from windows."""
 
     def __init__(self, windows: Windows, leading: tuple[int, ...], scale: int = 1) -> None:
-        """
+        """Begin with zeros.
+
         Args:
             windows: of the area.
             leading: the axes before the height and the width.

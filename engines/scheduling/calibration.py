@@ -5,13 +5,10 @@ wait longer. So the smallest batch is taken that comes close to the best through
 hardware, the runtime, the network and the size of its tiles, so the measurement is kept under all of these.
 """
 
-import hashlib
 import logging
-import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +19,7 @@ from msgspec import Meta
 from engines.devices.device import Device
 from engines.devices.sessions import Network, Session
 from engines.errors import DeviceOutOfMemoryError
+from onnx_models import write_atomically
 
 __all__ = ["Calibration", "choose_batch", "measure_rates"]
 
@@ -85,16 +83,16 @@ class Calibration:
     """The measured batch sizes, in a JSON file; may be used from any thread."""
 
     def __init__(self, file: Path, clock: Callable[[], float] = time.perf_counter) -> None:
-        """
+        """Use what a file holds.
+
         Args:
             file: where they are kept; a missing or broken one means that all is measured again.
             clock: the time in seconds.
         """
         self._file = file
         self._clock = clock
-        self._one_at_a_time = (
-            threading.Lock()
-        )  # a second device of the kind finds what the first has measured
+        # A second device of the kind finds what the first has measured.
+        self._one_at_a_time = threading.Lock()
 
     def known(self, device: Device, network: Network) -> int | None:
         """What `batch` gives, if it was measured before and is still possible."""
@@ -114,7 +112,7 @@ class Calibration:
             chosen = choose_batch(rates)
             shown = ", ".join(f"{size}: {rate:.1f}" for size, rate in rates.items())
             log.info("%s: %s in batches of %d (tiles/s: %s)", device.name, network.path.name, chosen, shown)
-            self._write(_key(device, network), chosen)
+            self._keep(_key(device, network), chosen)
             return chosen
 
     def _read(self) -> _File:
@@ -126,20 +124,14 @@ class Calibration:
             log.warning("%s is of no use and is made anew: %s", self._file, error)
             return {}
 
-    def _write(self, key: str, batch: int) -> None:
+    def _keep(self, key: str, batch: int) -> None:
         """Keep a result; where that is not possible it is measured again after the next start."""
         content = msgspec.json.format(msgspec.json.encode(self._read() | {key: batch}))
-        partial = self._file.with_name(f".{self._file.name}.{secrets.token_hex(8)}.partial")
         try:
-            partial.write_bytes(content)
-            partial.replace(self._file)
+            write_atomically(self._file, content)
         except OSError as error:
             log.warning("%s cannot be written: %s", self._file, error)
-            with suppress(OSError):
-                partial.unlink()
 
 
 def _key(device: Device, network: Network) -> str:
-    with network.path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return f"{device.kind}; {network.path.name} {digest[:16]}; {network.tile} px"
+    return f"{device.kind}; {network.path.name} {network.sha256[:16]}; {network.tile} px"

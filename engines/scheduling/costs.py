@@ -1,4 +1,4 @@
-"""How long networks take, as their last runs tell: the cost that the scheduler is fair by.
+"""How long networks take, by their last runs: the cost that the scheduler is fair by.
 
 Networks differ in work per pixel by a factor of twenty and more, and devices in speed by hundreds.
 """

@@ -6,12 +6,10 @@ The shell around `TileScheduler`: this is where the lock, the threads and the de
    not fit fails its task, which may come again with smaller tiles. What fits is remembered.
 2. A device that is lost, or that takes far too long over a run, is retired, and the others take over its
    batch. The thread that is stuck in it is left behind, and what it may still bring is thrown away.
-3. When the last device is lost another may take over, such as the CPU for GPUs. Without any device left,
-   every task that waits or comes fails at once.
-4. On a slow CPU the largest tile of a large network takes a minute, and a run cannot be interrupted. So a
-   CPU has a helper, a second thread with networks of its own: during a long run it takes the tile whose turn
-   it is, if that is small. Both are slower meanwhile, but nothing is computed twice, and the order stays.
-   What goes wrong there counts for nothing: the helper is given up, and the tile waits like any other.
+3. When the last device is lost another may take over; without any device left, every task that waits or
+   comes fails at once.
+4. A CPU has a helper for small tiles, see `fleet`. What goes wrong there counts for nothing: the helper is
+   given up, and the tile waits like any other.
 """
 
 import logging
@@ -24,13 +22,15 @@ from typing import TypeAlias
 
 from engines.activity import Activity, Waiting
 from engines.devices.device import Device
+from engines.devices.failures import as_model_error
 from engines.devices.parts import Arrays, Part
-from engines.devices.sessions import Network, as_model_error
+from engines.devices.sessions import Network
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, EngineError, ModelError
 from engines.scheduling.calibration import Calibration
 from engines.scheduling.costs import Paces
+from engines.scheduling.fleet import Fleet
 from engines.scheduling.scheduler import Batch, TileScheduler
-from engines.scheduling.worker import Load, PartKey, Room, TileKey, TileWork, Worker
+from engines.scheduling.worker import Job, Key, Load, Room, TileKey, TileWork, Worker
 
 __all__ = ["PATIENCE", "Executor"]
 
@@ -47,8 +47,7 @@ _LONG = 1.0
 _SMALL = 1 / 8
 """How much of that time a small tile takes at most."""
 
-Key: TypeAlias = TileKey | PartKey
-Told: TypeAlias = list[tuple[TileWork, EngineError]]
+Failures: TypeAlias = list[tuple[TileWork, EngineError]]
 """Tiles that are to be failed, once the lock is released."""
 
 
@@ -64,7 +63,8 @@ class Executor:
         patience: float = PATIENCE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """
+        """Start the threads of the devices.
+
         Args:
             devices: at least one.
             calibration: what measures how many tiles one run should take, on devices that take several;
@@ -74,8 +74,6 @@ class Executor:
             clock: the time in seconds.
         """
         self._calibration = calibration
-        self._find_stand_in = stand_in
-        self._stand_in: Device | None = None
         self._patience = patience
         self._clock = clock
         self._paces = Paces()
@@ -83,32 +81,25 @@ class Executor:
         self._changed = threading.Condition()
         self._closing = False
         self._closed = threading.Event()
-        self._workers: list[Worker] = []
-        self._helpers: list[Worker] = []
+        self._fleet = Fleet(stand_in)
         for device in devices:
-            self._add(device)
+            self._start(self._fleet.add(device))
         threading.Thread(target=self._watch, name="device watch", daemon=True).start()
-
-    @property
-    def _all_workers(self) -> list[Worker]:
-        return self._workers + self._helpers
 
     @property
     def usable(self) -> bool:
         """Whether tiles can be run: not closed, and a device is left."""
-        return not self._closing and any(worker.lost is None for worker in self._workers)
+        return not self._closing and self._fleet.works
 
     @property
     def stand_in(self) -> Device | None:
         """The device that took over when all others were lost, if that has happened."""
-        return self._stand_in
+        return self._fleet.stand_in
 
     def room(self, network: Network | Part) -> int | None:
         """The most input pixels of a tile that every device has memory for; None if no limit was found."""
-        now = self._clock()
         with self._changed:
-            rooms = [worker.room_for(network, now) for worker in self._workers if worker.lost is None]
-        return min((room for room in rooms if room is not None), default=None)
+            return self._fleet.room(network, self._clock())
 
     def activity(self, names: Callable[[], Mapping[Network | Part, str]]) -> Activity:
         """What has been done, and what waits. Asks the devices for their memory, which may take milliseconds.
@@ -123,7 +114,7 @@ class Executor:
             for key, count in self._scheduler.waiting():
                 tiles[known[key.network]] += count
                 tasks[known[key.network]] += 1
-            workers = tuple(self._workers)
+            workers = tuple(self._fleet.workers)
             devices = [worker.activity(known, self._clock()) for worker in workers]
         memories = [worker.device.memory_use() if worker.lost is None else None for worker in workers]
         return Activity(
@@ -137,7 +128,7 @@ class Executor:
         """Queue the tiles of a task.
 
         Unless it is cancelled, either each tile is finished once, or at least one is failed; a tile is never
-        both, and none is told anything twice.
+        both, and nothing happens to it twice.
 
         Raises:
             ModelError: if the executor is closed, or no device is left.
@@ -160,12 +151,7 @@ class Executor:
         """
         with self._changed:
             self._check_usable()
-            loads = [Load(network) for _ in self._workers]
-            for worker, load in zip(self._workers, loads, strict=True):
-                if worker.lost is None:
-                    worker.loads.append(load)
-                else:
-                    load.done.set_exception(worker.lost)
+            loads = self._fleet.ask_to_load(network)
             self._changed.notify_all()
         errors = [error for load in loads if (error := load.done.exception()) is not None]
         refusals = [error for error in errors if not isinstance(error, DeviceLostError)]
@@ -182,35 +168,27 @@ class Executor:
             self._closing = True
             failed = self._give_up(_shutting_down())
             self._changed.notify_all()
-        _tell(failed)
+        _fail_all(failed)
         with self._changed:
-            self._changed.wait_for(lambda: all(worker.ended or worker.lost for worker in self._all_workers))
+            self._changed.wait_for(lambda: self._fleet.ended)
         self._closed.set()
 
     def retire_stalled(self) -> None:
         """Give up the devices that are at one thing for too long. A thread calls this every few seconds."""
         now = self._clock()
-        failed: Told = []
+        failed: Failures = []
         with self._changed:
-            for worker in self._all_workers:
-                if worker.job is not None and now - worker.began > self._patience:
-                    error = DeviceLostError(
-                        f"{worker.device.name} has not finished a run in {self._patience:.0f} seconds"
-                    )
-                    failed += self._retire(worker, error)
-        _tell(failed)
+            for worker in self._fleet.stalled(now, self._patience):
+                error = DeviceLostError(
+                    f"{worker.device.name} has not finished a run in {self._patience:.0f} seconds"
+                )
+                failed += self._retire(worker, error)
+        _fail_all(failed)
 
-    def _add(self, device: Device) -> None:
-        worker = Worker(device)
-        self._workers.append(worker)
-        self._start(worker)
-        if device.largest_batch == 1:  # where several tiles share a run, it takes much less than a second
-            helper = Worker(device, worker)
-            self._helpers.append(helper)
-            self._start(helper)
-
-    def _start(self, worker: Worker) -> None:
-        threading.Thread(target=self._work, args=[worker], name=f"device {worker.name}", daemon=True).start()
+    def _start(self, workers: Iterable[Worker]) -> None:
+        for worker in workers:
+            name = f"device {worker.name}"
+            threading.Thread(target=self._work, args=[worker], name=name, daemon=True).start()
 
     def _watch(self) -> None:
         while not self._closed.wait(_WATCH_EVERY):
@@ -236,9 +214,9 @@ class Executor:
                 died = not self._closing and worker.lost is None  # by an error of this module
                 failed = self._retire(worker, DeviceLostError("its thread died")) if died else []
                 self._changed.notify_all()
-            _tell(failed)
+            _fail_all(failed)
 
-    def _next_job(self, worker: Worker) -> Batch[Key, TileWork] | Load | None:
+    def _next_job(self, worker: Worker) -> Job | None:
         """Wait for something to do; None when there will be nothing more."""
         with self._changed:
             self._changed.wait_for(
@@ -248,7 +226,7 @@ class Executor:
                 return None
             job = worker.loads.popleft() if worker.loads else self._next_batch(worker)
             worker.begin(job, self._clock())
-            if worker.main is None and self._helpers:
+            if worker.main is None and self._fleet.helpers:
                 self._changed.notify_all()  # what waits may be small beside it
             return job
 
@@ -275,7 +253,7 @@ class Executor:
             worker.load(load.network, self._calibration)
         except Exception as error:  # noqa: BLE001 - raised where the network is waited for
             failure = as_model_error(error, f"{load.network.path.name} cannot be loaded")
-        failed: Told = []
+        failed: Failures = []
         with self._changed:
             if worker.job is not load:
                 return  # given up meanwhile
@@ -286,10 +264,10 @@ class Executor:
             load.done.set_result(None)
         else:
             load.done.set_exception(failure)
-        _tell(failed)
+        _fail_all(failed)
 
     def _run(self, worker: Worker, batch: Batch[Key, TileWork]) -> None:
-        """Run a batch. Whatever goes wrong, the thread lives on, and only the tasks concerned hear of it."""
+        """Run a batch. Whatever goes wrong, the thread lives on, and only the tasks concerned fail."""
         network = batch.key.network
         try:
             inputs = [tile.read() for _, tile in batch.tiles]
@@ -328,9 +306,9 @@ class Executor:
             else:
                 worker.end(self._clock())
                 failed = self._shrink_or_fail(worker, batch, error)
-        _tell(failed)
+        _fail_all(failed)
 
-    def _shrink_or_fail(self, worker: Worker, batch: Batch[Key, TileWork], error: ModelError) -> Told:
+    def _shrink_or_fail(self, worker: Worker, batch: Batch[Key, TileWork], error: ModelError) -> Failures:
         count = len(batch.tiles)
         if isinstance(error, DeviceOutOfMemoryError):
             fits = count // 2 * batch.key.pixels if count > 1 else batch.key.pixels // 2
@@ -352,49 +330,23 @@ class Executor:
         self._scheduler.finish(batch)
         return [(tile, error) for _, tile in batch.tiles]
 
-    def _retire(self, worker: Worker, error: DeviceLostError) -> Told:
-        """Nothing more runs on this device; its sessions are kept, as to end them might end the process."""
-        log.error("%s is given up: %s", worker.name, error)
-        for helper in self._helpers:
-            if helper.main is worker and helper.lost is None:
-                self._stop(helper, error)
-        self._stop(worker, error)
+    def _retire(self, worker: Worker, error: DeviceLostError) -> Failures:
+        """Let nothing more run on this device; what it was at runs on the others, if there are any."""
+        for job in self._fleet.retire(worker, error, self._clock()):
+            if isinstance(job, Batch):
+                self._scheduler.put_back(job)
         return self._after_change()
 
-    def _stop(self, worker: Worker, error: DeviceLostError) -> None:
-        worker.lost = error
-        job = worker.job
-        worker.end(self._clock())
-        for load in [*worker.loads, *([job] if isinstance(job, Load) else [])]:
-            load.done.set_exception(error)
-        worker.loads.clear()
-        if isinstance(job, Batch):
-            self._scheduler.put_back(job)
-
-    def _after_change(self) -> Told:
+    def _after_change(self) -> Failures:
         """Wake the threads to what was put back, or fail it if none will take it."""
-        if not self.usable and not self._closing and self._find_stand_in is not None:
-            self._start_stand_in(self._find_stand_in)
+        if not self._closing:  # under the lock, as a task that came meanwhile would be refused
+            self._start(self._fleet.replace_lost())
         self._changed.notify_all()
         return [] if self.usable else self._give_up(self._why_unusable())
 
-    def _start_stand_in(self, find: Callable[[], Device]) -> None:
-        """Under the lock, as a task that came meanwhile would be refused."""
-        self._find_stand_in = None
-        try:
-            self._stand_in = find()
-        except Exception:
-            log.exception("no other device can take over")
-        else:
-            log.error("%s takes over: all other devices are lost", self._stand_in.name)
-            self._add(self._stand_in)
-
-    def _give_up(self, error: EngineError) -> Told:
+    def _give_up(self, error: EngineError) -> Failures:
         """Drop all that waits, for a run or to be loaded."""
-        for worker in self._workers:
-            for load in worker.loads:
-                load.done.set_exception(error)
-            worker.loads.clear()
+        self._fleet.refuse_loads(error)
         return [(tile, error) for _, tile in self._scheduler.clear()]
 
     def _check_usable(self) -> None:
@@ -402,13 +354,10 @@ class Executor:
             raise self._why_unusable()
 
     def _why_unusable(self) -> ModelError:
-        if self._closing:
-            return _shutting_down()
-        reasons = "; ".join(str(worker.lost) for worker in self._workers)
-        return DeviceLostError(f"no device is left to run on: {reasons}")
+        return _shutting_down() if self._closing else self._fleet.why_lost()
 
 
-def _tell(failed: Told) -> None:
+def _fail_all(failed: Failures) -> None:
     for tile, error in failed:
         tile.fail(error)
 

@@ -88,7 +88,8 @@ class TileScheduler(Generic[KeyT, TileT]):
     """
 
     def __init__(self, cost: Callable[[KeyT], int]) -> None:
-        """
+        """Begin without tasks.
+
         Args:
             cost: what a tile of this key costs, as far as is known by now; at least 1.
         """

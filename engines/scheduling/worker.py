@@ -16,7 +16,7 @@ from engines.errors import DeviceLostError, DeviceOutOfMemoryError, EngineError
 from engines.scheduling.calibration import Calibration
 from engines.scheduling.scheduler import Batch
 
-__all__ = ["Load", "PartKey", "Room", "TileKey", "TileWork", "Worker"]
+__all__ = ["Job", "Key", "Load", "PartKey", "Room", "TileKey", "TileWork", "Worker"]
 
 Loaded: TypeAlias = Callable[[Arrays], Arrays]
 
@@ -31,10 +31,12 @@ class TileKey:
 
     @property
     def pixels(self) -> int:
+        """Those of the input."""
         return self.height * self.width
 
     @property
     def output_pixels(self) -> int:
+        """Those of the result."""
         return self.pixels * self.network.scale**2
 
 
@@ -48,6 +50,9 @@ class PartKey:
     """Those of the picture that it is about; what a run takes grows with them."""
     output_pixels: int
     """What one gives of the finished picture."""
+
+
+Key: TypeAlias = TileKey | PartKey
 
 
 class TileWork(Protocol):
@@ -67,8 +72,10 @@ class TileWork(Protocol):
 
 
 class Room(NamedTuple):
-    """What a run was found to have memory for. More is tried again after a while: whatever else took it may
-    be gone."""
+    """What a run was found to have memory for.
+
+    More is tried again after a while: whatever else took the memory may be gone.
+    """
 
     pixels: int
     """Input pixels."""
@@ -96,6 +103,10 @@ class Load:
     done: Future[None] = field(default_factory=Future)
 
 
+Job: TypeAlias = Batch[Key, TileWork] | Load
+"""What a worker is at."""
+
+
 @dataclass(slots=True, eq=False)
 class Worker:
     """A device, what is known of it, and what it does.
@@ -112,7 +123,7 @@ class Worker:
     """The input pixels of one run beyond which it gets no more efficient, where that was measured."""
     room: dict[Network | Part, Room] = field(default_factory=dict)
     """What one run has memory for, where less than was wanted."""
-    job: Batch[TileKey | PartKey, TileWork] | Load | None = None
+    job: Job | None = None
     began: float = 0.0
     busy: float = 0.0
     """Seconds, up to the end of the last job."""
@@ -134,9 +145,10 @@ class Worker:
 
     @property
     def name(self) -> str:
+        """For people; that of the device, unless it is a helper."""
         return self.device.name if self.main is None else f"the helper of {self.device.name}"
 
-    def limit(self, key: TileKey | PartKey, now: float) -> int:
+    def limit(self, key: Key, now: float) -> int:
         """How many tiles of a key one run may take. One is always tried: there may be more memory now."""
         limits = [self.device.largest_batch]
         if (pace := self.pace.get(key.network)) is not None:
@@ -150,7 +162,8 @@ class Worker:
         room = self.room.get(network)
         return None if room is None else room.at(now)
 
-    def begin(self, job: Batch[TileKey | PartKey, TileWork] | Load | None, now: float) -> None:
+    def begin(self, job: Job | None, now: float) -> None:
+        """Take note of what it is at from now on."""
         self.job, self.began = job, now
 
     def end(self, now: float) -> None:
@@ -159,7 +172,17 @@ class Worker:
             self.busy += now - self.began
         self.job = None
 
-    def count(self, batch: Batch[TileKey | PartKey, TileWork]) -> None:
+    def stop(self, error: DeviceLostError, now: float) -> Job | None:
+        """Take no more jobs, and fail all loads; gives the job that was under way."""
+        self.lost = error
+        job = self.job
+        self.end(now)
+        for load in [*self.loads, *([job] if isinstance(job, Load) else [])]:
+            load.done.set_exception(error)
+        self.loads.clear()
+        return job
+
+    def count(self, batch: Batch[Key, TileWork]) -> None:
         """Remember a run that succeeded."""
         network, tiles = batch.key.network, len(batch.tiles)
         self.runs[network, tiles, self.limit(batch.key, self.began)] += 1
@@ -208,7 +231,7 @@ class Worker:
         """
         if (loaded := self.sessions.get(network)) is None:
             if isinstance(network, Part):
-                loaded = self.device.open_part(network).run
+                loaded = self.device.open_part(network).run_part
             else:
                 loaded = self._open(network, calibration)
             self.sessions[network] = loaded

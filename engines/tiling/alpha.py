@@ -41,7 +41,8 @@ def bound_alpha(
         upscaled: the part, as it came out of the network.
         source: the alpha plane that went in, whole.
         area: where the part is on the upscaled plane.
-        width, height: of the whole upscaled plane.
+        width: of the whole upscaled plane.
+        height: of the whole upscaled plane.
     """
     rows = _nearest(area.top, area.bottom, len(source), height)
     columns = _nearest(area.left, area.right, source.shape[1], width)

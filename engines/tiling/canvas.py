@@ -42,11 +42,13 @@ class Canvas:
     def __init__(
         self, plan: TilePlan, scale: int, width: int, height: int, on_area: OnArea | None = None
     ) -> None:
-        """
+        """Begin with an output of which nothing is done.
+
         Args:
             plan: the tiles of the input.
             scale: native, of the network.
-            width, height: of the output; at most `scale` times the input's.
+            width: of the output, in pixels; at most `scale` times the input's.
+            height: likewise.
             on_area: called, by whoever pastes or reduces, with each area of the output and its pixels as
                 soon as it is finished: it does not change any more. The areas are disjoint, the same for any
                 order of the tiles, and cover the output by the time that it is complete. Must not raise.

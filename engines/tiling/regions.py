@@ -1,4 +1,4 @@
-"""Finished parts of a result, told while the rest of it is still being made."""
+"""Finished parts of a result, handed over while the rest of it is still being made."""
 
 import logging
 import threading
@@ -65,18 +65,20 @@ OnRegion = Callable[[Region], None]
 
 
 class RegionReporter:
-    """Tells of each region when all planes of it are finished; may be used from any thread.
+    """Reports each region when all planes of it are finished; may be used from any thread.
 
     A picture that is begun again, with smaller tiles, is finished in other areas: what overlaps a region that
-    was told of is not told again.
+    was reported is not reported again.
     """
 
     def __init__(self, source: Picture, width: int, height: int, on_region: OnRegion) -> None:
-        """
+        """Begin with nothing finished.
+
         Args:
             source: what is upscaled; two planes if it has alpha, otherwise one.
-            width, height: of the result.
-            on_region: what is told; if it raises, that is logged.
+            width: of the result, in pixels.
+            height: of the result, in pixels.
+            on_region: called with each region; if it raises, that is logged.
         """
         self._source = source
         self._width = width
@@ -85,7 +87,7 @@ class RegionReporter:
         self._count = 1 if source.alpha is None else 2
         self._lock = threading.Lock()
         self._finished: defaultdict[Area, dict[int, NDArray[np.uint8]]] = defaultdict(dict)
-        self._told: list[Area] = []
+        self._reported: list[Area] = []
 
     def take(self, plane: int, area: Area, pixels: NDArray[np.uint8]) -> None:
         """An area of a plane, 0 for colours and 1 for alpha, is finished; `pixels` are (h, w, 3)."""
@@ -95,9 +97,9 @@ class RegionReporter:
             if len(planes) < self._count:
                 return
             del self._finished[area]
-            if any(area.overlaps(told) for told in self._told):
+            if any(area.overlaps(reported) for reported in self._reported):
                 return
-            self._told.append(area)
+            self._reported.append(area)
         region = Region(
             area=area,
             width=self._width,

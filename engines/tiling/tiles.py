@@ -28,10 +28,12 @@ class Area(NamedTuple):
 
     @property
     def width(self) -> int:
+        """In pixels."""
         return self.right - self.left
 
     @property
     def height(self) -> int:
+        """In pixels."""
         return self.bottom - self.top
 
     def overlaps(self, other: "Area") -> bool:

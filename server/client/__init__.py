@@ -1,43 +1,10 @@
-"""A client for Tilewire's socket.
+"""The client's former place: `from tilewire import Tilewire` is the new one."""
 
-    async with Tilewire("ws://127.0.0.1:8080/v1", key) as tilewire:
-        result = await tilewire.upscale("photo.jpg", factor=2)
-        result.save("photo-2x.jpg")
+import warnings
 
-`tilewire` has the calls, `link` keeps the connection, `sources` reads pictures, `events` is what comes back,
-`errors` what goes wrong.
-"""
+from tilewire import *  # noqa: F403 - all that it had, and has
+from tilewire import __all__ as __all__
 
-from server.client.errors import (
-    AuthenticationFailedError,
-    BusyError,
-    InsufficientCreditsError,
-    NotFoundError,
-    TaskCancelledError,
-    TaskFailedError,
-    TilewireError,
-    UnreachableError,
+warnings.warn(
+    "server.client has moved: use `from tilewire import Tilewire`", DeprecationWarning, stacklevel=2
 )
-from server.client.events import Event, Finished, Progress, Result, TileReady, Upload
-from server.client.sources import Source
-from server.client.tilewire import Options, Tilewire
-
-__all__ = [
-    "AuthenticationFailedError",
-    "BusyError",
-    "Event",
-    "Finished",
-    "InsufficientCreditsError",
-    "NotFoundError",
-    "Options",
-    "Progress",
-    "Result",
-    "Source",
-    "TaskCancelledError",
-    "TaskFailedError",
-    "TileReady",
-    "Tilewire",
-    "TilewireError",
-    "UnreachableError",
-    "Upload",
-]

@@ -15,8 +15,7 @@ from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
 
-from engines import Device, EngineError, RuntimeChoice, find_devices
-from engines.devices.cores import usable_cores
+from engines import Device, EngineError, RuntimeChoice, find_devices, usable_cores
 from onnx_models import Model, ModelBuildError, UnknownModelError, load_catalogue
 from server.commands.building import build_missing
 from server.commands.measure import PHOTO_SIDE, Failure, Measurement, measure

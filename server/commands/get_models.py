@@ -1,16 +1,14 @@
 """Commands that get a model: `tilewire models add`, `pull` and `export`."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
-import numpy as np
 import typer
-from numpy.typing import NDArray
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -21,13 +19,14 @@ from rich.progress import (
     TextColumn,
 )
 
-from engines.devices.runtimes import onnxruntime
+from engines import open_on_cpu
 from onnx_models import (
     CatalogueError,
     Converted,
     Download,
     DuplicateModelError,
     Facts,
+    InstalledError,
     Model,
     ModelBuildError,
     Run,
@@ -39,7 +38,7 @@ from onnx_models import (
 )
 from server.commands.terminal import ConfigFile, Data, console, effective_settings, give_up, problems
 
-__all__ = ["add", "export", "one_message", "open_part", "pull"]
+__all__ = ["add", "export", "one_message", "pull"]
 
 
 def add(
@@ -96,10 +95,7 @@ def pull(
     directory = settings.effective_added_models
     for name in names:
         catalogue = load_catalogue(directory)
-        with one_message(name):
-            if name in {model.name for model in catalogue}:
-                console.print(f"{name} is installed already")
-                continue
+        with one_message(name), _fine_if_installed():
             download = catalogue.get_download(name)
             with _steps(bytes_of=download) as (bars, bar):
                 model, converted = pull_model(
@@ -137,7 +133,7 @@ def export(
             facts,
             load_catalogue(directory),
             directory,
-            open_part,
+            lambda path: open_on_cpu(path).run_part,
             half=half,
             on_progress=partial(_step, bars, bar, source),
         )
@@ -183,6 +179,14 @@ def one_message(what: str) -> Iterator[None]:
 
 
 @contextmanager
+def _fine_if_installed() -> Iterator[None]:
+    try:
+        yield
+    except InstalledError as error:
+        console.print(str(error))
+
+
+@contextmanager
 def _steps(bytes_of: Download | None = None) -> Iterator[tuple[Progress, TaskID]]:
     columns: list[ProgressColumn] = [SpinnerColumn(), TextColumn("{task.description}", markup=False)]
     if bytes_of is not None:
@@ -200,28 +204,7 @@ def _received(bars: Progress, bar: TaskID, count: int) -> None:
 
 
 def _open(path: Path) -> Run:
-    """A network on the CPU."""
-    run_part = open_part(path)
-
-    def run(batch: NDArray[Any]) -> NDArray[Any]:
-        (result,) = run_part([batch])
-        return np.asarray(result)
-
-    return run
-
-
-def open_part(path: Path) -> Callable[[Sequence[NDArray[Any]]], Sequence[NDArray[Any]]]:
-    """A part of a model on the CPU; failures are expected here, and the runtime must not print them."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    names: list[str] = [each.name for each in session.get_inputs()]
-
-    def run(inputs: Sequence[NDArray[Any]]) -> Sequence[NDArray[Any]]:
-        results: list[NDArray[Any]] = session.run(None, dict(zip(names, inputs, strict=True)))
-        return results
-
-    return run
+    return open_on_cpu(path).run
 
 
 def _price(usd: str) -> Decimal:

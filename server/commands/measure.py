@@ -10,10 +10,10 @@ import numpy as np
 from msgspec import Struct
 from PIL import Image
 
-from server.client import Tilewire, TilewireError
 from server.commands.embedded import embedded_server
 from server.serving import StartError
 from server.settings import Settings
+from tilewire import Tilewire, TilewireError
 
 __all__ = ["PHOTO_SIDE", "Failure", "Measurement", "measure", "photograph"]
 

@@ -1,5 +1,6 @@
 """`tilewire serve`: the server."""
 
+import os
 import textwrap
 from typing import Annotated
 
@@ -34,6 +35,7 @@ def serve(
     config: ConfigFile = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM."""
+    os.umask(0o077)  # what the server writes is nobody else's business
     loaded = tuple(name.strip() for name in models.split(",")) if models else None
     settings, _ = effective_settings(config, host=host, port=port, data=data, models=loaded)
     configure_logging(settings.log_level, settings.log_format, problems)

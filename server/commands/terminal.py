@@ -8,6 +8,7 @@ from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 
 from onnx_models import one_line
+from server.private import private_directory
 from server.settings import Settings, SettingsError, Sourced, load_settings
 from server.state.database import Database
 from server.state.migrations import NewerDatabaseError
@@ -36,8 +37,8 @@ def open_database(file: Path | None, data: Path | None) -> Database:
     """The database that the settings name; one that cannot be used ends the command."""
     settings, _ = effective_settings(file, data=data)
     try:
-        settings.data.mkdir(parents=True, exist_ok=True)
-        return Database(settings.effective_database_url)
+        private_directory(settings.data)
+        return Database(settings.effective_database_url, synchronous=settings.sqlite_synchronous)
     except (OSError, SQLAlchemyError, ImportError, NewerDatabaseError) as error:
         give_up(one_line(error), status=1)
 

@@ -9,15 +9,6 @@ import typer
 from rich.console import Console
 
 from onnx_models import ModelBuildError, UnknownModelError, load_catalogue
-from server.client import (
-    AuthenticationFailedError,
-    Progress,
-    Result,
-    Tilewire,
-    TilewireError,
-    UnreachableError,
-)
-from server.client import Options as TaskOptions
 from server.commands.building import build_missing
 from server.commands.embedded import embedded_server
 from server.commands.terminal import ConfigFile, console, effective_settings, give_up, problems
@@ -25,6 +16,15 @@ from server.commands.upscale_plan import Job, Options, make_plan
 from server.commands.upscale_report import Report
 from server.serving import StartError
 from server.settings import Settings
+from tilewire import (
+    AuthenticationFailedError,
+    Progress,
+    Result,
+    Tilewire,
+    TilewireError,
+    UnreachableError,
+)
+from tilewire import Options as TaskOptions
 
 __all__ = ["INTERRUPTED", "upscale"]
 

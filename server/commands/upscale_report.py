@@ -18,8 +18,8 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from server.client import Result
 from server.commands.upscale_plan import Job, Plan
+from tilewire import Result
 
 __all__ = ["Report"]
 

@@ -17,6 +17,7 @@ import obstore
 from obstore.exceptions import BaseError as StorageError
 from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store, from_url
 
+from server.private import private_directory
 from server.protocol.errors import UnavailableError
 
 __all__ = ["Bucket", "StoreError", "open_store"]
@@ -47,7 +48,7 @@ def open_store(url: str | None, directory: Path) -> ObjectStore:
     """
     try:
         if url is None:
-            return LocalStore(directory, mkdir=True)
+            return LocalStore(private_directory(directory))
         # Tries are repeated here; the store's own go on for three minutes.
         retries: Any = {} if url.startswith(("file:", "memory:")) else {"retry_config": {"max_retries": 0}}
         store: ObjectStore = from_url(url, **retries)

@@ -1,17 +1,20 @@
 """The one way to run something in a transaction."""
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, create_engine, event, make_url, select
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.pool import NullPool
 
+from server.private import private_file
 from server.protocol.errors import DatabaseUnavailableError
 from server.state.claims import ServerLock, lock_for
 from server.state.migrations import upgrade
@@ -39,12 +42,13 @@ log = logging.getLogger(__name__)
 class Database:
     """Runs functions over a connection, each in one transaction, in threads beside the event loop."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, synchronous: str = "NORMAL") -> None:
         """Connect to a database, and make its tables or bring them to this version's.
 
         Args:
             url: SQLAlchemy's. A SQLite file's directory must exist; `?timeout=` says how many seconds to wait
                 for another process's lock, by default 5.
+            synchronous: when SQLite waits for the disk, NORMAL or FULL; sqlite.org/pragma.html explains both.
 
         Raises:
             NewerDatabaseError: if a newer version made the tables.
@@ -58,8 +62,9 @@ class Database:
         more = {} if sqlite else {"pool_pre_ping": True, "pool_size": 10}
         self._engine = create_engine(address, hide_parameters=True, **more)  # they would be in the log
         if sqlite:
+            _close_to_others(address.database or "")
             self._patience = Patience(float(str(address.query.get("timeout", _LOCK_TIMEOUT))))
-            event.listen(self._engine, "connect", _prepare_sqlite)
+            event.listen(self._engine, "connect", partial(_prepare_sqlite, synchronous))
             event.listen(self._engine, "begin", partial(_begin_sqlite, self._patience))
             self._unhurried = self._engine
         else:
@@ -155,6 +160,13 @@ class Database:
         self._engine.dispose()
 
 
+def _close_to_others(database: str) -> None:
+    """Make a SQLite file private; its journals get the same mode (sqlite.org/src/file/src/os_unix.c)."""
+    if database and not database.startswith((":memory:", "file:")):
+        with contextlib.suppress(OSError):  # SQLite says what is wrong with it
+            private_file(Path(database))
+
+
 def _is_conflict(error: DBAPIError) -> bool:
     """Whether two transactions met: a row that both add, a serialisation failure, a deadlock."""
     return isinstance(error, IntegrityError) or getattr(error.orig, "sqlstate", None) in _CONFLICTS
@@ -179,13 +191,13 @@ def _migrate(connection: Connection) -> None:
         driver.execute("PRAGMA foreign_keys=ON")
 
 
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
+def _prepare_sqlite(synchronous: str, connection: Any, _record: Any) -> None:
     """Readers beside the writer, commits that survive a crash of the process, foreign keys that hold."""
     # Transactions begin where `_begin_sqlite` says, not where Python guesses.
     connection.isolation_level = None
     cursor = connection.cursor()
     busy = f"busy_timeout={round(1000 * _LOCK_TRY)}"
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", busy):
+    for pragma in ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON", busy):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

@@ -11,7 +11,6 @@ from engines.devices import runtimes
 from engines.devices.cuda import device as cuda_device
 from engines.devices.cuda.session import CudaSession
 from engines.devices.sessions import Network
-from onnx_models import ensure_built
 from tests.engines.support.fake_gpu import FakeGpuMemory
 
 
@@ -27,8 +26,7 @@ def pytest_runtest_setup(item):
 def small_network(catalogue, model_directory):
     """A fast one, of scale 2."""
     model = catalogue.get("realesr-animevideov3")
-    weights = model.weights[0]
-    return Network(ensure_built(model, weights, model_directory), weights.scale, model.tile, weights)
+    return Network.build(model, model.weights[0], model_directory)
 
 
 class Clock:

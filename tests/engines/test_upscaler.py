@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from engines import DeviceOutOfMemoryError, ModelError, Picture, Upscaler, decode, find_devices, resize
-from engines import upscaler as upscaler_module
+from engines.devices.sessions import Network
 from engines.scheduling.calibration import Calibration
 from tests.engines.support.fake_device import WAIT, FakeDevice, lost
 
@@ -288,8 +288,8 @@ def test_a_model_is_built_and_loaded_once_however_many_want_it_first(fast, tmp_p
         builds.append(arguments[1].scale)
         return build(*arguments)
 
-    build = upscaler_module.ensure_built
-    monkeypatch.setattr(upscaler_module, "ensure_built", counted)
+    build = Network.build
+    monkeypatch.setattr(Network, "build", counted)
     upscaler = Upscaler(CPU, tmp_path)
     shares = []
     with ThreadPoolExecutor() as pool:

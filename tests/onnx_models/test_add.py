@@ -1,5 +1,6 @@
 """Models from ONNX files: what is made of good ones, and what is said about others."""
 
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from onnx_models import (
+    BrokenEntryError,
     CatalogueError,
     DuplicateModelError,
     Facts,
@@ -20,6 +22,7 @@ from onnx_models import (
     built_state,
     ensure_built,
     load_catalogue,
+    read_entry,
     remove_entry,
 )
 from tests.onnx_models.support.tiny import in_windows, network, open_network, save, upscaler
@@ -251,7 +254,10 @@ def test_a_model_is_removed_with_its_network(add, directory):
     add(upscaler(), name="mine")
     add(upscaler(), name="mine-too")
     remove_entry(directory, "mine")
-    assert {path.name.partition("-2x")[0] for path in directory.iterdir()} == {"mine-too", "mine-too.json"}
+    assert {path.name.partition("-2x")[0] for path in directory.glob("[!.]*")} == {
+        "mine-too",
+        "mine-too.json",
+    }
     with pytest.raises(UnknownModelError, match="no model called 'mine' was added; there are mine-too"):
         remove_entry(directory, "mine")
 
@@ -260,6 +266,7 @@ def breaking(directory):
     """Ways in which an entry can be broken, and what is said."""
     entry = directory / "broken.json"
     return {
+        "no UTF-8": (lambda: entry.write_bytes(entry.read_bytes().replace(b"broken", b"br\xffken")), "utf-8"),
         "no JSON": (lambda: entry.write_text("{"), "cannot be read"),
         "wrong field": (lambda: entry.write_text(entry.read_text().replace("tile", "tyle")), "tyle"),
         "other name": (lambda: entry.write_text(entry.read_text().replace('"broken"', '"x"')), "called x"),
@@ -271,7 +278,9 @@ def breaking(directory):
     }
 
 
-@pytest.mark.parametrize("kind", ["no JSON", "wrong field", "other name", "no network", "taken AIR"])
+@pytest.mark.parametrize(
+    "kind", ["no UTF-8", "no JSON", "wrong field", "other name", "no network", "taken AIR"]
+)
 def test_a_broken_entry_is_named_and_harms_no_other_model(add, directory, caplog, kind):
     add(upscaler(), name="broken")
     add(upscaler(), name="sound")
@@ -284,6 +293,38 @@ def test_a_broken_entry_is_named_and_harms_no_other_model(add, directory, caplog
     assert told in warning
     remove_entry(directory, "broken")
     assert not list(directory.glob("broken*"))
+
+
+def test_whatever_byte_of_an_entry_is_wrong_only_that_model_is_left_out(add, directory):
+    add(upscaler(), name="mine")
+    entry = directory / "mine.json"
+    good = entry.read_bytes()
+    for place in range(len(good)):
+        for wrong in b'\xff\x00"{9':
+            entry.write_bytes(good[:place] + bytes([wrong]) + good[place + 1 :])
+            with suppress(BrokenEntryError):  # any other error would stop the start
+                load_catalogue().with_model(read_entry(entry)) if place % 50 == 0 else read_entry(entry)
+    entry.write_bytes(b"[" * 100_000)
+    with pytest.raises(BrokenEntryError):
+        read_entry(entry)
+
+
+@pytest.mark.parametrize("other", [{"name": "mine"}, {"name": "other", "air": "local:mine@1"}])
+def test_of_two_who_add_one_name_or_air_at_once_the_first_wins(tmp_path, directory, other):
+    """The second begins and ends while the first still checks its network."""
+    first, second = (save(tmp_path / f"{scale}.onnx", upscaler(scale)) for scale in (2, 3))
+    catalogue, done = load_catalogue(directory), []
+
+    def open_late(path):
+        if not done:
+            done.append(add_model(first, Facts(name="mine"), catalogue, directory, open_network))
+        return open_network(path)
+
+    with pytest.raises(DuplicateModelError, match="is taken by 2; choose another one"):
+        add_model(second, Facts(**other), catalogue, directory, open_late)
+    assert [model.name for model in load_catalogue(directory)][-1] == "mine"
+    assert load_catalogue(directory).get("mine") == done[0][0]
+    assert sorted(path.suffix for path in directory.glob("[!.]*")) == [".json", ".onnx"]
 
 
 def test_a_name_with_a_broken_entry_is_not_taken_over(add, directory):

@@ -91,7 +91,15 @@ def test_a_damaged_file_is_built_again(tmp_path, small_model, damage):
     assert ensure_built(*small_model, tmp_path).read_bytes() == good
 
 
-@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_text("{")])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_text("{"),
+        lambda path: path.write_bytes(path.read_bytes()[:-9] + b"\xff" + path.read_bytes()[-8:]),
+        lambda path: path.write_text("[" * 100_000),
+    ],
+)
 def test_a_file_without_a_good_manifest_is_built_again(tmp_path, small_model, damage):
     path = ensure_built(*small_model, tmp_path)
     manifest = path.with_suffix(".json")

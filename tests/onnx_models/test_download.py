@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from onnx_models import Download, DownloadError, DuplicateModelError, load_catalogue, pull_model
+from onnx_models import (
+    Download,
+    DownloadError,
+    DuplicateModelError,
+    InstalledError,
+    load_catalogue,
+    pull_model,
+)
 from onnx_models.download import fetch
 from tests.onnx_models.support.tiny import open_network, upscaler
 
@@ -164,9 +171,34 @@ def test_a_model_that_is_pulled_is_one_of_the_catalogue(publisher, download, tmp
     model, _ = pull_model(download, load_catalogue(), tmp_path, open_network)
     assert load_catalogue(tmp_path).get("tiny-x2") == model
     assert (model.licence, model.price_per_megapixel) == ("MIT", Decimal("0.0002"))
-    assert not list(tmp_path.glob(".*"))
+    assert not list(tmp_path.glob("*download*"))
     with pytest.raises(DuplicateModelError):
         pull_model(download, load_catalogue(tmp_path), tmp_path, open_network)
+
+
+def test_of_two_who_pull_one_model_at_once_the_second_waits_and_finds_it(publisher, download, tmp_path):
+    """The first begins; the second begins while the first fetches, and is seen to wait."""
+    waits, refused = threading.Event(), []
+
+    def second():
+        try:
+            pull_model(download, load_catalogue(), tmp_path, open_network, lambda _step: waits.set())
+        except InstalledError as error:
+            refused.append(str(error))
+        waits.set()
+
+    other = threading.Thread(target=second)
+
+    def on_bytes(_count):
+        if not other.ident:
+            other.start()
+            waits.wait(30)
+
+    model, _ = pull_model(download, load_catalogue(), tmp_path, open_network, on_bytes=on_bytes)
+    other.join()
+    assert refused == ["tiny-x2 is installed already"]
+    assert load_catalogue(tmp_path).get("tiny-x2") == model
+    assert publisher.asked == [None]
 
 
 def test_what_was_pulled_and_is_no_upscaler_leaves_nothing(publisher, download, tmp_path):
@@ -174,4 +206,5 @@ def test_what_was_pulled_and_is_no_upscaler_leaves_nothing(publisher, download, 
     download = replace(download, sha256=hashlib.sha256(b"no network").hexdigest(), size=10)
     with pytest.raises(Exception, match="broken"):
         pull_model(download, load_catalogue(), tmp_path, open_network)
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.glob("[!.]*"))
+    assert not list(tmp_path.glob("*download*"))

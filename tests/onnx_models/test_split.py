@@ -1,13 +1,15 @@
 """Which networks are cut in two, where, and that the parts give what the whole gives."""
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, external_data_helper, helper
+from onnx import TensorProto, helper
 
-from onnx_models import ensure_built, load_catalogue, ncnn_blob, split_file
+from onnx_models import ModelBuildError, OnnxWeights, WeightFile, ensure_network, load_catalogue, ncnn_blob
 from onnx_models.build import ncnn_files
 from onnx_models.errors import NcnnFormatError
+from onnx_models.files import sha256_of
 from onnx_models.graph import wrap_uint8
 from onnx_models.split import split_network
 from tests.onnx_models.support.tiny import network, upscaler
@@ -18,13 +20,12 @@ CHANNELS = 8
 @pytest.fixture(scope="module")
 def anime(catalogue, model_directory):
     model = catalogue.get("realesrgan-x4plus-anime")
-    return ensure_built(model, model.weights[0], model_directory)
+    return ensure_network(model, model.weights[0], model_directory)
 
 
 @pytest.fixture(scope="module")
 def parts(anime, open_session):
-    split = split_file(anime, 4)
-    return split, *(open_session(onnx.load_from_string(part)) for part in (split.body, split.tail))
+    return anime.split, open_session(anime.split.body), open_session(anime.split.tail)
 
 
 def run(session, batch):
@@ -37,7 +38,7 @@ def test_the_parts_one_after_the_other_give_what_the_whole_gives(parts, anime, o
     images = np.random.default_rng(0).integers(0, 256, (2, *size, 3), np.uint8)
     values = run(body, images)
     assert values.shape[2:] == size
-    assert np.array_equal(run(tail, values), run(open_session(anime), images))
+    assert np.array_equal(run(tail, values), run(open_session(anime.path), images))
 
 
 def test_the_halo_is_how_far_the_tail_looks_and_no_more(parts):
@@ -57,17 +58,31 @@ def test_the_halo_is_how_far_the_tail_looks_and_no_more(parts):
 def test_networks_that_enlarge_before_their_last_layers_are_split(catalogue, model_directory, name, splits):
     model = catalogue.get(name)
     for weights in model.weights:
-        path = ensure_built(model, weights, model_directory)
-        assert (split_file(path, weights.scale) is not None) == splits
+        assert (ensure_network(model, weights, model_directory).split is not None) == splits
 
 
 def test_the_cut_is_a_blob_of_the_ncnn_network(anime):
     param = ncnn_files(load_catalogue().get("realesrgan-x4plus-anime").weights[0])[0].read_bytes()
-    blob = ncnn_blob(param, split_file(anime, 4).cut)
+    blob = ncnn_blob(param, anime.split.cut)
     readers = [line for line in param.decode().splitlines() if blob in line.split()]
     assert [line.split()[0] for line in readers] == ["BinaryOp", "Interp"]
     with pytest.raises(NcnnFormatError, match=r"no layer of the \.param file computes nothing"):
         ncnn_blob(param, "nothing")
+
+
+def saved(network, path):
+    onnx.save(network, path)
+    return OnnxWeights(2, WeightFile(str(path), sha256_of(path)))
+
+
+@pytest.fixture
+def tiny(catalogue, tmp_path):
+    """An added model of two parts, and an empty folder for these."""
+    weights = saved(enlarging(), tmp_path / "enlarging.onnx")
+    model = msgspec.structs.replace(
+        catalogue.get("realesrgan-x4plus"), name="enlarging", weights=(weights,), factors=(2,)
+    )
+    return model, weights, tmp_path / "parts"
 
 
 def enlarging(*, skip=False, mode="asymmetric", nearest="floor", pads=1, kind="LeakyRelu", kernel=3):
@@ -97,7 +112,7 @@ def enlarging(*, skip=False, mode="asymmetric", nearest="floor", pads=1, kind="L
 
 @pytest.mark.parametrize(("kernel", "halo"), [(1, 1), (3, 1), (5, 2), (7, 2), (11, 3)])
 def test_the_halo_grows_with_the_kernels(kernel, halo):
-    split = split_network(enlarging(kernel=kernel, pads=kernel // 2).SerializeToString(), 2)
+    split = split_network(enlarging(kernel=kernel, pads=kernel // 2), 2)
     assert (split.cut, split.halo) == ("features", halo)
     assert split.bytes_per_pixel == 4 * (2 * CHANNELS) * 2**2
 
@@ -116,7 +131,7 @@ def test_the_halo_grows_with_the_kernels(kernel, halo):
     ids=["skip", "half_pixel", "ceil", "unpadded", "global", "far-sighted", "pixel-shuffle"],
 )
 def test_networks_whose_end_is_of_another_kind_stay_whole(network):
-    assert split_network(network.SerializeToString(), 2) is None
+    assert split_network(network, 2) is None
 
 
 def test_a_network_in_half_precision_stays_whole():
@@ -124,21 +139,37 @@ def test_a_network_in_half_precision_stays_whole():
     for tensor in halved.graph.initializer:
         if tensor.name == "same":
             tensor.data_type = TensorProto.FLOAT16
-    assert split_network(halved.SerializeToString(), 2) is None
+    assert split_network(halved, 2) is None
 
 
-def test_a_network_whose_weights_lie_in_another_file_stays_whole():
-    apart = enlarging()
-    for tensor in apart.graph.initializer:
-        if tensor.name == "wide":
-            external_data_helper.set_external_data(tensor, "weights.bin")
-            tensor.ClearField("raw_data")
-    assert split_network(enlarging().SerializeToString(), 2) is not None
-    assert split_network(apart.SerializeToString(), 2) is None
+@pytest.mark.parametrize("damage", ["body.onnx", "tail.onnx", "parts.json"])
+@pytest.mark.parametrize("content", [None, b"", b"\xff{"])
+def test_parts_that_are_not_as_they_should_be_are_made_again(tiny, damage, content):
+    good = ensure_network(*tiny)
+    files = [file.read_bytes() for file in (good.split.body, good.split.tail)]
+    file = good.split.body.with_name(f"enlarging-2x.{damage}")
+    file.unlink() if content is None else file.write_bytes(content)
+    assert ensure_network(*tiny) == good
+    assert [file.read_bytes() for file in (good.split.body, good.split.tail)] == files
 
 
-@pytest.mark.parametrize("content", [None, b"", b"not a network"])
-def test_a_file_that_is_missing_or_no_network_is_not_split(content, tmp_path):
-    if content is not None:
-        (tmp_path / "broken.onnx").write_bytes(content)
-    assert split_file(tmp_path / "broken.onnx", 2) is None
+def test_parts_are_made_once_and_again_for_another_network(tiny, tmp_path):
+    model, _, directory = tiny
+    made = ensure_network(*tiny).split.body.stat()
+    assert ensure_network(*tiny).split.body.stat() == made
+    other = saved(enlarging(kernel=5, pads=2), tmp_path / "other.onnx")
+    built = ensure_network(msgspec.structs.replace(model, weights=(other,)), other, directory)
+    assert (built.split.halo, built.sha256) == (2, other.file.sha256)
+
+
+def test_what_cannot_be_written_is_a_build_error(tiny, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ModelBuildError, match="cannot be written"):
+        ensure_network(*tiny[:2], tmp_path / "file")
+
+
+def test_a_file_that_is_no_network_is_a_build_error(tiny, tmp_path):
+    (tmp_path / "no.onnx").write_bytes(b"not a network")
+    weights = OnnxWeights(2, WeightFile(str(tmp_path / "no.onnx"), sha256_of(tmp_path / "no.onnx")))
+    with pytest.raises(ModelBuildError, match=r"no\.onnx is no ONNX file"):
+        ensure_network(msgspec.structs.replace(tiny[0], weights=(weights,)), weights, tiny[2])

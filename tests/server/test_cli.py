@@ -374,7 +374,7 @@ def test_a_server_that_is_not_there_is_told(tilewire: Tilewire, photo: Path, url
     assert (result.exit_code, result.stderr) == (1, f"{url} cannot be reached: Connection refused\n")
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9/v1", "nonsense", "", "ws://"])
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1:9/v1", "nonsense", "", "ws://"])
 def test_an_address_of_the_wrong_form_is_told(tilewire: Tilewire, photo: Path, url: str) -> None:
     result = tilewire("upscale", photo, "--url", url, "--key", KEY)
     assert result.exit_code == 1

@@ -11,9 +11,11 @@ from engines.devices.cuda.driver import CudaDriver, memory_of_gpu, names_of_gpus
 from engines.devices.cuda.graphs import CaptureGate
 from engines.devices.cuda.half import LEAST_DECIBELS, halved, parity
 from engines.devices.cuda.session import CudaSession, OpenGpuSession
-from engines.devices.parts import Arrays, Part, PartSession, open_part
+from engines.devices.failures import loading
+from engines.devices.ort import OrtSession, open_ort
+from engines.devices.parts import Arrays, Part, PartSession
 from engines.devices.runtimes import inference_session, onnxruntime
-from engines.devices.sessions import Network, OrtSession, Session, as_model_error
+from engines.devices.sessions import Network, Session
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, ModelError
 
 __all__ = ["CudaDevice", "GpuPrecision", "find_gpus"]
@@ -51,14 +53,17 @@ class CudaDevice:
 
     @property
     def name(self) -> str:
+        """See `Device.name`."""
         return f"CUDA {self.index}, {self.hardware}"
 
     @property
     def kind(self) -> str:
+        """See `Device.kind`."""
         return f"{self.hardware}, {self.precision}, ONNX Runtime {onnxruntime.__version__}"
 
     @property
     def largest_batch(self) -> int:
+        """See `Device.largest_batch`."""
         return 16
 
     def memory_use(self) -> Memory | None:
@@ -68,17 +73,15 @@ class CudaDevice:
 
     def open(self, network: Network) -> Session:
         """See `Device.open`."""
-        try:
+        with loading(network.path.name, self.name):  # without a driver it is an OSError
             session = self._open(network)
-        except OSError as error:  # no driver
-            raise as_model_error(error, f"{network.path.name} cannot be loaded on {self.name}") from error
         session.warm_up(sorted({*_COMMON_SIDES, network.tile}))
         return session
 
     def open_part(self, part: Part) -> PartSession:
         """See `Device.open_part`."""
         with _GATE.use():
-            return _GatedPart(open_part(part, self.name, usable_cores(), _PROVIDER, self._options()))
+            return _GatedPart(open_ort(part.path, self.name, usable_cores(), _PROVIDER, self._options()))
 
     def _open(self, network: Network) -> CudaSession:
         if self.precision != "fp32":
@@ -127,13 +130,11 @@ class CudaDevice:
         *before: tuple[str, dict[str, str]],
     ) -> Any:
         """A session on this GPU; `before` are providers that take what they can before CUDA's does."""
-        try:
+        with loading(network.path.name, self.name):
             return inference_session(model, usable_cores(), *before, (_PROVIDER, options))
-        except Exception as error:  # ONNX Runtime's errors share no base class
-            raise as_model_error(error, f"{network.path.name} cannot be loaded on {self.name}") from error
 
     def _options(self) -> dict[str, str]:
-        """https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html"""
+        """The provider's options: https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html."""
         return {
             "device_id": str(self.index),
             # cuDNN's quick choice of an algorithm.
@@ -161,10 +162,10 @@ class _GatedPart:
     def __init__(self, part: PartSession) -> None:
         self._part = part
 
-    def run(self, arrays: Arrays) -> Arrays:
-        """See `PartSession.run`."""
+    def run_part(self, arrays: Arrays) -> Arrays:
+        """See `PartSession.run_part`."""
         with _GATE.use():
-            return self._part.run(arrays)
+            return self._part.run_part(arrays)
 
 
 def find_gpus(precision: GpuPrecision = "auto") -> tuple[CudaDevice, ...] | str:

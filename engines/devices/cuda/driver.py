@@ -1,4 +1,4 @@
-"""NVIDIA's driver, for what ONNX Runtime does not tell or do: the GPUs' names, and memory at known addresses.
+"""NVIDIA's driver, for what ONNX Runtime does not give or do: the GPUs' names, and memory at known addresses.
 
 By the CUDA driver API, https://docs.nvidia.com/cuda/cuda-driver-api/, in the context that ONNX Runtime uses
 as well, the device's primary one. Its functions may be called in any thread.
@@ -64,7 +64,8 @@ class CudaDriver:
     """
 
     def __init__(self, driver: ctypes.CDLL, index: int) -> None:
-        """
+        """Use one GPU by the driver.
+
         Args:
             driver: see `open_driver`.
             index: CUDA's number of the GPU.

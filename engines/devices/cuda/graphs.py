@@ -33,7 +33,8 @@ class GraphPlan:
     """
 
     def __init__(self, most: int = _MOST) -> None:
-        """
+        """Begin without graphs.
+
         Args:
             most: how many graphs there may be.
         """

@@ -18,7 +18,7 @@ from PIL import Image
 
 from engines.devices.sessions import Session
 from engines.errors import ModelError
-from onnx_models import one_line
+from onnx_models import FROM_UNIT, TO_UNIT, one_line
 
 __all__ = ["LEAST_DECIBELS", "halved", "parity"]
 
@@ -26,7 +26,6 @@ LEAST_DECIBELS = 45.0
 """Of half precision against fp32, below which it is not used."""
 
 _PHOTOGRAPH = Path(__file__).with_name("parity.jpg")  # Eileen Collins, by NASA; public domain
-_FIRST, _LAST = "wrap.to_unit", "wrap.from_unit"  # of `onnx_models.graph`
 
 
 def halved(path: Path) -> bytes:
@@ -40,13 +39,13 @@ def halved(path: Path) -> bytes:
     network = onnx.load(path)
     nodes = list(network.graph.node)
     names = [node.name for node in nodes]
-    if _FIRST not in names or _LAST not in names:
+    if TO_UNIT not in names or FROM_UNIT not in names:
         raise ModelError(f"{path.name} has no fp16 form: it takes pixels in a way of its own")
-    begin, end = nodes[names.index(_FIRST)].output[0], nodes[names.index(_LAST)].input[0]
+    begin, end = nodes[names.index(TO_UNIT)].output[0], nodes[names.index(FROM_UNIT)].input[0]
     core = _between(nodes, begin, end)
     made = {name for node in core for name in node.output}
     rest = [node for node in nodes if made.isdisjoint(node.output)]
-    head = rest.index(nodes[names.index(_FIRST)]) + 1
+    head = rest.index(nodes[names.index(TO_UNIT)]) + 1
     try:
         converted = _converted(network, core, begin, end)
     except Exception as error:  # the converter raises what it likes

@@ -17,14 +17,25 @@ _KEPT = 256 << 20  # bytes of pinned memory that may lie unused
 
 
 class GpuMemory(Protocol):
-    """See `cuda_driver.CudaDriver`."""
+    """Memory of one GPU, and of the computer where the GPU reaches it; sizes in bytes."""
 
-    def allocate(self, size: int) -> int: ...
-    def free(self, address: int) -> None: ...
-    def allocate_pinned(self, size: int) -> int: ...
-    def free_pinned(self, address: int) -> None: ...
-    def copy_in(self, address: int, pinned: int, size: int) -> None: ...
-    def copy_out(self, pinned: int, address: int, size: int) -> None: ...
+    def allocate(self, size: int) -> int:
+        """Give the address of memory on the GPU."""
+
+    def free(self, address: int) -> None:
+        """Give memory on the GPU back."""
+
+    def allocate_pinned(self, size: int) -> int:
+        """Give the address of memory that the GPU reaches at the full rate of the bus."""
+
+    def free_pinned(self, address: int) -> None:
+        """Give pinned memory back."""
+
+    def copy_in(self, address: int, pinned: int, size: int) -> None:
+        """Copy from pinned memory to the GPU."""
+
+    def copy_out(self, pinned: int, address: int, size: int) -> None:
+        """Copy from the GPU to pinned memory."""
 
 
 class PinnedMemory:
@@ -35,7 +46,8 @@ class PinnedMemory:
     """
 
     def __init__(self, memory: GpuMemory, kept: int = _KEPT) -> None:
-        """
+        """Begin with nothing pinned.
+
         Args:
             memory: of the GPU.
             kept: bytes that may lie unused; more are given back.

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from engines.devices.cuda.graphs import NO_GRAPH, RUNS_UNTIL_GRAPH, CaptureGate, GraphPlan
 from engines.devices.cuda.memory import GpuBuffer, GpuMemory, PinnedMemory
+from engines.devices.failures import as_model_error
 from engines.devices.runtimes import onnxruntime
-from engines.devices.sessions import as_model_error
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, ModelError
 from onnx_models import one_line
 
@@ -25,7 +25,7 @@ __all__ = ["CudaSession", "OpenGpuSession"]
 log = logging.getLogger(__name__)
 
 _REASON = 300
-"""Characters of an error that are told."""
+"""Characters of an error that are logged."""
 
 _TOLERANCE = 1.0
 """Levels between a run and its graph, on average: the algorithms may round in different ways."""
@@ -51,7 +51,8 @@ class CudaSession:
         graphs: bool = True,
         device_type: str = "cuda",
     ) -> None:
-        """
+        """Open the network.
+
         Args:
             name: of the network and the device, for messages.
             open_session: called at once, and again if graphs turn out not to work.

@@ -20,6 +20,7 @@ from engines.devices.cuda.session import CudaSession
 from engines.devices.runtimes import onnxruntime
 from engines.devices.sessions import Network, Session
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, ModelError
+from onnx_models import TO_FLOAT, TO_NCHW, TO_NHWC, TO_UINT8
 
 __all__ = ["TensorRtDevice", "find_tensorrt", "with_casts_outside"]
 
@@ -38,14 +39,17 @@ class TensorRtDevice(CudaDevice):
 
     @property
     def name(self) -> str:
+        """See `Device.name`."""
         return f"CUDA {self.index}, {self.hardware}, TensorRT"
 
     @property
     def kind(self) -> str:
+        """See `Device.kind`."""
         return f"{self.hardware}, {self.precision}, TensorRT {self.version}"
 
     @property
     def largest_batch(self) -> int:
+        """See `Device.largest_batch`."""
         return _LARGEST_BATCH
 
     def open(self, network: Network) -> Session:
@@ -130,8 +134,8 @@ def with_casts_outside(content: bytes) -> tuple[bytes, str]:
     network = onnx.load_from_string(content)
     nodes = {node.name: node for node in network.graph.node}
     for transpose, cast, before in (
-        ("wrap.to_nchw", "wrap.to_float", True),
-        ("wrap.to_nhwc", "wrap.to_uint8", False),
+        (TO_NCHW, TO_FLOAT, True),
+        (TO_NHWC, TO_UINT8, False),
     ):
         if transpose not in nodes or cast not in nodes:
             raise ModelError("it takes pixels in a way of its own")
@@ -144,7 +148,7 @@ def with_casts_outside(content: bytes) -> tuple[bytes, str]:
         swapped[1].input[0], swapped[1].output[0] = middle, second.output[0]
         first.CopyFrom(swapped[0])
         second.CopyFrom(swapped[1])
-    image = next(node.input[0] for node in network.graph.node if node.name == "wrap.to_float")
+    image = next(node.input[0] for node in network.graph.node if node.name == TO_FLOAT)
     result: bytes = network.SerializeToString()
     return result, image
 

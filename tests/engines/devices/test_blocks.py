@@ -13,7 +13,6 @@ from engines import find_devices
 from engines.devices import blocks
 from engines.devices.blocks import BlockSession
 from engines.devices.sessions import Network
-from onnx_models import ensure_built, split_file
 
 RUNTIMES = ["onnxruntime", *(name for name in ("openvino", "ncnn") if find_spec(name))]
 STATUS = Path("/proc/self/status")
@@ -22,8 +21,7 @@ STATUS = Path("/proc/self/status")
 @pytest.fixture(scope="module")
 def network(catalogue, model_directory):
     model = catalogue.get("realesrgan-x4plus-anime")
-    weights = model.weights[0]
-    return Network(ensure_built(model, weights, model_directory), weights.scale, model.tile, weights)
+    return Network.build(model, model.weights[0], model_directory)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +35,7 @@ def whole(network):
 def session(request, network):
     """With blocks of some 250 pixels, so that even small tiles take several."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks, "BUDGET", 250 * split_file(network.path, network.scale).bytes_per_pixel)
+        patch.setattr(blocks, "BUDGET", 250 * network.split.bytes_per_pixel)
         return find_devices("cpu", request.param, "fp32")[0].open(network)
 
 
@@ -64,7 +62,7 @@ def test_onnx_runtime_gives_the_same_bytes(network, whole, monkeypatch):
 
 @pytest.mark.parametrize("size", [(560, 560), (1, 313600), (313600, 1), (100, 3136)])
 def test_a_block_stays_within_its_budget_whatever_the_shape_of_the_tile(network, size):
-    split, largest = split_file(network.path, network.scale), 0
+    split, largest = network.split, 0
 
     def body(tiles):
         return np.broadcast_to(np.float32(0), (1, 64, *tiles.shape[1:3]))
@@ -90,7 +88,7 @@ from engines.devices.sessions import Network
 from onnx_models import load_catalogue
 
 model = load_catalogue().get("realesrgan-x4plus-anime")
-network = Network(Path(sys.argv[1]), 4, model.tile, model.weights[0])
+network = Network.build(model, model.weights[0], Path(sys.argv[1]))
 session = find_devices("cpu", sys.argv[2], "fp32")[0].open(network)
 session.run(np.zeros((1, model.tile, model.tile, 3), np.uint8))
 (peak,) = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
@@ -106,6 +104,6 @@ def test_the_largest_tile_takes_two_and_a_half_gigabytes_at_most(network, runtim
     """Whole, it would take 4.5 of them."""
     if runtime not in RUNTIMES:
         pytest.skip(f"{runtime} is not installed")
-    command = [sys.executable, "-c", PEAK_OF_ONE_TILE, str(network.path), runtime]
+    command = [sys.executable, "-c", PEAK_OF_ONE_TILE, str(network.path.parent), runtime]
     peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert int(peak) * 1024 < 2.5e9

@@ -10,7 +10,7 @@ from engines import ModelError, find_devices
 from engines.devices import ncnn as ncnn_device
 from engines.devices.ncnn import NcnnDevice
 from engines.devices.sessions import Network, probe
-from onnx_models import WeightFile, ensure_built
+from onnx_models import WeightFile
 
 pytest.importorskip("ncnn")
 
@@ -20,8 +20,7 @@ ONNX_RUNTIME = find_devices("cpu", "onnxruntime")[0]
 @pytest.fixture(scope="module", params=["realesr-animevideov3", "realesrgan-x4plus"])
 def network(request, catalogue, model_directory):
     model = catalogue.get(request.param)
-    weights = model.weights[0]
-    return Network(ensure_built(model, weights, model_directory), weights.scale, model.tile, weights)
+    return Network.build(model, model.weights[0], model_directory)
 
 
 def noise(*shape):

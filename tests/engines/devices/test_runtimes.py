@@ -19,7 +19,7 @@ def run(program, **environment):
     ).stdout.strip()
 
 
-@pytest.mark.parametrize("package", ["engines.upscaler", "server.commands.serve"])
+@pytest.mark.parametrize("package", ["engines.devices.find", "server.commands.serve"])
 def test_onnx_runtime_is_told_not_to_report_before_it_is_imported(package, tmp_path):
     program = f"import {package}, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     assert run(program, HOME=str(tmp_path)) == "1"

@@ -9,8 +9,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from engines import DeviceLostError, DeviceOutOfMemoryError, ModelError, find_devices
-from engines.devices.sessions import Network, as_model_error, probe, run_checked
-from onnx_models import ensure_built
+from engines.devices.failures import as_model_error
+from engines.devices.sessions import Network, probe, run_checked
 from onnx_models.graph import wrap_uint8
 
 RUNTIMES = ["onnxruntime", *(name for name in ("openvino", "ncnn") if find_spec(name))]
@@ -40,8 +40,7 @@ def test_what_a_network_cannot_take_is_a_model_error(session):
 def test_the_networks_of_the_catalogue_pass_the_probe(cpu, name, catalogue, model_directory):
     model = catalogue.get(name)
     for weights in model.weights:
-        path = ensure_built(model, weights, model_directory)
-        network = Network(path, weights.scale, model.tile, weights)
+        network = Network.build(model, weights, model_directory)
         probe(cpu.open(network), network)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from engines import DeviceOutOfMemoryError, Diffusion, ModelError, Picture, SpoiltResultError, Upscaler
 from engines.devices.cpu import CpuDevice
-from engines.devices.parts import open_part
+from engines.devices.ort import open_ort
 from engines.latent.denoising import upscale_latent
 from tests.onnx_models.support.tiny_latent import CELL, PER_TOKEN, add_promptless, add_tiny_latent
 
@@ -34,7 +34,7 @@ class BatchingDevice(CpuDevice):
         self.go.set()
 
     def open_part(self, part):
-        session = open_part(part, self.name, 1, "CPUExecutionProvider")
+        session = open_ort(part.path, self.name, 1, "CPUExecutionProvider")
         return RecordingSession(self, part.path.stem, session)
 
 
@@ -42,12 +42,12 @@ class RecordingSession:
     def __init__(self, device, name, session):
         self.device, self.name, self.session = device, name, session
 
-    def run(self, arrays):
+    def run_part(self, arrays):
         assert self.device.go.wait(10)
         if self.name == "vae_decoder" and self.device.memory and arrays[0][:, 0].size > self.device.memory:
             raise DeviceOutOfMemoryError("no memory for it")
         self.device.batches.append((self.name, len(arrays[0])))
-        return self.session.run(arrays)
+        return self.session.run_part(arrays)
 
 
 @pytest.fixture(scope="module")

@@ -525,7 +525,7 @@ def cpu(executor_of, clock):
 
 def has_tiles_for_the_helper(executor):
     with executor._changed:
-        return executor._has_tiles_for(executor._helpers[0])
+        return executor._has_tiles_for(executor._fleet.helpers[0])
 
 
 def test_a_small_tile_does_not_wait_for_the_end_of_a_long_run(cpu):
@@ -572,7 +572,7 @@ def test_after_a_failure_beside_a_long_run_the_tile_waits_for_its_end(cpu, caplo
     device.open = FakeDevice.lose.__get__(device)
     icon = FakeTile(5, side=16)
     executor.submit("B", "icon", SMALL, [icon])
-    while executor._helpers[0].lost is None:
+    while executor._fleet.helpers[0].lost is None:
         icon.ended.wait(0.001)
     assert executor.usable
     device.go.set()

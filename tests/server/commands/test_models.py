@@ -28,7 +28,7 @@ def tiny(tmp_path: Path) -> Path:
 def added(tmp_path: Path) -> list[str]:
     """The names of the files of added models."""
     folder = tmp_path / "data" / "models"
-    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    return sorted(path.name for path in folder.glob("[!.]*")) if folder.exists() else []
 
 
 def test_a_model_is_added_listed_used_and_removed(tilewire: Tilewire, tiny: Path, tmp_path: Path) -> None:

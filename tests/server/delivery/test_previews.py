@@ -16,7 +16,6 @@ import server.upscale.pipeline
 from engines import Picture
 from engines.tiling.regions import Region
 from engines.tiling.tiles import Area
-from server.client import Result, TileReady, Tilewire
 from server.delivery.previews import MAX_SIDE, MAX_UNSENT, encode_tile
 from server.protocol.codec import JSON
 from server.protocol.replies import Progress
@@ -37,6 +36,7 @@ from tests.server.support.harness import (
     upscale,
 )
 from tests.server.support.stepped_device import SteppedDevice
+from tilewire import Result, TileReady, Tilewire
 
 SOME_TILES = (720, 400)
 """Of an image with more pixels than run at once."""

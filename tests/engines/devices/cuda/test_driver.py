@@ -5,7 +5,7 @@ import pytest
 from engines import DeviceLostError, DeviceOutOfMemoryError, ModelError
 from engines.activity import Memory
 from engines.devices.cuda.driver import CudaDriver, memory_of_gpu, names_of_gpus
-from engines.devices.sessions import as_model_error
+from engines.devices.failures import as_model_error
 
 
 class FakeDriver:

@@ -21,7 +21,7 @@ from engines.devices.cuda import device as cuda_device
 from engines.devices.cuda.device import CudaDevice
 from engines.devices.cuda.half import LEAST_DECIBELS
 from engines.devices.sessions import Network
-from onnx_models import ensure_built, load_catalogue
+from onnx_models import load_catalogue
 from tests.onnx_models.support.tiny_latent import CELL, add_tiny_latent
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
@@ -66,7 +66,7 @@ def test_every_network_computes_in_half_precision_and_stays_near_the_cpu(
     gpu, cpu, model, weights, model_directory, caplog
 ):
     caplog.set_level(logging.INFO)
-    network = Network(ensure_built(model, weights, model_directory), weights.scale, 64, weights)
+    network = replace(Network.build(model, weights, model_directory), tile=64)
     tiles = photograph(96, 128)[np.newaxis]
     session = gpu.open(network)
     assert "fp32" not in caplog.text

@@ -8,14 +8,15 @@ from onnx import TensorProto
 from engines import ModelError
 from engines.devices.cuda import half
 from engines.devices.cuda.half import LEAST_DECIBELS, halved, parity
-from engines.devices.sessions import open_network
+from engines.devices.ort import OrtSession
+from engines.devices.runtimes import inference_session
 from onnx_models.graph import INPUT, OUTPUT, wrap_uint8
 from onnx_models.sizes import SizeRule, fit_sizes
 from tests.engines.support.tiny_networks import by_way_of
 
 
-def run_by(model, path):
-    return open_network(model, path, "the CPU", 1, "CPUExecutionProvider", {})
+def run_by(model):
+    return OrtSession(inference_session(model, 1, ("CPUExecutionProvider", {})))
 
 
 def saved(model, directory):
@@ -27,7 +28,7 @@ def saved(model, directory):
 def test_a_network_in_half_precision_is_half_as_large_and_nearly_the_same(small_network):
     content = halved(small_network.path)
     assert len(content) < 0.52 * small_network.path.stat().st_size
-    decibels = parity(run_by(content, small_network.path), run_by(small_network.path, small_network.path))
+    decibels = parity(run_by(content), run_by(small_network.path))
     assert LEAST_DECIBELS < decibels < float("inf")
 
 
@@ -46,13 +47,13 @@ def test_pixels_go_in_and_out_as_before_and_are_scaled_and_rounded_in_single_pre
 def test_what_fits_images_to_a_network_is_left_alone(tmp_path):
     path = saved(fit_sizes(wrap_uint8(by_way_of(1), 2), 2, SizeRule(8, 16)), tmp_path)
     tiles = np.random.default_rng(0).integers(0, 256, (2, 5, 21, 3), np.uint8)
-    assert np.array_equal(run_by(halved(path), path).run(tiles), tiles.repeat(2, 1).repeat(2, 2))
+    assert np.array_equal(run_by(halved(path)).run(tiles), tiles.repeat(2, 1).repeat(2, 2))
 
 
 def test_a_network_that_overflows_is_far_from_what_it_was(tmp_path):
     path = saved(wrap_uint8(by_way_of(1e6), 2), tmp_path)
-    assert parity(run_by(path, path), run_by(path, path)) == float("inf")
-    assert parity(run_by(halved(path), path), run_by(path, path)) < LEAST_DECIBELS
+    assert parity(run_by(path), run_by(path)) == float("inf")
+    assert parity(run_by(halved(path)), run_by(path)) < LEAST_DECIBELS
 
 
 def test_a_network_that_takes_pixels_in_a_way_of_its_own_is_not_converted(tmp_path):

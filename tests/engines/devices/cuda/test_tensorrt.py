@@ -13,7 +13,9 @@ from engines.devices.cuda import device as cuda_device
 from engines.devices.cuda import tensorrt as tensorrt_device
 from engines.devices.cuda.device import CudaDevice
 from engines.devices.cuda.tensorrt import TensorRtDevice, with_casts_outside
-from engines.devices.sessions import Network, open_network
+from engines.devices.ort import OrtSession
+from engines.devices.runtimes import inference_session
+from engines.devices.sessions import Network
 from onnx_models.graph import INPUT, OUTPUT, wrap_uint8
 from onnx_models.sizes import SizeRule, fit_sizes
 from tests.engines.support.tiny_networks import by_way_of
@@ -43,7 +45,7 @@ def test_the_casts_come_first_and_last_and_the_result_is_the_same(small_network)
     (last,) = [node for node in onnx.load_from_string(content).graph.node if OUTPUT in node.output]
     assert (first.op_type, last.op_type, image) == ("Cast", "Cast", INPUT)
     before, after = (
-        open_network(model, small_network.path, "the CPU", 2, "CPUExecutionProvider", {})
+        OrtSession(inference_session(model, 2, ("CPUExecutionProvider", {})))
         for model in (small_network.path, content)
     )
     assert np.array_equal(before.run(noise(2, 12, 9)), after.run(noise(2, 12, 9)))
@@ -53,7 +55,7 @@ def test_the_image_of_a_network_that_fits_sizes_is_the_fitted_one(tmp_path):
     model = fit_sizes(wrap_uint8(by_way_of(1), 2), 2, SizeRule(8, 16))
     content, image = with_casts_outside(model.SerializeToString())
     assert image == "sizes.image"
-    session = open_network(content, tmp_path / "fitted.onnx", "the CPU", 1, "CPUExecutionProvider", {})
+    session = OrtSession(inference_session(content, 1, ("CPUExecutionProvider", {})))
     assert np.array_equal(session.run(noise(1, 5, 9)), doubled(noise(1, 5, 9)))
 
 

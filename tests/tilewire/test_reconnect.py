@@ -8,17 +8,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
+import msgspec
 import pytest
+from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import serve as serve_sockets
+from websockets.typing import Subprotocol
 
-from server.client import (
-    AuthenticationFailedError,
-    Options,
-    Result,
-    TaskFailedError,
-    Tilewire,
-    UnreachableError,
-)
-from server.client.socket import backoff
 from server.serving import EmbeddedServer
 from server.state import ledger
 from server.state.accounts import DEFAULT_ACCOUNT, account_named, revoke_key
@@ -30,6 +25,7 @@ from tests.server.support.harness import (
     Address,
     charges,
     make_image,
+    new_uuid,
     open_account,
     socket_url,
     until,
@@ -37,6 +33,16 @@ from tests.server.support.harness import (
 from tests.server.support.network import Faults, Network, running_network, to_url
 from tests.server.support.process import serving
 from tests.server.support.web import Web
+from tilewire import (
+    AuthenticationFailedError,
+    Options,
+    Result,
+    TaskFailedError,
+    Tilewire,
+    UnreachableError,
+)
+from tilewire.socket import Socket, backoff
+from tilewire.wire import SUBPROTOCOL
 
 FAST: Options = {"model": FAST_MODEL, "factor": 2, "output_format": "PNG"}
 
@@ -124,6 +130,61 @@ async def test_a_server_that_is_killed_and_started_again_finishes_the_task(
     account = database.run_sync(account_named, DEFAULT_ACCOUNT, 0.0)
     assert database.run_sync(ledger.spent, account)[1] == 2
     database.close()
+
+
+async def test_a_slow_line_is_not_taken_for_a_dead_one(
+    network_to: NetworkTo, server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Socket, "ping_after", 0.2)
+    monkeypatch.setattr(Socket, "dead_after", 0.6)
+    network = network_to(server)
+    network.faults = Faults(bytes_per_second=100_000)
+    async with through(network) as tilewire:
+        result = await tilewire.upscale(make_image(300, 300, seed=3), **FAST)
+    assert len(result.image or b"") > 120_000, "takes much longer than a dead line is waited for"
+    assert network.connections == 1
+
+
+async def test_a_line_that_has_gone_silent_is_given_up(
+    network_to: NetworkTo, server: EmbeddedServer, web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Socket, "ping_after", 0.2)
+    monkeypatch.setattr(Socket, "dead_after", 0.6)
+    network = network_to(server)
+    async with through(network) as tilewire:
+        await tilewire.account()
+        network.silent = True
+        waiting = asyncio.create_task(tilewire.upscale(make_image(), **FAST))
+        await until(lambda: network.connections == 2)
+        network.silent = False
+        assert (await waiting).width == 48
+
+
+async def test_what_is_said_twice_is_heard_once() -> None:
+    """A reply that may have been lost with a connection is sent again after the session has resumed."""
+    tasks: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    async def serve(socket: ServerConnection) -> None:
+        async for frame in socket:
+            for task in msgspec.msgpack.decode(frame):
+                head = {"taskType": task["taskType"], "taskUUID": task.get("taskUUID", "")}
+                if head["taskType"] == "authentication":
+                    reply = {"data": [head | {"connectionSessionUUID": new_uuid()}]}
+                elif tasks.empty():
+                    reply = {"errors": [head | {"code": "serviceUnavailable", "retryAfter": 1}]}
+                else:
+                    reply = {"data": [head | {"imageUUID": new_uuid(), "imageURL": f"/{tasks.qsize()}"}]}
+                if head["taskType"] != "authentication":
+                    tasks.put_nowait(task)
+                    await socket.send(msgspec.msgpack.encode(reply))
+                await socket.send(msgspec.msgpack.encode(reply))
+
+    subprotocol = Subprotocol(SUBPROTOCOL)
+    async with serve_sockets(serve, "127.0.0.1", 0, subprotocols=[subprotocol]) as listening:
+        port = next(iter(listening.sockets)).getsockname()[1]
+        async with Tilewire(f"ws://127.0.0.1:{port}", KEY) as tilewire:
+            assert [(await tilewire.upload(make_image())).url for _ in range(3)] == ["/1", "/2", "/3"]
+    assert tasks.qsize() == 4, "the one refusal, which came twice, led to one more try"
 
 
 async def test_an_idle_connection_that_was_lost_is_made_again_when_it_is_needed(

@@ -12,13 +12,7 @@ TilewireError
 A file that cannot be read is an OSError as always.
 """
 
-from collections.abc import Mapping
-from typing import Final
-
-from msgspec import UNSET
-
-from server.protocol.error_codes import error_status
-from server.protocol.errors import ErrorItem
+from tilewire.wire import ErrorItem
 
 __all__ = [
     "AuthenticationFailedError",
@@ -58,7 +52,7 @@ class TaskFailedError(TilewireError):
         self.message = item.message
         self.parameter = item.parameter or None
         self.task_uuid = item.task_uuid or None
-        self.retry_after = None if item.retry_after is UNSET else item.retry_after
+        self.retry_after = item.retry_after
 
 
 class AuthenticationFailedError(TaskFailedError):
@@ -81,17 +75,18 @@ class BusyError(TaskFailedError):
     """The server has too much to do, and did not take the task within the client's patience."""
 
 
-_BY_STATUS: Final[Mapping[int, type[TaskFailedError]]] = {
-    401: AuthenticationFailedError,
-    402: InsufficientCreditsError,
-    404: NotFoundError,
-    429: BusyError,
-    503: BusyError,
-}
-
-
 def failure(item: ErrorItem) -> TaskFailedError:
-    """The exception that an error of the server's becomes."""
-    if item.code == "taskCancelled":
-        return TaskCancelledError(item)
-    return _BY_STATUS.get(error_status(item.code), TaskFailedError)(item)
+    """Give the exception that an error of the server's becomes; its code says which, by families of names."""
+    code = item.code
+    kind = TaskFailedError
+    if code == "taskCancelled":
+        kind = TaskCancelledError
+    elif code.endswith("ApiKey"):
+        kind = AuthenticationFailedError
+    elif code.endswith("Credits"):
+        kind = InsufficientCreditsError
+    elif code.endswith(("NotFound", "Expired")):
+        kind = NotFoundError
+    elif code.endswith("RateLimit") or "Quota" in code or code == "serviceUnavailable":
+        kind = BusyError
+    return kind(item)

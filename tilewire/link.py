@@ -16,15 +16,13 @@ from types import TracebackType
 from typing import Final
 
 import msgspec
-from msgspec import Raw, Struct
-from websockets.asyncio.client import ClientConnection
+from msgspec import Raw
 from websockets.exceptions import ConnectionClosed
 
-from server.client.call import Call, Reply, WireTask
-from server.client.errors import NotFoundError, TaskFailedError, TilewireError, UnreachableError, failure
-from server.client.socket import backoff, open_socket
-from server.protocol.errors import ErrorItem
-from server.protocol.names import wire_name
+from tilewire.call import Call, Reply, WireTask
+from tilewire.errors import NotFoundError, TaskFailedError, TilewireError, UnreachableError, failure
+from tilewire.socket import Socket, backoff, open_socket
+from tilewire.wire import ErrorItem, decode_frame, decode_head
 
 __all__ = ["Link"]
 
@@ -42,24 +40,6 @@ _MESSAGE_TOO_BIG: Final = 1009  # RFC 6455 section 7.4.1
 _AUTHENTICATED_WITHIN: Final = 15.0
 
 
-class _Head(Struct, rename=wire_name):
-    """What tells whose reply it is, and whether another follows."""
-
-    task_type: str = ""
-    task_uuid: str = ""
-    status: str = ""
-    connection_session_uuid: str = ""
-
-
-class _Frame(Struct):
-    data: list[Raw] = []
-    errors: list[ErrorItem] = []
-
-
-_decode_frame = msgspec.msgpack.Decoder(_Frame).decode
-_decode_head = msgspec.msgpack.Decoder(_Head).decode
-
-
 class Link:
     """One session with a server; any number of tasks at once."""
 
@@ -70,8 +50,9 @@ class Link:
         self._session: str | None = None
         self._calls: dict[str, Call] = {}
         self._to_cancel: set[str] = set()
-        self._socket: ClientConnection
-        self._open: asyncio.Future[ClientConnection]  # done while there is a connection
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._socket: Socket
+        self._open: asyncio.Future[Socket]  # done while there is a connection
         self._wanted = asyncio.Event()
         self._keeper: asyncio.Task[None]
 
@@ -81,9 +62,13 @@ class Link:
         Raises:
             UnreachableError: if there is no server.
             AuthenticationFailedError: if the key is not valid.
+            RuntimeError: if it is open already.
         """
+        if self._loop is not None and not self._keeper.done():
+            raise RuntimeError("this client is open already")
         self._socket = await self._connect()
-        self._open = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._open = self._loop.create_future()
         self._open.set_result(self._socket)
         self._keeper = asyncio.create_task(self._keep(), name="tilewire connection")
         self._keeper.add_done_callback(lambda _: self._end())
@@ -101,8 +86,19 @@ class Link:
         if isinstance(end, Exception):
             raise end
 
+    def check_use(self) -> None:
+        """See that the caller may use this.
+
+        Raises:
+            RuntimeError: before `async with`, and in another event loop than that.
+        """
+        if self._loop is None:
+            raise RuntimeError("a client is used within `async with Tilewire(...) as tilewire:`")
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError("a client belongs to the event loop in which its `async with` began")
+
     async def ask(self, task: WireTask) -> Raw:
-        """The one reply to a task; raises as `replies`."""
+        """Give the one reply to a task; raises as `replies`."""
         async with contextlib.aclosing(self.replies(task)) as replies:
             return await anext(replies)
 
@@ -119,13 +115,16 @@ class Link:
         """Send a task and give its replies, the outcome last.
 
         Args:
+            task: what is sent.
             stop: whether the server is to stop the task if this is cancelled, or closed, before the outcome.
 
         Raises:
             TaskFailedError: the outcome, if it is an error.
             UnreachableError: if the connection was lost for longer than the client is patient.
             ValueError: if the same task is under way here.
+            RuntimeError: see `check_use`.
         """
+        self.check_use()
         if task["taskUUID"] in self._calls:
             raise ValueError(f"task {task['taskUUID']} is under way already")
         call = self._calls[task["taskUUID"]] = Call(task)
@@ -152,14 +151,16 @@ class Link:
                 self._calls.pop(call.uuid, None)
 
     async def _next(self, call: Call) -> tuple[Reply, bool] | None:
-        """The next reply, after the task was sent if need be; None if the connection was lost first."""
+        """Give the next reply, after the task was sent if need be; None if the connection was lost first."""
+        if call.unread and call.sent_on is not None:
+            return await call.get()
         if not self._open.done():
             self._wanted.set()
         socket = await asyncio.shield(self._open)
         if call.losses > _MAX_LOSSES:
             raise UnreachableError(f"the connection was lost {call.losses} times")
         if call.sent_on is not socket:
-            call.sent_on = socket
+            call.begin(socket)
             with contextlib.suppress(ConnectionClosed):  # the keeper sees it too
                 await socket.send(call.frame)
         return await call.get()
@@ -206,27 +207,44 @@ class Link:
         self._open.set_exception(error)
         self._open.exception()  # nobody may be waiting
 
-    async def _read(self, socket: ClientConnection) -> None:
+    async def _read(self, socket: Socket) -> None:
         """Hand over what comes, until the connection is lost."""
-        with contextlib.suppress(ConnectionClosed, msgspec.DecodeError):
-            while True:
-                frame = _decode_frame(await socket.recv(decode=False))
-                for item in frame.data:
-                    head = _decode_head(item)
-                    if (call := self._calls.get(head.task_uuid)) is not None:
-                        call.put(item, last=head.status != "processing")
-                for error in frame.errors:
-                    # One that names no task is about the frame, and may be anyone's.
-                    for call in (
-                        [self._calls.get(error.task_uuid)] if error.task_uuid else [*self._calls.values()]
-                    ):
-                        if call is not None:
+        watch = asyncio.create_task(socket.watch(), name="tilewire keepalive")
+        try:
+            with contextlib.suppress(ConnectionClosed, msgspec.DecodeError):
+                while True:
+                    frame = decode_frame(await socket.recv(decode=False))
+                    for item in frame.data:
+                        head = decode_head(item)
+                        # What is sent twice finds nobody the second time.
+                        if (call := self._calls.get(head.task_uuid.lower())) is not None:
+                            call.put(item, last=head.status != "processing")
+                    for error in frame.errors:
+                        for call in self._concerned(error, socket):
                             call.put(failure(error), last=True)
+        finally:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
         # asyncio's transport fails so if it is aborted right after its last bytes were written.
         with contextlib.suppress(AttributeError):
             await socket.close()
 
-    def _refuse_too_large(self, socket: ClientConnection) -> None:
+    def _concerned(self, error: ErrorItem, socket: Socket) -> list[Call]:
+        """The calls that an error is about.
+
+        One that names no task is about a frame that could not be read: of the kind that it names, if it names
+        one, and nothing else can have been said about it.
+        """
+        if error.task_uuid:
+            call = self._calls.get(error.task_uuid.lower())
+            return [] if call is None else [call]
+        return [
+            call
+            for call in self._calls.values()
+            if call.sent_on is socket and not call.answered and error.task_type in ("", call.type)
+        ]
+
+    def _refuse_too_large(self, socket: Socket) -> None:
         """If a message was too large for the server, the largest was: it must not be sent again."""
         sent = [call for call in self._calls.values() if call.sent_on is socket]
         if socket.close_code == _MESSAGE_TOO_BIG and sent:
@@ -235,8 +253,8 @@ class Link:
             item = ErrorItem(code="invalidFrameSize", message=message, task_uuid=largest.uuid)
             largest.put(failure(item), last=True)
 
-    async def _reconnect(self) -> ClientConnection:
-        """A new connection of the same session.
+    async def _reconnect(self) -> Socket:
+        """Give a new connection of the same session.
 
         Raises:
             UnreachableError: if there was none for as long as the client is patient.
@@ -254,7 +272,7 @@ class Link:
             await asyncio.sleep(wait)
         raise AssertionError("backoff never ends")
 
-    async def _connect(self) -> ClientConnection:
+    async def _connect(self) -> Socket:
         socket = await open_socket(self._url)
         try:
             async with asyncio.timeout(_AUTHENTICATED_WITHIN):
@@ -266,17 +284,17 @@ class Link:
             raise
         return socket
 
-    async def _authenticate(self, socket: ClientConnection) -> None:
+    async def _authenticate(self, socket: Socket) -> None:
         """Begin the session or resume it; have tasks stopped that were given up meanwhile."""
         task = {"taskType": "authentication", "apiKey": self._key}
         if self._session is not None:
             task["connectionSessionUUID"] = self._session
         await socket.send(msgspec.msgpack.encode([task]))
-        frame = _decode_frame(await socket.recv(decode=False))
+        frame = decode_frame(await socket.recv(decode=False))
         for error in frame.errors:
             raise failure(error)
         (item,) = frame.data
-        self._session = _decode_head(item).connection_session_uuid
+        self._session = decode_head(item).connection_session_uuid
         while self._to_cancel:
             cancel = {
                 "taskType": "cancel",

@@ -1,32 +1,20 @@
 """The client: what it takes, what it gives, and what it raises."""
 
 import asyncio
+import base64
+import io
 import os
 import socket
+import uuid
+import warnings
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
-from server.client import (
-    AuthenticationFailedError,
-    BusyError,
-    Finished,
-    InsufficientCreditsError,
-    NotFoundError,
-    Options,
-    Progress,
-    Result,
-    Source,
-    TaskCancelledError,
-    TaskFailedError,
-    TileReady,
-    Tilewire,
-    UnreachableError,
-)
 from server.serving import EmbeddedServer
 from tests.server.conftest import StartServer
 from tests.server.support.harness import (
@@ -42,6 +30,22 @@ from tests.server.support.harness import (
 )
 from tests.server.support.stepped_device import SteppedDevice
 from tests.server.support.web import Web
+from tilewire import (
+    AuthenticationFailedError,
+    BusyError,
+    Finished,
+    InsufficientCreditsError,
+    NotFoundError,
+    Options,
+    Progress,
+    Result,
+    Source,
+    TaskCancelledError,
+    TaskFailedError,
+    TileReady,
+    Tilewire,
+    UnreachableError,
+)
 
 FAST: Options = {"model": FAST_MODEL, "factor": 2, "output_format": "PNG"}
 
@@ -76,6 +80,12 @@ async def test_every_kind_of_source_gives_the_same_result(server: EmbeddedServer
             open_image(data),
             upload,
             upload.uuid,
+            uuid.UUID(upload.uuid),
+            bytearray(data),
+            memoryview(data),
+            io.BytesIO(data),
+            path.open("rb"),
+            f"data:image/png;base64,{base64.b64encode(data).decode()}",
         ]
         results = [await tilewire.upscale(source, **FAST) for source in sources]
         again = await tilewire.upscale(results[0], **FAST)
@@ -98,9 +108,18 @@ async def test_transparency_comes_back(server: EmbeddedServer) -> None:
     assert result.to_array().shape == (32, 32, 4)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "CMYK", "YCbCr", "RGBA", "I;16"])
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "La", "P", "CMYK", "YCbCr", "LAB", "HSV", "RGBA", "RGBa", "RGBX", "I;16"]
+)
 async def test_pillow_images_of_all_modes_are_taken(server: EmbeddedServer, mode: str) -> None:
-    image = Image.new(mode, (16, 12)) if mode == "I;16" else open_image(make_image(16, 12)).convert(mode)
+    image = open_image(make_image(16, 12))
+    if mode == "LAB":
+        profiles = [ImageCms.createProfile(name) for name in ("sRGB", "LAB")]
+        image = ImageCms.applyTransform(image, ImageCms.buildTransform(*profiles, "RGB", "LAB"))
+    else:
+        for step in {"La": ["LA", "La"], "RGBa": ["RGBA", "RGBa"]}.get(mode, [mode]):
+            image = Image.new(mode, (16, 12)) if mode == "I;16" else image.convert(step)
+    assert image.mode == mode
     async with client(server) as tilewire:
         assert (await tilewire.upscale(image, **FAST)).to_pillow().size == (32, 24)
 
@@ -120,6 +139,7 @@ async def test_the_orientation_of_a_pillow_image_is_kept(server: EmbeddedServer)
         (np.zeros((0, 4, 3), np.uint8), ValueError, r"\(0, 4, 3\)"),
         (Path("no/such/file.png"), FileNotFoundError, "no/such/file.png"),
         (17, TypeError, "int"),
+        (io.StringIO("text"), TypeError, "mode 'rb'"),
     ],
 )
 async def test_what_is_no_picture_is_told_before_anything_is_sent(
@@ -158,6 +178,71 @@ async def test_a_result_is_saved_whole(server: EmbeddedServer, tmp_path: Path) -
     result.save(tmp_path / "out.png")
     assert (tmp_path / "out.png").read_bytes() == result.image
     assert os.listdir(tmp_path) == ["out.png"]  # noqa: PTH208 - this is not on the loop's time
+
+
+def transparent() -> bytes:
+    """A picture that fades out to the right."""
+    image = open_image(make_image(16, 16)).convert("RGBA")
+    image.putalpha(Image.linear_gradient("L").resize((16, 16)).rotate(90))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+async def test_transparency_is_kept_unless_the_name_of_the_file_cannot(
+    server: EmbeddedServer, tmp_path: Path
+) -> None:
+    async with client(server) as tilewire:
+        result = await tilewire.upscale(transparent(), model=FAST_MODEL, factor=2)
+    result.save(tmp_path / "y.png")
+    kept = Image.open(tmp_path / "y.png")
+    assert (kept.format, kept.has_transparency_data) == ("PNG", True)
+    with pytest.warns(UserWarning, match=r"y\.jpg loses the transparency"):
+        result.save(tmp_path / "y.jpg")
+    flat = Image.open(tmp_path / "y.jpg")
+    assert (flat.format, flat.mode) == ("JPEG", "RGB")
+    clearest = min(range(32), key=lambda x: kept.getpixel((x, 16))[3])  # type: ignore[index]
+    assert min(flat.getpixel((clearest, 16))) > 240  # type: ignore[arg-type, type-var]
+
+
+async def test_the_name_decides_the_format(server: EmbeddedServer, tmp_path: Path) -> None:
+    async with client(server) as tilewire:
+        result = await tilewire.upscale(make_image(), model=FAST_MODEL, factor=2)
+    assert result.to_pillow().format == "JPEG"
+    with pytest.warns(UserWarning, match="converted from a JPEG"):
+        result.save(tmp_path / "y.png")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "y.png")), result.to_array())
+    with warnings.catch_warnings(action="error"):
+        for name in ("y.jpeg", "y.JPG", "result", "result.bin"):
+            result.save(tmp_path / name)
+            assert (tmp_path / name).read_bytes() == result.image
+    with pytest.raises(ValueError, match="Pillow cannot write"):
+        result.save(tmp_path / "y.psd")
+
+
+async def test_links_devices_and_modes_of_targets_are_kept(server: EmbeddedServer, tmp_path: Path) -> None:
+    async with client(server) as tilewire:
+        result = await tilewire.upscale(make_image(), **FAST)
+    private, link, device = tmp_path / "private.png", tmp_path / "link.png", tmp_path / "null.png"
+    private.touch(mode=0o600)
+    link.symlink_to(private)
+    device.symlink_to(os.devnull)
+    result.save(link)
+    result.save(device)
+    assert link.is_symlink()
+    assert device.is_symlink()
+    assert private.read_bytes() == result.image
+    assert private.stat().st_mode & 0o777 == 0o600
+    result.save(tmp_path / ("a" * 251 + ".png"))
+
+
+def test_results_of_any_size_are_opened() -> None:
+    large = io.BytesIO()
+    Image.new("1", (15_000, 12_500)).save(large, "PNG")  # 187 megapixels
+    result = Result(task_uuid=new_uuid(), uuid=new_uuid(), image=large.getvalue())
+    with warnings.catch_warnings(action="error"):
+        assert (result.width, result.height) == (15_000, 12_500)
+        assert result.to_pillow().size == (15_000, 12_500)
 
 
 async def test_a_stream_tells_progress_and_tiles_and_last_the_result(
@@ -288,6 +373,73 @@ async def test_the_same_task_uuid_is_the_same_task(server: EmbeddedServer) -> No
     assert charges(server, account.id)[1] == 1
 
 
+@pytest.mark.parametrize("wrong", ["", "7", 7, "a" * 200, f"{new_uuid()}0"])
+async def test_a_task_uuid_that_is_none_is_refused_at_once_and_alone(
+    start_server: StartServer, web: Web, wrong: Any
+) -> None:
+    async with client(start_server(private_networks=True)) as tilewire:
+        other = asyncio.create_task(tilewire.upscale(web.hold("/a.png", make_image()), **FAST))
+        await web.receive()
+        with pytest.raises(ValueError, match="must be a UUID"):
+            await tilewire.upscale(make_image(), task_uuid=wrong, **FAST)
+        with pytest.raises(ValueError, match="must be a UUID"):
+            await tilewire.cancel(wrong)
+        web.release("/a.png")
+        assert (await other).width == 48
+
+
+async def test_a_task_uuid_may_be_spelt_in_any_way(server: EmbeddedServer) -> None:
+    account, task_uuid = open_account(server), uuid.uuid4()
+    async with client(server, account.key) as tilewire:
+        for spelling in (task_uuid, str(task_uuid), str(task_uuid).upper(), f"{{{task_uuid}}}"):
+            result = await tilewire.upscale(make_image(), task_uuid=spelling, **FAST)
+            assert result.task_uuid == str(task_uuid)
+    assert charges(server, account.id)[1] == 1
+
+
+async def test_use_outside_of_the_block_or_its_event_loop_says_so(server: EmbeddedServer) -> None:
+    tilewire = client(server)
+    for use in (tilewire.upscale(make_image()), tilewire.account(), tilewire.upload(make_image())):
+        with pytest.raises(RuntimeError, match="async with"):
+            await use
+    with pytest.raises(RuntimeError, match="async with"):
+        await anext(tilewire.upscale_many([make_image()]))
+    async with tilewire:
+        with pytest.raises(RuntimeError, match="open already"):
+            await tilewire.__aenter__()
+        for use in (tilewire.upscale(make_image()), tilewire.account()):
+            with pytest.raises(RuntimeError, match="event loop"):
+                await asyncio.to_thread(asyncio.run, use)
+        assert await tilewire.account()
+    with pytest.raises(UnreachableError, match="closed"):
+        await tilewire.account()
+    async with tilewire:
+        assert (await tilewire.upscale(make_image(), **FAST)).width == 48
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"])
+async def test_this_machine_is_never_reached_through_a_proxy(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    for scheme in ("http", "https", "all", "socks", "ws"):
+        monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")
+    port = server.url.rpartition(":")[2]
+    async with Tilewire(f"ws://{host}:{port}/v1", KEY) as tilewire:
+        assert await tilewire.account()
+    with pytest.raises(UnreachableError, match="Connection refused"):  # by the proxy
+        async with Tilewire("ws://tilewire.invalid/v1", KEY):
+            pass
+
+
+async def test_the_address_of_the_page_will_do(server: EmbeddedServer) -> None:
+    for url in (server.url, f"{server.url}/", f"{socket_url(server)}/"):
+        async with Tilewire(url, KEY) as tilewire:
+            assert await tilewire.account()
+    with pytest.raises(UnreachableError, match="no TLS at that port"):
+        async with Tilewire(socket_url(server).replace("ws:", "wss:"), KEY):
+            pass
+
+
 async def test_models_and_account_are_told(server: EmbeddedServer) -> None:
     async with client(server) as tilewire:
         models = await tilewire.models()
@@ -340,7 +492,7 @@ async def test_what_is_no_socket_is_unreachable(server: EmbeddedServer, web: Web
                 pass
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1/v1", "127.0.0.1:8080", "", "ws://"])
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/v1", "127.0.0.1:8080", "", "ws://"])
 async def test_an_address_of_another_form_is_told(url: str) -> None:
     with pytest.raises(UnreachableError, match="ws://host:port/v1"):
         async with Tilewire(url, KEY):

@@ -4,30 +4,25 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncGenerator, Iterable
-from decimal import Decimal
 from types import TracebackType
 from typing import Any, Final, Literal, TypedDict, TypeVar, Unpack
+from uuid import UUID
 
 import msgspec
-from msgspec import UNSET, Raw, Struct
 
-from server.client.call import WireTask
-from server.client.events import Event, Finished, Progress, Result, TileReady, Upload
-from server.client.link import Link
-from server.client.sources import Source, wire_image
-from server.protocol import replies
-from server.protocol.names import wire_name
-from server.protocol.replies import AccountManagementResult, ModelItem, ModelSearchResult
+from tilewire.call import WireTask
+from tilewire.events import Event, Finished, Result, Upload, decode_event
+from tilewire.link import Link
+from tilewire.listings import Account, Model, ModelPage
+from tilewire.pictures import has_alpha
+from tilewire.sources import Source, wire_image
+from tilewire.wire import canonical_uuid, wire_name
 
 __all__ = ["Options", "Tilewire"]
 
 _MOST_MODELS: Final = 100  # of one modelSearch
 
 T = TypeVar("T")
-
-
-class _Status(Struct):
-    status: str = ""
 
 
 class Options(TypedDict, total=False):
@@ -40,7 +35,7 @@ class Options(TypedDict, total=False):
     target_megapixels: float | None
     """The size of the result, in place of a factor."""
     output_format: Literal["JPG", "PNG", "WEBP"] | None
-    """Default: JPG."""
+    """Default: JPG, or PNG where the source is seen to have transparency, which JPG cannot hold."""
     output_quality: int | None
     """20 to 99, of JPG and WEBP; default: 95."""
     keep_metadata: bool | None
@@ -49,7 +44,7 @@ class Options(TypedDict, total=False):
     """Seconds until the server deletes the result."""
     include_image: bool
     """Whether the image itself comes with the result; default: yes. Without it there is the URL."""
-    task_uuid: str | None
+    task_uuid: UUID | str | None
     """An idempotency key: the same task again is neither done nor charged again. Default: a new one."""
 
 
@@ -66,9 +61,10 @@ class Tilewire:
     """
 
     def __init__(self, url: str, key: str, *, concurrency: int = 8, patience: float = 300) -> None:
-        """
+        """Make a client; `async with` connects it.
+
         Args:
-            url: the server's socket, ws://host:port/v1 or wss://….
+            url: the server's address: ws://host:port/v1, wss://… behind TLS, or that of its page.
             key: an API key.
             concurrency: how many upscales are on the server at once; further calls wait here.
             patience: seconds to keep trying, each time, while the server is gone or does not take a task.
@@ -77,7 +73,7 @@ class Tilewire:
             raise ValueError(f"concurrency must be 1 or more, not {concurrency}")
         self._link = Link(url, key, patience)
         self._concurrency = concurrency
-        self._room = asyncio.Semaphore(concurrency)
+        self._room: asyncio.Semaphore
         self._owned: set[asyncio.Task[Result]] = set()
 
     async def __aenter__(self) -> "Tilewire":
@@ -86,13 +82,16 @@ class Tilewire:
         Raises:
             UnreachableError: if there is no server.
             AuthenticationFailedError: if the key is not valid.
+            RuntimeError: if it is connected already.
         """
         await self._link.__aenter__()
+        self._room = asyncio.Semaphore(self._concurrency)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Close the connection; calls that still wait fail."""
         await _stop(self._owned)
         await self._link.__aexit__(kind, error, trace)
 
@@ -110,6 +109,9 @@ class Tilewire:
             TaskFailedError: if the server answers with an error; its subclasses tell which.
             UnreachableError: if the connection was lost for longer than the client is patient.
             OSError: if the file cannot be read.
+            TypeError: if the source is none, or there is no such option.
+            ValueError: if a `task_uuid` is no UUID, or is under way already.
+            RuntimeError: if the client is used before `async with`, or in another event loop.
         """
         async with contextlib.aclosing(self._events(source, options)) as events:
             async for event in events:
@@ -120,8 +122,7 @@ class Tilewire:
     async def stream(
         self, source: Source, *, tiles: bool = True, **options: Unpack[Options]
     ) -> AsyncGenerator[Event, None]:
-        """Enlarge an image, and tell of it while the server is at it: how far it is, finished parts, and last
-        the result. Raises as `upscale`.
+        """Enlarge an image, and give news meanwhile: how far it is, finished parts, and last the result.
 
             async for event in tilewire.stream("photo.jpg"):
                 match event:
@@ -136,7 +137,12 @@ class Tilewire:
         slowly misses some of the progress and of the parts.
 
         Args:
+            source: see `Source`.
             tiles: whether to send finished parts.
+            options: see `Options`.
+
+        Raises:
+            Exception: as `upscale`.
         """
         wanted = {"includeProgress": True, "includeTiles": tiles}
         async with contextlib.aclosing(self._events(source, options, wanted)) as events:
@@ -151,9 +157,18 @@ class Tilewire:
             async for finished in tilewire.upscale_many(Path("photos").glob("*.jpg"), factor=2):
                 finished.result().save(f"larger/{finished.source.name}")
 
-        One that fails is told as the others are: `Finished.result` raises. `sources` is read as there is
-        room, so it may be long. To leave the loop early is to give the rest up.
+        One that fails is given as the others are: `Finished.result` raises. To leave the loop early is to
+        give the rest up.
+
+        Args:
+            sources: see `Source`; read as there is room, so there may be many.
+            options: see `Options`; for all of them, so without a `task_uuid`.
+
+        Raises:
+            ValueError: if there is a `task_uuid`.
+            RuntimeError: if the client is used before `async with`, or in another event loop.
         """
+        self._link.check_use()
         if options.get("task_uuid"):
             raise ValueError("each task needs a taskUUID of its own")
         running: dict[asyncio.Task[Result], Source] = {}
@@ -176,32 +191,37 @@ class Tilewire:
     async def upload(self, source: Source, *, ttl: int | None = None) -> Upload:
         """Have the server keep an image, to be used any number of times; raises as `upscale`.
 
-        upload = await tilewire.upload("photo.jpg")
-        twice, thrice = [await tilewire.upscale(upload, factor=factor) for factor in (2, 3)]
+            upload = await tilewire.upload("photo.jpg")
+            twice, thrice = [await tilewire.upscale(upload, factor=factor) for factor in (2, 3)]
 
         Args:
+            source: see `Source`.
             ttl: seconds until the server deletes it.
         """
+        self._link.check_use()
         image = await wire_image(source)
-        reply = await self._ask(replies.ImageUploadResult, "imageUpload", image=image, ttl=ttl)
-        return Upload(uuid=reply.image_uuid, url=reply.image_url)
+        return await self._ask(Upload, "imageUpload", image=image, ttl=ttl)
 
-    async def cancel(self, task_uuid: str) -> bool:
-        """Stop a task, whose own call then raises TaskCancelledError; False if none of it is under way."""
-        return await self._link.cancel(task_uuid)
+    async def cancel(self, task_uuid: UUID | str) -> bool:
+        """Stop a task, whose own call then raises TaskCancelledError; False if none of it is under way.
 
-    async def models(self) -> list[ModelItem]:
-        """The models that the server has."""
-        found: list[ModelItem] = []
+        Raises:
+            ValueError: if it is no UUID.
+        """
+        return await self._link.cancel(canonical_uuid(task_uuid))
+
+    async def models(self) -> list[Model]:
+        """List the models that the server has."""
+        found: list[Model] = []
         while True:
-            page = await self._ask(ModelSearchResult, "modelSearch", limit=_MOST_MODELS, offset=len(found))
+            page = await self._ask(ModelPage, "modelSearch", limit=_MOST_MODELS, offset=len(found))
             found += page.results
             if not page.results or len(found) >= page.total_results:
                 return found
 
-    async def account(self) -> AccountManagementResult:
-        """The account's balance, keys and usage."""
-        return await self._ask(AccountManagementResult, "accountManagement", operation="getDetails")
+    async def account(self) -> Account:
+        """Give the account's balance, keys and usage."""
+        return await self._ask(Account, "accountManagement", operation="getDetails")
 
     async def _ask(self, kind: type[T], task_type: str, **parameters: Any) -> T:
         reply = await self._link.ask(_task(task_type, parameters))
@@ -215,48 +235,27 @@ class Tilewire:
         parameters: dict[str, Any] = {**options}
         outputs = ["URL", "base64Data"] if parameters.pop("include_image", True) else ["URL"]
         parameters["upscale_factor"] = parameters.pop("factor", None)
+        if parameters.get("task_uuid") is not None:
+            parameters["task_uuid"] = canonical_uuid(parameters["task_uuid"])
+        self._link.check_use()
         async with self._room:
+            image = await wire_image(source)
+            if parameters.get("output_format") is None and isinstance(image, bytes) and has_alpha(image):
+                parameters["output_format"] = "PNG"
             task = _task("upscale", parameters) | {
-                "inputs": {"image": await wire_image(source)},
+                "inputs": {"image": image},
                 "outputType": outputs,
                 "includeCost": True,
                 **(more or {}),
             }
             async with contextlib.aclosing(self._link.replies(task, stop=True)) as replies:
                 async for reply in replies:
-                    yield _event(reply)
+                    yield decode_event(reply)
 
 
 def _task(task_type: str, parameters: dict[str, Any]) -> WireTask:
     given = {wire_name(name): value for name, value in parameters.items() if value is not None}
     return {"taskUUID": str(uuid.uuid4()), **given, "taskType": task_type}
-
-
-def _event(reply: Raw) -> Event:
-    if msgspec.msgpack.decode(reply, type=_Status).status != "processing":
-        result = msgspec.msgpack.decode(reply, type=replies.UpscaleResult)
-        return Result(
-            task_uuid=result.task_uuid,
-            uuid=result.image_uuid,
-            url=result.image_url or "",
-            cost=result.cost or Decimal(0),
-            image=result.image_base64_data or None,
-            warnings=tuple(result.warnings or ()),
-        )
-    news = msgspec.msgpack.decode(reply, type=replies.Progress)
-    if (tile := news.tile) is UNSET:
-        return Progress(task_uuid=news.task_uuid, share=news.progress)
-    return TileReady(
-        task_uuid=news.task_uuid,
-        x=tile.x,
-        y=tile.y,
-        width=tile.width,
-        height=tile.height,
-        image_width=tile.image_width,
-        image_height=tile.image_height,
-        image=tile.image or b"",
-        media_type=tile.media_type or "",
-    )
 
 
 def _outcome(task: asyncio.Task[Result]) -> Result | Exception:

@@ -1,22 +1,27 @@
 """What the client hands over."""
 
-import io
+from __future__ import annotations
+
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from msgspec import Struct
-from numpy.typing import NDArray
-from PIL import Image
+import msgspec
+from msgspec import Raw, Struct
 
-from onnx_models.files import write_atomically
+from tilewire.pictures import open_picture, save_as
+from tilewire.wire import wire_name
 
-__all__ = ["Event", "Finished", "Progress", "Result", "TileReady", "Upload"]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+
+__all__ = ["Event", "Finished", "Progress", "Result", "TileReady", "Upload", "decode_event"]
 
 
-class Upload(Struct, frozen=True, kw_only=True):
+class Upload(Struct, frozen=True, kw_only=True, rename={"uuid": "imageUUID", "url": "imageURL"}):
     """An image that the server keeps; give it as the source of any number of tasks.
 
     Attributes:
@@ -60,11 +65,17 @@ class TileReady(Struct, frozen=True, kw_only=True):
     media_type: str
 
     def to_pillow(self) -> Image.Image:
-        """The part as a Pillow image."""
-        return _open(self.image)
+        """Give the part as a Pillow image."""
+        return _loaded(self.image)
 
 
-class Result(Struct, frozen=True, kw_only=True, dict=True):
+class Result(
+    Struct,
+    frozen=True,
+    kw_only=True,
+    dict=True,
+    rename={"task_uuid": "taskUUID", "uuid": "imageUUID", "url": "imageURL", "image": "imageBase64Data"},
+):
     """An upscaled image. It can itself be the source of a task.
 
     Attributes:
@@ -77,8 +88,8 @@ class Result(Struct, frozen=True, kw_only=True, dict=True):
 
     task_uuid: str
     uuid: str
-    url: str
-    cost: Decimal
+    url: str = ""
+    cost: Decimal = Decimal(0)
     image: bytes | None = None
     warnings: tuple[str, ...] = ()
 
@@ -95,35 +106,40 @@ class Result(Struct, frozen=True, kw_only=True, dict=True):
     def save(self, path: str | Path) -> None:
         """Write the file, which is seen whole or not at all. Blocks.
 
+        The name decides the format: where the result has another, it is converted. A warning says so where
+        that loses something: to save PNG, ask for `output_format="PNG"`.
+
+        Args:
+            path: of the file. With an ending that names no image format, the bytes are written as they are.
+
         Raises:
-            ValueError: if the image was not asked for.
+            ValueError: if the image was not asked for, or cannot be converted.
             OSError: if the file cannot be written.
         """
-        write_atomically(Path(path), self._bytes())
+        save_as(self._bytes(), Path(path))
 
     def to_pillow(self) -> Image.Image:
-        """The image in Pillow, decoded.
+        """Give the image in Pillow, decoded, however large it is.
 
         Raises:
             ValueError: if the image was not asked for.
         """
-        return _open(self._bytes())
+        return _loaded(self._bytes())
 
     def to_array(self) -> NDArray[np.uint8]:
-        """The pixels, (H, W, 3) uint8, or (H, W, 4) where there is transparency.
+        """Give the pixels, (H, W, 3) uint8, or (H, W, 4) where there is transparency.
 
         Raises:
             ValueError: if the image was not asked for.
         """
+        import numpy as np
+
         image = self.to_pillow()
         return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
 
     @cached_property
     def _size(self) -> tuple[int, int] | None:
-        if self.image is None:
-            return None
-        with Image.open(io.BytesIO(self.image)) as header:  # reads no pixels
-            return header.size
+        return None if self.image is None else open_picture(self.image).size
 
     def _bytes(self) -> bytes:
         if self.image is None:
@@ -147,13 +163,45 @@ class Finished(Struct, frozen=True):
     outcome: Result | Exception
 
     def result(self) -> Result:
-        """The result; raises what went wrong."""
+        """Give the result, or raise what went wrong."""
         if isinstance(self.outcome, Exception):
             raise self.outcome
         return self.outcome
 
 
-def _open(data: bytes) -> Image.Image:
-    image = Image.open(io.BytesIO(data))
+class WireTile(Struct, rename=wire_name):
+    """A part of a result, as the server sends it."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    image_width: int
+    image_height: int
+    image: bytes
+    media_type: str
+
+
+class WireProgress(Struct, rename=wire_name):
+    """News of a task that is under way, as the server sends it; `status` is empty in its result."""
+
+    task_uuid: str
+    status: str = ""
+    progress: float = 0
+    tile: WireTile | None = None
+
+
+def decode_event(reply: Raw) -> Event:
+    """Give what one of the replies to an upscale says."""
+    news = msgspec.msgpack.decode(reply, type=WireProgress)
+    if news.status != "processing":
+        return msgspec.msgpack.decode(reply, type=Result)
+    if news.tile is not None:
+        return TileReady(task_uuid=news.task_uuid, **msgspec.structs.asdict(news.tile))
+    return Progress(task_uuid=news.task_uuid, share=news.progress)
+
+
+def _loaded(data: bytes) -> Image.Image:
+    image = open_picture(data)
     image.load()
     return image

@@ -1,0 +1,66 @@
+"""ONNX files in ONNX Runtime: networks, halves of networks, and parts of latent upscalers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from engines.devices.cores import usable_cores
+from engines.devices.failures import as_model_error, loading
+from engines.devices.parts import Arrays
+from engines.devices.runtimes import inference_session, onnxruntime
+from engines.errors import ModelError
+
+__all__ = ["OrtSession", "open_on_cpu", "open_ort"]
+
+
+class OrtSession:
+    """An ONNX file in ONNX Runtime. It is a `Session`, a half of one, or a `PartSession`."""
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self._session = session
+        self._inputs: list[str] = [each.name for each in session.get_inputs()]
+
+    def run(self, tiles: NDArray[Any]) -> NDArray[Any]:
+        """See `Session.run`; a half of a network takes or gives float32."""
+        results = self.run_part((tiles,))
+        if len(results) != 1:
+            raise ModelError(f"the model gives {len(results)} results, not one")
+        return results[0]
+
+    def run_part(self, arrays: Sequence[NDArray[Any]]) -> Arrays:
+        """See `PartSession.run_part`."""
+        try:
+            return tuple(self._session.run(None, dict(zip(self._inputs, arrays, strict=True))))
+        except Exception as error:
+            shapes = ", ".join(str(array.shape) for array in arrays)
+            raise as_model_error(error, f"the model failed on a batch of {shapes}") from error
+
+
+def open_ort(
+    path: Path, device: str, threads: int, provider: str, options: dict[str, str] | None = None
+) -> OrtSession:
+    """Open an ONNX file in ONNX Runtime.
+
+    Args:
+        path: the file.
+        device: its name, for messages.
+        threads: how many one run may use.
+        provider: of ONNX Runtime.
+        options: of the provider.
+
+    Raises:
+        ModelError: if it cannot be loaded.
+    """
+    with loading(path.name, device):
+        return OrtSession(inference_session(path, threads, (provider, options or {})))
+
+
+def open_on_cpu(path: Path) -> OrtSession:
+    """Open any ONNX file on this machine's CPU, such as one that is to become a model.
+
+    Raises:
+        ModelError: if it cannot be loaded.
+    """
+    return open_ort(path, "the CPU", usable_cores(), "CPUExecutionProvider")

@@ -1,0 +1,125 @@
+"""The devices of an executor: their workers and helpers, which of them still work, and what takes over.
+
+1. A device that is lost is retired; nothing more runs there.
+2. When the last one is lost another may take over, such as the CPU for GPUs.
+3. On a slow CPU the largest tile of a large network takes a minute, and a run cannot be interrupted. So a
+   CPU has a helper, a second worker with networks of its own: during a long run it takes the tile whose turn
+   it is, if that is small. Both are slower meanwhile, but nothing is computed twice, and the order stays.
+
+All is called under the executor's lock.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+
+from engines.devices.device import Device
+from engines.devices.parts import Part
+from engines.devices.sessions import Network
+from engines.errors import DeviceLostError, EngineError
+from engines.scheduling.worker import Job, Load, Worker
+
+__all__ = ["Fleet"]
+
+log = logging.getLogger(__name__)
+
+
+class Fleet:
+    """The workers of all devices.
+
+    Attributes:
+        workers: one for each device, those that are lost among them.
+        helpers: of devices that run one tile at a time.
+        stand_in: the device that took over when all others were lost, if that has happened.
+    """
+
+    def __init__(self, find_stand_in: Callable[[], Device] | None) -> None:
+        """Begin with no devices.
+
+        Args:
+            find_stand_in: finds the device that takes over when all are lost; it may raise anything.
+        """
+        self.workers: list[Worker] = []
+        self.helpers: list[Worker] = []
+        self.stand_in: Device | None = None
+        self._find_stand_in = find_stand_in
+
+    def __iter__(self) -> Iterator[Worker]:
+        """Go through all workers and helpers."""
+        yield from self.workers
+        yield from self.helpers
+
+    @property
+    def works(self) -> bool:
+        """Whether a device is left."""
+        return any(worker.lost is None for worker in self.workers)
+
+    @property
+    def ended(self) -> bool:
+        """Whether no thread runs any longer, but for those that are stuck."""
+        return all(worker.ended or worker.lost for worker in self)
+
+    def add(self, device: Device) -> list[Worker]:
+        """Add a device; gives the workers whose threads are to be started."""
+        added = [Worker(device)]
+        self.workers += added
+        if device.largest_batch == 1:  # where several tiles share a run, it takes much less than a second
+            added.append(Worker(device, added[0]))
+            self.helpers.append(added[1])
+        return added
+
+    def room(self, network: Network | Part, now: float) -> int | None:
+        """The most input pixels of a tile that every device has memory for; None if no limit was found."""
+        rooms = [worker.room_for(network, now) for worker in self.workers if worker.lost is None]
+        return min((room for room in rooms if room is not None), default=None)
+
+    def ask_to_load(self, network: Network | Part) -> list[Load]:
+        """Ask every device to load a network; of those that are lost the load has failed already."""
+        loads = [Load(network) for _ in self.workers]
+        for worker, load in zip(self.workers, loads, strict=True):
+            if worker.lost is None:
+                worker.loads.append(load)
+            else:
+                load.done.set_exception(worker.lost)
+        return loads
+
+    def refuse_loads(self, error: EngineError) -> None:
+        """Fail all loads that have not begun."""
+        for worker in self.workers:
+            for load in worker.loads:
+                load.done.set_exception(error)
+            worker.loads.clear()
+
+    def stalled(self, now: float, patience: float) -> Iterator[Worker]:
+        """The workers that have been at one thing for more than `patience` seconds."""
+        for worker in self:
+            if worker.job is not None and now - worker.began > patience:
+                yield worker
+
+    def retire(self, worker: Worker, error: DeviceLostError, now: float) -> list[Job]:
+        """Let nothing more run on a device; its sessions are kept, as to end them might end the process.
+
+        Returns:
+            What it was at, and its helper.
+        """
+        log.error("%s is given up: %s", worker.name, error)
+        helpers = [helper for helper in self.helpers if helper.main is worker and helper.lost is None]
+        stopped = [each.stop(error, now) for each in (*helpers, worker)]
+        return [job for job in stopped if job is not None]
+
+    def replace_lost(self) -> list[Worker]:
+        """Add the stand-in, once, if all devices are lost; gives the workers to be started."""
+        if self.works or self._find_stand_in is None:
+            return []
+        find, self._find_stand_in = self._find_stand_in, None
+        try:
+            self.stand_in = find()
+        except Exception:
+            log.exception("no other device can take over")
+            return []
+        log.error("%s takes over: all other devices are lost", self.stand_in.name)
+        return self.add(self.stand_in)
+
+    def why_lost(self) -> DeviceLostError:
+        """Say why no device is left."""
+        reasons = "; ".join(str(worker.lost) for worker in self.workers)
+        return DeviceLostError(f"no device is left to run on: {reasons}")
