@@ -33,6 +33,8 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     upload_endpoint: str | None = None
     diffusion: Diffusion | None = None
     """For models that remove noise."""
+    denoise: int | None = None
+    """For models with levels of it."""
     warnings: tuple[str, ...] = ()
 
     def failure(self, error: TaskError, base_url: str) -> ErrorItem:
