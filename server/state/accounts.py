@@ -15,6 +15,7 @@ from server.state.tables import accounts, api_keys
 
 __all__ = [
     "DEFAULT_ACCOUNT",
+    "MAX_NAME",
     "Account",
     "AccountId",
     "AmbiguousKeyError",
@@ -36,6 +37,9 @@ AccountId = NewType("AccountId", str)
 KeyId = NewType("KeyId", str)
 
 DEFAULT_ACCOUNT = "default"
+
+MAX_NAME: Final = 200
+"""Characters of an account's name, and of a key's label, at most."""
 
 _NAMED_AT_ONCE: Final = 500
 

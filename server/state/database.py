@@ -89,11 +89,18 @@ class Database:
             DatabaseUnavailableError: if the database is locked, full or cannot be reached.
         """
         loop = asyncio.get_running_loop()
+        has_begun = False
+
+        def begin(connection: Connection) -> T:
+            nonlocal has_begun
+            has_begun = True
+            return function(connection, *args, **kwargs)
+
         try:
-            return await loop.run_in_executor(self._threads, lambda: self.run_sync(function, *args, **kwargs))
+            return await loop.run_in_executor(self._threads, self.run_sync, begin)
         except _UNUSABLE as error:
             log.warning("the database cannot be used: %s", error.orig)
-            raise DatabaseUnavailableError from error
+            raise DatabaseUnavailableError(may_be_done=has_begun) from error
 
     async def insist(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -184,7 +191,8 @@ def _migrate(connection: Connection) -> None:
     driver.execute("PRAGMA foreign_keys=OFF")
     try:
         with connection.begin():
-            upgrade(connection)
+            if not upgrade(connection):
+                return
             broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
             assert not broken, f"a step of the migration broke references: {broken}"
     finally:

@@ -1,8 +1,9 @@
 """Replies that wait until their session takes them, in order."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, String, column, delete, exists, func, insert, select, values
 
 from server.state.accounts import AccountId
 from server.state.tables import outbox
@@ -18,6 +19,9 @@ __all__ = [
     "sessions_with_mail",
     "undelivered",
 ]
+
+
+_NAMED_AT_ONCE: Final = 200
 
 
 class UndeliveredReply(NamedTuple):
@@ -59,10 +63,19 @@ def undelivered(connection: Connection, account: AccountId, session: str) -> lis
     return [UndeliveredReply(*row) for row in connection.execute(query)]
 
 
-def sessions_with_mail(connection: Connection) -> list[tuple[AccountId, str]]:
-    """The sessions whose outbox is not empty."""
-    query = select(outbox.c.account_id, outbox.c.session).distinct()
-    return [(AccountId(row.account_id), row.session) for row in connection.execute(query)]
+def sessions_with_mail(
+    connection: Connection, sessions: Sequence[tuple[AccountId, str]]
+) -> list[tuple[AccountId, str]]:
+    """Those of the sessions whose outbox is not empty."""
+    found: list[tuple[AccountId, str]] = []
+    for first in range(0, len(sessions), _NAMED_AT_ONCE):
+        some = list(sessions[first : first + _NAMED_AT_ONCE])
+        # One look into the index for each session, however many replies wait for others.
+        asked = values(column("account", String), column("session", String), name="asked").data(some).cte()
+        waits = exists().where(outbox.c.account_id == asked.c.account, outbox.c.session == asked.c.session)
+        for row in connection.execute(select(asked.c.account, asked.c.session).where(waits)):
+            found.append((AccountId(row.account), row.session))
+    return found
 
 
 def count_undelivered(connection: Connection) -> int:

@@ -22,6 +22,7 @@ __all__ = [
     "api_keys",
     "failed",
     "images",
+    "is_pending",
     "ledger",
     "loose_files",
     "metadata",
@@ -69,6 +70,7 @@ api_keys = Table(
 # Conditions that are spelt out, without a parameter, so that the partial indexes serve them.
 unfinished = text("status = 'accepted'")
 failed = text("status = 'failed'")
+is_pending = text("next_attempt IS NOT NULL")
 
 tasks = Table(
     "tasks",
@@ -83,9 +85,13 @@ tasks = Table(
     Column("price", BigInteger),  # set aside while it runs, charged once it succeeded; null: not yet known
     Column("owner", String(36)),  # the server that runs it
     Column("attempt", String(32)),  # changes each time that it begins anew
+    Column("acceptance", String(32)),  # the attempt it was accepted as; null once it was sent again
     Column("created", Float, nullable=False),
     Column("finished", Float),
-    Index("tasks_accepted", "owner", "attempt", sqlite_where=unfinished, postgresql_where=unfinished),
+    # With the status, so that the index alone says which attempts a server has.
+    Index(
+        "tasks_accepted", "owner", "attempt", "status", sqlite_where=unfinished, postgresql_where=unfinished
+    ),
     Index("tasks_failed", "finished", sqlite_where=failed, postgresql_where=failed),
 )
 
@@ -186,6 +192,6 @@ webhooks = Table(
     Column("ended", Float),  # null: it is pending
     Index("webhooks_by_task", "account_id", "task_uuid", unique=True),
     Index("webhooks_by_time", "next_attempt"),
-    Index("webhooks_by_host", "host", "next_attempt"),
+    Index("webhooks_by_host", "host", "next_attempt", sqlite_where=is_pending, postgresql_where=is_pending),
     Index("webhooks_by_end", "ended"),
 )

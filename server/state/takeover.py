@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, bindparam, func, select, update
 
 from server.state import ledger
 from server.state.claims import ServerId, ServerLock
@@ -22,10 +22,9 @@ def take_over(connection: Connection, lock: ServerLock, now: float) -> int:
 
     What was reserved for them is released: they are to begin again. There may be more if it is `AT_ONCE`.
     """
-    others = select(tasks.c.owner).where(unfinished, tasks.c.owner.is_distinct_from(lock.server)).distinct()
     orphans: list[TaskRecord] = []
-    for other in connection.scalars(others).all():
-        if other is None or lock.is_dead(connection, ServerId(other)):
+    for other in _owners(connection):
+        if other is None or (other != lock.server and lock.is_dead(connection, other)):
             query = (
                 select(*COLUMNS)
                 .where(unfinished, tasks.c.owner.is_not_distinct_from(other))
@@ -63,3 +62,15 @@ def records_of(connection: Connection, server: ServerId, attempts: Collection[At
         .order_by(tasks.c.created)
     )
     return [record_of(row) for row in connection.execute(query)]
+
+
+def _owners(connection: Connection) -> list[ServerId | None]:
+    """Whose tasks have no outcome: one look into the index for each server, however many tasks there are."""
+    unowned = select(tasks.c.attempt).where(unfinished, tasks.c.owner.is_(None)).limit(1)
+    owners: list[ServerId | None] = [] if connection.execute(unowned).first() is None else [None]
+    following = select(func.min(tasks.c.owner)).where(unfinished)
+    last = connection.scalar(following)
+    while last is not None:
+        owners.append(ServerId(last))
+        last = connection.scalar(following.where(tasks.c.owner > last))
+    return owners

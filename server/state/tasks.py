@@ -23,7 +23,7 @@ from server.state.accounts import AccountId
 from server.state.claims import ServerId
 from server.state.outbox import forget_outcome, keep_outcome
 from server.state.records import Attempt, AttemptId, Status, StoredResult, TaskRecord
-from server.state.tables import tasks
+from server.state.tables import tasks, unfinished
 from server.state.webhooks import Destination, forget_webhook, record_webhook
 
 __all__ = [
@@ -36,7 +36,6 @@ __all__ = [
     "record_of",
     "reserve",
     "succeed",
-    "watch",
     "withdraw",
 ]
 
@@ -69,20 +68,35 @@ def accept(
     owner: ServerId | None = None,
     admit: Callable[[], None] | None = None,
 ) -> TaskRecord | None:
-    """Record a new task; if the account used the UUID before, change nothing and return that record.
+    """Record a new task; if the account used the UUID before, return that record.
 
-    A failed task is an exception: the same request may be sent again, and is then a new one.
+    A task that is sent again stays as it is, but that its outcome goes to the session that asked last. A
+    failed task is an exception: the same request may be sent again, and is then a new one.
 
     Args:
+        connection: of the transaction.
+        attempt: what the task is to be known by.
+        request: the request, in JSON.
+        session: where the outcome is to be sent.
+        now: the time in seconds since the epoch.
+        owner: the server that runs it.
         admit: called if the task is a new one, perhaps more than once; what it raises refuses the task.
     """
+    of_task = _is(attempt.account, attempt.task_uuid)
     previous = find(connection, attempt.account, attempt.task_uuid, locked=True)
-    if previous is not None and not (previous.status is Status.FAILED and previous.is_for(request)):
+    if previous is not None and not previous.is_for(request):
+        return previous
+    if previous is not None and previous.status is Status.ACCEPTED:
+        again = replace(previous, session=session or previous.session)
+        connection.execute(update(tasks).where(*of_task).values(acceptance=None, session=again.session))
+        return again
+    if previous is not None and previous.status is Status.SUCCEEDED:
         return previous
     if admit is not None:
         admit()
     values = {
         "attempt": attempt.id,
+        "acceptance": attempt.id,
         "request": request,
         "session": session,
         "status": Status.ACCEPTED,
@@ -92,22 +106,29 @@ def accept(
         "finished": None,
     }
     if previous is None:
-        of_task = {"account_id": attempt.account, "task_uuid": attempt.task_uuid}
-        connection.execute(insert(tasks).values(of_task | values))
+        key = {"account_id": attempt.account, "task_uuid": attempt.task_uuid}
+        connection.execute(insert(tasks).values(key | values))
         return None
     # An answer that still waits for its session, or for a webhook, would now be about the new attempt.
     forget_webhook(connection, attempt.account, attempt.task_uuid)
     forget_outcome(connection, attempt.account, attempt.task_uuid)
-    connection.execute(update(tasks).where(*_is(attempt.account, attempt.task_uuid)).values(values))
+    connection.execute(update(tasks).where(*of_task).values(values))
     return None
 
 
-def withdraw(connection: Connection, attempt: Attempt) -> bool:
-    """Forget a task that was accepted and has reserved nothing; False if this attempt is not there."""
-    found = _present(connection, attempt)
-    if found is None or found.status is not Status.ACCEPTED or found.price is not None:
+def withdraw(connection: Connection, attempt: Attempt, now: float) -> bool:
+    """Forget a task without an outcome, whoever runs it by now; False if it was not accepted as this attempt.
+
+    It stays, too, if it was sent again since: then somebody waits for it.
+    """
+    of_task = _is(attempt.account, attempt.task_uuid)
+    accepted = select(*COLUMNS).where(*of_task, unfinished, tasks.c.acceptance == attempt.id)
+    row = connection.execute(accepted.with_for_update()).first()
+    if row is None:
         return False
-    connection.execute(delete(tasks).where(*_is(attempt.account, attempt.task_uuid)))
+    record = record_of(row)
+    ledger.release(connection, record.attempt, record.price or 0, now)
+    connection.execute(delete(tasks).where(*of_task))
     return True
 
 
@@ -118,16 +139,6 @@ def find(
     query = select(*COLUMNS).where(*_is(account, task_uuid))
     row = connection.execute(query.with_for_update() if locked else query).first()
     return None if row is None else record_of(row)
-
-
-def watch(connection: Connection, account: AccountId, task_uuid: str, session: str) -> bool:
-    """Have the outcome sent to this session; False if there is an outcome already."""
-    changed = connection.execute(
-        update(tasks)
-        .where(*_is(account, task_uuid), tasks.c.status == Status.ACCEPTED)
-        .values(session=session)
-    )
-    return changed.rowcount > 0
 
 
 def reserve(connection: Connection, attempt: Attempt, amount: int, now: float) -> bool:

@@ -28,7 +28,7 @@ from server.state import takeover, tasks
 from server.state.accounts import AccountId
 from server.state.claims import ServerLock
 from server.state.database import Database
-from server.state.records import Attempt, AttemptId, Status, TaskRecord
+from server.state.records import Attempt, Status, TaskRecord
 from server.state.requests import UpscaleRequest
 from server.telemetry.telemetry import Telemetry
 from server.upscale.execution import Execution
@@ -95,7 +95,7 @@ class Runner:
         self._lock = lock
         self._clock = clock
         self._turns: WeakValueDictionary[tuple[AccountId, str], asyncio.Lock] = WeakValueDictionary()
-        self._refused: dict[AttemptId, tuple[Attempt, float]] = {}
+        self._in_doubt: dict[Attempt, float] = {}
         """Attempts whose clients got an error, as the database failed: perhaps just after it took them."""
 
     @property
@@ -146,7 +146,7 @@ class Runner:
             if previous is None:
                 taken = self._execution.start(attempt, request, session, base_url)
             elif previous.is_for(encoded):
-                taken = await self._rejoin(previous, session, base_url)
+                taken = await self._rejoin(previous, base_url)
             else:
                 raise ConflictError(f"taskUUID {request.task_uuid} was used for another request")
         if acknowledge and isinstance(taken, Running):
@@ -188,6 +188,7 @@ class Runner:
         """
         if self._execution.is_stopping:
             return 0
+        await self._withdraw()
         before = list(self._execution)
         while await self._database.run(takeover.take_over, self._lock, self._clock()) == takeover.AT_ONCE:
             continue
@@ -200,7 +201,7 @@ class Runner:
         for first in range(0, len(unknown), takeover.AT_ONCE):
             some = unknown[first : first + takeover.AT_ONCE]
             for record in await self._database.run(takeover.records_of, self._lock.server, some):
-                begun += await self._settle(record.attempt, base_url)
+                begun += await self._see_to(record.attempt, base_url)
         return begun
 
     async def drain(self, patience: float) -> None:
@@ -211,10 +212,9 @@ class Runner:
         """Stop what still runs; it runs again after the next start, but not what was refused."""
         await self._execution.stop()
         try:
-            for attempt in self._in_doubt():
-                await self._database.run(tasks.withdraw, attempt)
+            await self._withdraw()
         except DatabaseUnavailableError:
-            log.warning("tasks that were refused may run after the next start")
+            log.warning("tasks whose clients got an error may run after the next start")
 
     def _turn(self, account: AccountId, key: str) -> asyncio.Lock:
         """What is held while it changes whether, and where, a task runs."""
@@ -229,52 +229,48 @@ class Runner:
             )
         except BaseException as error:
             self._admission.leave(attempt.id, self._clock())
-            if isinstance(error, DatabaseUnavailableError):
-                self._in_doubt()
-                self._refused[attempt.id] = attempt, time.monotonic()
+            if isinstance(error, DatabaseUnavailableError) and error.may_be_done:
+                self._in_doubt[attempt] = time.monotonic()
             raise
 
-    def _in_doubt(self) -> list[Attempt]:
-        """What was refused so short ago that it may have been accepted all the same."""
-        since = time.monotonic() - _DOUBT
-        self._refused = {id_: refused for id_, refused in self._refused.items() if refused[1] > since}
-        return [attempt for attempt, _ in self._refused.values()]
+    async def _withdraw(self) -> None:
+        """Have no task run whose client got an error instead of an answer."""
+        for attempt, since in list(self._in_doubt.items()):
+            await self._database.run(tasks.withdraw, attempt, self._clock())
+            if since < time.monotonic() - _DOUBT:
+                del self._in_doubt[attempt]
 
-    async def _rejoin(self, previous: TaskRecord, session: str | None, base_url: str) -> Running | TaskRecord:
-        """A task sent again: its outcome goes to the session that asked last."""
-        account, key = previous.account, previous.task_uuid
-        is_open = previous.status is Status.ACCEPTED
-        if is_open and session is not None:
-            is_open = await self._database.run(tasks.watch, account, key, session)
-        running = self._execution.find_attempt(previous.attempt)
-        if is_open and running is not None:
-            running.session = session or running.session
+    async def _rejoin(self, previous: TaskRecord, base_url: str) -> Running | TaskRecord:
+        """What became of a task that is sent again."""
+        if previous.status is not Status.ACCEPTED:
+            return previous
+        if (running := self._execution.find_attempt(previous.attempt)) is not None:
+            running.session = previous.session
             return running
-        if is_open and previous.owner == self._lock.server:  # the database failed just after it was accepted
-            self._refused.pop(previous.attempt.id, None)
-            return self._resume(previous, session or previous.session, base_url)
-        return await self._database.run(tasks.find, account, key) or previous
+        if previous.owner != self._lock.server:
+            return previous
+        if self._execution.is_stopping:
+            return self._execution.start(previous.attempt, previous.request, previous.session, base_url)
+        await self._settle(previous.attempt, base_url)  # the database failed just after it was accepted
+        return self._execution.find_attempt(previous.attempt) or previous
 
-    async def _settle(self, attempt: Attempt, base_url: str) -> bool:
+    async def _see_to(self, attempt: Attempt, base_url: str) -> bool:
         """See to an attempt that is recorded as this server's; whether it was begun."""
         async with self._turn(attempt.account, attempt.task_uuid):
-            record = await self._database.run(tasks.find, attempt.account, attempt.task_uuid)
-            if record is None or record.attempt != attempt or record.status is not Status.ACCEPTED:
-                return False
-            if self._execution.is_stopping or self._execution.find_attempt(attempt) is not None:
-                return False
-            if attempt.id in self._refused:
-                await self._database.run(tasks.withdraw, attempt)
-            elif attempt.id in self._execution.without_outcome or not _is_readable(record):
-                await self._outcomes.give_up(record)
-                self._execution.without_outcome.discard(attempt.id)
-            else:
-                self._resume(record, record.session, base_url)
-                return True
-            return False
+            return await self._settle(attempt, base_url)
 
-    def _resume(self, record: TaskRecord, session: str | None, base_url: str) -> Running:
-        return self._execution.start(record.attempt, record.request, session, base_url)
+    async def _settle(self, attempt: Attempt, base_url: str) -> bool:
+        record = await self._database.run(tasks.find, attempt.account, attempt.task_uuid)
+        if record is None or record.attempt != attempt or record.status is not Status.ACCEPTED:
+            return False
+        if self._execution.is_stopping or self._execution.find_attempt(attempt) is not None:
+            return False
+        if attempt.id in self._execution.without_outcome or not _is_readable(record):
+            await self._outcomes.give_up(record)
+            self._execution.without_outcome.discard(attempt.id)
+            return False
+        self._execution.start(attempt, record.request, record.session, base_url)
+        return True
 
 
 def _is_readable(record: TaskRecord) -> bool:

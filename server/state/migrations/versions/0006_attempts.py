@@ -13,6 +13,7 @@ _RESERVATIONS = sa.text("destination = 'reserved'")
 _ENDS = sa.text("source = 'reserved'")
 _ACCEPTED = sa.text("status = 'accepted'")
 _FAILED = sa.text("status = 'failed'")
+_PENDING = sa.text("next_attempt IS NOT NULL")
 
 _LAST_SOURCE = """(
     SELECT source FROM ledger
@@ -67,11 +68,12 @@ def upgrade() -> None:
     for statement in _GIVE_BACK:
         op.execute(statement)
     op.add_column("tasks", sa.Column("attempt", sa.String(32)))
+    op.add_column("tasks", sa.Column("acceptance", sa.String(32)))
     op.add_column("tasks", sa.Column("price", sa.BigInteger))
     op.execute(_PRICE)
     op.drop_column("tasks", "reserved")
     op.drop_index("tasks_by_status", "tasks")
-    _make_index("tasks_accepted", "tasks", ["owner", "attempt"], _ACCEPTED)
+    _make_index("tasks_accepted", "tasks", ["owner", "attempt", "status"], _ACCEPTED)
     _make_index("tasks_failed", "tasks", ["finished"], _FAILED)
     op.add_column("ledger", sa.Column("attempt", sa.String(32)))
     op.drop_index("ledger_by_account", "ledger")
@@ -81,7 +83,7 @@ def upgrade() -> None:
     _make_usage()
     op.create_index("outbox_by_task", "outbox", ["account_id", "task_uuid"])
     op.create_index("outbox_by_time", "outbox", ["created"])
-    op.create_index("webhooks_by_host", "webhooks", ["host", "next_attempt"])
+    _make_index("webhooks_by_host", "webhooks", ["host", "next_attempt"], _PENDING)
     op.drop_index("loose_files_by_time", "loose_files")
     op.create_index("loose_files_by_time", "loose_files", ["since", "name"])
     op.create_index("api_keys_by_account", "api_keys", ["account_id"])
