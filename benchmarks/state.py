@@ -8,16 +8,19 @@ queue. Then each transaction runs many times; the median and the slowest tenth a
 """
 
 import argparse
+import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
+import msgspec
 from sqlalchemy import Connection, Table, text
 
 from benchmarks.report import Report, median, percentile
+from server.handlers.account_management import account_details
 from server.protocol.errors import ErrorItem
 from server.state import images, ledger, outbox, retention, takeover, tasks, webhooks
 from server.state.accounts import account_named, authenticate, create_key
@@ -93,6 +96,8 @@ class History:
         return self.account if number % 2 else self.accounts[number // 2 % 100]
 
     def _tasks(self, number: int) -> dict[str, Any] | None:
+        if number >= self.count:
+            return None
         failed = number % 20 == 0
         return {
             "account_id": self.of(number),
@@ -100,8 +105,8 @@ class History:
             "request": REQUEST,
             "session": _uuid(number % SESSIONS),
             "status": "failed" if failed else "succeeded",
-            "result": None if failed else b"r" * 150,
-            "error": b"e" * 100 if failed else None,
+            "result": None if failed else msgspec.json.encode(RESULT),
+            "error": msgspec.json.encode(FAILURE) if failed else None,
             "price": None if failed else PRICE,
             "owner": "gone",
             "attempt": f"{number:032x}",
@@ -157,6 +162,8 @@ class History:
         }
 
     def _images(self, number: int) -> dict[str, Any] | None:
+        if number >= self.count:
+            return None
         return {
             "uuid": _uuid(number),
             "account_id": self.of(number),
@@ -184,27 +191,104 @@ class History:
 
     def _keep_totals(self, connection: Connection) -> None:
         for name in ("charged", "charges"):
-            query = f"UPDATE accounts SET {name} = (SELECT sum({name}) FROM usage WHERE account_id = accounts.id)"  # noqa: S608
+            query = (
+                f"UPDATE accounts SET {name} = (SELECT sum({name}) FROM usage WHERE account_id = accounts.id)"  # noqa: S608
+            )
             connection.execute(text(query))
         connection.execute(accounts_table.update().values(reserved=0))
 
 
+Transaction = Callable[[Connection], object]
+
+
+def transactions(database: Database, history: History) -> Iterator[tuple[str, Transaction]]:
+    """What the server does for each task, and once a second, by name."""
+    account, now, run = history.account, history.now, database.run_sync
+    lock = database.server_lock()
+    lock.hold()
+    connected = [(account, _uuid(number)) for number in range(SESSIONS)]
+
+    def new() -> Attempt:
+        attempt = Attempt.of(account, str(uuid4()))
+        run(tasks.accept, attempt, REQUEST, history.session, now, lock.server)
+        return attempt
+
+    waiting = [new() for _ in range(5 * REPEATS)]
+    for number, attempt in enumerate(waiting):
+        if number % 5 < 3:
+            run(tasks.reserve, attempt, PRICE, now)
+    done, failed, held, fresh = (iter(waiting[first::5]) for first in (0, 1, 2, 3))
+    numbers = iter(range(1, history.count))
+    yield "authenticate", lambda c: authenticate(c, history.key, now)
+    yield (
+        "accept a new task",
+        lambda c: tasks.accept(c, Attempt.of(account, str(uuid4())), REQUEST, None, now),
+    )
+    yield (
+        "accept one that was sent before",
+        lambda c: tasks.accept(
+            c, Attempt.of(account, _uuid(2 * next(numbers) + 1)), REQUEST, history.session, now
+        ),
+    )
+    yield (
+        "accept one that failed",
+        lambda c: tasks.accept(
+            c, Attempt.of(history.accounts[10], _uuid(20 + 200 * (next(numbers) % 4000))), REQUEST, None, now
+        ),
+    )
+    yield "reserve", lambda c: tasks.reserve(c, next(fresh), PRICE, now)
+    yield (
+        "succeed",
+        lambda c: tasks.succeed(c, next(done), RESULT, now, Destination("http://a/", "http://us")),
+    )
+    yield "fail", lambda c: tasks.fail(c, next(failed), FAILURE, now)
+    yield "cancel", lambda c: tasks.cancel(c, account, next(held).task_uuid, "http://us", now)
+    yield "getResponse", lambda c: tasks.find(c, account, _uuid(2 * next(numbers) + 1))
+    yield "its webhook", lambda c: webhooks.find_webhook(c, account, _uuid(2 * next(numbers) + 1))
+    yield "accountManagement", lambda c: account_details(c, account, now)
+    yield "the outbox of a session", lambda c: outbox.undelivered(c, history.accounts[3], _uuid(7))
+    yield "delivered", lambda c: outbox.delivered(c, [next(numbers)])
+    yield f"mail for {SESSIONS} sessions", lambda c: outbox.sessions_with_mail(c, connected)
+    yield "claim a webhook", lambda c: webhooks.claim_due(c, [], now, 90)
+    yield "claim one, a host is busy", lambda c: webhooks.claim_due(c, ["slow.example"], now, 90)
+    yield "the next one, a host is busy", lambda c: webhooks.next_due(c, ["slow.example"])
+    yield "take over", lambda c: takeover.take_over(c, lock, now)
+    yield "its own attempts", lambda c: takeover.attempts_of(c, lock.server)
+    yield "extend an image", lambda c: images.extend(c, account, _uuid(2 * next(numbers) + 1), now + 8e5, now)
+    yield "an image by name", lambda c: images.image_named(c, f"{next(numbers):022x}.png", now)
+    yield "expired images", lambda c: images.condemn_expired(c, now, 100)
+    yield "old failed tasks", lambda c: retention.forget_failed(c, now - 30 * 86400)
+    yield "old webhooks", lambda c: retention.forget_webhooks(c, now - 30 * 86400)
+    yield "old replies", lambda c: outbox.purge_undelivered(c, now - 86400)
+    yield "metrics: what is reserved", ledger.reserved
+    yield "metrics: replies", outbox.count_undelivered
+    yield "metrics: webhooks", webhooks.count_pending
+
+
+def measured(database: Database, transaction: Transaction) -> tuple[float, float]:
+    """The median and the ninth decile of the seconds that a transaction takes, in milliseconds."""
+    seconds = []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        database.run_sync(transaction)
+        seconds.append(time.perf_counter() - began)
+    return 1000 * median(seconds), 1000 * percentile(seconds, 90)
+
+
 def _insert(connection: Connection, table: Table, row: Callable[[int], dict[str, Any] | None]) -> None:
     """All rows of a table, until there is none."""
-    number = 0
-    while True:
-        rows = [made for made in (row(number + later) for later in range(10_000)) if made is not None]
-        number += 10_000
+    for first in itertools.count(step=10_000):
+        made = [row(number) for number in range(first, first + 10_000)]
+        rows = [one for one in made if one is not None]
         if rows:
             connection.execute(table.insert(), rows)
-        if len(rows) < 10_000 or number >= 2 * 10**7 or _is_full(table, number, row):
+        if len(rows) < len(made):
             return
-
-
-def _is_full(table: Table, number: int, row: Callable[[int], dict[str, Any] | None]) -> bool:
-    history: History = row.__self__  # type: ignore[attr-defined]
-    return table.name in ("tasks", "images") and number >= history.count
 
 
 def _uuid(number: int) -> str:
     return str(UUID(int=number))
+
+
+if __name__ == "__main__":
+    main()

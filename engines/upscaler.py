@@ -33,7 +33,7 @@ from engines.latent.upscaler import LatentUpscaler
 from engines.progress import Progress, rising
 from engines.scheduling.calibration import Calibration
 from engines.scheduling.executor import PATIENCE, Executor
-from engines.scheduling.worker import TileKey
+from engines.scheduling.work import TileKey
 from engines.tile_job import TileJob
 from engines.tiling.alpha import fill_hidden, with_planes
 from engines.tiling.canvas import Canvas

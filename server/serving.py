@@ -31,6 +31,9 @@ __all__ = ["EmbeddedServer", "StartError", "serve"]
 _FAREWELL: Final = 5
 """Seconds that a client may take to close its connection when all is done."""
 
+_SETTLE: Final = 2
+"""Seconds that clients may take to confirm the last replies; others are sent again after the next start."""
+
 _KEEP_ALIVE: Final = 15
 
 Ready = Callable[[str, Services], None]
@@ -132,7 +135,6 @@ class _Server(uvicorn.Server):
             Config(
                 SecurityHeaders(self._app),
                 settings,
-                ws_per_message_deflate=False,  # images do not compress; it costs 30-45 KB a connection
                 lifespan="off",
                 log_config=None,
                 log_level="warning",  # below, requests with their whole paths are logged
@@ -193,6 +195,7 @@ class _Server(uvicorn.Server):
         await services.runner.drain(self._settings.drain_timeout)
         await services.runner.stop()  # requests wait for their tasks, and uvicorn for its requests
         await services.webhooks.drain(max(0, deadline - time.monotonic()))
+        await services.sessions.settle(_SETTLE)
         await super().shutdown(sockets)
         await self._running.aclose()
 

@@ -14,13 +14,15 @@ from server.state.books import day_of
 from server.state.ledger import Spent, Statement, spent, spent_since, statement
 from server.state.webhooks import signing_secrets
 
-__all__ = ["handle"]
+__all__ = ["AccountDetails", "account_details", "handle"]
 
 _SPANS: Final = {"today": 1, "last7Days": 7, "last30Days": 30}
 """How many days of UTC each span has; today is one of them."""
 
 
-class _Details(NamedTuple):
+class AccountDetails(NamedTuple):
+    """What an account may know about itself."""
+
     statement: Statement
     keys: list[Key]
     webhook_secret: str
@@ -36,7 +38,7 @@ async def handle(task: AccountManagement, context: Context) -> AccountManagement
     if task.operation != "getDetails":
         raise unsupported("operation", f"{task.operation!r} is not offered; offered is: getDetails")
     services, account = context.services, context.account
-    details = await services.database.run(_details, account, services.clock())
+    details = await services.database.run(account_details, account, services.clock())
     name, available = details.statement
     return AccountManagementResult(
         task_uuid=task.task_uuid,
@@ -62,10 +64,11 @@ async def handle(task: AccountManagement, context: Context) -> AccountManagement
     )
 
 
-def _details(connection: Connection, account: AccountId, now: float) -> _Details:
+def account_details(connection: Connection, account: AccountId, now: float) -> AccountDetails:
+    """All that `getDetails` returns, from one moment."""
     today = day_of(now)
     usage = {span: spent_since(connection, account, today - days + 1) for span, days in _SPANS.items()}
-    return _Details(
+    return AccountDetails(
         statement(connection, account),
         list_keys(connection, account),
         signing_secrets(connection, account, now)[0],

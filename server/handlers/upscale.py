@@ -53,7 +53,7 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
             return None if task.delivery_method != "async" else _acknowledgement(request)
         taken = await services.runner.outcome_elsewhere(context.account, taken.task_uuid)
     if isinstance(taken, TaskRecord):
-        # As it is spelt here: it may have been sent in capitals before.
+        # As it is spelt here: the client looks for what it sent.
         return structs.replace(await context.results.item(taken), task_uuid=task.task_uuid)
     if session is not None:
         return None

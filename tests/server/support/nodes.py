@@ -117,6 +117,11 @@ class Client:
                 self.results.append((item["taskUUID"], round(item["cost"] * 1e9)))
         self.errors += [(item["taskUUID"], item["code"]) for item in message.get("errors", [])]
 
+    def confirm(self) -> asyncio.Future[bool]:
+        arrived = asyncio.get_running_loop().create_future()
+        arrived.set_result(not self.is_cut)
+        return arrived
+
     async def close(self, _code: int, _reason: str) -> None:
         self.is_cut = True
 
