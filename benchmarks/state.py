@@ -272,7 +272,7 @@ def measured(database: Database, transaction: Transaction) -> tuple[float, float
         began = time.perf_counter()
         database.run_sync(transaction)
         seconds.append(time.perf_counter() - began)
-    return 1000 * median(seconds), 1000 * percentile(seconds, 90)
+    return 1000 * median(seconds), 1000 * percentile(seconds, 0.9)
 
 
 def _insert(connection: Connection, table: Table, row: Callable[[int], dict[str, Any] | None]) -> None:

@@ -178,7 +178,9 @@ class ImageStore:
         """See whether the bucket answers."""
         await self._bucket.check()
 
-    async def _put(self, account: AccountId, file: ImageFile, ttl: float, image_uuid: str) -> ImageRecord:
+    async def _put(
+        self, account: AccountId, file: ImageFile, ttl: float, image_uuid: str, *, again: bool = False
+    ) -> ImageRecord:
         now = self._clock()
         record = ImageRecord(
             uuid=image_uuid,
@@ -194,7 +196,9 @@ class ImageStore:
         try:
             kept, superfluous = await self._database.run(record_image, record, now)
         except FileCondemnedError:  # a day has passed, as when the machine sleeps
-            return await self._put(account, file, ttl, image_uuid)
+            if again:
+                raise UnavailableError("the image could not be stored in time") from None
+            return await self._put(account, file, ttl, image_uuid, again=True)
         if superfluous is not None:
             await self._delete([superfluous])  # or else the next sweep does
         if kept is record:

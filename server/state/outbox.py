@@ -3,7 +3,8 @@
 from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, String, column, delete, exists, func, insert, select, values
+import msgspec
+from sqlalchemy import Connection, delete, func, insert, select, text
 
 from server.state.accounts import AccountId
 from server.state.tables import outbox
@@ -21,7 +22,22 @@ __all__ = [
 ]
 
 
-_NAMED_AT_ONCE: Final = 200
+_NAMED_AT_ONCE: Final = 500
+
+# One look into the index for each session that is asked for, however many replies wait for others.
+_WITH_MAIL: Final = {
+    "sqlite": """
+        SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(:asked)
+        WHERE EXISTS (
+            SELECT 1 FROM outbox
+            WHERE account_id = json_extract(value, '$[0]') AND session = json_extract(value, '$[1]')
+        )
+    """,
+    "postgresql": """
+        SELECT value ->> 0, value ->> 1 FROM json_array_elements(CAST(:asked AS json)) AS asked (value)
+        WHERE EXISTS (SELECT 1 FROM outbox WHERE account_id = value ->> 0 AND session = value ->> 1)
+    """,
+}
 
 
 class UndeliveredReply(NamedTuple):
@@ -68,13 +84,10 @@ def sessions_with_mail(
 ) -> list[tuple[AccountId, str]]:
     """Those of the sessions whose outbox is not empty."""
     found: list[tuple[AccountId, str]] = []
+    query = text(_WITH_MAIL[connection.dialect.name])
     for first in range(0, len(sessions), _NAMED_AT_ONCE):
-        some = list(sessions[first : first + _NAMED_AT_ONCE])
-        # One look into the index for each session, however many replies wait for others.
-        asked = values(column("account", String), column("session", String), name="asked").data(some).cte()
-        waits = exists().where(outbox.c.account_id == asked.c.account, outbox.c.session == asked.c.session)
-        for row in connection.execute(select(asked.c.account, asked.c.session).where(waits)):
-            found.append((AccountId(row.account), row.session))
+        asked = msgspec.json.encode(sessions[first : first + _NAMED_AT_ONCE]).decode()
+        found += [(AccountId(row[0]), row[1]) for row in connection.execute(query, {"asked": asked})]
     return found
 
 

@@ -1,5 +1,7 @@
 """How many tasks may be under way, and what is said of those that are too many."""
 
+import base64
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,3 +80,31 @@ async def test_a_task_that_takes_too_long_fails(start_server: StartServer, web: 
     async with connected(server) as peer:
         (failed,) = await peer.ask(upscale(web.hold("/held.png", make_image())))
     assert failed["code"] == "taskTimeout"
+
+
+async def test_at_its_limit_an_account_still_gets_what_it_sent_before(
+    start_server: StartServer, web: Web
+) -> None:
+    server = start_server(private_networks=True, max_tasks_in_flight=1)
+    done, held = upscale(_image()), upscale(web.hold("/held.png", make_image()))
+    async with connected(server) as peer, connected(server) as other:
+        (result,) = await peer.ask(done)
+        await peer.send(held)
+        await web.receive()
+        assert (await other.ask(done))[0]["imageURL"] == result["imageURL"]
+        assert (await other.ask(upscale(_image())))[0]["code"] == "taskRateLimit"
+        await other.send(held)
+        await other.nothing_more()
+        web.release("/held.png")
+        assert "imageURL" in await other.receive_item()
+
+
+async def test_a_result_makes_room_for_the_next_task(start_server: StartServer) -> None:
+    server = start_server(max_tasks_in_flight=1)
+    async with connected(server) as peer:
+        for _ in range(20):
+            assert "imageURL" in (await peer.ask(upscale(_image())))[0]
+
+
+def _image() -> str:
+    return base64.b64encode(make_image()).decode()

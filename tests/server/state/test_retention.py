@@ -76,7 +76,7 @@ def test_an_error_that_waits_for_its_session_is_not_forgotten(database: Database
     task = failed(database, account, session="session")
     assert database.run_sync(forget_ended, LATER) == (0, 0)
     (reply,) = database.run_sync(undelivered, account, "session")
-    database.run_sync(delivered, reply.id)
+    database.run_sync(delivered, [reply.id])
     assert database.run_sync(forget_ended, LATER) == (0, 1)
     assert not is_known(database, account, task)
 

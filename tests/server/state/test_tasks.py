@@ -58,10 +58,10 @@ def test_a_new_task_is_recorded_as_accepted(database: Database, account: Account
 def test_a_uuid_that_was_used_gives_the_first_record(database: Database, account: AccountId) -> None:
     task = new_uuid()
     accept(database, account, task, b"first")
-    for request in (b"first", b"second"):
+    for request, session in ((b"second", SESSION), (b"first", "another-session")):
         previous = accept(database, account, task, request, "another-session")
         assert previous is not None
-        assert (previous.encoded_request, previous.session) == (b"first", SESSION)
+        assert (previous.encoded_request, previous.session) == (b"first", session)
     database.run_sync(tasks.succeed, attempt_of(database, account, task), RESULT, NOW)
     finished = accept(database, account, task, b"first")
     assert finished is not None
@@ -202,7 +202,7 @@ def test_replies_wait_in_the_order_of_their_outcomes(database: Database, account
     entries = database.run_sync(outbox.undelivered, account, SESSION)
     assert [entry.task_uuid for entry in entries] == [third, None, first, second]
     assert entries[1].frame == b'{"data":[]}'
-    database.run_sync(outbox.delivered, entries[0].id)
+    database.run_sync(outbox.delivered, [entries[0].id])
     assert database.run_sync(outbox.undelivered, account, SESSION) == entries[1:]
 
 
@@ -219,23 +219,23 @@ def test_each_session_of_each_account_has_its_own_replies(database: Database, ac
     assert waiting(database, other) == [others]
 
 
-def test_a_task_under_way_can_be_watched_by_another_session(database: Database, account: AccountId) -> None:
+def test_the_outcome_of_a_task_goes_to_the_session_that_sent_it_last(
+    database: Database, account: AccountId
+) -> None:
     task = new_uuid()
-    accept(database, account, task)
-    assert database.run_sync(tasks.watch, account, task, "another-session")
+    for session in (SESSION, "another-session", None):
+        accept(database, account, task, session=session)
     database.run_sync(tasks.succeed, attempt_of(database, account, task), RESULT, NOW)
     assert waiting(database, account) == []
     assert waiting(database, account, "another-session") == [task]
 
 
-def test_a_finished_task_can_no_longer_be_watched(database: Database, account: AccountId) -> None:
+def test_a_finished_task_that_is_sent_again_stays_as_it_is(database: Database, account: AccountId) -> None:
     task = new_uuid()
     accept(database, account, task)
-    database.run_sync(tasks.succeed, attempt_of(database, account, task), RESULT, NOW)
-    assert not database.run_sync(tasks.watch, account, task, "another-session")
-    record = database.run_sync(tasks.find, account, task)
-    assert record is not None
-    assert record.session == SESSION
+    finished = database.run_sync(tasks.succeed, attempt_of(database, account, task), RESULT, NOW)
+    assert accept(database, account, task, session="another-session") == finished
+    assert waiting(database, account) == [task]
 
 
 def test_replies_that_nobody_came_for_are_dropped(database: Database, account: AccountId) -> None:
@@ -301,7 +301,7 @@ def test_an_attempt_that_was_taken_over_can_neither_reserve_nor_record_anything(
     ):
         with pytest.raises(LostTaskError):
             database.run_sync(*step)
-    assert not database.run_sync(tasks.withdraw, old)
+    assert not database.run_sync(tasks.withdraw, Attempt.of(account, old.task_uuid), NOW)
     new = attempt_of(database, account, old.task_uuid)
     assert database.run_sync(tasks.succeed, new, RESULT, NOW).result == RESULT
     with pytest.raises(LostTaskError):
@@ -331,13 +331,33 @@ def test_an_attempt_that_was_cancelled_can_neither_reserve_nor_succeed_once_its_
     assert database.run_sync(audit).mistakes == []
 
 
-def test_a_task_that_has_reserved_nothing_can_be_withdrawn(database: Database, account: AccountId) -> None:
-    attempt, other = (accepted(database, account, NOW) for _ in range(2))
-    database.run_sync(tasks.reserve, other, 300, NOW)
-    assert database.run_sync(tasks.withdraw, attempt)
-    assert not database.run_sync(tasks.withdraw, attempt)
-    assert not database.run_sync(tasks.withdraw, other)
+def test_a_task_that_was_sent_once_can_be_withdrawn_whoever_runs_it(
+    database: Database, account: AccountId, locks: tuple[ServerLock, ServerLock]
+) -> None:
+    first, second = locks
+    attempt = accepted(database, account, NOW, owner=first.server)
+    first.close()
+    database.run_sync(take_over, second, NOW)
+    new = attempt_of(database, account, attempt.task_uuid)
+    database.run_sync(tasks.reserve, new, 300, NOW)
+    assert not database.run_sync(tasks.withdraw, new, NOW)
+    assert database.run_sync(tasks.withdraw, attempt, NOW)
+    assert not database.run_sync(tasks.withdraw, attempt, NOW)
     assert database.run_sync(tasks.find, account, attempt.task_uuid) is None
+    assert database.run_sync(ledger.statement, account).available == 1_000
+    with pytest.raises(LostTaskError):
+        database.run_sync(tasks.succeed, new, RESULT, NOW)
+    assert database.run_sync(audit).mistakes == []
+
+
+def test_a_task_that_was_sent_again_or_has_an_outcome_cannot_be_withdrawn(
+    database: Database, account: AccountId
+) -> None:
+    again, done = (accepted(database, account, NOW) for _ in range(2))
+    accept(database, account, again.task_uuid)
+    database.run_sync(tasks.succeed, done, RESULT, NOW)
+    assert not database.run_sync(tasks.withdraw, again, NOW)
+    assert not database.run_sync(tasks.withdraw, done, NOW)
 
 
 def test_a_task_is_admitted_only_if_it_is_new(database: Database, account: AccountId) -> None:
@@ -425,3 +445,30 @@ def test_a_lock_whose_connection_is_lost_is_taken_again(postgresql: PostgreSQL) 
     assert database.run_sync(other.is_dead, mine.server)
     other.close()
     database.close()
+
+
+def test_a_failed_task_that_is_sent_again_by_many_at_once_begins_once(
+    database: Database, account: AccountId
+) -> None:
+    failed = accepted(database, account, NOW)
+    database.run_sync(tasks.fail, failed, FAILURE, NOW)
+    attempts = [Attempt.of(account, failed.task_uuid) for _ in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(
+            threads.map(lambda attempt: database.run_sync(tasks.accept, attempt, b"{}", None, NOW), attempts)
+        )
+    assert answers.count(None) == 1
+    assert attempt_of(database, account, failed.task_uuid) == attempts[answers.index(None)]
+
+
+def test_servers_see_each_others_locks_by_whichever_link_they_reach_the_database(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    first = Database(f"sqlite:///{tmp_path / 'state.db'}")
+    second = Database(f"sqlite:///{tmp_path / 'link' / 'state.db'}")
+    mine, other = first.server_lock(), second.server_lock()
+    assert mine.hold()
+    assert other.hold()
+    assert not second.run_sync(other.is_dead, mine.server)
+    for lock, database in ((mine, first), (other, second)):
+        lock.close()
+        database.close()

@@ -177,3 +177,17 @@ def test_a_secret_that_was_never_used_is_not_kept_after_a_rotation(
 ) -> None:
     new = database.run_sync(webhooks.rotate_secret, account, NOW)
     assert database.run_sync(webhooks.signing_secrets, account, NOW) == [new]
+
+
+def test_of_the_hosts_that_are_not_busy_the_one_that_waits_longest_is_next(
+    database: Database, account: AccountId
+) -> None:
+    for number, host in enumerate(["a", "a", "b", "c", "b"]):
+        fail_task(database, account, url=f"http://{host}/hook", now=NOW + number)
+    assert database.run_sync(webhooks.next_due, ["a"]) == NOW + 2
+    assert database.run_sync(webhooks.next_due, ["a", "b", "c"]) is None
+    hosts = []
+    while (webhook := claim(database, NOW + 10, busy=("a",))) is not None:
+        hosts.append(webhook.host)
+        database.run_sync(webhooks.finish, webhook, WebhookStatus.DELIVERED, NOW)
+    assert hosts == ["b", "c", "b"]
