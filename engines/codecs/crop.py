@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from engines.codecs.image import Picture
+from engines.codecs.picture import Picture
 
 __all__ = ["crop"]
 
