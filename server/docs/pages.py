@@ -36,6 +36,7 @@ PAGES: Final = (
     Page("client", "Python client"),
     Page("command-line", "Command line"),
     Page("tasks", "Tasks"),
+    Page("providers", "Other services"),
     Page("progress", "Progress"),
     Page("sessions", "Sessions"),
     Page("webhooks", "Webhooks"),
