@@ -286,7 +286,7 @@ async def test_a_factor_beyond_the_models_scale_takes_several_passes(upscaler, f
 
     def count(region):
         nonlocal areas
-        areas += region.pixels.shape[0] * region.pixels.shape[1]
+        areas += region.colours.shape[0] * region.colours.shape[1]
 
     picture = photograph(12, 8)
     result = await upscaler.upscale(

@@ -39,7 +39,6 @@ _V3_NAMES: Final = {
 }
 _CODES: Final = (  # Novita's codes, by the beginnings of ours
     ("invalidFrame", 1),
-    ("invalidModel", 2),
     ("taskNotFound", 3),
     ("missingApiKey", 4),
     ("invalidApiKey", 4),
@@ -50,6 +49,7 @@ _CODES: Final = (  # Novita's codes, by the beginnings of ours
     ("internalServerError", -1),
 )
 _OUT_OF_RANGE: Final = 6
+_NO_MODEL: Final = 2
 _LARGEST: Final = 2048
 _CREDITS: Final = 10_000
 """Of Novita's, in a US dollar."""
@@ -253,6 +253,8 @@ async def user(_request: Request, caller: Caller) -> Response:
 def fail_v2(item: ErrorItem) -> Response:
     """An error by Novita's code; the status is 200, as clients raise on any other."""
     code = next((code for name, code in _CODES if item.code.startswith(name)), _OUT_OF_RANGE)
+    if code == _OUT_OF_RANGE and item.parameter == "upscaler_1":
+        code = _NO_MODEL
     return JSONResponse({"code": code, "msg": item.message, "data": None})
 
 
@@ -269,7 +271,7 @@ def fail_v3(item: ErrorItem) -> Response:
 def _model(name: str, parameter: str, caller: Caller) -> str:
     model = model_called(caller.services.catalogue, name)
     if model is None:
-        raise wrong("model", f"{parameter}: there is no model {name!r} here")
+        raise wrong(parameter, f"{parameter}: there is no model {name!r} here")
     return model.name
 
 
