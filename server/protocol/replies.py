@@ -216,5 +216,9 @@ class ModelItem(Struct, frozen=True, kw_only=True, rename=wire_name):
     default_steps: Annotated[
         int | UnsetType, Meta(description="Of models that take `settings.steps`; what the price is for.")
     ] = UNSET
+    seconds_per_megapixel: Annotated[
+        float | UnsetType,
+        Meta(description="How long a million output pixels took of late, once a device was free."),
+    ] = UNSET
     price_per_megapixel: Annotated[Usd, Meta(description="USD per million output pixels.")]
     licence: str
