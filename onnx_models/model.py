@@ -286,5 +286,11 @@ _OF_PROMPTS = {"positivePrompt", "negativePrompt", "CFGScale"}
 
 
 def check_price(usd: Decimal) -> None:
+    """Refuse a price that is negative or no number.
+
+    Raises:
+        ValueError: It is.
+
+    """
     if not usd.is_finite() or usd < 0:
         raise ValueError("price_per_megapixel must be zero or more")

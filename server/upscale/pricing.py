@@ -32,6 +32,8 @@ def effort(request: UpscaleRequest, model: Model, source: Size, size: Size) -> F
     costs what its result has in pixels.
 
     Args:
+        request: what is to be done.
+        model: what does it.
         source: the size of what is enlarged.
         size: of the result.
     """

@@ -72,6 +72,8 @@ def request_for(
     """The request that a checked task amounts to.
 
     Args:
+        task: as it came.
+        model: what does it.
         source: the input; one that came within the task is stored by now.
         parameter: which one named it.
         warnings: what the reply is to say beside the result.
