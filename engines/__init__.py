@@ -13,8 +13,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from engines.activity import Activity, DeviceActivity, Memory, RunKind, Waiting
+from engines.codecs.crop import crop
 from engines.codecs.encode import OutputFormat, encode
-from engines.codecs.image import ImageInfo, Picture, decode, inspect, resize
+from engines.codecs.image import ImageInfo, decode, inspect
+from engines.codecs.picture import Metadata, Picture, Text, resize
 from engines.errors import (
     BrokenImageError,
     DeviceLostError,
@@ -25,7 +27,9 @@ from engines.errors import (
     ModelError,
     NotAnImageError,
     SpoiltResultError,
+    UnsupportedImageError,
 )
+from engines.passes import sizes_of_passes
 from engines.tiling.regions import OnRegion, Region
 
 if TYPE_CHECKING:
@@ -79,6 +83,7 @@ __all__ = [
     "ImageInfo",
     "ImageTooLargeError",
     "Memory",
+    "Metadata",
     "ModelError",
     "NotAnImageError",
     "OnRegion",
@@ -90,14 +95,18 @@ __all__ = [
     "RuntimeChoice",
     "Scheduler",
     "SpoiltResultError",
+    "Text",
+    "UnsupportedImageError",
     "Upscaler",
     "Waiting",
+    "crop",
     "decode",
     "encode",
     "find_devices",
     "inspect",
     "open_on_cpu",
     "resize",
+    "sizes_of_passes",
     "stand_in_for",
     "usable_cores",
 ]

@@ -20,6 +20,7 @@ from platformdirs import user_cache_path, user_data_path
 
 from engines import DeviceChoice, PrecisionChoice, RuntimeChoice
 from server.outbound.addresses import Reachable
+from server.protocol.text import find_control_character
 
 __all__ = ["LogFormat", "Settings", "SettingsError", "Sourced", "load_settings"]
 
@@ -73,6 +74,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What `imageURL` leads to: this server, or by a presigned URL the store itself: S3, GCS or Azure."""
     api_key: Annotated[str, Meta(min_length=1)] | None = None
     """A key of the default account, valid as long as it is set; default: one is made on the first start."""
+
+    keyless_account: Annotated[str, Meta(min_length=1)] | None = None
+    """The account of programs on this machine that send no key by another service's API, as A1111's clients
+    do; not of web pages. Default: they are refused."""
 
     models: tuple[str, ...] = ("realesrgan-x4plus",)
     """Models that are loaded before the server is ready; the others load when they are first used."""
@@ -163,6 +168,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where traces go by OTLP over HTTP, such as http://localhost:4318/v1/traces; needs the extra `otel`."""
 
     def __post_init__(self) -> None:
+        if (found := find_control_character(self)) is not None:
+            raise ValueError(f"it holds the control character U+{ord(found[1]):04X} - at `$.{found[0]}`")
         for name, price in self.prices.items():
             if not price.is_finite() or price < 0:
                 raise ValueError(f"{price} is not a price - at `$.prices.{name}`")

@@ -30,8 +30,20 @@ from server.protocol.requests import (
     Task,
     Upscale,
 )
+from server.protocol.text import find_control_character
 
-__all__ = ["JSON", "MESSAGEPACK", "SUBPROTOCOL", "Codec", "RawTask", "data_uri", "encode_reply", "is_uuid"]
+__all__ = [
+    "JSON",
+    "MESSAGEPACK",
+    "SUBPROTOCOL",
+    "Codec",
+    "RawTask",
+    "as_parameter_error",
+    "data_uri",
+    "encode_reply",
+    "is_uuid",
+    "refuse_control_characters",
+]
 
 SUBPROTOCOL: Final = "tilewire.msgpack"
 """The WebSocket subprotocol of MessagePack frames; without it frames are JSON."""
@@ -107,7 +119,8 @@ class RawTask:
         try:
             task: Task = decoder.decode(self._raw)
         except msgspec.DecodeError as error:
-            raise _as_parameter_error(str(error)) from error
+            raise as_parameter_error(str(error)) from error
+        refuse_control_characters(task)
         return task
 
     def misspelt(self) -> list[str]:
@@ -249,6 +262,17 @@ class _Decoder:
             raise msgspec.DecodeError("the value is nested too deeply") from error
 
 
+def refuse_control_characters(value: Any, name: str = "") -> None:
+    """See to it that no text within a value, called `name`, holds a control character.
+
+    Raises:
+        ParameterError: naming the first one that does.
+    """
+    if (found := find_control_character(value, name)) is not None:
+        path, character = found
+        raise invalid(path, f"{path} holds the control character U+{ord(character):04X}", "string")
+
+
 def is_uuid(text: str) -> bool:
     """Whether `text` is a UUID in its canonical form of 36 characters (RFC 9562 section 4)."""
     try:
@@ -262,7 +286,7 @@ _AT: Final = re.compile(r"^(.*?)(?: - at `\$\.?(.*)`)?$", re.DOTALL)
 _EXPECTED: Final = re.compile(r"Expected `([\w| ]+)`")
 
 
-def _as_parameter_error(message: str) -> ParameterError:
+def as_parameter_error(message: str) -> ParameterError:
     """The parameter error that a message of msgspec's amounts to."""
     if match := _MISSING.match(message):
         return missing(".".join(part for part in (match[2], match[1]) if part))
