@@ -43,6 +43,7 @@ from engines.tiling.regions import OnRegion, RegionReporter
 from engines.tiling.tiles import BORDER, TilePlan, plan_tiles
 from onnx_models import (
     FactorTooLargeError,
+    LatentWeights,
     Model,
     NoSuchLevelError,
 )
