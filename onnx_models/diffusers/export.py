@@ -193,7 +193,11 @@ def _read(pipeline: Path, schedule: Schedule, variants: Mapping[str, str | None]
 
     def load(kind: Any, name: str) -> Any:
         folder, variant = pipeline / name, variants[name]
-        model = kind.from_pretrained(folder, variant=variant, use_safetensors=True, local_files_only=True)
+        model, info = kind.from_pretrained(
+            folder, variant=variant, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+        if missing := sorted(info["missing_keys"]):  # which these packages fill with random numbers
+            raise UnsuitableModelError(f"its {name} lacks {len(missing)} weights, such as {missing[0]}")
         return model.float().eval()
 
     return Components(

@@ -51,6 +51,12 @@ WEIGHTS = {
 }
 
 
+with_diffusers = pytest.mark.skipif(
+    any(find_spec(name) is None for name in ("diffusers", "onnxscript", "torch", "transformers")),
+    reason="to export needs PyTorch, diffusers and transformers: pip install 'tilewire[export]'",
+)
+
+
 class ReachedError(Exception):
     """All that is checked before PyTorch is needed was in order."""
 
@@ -152,10 +158,26 @@ def test_a_window_that_is_too_small_is_reported_before_the_export(folder: Path, 
             export_model(str(folder), facts, catalogue, folder.parent / "models", lambda _path: None)
 
 
-@pytest.mark.skipif(
-    any(find_spec(name) is None for name in ("diffusers", "onnxscript", "torch", "transformers")),
-    reason="to export needs PyTorch, diffusers and transformers: pip install 'tilewire[export]'",
-)
+@with_diffusers
+@pytest.mark.parametrize("component", ["text_encoder", "vae"])
+def test_weights_that_are_missing_are_not_made_up(
+    catalogue: Catalogue, tmp_path: Path, component: str
+) -> None:
+    from safetensors.torch import load_file, save_file  # noqa: PLC0415 - needs PyTorch
+
+    from tests.onnx_models.support import tiny_pipeline  # noqa: PLC0415
+
+    tiny_pipeline.save_tiny_x4_pipeline(tmp_path / "pipeline")
+    file = tmp_path / "pipeline" / component / WEIGHTS[component]
+    weights = load_file(file)
+    gone = min(weights)
+    del weights[gone]
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(UnsuitableModelError, match=f"its {component} lacks 1 weights, such as .*{gone}"):
+        export(tmp_path / "pipeline", catalogue)
+
+
+@with_diffusers
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("kind", ["x2", "x4"])
