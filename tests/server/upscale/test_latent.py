@@ -135,7 +135,7 @@ async def test_a_prompt_that_is_too_long_is_cut_with_a_warning(server: EmbeddedS
 
 async def test_other_factors_are_told(server: EmbeddedServer) -> None:
     async with connected(server) as peer:
-        (error,) = await peer.ask(task(upscaleFactor=4))
+        (error,) = await peer.ask(task(upscaleFactor=17))
         (result,) = await peer.ask(task(upscaleFactor=1.5))
     assert error["code"] == "invalidUpscaleFactor"
     assert open_image(base64.b64decode(result["imageBase64Data"])).size == (60, 36)
@@ -260,7 +260,7 @@ def test_an_exported_model_is_told_listed_and_not_exported_twice(
     assert "sd-x2-latent-upscaler (runware:502@1): windows of 256 px with an overlap of 64 px" in told
     assert "0.5 USD per megapixel; from PyTorch: unet 1e-06" in told
     listed = " ".join(tilewire("models", "list").output.split())
-    assert "runware:502@1 · up to ×2 · 0.5 USD/MP · openrail++" in listed
+    assert "runware:502@1 · ×2 in one pass · 0.5 USD/MP · openrail++" in listed
     again = tilewire("models", "export", "someone/pipeline")
     assert (again.exit_code, again.stdout) == (2, "")
     assert "is taken" in again.stderr
