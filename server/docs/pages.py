@@ -33,6 +33,7 @@ class Page(NamedTuple):
 
 PAGES: Final = (
     Page("quick-start", "Quick start"),
+    Page("page", "The page"),
     Page("client", "Python client"),
     Page("command-line", "Command line"),
     Page("tasks", "Tasks"),

@@ -1,6 +1,6 @@
 /** The button that starts what is ready, or the selected image again; with what it will make, cost and take. */
 
-import { byId } from "../parts/dom.js";
+import { byId, coalesced } from "../parts/dom.js";
 import { duration, money, pixels, plural, times } from "../parts/format.js";
 import { largestFactor, objection, price, resultSize } from "../tasks/estimate.js";
 import { limits } from "../tasks/images.js";
@@ -148,7 +148,8 @@ export function offerLaunch(tasks, form, runner, pace) {
   }
 
   form.addEventListener("change", draw);
-  for (const event of ["change", "remove", "select"]) tasks.addEventListener(event, draw);
+  const drawSoon = coalesced(draw);
+  for (const event of ["change", "remove", "select"]) tasks.addEventListener(event, drawSoon);
   draw();
   return draw;
 }
