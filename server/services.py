@@ -81,10 +81,9 @@ class Services:
             AuthenticationError: if it is wrong or revoked.
             RateLimitError: if too many keys from this address were wrong of late.
         """
-        self.edge.check_failures(address)
         login = await self.database.run(authenticate, key, self.clock(), configured=self.settings.api_key)
         if login is None:
-            self.edge.note_failure(address)
+            self.edge.take_failure(address)
             raise AuthenticationError("invalidApiKey", "the API key is not valid", "apiKey")
         return login
 
