@@ -114,8 +114,10 @@ def one_line(error: BaseException, longest: int | None = None) -> str:
     """What an error says, in one line: its message may have pages, or be empty.
 
     Args:
-        error: The error; if it says nothing, its type is named.
+        error: The error; if it says nothing, its type is named; of the system's, file and reason.
         longest: Where to cut, in characters.
 
     """
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"[:longest]
     return " ".join(str(error).split())[:longest] or type(error).__name__

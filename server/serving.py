@@ -172,7 +172,7 @@ class _Server(uvicorn.Server):
                 running_services(settings, settings.public_url or url, telemetry)
             )
         except _START_FAILURES as error:
-            raise StartError(_in_one_line(error)) from error
+            raise StartError(one_line(error)) from error
         self._app.state.services = services
         await super().startup(sockets)
         self._on_ready(url, services)
@@ -221,12 +221,6 @@ def _tls_context(settings: Settings) -> ssl.SSLContext:
         )
         raise StartError(f"tls_certificate, tls_key: {files}: {reason}") from error
     return context
-
-
-def _in_one_line(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return one_line(error)
 
 
 def _take_port(host: str, port: int) -> list[socket.socket]:

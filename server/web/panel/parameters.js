@@ -32,6 +32,7 @@ const LABELS = {
   positivePrompt: "Prompt",
   CFGScale: "Guidance scale",
   colorFix: "Keep colours",
+  denoise: "Remove noise",
   clipSkip: "CLIP skip",
   controlNetWeight: "ControlNet weight",
 };

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.scheduling.worker import Room
+from engines.scheduling.work import Room
 
 seconds = st.floats(0, 1e9)
 
