@@ -9,9 +9,9 @@ Sheet.)
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from string import punctuation
 from typing import Any, Final, TypeAlias
@@ -27,13 +27,21 @@ log = logging.getLogger(__name__)
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 5
-_MAX_CONNECTIONS: Final = 100
+_CONNECTIONS: Final = 64
 _MAX_ADDRESSES: Final = 4
 _CONNECT_TIMEOUT: Final = 5.0
 """Seconds for each address of a host, before the next is tried."""
 
 Resolve: TypeAlias = Callable[[str, int], Awaitable[list[str]]]
 """The IP addresses of a host name, for a port; raises OSError if there are none."""
+
+
+Place: TypeAlias = Callable[[Hashable, str | None], AbstractAsyncContextManager[None]]
+"""A place among the connections, for an account and a host."""
+
+
+def _anywhere(_account: Hashable, _host: str | None) -> AbstractAsyncContextManager[None]:
+    return nullcontext()
 
 
 class FetchError(Exception):
@@ -62,7 +70,12 @@ class WebClient:
     """Requests to addresses that clients name. Close it when done."""
 
     def __init__(
-        self, *, timeout: float, reachable: Reachable | None = None, resolve: Resolve | None = None
+        self,
+        *,
+        timeout: float,
+        reachable: Reachable | None = None,
+        resolve: Resolve | None = None,
+        place: Place = _anywhere,
     ) -> None:
         """Connect to nothing yet.
 
@@ -70,24 +83,31 @@ class WebClient:
             timeout: seconds for a whole request, redirects and body included.
             reachable: the addresses that may be connected to; by default the public ones.
             resolve: the addresses of a host; by default those that the system knows.
+            place: what a request has while it lasts, for an account and a host; its time begins then.
         """
         self._timeout = timeout
         self._reachable = reachable or Reachable()
         # Not the threads of everything else: a client's name server may let each wait for many seconds.
-        self._resolvers = ThreadPoolExecutor(_MAX_CONNECTIONS, "resolver")
+        self._resolvers = ThreadPoolExecutor(_CONNECTIONS, "resolver")
+        self._places = place
         backend = _CheckedBackend(self._reachable, resolve or partial(_resolve, self._resolvers))
         self._pool = httpcore.AsyncConnectionPool(
-            network_backend=backend, max_connections=_MAX_CONNECTIONS, retries=0
+            network_backend=backend, max_connections=_CONNECTIONS, retries=0
         )
 
-    async def get(self, url: str, *, max_bytes: int) -> bytes:
+    async def get(self, url: str, *, max_bytes: int, account: Hashable = None) -> bytes:
         """The body at a URL, after at most five redirects.
+
+        Args:
+            url: as a client gave it.
+            max_bytes: of the body.
+            account: on whose behalf.
 
         Raises:
             FetchError: if the URL is not HTTP, leads to an address that is not public, does not answer with
                 200 in time, or has a body of more than `max_bytes`.
         """
-        async with self._guarded(url):
+        async with self._place(account, url), self._guarded(url):
             for _ in range(_MAX_REDIRECTS + 1):
                 async with self._pool.stream("GET", self._checked(url), headers=_headers()) as response:
                     if response.status in _REDIRECTS:
@@ -99,15 +119,30 @@ class WebClient:
             raise FetchError(f"more than {_MAX_REDIRECTS} redirects")
 
     async def send(
-        self, method: str, url: str, content: bytes, media_type: str, more: Mapping[str, str] | None = None
+        self,
+        method: str,
+        url: str,
+        content: bytes,
+        media_type: str,
+        more: Mapping[str, str] | None = None,
+        *,
+        account: Hashable = None,
     ) -> None:
         """Send a body, by PUT or POST, with more headers; redirects are not followed.
+
+        Args:
+            method: PUT or POST.
+            url: as a client gave it.
+            content: the body.
+            media_type: of the body.
+            more: headers.
+            account: on whose behalf.
 
         Raises:
             StatusError: for any status but 2xx.
             FetchError: as for `get`.
         """
-        async with self._guarded(url):
+        async with self._place(account, url), self._guarded(url):
             headers = [*_headers(), (b"Content-Type", media_type.encode())]
             headers += [(name.encode(), value.encode()) for name, value in (more or {}).items()]
             async with self._pool.stream(
@@ -131,6 +166,15 @@ class WebClient:
         if not self._reachable.may_be_named(parts.hostname):
             raise ForbiddenAddressError(f"{parts.hostname} is not a public address")
         return _in_ascii(parts)
+
+    @asynccontextmanager
+    async def _place(self, account: Hashable, url: str) -> AsyncIterator[None]:
+        try:
+            host = urlsplit(url).hostname
+        except ValueError:
+            host = None  # the request will say so
+        async with self._places(account, host):
+            yield
 
     @asynccontextmanager
     async def _guarded(self, url: str) -> AsyncIterator[None]:
