@@ -71,8 +71,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """obstore URL of the images, such as s3://bucket/prefix; default: `images` in the data directory."""
     image_urls: Literal["server", "presigned"] = "server"
     """What `imageURL` leads to: this server, or by a presigned URL the store itself: S3, GCS or Azure."""
-    api_key: Annotated[str, Meta(min_length=1)] | None = None
-    """A key of the default account, valid as long as it is set; default: one is made on the first start."""
+    api_key: Annotated[str, Meta(min_length=20)] | None = None
+    """A key of the default account of 20 characters or more, valid as long as it is set; default: one is made
+    on the first start."""
 
     models: tuple[str, ...] = ("realesrgan-x4plus",)
     """Models that are loaded before the server is ready; the others load when they are first used."""

@@ -1,13 +1,15 @@
 """`tilewire accounts`: who has how much, whether the books are right, what signs the webhooks."""
 
 import time
+from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from server.commands.terminal import ConfigFile, Data, console, give_up, open_database, problems
+from server.commands.database import open_database
+from server.commands.terminal import ConfigFile, Data, console, day, give_up, problems
 from server.money import to_nanodollars, to_usd
 from server.state.accounts import AccountId, find_account, list_accounts
 from server.state.audit import audit
@@ -36,7 +38,7 @@ def show_accounts(data: Data = None, config: ConfigFile = None) -> None:
             "no limit" if account.balance is None else str(to_usd(account.balance)),
             str(to_usd(account.reserved)),
             str(to_usd(account.charged)),
-            time.strftime("%Y-%m-%d", time.localtime(account.created)),
+            day(account.created),
         )
     console.print(table, soft_wrap=False)
 
@@ -97,13 +99,18 @@ def _account(database: Database, name: str) -> AccountId:
     return account
 
 
-def amount_of(parameter: str, usd: str) -> int:
-    """USD as written on the command line, in nanodollars; anything but a sensible amount ends the command."""
-    try:
+def amount_of(parameter: str, usd: str, *, zero: bool = False) -> int:
+    """USD as written on the command line, in nanodollars; anything but a sensible amount ends the command.
+
+    Args:
+        parameter: its name, for the message.
+        usd: what was written.
+        zero: whether nothing is an amount too.
+    """
+    credit, amount = Decimal("NaN"), 0
+    with suppress(InvalidOperation, ValueError):
         credit = Decimal(usd)
         amount = to_nanodollars(credit) if 0 < credit <= _LARGEST_CREDIT else 0
-    except (InvalidOperation, ValueError):
-        amount = 0
-    if not amount:
+    if not amount and not (zero and credit == 0):
         give_up(f"{parameter}: {usd!r} is not an amount of USD, such as 5 or 0.25")
     return amount

@@ -1,18 +1,20 @@
 """`tilewire keys`: who may use the server."""
 
 import time
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.table import Table
 
 from server.commands.accounts import amount_of
-from server.commands.terminal import ConfigFile, Data, console, give_up, open_database
+from server.commands.database import open_database
+from server.commands.terminal import ConfigFile, Data, console, day, give_up
 from server.state.accounts import (
     DEFAULT_ACCOUNT,
     AmbiguousKeyError,
     account_named,
     create_key,
+    find_account,
     list_keys,
     revoke_key,
 )
@@ -20,34 +22,46 @@ from server.state.ledger import deposit
 
 __all__ = ["commands"]
 
-commands = typer.Typer(help="The API keys.", no_args_is_help=True)
+commands = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
+
+_UNLIMITED: Final = "unlimited"
 
 
 @commands.command("create")
 def create(
-    label: Annotated[str, typer.Option(help="What the key is for.")] = "",
+    label: Annotated[str, typer.Option(metavar="TEXT", help="What the key is for.")] = "",
     account: Annotated[
-        str, typer.Option(help="Whose key it is; made if there is none yet.")
+        str, typer.Option(metavar="NAME", help="Whose key it is; the account is made if there is none yet.")
     ] = DEFAULT_ACCOUNT,
     credit: Annotated[
-        str | None, typer.Option(help="USD to add to the balance; without any an account has no limit.")
+        str | None,
+        typer.Option(
+            metavar="USD",
+            help="Added to the account's balance; a new account needs it: 0 or more, or 'unlimited'.",
+        ),
     ] = None,
     data: Data = None,
     config: ConfigFile = None,
 ) -> None:
-    """Make a key and print it, this once."""
-    amount = None if credit is None else amount_of("--credit", credit)
-    database = open_database(config, data)
+    """Make a key and print it; it is shown this once only."""
+    amount = None if credit in (None, _UNLIMITED) else amount_of("--credit", credit, zero=True)
+    database = open_database(config, data, make=True)
     now = time.time()
-    owner = database.run_sync(account_named, account, now)
-    if amount is not None:
+    owner = database.run_sync(find_account, account)
+    if owner is None:
+        if credit is None and account != DEFAULT_ACCOUNT:
+            give_up(f"there is no account {account!r} yet: give it --credit USD, or --credit {_UNLIMITED}")
+        owner = database.run_sync(account_named, account, now, balance=amount)
+    elif credit == _UNLIMITED:
+        give_up(f"the account {account!r} is there already; --credit {_UNLIMITED} is for new ones")
+    elif amount:
         database.run_sync(deposit, owner, amount, now)
     print(database.run_sync(create_key, owner, label, now))  # noqa: T201 - for scripts, without any styling
 
 
 @commands.command("list")
 def show_keys(data: Data = None, config: ConfigFile = None) -> None:
-    """List the keys, as far as they are known."""
+    """List the keys, without their secrets."""
     table = Table(box=None, pad_edge=False)
     for heading in ("id", "key", "account", "label", "created", "last used", ""):
         table.add_column(heading, no_wrap=heading not in ("account", "label"), overflow="fold")
@@ -57,8 +71,8 @@ def show_keys(data: Data = None, config: ConfigFile = None) -> None:
             f"{key.hint}…",
             key.account,
             key.label,
-            _day(key.created),
-            "never" if key.last_used is None else _day(key.last_used),
+            day(key.created),
+            day(key.last_used),
             "revoked" if key.revoked else "",
         )
     console.print(table, soft_wrap=False)
@@ -66,7 +80,7 @@ def show_keys(data: Data = None, config: ConfigFile = None) -> None:
 
 @commands.command("revoke")
 def revoke(
-    key: Annotated[str, typer.Argument(help="The key, or the beginning of its id.")],
+    key: Annotated[str, typer.Argument(metavar="KEY", help="The key, or the beginning of its id.")],
     data: Data = None,
     config: ConfigFile = None,
 ) -> None:
@@ -76,7 +90,3 @@ def revoke(
     except AmbiguousKeyError as error:
         give_up(str(error))
     console.print(f"revoked {revoked.hint}… of {revoked.account}")
-
-
-def _day(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d", time.localtime(seconds))

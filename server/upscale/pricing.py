@@ -1,6 +1,7 @@
 """How large a result is, and what it costs."""
 
 import math
+from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import NamedTuple
@@ -10,7 +11,7 @@ from server.protocol.errors import invalid
 from server.settings import Settings
 from server.state.requests import UpscaleRequest
 
-__all__ = ["Size", "effort", "output_size", "price"]
+__all__ = ["Size", "effort", "largest_factor", "output_size", "price"]
 
 
 class Size(NamedTuple):
@@ -25,12 +26,14 @@ class Size(NamedTuple):
 
 
 def output_size(request: UpscaleRequest, model: Model, source: Size, settings: Settings) -> Size:
-    """How large the result will be.
+    """How large the result will be; without a factor as large as model and limits allow.
 
     Raises:
-        ParameterError: if that is larger than the limit, or cannot be reached by the model.
+        ParameterError: if that is larger than the limits, or cannot be reached by the model.
     """
     limit = settings.max_output_megapixels
+    longest = request.output_format.max_side
+    fits = min(math.sqrt(limit / source.megapixels), longest / max(source))
     if request.target_megapixels is not None:
         factor = math.sqrt(request.target_megapixels / source.megapixels)
         largest = model.factors[-1]
@@ -41,22 +44,49 @@ def output_size(request: UpscaleRequest, model: Model, source: Size, settings: S
             )
         parameter = "targetMegapixels"
     else:
-        factor = float(request.factor or model.factors[-1])
+        fitting = largest_factor(model.factors, fits, fractional=model.fractional)
+        factor = float(request.factor or fitting or model.factors[0])
         parameter = "upscaleFactor"
-    size = Size(max(1, round(source.width * factor)), max(1, round(source.height * factor)))
+    size = Size(_scaled(source.width, factor), _scaled(source.height, factor))
     if size.megapixels > limit:
         raise invalid(
             parameter,
-            f"the result would have {size.width} × {size.height} pixels, more than {limit:g} megapixels",
+            f"the result would have {size.width} × {size.height} pixels, more than max_output_megapixels, "
+            f"{limit:g}; {_advice(model, fits)}",
             "number",
         )
-    if max(size) > request.output_format.max_side:
+    if max(size) > longest:
         raise invalid(
             "outputFormat",
-            f"{request.output_format.value} holds at most {request.output_format.max_side} pixels on a side; "
-            f"the result would have {size.width} × {size.height}",
+            f"{request.output_format.value} holds at most {longest} pixels on a side; "
+            f"the result would have {size.width} × {size.height}; {_advice(model, fits)}",
         )
     return size
+
+
+def largest_factor(factors: Sequence[int], fits: float, *, fractional: bool) -> float | None:
+    """The largest whole factor that fits, or else the largest at all; None if none is worth the work.
+
+    Args:
+        factors: the whole ones that a model offers, smallest first.
+        fits: what the factor must not be above.
+        fractional: whether the model offers any number between 1 and the largest.
+    """
+    whole = range(2, factors[-1] + 1) if fractional else factors
+    if (largest := max((factor for factor in whole if factor <= fits), default=None)) is not None:
+        return largest
+    tenths = math.floor(fits * 10) / 10
+    return tenths if fractional and tenths > 1 else None
+
+
+def _advice(model: Model, fits: float) -> str:
+    largest = largest_factor(model.factors, fits, fractional=model.fractional)
+    return f"the largest factor that fits is {largest:g}" if largest else "no factor fits"
+
+
+def _scaled(side: int, factor: float) -> int:
+    """A side of the result in pixels; halves are rounded up."""
+    return max(1, math.floor(side * factor + 0.5))
 
 
 def price(usd_per_megapixel: Decimal, size: Size, effort: Fraction = Fraction(1)) -> int:
