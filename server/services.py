@@ -11,7 +11,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from engines import Decoders, Upscaler, find_devices, stand_in_for
-from onnx_models import Catalogue, load_catalogue
+from onnx_models import Catalogue, load_catalogue, one_line
 from server.background import close_revoked, every, keep_up, running, sweep, take_over
 from server.delivery.previews import TileStreams
 from server.delivery.results import Results
@@ -106,7 +106,10 @@ async def running_services(
         StoreError: if the image store cannot be used.
     """
     async with AsyncExitStack() as stack:
-        private_directory(settings.data)
+        try:
+            private_directory(settings.data)
+        except OSError as error:
+            raise OSError(f"data: {settings.data} cannot be used: {one_line(error)}") from error
         catalogue = load_catalogue(settings.effective_added_models)
         database = Database(settings.effective_database_url, synchronous=settings.sqlite_synchronous)
         stack.enter_context(closing(database))

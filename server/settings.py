@@ -285,7 +285,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 def _explain(message: str, sources: Mapping[str, str]) -> str:
     """The message of msgspec, with the setting's name and where its value came from."""
     if unknown := re.search(r"unknown field `(.+?)`", message):
-        near = _near_miss(unknown[1], Settings.__struct_fields__)
+        near = _near_miss(unknown[1], Settings.__struct_fields__, alike=0.6)
         hint = f"; did you mean {near!r}?" if near else ""
         return f"there is no setting {unknown[1]!r} ({sources[unknown[1]]}){hint}"
     if at := re.search(r"^(.*) - at `\$\.(([a-z_]+).*)`$", message):
@@ -293,7 +293,7 @@ def _explain(message: str, sources: Mapping[str, str]) -> str:
     return message
 
 
-def _near_miss(name: str, known: Iterable[str]) -> str | None:
-    """The known name that another one probably is a misspelling of."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+def _near_miss(name: str, known: Iterable[str], alike: float = 0.85) -> str | None:
+    """The known name that another one probably is a misspelling of, being as much alike, from 0 to 1."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=alike)
     return near[0] if near else None

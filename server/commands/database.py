@@ -13,7 +13,8 @@ from server.commands.terminal import effective_settings, give_up
 from server.private import private_directory
 from server.settings import Settings, Sourced
 from server.state.database import Database
-from server.state.migrations import NewerDatabaseError
+from server.state.migrations import UnusableDatabaseError
+from server.state.words import database_problem
 
 __all__ = ["open_database"]
 
@@ -34,11 +35,13 @@ def open_database(file: Path | None, data: Path | None, *, make: bool = False) -
     try:
         if not _exists(settings.effective_database_url):
             if not (make and named):
-                give_up(_where_it_is_not(settings, named), status=1)
+                give_up(_where_it_is_not(settings, named))
             private_directory(settings.data)
         return Database(settings.effective_database_url, synchronous=settings.sqlite_synchronous)
-    except (OSError, SQLAlchemyError, ImportError, NewerDatabaseError) as error:
+    except (OSError, UnusableDatabaseError) as error:
         give_up(one_line(error), status=1)
+    except (SQLAlchemyError, ImportError) as error:
+        give_up(database_problem(error, settings.effective_database_url), status=1)
 
 
 def _of_running_server(settings: Settings) -> Settings:
@@ -48,9 +51,9 @@ def _of_running_server(settings: Settings) -> Settings:
         places = ", ".join(f"{server.data} ({server.url})" for server in running.values())
         give_up(f"several servers run; name the data of one by --data: {places}")
     for server in running.values():
-        if server.data != settings.data.resolve():
-            problems.print(f"of the server at {server.url}, with its data in {server.data}", style="dim")
-        return msgspec.structs.replace(settings, data=server.data, database_url=server.database_url)
+        if Path(server.data) != settings.data.resolve():
+            problems.print(f"using the data of the server at {server.url}: {server.data}", style="dim")
+        return msgspec.structs.replace(settings, data=Path(server.data), database_url=server.database_url)
     return settings
 
 
@@ -67,7 +70,7 @@ def _exists(url: str) -> bool:
         address = address.set(drivername="postgresql+psycopg")
     engine = create_engine(address, hide_parameters=True)
     try:
-        return inspect(engine).has_table("accounts")
+        return inspect(engine).has_table("api_keys")
     finally:
         engine.dispose()
 

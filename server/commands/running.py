@@ -29,7 +29,7 @@ class RunningServer(Struct, frozen=True):
     """
 
     url: str
-    data: Path
+    data: str
     database_url: str | None
 
 
@@ -39,7 +39,7 @@ def noted(url: str, settings: Settings) -> Iterator[None]:
 
     Whether it still runs is told by a lock, which the system releases when the process ends, however it does.
     """
-    server = RunningServer(url, settings.data.resolve(), settings.database_url)
+    server = RunningServer(url, str(settings.data.resolve()), settings.database_url)
     try:
         note = private_file(private_directory(_directory()) / f"{uuid4()}{_SUFFIX}")
         lock = FileLock(note.with_suffix(".lock"))

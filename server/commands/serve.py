@@ -101,7 +101,15 @@ def _announce(url: str, services: Services) -> None:
 def _log_ready(url: str, services: Services) -> None:
     """The same as one line of the log, for machines."""
     more = {} if services.first_key is None else {"key_file": str(_kept(services.first_key, services))}
-    log.info("ready", extra={"url": url, "devices": _devices(services), "models": _models(services), **more})
+    log.info(
+        "ready",
+        extra={
+            "url": url,
+            "devices": ", ".join(_devices(services)),
+            "models": ", ".join(_models(services)),
+            **more,
+        },
+    )
 
 
 def _page(url: str, services: Services) -> str:

@@ -195,7 +195,7 @@ class _Run:
 
     async def _at(self, url: str, key: str) -> int:
         async with Tilewire(url, key, concurrency=FILES_AT_ONCE) as tilewire:
-            offer = choose_offer(await tilewire.models(), self._options.model)
+            offer = choose_offer(await tilewire.models(), _spelt_out(self._options.model))
             plan = await asyncio.to_thread(
                 self._plan, offer, Limit(Settings().max_output_megapixels, "max_output_megapixels")
             )
@@ -228,6 +228,14 @@ def _output(given: str | None, inputs: list[str]) -> str | None:
     if given == STANDARD and sys.stdout is not None and sys.stdout.isatty():
         raise ValueError("standard output is a terminal, which shows no pictures: give -o, or > and a file")
     return given
+
+
+def _spelt_out(model: str | None) -> str | None:
+    """The name of a model, where a word such as `fast` stands for it."""
+    try:
+        return None if model is None else load_catalogue().get(model).name
+    except UnknownModelError:
+        return model  # the server may have others
 
 
 def _socket(url: str) -> str:
