@@ -5,16 +5,14 @@
 2. The picture is cut into tiles; the alpha plane, where there is one, becomes tiles of its own.
 3. The tiles meet those of other tasks in the scheduler and run on whichever device is free. If one does not
    fit into a device's memory, the picture is cut again into smaller ones.
+   Tiles of one level need no device; grey planes, of which alpha is one, are grey again after it.
 4. Where the wanted size is not a native one, what is finished is reduced to it row by row (Lanczos).
 """
 
 import asyncio
 import itertools
 import math
-import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -22,31 +20,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.activity import Activity
-from engines.codecs.image import Picture
+from engines.codecs.picture import Picture
+from engines.devices.cores import usable_cores
 from engines.devices.device import Device
-from engines.devices.parts import Part
 from engines.devices.sessions import Network
 from engines.errors import DeviceOutOfMemoryError, ModelError
 from engines.latent.diffusion import Diffusion
 from engines.latent.prompts import prompts_of
-from engines.latent.upscaler import LatentUpscaler
+from engines.loading import LoadedModels
 from engines.progress import Progress, rising
 from engines.scheduling.calibration import Calibration
 from engines.scheduling.executor import PATIENCE, Executor
 from engines.scheduling.work import TileKey
+from engines.threads import Threads
 from engines.tile_job import TileJob
 from engines.tiling.alpha import fill_hidden, with_planes
 from engines.tiling.canvas import Canvas
+from engines.tiling.flat import flat_tiles
 from engines.tiling.regions import OnRegion, RegionReporter
-from engines.tiling.tiles import TilePlan, plan_tiles
+from engines.tiling.tiles import BORDER, TilePlan, plan_tiles
 from onnx_models import (
     FactorTooLargeError,
-    LatentWeights,
     Model,
-    ModelBuildError,
     NoSuchLevelError,
-    Weights,
-    ensure_built,
 )
 
 __all__ = ["Upscaler"]
@@ -74,12 +70,10 @@ class Upscaler:
         self.devices = tuple(devices)
         calibration = Calibration(model_directory / "batches.json")
         self._executor = Executor(self.devices, calibration=calibration, stand_in=stand_in, patience=patience)
-        self._model_directory = model_directory
-        self._networks: dict[tuple[str, str], Network] = {}
-        self._latents: dict[str, LatentUpscaler] = {}
-        self._first_use: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
+        self._pixels = Threads(usable_cores(), "pixels")
+        self._models = LoadedModels(self._executor, model_directory, self._pixels)
         self._task_ids = itertools.count()
-        self._resampler = ThreadPoolExecutor(1, thread_name_prefix="resampler")
+        self._resampler = Threads(1, "resampler")
 
     @property
     def usable(self) -> bool:
@@ -93,7 +87,7 @@ class Upscaler:
 
     def activity(self) -> Activity:
         """What the devices have done, and what waits for them. Blocks for milliseconds."""
-        return self._executor.activity(self._names)
+        return self._executor.activity(self._models.names)
 
     def load(self, model: Model, on_progress: Progress | None = None) -> None:
         """Build and load all native scales of a model, so that the first task does not wait for it. Blocks.
@@ -105,13 +99,7 @@ class Upscaler:
         Raises:
             ModelError: if one of them cannot be built or loaded.
         """
-        for done, weights in enumerate(model.weights, start=1):
-            if model.latent is not None:
-                self._latent(model, model.latent)
-            else:
-                self._network(model, weights)
-            if on_progress:
-                on_progress(done / len(model.weights))
+        self._models.load(model, on_progress)
 
     def cuts(self, model: Model, diffusion: Diffusion) -> list[str]:
         """Which prompts, of `prompt` and `negative_prompt`, are longer than the model takes. Blocks.
@@ -133,6 +121,7 @@ class Upscaler:
         height: int,
         account: str = "",
         diffusion: Diffusion | None = None,
+        keep_hidden: bool = False,
         denoise: int | None = None,
         on_start: Callable[[], None] | None = None,
         on_progress: Progress | None = None,
@@ -149,7 +138,9 @@ class Upscaler:
             height: likewise.
             account: whose share of the device the tiles use.
             diffusion: what is wanted of a latent upscaler; other models know nothing of it.
-            denoise: How much noise to take away first, one of the model's levels; None for none of it.
+            keep_hidden: upscale the colours of pixels that are not seen as they are, as textures want it
+                whose alpha is a mask; they are otherwise replaced by those of visible pixels nearby.
+            denoise: how much noise to take away first, one of the model's levels; None for none of it.
             on_start: called on the event loop when a device takes the first tile; again if the picture is
                 begun again with smaller ones.
             on_progress: called on the event loop with the finished share, from 0 to 1.
@@ -168,19 +159,24 @@ class Upscaler:
         except (FactorTooLargeError, NoSuchLevelError) as error:
             raise ModelError(str(error)) from error
         if model.latent is not None:
-            latent = await asyncio.to_thread(self._latent, model, model.latent)
+            latent = await self._models.latent(model, model.latent)
             return await latent.upscale(
                 picture,
                 model,
                 diffusion or Diffusion(steps=model.latent.default_steps),
                 size=(width, height),
                 account=account,
+                keep_hidden=keep_hidden,
                 on_start=on_start,
                 on_progress=on_progress,
                 on_region=on_region,
             )
-        network = await asyncio.to_thread(self._network, model, weights)
-        planes = await asyncio.to_thread(_planes, picture)
+        network = await self._models.network(model, weights)
+        planes = [picture.pixels]
+        if picture.alpha is not None:
+            planes.append(picture.alpha)
+            if not keep_hidden:
+                planes[0] = await self._pixels.run(fill_hidden, picture.pixels, picture.alpha)
         report = rising(on_progress) if on_progress else None
         regions = RegionReporter(picture, width, height, on_region) if on_region else None
         largest = model.tile
@@ -195,12 +191,14 @@ class Upscaler:
                 largest = math.isqrt(plan.height * plan.width // 2)
                 if plan.height * plan.width <= _smallest_tile(model) ** 2:
                     raise
-        return await asyncio.to_thread(with_planes, picture, upscaled)
+        return await self._pixels.run(with_planes, picture, upscaled)
 
     def close(self) -> None:
         """Let the batch that runs finish; every upscale under way ends in a ModelError. Blocks."""
         self._executor.close()
-        self._resampler.shutdown()
+        self._models.close()
+        self._resampler.close()
+        self._pixels.close()
 
     def _plan(self, picture: Picture, model: Model, network: Network, largest: int) -> TilePlan:
         """Tiles of at most `largest` pixels a side, smaller where the devices had no memory for them."""
@@ -211,6 +209,7 @@ class Upscaler:
             picture.width,
             tile=max(largest, _smallest_tile(model)),
             overlap=model.overlap,
+            border=min(BORDER, model.overlap),
             step=_SHARED_STEP if any(device.largest_batch > 1 for device in self.devices) else 1,
         )
 
@@ -226,13 +225,22 @@ class Upscaler:
         regions: RegionReporter | None,
     ) -> list[NDArray[np.uint8]]:
         """The planes as they come out of the network, at `size` (width, height)."""
+        flat = await self._pixels.run(flat_tiles, planes, plan)
         job = TileJob(
             planes=planes,
             canvases=[
-                Canvas(plan, network.scale, *size, partial(regions.take, index) if regions else None)
-                for index in range(len(planes))
+                Canvas(
+                    plan,
+                    network.scale,
+                    *size,
+                    partial(regions.take, index) if regions else None,
+                    is_grey=plane.ndim == 2,
+                )
+                for index, plane in enumerate(planes)
             ],
             plan=plan,
+            flat=flat,
+            scale=network.scale,
             by_area=regions is not None,
             resampler=self._resampler,
             on_start=on_start,
@@ -240,49 +248,17 @@ class Upscaler:
             loop=asyncio.get_running_loop(),
         )
         task = next(self._task_ids)
-        self._executor.submit(account, task, TileKey(network, plan.height, plan.width), job.tiles())
+        if len(flat) < job.count:
+            self._executor.submit(account, task, TileKey(network, plan.height, plan.width), job.tiles())
+        else:
+            job.begin()
         try:
+            if flat:
+                await self._pixels.run(job.take_flat)
             await job.done
         finally:
             self._executor.cancel(task)
         return [canvas.pixels for canvas in job.canvases]
-
-    def _names(self) -> dict[Network | Part, str]:
-        loaded = tuple(self._networks.items())  # other threads may add to it
-        latents = tuple(self._latents.items())
-        return {network: name for (name, _), network in loaded} | {
-            part: name for name, latent in latents for part in latent.parts
-        }
-
-    def _network(self, model: Model, weights: Weights) -> Network:
-        """A model's network, built and loaded on first use."""
-        key = (model.name, weights.label)
-        if key not in self._networks:
-            with self._first_use[key]:
-                if key not in self._networks:
-                    self._networks[key] = self._build(model, weights)
-        return self._networks[key]
-
-    def _latent(self, model: Model, weights: LatentWeights) -> LatentUpscaler:
-        """A latent upscaler, verified and loaded on first use."""
-        if model.name not in self._latents:
-            with self._first_use[model.name, weights.label]:
-                if model.name not in self._latents:
-                    _verify(model, weights, self._model_directory)
-                    self._latents[model.name] = LatentUpscaler(weights, self._executor)
-        return self._latents[model.name]
-
-    def _build(self, model: Model, weights: Weights) -> Network:
-        network = Network.build(model, weights, self._model_directory)
-        self._executor.load(network)
-        return network
-
-
-def _verify(model: Model, weights: LatentWeights, directory: Path) -> None:
-    try:
-        ensure_built(model, weights, directory)
-    except ModelBuildError as error:
-        raise ModelError(f"{model.name} cannot be built: {error}") from error
 
 
 def _smallest_tile(model: Model) -> int:
@@ -294,11 +270,3 @@ _SMALLEST_CORE = 16
 
 _SHARED_STEP = 32
 """Tiles that may share a batch have sides of multiples of this: few shapes, for little more work."""
-
-
-def _planes(picture: Picture) -> list[NDArray[np.uint8]]:
-    """What runs through the network, (H, W, 3) each: the colours, and the alpha plane if there is one."""
-    if picture.alpha is None:
-        return [picture.pixels]
-    grey = np.broadcast_to(picture.alpha[:, :, np.newaxis], picture.pixels.shape)
-    return [fill_hidden(picture.pixels, picture.alpha), grey]

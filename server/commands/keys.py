@@ -6,11 +6,13 @@ from typing import Annotated, Final
 import typer
 from rich.table import Table
 
-from server.commands.accounts import amount_of
+from server.commands.accounts import amount_of, deposit_or_give_up
 from server.commands.database import open_database
 from server.commands.terminal import ConfigFile, Data, console, day, give_up
+from server.protocol.text import find_control_character
 from server.state.accounts import (
     DEFAULT_ACCOUNT,
+    MAX_NAME,
     AmbiguousKeyError,
     account_named,
     create_key,
@@ -18,7 +20,6 @@ from server.state.accounts import (
     list_keys,
     revoke_key,
 )
-from server.state.ledger import deposit
 
 __all__ = ["commands"]
 
@@ -45,6 +46,9 @@ def create(
 ) -> None:
     """Make a key and print it; it is shown this once only."""
     amount = None if credit in (None, _UNLIMITED) else amount_of("--credit", credit, zero=True)
+    for name, text in (("--label", label), ("--account", account)):
+        if find_control_character(text) is not None or len(text) > MAX_NAME:
+            give_up(f"{name}: give at most {MAX_NAME} characters, no control characters among them")
     database = open_database(config, data, make=True)
     now = time.time()
     owner = database.run_sync(find_account, account)
@@ -55,7 +59,7 @@ def create(
     elif credit == _UNLIMITED:
         give_up(f"the account {account!r} is there already; --credit {_UNLIMITED} is for new ones")
     elif amount:
-        database.run_sync(deposit, owner, amount, now)
+        deposit_or_give_up(database, owner, amount)
     print(database.run_sync(create_key, owner, label, now))  # noqa: T201 - for scripts, without any styling
 
 

@@ -9,12 +9,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from decimal import Decimal
 from functools import partial
 from typing import Final
 
-from engines import OnRegion, Upscaler, encode
+from engines import OnRegion, Upscaler, encode, usable_cores
 from onnx_models import Catalogue, Model
 from server.images.inputs import Inputs
 from server.images.store import ImageFile, ImageStore
@@ -25,10 +26,9 @@ from server.protocol.errors import InsufficientCreditsError, TransferError, inva
 from server.settings import Settings
 from server.state import ledger, tasks
 from server.state.accounts import AccountId
-from server.state.claims import ServerId
 from server.state.database import Database
 from server.state.images import ImageRecord
-from server.state.records import StoredResult
+from server.state.records import Attempt, StoredResult
 from server.state.requests import UpscaleRequest
 from server.telemetry.story import Story
 from server.upscale.pricing import Size, effort, output_size, price
@@ -53,7 +53,6 @@ class Pipeline:
         images: ImageStore,
         inputs: Inputs,
         web: WebClient,
-        server: ServerId,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
@@ -63,8 +62,9 @@ class Pipeline:
         self._images = images
         self._inputs = inputs
         self._web = web
-        self._server = server
         self._clock = clock
+        # An encode may take a second: it must not hold up what shares asyncio's own threads.
+        self._encoders = ThreadPoolExecutor(usable_cores(), thread_name_prefix="encoders")
         active = settings.active_megapixels, settings.active_megapixels_per_account
         # Small work has room of its own: it need not wait for the memory that large work holds.
         self._small_gate = FairGate(*(limit * _SMALL_SHARE for limit in active))
@@ -73,8 +73,7 @@ class Pipeline:
 
     async def run(
         self,
-        account: AccountId,
-        key: str,
+        attempt: Attempt,
         request: UpscaleRequest,
         story: Story,
         on_progress: Callable[[float], None],
@@ -83,21 +82,22 @@ class Pipeline:
         """The stored result of a request. Its price is reserved, to be charged when the result is recorded.
 
         Args:
-            key: the UUID that the task is recorded under.
-            story: what is told of it.
+            attempt: whom the price is reserved for.
+            request: what is to be done.
+            story: records how long each stage takes.
             on_progress: called with the finished share, from 0 to 1.
             regions: open while the result is in memory; gives what takes its finished parts, if it is wanted.
 
         Raises:
             TaskError: what the client did wrong, or cannot pay.
-            LostTaskError: if the task has an outcome by now, or belongs to another server.
+            LostTaskError: if the task has an outcome by now, or another attempt.
             EngineError: what the model could not do.
         """
-        model = self._catalogue.get(request.model)
+        account, model = attempt.account, self._catalogue.get(request.model)
         with story.measure("fetch"):
             source = await self._inputs.obtain(account, request.source, request.parameter)
         size = output_size(request, model, Size(source.width, source.height), self._settings)
-        await self._reserve(account, key, price(self._price_of(model), size, effort(request, model)))
+        await self._reserve(attempt, price(self._price_of(model), size, effort(request, model)))
         story.output_pixels = size.width * size.height
         encoded = await self._upscale(account, request, model, source, size, story, on_progress, regions)
         file = ImageFile(encoded, request.output_format.extension, size.width, size.height)
@@ -136,23 +136,28 @@ class Pipeline:
                     height=size.height,
                     account=account,
                     diffusion=request.diffusion,
+                    keep_hidden=request.keep_hidden_colors,
                     denoise=request.denoise,
                     on_start=partial(measuring.become, "inference"),
                     on_progress=on_progress,
                     on_region=on_region,
                 )
             with story.measure("encode"):
-                return await asyncio.to_thread(
-                    encode,
-                    upscaled,
-                    request.output_format,
-                    quality=request.output_quality,
-                    keep_metadata=request.keep_metadata,
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._encoders,
+                    partial(
+                        encode,
+                        upscaled,
+                        request.output_format,
+                        quality=request.output_quality,
+                        keep_metadata=request.keep_metadata,
+                        keep_hidden=request.keep_hidden_colors,
+                    ),
                 )
 
-    async def _reserve(self, account: AccountId, key: str, cost: int) -> None:
-        if not await self._database.run(tasks.reserve, account, key, cost, self._clock(), self._server):
-            statement = await self._database.run(ledger.statement, account)
+    async def _reserve(self, attempt: Attempt, cost: int) -> None:
+        if not await self._database.run(tasks.reserve, attempt, cost, self._clock()):
+            statement = await self._database.run(ledger.statement, attempt.account)
             raise InsufficientCreditsError(
                 f"the task costs {to_usd(cost)} USD; the account has {to_usd(statement.available or 0)} USD"
             )

@@ -47,7 +47,7 @@ def output_size(request: UpscaleRequest, model: Model, source: Size, settings: S
         fitting = largest_factor(model.factors, fits, fractional=model.fractional)
         factor = float(request.factor or fitting or model.factors[0])
         parameter = "upscaleFactor"
-    size = Size(_scaled(source.width, factor), _scaled(source.height, factor))
+    size = Size(*(max(1, math.floor(side * factor + 0.5)) for side in source))
     if size.megapixels > limit:
         raise invalid(
             parameter,
@@ -82,11 +82,6 @@ def largest_factor(factors: Sequence[int], fits: float, *, fractional: bool) -> 
 def _advice(model: Model, fits: float) -> str:
     largest = largest_factor(model.factors, fits, fractional=model.fractional)
     return f"the largest factor that fits is {largest:g}" if largest else "no factor fits"
-
-
-def _scaled(side: int, factor: float) -> int:
-    """A side of the result in pixels; halves are rounded up."""
-    return max(1, math.floor(side * factor + 0.5))
 
 
 def price(usd_per_megapixel: Decimal, size: Size, effort: Fraction = Fraction(1)) -> int:

@@ -29,8 +29,8 @@ class ForeignDatabaseError(UnusableDatabaseError):
     """The database holds tables of another program."""
 
 
-def upgrade(connection: Connection, to: str = "head") -> None:
-    """Make the tables, or change them, up to a revision; in the transaction that has begun.
+def upgrade(connection: Connection, to: str = "head") -> bool:
+    """Make the tables, or change them, up to a revision, in the transaction that has begun; whether it did.
 
     Servers that start at the same time on one database do it one after the other.
 
@@ -54,8 +54,10 @@ def upgrade(connection: Connection, to: str = "head") -> None:
         raise ForeignDatabaseError(
             f"the database holds tables of another program: {', '.join(sorted(tables)[:_NAMED])}"
         )
-    if current != (known[-1] if to == "head" else to):
-        _run(connection, to)
+    if current == (known[-1] if to == "head" else to):
+        return False
+    _run(connection, to)
+    return True
 
 
 def _current(connection: Connection) -> str | None:
