@@ -166,7 +166,7 @@ async def running_services(
             running(
                 webhooks.run(),
                 every(_SWEEP, "sweeping", partial(sweep, images, sessions, database, settings, clock)),
-                every(_LOOK, "looking for revoked keys", partial(close_revoked, sessions, database)),
+                every(_LOOK, "looking for revoked keys", partial(close_revoked, sessions, database, clock)),
                 every(
                     _LOOK,
                     "keeping up with other servers",

@@ -1,12 +1,13 @@
 """`tilewire keys`, and how commands find the database."""
 
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
 
 from server.state import ledger
-from server.state.accounts import account_named, authenticate
+from server.state.accounts import account_named, authenticate, revoked_keys
 from server.state.database import Database
 from tests.server.conftest import Tilewire
 from tests.server.support.process import serving
@@ -59,6 +60,39 @@ def test_a_new_account_is_given_a_limit_or_none_by_name(tilewire: Tilewire) -> N
         assert f"{name}      {told} " in tilewire("accounts", "list").stdout
     assert tilewire("keys", "create", "--account", "ada").exit_code == 0, "it has a limit"
     assert tilewire("keys", "create", "--account", "ada", "--credit", "unlimited").exit_code == 2
+
+
+def test_a_key_expires(tilewire: Tilewire, tmp_path: Path) -> None:
+    made = [
+        tilewire("keys", "create", "--expires", when).stdout.strip() for when in ("2h", "90d", "2099-12-31")
+    ]
+    assert "2100-01-01" in tilewire("keys", "list").stdout, "the last day counts in full"
+    database = Database(f"sqlite:///{tmp_path / 'data' / 'tilewire.db'}")
+    for hours, valid in ((1, 3), (3, 2), (24 * 91, 1)):
+        then = time.time() + 3600 * hours
+        assert sum(database.run_sync(authenticate, key, then) is not None for key in made) == valid
+    logins = {database.run_sync(authenticate, key, time.time()).key for key in made}
+    assert len(database.run_sync(revoked_keys, logins, time.time() + 3 * 3600)) == 1
+    database.close()
+    for wrong in ("soon", "0d", "2020-01-01", "-1d"):
+        result = tilewire("keys", "create", f"--expires={wrong}")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "--expires" in result.stderr
+
+
+def test_a_key_is_rotated_with_an_overlap(tilewire: Tilewire, tmp_path: Path) -> None:
+    old = tilewire("keys", "create", "--label", "laptop", "--account", "ada", "--credit", "1").stdout.strip()
+    rotated = tilewire("keys", "rotate", old, "--overlap", "12h")
+    new = rotated.stdout.strip()
+    assert rotated.stderr == f"{old[:8]}… of ada stays valid for 12h\n"
+    assert tilewire("keys", "list").stdout.count("laptop") == 2
+    database = Database(f"sqlite:///{tmp_path / 'data' / 'tilewire.db'}")
+    for hours, valid in ((11, [True, True]), (13, [False, True])):
+        then = time.time() + 3600 * hours
+        assert [database.run_sync(authenticate, key, then) is not None for key in (old, new)] == valid
+    database.close()
+    assert tilewire("keys", "rotate", "nothing").exit_code == 2
+    assert tilewire("keys", "rotate", new, "--overlap", "long").exit_code == 2
 
 
 @pytest.mark.parametrize(
