@@ -1,5 +1,7 @@
 """The ASGI application: which path leads where."""
 
+from collections import defaultdict
+
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -9,11 +11,12 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from server.connection import Connection
-from server.http.docs import get_docs, get_docs_start, get_docs_style
+from server.http.docs import get_docs, get_docs_index, get_docs_script, get_docs_start, get_docs_style
 from server.http.gate import Gate, client_address, refusal
 from server.http.images import get_image
 from server.http.metrics import get_metrics
 from server.http.pages import get_health, get_readiness
+from server.http.providers import ROUTES as PROVIDERS
 from server.http.specs import get_asyncapi, get_openapi, get_schema
 from server.http.tasks import post_tasks
 from server.http.web import Page
@@ -41,11 +44,14 @@ def create_app(settings: Settings) -> Starlette:
             Route("/", post_tasks, methods=["POST"]),
             Route("/v1", post_tasks, methods=["POST"]),
             Route("/images/{name}", get_image, methods=["GET", "HEAD"]),
+            *PROVIDERS,
             Route("/healthz", get_health),
             Route("/readyz", get_readiness),
             Route("/metrics", get_metrics),
             Route("/docs", get_docs_start),
             Route("/docs/docs.css", get_docs_style),
+            Route("/docs/docs.js", get_docs_script),
+            Route("/docs/search.json", get_docs_index),
             Route("/docs/{page}", get_docs),
             Route("/openapi.json", get_openapi),
             Route("/asyncapi.json", get_asyncapi),
@@ -67,6 +73,7 @@ def create_app(settings: Settings) -> Starlette:
         ],
     )
     app.state.stopping = lambda: False
+    app.state.a1111_jobs = defaultdict(set)
     app.state.base_url = lambda connection: _base_url(settings, connection)
     return app
 

@@ -15,7 +15,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Final
 
-from engines import OnRegion, Upscaler, encode, usable_cores
+from engines import OnRegion, Upscaler, crop, encode, usable_cores
 from onnx_models import Catalogue, Model
 from server.images.inputs import Inputs
 from server.images.store import ImageFile, ImageStore
@@ -31,7 +31,8 @@ from server.state.images import ImageRecord
 from server.state.records import Attempt, StoredResult
 from server.state.requests import UpscaleRequest
 from server.telemetry.story import Story
-from server.upscale.pricing import Size, effort, output_size, price
+from server.upscale.pricing import effort, price
+from server.upscale.sizing import Area, Size, sizing
 
 __all__ = ["Pipeline"]
 
@@ -78,6 +79,7 @@ class Pipeline:
         story: Story,
         on_progress: Callable[[float], None],
         regions: AbstractAsyncContextManager[OnRegion | None],
+        on_start: Callable[[], None],
     ) -> StoredResult:
         """The stored result of a request. Its price is reserved, to be charged when the result is recorded.
 
@@ -87,6 +89,7 @@ class Pipeline:
             story: records how long each stage takes.
             on_progress: called with the finished share, from 0 to 1.
             regions: open while the result is in memory; gives what takes its finished parts, if it is wanted.
+            on_start: called when a device takes the first tile; perhaps again.
 
         Raises:
             TaskError: what the client did wrong, or cannot pay.
@@ -96,10 +99,14 @@ class Pipeline:
         account, model = attempt.account, self._catalogue.get(request.model)
         with story.measure("fetch"):
             source = await self._inputs.obtain(account, request.source, request.parameter)
-        size = output_size(request, model, Size(source.width, source.height), self._settings)
-        await self._reserve(attempt, price(self._price_of(model), size, effort(request, model)))
+        whole = Size(source.width, source.height)
+        size, area = sizing(request, model, whole, self._settings)
+        work = effort(request, model, whole if area is None else Size(area.width, area.height), size)
+        await self._reserve(attempt, price(self._price_of(model), size, work))
         story.output_pixels = size.width * size.height
-        encoded = await self._upscale(account, request, model, source, size, story, on_progress, regions)
+        encoded = await self._upscale(
+            account, request, model, source, size, area, story, on_progress, regions, on_start
+        )
         file = ImageFile(encoded, request.output_format.extension, size.width, size.height)
         with story.measure("store"):
             image = await self._images.put(account, file, request.ttl or self._settings.image_ttl)
@@ -115,9 +122,11 @@ class Pipeline:
         model: Model,
         source: ImageRecord,
         size: Size,
+        area: Area | None,
         story: Story,
         on_progress: Callable[[float], None],
         regions: AbstractAsyncContextManager[OnRegion | None],
+        on_start: Callable[[], None],
     ) -> bytes:
         in_memory = Size(source.width, source.height).megapixels + size.megapixels
         gate = self._small_gate if in_memory <= self._small else self._large_gate
@@ -128,7 +137,14 @@ class Pipeline:
             log.info("task started")
             with story.measure("decode"):
                 picture = await self._inputs.decode(source, request.parameter)
+                if area is not None:
+                    picture = crop(picture, *area)
             with story.measure("queue") as measuring:
+
+                def started() -> None:
+                    measuring.become("inference")
+                    on_start()
+
                 upscaled = await self._upscaler.upscale(
                     picture,
                     model,
@@ -138,7 +154,7 @@ class Pipeline:
                     diffusion=request.diffusion,
                     keep_hidden=request.keep_hidden_colors,
                     denoise=request.denoise,
-                    on_start=partial(measuring.become, "inference"),
+                    on_start=started,
                     on_progress=on_progress,
                     on_region=on_region,
                 )

@@ -1,87 +1,15 @@
-"""How large a result is, and what it costs."""
+"""What an upscale costs."""
 
 import math
-from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
-from typing import NamedTuple
 
+from engines import sizes_of_passes
 from onnx_models import Model
-from server.protocol.errors import invalid
-from server.settings import Settings
 from server.state.requests import UpscaleRequest
+from server.upscale.sizing import Size
 
-__all__ = ["Size", "effort", "largest_factor", "output_size", "price"]
-
-
-class Size(NamedTuple):
-    """Width and height in pixels."""
-
-    width: int
-    height: int
-
-    @property
-    def megapixels(self) -> float:
-        return self.width * self.height / 1e6
-
-
-def output_size(request: UpscaleRequest, model: Model, source: Size, settings: Settings) -> Size:
-    """How large the result will be; without a factor as large as model and limits allow.
-
-    Raises:
-        ParameterError: if that is larger than the limits, or cannot be reached by the model.
-    """
-    limit = settings.max_output_megapixels
-    longest = request.output_format.max_side
-    fits = min(math.sqrt(limit / source.megapixels), longest / max(source))
-    if request.target_megapixels is not None:
-        factor = math.sqrt(request.target_megapixels / source.megapixels)
-        largest = model.factors[-1]
-        if not 1 < factor <= largest:
-            reachable = f"{source.megapixels:.3g} to {source.megapixels * largest**2:.3g}"
-            raise invalid(
-                "targetMegapixels", f"{model.name} can make {reachable} megapixels of this image", "number"
-            )
-        parameter = "targetMegapixels"
-    else:
-        fitting = largest_factor(model.factors, fits, fractional=model.fractional)
-        factor = float(request.factor or fitting or model.factors[0])
-        parameter = "upscaleFactor"
-    size = Size(*(max(1, math.floor(side * factor + 0.5)) for side in source))
-    if size.megapixels > limit:
-        raise invalid(
-            parameter,
-            f"the result would have {size.width} × {size.height} pixels, more than max_output_megapixels, "
-            f"{limit:g}; {_advice(model, fits)}",
-            "number",
-        )
-    if max(size) > longest:
-        raise invalid(
-            "outputFormat",
-            f"{request.output_format.value} holds at most {longest} pixels on a side; "
-            f"the result would have {size.width} × {size.height}; {_advice(model, fits)}",
-        )
-    return size
-
-
-def largest_factor(factors: Sequence[int], fits: float, *, fractional: bool) -> float | None:
-    """The largest whole factor that fits, or else the largest at all; None if none is worth the work.
-
-    Args:
-        factors: the whole ones that a model offers, smallest first.
-        fits: what the factor must not be above.
-        fractional: whether the model offers any number between 1 and the largest.
-    """
-    whole = range(2, factors[-1] + 1) if fractional else factors
-    if (largest := max((factor for factor in whole if factor <= fits), default=None)) is not None:
-        return largest
-    tenths = math.floor(fits * 10) / 10
-    return tenths if fractional and tenths > 1 else None
-
-
-def _advice(model: Model, fits: float) -> str:
-    largest = largest_factor(model.factors, fits, fractional=model.fractional)
-    return f"the largest factor that fits is {largest:g}" if largest else "no factor fits"
+__all__ = ["effort", "price"]
 
 
 def price(usd_per_megapixel: Decimal, size: Size, effort: Fraction = Fraction(1)) -> int:
@@ -96,12 +24,21 @@ def price(usd_per_megapixel: Decimal, size: Size, effort: Fraction = Fraction(1)
     return math.ceil(exact) * 1000
 
 
-def effort(request: UpscaleRequest, model: Model) -> Fraction:
+def effort(request: UpscaleRequest, model: Model, source: Size, size: Size) -> Fraction:
     """How many times the work that the model's price is for a request takes; at least 1.
 
     The price of a latent upscaler is for its default number of steps. More steps cost more, and so does what
-    looks at a picture twice in each: guidance, and some schedulers.
+    looks at a picture twice in each: guidance, and some schedulers. Beyond the model's own scale each pass
+    costs what its result has in pixels.
+
+    Args:
+        request: what is to be done.
+        model: what does it.
+        source: the size of what is enlarged.
+        size: of the result.
     """
+    passes = sizes_of_passes(source, size, model.reach)
+    work = Fraction(sum(width * height for width, height in passes), size.width * size.height)
     if model.latent is None or request.diffusion is None:
-        return Fraction(1)
-    return max(Fraction(1), Fraction(request.diffusion.evaluations, model.latent.default_steps))
+        return work
+    return work * max(Fraction(1), Fraction(request.diffusion.evaluations, model.latent.default_steps))

@@ -6,9 +6,9 @@ from typing import Final
 
 from msgspec import Struct
 
-from onnx_models import Model
+from onnx_models import LARGEST_FACTOR, Model
 from server.commands.memory import Limit
-from server.upscale.pricing import largest_factor
+from server.upscale.sizing import largest_factor
 from tilewire import Model as RemoteModel
 
 __all__ = ["Offer", "Wanted", "check_wanted", "choose_offer", "factor_for"]
@@ -57,12 +57,12 @@ class Offer(Struct, frozen=True):
     def __str__(self) -> str:
         """Its factors, in words."""
         words = ", ".join(map(str, self.factors))
-        more = f", or any number between 1 and {self.factors[-1]}" if self.fractional else ""
+        more = f", or any number from 1 to {LARGEST_FACTOR}" if self.fractional else ""
         return f"{self.name} upscales by {words}{more}"
 
     def offers(self, factor: float) -> bool:
         """Whether it upscales by this factor."""
-        return factor in self.factors or (self.fractional and 1 < factor <= self.factors[-1])
+        return factor in self.factors or (self.fractional and 1 <= factor <= LARGEST_FACTOR)
 
 
 def choose_offer(models: Sequence[Model] | Sequence[RemoteModel], name: str | None) -> Offer:

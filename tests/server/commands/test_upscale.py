@@ -20,7 +20,7 @@ from tests.server.support.harness import FAST_MODEL, KEY, PATIENCE, make_image, 
 from tests.server.support.process import REPOSITORY, environment
 
 FAST = ("--model", FAST_MODEL, "--factor", "2")
-FACTORS = ("1", "0", "-2", "nan", "9")
+FACTORS = ("0.9", "0", "-2", "nan", "17")
 
 
 @pytest.fixture
