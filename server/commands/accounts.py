@@ -19,9 +19,7 @@ from server.state.webhooks import rotate_secret, signing_secrets
 
 __all__ = ["amount_of", "commands", "deposit_or_give_up"]
 
-commands = typer.Typer(
-    help="The accounts: balances, credit, webhook secrets, and an audit of the books.", no_args_is_help=True
-)
+commands = typer.Typer(help="Show balances, add credit, audit the books.", no_args_is_help=True)
 
 _LARGEST_CREDIT = to_usd(MAX_BALANCE)
 
@@ -45,12 +43,15 @@ def show_accounts(data: Data = None, config: ConfigFile = None) -> None:
 
 @commands.command("credit")
 def credit_account(
-    name: Annotated[str, typer.Argument(help="The account.")],
-    amount: Annotated[str, typer.Argument(help="USD to add to its balance.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The account.")],
+    amount: Annotated[str, typer.Argument(metavar="USD", help="What to add to its balance.")],
     data: Data = None,
     config: ConfigFile = None,
 ) -> None:
-    """Add to an account's balance; one without a limit gets one by that."""
+    """Add to an account's balance.
+
+    An account without a limit has one from then on.
+    """
     nanodollars = amount_of("AMOUNT", amount)
     database = open_database(config, data)
     account = _account(database, name)
@@ -61,14 +62,14 @@ def credit_account(
 
 @commands.command("webhook-secret")
 def show_webhook_secret(
-    name: Annotated[str, typer.Argument(help="The account.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The account.")],
     rotate: Annotated[
-        bool, typer.Option("--rotate", help="Make a new one; the old one goes on signing for a day.")
+        bool, typer.Option("--rotate", help="Make a new secret; the old one signs beside it for a day.")
     ] = False,
     data: Data = None,
     config: ConfigFile = None,
 ) -> None:
-    """Print the secret that an account's webhooks are signed with."""
+    """Print what signs an account's webhooks."""
     database, now = open_database(config, data), time.time()
     account = _account(database, name)
     if rotate:
@@ -80,7 +81,10 @@ def show_webhook_secret(
 
 @commands.command("audit")
 def audit_books(data: Data = None, config: ConfigFile = None) -> None:
-    """Prove that balances, ledger and tasks agree; status 1 if they do not."""
+    """Check that the books are right.
+
+    Balances, ledger and tasks have to agree; what does not is printed, and the exit status is 1.
+    """
     found = open_database(config, data).snapshot(audit)
     for mistake in found.mistakes:
         problems.print(mistake, style="red")

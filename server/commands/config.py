@@ -14,7 +14,7 @@ __all__ = ["config"]
 
 def config(
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="The same as --config FILE.", show_default=False)
+        Path | None, typer.Argument(metavar="FILE", help="The same as --config FILE.", show_default=False)
     ] = None,
     config: ConfigFile = None,
 ) -> None:

@@ -116,7 +116,10 @@ def rotate(
     data: Data = None,
     config: ConfigFile = None,
 ) -> None:
-    """Make a key that takes the place of another, and print it; the old one stays valid for a while."""
+    """Replace a key by a new one, and print that.
+
+    The old key stays valid for a while. The new one has the same account and label, and does not expire.
+    """
     seconds = _span("--overlap", overlap)
     try:
         old, secret = open_database(config, data).run_sync(rotate_key, key, time.time(), seconds)

@@ -93,6 +93,7 @@ def test_help_is_shown_for_every_command(tilewire: Tilewire) -> None:
     for command in [*([name] for name in names), ["keys", "create"]]:
         shown = tilewire(*command, "-h").stdout
         assert "Usage" in shown
+        assert "..." not in shown.partition("Commands:\n")[2]
         assert max(map(len, shown.splitlines())) <= 80
 
 

@@ -133,6 +133,7 @@ def test_the_data_of_the_server_that_runs_is_found(
         assert created.exit_code == 0
         assert created.stderr == f"using the data of the server at {server.url}: {tmp_path / 'own'}\n"
         assert created.stdout[:8] in tilewire("keys", "list", TILEWIRE_DATA=str(tmp_path / "own")).stdout
+        assert tilewire("top", "--once", XDG_STATE_HOME=state).stdout.startswith(server.url)
         server.process.kill()
         server.process.wait()
         gone = tilewire("keys", "list", TILEWIRE_DATA="", XDG_STATE_HOME=state, XDG_DATA_HOME=state)
