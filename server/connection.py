@@ -59,6 +59,7 @@ class Connection:
         self._running = 0
         outgoing = websocket.app.state.memory.outgoing
         self._outgoing: Holding = outgoing.holding(self._visit.address, self._drop, self._go_on)
+        self._largest_counted = outgoing.share // 2
         self._may_go_on = asyncio.Event()
         self._may_go_on.set()
         self._heard_at = self._loop.time()
@@ -99,7 +100,8 @@ class Connection:
             self._drop()
             raise Disconnected
         self._unsent += len(frame)
-        if not self._outgoing.add(len(frame)):
+        counted = min(len(frame), self._largest_counted)  # one reply may be as large as it is
+        if not self._outgoing.add(counted):
             self._may_go_on.clear()
         try:
             await self._line.send(frame, text=not self.codec.binary)
@@ -107,7 +109,7 @@ class Connection:
             raise Disconnected from error
         finally:
             self._unsent -= len(frame)
-            self._outgoing.add(-len(frame))
+            self._outgoing.add(-counted)
 
     async def room(self) -> None:
         """Wait until replies may be prepared: all clients together leave too much unread."""
