@@ -85,6 +85,7 @@ class Connection:
             self._gone = True
             self._services.sessions.links.discard(self)
             self._watch.cancel()
+            self._go_on()
             if self._session is not None:
                 self._services.sessions.detach(self._session)
 

@@ -8,6 +8,10 @@ dead that are not.
 2. Messages come by ASGI's `receive`. They are sent by `SocketProtocol.send`, as bytes: ASGI's way would
    decode and encode every text once more.
 3. While the application does not take messages nothing is read, and nobody is held to be dead.
+
+Of uvicorn, whose version is bounded for that, it needs what a protocol is made with and the sets in
+`ServerState`, by which uvicorn waits for connections and tasks at the end. Of `websockets` it needs the
+documented Sans-I/O interface, and `debug`, which would log keys.
 """
 
 import asyncio
