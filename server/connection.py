@@ -34,6 +34,8 @@ _TASKS_AT_ONCE: Final = 64
 _UPSCALES: Final = frozenset({"upscale", "imageUpscale"})
 _QUESTIONS: Final = frozenset({"getResponse", "modelSearch", "accountManagement"})
 _CLOSE_WITHIN: Final = 1.0
+_TURN: Final = 0.01
+"""Seconds that the tasks of a frame are begun for before others get their turn."""
 _POLICY_VIOLATION: Final = 1008  # RFC 6455 section 7.4.1
 
 
@@ -182,8 +184,12 @@ class Connection:
         except FrameError as error:
             self._services.telemetry.metrics.error_sent(error.code)
             await self._reply(error.item(None, None, f"{self.base_url}/docs/errors"))
-            raws = []
+            raws = iter(())
+        turn_until = self._loop.time() + _TURN
         for raw in raws:
+            if self._loop.time() > turn_until:  # a frame may hold thousands
+                await asyncio.sleep(0)
+                turn_until = self._loop.time() + _TURN
             if raw.task_type == "authentication" or self._session is None:
                 await self._keep_pace()
                 await self._authenticate(raw)

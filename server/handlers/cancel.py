@@ -1,8 +1,8 @@
 """`cancel`: stops a task that is under way."""
 
 from server.handlers.context import Context
-from server.protocol.codec import is_uuid
 from server.protocol.errors import NotFoundError, invalid
+from server.protocol.fields import is_uuid
 from server.protocol.replies import CancelResult
 from server.protocol.requests import Cancel
 

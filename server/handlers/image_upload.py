@@ -3,7 +3,7 @@
 from server.handlers.context import Context
 from server.protocol.replies import ImageUploadResult
 from server.protocol.requests import ImageUpload
-from server.protocol.sources import InlineImage, RemoteImage, parse_source
+from server.protocol.sources import InlineImage, RemoteImage, read_source
 
 __all__ = ["handle"]
 
@@ -15,7 +15,7 @@ async def handle(task: ImageUpload, context: Context) -> ImageUploadResult:
         QuotaError: if the account has sent too many images of late.
         TaskError: as `Inputs.obtain`.
     """
-    source = parse_source(task.image, "image", context.raw.codec)
+    source = await read_source(task.image, "image", context.raw.codec)
     edge = context.services.edge
     edge.take_upload(context.account, len(source.data) if isinstance(source, InlineImage) else 0)
     record = await context.services.inputs.obtain(context.account, source, "image", task.ttl)

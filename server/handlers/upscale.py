@@ -28,7 +28,7 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
     """
     services = context.services
     model = choose_model(services.catalogue, task.model)
-    parameter, source = input_source(task, context.raw.codec)
+    parameter, source = await input_source(task, context.raw.codec)
     check(task, model)
     if task.include_tiles and context.session is None:
         raise unsupported(
@@ -38,7 +38,7 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         services.edge.take_upload(context.account, len(source.data))
         # Stored before the task is recorded, so that a recorded task can always be run again.
         source = StoredImage((await services.inputs.obtain(context.account, source, parameter)).uuid)
-    warnings = (*context.raw.misspelt(), *await _cut_prompts(task, model, services.upscaler))
+    warnings = (*context.raw.warnings(), *await _cut_prompts(task, model, services.upscaler))
     request = request_for(task, model=model, source=source, parameter=parameter, warnings=warnings)
     session = context.session
     taken = await services.runner.submit(

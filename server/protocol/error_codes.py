@@ -56,6 +56,11 @@ CODES: Final[Mapping[str, ErrorCode]] = {
     "unsupportedTaskType": ErrorCode(
         400, "The server has no such kind of task.", "Use one of those that the message names."
     ),
+    "unsupportedParameter": ErrorCode(
+        400,
+        "The task has a parameter that does not exist, and whose name is nearly that of one which does.",
+        "Correct the name; the message has the right one. Other unknown parameters only lead to a warning.",
+    ),
     "imageNotFound": ErrorCode(
         404,
         "The account has no image of this UUID, or no longer.",

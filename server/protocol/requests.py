@@ -6,14 +6,15 @@ refuse them instead of ignoring them.
 """
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from server.protocol.fields import Image, TargetUrl, TaskUuid, TimeToLive, refused
+from server.protocol.fields import Image, Name, TargetUrl, TaskUuid, TimeToLive, refused
 from server.protocol.names import wire_name
 
 __all__ = [
+    "TASK_CLASSES",
     "AccountManagement",
     "Authentication",
     "Cancel",
@@ -27,6 +28,7 @@ __all__ = [
     "OutputFormat",
     "OutputType",
     "Ping",
+    "Safety",
     "Scheduler",
     "Task",
     "Upscale",
@@ -34,9 +36,6 @@ __all__ = [
 ]
 
 DeliveryMethod = Literal["sync", "async"]
-
-OutputFormat = Literal["JPG", "PNG", "WEBP"]
-"""The file formats of results: the values of `engines.OutputFormat`."""
 
 Scheduler = Literal["Euler", "Euler Karras", "Euler a", "Heun", "Heun Karras", "DPM++ 2M", "DPM++ 2M Karras"]
 """How a latent upscaler removes noise: the schedulers of `engines.Diffusion`."""
@@ -55,6 +54,20 @@ class OutputType(StrEnum):
     DATA_URI = "dataURI"
 
 
+class OutputFormat(StrEnum):
+    """The file format of a result: the values of `engines.OutputFormat`."""
+
+    JPG = "JPG"
+    PNG = "PNG"
+    WEBP = "WEBP"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "OutputFormat | None":
+        """Take other spellings: `png`, `JPEG`."""
+        name = str(value).upper()
+        return cls.__members__.get("JPG" if name == "JPEG" else name)
+
+
 class Task(Struct, frozen=True, kw_only=True, rename=wire_name, tag_field="taskType"):
     """Base of all tasks."""
 
@@ -65,7 +78,9 @@ class Authentication(Task, frozen=True, kw_only=True, tag="authentication"):
     """The first task of a connection: begins a session, or resumes an earlier one."""
 
     task_uuid: Annotated[str, Meta(description="Not needed.")] = ""
-    api_key: Annotated[str, Meta(description="An API key, as `tilewire keys create` printed it.")]
+    api_key: Annotated[
+        str, Meta(max_length=256, description="An API key, as `tilewire keys create` printed it.")
+    ]
     connection_session_uuid: Annotated[
         Annotated[str, Meta(pattern=r"^[\w-]+$", max_length=36)] | None,
         Meta(description="The session to resume; what it could not be sent follows the reply."),
@@ -144,20 +159,29 @@ class UpscaleSettings(Struct, frozen=True, kw_only=True, rename=wire_name, forbi
             "or their mean and contrast (`adain`). Default: false."
         ),
     ] = UNSET
-    control_net_weight: Annotated[Any | UnsetType, refused("no model has a ControlNet", **{"not": {}})] = (
+    control_net_weight: Annotated[Raw | UnsetType, refused("no model has a ControlNet", **{"not": {}})] = (
         UNSET
     )
-    clip_skip: Annotated[Any | UnsetType, refused("no model takes it", **{"not": {}})] = UNSET
+    clip_skip: Annotated[Raw | UnsetType, refused("no model takes it", **{"not": {}})] = UNSET
     tile_diffusion: Annotated[
-        Any | UnsetType, refused("large images always are made in tiles", **{"not": {}})
+        Raw | UnsetType, refused("large images always are made in tiles", **{"not": {}})
     ] = UNSET
+
+
+class Safety(Struct, frozen=True, rename=wire_name):
+    """Whether images are to be checked for what is not safe for work."""
+
+    check_content: Annotated[
+        bool | None, refused("this server has no safety checker", enum=[False, None])
+    ] = None
+    mode: Annotated[Name | None, refused("this server has no safety checker", enum=["none", None])] = None
 
 
 class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
     """Enlarges an image."""
 
     model: Annotated[
-        str | None,
+        Name | None,
         Meta(description="The name or AIR id of a model. Default: `runware:504@1`, Real-ESRGAN x4plus."),
     ] = None
     inputs: Inputs = Inputs()
@@ -177,10 +201,12 @@ class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
         Meta(description="The size of the result in million pixels, in place of a factor."),
     ] = None
     output_type: Annotated[
-        OutputType | Annotated[list[OutputType], Meta(min_length=1)],
+        OutputType | Annotated[list[OutputType], Meta(min_length=1, max_length=8)],
         Meta(description="How the result is handed over: one way, or a list of them."),
     ] = OutputType.URL
-    output_format: Annotated[OutputFormat, Meta(description="The file format of the result.")] = "JPG"
+    output_format: Annotated[OutputFormat, Meta(description="The file format of the result.")] = (
+        OutputFormat.JPG
+    )
     output_quality: Annotated[int, Meta(ge=20, le=99, description="Of JPG and WEBP.")] = 95
     include_cost: Annotated[bool, Meta(description="Whether the result tells its cost.")] = False
     include_progress: Annotated[
@@ -210,8 +236,7 @@ class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
     ttl: TimeToLive = None
     check_nsfw: Annotated[bool, refused("this server has no safety checker", const=False)] = False
     safety: Annotated[
-        dict[str, Any] | None,
-        refused("this server has no safety checker", additionalProperties={"enum": [False, None]}),
+        Safety | None, Meta(description="Whether to check what is shown; this server cannot.")
     ] = None
     settings: Annotated[
         UpscaleSettings | None, Meta(description="What only some models take: see their `parameters`.")
@@ -231,7 +256,7 @@ class AccountManagement(Task, frozen=True, kw_only=True, tag="accountManagement"
     """Asks for the account's balance, keys and usage."""
 
     operation: Annotated[
-        str, Meta(description="Only `getDetails` is offered.", extra_json_schema={"enum": ["getDetails"]})
+        Name, Meta(description="Only `getDetails` is offered.", extra_json_schema={"enum": ["getDetails"]})
     ]
 
 
@@ -239,10 +264,14 @@ class ModelSearch(Task, frozen=True, kw_only=True, tag="modelSearch"):
     """Lists the installed models."""
 
     search: Annotated[
-        str, Meta(description="Words that the name, AIR id, title or description contains, all of them.")
+        str,
+        Meta(
+            max_length=256,
+            description="Words that the name, AIR id, title or description contains, all of them.",
+        ),
     ] = ""
-    category: Annotated[str | None, Meta(description="All models are of the category `upscaler`.")] = None
-    architecture: Annotated[str | None, Meta(description="Such as `esrgan`.")] = None
+    category: Annotated[Name | None, Meta(description="All models are of the category `upscaler`.")] = None
+    architecture: Annotated[Name | None, Meta(description="Such as `esrgan`.")] = None
     limit: Annotated[int, Meta(ge=1, le=100, description="The most models to list.")] = 20
     offset: Annotated[int, Meta(ge=0, description="How many to skip.")] = 0
 
@@ -251,3 +280,17 @@ class Cancel(Task, frozen=True, kw_only=True, tag="cancel"):
     """Stops a task, whose own reply becomes the error `taskCancelled`. What is not finished costs nothing."""
 
     target_task_uuid: Annotated[TaskUuid, Meta(description="The `taskUUID` of the task to stop.")]
+
+
+TASK_CLASSES: Final[tuple[type[Task], ...]] = (
+    Authentication,
+    Ping,
+    ImageUpload,
+    ImageUpscale,
+    Upscale,
+    GetResponse,
+    AccountManagement,
+    ModelSearch,
+    Cancel,
+)
+"""One for each `taskType`."""

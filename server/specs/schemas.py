@@ -7,7 +7,6 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from server.protocol.codec import TASK_CLASSES
 from server.protocol.errors import ErrorItem
 from server.protocol.replies import (
     AccountManagementResult,
@@ -21,6 +20,7 @@ from server.protocol.replies import (
     UpscaleResult,
 )
 from server.protocol.requests import (
+    TASK_CLASSES,
     AccountManagement,
     Authentication,
     Cancel,

@@ -15,9 +15,8 @@ from engines import Diffusion, OutputFormat
 from onnx_models import Catalogue, Model, UnknownModelError
 from server.protocol.codec import Codec
 from server.protocol.errors import TaskError, invalid, missing, unsupported
-from server.protocol.fields import MAX_URL
-from server.protocol.requests import Upscale, UpscaleSettings
-from server.protocol.sources import ImageSource, RemoteImage, StoredImage, parse_source
+from server.protocol.requests import Safety, Upscale, UpscaleSettings
+from server.protocol.sources import ImageSource, RemoteImage, StoredImage, read_source
 from server.state.requests import UpscaleRequest
 
 __all__ = ["check", "choose_model", "cut_warnings", "diffusion_of", "input_source", "request_for"]
@@ -26,7 +25,7 @@ __all__ = ["check", "choose_model", "cut_warnings", "diffusion_of", "input_sourc
 T = TypeVar("T")
 
 
-def input_source(task: Upscale, codec: Codec) -> tuple[str, ImageSource]:
+async def input_source(task: Upscale, codec: Codec) -> tuple[str, ImageSource]:
     """The name of the parameter that gives the input, and what it names.
 
     Raises:
@@ -37,9 +36,9 @@ def input_source(task: Upscale, codec: Codec) -> tuple[str, ImageSource]:
     if task.input_image is not UNSET and task.inputs.image is not UNSET:
         raise invalid("inputImage", "give inputImage or inputs.image, not both")
     if task.input_image is not UNSET:
-        return "inputImage", parse_source(task.input_image, "inputImage", codec)
+        return "inputImage", await read_source(task.input_image, "inputImage", codec)
     if task.inputs.image is not UNSET:
-        return "inputs.image", parse_source(task.inputs.image, "inputs.image", codec)
+        return "inputs.image", await read_source(task.inputs.image, "inputs.image", codec)
     raise missing("inputImage", "an input is required, as inputImage or inputs.image")
 
 
@@ -52,8 +51,6 @@ def check(task: Upscale, model: Model) -> None:
     _refuse_unsupported(task, model)
     _check_factor(task, model)
     for name, url in (("webhookURL", task.webhook_url), ("uploadEndpoint", task.upload_endpoint)):
-        if url is not None and len(url) > MAX_URL:
-            raise invalid(name, f"{name} is longer than {MAX_URL} characters", "URL")
         if url is not None and not _is_web_address(url):
             raise invalid(name, f"{name} must be a web address: http:// or https:// and a host", "URL")
 
@@ -83,7 +80,7 @@ def request_for(
         factor=task.upscale_factor,
         target_megapixels=task.target_megapixels,
         output_types=tuple(dict.fromkeys(kinds)),
-        output_format=OutputFormat(task.output_format),
+        output_format=OutputFormat(task.output_format.value),
         output_quality=task.output_quality,
         ttl=task.ttl,
         include_cost=task.include_cost,
@@ -171,15 +168,29 @@ def _check_factor(task: Upscale, model: Model) -> None:
 
 def _refuse_unsupported(task: Upscale, model: Model) -> None:
     refused: list[TaskError] = []
-    if task.check_nsfw or (task.safety and any(task.safety.values())):
-        name = "checkNSFW" if task.check_nsfw else "safety"
-        refused.append(unsupported(name, "this server has no safety checker"))
+    safety = task.safety or Safety()
+    for name, wanted in (
+        ("checkNSFW", task.check_nsfw),
+        ("safety.checkContent", safety.check_content),
+        ("safety.mode", safety.mode not in (None, "none")),
+    ):
+        if wanted:
+            refused.append(unsupported(name, "this server has no safety checker"))
     if task.number_results != 1:
         refused.append(unsupported("numberResults", "an upscale has one result"))
     refused += [
         unsupported(f"settings.{name}", f"{model.name} has no setting {name!r}")
-        for name in (msgspec.to_builtins(task.settings) if task.settings else ())
+        for name in (_settings_given(task.settings) if task.settings else ())
         if name not in model.parameters
     ]
     if refused:
         raise refused[0]
+
+
+def _settings_given(settings: UpscaleSettings) -> list[str]:
+    """Their names on the wire."""
+    return [
+        field.encode_name
+        for field in msgspec.structs.fields(settings)
+        if getattr(settings, field.name) is not UNSET
+    ]
