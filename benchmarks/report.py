@@ -159,8 +159,11 @@ def tilewire(*arguments: str, data: str | None = None) -> Iterator[tuple[subproc
                 process.wait()
 
 
-def wait_until_ready(port: int) -> None:
+def wait_until_ready(port: int, path: str = "readyz") -> None:
     """Return as soon as the server answers.
+
+    Args:
+        path: what is asked for.
 
     Raises:
         TimeoutError: after five minutes; a GPU is measured when it first has a network.
@@ -168,7 +171,7 @@ def wait_until_ready(port: int) -> None:
     give_up = time.monotonic() + 300
     while time.monotonic() < give_up:
         try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5).close()
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=5).close()
         except URLError:
             time.sleep(0.01)
         else:

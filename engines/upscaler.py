@@ -33,13 +33,21 @@ from engines.latent.upscaler import LatentUpscaler
 from engines.progress import Progress, rising
 from engines.scheduling.calibration import Calibration
 from engines.scheduling.executor import PATIENCE, Executor
-from engines.scheduling.worker import TileKey
+from engines.scheduling.work import TileKey
 from engines.tile_job import TileJob
 from engines.tiling.alpha import fill_hidden, with_planes
 from engines.tiling.canvas import Canvas
 from engines.tiling.regions import OnRegion, RegionReporter
 from engines.tiling.tiles import TilePlan, plan_tiles
-from onnx_models import FactorTooLargeError, LatentWeights, Model, ModelBuildError, Weights, ensure_built
+from onnx_models import (
+    FactorTooLargeError,
+    LatentWeights,
+    Model,
+    ModelBuildError,
+    NoSuchLevelError,
+    Weights,
+    ensure_built,
+)
 
 __all__ = ["Upscaler"]
 
@@ -67,9 +75,9 @@ class Upscaler:
         calibration = Calibration(model_directory / "batches.json")
         self._executor = Executor(self.devices, calibration=calibration, stand_in=stand_in, patience=patience)
         self._model_directory = model_directory
-        self._networks: dict[tuple[str, int], Network] = {}
+        self._networks: dict[tuple[str, str], Network] = {}
         self._latents: dict[str, LatentUpscaler] = {}
-        self._first_use: defaultdict[tuple[str, int], threading.Lock] = defaultdict(threading.Lock)
+        self._first_use: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
         self._task_ids = itertools.count()
         self._resampler = ThreadPoolExecutor(1, thread_name_prefix="resampler")
 
@@ -125,6 +133,7 @@ class Upscaler:
         height: int,
         account: str = "",
         diffusion: Diffusion | None = None,
+        denoise: int | None = None,
         on_start: Callable[[], None] | None = None,
         on_progress: Progress | None = None,
         on_region: OnRegion | None = None,
@@ -140,6 +149,7 @@ class Upscaler:
             height: likewise.
             account: whose share of the device the tiles use.
             diffusion: what is wanted of a latent upscaler; other models know nothing of it.
+            denoise: How much noise to take away first, one of the model's levels; None for none of it.
             on_start: called on the event loop when a device takes the first tile; again if the picture is
                 begun again with smaller ones.
             on_progress: called on the event loop with the finished share, from 0 to 1.
@@ -154,8 +164,8 @@ class Upscaler:
                 upscaler is closed.
         """
         try:
-            weights = model.weights_for(max(width / picture.width, height / picture.height))
-        except FactorTooLargeError as error:
+            weights = model.weights_for(max(width / picture.width, height / picture.height), denoise)
+        except (FactorTooLargeError, NoSuchLevelError) as error:
             raise ModelError(str(error)) from error
         if model.latent is not None:
             latent = await asyncio.to_thread(self._latent, model, model.latent)
@@ -246,7 +256,7 @@ class Upscaler:
 
     def _network(self, model: Model, weights: Weights) -> Network:
         """A model's network, built and loaded on first use."""
-        key = (model.name, weights.scale)
+        key = (model.name, weights.label)
         if key not in self._networks:
             with self._first_use[key]:
                 if key not in self._networks:
@@ -256,7 +266,7 @@ class Upscaler:
     def _latent(self, model: Model, weights: LatentWeights) -> LatentUpscaler:
         """A latent upscaler, verified and loaded on first use."""
         if model.name not in self._latents:
-            with self._first_use[model.name, weights.scale]:
+            with self._first_use[model.name, weights.label]:
                 if model.name not in self._latents:
                     _verify(model, weights, self._model_directory)
                     self._latents[model.name] = LatentUpscaler(weights, self._executor)

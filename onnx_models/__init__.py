@@ -9,7 +9,7 @@
 Every file takes and returns uint8 NHWC images. Nothing here runs a model.
 """
 
-from onnx_models.add import Facts, add_model, export_model, pull_model
+from onnx_models.add import Facts, add_model, export_model
 from onnx_models.build import State, built_state, ensure_built, ncnn_files, repair
 from onnx_models.catalogue import Catalogue, load_catalogue, parse_catalogue
 from onnx_models.convert import Converted
@@ -21,10 +21,12 @@ from onnx_models.errors import (
     DuplicateModelError,
     FactorTooLargeError,
     InstalledError,
+    LicenceError,
     MissingConverterError,
     MissingWeightsError,
     ModelBuildError,
     NcnnFormatError,
+    NoSuchLevelError,
     NotInstalledError,
     UnknownModelError,
     UnsuitableModelError,
@@ -35,8 +37,6 @@ from onnx_models.errors import (
 from onnx_models.files import write_atomically
 from onnx_models.graph import FROM_UNIT, INPUT, OUTPUT, TO_FLOAT, TO_NCHW, TO_NHWC, TO_UINT8, TO_UNIT
 from onnx_models.model import (
-    Download,
-    Export,
     LatentWeights,
     Model,
     NcnnWeights,
@@ -47,6 +47,17 @@ from onnx_models.model import (
 from onnx_models.ncnn import ncnn_blob
 from onnx_models.network import BuiltNetwork, Split, ensure_network
 from onnx_models.probe import OpenNetwork, Run
+from onnx_models.published import (
+    Archive,
+    Download,
+    Export,
+    Published,
+    PublishedFile,
+    PublishedNetwork,
+    Source,
+)
+from onnx_models.pull import pull_model
+from onnx_models.sources import size_of
 
 __all__ = [
     "FROM_UNIT",
@@ -57,6 +68,7 @@ __all__ = [
     "TO_NHWC",
     "TO_UINT8",
     "TO_UNIT",
+    "Archive",
     "BrokenEntryError",
     "BuiltNetwork",
     "Catalogue",
@@ -70,16 +82,22 @@ __all__ = [
     "Facts",
     "InstalledError",
     "LatentWeights",
+    "LicenceError",
     "MissingConverterError",
     "MissingWeightsError",
     "Model",
     "ModelBuildError",
     "NcnnFormatError",
     "NcnnWeights",
+    "NoSuchLevelError",
     "NotInstalledError",
     "OnnxWeights",
     "OpenNetwork",
+    "Published",
+    "PublishedFile",
+    "PublishedNetwork",
     "Run",
+    "Source",
     "Split",
     "State",
     "UnknownModelError",
@@ -103,5 +121,6 @@ __all__ = [
     "read_entry",
     "remove_entry",
     "repair",
+    "size_of",
     "write_atomically",
 ]

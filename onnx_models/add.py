@@ -1,4 +1,4 @@
-"""Adds models to the catalogue: from a file, or from where the authors publish them."""
+"""Adds models of the user's own to the catalogue: from a file, or from a diffusers pipeline."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -6,29 +6,24 @@ from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
 
-from onnx_models import spandrel
 from onnx_models.catalogue import Catalogue
 from onnx_models.convert import Converted, convert_file
 from onnx_models.diffusers import export as diffusers
-from onnx_models.download import fetch
-from onnx_models.entries import is_added, new_folder, refuse_taken, write_entry, write_latent_entry
+from onnx_models.entries import new_folder, refuse_taken, write_entry, write_latent_entry
 from onnx_models.errors import (
     CatalogueError,
     DuplicateModelError,
-    InstalledError,
     UnknownModelError,
     UnsuitableModelError,
 )
-from onnx_models.files import locked
-from onnx_models.model import Air, Download, Model, Name, OnnxWeights, WeightFile
+from onnx_models.model import Air, Model, Name, OnnxWeights, WeightFile
 from onnx_models.probe import OpenNetwork
 
-__all__ = ["Facts", "add_model", "export_model", "pull_model"]
+__all__ = ["Facts", "add_model", "export_model", "refuse_duplicates"]
 
 Step = Callable[[str], None]
 
@@ -37,6 +32,7 @@ class Facts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a file does not say about its model; None is measured, or derived from the file's name."""
 
     name: Name | None = None
+    aliases: tuple[Name, ...] = ()
     air: Air | None = None
     title: str | None = None
     description: str = ""
@@ -76,7 +72,7 @@ def add_model(
     """
     name = facts.name or re.sub(r"[^a-z0-9.-]+", "-", file.stem.lower()).strip("-.")
     facts = _checked(msgspec.structs.replace(facts, name=name, air=facts.air or f"local:{name}@1"))
-    _refuse_duplicates(name, facts.air or "", catalogue, directory)
+    refuse_duplicates(name, facts.air or "", catalogue, directory)
     converted = convert_file(file, open_network, on_progress)
     if facts.scale not in (None, converted.scale):
         raise UnsuitableModelError(f"its scale is {converted.scale}, not {facts.scale}")
@@ -84,6 +80,7 @@ def add_model(
     whose = f"{converted.architecture} network" if converted.architecture else "Network"
     entry = {
         "name": name,
+        "aliases": facts.aliases,
         "air": facts.air,
         "title": facts.title or file.stem,
         "description": facts.description or f"{whose}, added from {file.name}.",
@@ -99,7 +96,7 @@ def add_model(
         "source_url": facts.source_url,
         "parameters": [],
     }
-    return write_entry(directory, _model(entry), converted.network), converted
+    return write_entry(directory, _model(entry), [converted.network]), converted
 
 
 def _model(entry: Mapping[str, object]) -> Model:
@@ -141,7 +138,7 @@ def export_model(
     """
     for export in catalogue.exports:
         if source == export.source and facts.name is None:  # reported before gigabytes are fetched
-            _refuse_duplicates(export.name, export.air, catalogue, directory)
+            refuse_duplicates(export.name, export.air, catalogue, directory)
     pipeline = diffusers.located(source, on_progress)
     kind = diffusers.kind_of(pipeline)
     known = next(each for each in catalogue.exports if each.pipeline == kind.pipeline)
@@ -151,7 +148,7 @@ def export_model(
         facts = Facts(**default | {each: value for each, value in own if value != getattr(Facts(), each)})
     facts = _checked(msgspec.structs.replace(facts, air=facts.air or f"local:{facts.name}@1"))
     name = facts.name or known.name
-    _refuse_duplicates(name, facts.air or "", catalogue, directory)
+    refuse_duplicates(name, facts.air or "", catalogue, directory)
     with new_folder(directory, name, lambda: on_progress("waiting for another export")) as folder:
         exported = diffusers.export_latent_upscaler(
             pipeline, folder, open_part, half=half, on_progress=on_progress
@@ -159,6 +156,7 @@ def export_model(
         tile = facts.tile or _LATENT_TILE // exported.weights.scale * 2
         entry = {
             "name": name,
+            "aliases": facts.aliases,
             "air": facts.air,
             "title": facts.title or name,
             "description": facts.description or f"Latent upscaler, added from {source}.",
@@ -193,58 +191,6 @@ _LATENT_TILE = 512
 """Pixels of an image that is doubled, half of one that is made four times as large."""
 
 
-def pull_model(
-    download: Download,
-    catalogue: Catalogue,
-    directory: Path,
-    open_network: OpenNetwork,
-    on_progress: Step = lambda _step: None,
-    on_bytes: Callable[[int], None] = lambda _count: None,
-) -> tuple[Model, Converted]:
-    """Fetch a model's weights and add it to the catalogue.
-
-    Args:
-        download: An entry of the catalogue.
-        catalogue: The models there are.
-        directory: Of the added models; what of the file has been fetched stays there until it is complete.
-        open_network: The runtime to try it with.
-        on_progress: Called with each step, in words.
-        on_bytes: Called with how much of the file is there.
-
-    Raises:
-        DownloadError: The file cannot be fetched, or is not the one that the catalogue vouches for.
-        InstalledError: Another process has just fetched it.
-        DuplicateModelError: The name or the AIR identifier is taken.
-        ModelBuildError: The model cannot be used, or cannot be written.
-
-    """
-    _refuse_duplicates(download.name, download.air, catalogue, directory)
-    suffix = Path(urlsplit(download.url).path).suffix
-    if suffix in spandrel.SUFFIXES:
-        spandrel.require(suffix)
-    file = directory / f".{download.name}.download{suffix}"
-    facts = Facts(
-        name=download.name,
-        air=download.air,
-        title=download.title,
-        description=download.description,
-        licence=download.licence,
-        licence_url=download.licence_url,
-        source_url=download.source_url,
-        price_per_megapixel=download.price_per_megapixel,
-    )
-    with locked(directory, download.name, lambda: on_progress("waiting for another download")):
-        if is_added(directory, download.name):  # by the other one
-            raise InstalledError(f"{download.name} is installed already")
-        refuse_taken(directory, download.name, download.air)
-        on_progress("fetching")
-        fetch(download, file, on_bytes)
-        try:
-            return add_model(file, facts, catalogue, directory, open_network, on_progress)
-        finally:
-            file.unlink(missing_ok=True)
-
-
 def _checked(facts: Facts) -> Facts:
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,63}", facts.name or ""):
         raise CatalogueError(
@@ -262,7 +208,13 @@ def _field(error: msgspec.ValidationError) -> str:
     return f"{path.rstrip('`')}: {message}" if path else message
 
 
-def _refuse_duplicates(name: str, air: str, catalogue: Catalogue, directory: Path) -> None:
+def refuse_duplicates(name: str, air: str, catalogue: Catalogue, directory: Path) -> None:
+    """Make sure that no model has a name or an AIR identifier.
+
+    Raises:
+        DuplicateModelError: One has, or an entry of this name is broken.
+
+    """
     for key in (name, air):
         with suppress(UnknownModelError):
             known = catalogue.get(key)

@@ -6,7 +6,7 @@ refuse unknown fields, missing fields and values out of range.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -23,7 +23,8 @@ from onnx_models.errors import (
     UnknownModelError,
     one_line,
 )
-from onnx_models.model import Download, Export, LatentWeights, Model, WeightFile, Weights
+from onnx_models.model import LatentWeights, Model, WeightFile, Weights
+from onnx_models.published import Archive, Download, Export, Published
 
 __all__ = ["Catalogue", "load_catalogue", "parse_catalogue"]
 
@@ -40,6 +41,8 @@ class Catalogue:
         default: The name of the model to take when none is asked for.
         downloads: What can be fetched; those that are among the models already are left out.
         exports: What can be exported from diffusers; unlike `missing_exports` with those that are installed.
+        archives: The packages that the downloads name.
+        advice: Which model to take for what, in a line.
 
     Raises:
         DuplicateModelError: Two models claim one name or AIR identifier.
@@ -54,8 +57,10 @@ class Catalogue:
         default: str,
         downloads: Iterable[Download] = (),
         exports: Iterable[Export] = (),
+        archives: Mapping[str, Archive] | None = None,
+        advice: str = "",
     ) -> None:
-        """Index the models by name and by AIR identifier."""
+        """Index the models by name, AIR identifier and alias."""
         self._models = tuple(models)
         self._downloads = tuple(downloads)
         self.exports = tuple(exports)
@@ -65,25 +70,25 @@ class Catalogue:
                 known = self._by_key.setdefault(key.casefold(), model)
                 if known is not model:
                     raise DuplicateModelError(f"{key} is claimed by two models: {known.title}, {model.title}")
+        for model in self._models:
+            for alias in model.aliases:
+                self._by_key.setdefault(alias, model)
+        self.archives = archives or {}
+        self.advice = advice
         self.default = self.get(default)
 
     @property
     def downloads(self) -> tuple[Download, ...]:
         """What can be fetched and is not installed."""
-        return tuple(
-            download
-            for download in self._downloads
-            if download.name not in self._by_key and download.air not in self._by_key
-        )
+        return tuple(filter(self._is_missing, self._downloads))
 
     @property
     def missing_exports(self) -> tuple[Export, ...]:
         """What can be exported and is not installed."""
-        return tuple(
-            export
-            for export in self.exports
-            if export.name not in self._by_key and export.air not in self._by_key
-        )
+        return tuple(filter(self._is_missing, self.exports))
+
+    def _is_missing(self, published: Published) -> bool:
+        return published.name not in self._by_key and published.air not in self._by_key
 
     def with_model(self, model: Model) -> "Catalogue":
         """Return the catalogue with one more model.
@@ -93,11 +98,16 @@ class Catalogue:
 
         """
         return Catalogue(
-            [*self._models, model], default=self.default.name, downloads=self._downloads, exports=self.exports
+            [*self._models, model],
+            default=self.default.name,
+            downloads=self._downloads,
+            exports=self.exports,
+            archives=self.archives,
+            advice=self.advice,
         )
 
     def get_download(self, name_or_air: str) -> Download:
-        """Find what can be fetched by its name or AIR identifier; upper and lower case are the same.
+        """Find what can be fetched by its name, AIR identifier or alias; upper and lower case are the same.
 
         Raises:
             InstalledError: It is installed already.
@@ -106,9 +116,9 @@ class Catalogue:
         """
         key = name_or_air.casefold()
         if key in self._by_key:
-            raise InstalledError(f"{name_or_air} is installed already")
+            raise InstalledError(f"{self._by_key[key].name} is installed already")
         for download in self._downloads:
-            if key in (download.name, download.air):
+            if key in (download.name, download.air, *download.aliases):
                 return download
         names = ", ".join(f"{download.name} ({download.air})" for download in self.downloads) or "none"
         raise UnknownModelError(f"no model called {name_or_air!r} can be fetched; there are {names}")
@@ -122,7 +132,7 @@ class Catalogue:
         return len(self._models)
 
     def get(self, name_or_air: str) -> Model:
-        """Find a model by its name or its AIR identifier; upper and lower case are the same.
+        """Find a model by its name, AIR identifier or alias; upper and lower case are the same.
 
         Raises:
             NotInstalledError: It can be fetched, but has not been; the message says how.
@@ -134,12 +144,12 @@ class Catalogue:
             return self._by_key[key]
         except KeyError:
             for download in self.downloads:
-                if key in (download.name, download.air):
+                if key in (download.name, download.air, *download.aliases):
                     raise NotInstalledError(
                         f"{download.name} is not installed; to fetch it: tilewire models pull {download.name}"
                     ) from None
             for export in self.missing_exports:
-                if key in (export.name, export.air):
+                if key in (export.name, export.air, *export.aliases):
                     raise NotInstalledError(
                         f"{export.name} is not installed; to get it: tilewire models export {export.source} "
                         f"(or use {export.alternative}, which comes with Tilewire)"
@@ -153,6 +163,16 @@ class _CatalogueFile(Struct, frozen=True, forbid_unknown_fields=True):
     models: tuple[Model, ...]
     downloads: tuple[Download, ...] = ()
     exports: tuple[Export, ...] = ()
+    archives: Mapping[str, Archive] = {}
+    advice: str = ""
+
+    def __post_init__(self) -> None:
+        """Check what the types cannot express."""
+        for download in self.downloads:
+            for file in download.files.values():
+                for source in file.sources:
+                    if source.archive is not None and source.archive not in self.archives:
+                        raise ValueError(f"{download.name} needs {source.archive}, which is no archive")
 
 
 def parse_catalogue(toml: bytes, directory: Path = _PACKAGE) -> Catalogue:
@@ -176,7 +196,14 @@ def parse_catalogue(toml: bytes, directory: Path = _PACKAGE) -> Catalogue:
         replace(model, weights=tuple(_located(weights, directory) for weights in model.weights))
         for model in file.models
     ]
-    return Catalogue(models, default=file.default, downloads=file.downloads, exports=file.exports)
+    return Catalogue(
+        models,
+        default=file.default,
+        downloads=file.downloads,
+        exports=file.exports,
+        archives=file.archives,
+        advice=file.advice,
+    )
 
 
 def _located(weights: Weights, directory: Path) -> Weights:

@@ -22,7 +22,7 @@ from onnx_models.probe import OpenNetwork, Run, Seam
 from onnx_models.sizes import SizeRule, fit_sizes
 from onnx_models.split import split_network
 
-__all__ = ["Converted", "convert_file"]
+__all__ = ["Converted", "convert_core", "convert_file"]
 
 PARITY = 1e-4
 """How far the ONNX graph may be from PyTorch, relative to the largest value (or to 1, if that is more)."""
@@ -95,6 +95,29 @@ def convert_file(
         if suffix == ".onnx":
             return _from_onnx(file, opener, on_progress)
         return _from_checkpoint(spandrel.read_checkpoint(file), opener, on_progress)
+
+
+def convert_core(
+    core: onnx.ModelProto,
+    scale: int,
+    open_network: OpenNetwork,
+    on_progress: Callable[[str], None] = lambda _step: None,
+) -> Converted:
+    """Make a network of a graph whose scale is known, and check it.
+
+    Args:
+        core: From (N, 3, H, W) to (N, 3, scale x H, scale x W), float32 RGB in [0, 1].
+        scale: Output side / input side.
+        open_network: The runtime to try it with.
+        on_progress: Called with each step, in words.
+
+    Raises:
+        UnsuitableModelError: It does not upscale images by that scale.
+
+    """
+    with tempfile.TemporaryDirectory(prefix="tilewire-") as directory:
+        opener = _Opener(Path(directory), open_network)
+        return _finish(_Candidate(core, False, None, SizeRule()), scale, None, opener, on_progress)
 
 
 def _from_onnx(file: Path, opener: "_Opener", on_progress: Callable[[str], None]) -> Converted:

@@ -1,4 +1,4 @@
-"""Fetches files of weights: what was fetched before an interruption is not fetched again."""
+"""Fetches files by their address: what was fetched before an interruption is not fetched again."""
 
 import http
 import http.client
@@ -10,7 +10,6 @@ from typing import Any
 
 from onnx_models.errors import DownloadError
 from onnx_models.files import sha256_of
-from onnx_models.model import Download
 
 __all__ = ["fetch"]
 
@@ -18,13 +17,17 @@ _CHUNK = 2**18
 _TIMEOUT = 30.0  # seconds without a byte
 
 
-def fetch(download: Download, target: Path, on_bytes: Callable[[int], None] = lambda _count: None) -> None:
+def fetch(
+    url: str, sha256: str, size: int, target: Path, on_bytes: Callable[[int], None] = lambda _count: None
+) -> None:
     """Fetch a file; if it is there in part, only the rest of it.
 
     A file that is complete and wrong is removed, so that the next attempt begins anew.
 
     Args:
-        download: Where it is, and what it must be.
+        url: Its address, http or https.
+        sha256: What it must be, in hexadecimal.
+        size: How large it is, in bytes.
         target: Where to; its directory is made if it is missing.
         on_bytes: Called with how much of it is there.
 
@@ -36,26 +39,24 @@ def fetch(download: Download, target: Path, on_bytes: Callable[[int], None] = la
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         there = target.stat().st_size if target.exists() else 0
-        if there > download.size:
+        if there > size:
             target.unlink()
             there = 0
-        if there < download.size:
-            _fetch_rest(download, target, there, on_bytes)
+        if there < size:
+            _fetch_rest(url, size, target, there, on_bytes)
         found = sha256_of(target)
     except urllib.error.HTTPError as error:
-        raise DownloadError(f"{download.url}: the server answered with status {error.code}") from error
+        raise DownloadError(f"{url}: the server answered with status {error.code}") from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        raise DownloadError(f"{download.url} cannot be fetched: {reason}; try again to continue") from error
-    if found != download.sha256:
+        raise DownloadError(f"{url} cannot be fetched: {reason}; try again to continue") from error
+    if found != sha256:
         target.unlink()
-        raise DownloadError(
-            f"{download.url} has the SHA-256 {found}, the catalogue vouches for {download.sha256}"
-        )
+        raise DownloadError(f"{url} has the SHA-256 {found}, the catalogue vouches for {sha256}")
 
 
-def _fetch_rest(download: Download, target: Path, there: int, on_bytes: Callable[[int], None]) -> None:
-    request = urllib.request.Request(download.url, headers={"User-Agent": "tilewire"})  # noqa: S310 - the catalogue's
+def _fetch_rest(url: str, size: int, target: Path, there: int, on_bytes: Callable[[int], None]) -> None:
+    request = urllib.request.Request(url, headers={"User-Agent": "tilewire"})  # noqa: S310 - the catalogue's
     if there:
         request.add_header("Range", f"bytes={there}-")
     try:
@@ -64,23 +65,22 @@ def _fetch_rest(download: Download, target: Path, there: int, on_bytes: Callable
         if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise
         target.unlink()
-        _fetch_rest(download, target, 0, on_bytes)
+        _fetch_rest(url, size, target, 0, on_bytes)
         return
     with response:
         continues = response.status == http.HTTPStatus.PARTIAL_CONTENT
         expected = f"bytes {there}-"
         if continues and not response.headers.get("Content-Range", "").startswith(expected):
-            raise DownloadError(f"{download.url}: the server answered with another part of the file")
+            raise DownloadError(f"{url}: the server answered with another part of the file")
         count = there if continues else 0
         with target.open("ab" if continues else "wb") as file:
-            while chunk := response.read(min(_CHUNK, download.size + 1 - count)):
+            while chunk := response.read(min(_CHUNK, size + 1 - count)):
                 file.write(chunk)
                 count += len(chunk)
-                on_bytes(min(count, download.size))
-                if count > download.size:
+                on_bytes(min(count, size))
+                if count > size:
                     break
-    if count < download.size:
+    if count < size:
         raise DownloadError(
-            f"{download.url}: the connection broke after {count} of {download.size} bytes; "
-            "try again to continue"
+            f"{url}: the connection broke after {count} of {size} bytes; try again to continue"
         )

@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -113,13 +113,13 @@ def refuse_taken(directory: Path, name: str, air: str = "") -> None:
                 raise DuplicateModelError(f"{key} is taken by {known.title}; choose another one")
 
 
-def write_entry(directory: Path, model: Model, network: bytes) -> Model:
+def write_entry(directory: Path, model: Model, networks: Sequence[bytes]) -> Model:
     """Add a model; the directory is made if it is missing.
 
     Args:
         directory: Of the added models.
-        model: What is known of it; its only weights are replaced by the network.
-        network: The ONNX file.
+        model: What is known of it; the files of its weights are still missing.
+        networks: The ONNX file of each of its weights.
 
     Returns:
         The model as `read_entry` gives it.
@@ -129,16 +129,21 @@ def write_entry(directory: Path, model: Model, network: bytes) -> Model:
         ModelBuildError: A file cannot be written.
 
     """
-    (weights,) = model.weights
-    sha256 = hashlib.sha256(network).hexdigest()
-    file = directory / f"{model.name}-{weights.scale}x-{sha256[:12]}.onnx"
+    files: dict[str, bytes] = {}
+    weights = []
+    for each, network in zip(model.weights, networks, strict=True):
+        sha256 = hashlib.sha256(network).hexdigest()
+        name = f"{model.name}-{each.label}-{sha256[:12]}.onnx"
+        files[name] = network
+        weights.append(OnnxWeights(each.scale, WeightFile(name, sha256), each.denoise))
     entry = directory / f"{model.name}.json"
-    model = replace(model, weights=(OnnxWeights(weights.scale, WeightFile(file.name, sha256)),))
+    model = replace(model, weights=tuple(weights))
     try:
         with locked(directory):
             refuse_taken(directory, model.name, model.air)
             remove_leftovers(directory)
-            write_atomically(file, network)
+            for name, network in files.items():
+                write_atomically(directory / name, network)
             write_atomically(entry, msgspec.json.format(msgspec.json.encode(model)))
     except OSError as error:
         raise ModelBuildError(f"{model.name} cannot be added: {error}") from error
@@ -222,7 +227,7 @@ def remove_entry(directory: Path, name: str) -> None:
     if name not in known:
         names = ", ".join(known) or "none"
         raise UnknownModelError(f"no model called {name!r} was added; there are {names}")
-    network = re.compile(re.escape(name) + r"-\d+x-[0-9a-f]{12}(\.onnx)?")
+    network = re.compile(re.escape(name) + r"-\d+x(-denoise\d)?-[0-9a-f]{12}(\.onnx)?")
     try:
         with locked(directory):
             known[name].unlink(missing_ok=True)

@@ -6,6 +6,7 @@ CatalogueError                    a question that the catalogue cannot answer, o
 ├── BrokenEntryError              the entry of an added model cannot be used
 ├── UnknownModelError             no model has that name or AIR identifier; also a LookupError
 │   └── NotInstalledError         there is such a model, but its weights have to be fetched first
+├── NoSuchLevelError              the model has no weights for such a level of noise; also a ValueError
 └── FactorTooLargeError           the model has no weights for so large a factor; also a ValueError
 
 ModelBuildError                   an ONNX file cannot be built
@@ -14,6 +15,7 @@ ModelBuildError                   an ONNX file cannot be built
 ├── NcnnFormatError               an ncnn network cannot be read
 │   └── UnsupportedLayerError     it uses a layer or a parameter that has no ONNX form here
 ├── DownloadError                 a file of weights cannot be fetched
+├── LicenceError                  a licence has to be accepted first
 ├── MissingConverterError         what reads this kind of file is not installed
 └── UnsuitableModelError          the file is no network that upscales RGB images
 """
@@ -25,10 +27,12 @@ __all__ = [
     "DuplicateModelError",
     "FactorTooLargeError",
     "InstalledError",
+    "LicenceError",
     "MissingConverterError",
     "MissingWeightsError",
     "ModelBuildError",
     "NcnnFormatError",
+    "NoSuchLevelError",
     "NotInstalledError",
     "UnknownModelError",
     "UnsuitableModelError",
@@ -62,6 +66,10 @@ class NotInstalledError(UnknownModelError):
     """There is such a model, but its weights have to be fetched first; the message says how."""
 
 
+class NoSuchLevelError(CatalogueError, ValueError):
+    """The model has no weights for such a level of noise."""
+
+
 class FactorTooLargeError(CatalogueError, ValueError):
     """The model has no weights for so large a factor; the message gives its largest native scale."""
 
@@ -90,6 +98,10 @@ class DownloadError(ModelBuildError):
     """A file of weights cannot be fetched, or is not the one that the catalogue vouches for."""
 
 
+class LicenceError(ModelBuildError):
+    """The weights are for non-commercial use only, and nobody has accepted that; the message says how."""
+
+
 class MissingConverterError(ModelBuildError):
     """What reads this kind of file is not installed; the message says what to install."""
 
@@ -102,8 +114,10 @@ def one_line(error: BaseException, longest: int | None = None) -> str:
     """What an error says, in one line: its message may have pages, or be empty.
 
     Args:
-        error: The error; if it says nothing, its type is named.
+        error: The error; if it says nothing, its type is named; of the system's, file and reason.
         longest: Where to cut, in characters.
 
     """
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"[:longest]
     return " ".join(str(error).split())[:longest] or type(error).__name__

@@ -1,28 +1,33 @@
-"""The entries of the catalogue: what is known of a model, and of one that can be fetched.
+"""The entries of the catalogue: what is known of a model, and its weights.
 
-They are frozen Structs that check themselves; nothing here reads or writes a file.
+They are frozen Structs that check themselves; nothing here reads or writes a file. What is known of a model
+that can be fetched is in `published`.
 """
 
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from onnx_models.errors import FactorTooLargeError
+from onnx_models.errors import FactorTooLargeError, NoSuchLevelError
 
 __all__ = [
     "Air",
-    "Download",
-    "Export",
+    "Denoise",
     "LatentWeights",
     "Model",
     "Name",
     "NcnnWeights",
     "OnnxWeights",
+    "Pixels",
+    "Scale",
+    "Sha256",
+    "Url",
     "WeightFile",
     "Weights",
+    "check_price",
 ]
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=64)]
@@ -32,6 +37,8 @@ Scale = Annotated[int, Meta(ge=2)]
 Pixels = Annotated[int, Meta(ge=1)]
 Positive = Annotated[float, Meta(gt=0)]
 Url = Annotated[str, Meta(pattern=r"^https://")]
+Denoise = Annotated[int, Meta(ge=0, le=3)]
+"""How much noise a network takes away beside enlarging: 0 little, 3 most."""
 
 
 class WeightFile(Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,6 +64,13 @@ class NcnnWeights(Struct, frozen=True, forbid_unknown_fields=True, tag_field="fo
     bin: WeightFile
     """The trained numbers, in the order of the layers."""
 
+    denoise: ClassVar[None] = None
+
+    @property
+    def label(self) -> str:
+        """What its files are called by, after the model's name."""
+        return f"{self.scale}x"
+
 
 class OnnxWeights(Struct, frozen=True, forbid_unknown_fields=True, tag_field="format", tag="onnx"):
     """An ONNX file that is ready to run: uint8 NHWC in and out, N, H and W dynamic."""
@@ -65,6 +79,13 @@ class OnnxWeights(Struct, frozen=True, forbid_unknown_fields=True, tag_field="fo
     """The network turns (H, W) into (scale x H, scale x W)."""
     file: WeightFile
     """Relative to the entry's own file; absolute once the entry is loaded."""
+    denoise: Denoise | None = None
+    """How much noise it takes away; None if it is trained for clean pictures, or for any."""
+
+    @property
+    def label(self) -> str:
+        """What its files are called by, after the model's name."""
+        return f"{self.scale}x" if self.denoise is None else f"{self.scale}x-denoise{self.denoise}"
 
 
 class LatentWeights(
@@ -112,6 +133,13 @@ class LatentWeights(
     default_steps: Annotated[int, Meta(ge=1, le=100)] = 20
     """How many steps a task takes that does not say; its price is for as many."""
 
+    denoise: ClassVar[None] = None
+
+    @property
+    def label(self) -> str:
+        """What its files are called by, after the model's name."""
+        return f"{self.scale}x"
+
     def __post_init__(self) -> None:
         """Check what the types cannot express."""
         if (self.text_encoder is None) != (self.tokenizer is None):
@@ -148,6 +176,8 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     name: Name
     """Lower-case, for people: the command line, settings, logs."""
+    aliases: tuple[Name, ...] = ()
+    """Other names, for what it is good at; a model of that name goes before."""
     air: Air
     """The AIR identifier, for the wire: `source:id@version`."""
     title: str
@@ -155,7 +185,7 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     family: Literal["esrgan", "network", "latent"]
     """What it is: an ESRGAN or any other single network, which run tile by tile; or a latent upscaler."""
     weights: tuple[Weights, ...]
-    """One for each native scale, smallest first."""
+    """One for each native scale and level of noise; smallest first, without denoising before the levels."""
     factors: tuple[Scale, ...]
     """The whole factors it offers, smallest first."""
     fractional: bool
@@ -178,9 +208,14 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Check what the types cannot say; msgspec turns a ValueError into its own ValidationError."""
-        scales = [weights.scale for weights in self.weights]
-        if not scales or scales != sorted(set(scales)):
-            raise ValueError("weights must be given once for each scale, smallest first")
+        scales = sorted({weights.scale for weights in self.weights})
+        given = [(weights.scale, weights.denoise) for weights in self.weights]
+        if not given or given != [
+            (scale, level) for scale in scales for level in (None, *self.denoise_levels)
+        ]:
+            raise ValueError("weights must be given once for each scale and level of noise, smallest first")
+        if bool(self.denoise_levels) != ("denoise" in self.parameters):
+            raise ValueError("the parameter denoise takes weights for levels of noise")
         if not self.factors or list(self.factors) != sorted(set(self.factors)):
             raise ValueError("factors must be given once each, smallest first")
         if self.factors[-1] > self.reach:
@@ -196,7 +231,13 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise ValueError("prompts take a text encoder")
         if self.tile <= 2 * self.overlap:
             raise ValueError("tile must be larger than the overlap on both its sides")
-        _check_price(self.price_per_megapixel)
+        check_price(self.price_per_megapixel)
+
+    @property
+    def denoise_levels(self) -> tuple[int, ...]:
+        """The levels of noise that it can take away, lowest first; none of most models."""
+        levels = {weights.denoise for weights in self.weights if weights.denoise is not None}
+        return tuple(sorted(levels))
 
     @property
     def latent(self) -> LatentWeights | None:
@@ -214,67 +255,31 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         """Say whether the model upscales by `factor` (output side / input side)."""
         return factor in self.factors or (self.fractional and 1 < factor <= self.factors[-1])
 
-    def weights_for(self, factor: float) -> Weights:
+    def weights_for(self, factor: float, denoise: int | None = None) -> Weights:
         """Return the weights of the smallest native scale that is at least `factor`, maybe in several passes.
+
+        Args:
+            factor: Output side / input side.
+            denoise: One of its levels of noise, or None.
 
         Raises:
             FactorTooLargeError: Every native scale is smaller.
+            NoSuchLevelError: The model has no such level of noise.
 
         """
+        if denoise not in (None, *self.denoise_levels):
+            raise NoSuchLevelError(f"{self.name} has no level of noise {denoise}")
         for weights in self.weights:
-            if weights.scale**self.passes >= factor:
+            if weights.scale**self.passes >= factor and weights.denoise == denoise:
                 return weights
         raise FactorTooLargeError(
             f"{self.name} cannot upscale by {factor:g}: its largest native scale is {self.reach}"
         )
 
 
-class _Published(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What is known of a model that its authors publish, before it is here."""
-
-    name: Name
-    air: Air
-    title: str
-    description: str
-    price_per_megapixel: Decimal
-    """USD per million output pixels."""
-    licence: str
-    """The SPDX identifier of the weights' licence, or what else is known of it."""
-    licence_url: Url
-    source_url: Url
-
-    def __post_init__(self) -> None:
-        """Check what the types cannot say."""
-        _check_price(self.price_per_megapixel)
-
-
-class Download(_Published, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A model whose weights its authors publish as a file; it becomes a `Model` once it is fetched.
-
-    What is missing here, compared to a model, is measured on the weights themselves.
-    """
-
-    url: Annotated[str, Meta(pattern=r"^https?://")]
-    """The file: `.pth`, `.safetensors` or `.onnx`."""
-    sha256: Sha256
-    size: Annotated[int, Meta(ge=1)]
-    """Of the file, in bytes."""
-
-
-class Export(_Published, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A latent upscaler that its authors publish for diffusers; it becomes a `Model` once it is exported."""
-
-    source: str
-    """Its id on the Hugging Face hub."""
-    pipeline: str
-    """The class of diffusers that runs it."""
-    alternative: Name
-    """A model that comes with Tilewire and does something alike."""
-
-
 _OF_PROMPTS = {"positivePrompt", "negativePrompt", "CFGScale"}
 
 
-def _check_price(usd: Decimal) -> None:
+def check_price(usd: Decimal) -> None:
     if not usd.is_finite() or usd < 0:
         raise ValueError("price_per_megapixel must be zero or more")

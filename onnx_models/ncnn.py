@@ -1,8 +1,8 @@
 """A network in ncnn's format, given back as an ONNX graph.
 
 What the layers compute is defined by ncnn's reference implementations; the files named in docstrings
-are those of https://github.com/Tencent/ncnn. The nine layer types that the Real-ESRGAN networks consist
-of are known, each by one function in `_LAYERS`. Anything else is refused by name, down to a single
+are those of https://github.com/Tencent/ncnn. The layer types that Real-ESRGAN, SPAN and waifu2x networks
+consist of are known, each by one function in `_LAYERS`. Anything else is refused by name, down to a single
 parameter: a layer that is guessed makes wrong pixels silently.
 """
 
@@ -68,6 +68,10 @@ class _Graph:
 
 
 def _input(layer: Layer, graph: _Graph) -> None:
+    """An image; the sides that the file may give are those it was made with, and ncnn ignores them."""
+    layer.pop(0, 0), layer.pop(1, 0)
+    if (channels := int(layer.pop(2, 0))) not in (0, 3):
+        raise layer.unsupported(f"an image of {channels} channels")
     graph.write(layer, layer.outputs[0])
 
 
@@ -77,7 +81,38 @@ def _split(layer: Layer, graph: _Graph) -> None:
     graph.values.update(dict.fromkeys(layer.outputs, source))
 
 
+def _memory_data(layer: Layer, graph: _Graph) -> None:
+    """A constant of width, height and channels (`src/layer/memorydata.cpp`), stored as bare fp32 numbers."""
+    width, height, channels = (int(layer.pop(number, 0)) for number in range(3))
+    if min(width, height, channels) < 1:
+        raise layer.unsupported(f"a constant of {width} x {height} x {channels}")
+    numbers = graph.numbers.read_float32(width * height * channels, layer)
+    graph.write(layer, graph.constant(layer.name, numbers.reshape(1, channels, height, width)))
+
+
 def _convolution(layer: Layer, graph: _Graph) -> None:
+    inputs, kernel, pad = _kernels(layer, graph)
+    value = graph.add("Conv", inputs, layer.name, kernel_shape=[kernel, kernel], pads=[pad] * 4)
+    graph.write(layer, _activated(value, layer, graph))
+
+
+def _deconvolution(layer: Layer, graph: _Graph) -> None:
+    """Each pixel adds its kernel to the result (`src/layer/deconvolution.cpp`), whose border is cut off."""
+    stride = int(layer.pop(3, 1))
+    (image, weights, *bias), kernel, pad = _kernels(layer, graph, transposed=True)
+    value = graph.add(
+        "ConvTranspose",
+        [image, weights, *bias],
+        layer.name,
+        kernel_shape=[kernel, kernel],
+        strides=[stride, stride],
+        pads=[pad] * 4,
+    )
+    graph.write(layer, _activated(value, layer, graph))
+
+
+def _kernels(layer: Layer, graph: _Graph, *, transposed: bool = False) -> tuple[list[str], int, int]:
+    """A convolution's inputs, with its square kernels and its bias, the kernels' side and the padding."""
     channels, kernel, pad = int(layer.pop(0, 0)), int(layer.pop(1, 0)), int(layer.pop(4, 0))
     has_bias, size = layer.pop(5, 0) == 1, int(layer.pop(6, 0))
     if min(channels, kernel, size) < 1 or size % (channels * kernel * kernel):
@@ -85,28 +120,42 @@ def _convolution(layer: Layer, graph: _Graph) -> None:
     if pad < 0:
         raise layer.unsupported(f"padding {pad}")
     inputs = graph.read(layer, 1)
-    shape = (channels, -1, kernel, kernel)
-    inputs.append(
-        graph.constant(f"{layer.name}.weight", graph.numbers.read_tagged(size, layer).reshape(shape))
-    )
+    weights = graph.numbers.read_tagged(size, layer).reshape(channels, -1, kernel, kernel)
+    if transposed:  # ncnn has the output's channels first in both kinds of layers, ONNX in one
+        weights = np.ascontiguousarray(weights.transpose(1, 0, 2, 3))
+    inputs.append(graph.constant(f"{layer.name}.weight", weights))
     if has_bias:
         inputs.append(graph.constant(f"{layer.name}.bias", graph.numbers.read_float32(channels, layer)))
-    value = graph.add("Conv", inputs, layer.name, kernel_shape=[kernel, kernel], pads=[pad] * 4)
+    return inputs, kernel, pad
+
+
+def _activated(value: str, layer: Layer, graph: _Graph) -> str:
+    """What the activation that is part of a convolution makes of its result."""
     activation, arguments = int(layer.pop(9, 0)), layer.pop_array(10, ())
     match activation, arguments:
         case 0, ():
-            pass
+            return value
         case 2, (slope,):
-            value = graph.add("LeakyRelu", [value], f"{layer.name}.activation", alpha=slope)
+            return graph.add("LeakyRelu", [value], f"{layer.name}.activation", alpha=slope)
         case _:
             raise layer.unsupported(f"activation {activation} with {len(arguments)} arguments")
-    graph.write(layer, value)
 
 
 def _prelu(layer: Layer, graph: _Graph) -> None:
     slopes = graph.numbers.read_float32(int(layer.pop(0, 0)), layer)
     slope = graph.constant(f"{layer.name}.slope", slopes.reshape(-1, 1, 1))
     graph.write(layer, graph.add("PRelu", [*graph.read(layer, 1), slope], layer.name))
+
+
+def _sigmoid(layer: Layer, graph: _Graph) -> None:
+    graph.write(layer, graph.add("Sigmoid", graph.read(layer, 1), layer.name))
+
+
+def _swish(layer: Layer, graph: _Graph) -> None:
+    """Each number times its sigmoid (`src/layer/swish.cpp`)."""
+    (value,) = graph.read(layer, 1)
+    gate = graph.add("Sigmoid", [value], f"{layer.name}.gate")
+    graph.write(layer, graph.add("Mul", [value, gate], layer.name))
 
 
 def _concat(layer: Layer, graph: _Graph) -> None:
@@ -131,12 +180,19 @@ def _eltwise(layer: Layer, graph: _Graph) -> None:
     graph.write(layer, graph.add("Add", values, layer.name))
 
 
+_OPERATIONS = {0: "Add", 1: "Sub", 2: "Mul"}
+"""The first of `OperationType` in `src/layer/binaryop.h`."""
+
+
 def _binary_op(layer: Layer, graph: _Graph) -> None:
-    """The sum of two blobs (`Operation_ADD` of `src/layer/binaryop.h`)."""
-    operation = int(layer.pop(0, 0))
-    if operation != 0:
+    """A sum, difference or product of two blobs, or of a blob and a number."""
+    operation, with_number, number = int(layer.pop(0, 0)), layer.pop(1, 0) == 1, layer.pop(2, 0.0)
+    if operation not in _OPERATIONS:
         raise layer.unsupported(f"operation {operation}")
-    graph.write(layer, graph.add("Add", graph.read(layer, 2), layer.name))
+    values = graph.read(layer, 1 if with_number else 2)
+    if with_number:
+        values.append(graph.constant(f"{layer.name}.number", np.array(number, np.float32)))
+    graph.write(layer, graph.add(_OPERATIONS[operation], values, layer.name))
 
 
 def _pixel_shuffle(layer: Layer, graph: _Graph) -> None:
@@ -172,12 +228,16 @@ _LAYERS: dict[str, Callable[[Layer, _Graph], None]] = {
     "BinaryOp": _binary_op,
     "Concat": _concat,
     "Convolution": _convolution,
+    "Deconvolution": _deconvolution,
     "Eltwise": _eltwise,
     "Input": _input,
     "Interp": _interp,
+    "MemoryData": _memory_data,
     "PReLU": _prelu,
     "PixelShuffle": _pixel_shuffle,
+    "Sigmoid": _sigmoid,
     "Split": _split,
+    "Swish": _swish,
 }
 
 

@@ -84,7 +84,7 @@ def ensure_network(
         raise TypeError(f"{model.name} has more than one network")
     path = ensure_built(model, weights, directory, on_progress)
     sha256 = weights.file.sha256 if isinstance(weights, OnnxWeights) else sha256_of_built(path)
-    stem = directory / f"{model.name}-{weights.scale}x"
+    stem = directory / f"{model.name}-{weights.label}"
     try:
         directory.mkdir(parents=True, exist_ok=True)
         return BuiltNetwork(path, sha256, _ensure_split(path, sha256, weights.scale, stem))

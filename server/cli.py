@@ -23,9 +23,18 @@ _COMMANDS: Final = {
 }
 """Name and help of each. The module `server.commands.NAME` has a function NAME or a Typer `commands`."""
 
+_INTERRUPTED: Final = 130
+"""The exit status after Ctrl-C, as of a shell: 128 + SIGINT."""
+
 
 class _Commands(TyperGroup):
     """The commands: stand-ins for the list in the help, the real ones when they are called."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # while the command was imported, or by one that has nothing to clean up
+            raise typer.Exit(_INTERRUPTED) from None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)

@@ -23,7 +23,7 @@ from server.protocol.errors import AuthenticationError, DatabaseUnavailableError
 from server.protocol.replies import PONG, AuthenticationResult
 from server.protocol.requests import Authentication
 from server.services import Services
-from server.transport.websocket import ABORT
+from server.transport.websocket import IS_TEXT, LINE, SocketProtocol
 
 __all__ = ["Connection"]
 
@@ -33,9 +33,10 @@ log = logging.getLogger(__name__)
 _TASKS_AT_ONCE: Final = 64
 _UPSCALES: Final = frozenset({"upscale", "imageUpscale"})
 _QUESTIONS: Final = frozenset({"getResponse", "modelSearch", "accountManagement"})
-_CLOSE_WITHIN: Final = 1.0
 _TURN: Final = 0.01
 """Seconds that the tasks of a frame are begun for before others get their turn."""
+_MOVES: Final = 1024
+"""More bytes than this between two looks are of a message that is on its way: pings have fewer."""
 _POLICY_VIOLATION: Final = 1008  # RFC 6455 section 7.4.1
 
 
@@ -44,6 +45,7 @@ class Connection:
 
     def __init__(self, websocket: WebSocket, services: Services, visit: Visit, base_url: str) -> None:
         self._websocket = websocket
+        self._line: SocketProtocol = websocket.scope["extensions"][LINE]
         self._visit = visit
         self._services = services
         self._settings = services.settings
@@ -55,11 +57,10 @@ class Connection:
         self._results = ClientResults(services.results, base_url)
         self._accepting: WeakValueDictionary[str, asyncio.Task[None]] = WeakValueDictionary()
         self._unsent = 0
-        self._sending_since: float | None = None
+        self._running = 0
         self._heard_at = self._loop.time()
-        self._check_every = min(
-            self._settings.auth_timeout, self._settings.idle_timeout, self._settings.send_timeout
-        )
+        self._arrived = 0
+        self._check_every = min(self._settings.auth_timeout, self._settings.idle_timeout)
         self._watch = self._loop.call_later(self._check_every, self._check_time)
         self.base_url = base_url
         self.codec = MESSAGEPACK if SUBPROTOCOL in websocket.scope["subprotocols"] else JSON
@@ -67,7 +68,7 @@ class Connection:
     @property
     def unsent(self) -> int:
         """Bytes of frames that wait until the client reads."""
-        return self._unsent
+        return self._unsent + self._line.buffered
 
     async def serve(self) -> None:
         """Accept the connection and serve it until it ends."""
@@ -92,64 +93,52 @@ class Connection:
         if self._gone:
             raise Disconnected
         if self._unsent and self._unsent + len(frame) > self._settings.max_unsent_bytes:
-            self._drop()
+            log.info("a connection that does not read its replies is dropped")
+            self._gone = True
+            self._line.abort()
             raise Disconnected
         self._unsent += len(frame)
-        if self._sending_since is None:
-            self._sending_since = self._loop.time()
         try:
-            if self.codec.binary:
-                await self._websocket.send_bytes(frame)
-            else:
-                await self._websocket.send_text(frame.decode())
-        except (WebSocketDisconnect, RuntimeError) as error:
+            await self._line.send(frame, text=not self.codec.binary)
+        except ConnectionError as error:
             raise Disconnected from error
         finally:
             self._unsent -= len(frame)
-            self._sending_since = self._loop.time() if self._unsent else None
+
+    def confirm(self) -> asyncio.Future[bool]:
+        """Becomes True when the client has all frames that were sent before, False if it is gone first."""
+        return self._line.confirm()
 
     async def close(self, code: int, reason: str) -> None:
         """Close the connection; harmless if it is closed."""
         if self._gone:
             return
         self._gone = True
-        if self._unsent:
-            self._abort()
-            return
-        try:
-            async with asyncio.timeout(_CLOSE_WITHIN):
-                await self._websocket.close(code, reason)
-        except TimeoutError:
-            self._abort()
-        except (WebSocketDisconnect, RuntimeError):
-            return
-
-    def _drop(self) -> None:
-        log.info("a connection that does not read its replies is dropped")
-        self._gone = True
-        self._abort()
-
-    def _abort(self) -> None:
-        """End the connection without waiting for the client to read what is still to be sent."""
-        self._websocket.scope["extensions"][ABORT]["abort"]()
+        if self.unsent:  # the client would have to read all that first
+            self._line.abort()
+        else:
+            self._line.close(code, reason)
 
     def _check_time(self) -> None:
-        """Close a connection that was silent, or did not read, for too long; one timer serves all frames."""
+        """Close a connection that was silent for too long; one timer serves all frames."""
         now, settings = self._loop.time(), self._settings
-        if self._sending_since is not None:
-            overdue = self._sending_since + settings.send_timeout
-            if now >= overdue:
-                self._drop()
-                return
-        else:
-            if self._session and self._services.runner.works_for(self._session.account, self._session.uuid):
-                self._heard_at = now
-            overdue = self._heard_at + (settings.idle_timeout if self._session else settings.auth_timeout)
-            if now >= overdue:
-                reason = "idle" if self._session else "not authenticated in time"
-                self._closing = asyncio.ensure_future(self.close(1001, reason))
-                return
+        arrived, self._arrived = self._line.arrived - self._arrived, self._line.arrived
+        if self._session is not None and (arrived > _MOVES or self._is_busy(self._session)):
+            self._heard_at = now
+        overdue = self._heard_at + (settings.idle_timeout if self._session else settings.auth_timeout)
+        if now >= overdue:
+            reason = "idle" if self._session else "not authenticated in time"
+            self._closing = asyncio.ensure_future(self.close(1001, reason))
+            return
         self._watch = self._loop.call_at(min(overdue, now + self._check_every), self._check_time)
+
+    def _is_busy(self, session: Session) -> bool:
+        """Whether the client waits for the server, or reads."""
+        return (
+            self._running > 0
+            or self.unsent > 0
+            or self._services.runner.works_for(session.account, session.uuid)
+        )
 
     async def _receive_all(self, tasks: asyncio.TaskGroup) -> None:
         try:
@@ -166,8 +155,8 @@ class Connection:
         message = await self._websocket.receive()
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
-        data: bytes | str | None = message.get("bytes")
-        return message["text"] if data is None else data
+        data: bytes = message["bytes"]
+        return data.decode() if message[IS_TEXT] and self.codec.binary else data
 
     async def _keep_pace(self) -> None:
         """Before a frame, and what is done at once for one: who sends too many is read more slowly."""
@@ -200,12 +189,17 @@ class Connection:
                 await self._reply(PONG)
             else:
                 await self._room.acquire()
+                self._running += 1
                 begun = tasks.create_task(self._run(raw, self._session))
-                begun.add_done_callback(lambda _: self._room.release())
+                begun.add_done_callback(self._make_room)
                 if raw.task_type in _UPSCALES and raw.task_uuid is not None:
                     self._accepting[raw.task_uuid.lower()] = begun
         if self._session is None:
             await self.close(_POLICY_VIOLATION, "the first task must be a valid authentication")
+
+    def _make_room(self, _: asyncio.Task[None]) -> None:
+        self._running -= 1
+        self._room.release()
 
     async def _run(self, raw: RawTask, session: Session) -> None:
         context = Context(

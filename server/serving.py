@@ -31,6 +31,9 @@ __all__ = ["EmbeddedServer", "StartError", "serve"]
 _FAREWELL: Final = 5
 """Seconds that a client may take to close its connection when all is done."""
 
+_SETTLE: Final = 2
+"""Seconds that clients may take to confirm the last replies; others are sent again after the next start."""
+
 _KEEP_ALIVE: Final = 15
 
 Ready = Callable[[str, Services], None]
@@ -132,7 +135,6 @@ class _Server(uvicorn.Server):
             Config(
                 SecurityHeaders(self._app),
                 settings,
-                ws_per_message_deflate=False,  # images do not compress; it costs 30-45 KB a connection
                 lifespan="off",
                 log_config=None,
                 log_level="warning",  # below, requests with their whole paths are logged
@@ -170,7 +172,7 @@ class _Server(uvicorn.Server):
                 running_services(settings, settings.public_url or url, telemetry)
             )
         except _START_FAILURES as error:
-            raise StartError(_in_one_line(error)) from error
+            raise StartError(one_line(error)) from error
         self._app.state.services = services
         await super().startup(sockets)
         self._on_ready(url, services)
@@ -193,6 +195,7 @@ class _Server(uvicorn.Server):
         await services.runner.drain(self._settings.drain_timeout)
         await services.runner.stop()  # requests wait for their tasks, and uvicorn for its requests
         await services.webhooks.drain(max(0, deadline - time.monotonic()))
+        await services.sessions.settle(_SETTLE)
         await super().shutdown(sockets)
         await self._running.aclose()
 
@@ -218,12 +221,6 @@ def _tls_context(settings: Settings) -> ssl.SSLContext:
         )
         raise StartError(f"tls_certificate, tls_key: {files}: {reason}") from error
     return context
-
-
-def _in_one_line(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return one_line(error)
 
 
 def _take_port(host: str, port: int) -> list[socket.socket]:

@@ -135,11 +135,11 @@ def write_file(path: Path, content: bytes) -> None:
     partial = target.with_name(f".{secrets.token_hex(8)}.partial")
     try:
         with partial.open("xb") as file:
+            if mode is not None:
+                partial.chmod(stat.S_IMODE(mode))
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        if mode is not None:
-            partial.chmod(stat.S_IMODE(mode))
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)

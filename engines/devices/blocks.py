@@ -6,7 +6,7 @@ What comes before them runs once for the whole tile.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,15 +31,21 @@ _LEAST = 8
 
 
 class BlockSession:
-    """A network in two parts, whose second one takes a block at a time.
+    """A network in two parts, whose second one takes a block at a time."""
 
-    Args:
-        body, tail: the parts, as some runtime computes them.
-        split: what is known of them.
-        scale: of the network.
-    """
+    def __init__(
+        self, body: Body, tail: Tail, split: Split, scale: int, release: Iterable[Callable[[], None]] = ()
+    ) -> None:
+        """Choose the size of a block.
 
-    def __init__(self, body: Body, tail: Tail, split: Split, scale: int) -> None:
+        Args:
+            body: the first part, as some runtime computes it.
+            tail: the second part, likewise.
+            split: what is known of them.
+            scale: of the network.
+            release: what gives back the memory that large runs took.
+        """
+        self._release = tuple(release)
         self._body, self._tail = body, tail
         self._halo, self._scale = split.halo, scale
         self._side = max(math.isqrt(BUDGET // split.bytes_per_pixel), _LEAST + 2 * split.halo)
@@ -56,3 +62,8 @@ class BlockSession:
                 (result,) = self._tail(np.ascontiguousarray(part))
                 block.paste(result, upscaled[index], self._scale)
         return upscaled
+
+    def release_memory(self) -> None:
+        """See `Session.release_memory`."""
+        for release in self._release:
+            release()

@@ -46,11 +46,12 @@ class CpuDevice:
         if network.split is None:
             return self._open(network.path)
         body, tail = self._open(network.split.body), self._open(network.split.tail)
-        return BlockSession(body.run, tail.run, network.split, network.scale)
+        release = body.release_memory, tail.release_memory
+        return BlockSession(body.run, tail.run, network.split, network.scale, release)
 
     def open_part(self, part: Part) -> PartSession:
         """See `Device.open_part`."""
-        return self._open(part.path)
+        return open_ort(part.path, self.name, self.threads, "CPUExecutionProvider")
 
     def _open(self, path: Path) -> OrtSession:
         return open_ort(path, self.name, self.threads, "CPUExecutionProvider")

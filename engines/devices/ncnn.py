@@ -69,12 +69,16 @@ class NcnnDevice:
         ncnn = import_ncnn()
         net = ncnn.Net()
         net.opt.num_threads = self.threads
+        # Its own pools cannot be emptied, and after a large tile they keep a gigabyte.
+        pools = ncnn.UnlockedPoolAllocator(), ncnn.PoolAllocator()
+        net.opt.blob_allocator, net.opt.workspace_allocator = pools
         if net.load_param(str(param)) != 0 or net.load_model(str(numbers)) != 0:
             raise ModelError(f"{network.path.name} cannot be loaded on {self.name}")
         if network.split is None:
-            return _NcnnSession(ncnn.Mat, net)
-        session = _NcnnSession(ncnn.Mat, net, ncnn_blob(param.read_bytes(), network.split.cut))
-        return BlockSession(session.body, session.tail, network.split, network.scale)
+            return _NcnnSession(ncnn.Mat, net, pools)
+        session = _NcnnSession(ncnn.Mat, net, pools, ncnn_blob(param.read_bytes(), network.split.cut))
+        release = [session.release_memory]
+        return BlockSession(session.body, session.tail, network.split, network.scale, release)
 
     def open_part(self, part: Part) -> PartSession:
         """See `Device.open_part`."""
@@ -82,13 +86,18 @@ class NcnnDevice:
 
 
 class _NcnnSession:
-    """A network in ncnn: float32 RGB in planes, from 0 to 1.
+    """A network in ncnn: float32 RGB in planes, from 0 to 1."""
 
-    Args:
-        cut: the blob between the two parts, if it is to run in two.
-    """
+    def __init__(self, mat: Any, net: Any, pools: tuple[Any, ...], cut: str = "") -> None:
+        """Use a network.
 
-    def __init__(self, mat: Any, net: Any, cut: str = "") -> None:
+        Args:
+            mat: ncnn's class.
+            net: the network.
+            pools: what it allocates from.
+            cut: the blob between the two parts, if it is to run in two.
+        """
+        self._pools = pools
         self._mat = mat
         self._net = net
         self._cut = cut
@@ -111,6 +120,11 @@ class _NcnnSession:
         return self._each(
             values, lambda planes: _pixels(self._extract(self._cut, self._mat(planes), self._output))
         )
+
+    def release_memory(self) -> None:
+        """See `Session.release_memory`."""
+        for pool in self._pools:
+            pool.clear()
 
     def _each(self, batch: NDArray[Any], run: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
         try:

@@ -73,10 +73,12 @@ class OpenVinoDevice:
         with loading(network.path.name, self.name):
             core = import_openvino().Core()
             compiled = [core.compile_model(core.read_model(file), "CPU", configuration) for file in files]
-            sessions = [_OpenVinoSession(each.create_infer_request()) for each in compiled]
+            sessions = [_OpenVinoSession(each, each.create_infer_request()) for each in compiled]
         if split is None:
             return sessions[0]
-        return BlockSession(sessions[0].run, sessions[1].run, split, network.scale)
+        body, tail = sessions
+        release = body.release_memory, tail.release_memory
+        return BlockSession(body.run, tail.run, split, network.scale, release)
 
     def open_part(self, part: Part) -> PartSession:
         """See `Device.open_part`."""
@@ -86,7 +88,8 @@ class OpenVinoDevice:
 class _OpenVinoSession:
     """A network, or a part of one, in OpenVINO."""
 
-    def __init__(self, request: Any) -> None:
+    def __init__(self, compiled: Any, request: Any) -> None:
+        self._compiled = compiled
         self._request = request
 
     def run(self, tiles: NDArray[Any]) -> NDArray[Any]:
@@ -97,6 +100,10 @@ class _OpenVinoSession:
             raise as_model_error(error, f"the model failed on a batch of {tiles.shape}") from error
         given: NDArray[Any] = result
         return given
+
+    def release_memory(self) -> None:
+        """See `Session.release_memory`."""
+        self._compiled.release_memory()
 
 
 def find_openvino(threads: int, precision: CpuPrecision = "auto") -> OpenVinoDevice:

@@ -32,3 +32,6 @@ class PartSession(Protocol):
             DeviceLostError: if the device does not work any longer.
             ModelError: if the run fails.
         """
+
+    def release_memory(self) -> None:
+        """Give back the main memory that large runs took; the next ones take it again."""

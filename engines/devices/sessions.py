@@ -64,6 +64,9 @@ class Session(Protocol):
             ModelError: if the run fails.
         """
 
+    def release_memory(self) -> None:
+        """Give back the main memory that large runs took; the next ones take it again."""
+
 
 def run_checked(session: Session, network: Network, tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Upscale a batch, and make sure that what comes out is what a network must give.

@@ -24,7 +24,7 @@ from engines.latent.diffusion import Diffusion
 from engines.latent.prompts import prompts_of
 from engines.progress import Progress, rising, within
 from engines.scheduling.executor import Executor
-from engines.scheduling.worker import PartKey
+from engines.scheduling.work import PartKey
 from engines.tiling.alpha import fill_hidden, with_planes
 from engines.tiling.regions import OnRegion, RegionReporter
 from engines.tiling.tiles import Area

@@ -11,12 +11,14 @@ All is called under the executor's lock.
 
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from engines.devices.device import Device
 from engines.devices.parts import Part
 from engines.devices.sessions import Network
 from engines.errors import DeviceLostError, EngineError
-from engines.scheduling.worker import Job, Load, Worker
+from engines.scheduling.work import Job, Load
+from engines.scheduling.worker import Worker
 
 __all__ = ["Fleet"]
 
@@ -30,6 +32,7 @@ class Fleet:
         workers: one for each device, those that are lost among them.
         helpers: of devices that run one tile at a time.
         stand_in: the device that took over when all others were lost, if that has happened.
+        replacing: whether that device is being looked for.
     """
 
     def __init__(self, find_stand_in: Callable[[], Device] | None) -> None:
@@ -41,6 +44,7 @@ class Fleet:
         self.workers: list[Worker] = []
         self.helpers: list[Worker] = []
         self.stand_in: Device | None = None
+        self.replacing = False
         self._find_stand_in = find_stand_in
 
     def __iter__(self) -> Iterator[Worker]:
@@ -50,7 +54,16 @@ class Fleet:
 
     @property
     def works(self) -> bool:
-        """Whether a device is left."""
+        """Whether a device is left, or another is to take over."""
+        return self._has_working or self.awaits_stand_in
+
+    @property
+    def awaits_stand_in(self) -> bool:
+        """Whether all devices are lost and another is to take over."""
+        return not self._has_working and (self.replacing or self._find_stand_in is not None)
+
+    @property
+    def _has_working(self) -> bool:
         return any(worker.lost is None for worker in self.workers)
 
     @property
@@ -106,20 +119,31 @@ class Fleet:
         stopped = [each.stop(error, now) for each in (*helpers, worker)]
         return [job for job in stopped if job is not None]
 
-    def replace_lost(self) -> list[Worker]:
-        """Add the stand-in, once, if all devices are lost; gives the workers to be started."""
-        if self.works or self._find_stand_in is None:
-            return []
+    def begin_replacing(self) -> Callable[[], Device | None] | None:
+        """What finds the device that takes over, once, if all are lost; `end_replacing` must follow."""
+        if self.replacing or self._has_working:
+            return None
         find, self._find_stand_in = self._find_stand_in, None
-        try:
-            self.stand_in = find()
-        except Exception:
-            log.exception("no other device can take over")
-            return []
-        log.error("%s takes over: all other devices are lost", self.stand_in.name)
-        return self.add(self.stand_in)
+        self.replacing = find is not None
+        return None if find is None else partial(_found, find)
+
+    def end_replacing(self, device: Device | None) -> list[Worker]:
+        """Add the device that takes over, if there is one; gives the workers to be started."""
+        self.replacing = False
+        self.stand_in = device
+        return [] if device is None else self.add(device)
 
     def why_lost(self) -> DeviceLostError:
         """Say why no device is left."""
         reasons = "; ".join(str(worker.lost) for worker in self.workers)
         return DeviceLostError(f"no device is left to run on: {reasons}")
+
+
+def _found(find: Callable[[], Device]) -> Device | None:
+    try:
+        device = find()
+    except Exception:
+        log.exception("no other device can take over")
+        return None
+    log.error("%s takes over: all other devices are lost", device.name)
+    return device

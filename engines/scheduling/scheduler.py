@@ -9,10 +9,10 @@
    order of arrival, a small one overtakes the big ones that wait or are under way, and a big one cannot
    starve: its finish time stays while the arrivals' move on.
 3. A batch is filled in that same order with tiles that share the first one's key (model and shape).
-4. A batch that could not be run is put back: its tiles are next in their tasks again, and nobody has paid for
+4. A batch is charged when it is finished, for what it took. Until then it counts for what it should take,
+   which is asked for anew each time: it may be known better once others of its kind have run.
+5. A batch that could not be run is put back: its tiles are next in their tasks again, and nobody has paid for
    them. What was cancelled meanwhile stays cancelled.
-
-What a tile costs is asked for anew each time: it may be known better once others of its kind have run.
 
 There is no clock and no waiting: a device asks when it is free, and a lone tile runs at once. Under load the
 queue fills while the device is busy, and batches form by themselves.
@@ -30,18 +30,17 @@ __all__ = ["Batch", "TileScheduler"]
 KeyT = TypeVar("KeyT", bound=Hashable)
 TileT = TypeVar("TileT")
 
-# Virtual time is in whole numbers, so that it can be taken back exactly.
-_UNIT = 1 << 16
-
 
 @dataclass(slots=True, eq=False)
 class _Account:
     served: int
-    """What its tiles cost; where it started is not zero but what the others had been served by then."""
+    """What its tiles took; where it started is not zero but what the others had been served by then."""
+    under_way: int = 0
+    """What the tiles that are handed out should take."""
     tasks: int = 0
     """How many of its tasks have tiles that wait or are handed out."""
-    virtual_time: int = 0
-    """What each of its tasks would have been served, were they served equally; in costs × `_UNIT`."""
+    virtual_time: float = 0.0
+    """What each of its tasks would have been served, were they served equally."""
 
 
 @dataclass(slots=True, eq=False)
@@ -50,7 +49,7 @@ class _Task(Generic[KeyT, TileT]):
     account: _Account
     key: KeyT
     tiles: deque[TileT]
-    start: int
+    start: float
     """The account's virtual time when it came."""
     count: int
     """How many tiles it came with."""
@@ -60,9 +59,10 @@ class _Task(Generic[KeyT, TileT]):
     handed_out: int = 0
     cancelled: bool = False
 
-    def turn(self) -> tuple[int, int, int]:
+    def turn(self) -> tuple[int, float, int]:
         """The smallest is next."""
-        return self.account.served, self.start + self.count * self.tile_cost * _UNIT, self.arrival
+        account = self.account
+        return account.served + account.under_way, self.start + self.count * self.tile_cost, self.arrival
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,9 +76,7 @@ class Batch(Generic[KeyT, TileT]):
     owners: list[_Task[KeyT, TileT]] = field(default_factory=list, repr=False)
     """The scheduler's own: the same tasks, of which names may have been used again meanwhile."""
     tile_cost: int = 0
-    """What each one cost."""
-    steps: list[int] = field(default_factory=list, repr=False)
-    """The scheduler's own: how far each tile moved its account's virtual time."""
+    """What each one should take."""
 
 
 class TileScheduler(Generic[KeyT, TileT]):
@@ -91,7 +89,7 @@ class TileScheduler(Generic[KeyT, TileT]):
         """Begin without tasks.
 
         Args:
-            cost: what a tile of this key costs, as far as is known by now; at least 1.
+            cost: what a tile of this key should take, as far as is known by now; at least 1.
         """
         self._cost = cost
         self._tasks: dict[Hashable, _Task[KeyT, TileT]] = {}
@@ -170,10 +168,7 @@ class TileScheduler(Generic[KeyT, TileT]):
         most = limit(first.key)
         task: _Task[KeyT, TileT] | None = first
         while task is not None and len(batch.tiles) < most:
-            task.account.served += batch.tile_cost
-            step = batch.tile_cost * _UNIT // task.account.tasks
-            task.account.virtual_time += step
-            batch.steps.append(step)
+            task.account.under_way += batch.tile_cost
             task.handed_out += 1
             batch.owners.append(task)
             batch.tiles.append((task.name, task.tiles.popleft()))
@@ -181,23 +176,30 @@ class TileScheduler(Generic[KeyT, TileT]):
             task = min(same_key, key=_Task.turn, default=None)
         return batch
 
-    def finish(self, batch: Batch[KeyT, TileT]) -> None:
-        """The batch has been run, or never will be."""
+    def finish(self, batch: Batch[KeyT, TileT], cost: int | None = None) -> None:
+        """Charge a batch that has been run, or never will be.
+
+        Args:
+            batch: from `next_batch`.
+            cost: what it took; default: what it should have taken.
+        """
+        share = batch.tile_cost if cost is None else cost // len(batch.tiles)
         for task in batch.owners:
-            task.handed_out -= 1
-            self._leave_if_done(task)
+            task.account.served += share
+            task.account.virtual_time += share / task.account.tasks
+            self._take_back(task, batch.tile_cost)
 
     def put_back(self, batch: Batch[KeyT, TileT]) -> None:
         """Make everything as if the batch had not been handed out; what was cancelled since stays so."""
-        for task, (_, tile), step in zip(
-            batch.owners[::-1], batch.tiles[::-1], batch.steps[::-1], strict=True
-        ):
-            task.handed_out -= 1
-            task.account.served -= batch.tile_cost
-            task.account.virtual_time -= step
+        for task, (_, tile) in zip(batch.owners[::-1], batch.tiles[::-1], strict=True):
             if not task.cancelled:
                 task.tiles.appendleft(tile)
-            self._leave_if_done(task)
+            self._take_back(task, batch.tile_cost)
+
+    def _take_back(self, task: _Task[KeyT, TileT], tile_cost: int) -> None:
+        task.handed_out -= 1
+        task.account.under_way -= tile_cost
+        self._leave_if_done(task)
 
     def _first(self) -> _Task[KeyT, TileT] | None:
         for task in self._tasks.values():

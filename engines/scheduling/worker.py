@@ -1,110 +1,51 @@
 """One device of an executor: what it is to do, what is known of it, and how much it takes at once."""
 
+import logging
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 
 from engines.activity import DeviceActivity, RunKind
 from engines.devices.device import Device
+from engines.devices.failures import as_model_error
+from engines.devices.heap import trim_heap
 from engines.devices.parts import Arrays, Part
 from engines.devices.sessions import Network, Session, probe, run_checked
-from engines.errors import DeviceLostError, DeviceOutOfMemoryError, EngineError
+from engines.errors import DeviceLostError, DeviceOutOfMemoryError, ModelError
 from engines.scheduling.calibration import Calibration
+from engines.scheduling.costs import Costs
 from engines.scheduling.scheduler import Batch
+from engines.scheduling.work import Job, Key, Load, Room, TileWork
 
-__all__ = ["Job", "Key", "Load", "PartKey", "Room", "TileKey", "TileWork", "Worker"]
+__all__ = ["Worker"]
 
-Loaded: TypeAlias = Callable[[Arrays], Arrays]
-
-
-@dataclass(frozen=True, slots=True)
-class TileKey:
-    """What tiles must share to run in one batch: the network, and their size in input pixels."""
-
-    network: Network
-    height: int
-    width: int
-
-    @property
-    def pixels(self) -> int:
-        """Those of the input."""
-        return self.height * self.width
-
-    @property
-    def output_pixels(self) -> int:
-        """Those of the result."""
-        return self.pixels * self.network.scale**2
-
-
-@dataclass(frozen=True, slots=True)
-class PartKey:
-    """What the inputs of a part of a model must share to run in one batch: the part, and their shapes."""
-
-    network: Part
-    shapes: tuple[tuple[int, ...], ...]
-    pixels: int
-    """Those of the picture that it is about; what a run takes grows with them."""
-    output_pixels: int
-    """What one gives of the finished picture."""
-
-
-Key: TypeAlias = TileKey | PartKey
-
-
-class TileWork(Protocol):
-    """A tile that waits for its run, or inputs of a part. Methods are called in any thread, and are quick."""
-
-    def read(self) -> Arrays:
-        """The tile's pixels, (h, w, 3) uint8; or the inputs. May be called again if a run did not succeed."""
-
-    def finish(self, result: Arrays) -> None:
-        """Take the result, (h × scale, w × scale, 3) uint8; or the outputs. The memory may be kept."""
-
-    def fail(self, error: EngineError) -> None:
-        """Take note that the tile was not run, and that those of its task that still wait never will be.
-
-        A DeviceOutOfMemoryError means that smaller tiles may succeed. Must not raise.
-        """
-
-
-class Room(NamedTuple):
-    """What a run was found to have memory for.
-
-    More is tried again after a while: whatever else took the memory may be gone.
-    """
-
-    pixels: int
-    """Input pixels."""
-    since: float
-    """Seconds, when more was last too much."""
-
-    def at(self, now: float) -> int:
-        """The most input pixels to try."""
-        return self.pixels << min(int((now - self.since) // _FORGIVEN_AFTER), _FORGOTTEN)
-
-
-_FORGIVEN_AFTER = 600.0
-"""Seconds until twice as much is tried; a try that fails costs one run, and as many seconds again."""
-_FORGOTTEN = 20
+log = logging.getLogger(__name__)
 
 _UNFINISHED = 2
 """Runs whose results may wait to be kept; they take memory."""
 
 
-@dataclass(slots=True, eq=False)
-class Load:
-    """A network that someone waits for on one device."""
+_LONG = 1.0
+"""Seconds from which on a run is so long that a small tile should not wait for its end."""
 
-    network: Network | Part
-    done: Future[None] = field(default_factory=Future)
+_SMALL = 1 / 8
+"""How much of that time a small tile takes at most."""
+
+_BUSY = 6
+"""How many times as long as it has to be idle to give back memory a device may go without that."""
+
+_FAILED = "the tile failed"
 
 
-Job: TypeAlias = Batch[Key, TileWork] | Load
-"""What a worker is at."""
+class Loaded(NamedTuple):
+    """A network on one device."""
+
+    run: Callable[[Arrays], Arrays]
+    release_memory: Callable[[], None]
 
 
 @dataclass(slots=True, eq=False)
@@ -131,6 +72,8 @@ class Worker:
     """Those that succeeded, by network, tiles, and the tiles there could have been."""
     pixels: Counter[Network | Part] = field(default_factory=Counter)
     """What they gave."""
+    holds_since: float | None = None
+    """When runs began to leave memory that could be given back; None if there is none."""
     lost: DeviceLostError | None = None
     ended: bool = False
     finisher: ThreadPoolExecutor | None = field(init=False)
@@ -231,30 +174,103 @@ class Worker:
         """
         if (loaded := self.sessions.get(network)) is None:
             if isinstance(network, Part):
-                loaded = self.device.open_part(network).run_part
+                part = self.device.open_part(network)
+                loaded = Loaded(part.run_part, part.release_memory)
             else:
                 loaded = self._open(network, calibration)
             self.sessions[network] = loaded
         return loaded
 
     def run(
-        self, network: Network | Part, inputs: Sequence[Arrays], calibration: Calibration | None
-    ) -> list[Arrays]:
-        """Run some inputs of one network together. In the device's thread only.
+        self, batch: Batch[Key, TileWork], calibration: Calibration | None, begin_again: Callable[[], None]
+    ) -> list[Arrays | ModelError]:
+        """Run a batch at once or, if that fails, tile by tile. In the device's thread only.
+
+        Args:
+            batch: what to run.
+            calibration: see `load`.
+            begin_again: called before each run after the first.
+
+        Returns:
+            What there is of each tile, or why there is nothing.
 
         Raises:
-            ModelError: if it cannot be loaded, or the run fails.
+            Exception: of any class, if the network cannot be loaded, the device is lost, has no memory for
+                the batch, or fails with a single tile.
         """
-        batch = tuple(np.stack(arrays) for arrays in zip(*inputs, strict=True))
-        results = self.load(network, calibration)(batch)
-        return list(zip(*results, strict=True))
+        self.holds_since = self.began if self.holds_since is None else self.holds_since
+        run = self.load(batch.key.network, calibration).run
+        tiles = [tile for _, tile in batch.tiles]
+        try:
+            return [*_run(run, tiles)]
+        except Exception as error:
+            failure = as_model_error(error, _FAILED)
+            if len(tiles) == 1 or isinstance(failure, DeviceLostError | DeviceOutOfMemoryError):
+                raise
+            name = batch.key.network.path.name
+            log.exception("%s: %d tiles of %s failed together", self.name, len(tiles), name)
+        outcomes: list[Arrays | ModelError] = []
+        for tile in tiles:
+            begin_again()
+            try:
+                outcomes += _run(run, [tile])
+            except Exception as error:
+                outcomes.append(as_model_error(error, _FAILED))
+                if isinstance(outcomes[-1], DeviceLostError):
+                    raise
+                log.exception("%s: a tile of %s failed", self.name, batch.key.network.path.name)
+        return outcomes
+
+    def remember_room(self, batch: Batch[Key, TileWork], now: float) -> None:
+        """Take note that there was no memory for a batch."""
+        count, pixels, network = len(batch.tiles), batch.key.pixels, batch.key.network
+        fits = count // 2 * pixels if count > 1 else pixels // 2
+        fits = min(fits, self.room_for(network, now) or fits)
+        self.room[network] = Room(fits, now)
+        log.warning(
+            "%s: %s gets at most %d pixels a run from now on: not enough memory for %d",
+            self.device.name,
+            network.path.name,
+            fits,
+            count * pixels,
+        )
+
+    def helps_with(self, key: Key, costs: Costs) -> bool:
+        """Whether a tile is small beside the long run that is under way. Of helpers only."""
+        assert self.main is not None
+        run = self.main.job
+        long = costs.seconds(run.key.network, run.key.pixels) if isinstance(run, Batch) else None
+        if long is None or long < _LONG or isinstance(key.network, Part):
+            return False  # to load a part of a model once more would take too much memory
+        short = costs.seconds(key.network, key.pixels)
+        return short is not None and short <= _SMALL * long
+
+    def idle_for(self, idle: float, now: float) -> float | None:
+        """Seconds without work after which memory is to be given back; None if there is none.
+
+        Where there always comes something before `idle` seconds have gone by, a pause without work is used
+        for it from time to time.
+        """
+        if self.holds_since is None:
+            return None
+        return idle if now - self.holds_since < _BUSY * idle else 0.0
+
+    def release_memory(self) -> None:
+        """Give back the memory that large runs took. In the device's thread only."""
+        self.holds_since = None
+        for network, loaded in self.sessions.items():
+            try:
+                loaded.release_memory()
+            except Exception:
+                log.exception("%s could not give back the memory of %s", self.name, network.path.name)
+        trim_heap()
 
     def _open(self, network: Network, calibration: Calibration | None) -> Loaded:
         if calibration is not None and self.device.largest_batch > 1:
             self._calibrate(network, calibration)
         session = self.device.open(network)
         probe(session, network)
-        return lambda batch: (run_checked(session, network, batch[0]),)
+        return Loaded(lambda batch: (run_checked(session, network, batch[0]),), session.release_memory)
 
     def _calibrate(self, network: Network, calibration: Calibration) -> None:
         """With a session of its own: it keeps the memory that its largest batches took."""
@@ -271,3 +287,9 @@ class Worker:
             self.pace[network] = calibration.batch(self.device, session, network) * pixels
         except DeviceOutOfMemoryError:  # smaller tiles may fit
             self.room[network] = Room(pixels // 2, self.began)
+
+
+def _run(run: Callable[[Arrays], Arrays], tiles: Sequence[TileWork]) -> list[Arrays]:
+    inputs = [tile.read() for tile in tiles]
+    results = run(tuple(np.stack(arrays) for arrays in zip(*inputs, strict=True)))
+    return list(zip(*results, strict=True))

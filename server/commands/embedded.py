@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from server.commands.memory import largest_result
 from server.serving import EmbeddedServer
 from server.settings import Settings
 
@@ -22,6 +23,7 @@ def embedded_server(settings: Settings) -> Iterator[tuple[str, str]]:
         StartError: if it cannot be started.
     """
     secret = secrets.token_urlsafe(16)
+    largest = largest_result(settings).megapixels
     with tempfile.TemporaryDirectory(prefix="tilewire-") as directory:
         own = msgspec.structs.replace(
             settings,
@@ -38,6 +40,9 @@ def embedded_server(settings: Settings) -> Iterator[tuple[str, str]]:
             models=(),
             max_frame_bytes=2**30,  # the files are the caller's own
             max_image_bytes=2**30,
+            max_unsent_bytes=2**40,
+            max_input_megapixels=max(largest, settings.max_input_megapixels),
+            max_output_megapixels=largest,
             upload_bytes_per_hour=2**60,
             drain_timeout=0.1,  # nobody waits for tasks that are left when the command is interrupted
         )

@@ -23,7 +23,6 @@ from engines import open_on_cpu
 from onnx_models import (
     CatalogueError,
     Converted,
-    Download,
     DuplicateModelError,
     Facts,
     InstalledError,
@@ -35,6 +34,7 @@ from onnx_models import (
     export_model,
     load_catalogue,
     pull_model,
+    size_of,
 )
 from server.commands.terminal import ConfigFile, Data, console, effective_settings, give_up, problems
 
@@ -87,6 +87,9 @@ def add(
 
 def pull(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="See: tilewire models list.")],
+    accept_licence: Annotated[
+        bool, typer.Option("--accept-licence", help="Accept a licence that excludes commercial use.")
+    ] = False,
     data: Data = None,
     config: ConfigFile = None,
 ) -> None:
@@ -97,14 +100,15 @@ def pull(
         catalogue = load_catalogue(directory)
         with one_message(name), _fine_if_installed():
             download = catalogue.get_download(name)
-            with _steps(bytes_of=download) as (bars, bar):
+            with _steps(size_of(download, catalogue.archives)) as (bars, bar):
                 model, converted = pull_model(
                     download,
                     catalogue,
                     directory,
                     _open,
-                    partial(_step, bars, bar, name),
+                    partial(_step, bars, bar, download.name),
                     partial(_received, bars, bar),
+                    accept_licence=accept_licence,
                 )
             _report(model, converted)
 
@@ -148,8 +152,9 @@ def export(
 def _report(model: Model, converted: Converted) -> None:
     """Print what was measured."""
     parity = "" if converted.difference is None else f"; {converted.difference:.0e} from PyTorch"
+    scales = " and ".join(dict.fromkeys(str(weights.scale) for weights in model.weights))
     console.print(
-        f"{model.name} ({model.air}): scale {converted.scale}, tiles of {model.tile} px with an overlap of "
+        f"{model.name} ({model.air}): scale {scales}, tiles of {model.tile} px with an overlap of "
         f"{model.overlap} px, {model.price_per_megapixel} USD per megapixel{parity}"
     )
     rule = converted.rule
@@ -187,12 +192,12 @@ def _fine_if_installed() -> Iterator[None]:
 
 
 @contextmanager
-def _steps(bytes_of: Download | None = None) -> Iterator[tuple[Progress, TaskID]]:
+def _steps(size: int | None = None) -> Iterator[tuple[Progress, TaskID]]:
     columns: list[ProgressColumn] = [SpinnerColumn(), TextColumn("{task.description}", markup=False)]
-    if bytes_of is not None:
+    if size is not None:
         columns += [BarColumn(), DownloadColumn()]
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
-        yield bars, bars.add_task("", total=bytes_of.size if bytes_of is not None else None)
+        yield bars, bars.add_task("", total=size)
 
 
 def _step(bars: Progress, bar: TaskID, what: str, step: str) -> None:

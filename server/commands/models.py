@@ -9,10 +9,9 @@ from rich.text import Text
 from engines import EngineError, Upscaler, find_devices
 from onnx_models import (
     BrokenEntryError,
-    Download,
-    Export,
     Model,
     ModelBuildError,
+    Published,
     UnknownModelError,
     built_state,
     entry_files,
@@ -20,6 +19,7 @@ from onnx_models import (
     read_entry,
     remove_entry,
     repair,
+    size_of,
 )
 from server.commands.building import build_bars
 from server.commands.get_models import add, export, one_message, pull
@@ -35,19 +35,23 @@ commands = typer.Typer(
 
 @commands.command("list")
 def list_models(data: Data = None, config: ConfigFile = None) -> None:
-    """List the models that are installed, and those that can be fetched."""
+    """List the models that are installed and those that can be had, and what each is good for."""
     settings, _ = effective_settings(config, data=data)
     catalogue = load_catalogue(settings.effective_added_models)
+    _print(Text(f"Which one? {catalogue.advice}"), indent=0)
+    _head("Installed", "tilewire upscale --model NAME, or the word in brackets")
     for model in catalogue:
-        factors = "any factor up to" if model.fractional else "factors"
-        largest = model.factors[-1] if model.fractional else ", ".join(map(str, model.factors))
-        note = ", the default" if model is catalogue.default else ""
-        _show(model, settings, note, f"{factors} {largest}")
-    for missing in catalogue.missing_exports:
-        offer = f"not installed; to get it: tilewire models export {missing.source}"
-        _show(missing, settings, "", offer)
+        largest = model.factors[-1]
+        factors = f"up to ×{largest}" if model.fractional else f"×{', ×'.join(map(str, model.factors))}"
+        _show(model, settings, factors, "the default" if model is catalogue.default else "")
+    if catalogue.downloads:
+        _head("To fetch", "tilewire models pull NAME")
     for download in catalogue.downloads:
-        _show(download, settings, "", f"not installed; to fetch it: tilewire models pull {download.name}")
+        _show(download, settings, f"{size_of(download, catalogue.archives) / 1e6:.0f} MB to fetch")
+    if catalogue.missing_exports:
+        _head("To export", "pip install 'tilewire[export,latent]'; tilewire models export ID")
+    for export_ in catalogue.missing_exports:
+        _show(export_, settings, export_.source)
 
 
 @commands.command("build")
@@ -122,9 +126,20 @@ def remove(
     console.print(f"{name} is removed; a server that runs keeps it until it is started again")
 
 
-def _show(model: Model | Download | Export, settings: Settings, note: str, offer: str) -> None:
+def _head(what: str, how: str) -> None:
+    console.print(Text.assemble((what, "bold"), f" ({how})"))
+
+
+def _show(model: Model | Published, settings: Settings, facts: str, note: str = "") -> None:
+    """Print what a newcomer chooses by: what it is good for, and below that the facts; 80 columns at most."""
     price = settings.prices.get(model.name, model.price_per_megapixel)
-    console.print(Text.assemble((model.name, "bold"), f"  ({model.air}{note})"))
-    facts = f"{model.title}: {offer}; {price} USD per megapixel; {model.licence}"
-    for text in (facts, model.description):
-        console.print(Padding(text, (0, 0, 0, 2)), soft_wrap=False)
+    aliases = f" ({', '.join(model.aliases)})" if model.aliases else ""
+    name = Text.assemble((model.name, "bold"), aliases, f", {note}" if note else "")
+    details = f"{model.air} · {facts} · {price} USD/MP · {model.licence}"
+    for text, indent in ((name, 2), (Text(model.description), 4), (Text(details, style="dim"), 4)):
+        _print(text, indent)
+
+
+def _print(text: Text, indent: int) -> None:
+    padding = Padding(text, (0, 0, 0, indent), expand=False)
+    console.print(padding, soft_wrap=False, width=min(console.width, 80))

@@ -4,20 +4,16 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 
 from onnx_models import one_line
+from server.commands.output import console, problems
 from server.private import private_directory
 from server.settings import Settings, SettingsError, Sourced, load_settings
 from server.state.database import Database
 from server.state.migrations import NewerDatabaseError
 
 __all__ = ["ConfigFile", "Data", "console", "effective_settings", "give_up", "open_database", "problems"]
-
-# Without markup: names of files and labels of keys may hold brackets.
-console = Console(highlight=False, markup=False, soft_wrap=True)
-problems = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file with settings.")]
 Data = Annotated[

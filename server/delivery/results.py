@@ -23,7 +23,7 @@ class Results:
         self._images = images
 
     async def item(
-        self, record: TaskRecord, base_url: str, *, status: bool = False
+        self, record: TaskRecord, base_url: str, *, status: bool = False, by_url: bool = False
     ) -> UpscaleResult | ErrorItem | Progress:
         """The item for a task.
 
@@ -31,6 +31,7 @@ class Results:
             record: the task; one without an outcome is reported as under way.
             base_url: what the client reaches this server as.
             status: whether to say `"status": "success"`, as clients that poll expect.
+            by_url: whether the image's URL takes the place of its bytes, which were cut off again and again.
 
         Raises:
             UnavailableError: if the image's bytes, or a presigned URL, were asked for and the store fails.
@@ -42,7 +43,10 @@ class Results:
             return Progress(
                 task_type=request.task_type, task_uuid=request.task_uuid, status="processing", progress=0.0
             )
-        result, wanted = record.result, request.output_types
+        result, wanted, warnings = record.result, request.output_types, list(request.warnings)
+        if by_url and wanted != (OutputType.URL,):
+            wanted = (OutputType.URL,)
+            warnings.append("the connection ended each time that the image was sent: get it from imageURL")
         data, url = b"", ""
         try:
             if OutputType.BASE64 in wanted or OutputType.DATA_URI in wanted:
@@ -68,7 +72,7 @@ class Results:
             ),
             seed=request.diffusion.seed if request.diffusion is not None else UNSET,
             cost=to_usd(result.cost) if request.include_cost else UNSET,
-            warnings=list(request.warnings) or UNSET,
+            warnings=warnings or UNSET,
         )
 
 

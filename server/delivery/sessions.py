@@ -4,14 +4,19 @@ A session belongs to an account and outlives its connection. What could not be d
 in the database, and is sent in order when the session resumes. The outcome of a task always goes through the
 outbox, so that a crash between the work and the sending loses nothing; everything else is sent straight away
 and kept only if that fails.
+
+To have sent a reply is not to have delivered it: a line may be dead for a while before that is noticed. So a
+reply is done with when the client has answered a ping that was sent behind it. Until then it stays in the
+outbox, or in memory, and may be sent a second time over the next connection.
 """
 
 import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable, Collection
-from typing import Final, Protocol
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -28,6 +33,7 @@ from server.state.outbox import (
     sessions_with_mail,
     undelivered,
 )
+from server.state.records import TaskRecord
 from server.state.tasks import find
 
 __all__ = ["KEY_REVOKED", "Disconnected", "Link", "Session", "Sessions"]
@@ -36,6 +42,14 @@ KEY_REVOKED: Final = 4001
 """The code that a connection is closed with when its key is revoked."""
 
 log = logging.getLogger(__name__)
+
+_TRIES: Final = 3
+"""How often a large result is sent before its URL takes the place of its bytes."""
+
+_LARGE: Final = 2**20
+_CUT_REMEMBERED: Final = 100_000
+_CLOSE_WITHIN: Final = 2.0
+_SETTLE_WITHIN: Final = 1.0
 
 
 class Disconnected(Exception):  # noqa: N818 - an event, not a mistake
@@ -55,18 +69,33 @@ class Link(Protocol):
     async def send(self, frame: bytes) -> None:
         """Send one frame; raises Disconnected."""
 
+    def confirm(self) -> asyncio.Future[bool]:
+        """Becomes True when the client has all frames that were sent before, False if it is gone first."""
+
     async def close(self, code: int, reason: str) -> None:
         """Close the connection; harmless if it is closed."""
 
 
 class Session:
-    """One client's session, while it is connected."""
+    """One client's session, while it is connected.
+
+    Attributes:
+        unconfirmed: what was sent and may not have arrived, with the answer that is waited for: entries of
+            the outbox by their ids, and other replies.
+        sent: the entries of the outbox that were sent over this connection and may still be in it.
+        confirmed: those of them that are in it no more.
+        confirming: waits for the answers.
+    """
 
     def __init__(self, login: Login, session_uuid: str, link: Link) -> None:
         self.account, self.key = login
         self.uuid = session_uuid
         self.link = link
         self.delivering = asyncio.Lock()
+        self.unconfirmed: deque[tuple[asyncio.Future[bool], int | Reply]] = deque()
+        self.sent: set[int] = set()
+        self.confirmed: list[int] = []
+        self.confirming: asyncio.Task[None] | None = None
 
 
 class Sessions:
@@ -77,7 +106,9 @@ class Sessions:
         self._results = results
         self._clock = clock
         self._connected: dict[tuple[AccountId, str], Session] = {}
-        self._deliveries: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
+        self._confirming: defaultdict[tuple[AccountId, str], set[asyncio.Task[None]]] = defaultdict(set)
+        self._cut: Counter[int] = Counter()
         self.links: set[Link] = set()
         """Every open connection, authenticated or not."""
 
@@ -124,15 +155,9 @@ class Sessions:
         try:
             await session.link.send(encode_reply(session.link.codec, reply))
         except Disconnected:
-            frame = encode_reply(MESSAGEPACK, reply)  # in which bytes are still bytes
-            try:
-                await self._database.run(
-                    keep_undelivered, session.account, session.uuid, self._clock(), frame
-                )
-            except DatabaseUnavailableError:
-                log.warning("a reply is lost: its client is gone and the database cannot be used")
-                return
-            await self.deliver(session.account, session.uuid)  # it may have been resumed meanwhile
+            await self._keep(session, [reply])
+        else:
+            self._await_confirmation(session, reply)
 
     async def push(self, account: AccountId, session_uuid: str | None, reply: Reply) -> None:
         """Send news of the moment, such as progress; forgotten if nobody is connected."""
@@ -149,10 +174,17 @@ class Sessions:
         if session is None:
             return
         async with session.delivering:
+            await self._settled(session)
+            session.sent.difference_update(session.confirmed)
+            session.confirmed.clear()
             try:
                 for entry in await self._database.run(undelivered, account, session.uuid):
+                    if entry.id in session.sent:
+                        continue
+                    self._cut[entry.id] += 1  # until it is confirmed
                     await session.link.send(await self._frame(session, entry))
-                    await self._database.run(delivered, entry.id)
+                    session.sent.add(entry.id)
+                    self._await_confirmation(session, entry.id)
                     if entry.task_uuid is not None:
                         _log_delivery(session, entry.task_uuid)
             except (Disconnected, DatabaseUnavailableError):
@@ -163,19 +195,88 @@ class Sessions:
         for account, session_uuid in await self._database.run(sessions_with_mail):
             session = self._connected.get((account, session_uuid))
             if session is not None and not session.delivering.locked():
-                delivery = asyncio.create_task(self.deliver(account, session_uuid))
-                self._deliveries.add(delivery)  # not awaited here: a client may read slowly
-                delivery.add_done_callback(self._deliveries.discard)
+                self._spawn(self.deliver(account, session_uuid))  # a client may read slowly
+
+    async def settle(self, patience: float) -> None:
+        """Give clients some time to confirm what they were sent."""
+        if waiting := [task for tasks in self._confirming.values() for task in tasks]:
+            await asyncio.wait(waiting, timeout=patience)
 
     async def close(self) -> None:
-        """End what `look` began."""
-        for delivery in self._deliveries:
-            delivery.cancel()
-        await asyncio.gather(*self._deliveries, return_exceptions=True)
+        """Keep what may not have arrived, once the connections are closed; end all else."""
+        await self.settle(_CLOSE_WITHIN)
+        left = [*self._background, *(task for tasks in self._confirming.values() for task in tasks)]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     async def sweep(self, undelivered_ttl: float) -> int:
         """Drop replies that nobody came for in time; returns how many."""
+        if len(self._cut) > _CUT_REMEMBERED:
+            self._cut.clear()
         return await self._database.run(purge_undelivered, self._clock() - undelivered_ttl)
+
+    def _await_confirmation(self, session: Session, sent: int | Reply) -> None:
+        session.unconfirmed.append((session.link.confirm(), sent))
+        if len(session.unconfirmed) == 1:
+            task = session.confirming = asyncio.create_task(self._confirm(session))
+            self._confirming[session.account, session.uuid].add(task)
+            task.add_done_callback(lambda task: self._confirmed(session, task))
+
+    def _confirmed(self, session: Session, task: asyncio.Task[None]) -> None:
+        key = session.account, session.uuid
+        self._confirming[key].discard(task)
+        if not self._confirming[key]:
+            del self._confirming[key]
+
+    async def _settled(self, session: Session) -> None:
+        """Return when all is recorded that an earlier connection of the session got, or soon."""
+        own = session.confirming, asyncio.current_task()
+        tasks = self._confirming.get((session.account, session.uuid), set())
+        if earlier := [task for task in tasks if task not in own]:
+            await asyncio.wait(earlier, timeout=_SETTLE_WITHIN)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _confirm(self, session: Session) -> None:
+        """Be done with what the client has got; keep the rest if it is gone."""
+        while session.unconfirmed:
+            arrived, _ = session.unconfirmed[0]
+            if not await arrived:
+                left = [sent for _, sent in session.unconfirmed]
+                session.unconfirmed.clear()
+                await self._keep(session, [reply for reply in left if not isinstance(reply, int)])
+                continue
+            done = []
+            for answer, sent in session.unconfirmed:
+                if not (answer.done() and answer.result()):
+                    break
+                done.append(sent)
+            if entries := [sent for sent in done if isinstance(sent, int)]:
+                await self._database.insist(delivered, entries)
+                session.confirmed += entries
+                for entry in entries:
+                    del self._cut[entry]
+            for _ in done:
+                session.unconfirmed.popleft()
+
+    async def _keep(self, session: Session, replies: Collection[Reply]) -> None:
+        """Put replies into the outbox that a client may not have got."""
+        if not replies:
+            return
+        frames = [encode_reply(MESSAGEPACK, reply) for reply in replies]  # in which bytes are still bytes
+        try:
+            for frame in frames:
+                await self._database.run(
+                    keep_undelivered, session.account, session.uuid, self._clock(), frame
+                )
+        except DatabaseUnavailableError:
+            log.warning("replies are lost: their client is gone and the database cannot be used")
+            return
+        await self.deliver(session.account, session.uuid)  # it may have been resumed meanwhile
 
     async def _frame(self, session: Session, entry: UndeliveredReply) -> bytes:
         codec = session.link.codec
@@ -185,13 +286,18 @@ class Sessions:
             return entry.frame if codec.binary else codec.encode(msgspec.msgpack.decode(entry.frame))
         record = await self._database.run(find, session.account, entry.task_uuid or "")
         assert record is not None, "the outbox names a task that is not there"
-        reply: Reply
+        frame = encode_reply(codec, await self._outcome(session, record))
+        if len(frame) > _LARGE and self._cut[entry.id] > _TRIES:
+            frame = encode_reply(codec, await self._outcome(session, record, by_url=True))
+        return frame
+
+    async def _outcome(self, session: Session, record: TaskRecord, *, by_url: bool = False) -> Reply:
+        base_url = session.link.base_url
         try:
-            reply = await self._results.item(record, session.link.base_url)
+            return await self._results.item(record, base_url, by_url=by_url)
         except UnavailableError as error:  # the result is safe: it can be asked for again
             request = record.request
-            reply = error.item(request.task_type, request.task_uuid, f"{session.link.base_url}/docs/errors")
-        return encode_reply(codec, reply)
+            return error.item(request.task_type, request.task_uuid, f"{base_url}/docs/errors")
 
 
 def _log_delivery(session: Session, task: str) -> None:

@@ -14,7 +14,7 @@ _CATEGORY = "upscaler"
 
 
 async def handle(task: ModelSearch, context: Context) -> ModelSearchResult:
-    """The models whose name, AIR id, title or description contain all words of `search`."""
+    """The models whose name, aliases, AIR id, title or description contain all words of `search`."""
     words = task.search.casefold().split()
     found = [
         _describe(model, context.services.settings)
@@ -31,7 +31,8 @@ async def handle(task: ModelSearch, context: Context) -> ModelSearchResult:
 
 
 def _text(model: Model) -> str:
-    return f"{model.name} {model.air} {model.title} {model.description} {model.family}".casefold()
+    words = (model.name, *model.aliases, model.air, model.title, model.description, model.family)
+    return " ".join(words).casefold()
 
 
 def _describe(model: Model, settings: Settings) -> ModelItem:

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from engines import ModelError, Upscaler
 from onnx_models import Model
@@ -53,7 +53,8 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
             return None if task.delivery_method != "async" else _acknowledgement(request)
         taken = await services.runner.outcome_elsewhere(context.account, taken.task_uuid)
     if isinstance(taken, TaskRecord):
-        return await context.results.item(taken)
+        # As it is spelt here: the client looks for what it sent.
+        return structs.replace(await context.results.item(taken), task_uuid=task.task_uuid)
     if session is not None:
         return None
     patience = services.settings.acknowledge_after if task.delivery_method == "async" else None

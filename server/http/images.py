@@ -42,8 +42,9 @@ async def get_image(request: Request) -> Response:
     if known.strip() == "*" or etag in known:  # one of a list, weak or strong
         return Response(status_code=304, headers=headers)
     unchanged = request.headers.get("if-range", etag) == etag
+    asked = request.headers.get("range") if unchanged and request.method == "GET" else None
     try:
-        start, stop = _range(request.headers.get("range") if unchanged else None, record.size)
+        start, stop = _range(asked, record.size)
     except IndexError:
         return Response(status_code=416, headers={"content-range": f"bytes */{record.size}"})
     partial = stop - start < record.size

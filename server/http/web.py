@@ -1,17 +1,21 @@
 """The page: `GET /`, and the files it is made of, below `/web/`. What they may load: see `security`.
 
+Beside it lie the two files that make it an app, whose addresses browsers want to stay the same: the
+manifest and the service worker.
+
 The files' path holds a digest of them all: a browser may keep what it has of one digest for ever, and a page
 is never put together from the files of two versions.
 """
 
 import gzip
 import hashlib
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -23,6 +27,10 @@ __all__ = ["Page"]
 
 _DIRECTORY: Final = Path(__file__).parents[1] / "web"
 _INDEX: Final = "index.html"
+_APP_FILES: Final = ("manifest.webmanifest", "service-worker.js")
+_APP_POLICY: Final = "default-src 'none'; connect-src 'self'"
+"""What the service worker may do: fetch what the page would."""
+
 _FRAME_OVERHEAD: Final = 1024
 """The most that an upload needs in a frame beside the image."""
 
@@ -31,6 +39,9 @@ _MEDIA_TYPES: Final = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".webmanifest": "application/manifest+json",
 }
 
 
@@ -40,6 +51,7 @@ class Limits(Struct, frozen=True, rename=wire_name):
     max_image_bytes: int
     max_input_megapixels: float
     max_output_megapixels: float
+    has_prices: Annotated[bool, Meta(description="Whether prices were set; else they are of no interest.")]
 
 
 class _File:
@@ -67,18 +79,26 @@ class Page:
 
     def __init__(self, settings: Settings) -> None:
         bodies = {
-            path.name: path.read_bytes()
-            for path in sorted(_DIRECTORY.iterdir())
+            path.relative_to(_DIRECTORY).as_posix(): path.read_bytes()
+            for path in sorted(_DIRECTORY.rglob("*"))
             if path.suffix in _MEDIA_TYPES
         }
-        index = bodies.pop(_INDEX).decode()
         self._digest = hashlib.sha256(b"\0".join(bodies.values())).hexdigest()[:16]
+        index = self._fill(bodies.pop(_INDEX).decode(), bodies, settings)
+        self._index = _File(_INDEX, index.encode())
+        self._app_files = {name: _File(name, self._placed(bodies.pop(name).decode())) for name in _APP_FILES}
         self._files = {name: _File(name, body) for name, body in bodies.items()}
-        self._index = _File(_INDEX, self._fill(index, settings).encode())
 
     async def get_index(self, request: Request) -> Response:
         """The page itself; a browser asks each time whether it is still the same."""
         return self._index.response(request.headers, {"cache-control": "no-cache"})
+
+    async def get_app_file(self, request: Request) -> Response:
+        """The manifest or the service worker; a browser asks each time whether it is still the same."""
+        file = self._app_files[request.url.path.rpartition("/")[2]]
+        return file.response(
+            request.headers, {"cache-control": "no-cache", "content-security-policy": _APP_POLICY}
+        )
 
     async def get_file(self, request: Request) -> Response:
         """One of its files."""
@@ -87,19 +107,28 @@ class Page:
             return PlainTextResponse("there is no such file\n", status_code=404)
         return file.response(request.headers, {"cache-control": "public, max-age=31536000, immutable"})
 
-    def _fill(self, index: str, settings: Settings) -> str:
+    @property
+    def _root(self) -> str:
+        return f"web/{self._digest}"
+
+    def _placed(self, text: str) -> bytes:
+        return text.replace("{files}", self._root).encode()
+
+    def _fill(self, index: str, names: Iterable[str], settings: Settings) -> str:
         """The page with what it needs to know of this server and its files; all paths are relative to it."""
         limits = Limits(
             max_image_bytes=min(settings.max_image_bytes, settings.max_frame_bytes - _FRAME_OVERHEAD),
             max_input_megapixels=settings.max_input_megapixels,
             max_output_megapixels=settings.max_output_megapixels,
+            has_prices=bool(settings.prices),
         )
-        root = f"web/{self._digest}"
         modules = "\n".join(
-            f'<link rel="modulepreload" href="{root}/{name}">' for name in self._files if name.endswith(".js")
+            f'<link rel="modulepreload" href="{self._root}/{name}">'
+            for name in names
+            if name.endswith(".js") and name not in _APP_FILES
         )
         return (
             index.replace("{limits}", escape(msgspec.json.encode(limits).decode()))
-            .replace("{files}", root)
+            .replace("{files}", self._root)
             .replace("<!-- modules -->", modules)
         )

@@ -159,6 +159,13 @@ class UpscaleSettings(Struct, frozen=True, kw_only=True, rename=wire_name, forbi
             "or their mean and contrast (`adain`). Default: false."
         ),
     ] = UNSET
+    denoise: Annotated[
+        Annotated[int, Meta(ge=0, le=3)] | UnsetType,
+        Meta(
+            description="How much noise and JPEG damage to take away first, from 0, a little, to 3. "
+            "Default: none is taken away."
+        ),
+    ] = UNSET
     control_net_weight: Annotated[Raw | UnsetType, refused("no model has a ControlNet", **{"not": {}})] = (
         UNSET
     )

@@ -1,5 +1,6 @@
 """Replies that wait until their session takes them, in order."""
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from sqlalchemy import Connection, delete, func, insert, select
@@ -70,9 +71,9 @@ def count_undelivered(connection: Connection) -> int:
     return connection.scalar(select(func.count()).select_from(outbox)) or 0
 
 
-def delivered(connection: Connection, outbox_id: int) -> None:
-    """Take a reply out of the outbox."""
-    connection.execute(delete(outbox).where(outbox.c.id == outbox_id))
+def delivered(connection: Connection, outbox_ids: Collection[int]) -> None:
+    """Take replies out of the outbox."""
+    connection.execute(delete(outbox).where(outbox.c.id.in_(outbox_ids)))
 
 
 def purge_undelivered(connection: Connection, before: float) -> int:

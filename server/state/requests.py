@@ -31,4 +31,6 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     upload_endpoint: str | None = None
     diffusion: Diffusion | None = None
     """For models that remove noise."""
+    denoise: int | None = None
+    """For models with levels of it."""
     warnings: tuple[str, ...] = ()

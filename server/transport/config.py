@@ -1,9 +1,4 @@
-"""uvicorn's protocols, with bounds on what a client may leave undone.
-
-uvicorn bounds neither how long nor how large the head of a request may be, nor how long an answer may lie
-unread; it parses all that has come before it lets others have their turn, and takes messages of the same size
-from whoever connects.
-"""
+"""uvicorn's configuration, with protocols of this package's own."""
 
 from functools import partial
 from typing import Any
@@ -19,7 +14,7 @@ __all__ = ["Config"]
 
 
 class Config(uvicorn.Config):
-    """uvicorn's configuration for these protocols."""
+    """The configuration of a server whose connections have bounds."""
 
     def __init__(self, app: Any, settings: Settings, **options: Any) -> None:
         bounds = Bounds(settings, ConnectionPlaces(settings))
@@ -28,7 +23,6 @@ class Config(uvicorn.Config):
             # uvicorn only calls them, as it would the classes
             http=partial(HttpProtocol, bounds),  # type: ignore[arg-type]
             ws=partial(SocketProtocol, bounds),  # type: ignore[arg-type]
-            ws_max_size=settings.max_frame_bytes,
             proxy_headers=bool(settings.trusted_proxies),
             forwarded_allow_ips=list(settings.trusted_proxies),
             **options,

@@ -1,18 +1,28 @@
-"""An HTTP connection, with bounds on its time, its heads and its answers."""
+"""An HTTP connection, with bounds on its time, its heads and its answers.
+
+`HttpToolsProtocol` is no public class of uvicorn's, nor are its attributes: hence the upper bound of its
+version. They are needed as uvicorn bounds neither how long nor how large a head may be, nor how many requests
+may be sent ahead, nor how long an answer may lie unread.
+"""
 
 import asyncio
+import contextlib
+import socket
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from server.transport.liveness import ReaderWatch
 from server.transport.places import Bounds
 
 __all__ = ["HttpProtocol"]
 
 _HEAD_BYTES: Final = 64 * 2**10
+_CHUNK_FRAMING: Final = 32
+"""Bytes that a piece of a chunked body may have beside it; what is more counts as head."""
 _PIPELINED: Final = 64
 _LINGER: Final = 10.0
-_SLOWEST_READER: Final = 1024  # bytes per second
+_UNSENT_IN_KERNEL: Final = 128 * 2**10
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -22,26 +32,31 @@ class HttpProtocol(HttpToolsProtocol):
         super().__init__(*args, **options)
         self._bounds = bounds
         self._deadline: asyncio.TimerHandle | None = None
-        self._reading: asyncio.TimerHandle | None = None
+        self._reader_watch = ReaderWatch(bounds.settings.send_timeout)
         self._has_place = False
         self._refused_with: int | None = None
         self._overhead = 0
+        self._head = 0
         self._message_complete = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Count the connection, and wait for the first head."""
         super().connection_made(transport)
+        _keep_little_in_kernel(transport)
         self._refused_with = self._bounds.places.take(self._peer)
         self._has_place = self._refused_with is None
         self._set_deadline(self._bounds.settings.auth_timeout if self._has_place else 1)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Give its place back."""
         self._clear_deadline()
-        self._stop_watching()
+        self._reader_watch.stop()
         if self._has_place:
             self._bounds.places.give_back(self._peer)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        """Parse what came, if the connection has a place and its heads are not too large."""
         if self._refused_with is not None:
             self._refuse(self._refused_with)
             return
@@ -50,48 +65,83 @@ class HttpProtocol(HttpToolsProtocol):
         if self._overhead > _HEAD_BYTES and not self.transport.is_closing():
             self._refuse(431)
 
+    def send_400_response(self, msg: str) -> None:
+        """Answer what cannot be parsed, or what a callback of the parser has refused."""
+        if self._refused_with is None:
+            super().send_400_response(msg)
+        else:
+            self._refuse(self._refused_with)
+
     def on_message_begin(self) -> None:
+        """See to it that the head of a request comes in time."""
         if len(self.pipeline) >= _PIPELINED:
             raise ValueError("too many requests are sent ahead")  # answered with 400 by the base
         super().on_message_begin()
         self._message_complete = False
+        self._head = 0
         self._set_deadline(self._bounds.settings.auth_timeout)
 
+    def on_url(self, url: bytes) -> None:
+        """Count a part of the head."""
+        self._count_head(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Count a part of the head."""
+        self._count_head(len(name) + len(value) + len(b": \r\n"))
+        super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
+        """Begin the request, which must say once whom it is for (RFC 9112 section 3.2)."""
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+            raise ValueError("a request must have one Host")
         self._clear_deadline()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        self._overhead -= len(body)
+        """Take a piece of the body."""
+        self._overhead = max(0, self._overhead - len(body) - _CHUNK_FRAMING)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        """Be ready for the next head."""
         self._message_complete = True
         self._overhead = 0
         self._clear_deadline()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
+        """Read the rest of a body whose request was refused, but not for ever."""
         super().on_response_complete()
-        # The rest of a body that was refused is read, but not for ever.
-        if not self._message_complete and self._deadline is None:
+        answered = self.cycle.response_complete  # else the answer was to an earlier request
+        if answered and not self._message_complete and self._deadline is None:
             self._set_deadline(_LINGER)
 
     def handle_websocket_upgrade(self) -> None:
-        self._has_place = False  # it goes over to the WebSocket
+        """Hand the connection over to the WebSocket, and its place."""
+        self._has_place = False
         super().handle_websocket_upgrade()
 
     def pause_writing(self) -> None:
+        """Send no more until the client has taken some."""
         super().pause_writing()
-        self._watch_reader(None)
+        self._reader_watch.start(self.transport)
 
     def resume_writing(self) -> None:
+        """Send on."""
         super().resume_writing()
-        self._stop_watching()
+        self._reader_watch.stop()
 
     @property
     def _peer(self) -> str:
         return self.client[0] if self.client else ""
+
+    def _count_head(self, size: int) -> None:
+        self._head += size
+        if self._head > _HEAD_BYTES:
+            self._refused_with = 431
+            raise ValueError("the head is too large")
 
     def _refuse(self, status: int) -> None:
         self.transport.write(
@@ -109,16 +159,11 @@ class HttpProtocol(HttpToolsProtocol):
             self._deadline.cancel()
             self._deadline = None
 
-    def _watch_reader(self, unread_before: int | None) -> None:
-        """See to it that a client takes its answer, however slowly."""
-        patience = self._bounds.settings.send_timeout
-        unread = self.transport.get_write_buffer_size()
-        if unread_before is not None and unread_before - unread < patience * _SLOWEST_READER:
-            self.transport.abort()
-        else:
-            self._reading = self.loop.call_later(patience, self._watch_reader, unread)
 
-    def _stop_watching(self) -> None:
-        if self._reading is not None:
-            self._reading.cancel()
-            self._reading = None
+def _keep_little_in_kernel(transport: asyncio.Transport) -> None:
+    """Bound what the system takes before it can send it: megabytes, that a pong would have to wait behind."""
+    if not hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        return
+    connection = transport.get_extra_info("socket")
+    with contextlib.suppress(OSError):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_IN_KERNEL)

@@ -136,6 +136,7 @@ class Pipeline:
                     height=size.height,
                     account=account,
                     diffusion=request.diffusion,
+                    denoise=request.denoise,
                     on_start=partial(measuring.become, "inference"),
                     on_progress=on_progress,
                     on_region=on_region,

@@ -50,6 +50,7 @@ def check(task: Upscale, model: Model) -> None:
     """
     _refuse_unsupported(task, model)
     _check_factor(task, model)
+    _check_denoise(task, model)
     for name, url in (("webhookURL", task.webhook_url), ("uploadEndpoint", task.upload_endpoint)):
         if url is not None and not _is_web_address(url):
             raise invalid(name, f"{name} must be a web address: http:// or https:// and a host", "URL")
@@ -90,6 +91,7 @@ def request_for(
         webhook_url=task.webhook_url,
         upload_endpoint=task.upload_endpoint,
         diffusion=diffusion_of(task, model),
+        denoise=_given(task.settings.denoise, None) if task.settings else None,
         warnings=warnings,
     )
 
@@ -164,6 +166,13 @@ def _check_factor(task: Upscale, model: Model) -> None:
         offered = ", ".join(map(str, model.factors))
         fractional = f", or any number between 1 and {model.factors[-1]}" if model.fractional else ""
         raise invalid("upscaleFactor", f"{model.name} upscales by {offered}{fractional}", "number")
+
+
+def _check_denoise(task: Upscale, model: Model) -> None:
+    level = _given(task.settings.denoise, None) if task.settings else None
+    if level not in (None, *model.denoise_levels):
+        levels = ", ".join(map(str, model.denoise_levels))
+        raise invalid("settings.denoise", f"{model.name} removes noise at the levels {levels}", "integer")
 
 
 def _refuse_unsupported(task: Upscale, model: Model) -> None:

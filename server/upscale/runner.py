@@ -134,7 +134,7 @@ class Runner:
                 taken = self._start(account, key, request, session, base_url)
             else:
                 self._admission.leave(account, self._clock())
-                if previous.encoded_request != encoded:
+                if previous.encoded_request != encoded and not _is_same(previous.request, request):
                     raise ConflictError(f"taskUUID {request.task_uuid} was used for another request")
                 taken = await self._rejoin(previous, session, base_url)
         if acknowledge and isinstance(taken, Running):
@@ -356,6 +356,11 @@ class Runner:
         if self._running.get((running.account, running.key)) is running:  # else it was sent again meanwhile
             del self._running[running.account, running.key]
         self._admission.leave(running.account, self._clock())
+
+
+def _is_same(one: UpscaleRequest, other: UpscaleRequest) -> bool:
+    """Whether two requests differ in nothing but the spelling of their UUID (RFC 9562 section 4)."""
+    return msgspec.structs.replace(one, task_uuid=other.task_uuid) == other
 
 
 def _destination(request: UpscaleRequest, base_url: str) -> Destination | None:

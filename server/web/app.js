@@ -1,58 +1,101 @@
 /** The page: one socket, the tasks of this browser, and what shows them. */
 
-import { followAccount } from "./account.js";
-import { showBanner } from "./banner.js";
-import { codeDialog } from "./code_dialog.js";
-import { Comparison } from "./comparison.js";
-import { Connection } from "./connection.js";
-import { showDetails } from "./details.js";
-import { byId } from "./dom.js";
-import { percent } from "./format.js";
-import { listenToGestures } from "./gestures.js";
-import { takeImages } from "./intake.js";
-import { offerLaunch } from "./launch.js";
-import { Picture } from "./picture.js";
-import { Runner } from "./runner.js";
-import { SettingsForm } from "./settings_form.js";
-import { signIn } from "./sign_in.js";
-import { showStrip } from "./strip.js";
-import { Tasks } from "./tasks.js";
-import { offerThemes } from "./theme.js";
-import { Viewer } from "./viewer.js";
+import { followAccount } from "./panel/account.js";
+import { offerLaunch } from "./panel/launch.js";
+import { SettingsForm } from "./panel/settings_form.js";
+import { callAttention } from "./parts/attention.js";
+import { showBanner } from "./parts/banner.js";
+import { codeDialog } from "./parts/code_dialog.js";
+import { showDetails } from "./parts/details.js";
+import { byId } from "./parts/dom.js";
+import { offerDownloads } from "./parts/downloads.js";
+import { percent } from "./parts/format.js";
+import { install } from "./parts/install.js";
+import { notify } from "./parts/notices.js";
+import { signIn } from "./parts/sign_in.js";
+import { storage, whyUnkept } from "./parts/storage.js";
+import { showStrip } from "./parts/strip.js";
+import { offerThemes } from "./parts/theme.js";
+import { versionName } from "./parts/words.js";
+import { Comparison } from "./stage/comparison.js";
+import { listenToGestures } from "./stage/gestures.js";
+import { layCheckerboard, offerPixels } from "./stage/ground.js";
+import { Picture } from "./stage/picture.js";
+import { Spot } from "./stage/spot.js";
+import { Versions } from "./stage/versions.js";
+import { Viewer } from "./stage/viewer.js";
+import { resultSize } from "./tasks/estimate.js";
+import { takeImages } from "./tasks/intake.js";
+import { Pace } from "./tasks/pace.js";
+import { Runner } from "./tasks/runner.js";
+import { Tasks } from "./tasks/tasks.js";
+import { Connection } from "./wire/connection.js";
 
 const connection = new Connection(new URL("v1", location.href).href.replace(/^http/, "ws"));
 const tasks = await Tasks.open();
 const runner = new Runner(connection, tasks);
 const form = new SettingsForm();
+const pace = new Pace((air) => form.modelOf(air));
+runner.addEventListener("finish", (event) => {
+  const task = /** @type {CustomEvent} */ (event).detail;
+  if (task.status === "done") pace.learn(task);
+});
 
 const viewer = new Viewer(byId("stage"), [byId("before"), byId("after-pixels")]);
-const comparison = new Comparison(viewer, byId("split"), byId("after"));
-const picture = new Picture(viewer, comparison, runner);
+const comparison = new Comparison(viewer, byId("split"), byId("before-layer"), byId("after"));
+const picture = new Picture(viewer, comparison, runner, (task) => {
+  const settings = task.settings ?? form.settingsFor(task);
+  return (settings && resultSize(task, settings)) ?? (task.width ? { width: task.width, height: task.height ?? 1 } : null);
+});
+const versions = new Versions(tasks);
+const spot = new Spot(viewer, comparison, connection, form, tasks);
 listenToGestures(viewer);
+offerPixels(viewer);
+layCheckerboard(viewer, () => picture.task?.transparent ?? false);
 byId("zoom-in").addEventListener("click", () => viewer.zoomBy(1.5));
 byId("zoom-out").addEventListener("click", () => viewer.zoomBy(1 / 1.5));
 byId("zoom-fit").addEventListener("click", () => viewer.fit());
 byId("zoom-actual").addEventListener("click", () => viewer.actual());
 viewer.addEventListener("move", () => (byId("zoom").textContent = percent(viewer.zoom)));
 
-showDetails(tasks, runner, codeDialog());
-showStrip(tasks);
-tasks.addEventListener("select", () => picture.show(tasks.selected));
+function showPicture() {
+  const { selected } = tasks;
+  const { against } = versions;
+  if (selected?.id !== picture.task?.id) spot.clear();
+  picture.show(selected, against);
+  const all = selected ? tasks.of(selected.picture) : [];
+  const named = selected !== null && all.length > 1 && selected.settings !== null;
+  comparison.name(against ? versionName(against, all) : "Before", named ? versionName(selected, all) : "After");
+}
+showDetails(tasks, runner, pace, codeDialog());
+showStrip(tasks, pace);
+tasks.addEventListener("select", showPicture);
 tasks.addEventListener("change", (event) => {
-  const task = /** @type {CustomEvent} */ (event).detail;
-  if (task === tasks.selected) picture.show(task);
+  if (/** @type {CustomEvent} */ (event).detail === tasks.selected) showPicture();
 });
+versions.addEventListener("change", showPicture);
+form.addEventListener("change", showPicture);
 picture.addEventListener("expired", (event) => {
   const task = /** @type {CustomEvent} */ (event).detail;
   tasks.update(task.id, { result: { ...task.result, expires: 0 } });
 });
-picture.show(tasks.selected);
+showPicture();
 
-takeImages(tasks);
-offerLaunch(tasks, form, runner);
-followAccount(connection, form, runner);
+takeImages(tasks, connection);
+const drawLaunch = offerLaunch(tasks, form, runner, pace);
+followAccount(connection, form, runner, () => {
+  drawLaunch();
+  tasks.select(tasks.selected?.id ?? null);
+});
 showBanner(connection);
+offerDownloads(tasks);
+callAttention(tasks, runner, pace);
 offerThemes(/** @type {HTMLButtonElement} */ (byId("theme")));
+
+const sayUnkept = (/** @type {string} */ reason) => notify([reason], { stays: true });
+storage.addEventListener("unkept", (event) => sayUnkept(/** @type {CustomEvent} */ (event).detail));
+const unkept = whyUnkept();
+if (unkept !== null) sayUnkept(unkept);
 
 /** @param {boolean} signedIn */
 function show(signedIn) {
@@ -63,12 +106,14 @@ function show(signedIn) {
 
 /** The images belong to whoever signed in; the next one shall neither see nor pay for them. */
 function leave() {
-  const all = tasks.all();
+  const all = tasks.inOrder();
   if (all.length && !confirm("Sign out, and forget the images in this browser? Download what you need first.")) {
     return false;
   }
-  for (const task of all) tasks.remove(task.id);
+  tasks.remove(...all);
+  byId("notices").replaceChildren(); // nor bring them back
   return true;
 }
 
 signIn(connection, show, leave);
+install();

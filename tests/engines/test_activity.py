@@ -7,7 +7,7 @@ import pytest
 from engines.activity import Memory, RunKind, Waiting
 from engines.devices.sessions import Network
 from engines.scheduling.executor import Executor
-from engines.scheduling.worker import TileKey
+from engines.scheduling.work import TileKey
 from tests.engines.support.fake_device import WAIT, FakeDevice, FakeTile, lost, wait_for
 
 NETWORKS = [Network(Path(f"{name}.onnx"), scale=2, tile=2) for name in ("one", "other")]

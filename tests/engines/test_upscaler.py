@@ -41,6 +41,9 @@ class GatedSession:
         self.probed = True
         return self.session.run(tiles)
 
+    def release_memory(self):
+        self.session.release_memory()
+
 
 class GatedDevice:
     """The CPU, with a gate before each run."""
@@ -245,7 +248,7 @@ async def test_closing_ends_every_upscale_under_way_in_an_error(gated, fast):
     assert await asyncio.to_thread(gated.devices[0].began.wait, WAIT)
     closer = threading.Thread(target=gated.close)
     closer.start()
-    while not gated._executor._closing:
+    while not gated._executor._dispatcher.closing:
         closer.join(0.001)
     gated.devices[0].gate.set()
     ended = await asyncio.wait_for(asyncio.gather(*upscales, return_exceptions=True), WAIT)

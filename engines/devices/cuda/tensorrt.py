@@ -100,6 +100,9 @@ class _Bounded:
             self._other = self._open_other()
         return self._other.run(tiles)
 
+    def release_memory(self) -> None:
+        """See `Session.release_memory`; what is large is on the GPU."""
+
 
 def _engine_options(device: TensorRtDevice, network: Network, content: bytes, image: str) -> dict[str, str]:
     """With a directory for each network: in ONNX Runtime's names of engines its weights do not count."""

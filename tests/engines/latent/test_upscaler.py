@@ -49,6 +49,9 @@ class RecordingSession:
         self.device.batches.append((self.name, len(arrays[0])))
         return self.session.run_part(arrays)
 
+    def release_memory(self):
+        self.session.release_memory()
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):

@@ -10,7 +10,7 @@ from engines.devices.sessions import Network
 from engines.errors import DeviceOutOfMemoryError
 from engines.scheduling.calibration import Calibration, choose_batch, measure_rates
 from engines.scheduling.executor import Executor
-from engines.scheduling.worker import TileKey
+from engines.scheduling.work import TileKey
 from tests.engines.support.fake_device import FakeDevice, FakeTile, wait_for
 
 rates = st.dictionaries(st.integers(1, 64), st.floats(0.1, 1e6), min_size=1)

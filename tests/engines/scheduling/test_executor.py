@@ -1,6 +1,9 @@
 """The threads around the scheduler, with devices that do as the test says."""
 
+import gc
 import threading
+import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +15,7 @@ from hypothesis import strategies as st
 from engines.devices.sessions import Network
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, ModelError
 from engines.scheduling.executor import Executor
-from engines.scheduling.worker import TileKey
+from engines.scheduling.work import TileKey
 from tests.engines.support.fake_device import WAIT, FakeDevice, FakeTile, lost, wait_for
 
 
@@ -28,8 +31,8 @@ def executor_of(clock):
     """Makes executors, and closes them at the end."""
     made = []
 
-    def make(*devices, stand_in=None):
-        made.append((Executor(devices, stand_in=stand_in, patience=60, clock=clock), devices))
+    def make(*devices, stand_in=None, **more):
+        made.append((Executor(devices, stand_in=stand_in, patience=60, clock=clock, **more), devices))
         return made[-1][0]
 
     yield make
@@ -86,32 +89,117 @@ def test_a_model_is_opened_once(device, executor):
     assert device.opened == [KEY.network.path]
 
 
-def test_a_failed_run_reaches_every_task_of_the_batch_and_the_thread_lives_on(device, executor, busy, caplog):
-    first, second = FakeTile(10), FakeTile(20)
-    executor.submit("", "first", KEY, [first])
-    executor.submit("", "second", KEY, [second])
-    device.error = ModelError("no such layer")
-    device.go.set()
-    wait_for(busy, first, second)
-    assert [str(tile.told[0]) for tile in (busy, first, second)] == ["no such layer"] * 3
-    device.error = None
-    later = FakeTile(30)
-    executor.submit("", "later", KEY, [later])
-    wait_for(later)
-    assert [len(tile.told) for tile in (busy, first, second)] == [1, 1, 1]
-    assert later.told == [30]
-
-
 def test_after_a_failure_the_other_tiles_of_the_task_do_not_run(device, executor, busy, caplog):
     tiles = [FakeTile(value) for value in range(10, 20)]
     executor.submit("", "long", KEY, tiles)
     device.error = ValueError("no such thing")
     device.go.set()
-    wait_for(*tiles[:3])
-    executor.close()
-    assert device.batches == [[1], [10, 11, 12]]
-    assert all(isinstance(tile.told[0], ModelError) for tile in tiles[:3])
+    wait_for(busy, *tiles[:3])
+    device.error = None
+    later = FakeTile(30)
+    executor.submit("", "later", KEY, [later])
+    wait_for(later)
+    assert device.batches == [[1], [10, 11, 12], [10], [11], [12], [30]]
+    assert [str(tile.told[0]) for tile in (busy, *tiles[:3])] == ["the tile failed: no such thing"] * 4
     assert all(not tile.told for tile in tiles[3:])
+
+
+class PickyDevice(FakeDevice):
+    """It fails with every batch that has a 66."""
+
+    @property
+    def error(self):
+        return ModelError("not with this") if self.batches and 66 in self.batches[-1] else None
+
+    @error.setter
+    def error(self, value):
+        assert value is None
+
+
+@pytest.mark.parametrize("bad", [66, -1], ids=["in its run", "when it is read"])
+def test_a_tile_that_fails_does_not_fail_the_others_of_its_batch(executor_of, caplog, bad):
+    device = PickyDevice(largest_batch=4, held=True)
+    executor = executor_of(device)
+    first, tiles = FakeTile(1), [FakeTile(10), FakeTile(bad), FakeTile(20)]
+    executor.submit("", "first", KEY, [first])
+    assert device.began.acquire(timeout=WAIT)
+    for tile in tiles:
+        executor.submit(tile.value, tile.value, KEY, [tile])
+    device.go.set()
+    wait_for(first, *tiles)
+    assert [tile.told for tile in (first, tiles[0], tiles[2])] == [[1], [10], [20]]
+    assert isinstance(tiles[1].told[0], ModelError)
+    assert executor.usable
+
+
+def test_each_run_of_a_batch_that_is_run_one_by_one_has_the_time_of_a_run(executor_of, clock, caplog):
+    class SlowDevice(PickyDevice):
+        @property
+        def error(self):
+            clock.now += 50
+            return super().error
+
+        @error.setter
+        def error(self, value):
+            assert value is None
+
+    device = SlowDevice(largest_batch=4, held=True)
+    executor = executor_of(device)
+    tiles = [FakeTile(value) for value in (10, 66, 20)]
+    executor.submit("", "all", KEY, tiles)
+    device.go.set()
+    wait_for(tiles[1])
+    executor._dispatcher.retire_stalled()
+    assert executor.usable
+
+
+def test_a_device_holds_nothing_of_what_it_has_done(executor_of):
+    """Tiles refer to the picture that they are part of."""
+    for largest_batch in (1, 4):
+        executor = executor_of(FakeDevice(largest_batch=largest_batch))
+        tile = FakeTile(1)
+        executor.submit("", "task", KEY, [tile])
+        wait_for(tile)
+        gone = weakref.ref(tile)
+        del tile
+        deadline = time.monotonic() + WAIT
+        while gone() is not None and time.monotonic() < deadline:
+            gc.collect()
+        assert gone() is None
+
+
+def test_a_device_without_work_gives_memory_back_once(executor_of):
+    device = FakeDevice()
+    executor = executor_of(device, idle=0.01)
+    for value in range(2):
+        tile = FakeTile(value)
+        executor.submit("", value, KEY, [tile])
+        wait_for(tile)
+        assert device.released.acquire(timeout=WAIT)
+        assert not device.released.acquire(timeout=0.1)
+
+
+def test_a_device_that_is_hardly_ever_without_work_uses_a_pause_to_give_memory_back(executor_of, clock):
+    device = FakeDevice()
+    executor = executor_of(device, idle=WAIT)
+    for value in range(2):
+        clock.now += 6 * WAIT * value
+        tile = FakeTile(value)
+        executor.submit("", value, KEY, [tile])
+        wait_for(tile)
+    assert device.released.acquire(timeout=WAIT)
+
+
+def test_a_failure_to_give_memory_back_harms_nobody(executor_of, caplog):
+    device = FakeDevice()
+    device.release_error = ModelError("it does not want to")
+    executor = executor_of(device, idle=0.01)
+    for value in range(2):
+        tile = FakeTile(value)
+        executor.submit("", value, KEY, [tile])
+        wait_for(tile)
+        assert device.released.acquire(timeout=WAIT)
+    assert executor.usable
 
 
 def test_a_model_that_cannot_be_loaded_fails_its_tasks_only(device, executor, caplog):
@@ -206,7 +294,7 @@ def test_closing_finishes_the_batch_that_runs_and_fails_every_task_that_waits(de
     executor.submit("B", "second", OTHER_KEY, waiting[1:])
     closer = threading.Thread(target=executor.close)
     closer.start()
-    while not executor._closing:
+    while not executor._dispatcher.closing:
         closer.join(0.001)
     device.go.set()
     closer.join(WAIT)
@@ -394,6 +482,34 @@ def test_when_the_last_device_is_lost_another_takes_over_what_waits_and_what_com
     assert lines == ["the CPU takes over: all other devices are lost"]
 
 
+def test_while_a_stand_in_is_looked_for_tasks_come_and_go_and_loads_wait(executor_of, caplog):
+    looking, found = threading.Event(), threading.Event()
+    cpu = FakeDevice("the CPU", largest_batch=1)
+
+    def find():
+        looking.set()
+        assert found.wait(WAIT)
+        return cpu
+
+    gpu = FakeDevice("the GPU")
+    gpu.error = lost()
+    executor = executor_of(gpu, stand_in=find)
+    tiles = [FakeTile(value) for value in range(4)]
+    executor.submit("", "before", KEY, tiles[:2])
+    assert looking.wait(WAIT)
+    executor.submit("", "meanwhile", KEY, tiles[2:3])
+    executor.submit("", "cancelled", KEY, tiles[3:])
+    executor.cancel("cancelled")
+    assert executor.usable
+    with ThreadPoolExecutor() as pool:
+        load = pool.submit(executor.load, OTHER_KEY.network)
+        found.set()
+        load.result(WAIT)
+    wait_for(*tiles[:3])
+    assert [tile.told for tile in tiles] == [[0], [1], [2], []]
+    assert OTHER_KEY.network.path in cpu.opened
+
+
 def test_a_network_that_no_gpu_can_load_any_longer_is_loaded_where_they_are_replaced(executor_of, caplog):
     bad, cpu = FakeDevice("bad"), FakeDevice("the CPU")
     bad.open = bad.lose
@@ -428,10 +544,10 @@ def test_a_closed_executor_asks_for_no_stand_in(executor_of, clock, caplog):
     assert device.began.acquire(timeout=WAIT)
     closer = threading.Thread(target=executor.close)
     closer.start()
-    while not executor._closing:
+    while not executor._dispatcher.closing:
         closer.join(0.001)
     clock.now = 61
-    executor.retire_stalled()
+    executor._dispatcher.retire_stalled()
     closer.join(WAIT)
     assert not closer.is_alive()
     assert not asked
@@ -460,7 +576,7 @@ def test_a_device_that_stalls_is_given_up_and_its_late_result_thrown_away(execut
     while not any(tile.ended.wait(0.01) for tile in tiles):
         pass
     clock.now = 61
-    executor.retire_stalled()
+    executor._dispatcher.retire_stalled()
     wait_for(*tiles)
     stuck.go.set()
     executor.close()
@@ -470,7 +586,7 @@ def test_a_device_that_stalls_is_given_up_and_its_late_result_thrown_away(execut
 
 def test_a_run_within_the_limit_is_left_alone(executor, device, busy, clock):
     clock.now = 59
-    executor.retire_stalled()
+    executor._dispatcher.retire_stalled()
     device.go.set()
     wait_for(busy)
     assert busy.told == [1]
@@ -490,7 +606,7 @@ def test_a_network_whose_loading_stalls_does_not_hold_up_who_waits_for_it(execut
         loads = [pool.submit(executor.load, KEY.network)]
         assert opening.wait(WAIT)
         clock.now = 61
-        executor.retire_stalled()
+        executor._dispatcher.retire_stalled()
         with pytest.raises(DeviceLostError, match="fake has not finished a run in 60 seconds"):
             loads[0].result(WAIT)
     go.set()
@@ -498,7 +614,7 @@ def test_a_network_whose_loading_stalls_does_not_hold_up_who_waits_for_it(execut
 
 def test_closing_does_not_wait_for_a_device_that_was_given_up(executor, device, busy, clock, caplog):
     clock.now = 61
-    executor.retire_stalled()
+    executor._dispatcher.retire_stalled()
     executor.close()
     assert isinstance(busy.told[0], DeviceLostError)
 
@@ -524,8 +640,9 @@ def cpu(executor_of, clock):
 
 
 def has_tiles_for_the_helper(executor):
-    with executor._changed:
-        return executor._has_tiles_for(executor._fleet.helpers[0])
+    dispatcher = executor._dispatcher
+    with dispatcher.changed:
+        return dispatcher._has_tiles_for(dispatcher.fleet.helpers[0])
 
 
 def test_a_small_tile_does_not_wait_for_the_end_of_a_long_run(cpu):
@@ -572,7 +689,7 @@ def test_after_a_failure_beside_a_long_run_the_tile_waits_for_its_end(cpu, caplo
     device.open = FakeDevice.lose.__get__(device)
     icon = FakeTile(5, side=16)
     executor.submit("B", "icon", SMALL, [icon])
-    while executor._fleet.helpers[0].lost is None:
+    while executor._dispatcher.fleet.helpers[0].lost is None:
         icon.ended.wait(0.001)
     assert executor.usable
     device.go.set()
@@ -587,7 +704,7 @@ def test_what_runs_beside_a_long_run_ends_with_the_device(cpu, clock, caplog):
     executor.submit("B", "icon", SMALL, [icon])
     assert device.began.acquire(timeout=WAIT)
     clock.now += 61
-    executor.retire_stalled()
+    executor._dispatcher.retire_stalled()
     wait_for(icon)
     assert isinstance(icon.told[0], DeviceLostError)
     assert not executor.usable

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from engines.scheduling.costs import Costs
 from engines.scheduling.scheduler import TileScheduler
 
 
@@ -77,7 +78,7 @@ class Queue(RuleBasedStateMachine):
             return
         batch = self.handed_out.pop(data.draw(st.integers(0, len(self.handed_out) - 1)))
         if not put_back:
-            self.scheduler.finish(batch)
+            self.scheduler.finish(batch, data.draw(st.none() | st.integers(0, 1000)))
             return
         self.scheduler.put_back(batch)
         for task, tile in reversed(batch.tiles):
@@ -167,6 +168,42 @@ def test_a_task_that_turns_out_dear_is_overtaken_by_what_is_small():
     list(islice(drain(scheduler), 1))
     scheduler.add("A", "icon", "known", range(1))
     assert next(drain(scheduler)) == "icon"
+
+
+RUN, PIXEL = 1e-3, 1e-6  # seconds that a run takes, and each pixel of it
+sizes = st.sampled_from([1, 4, 16 * 16, 64 * 64, 256 * 256, 512 * 512])
+
+
+@given(
+    st.lists(st.lists(sizes, min_size=1, max_size=4), min_size=2, max_size=3),
+    st.lists(sizes, max_size=12),
+    st.sampled_from([1, 4, 16]),
+)
+def test_whatever_sizes_they_send_accounts_get_equal_device_time(sizes_of, before, limit):
+    """At any moment their times differ by two batches at most, though the first account was alone before."""
+    costs, taken, longest = Costs(), Counter(), 0.0
+    scheduler = TileScheduler(lambda pixels: costs.cost("network", pixels))
+
+    def run():
+        batch = scheduler.next_batch(at_most(limit))
+        seconds = RUN + PIXEL * batch.key * len(batch.tiles)
+        costs.learn("network", batch.key, seconds / len(batch.tiles))
+        scheduler.finish(batch, round(seconds * 1e9))
+        for (account, _), _ in batch.tiles:
+            taken[account] += seconds / len(batch.tiles)
+        return seconds
+
+    for number, pixels in enumerate(before):
+        scheduler.add(0, (0, f"before {number}"), pixels, [None])
+        longest = max(longest, run())
+    taken.clear()
+    for account, of_account in enumerate(sizes_of):
+        for number, pixels in enumerate(of_account):
+            scheduler.add(account, (account, number), pixels, [None] * 2000)
+    for _ in range(100):
+        longest = max(longest, run())
+        times = [taken[account] for account in range(len(sizes_of))]
+        assert max(times) - min(times) <= 2 * longest + 1e-6
 
 
 def test_an_account_that_comes_late_starts_level_with_the_others():

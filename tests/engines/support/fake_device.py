@@ -18,6 +18,8 @@ class FakeDevice:
         memory: the most input pixels a run may have; None is no limit.
         go: runs wait until it is set. It is, unless the test holds the device.
         error: what runs raise, if anything.
+        released: counts how often memory was given back.
+        release_error: what that raises, if anything.
     """
 
     kind = "fake"
@@ -26,6 +28,7 @@ class FakeDevice:
         self.name, self.largest_batch, self.memory, self.scale = name, largest_batch, memory, scale
         self.opened, self.batches, self.sizes = [], [], []
         self.began, self.go, self.error = threading.Semaphore(0), threading.Event(), None
+        self.released, self.release_error = threading.Semaphore(0), None
         if not held:
             self.go.set()
 
@@ -60,6 +63,11 @@ class FakeSession:
         if device.memory is not None and tiles[..., 0].size > device.memory:
             raise DeviceOutOfMemoryError(f"no memory for {tiles.shape}")
         return enlarged(tiles, device.scale)
+
+    def release_memory(self):
+        self.device.released.release()
+        if self.device.release_error is not None:
+            raise self.device.release_error
 
 
 def enlarged(tiles, scale):

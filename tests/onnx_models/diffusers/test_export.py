@@ -94,7 +94,7 @@ def test_what_is_no_latent_upscaler_is_told(
 ) -> None:
     with pytest.raises(UnsuitableModelError, match=told):
         export(hollow(tmp_path / "pipeline", **changes), catalogue, tmp_path / "models")
-    assert not list(tmp_path.glob("models/*"))
+    assert not list(tmp_path.glob("models/[!.]*"))
 
 
 def test_an_x4_upscaler_that_predicts_something_else_is_told(catalogue: Catalogue, tmp_path: Path) -> None:

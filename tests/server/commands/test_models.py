@@ -1,19 +1,18 @@
 """`tilewire models`, as its users see it."""
 
-import hashlib
 import json
 import re
 import sys
 from collections.abc import Callable
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from onnx_models import Catalogue, Download, load_catalogue
+from onnx_models import Catalogue, Source, load_catalogue
 from server.commands import get_models
+from tests.onnx_models.support.publisher import published, tiny_download
 from tests.onnx_models.support.tiny import save, upscaler
 from tests.server.conftest import Tilewire
 from tests.server.support.harness import make_image
@@ -38,8 +37,7 @@ def test_a_model_is_added_listed_used_and_removed(tilewire: Tilewire, tiny: Path
         "mine (local:mine@1): scale 2, tiles of 520 px with an overlap of 8 px, 0.002 USD per megapixel\n"
     )
     shown = tilewire("models", "list").stdout
-    assert re.search(r"^mine  \(local:mine@1\)$", shown, re.MULTILINE)
-    assert "0.002 USD per megapixel; MIT" in shown
+    assert re.search(r"^    local:mine@1 · up to ×2 · 0.002 USD/MP · MIT$", shown, re.MULTILINE)
 
     photo = tmp_path / "photo.png"
     photo.write_bytes(make_image(13, 9, "PNG"))
@@ -135,8 +133,16 @@ def test_verify_tells_of_each_file_whether_it_is_as_it_was(
     assert "another version" in told[str(tmp_path / "built" / "realesr-animevideov3-3x.onnx")]
 
 
-def test_what_can_be_fetched_is_listed_and_said_when_it_is_wanted(tilewire: Tilewire, tmp_path: Path) -> None:
-    assert "tilewire models pull swinir-x4" in " ".join(tilewire("models", "list").stdout.split())
+def test_the_list_fits_80_columns_and_says_which_to_take(tilewire: Tilewire) -> None:
+    shown = tilewire("models", "list", COLUMNS="200").stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    for alias, name in {"restore": "realesrgan-x4plus", "faithful": "span", "crisp": "span-kendata"}.items():
+        assert alias in shown.splitlines()[0]
+        assert f"  {name} ({alias})" in shown
+    assert "To fetch (tilewire models pull NAME)" in shown
+
+
+def test_what_can_be_fetched_is_said_when_it_is_wanted(tilewire: Tilewire, tmp_path: Path) -> None:
     photo = tmp_path / "photo.png"
     photo.write_bytes(make_image(13, 9, "PNG"))
     for name in ("swinir-x4", "runware:503@1"):
@@ -151,20 +157,7 @@ def publish(web: Web, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def publish(content: bytes, **changes: Any) -> None:
         web.files["/tiny-x2.onnx"] = content
-        facts = {
-            "name": "tiny-x2",
-            "air": "tilewire:tiny-x2@1",
-            "title": "Tiny",
-            "description": "A test.",
-            "price_per_megapixel": Decimal("0.0002"),
-            "licence": "MIT",
-            "licence_url": "https://example.org/licence",
-            "source_url": "https://example.org",
-            "url": f"{web.url}/tiny-x2.onnx",
-            "sha256": hashlib.sha256(content).hexdigest(),
-            "size": len(content),
-        }
-        download = Download(**facts | changes)
+        download = tiny_download(f"{web.url}/tiny-x2.onnx", content, **changes)
 
         def with_download(directory: Path | None = None) -> Catalogue:
             known = load_catalogue(directory)
@@ -189,7 +182,16 @@ def test_a_model_is_fetched_once(tilewire: Tilewire, publish: Callable[..., None
 @pytest.mark.parametrize(
     ("changes", "status", "told"),
     [
-        ({"sha256": "0" * 64}, 1, "the catalogue vouches for 0000"),
+        (
+            {"files": {"tiny-x2.onnx": published(b"x" * 999, Source(url="http://127.0.0.1:9/x"))}},
+            1,
+            "cannot be",
+        ),
+        (
+            {"licence": "CC-BY-NC-4.0", "non_commercial": True},
+            1,
+            "tilewire models pull tiny-x2 --accept-licence",
+        ),
         ({"name": "other"}, 2, "no model called 'tiny-x2' can be fetched; there are other"),
     ],
 )

@@ -289,6 +289,11 @@ class SlowLink:
     async def send(self, frame: bytes) -> None:
         self.sent.append(frame)
 
+    def confirm(self) -> asyncio.Future[bool]:
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        answer.set_result(True)
+        return answer
+
     async def close(self, code: int, reason: str) -> None:  # noqa: ARG002 - as Link has it
         self.closing.set()
         await self.may_close.wait()
@@ -321,3 +326,12 @@ async def test_an_answer_spells_the_uuid_as_the_question_does(server: EmbeddedSe
         question = {"taskType": "getResponse", "taskUUID": task["taskUUID"].lower()}
         (answer,) = await peer.ask(question)
         assert answer["imageUUID"] == result["imageUUID"]
+
+
+async def test_a_task_sent_again_in_capitals_is_the_same(server: EmbeddedServer) -> None:
+    task = upscale(base64.b64encode(make_image()).decode())
+    capitals = task | {"taskUUID": task["taskUUID"].upper()}
+    async with connected(server) as peer:
+        (first,) = await peer.ask(task)
+        (again,) = await peer.ask(capitals)
+    assert again == first | {"taskUUID": capitals["taskUUID"]}

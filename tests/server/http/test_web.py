@@ -1,6 +1,7 @@
 """The page's files over HTTP."""
 
 import gzip
+import posixpath
 import re
 
 import httpcore
@@ -32,7 +33,12 @@ def test_the_page_and_all_its_files_are_served(server: EmbeddedServer) -> None:
     assert "unsafe" not in headers["content-security-policy"]
     files = paths(index)
     assert len(files) > 20
-    kinds = {"js": "text/javascript; charset=utf-8", "css": "text/css; charset=utf-8", "svg": "image/svg+xml"}
+    kinds = {
+        "js": "text/javascript; charset=utf-8",
+        "css": "text/css; charset=utf-8",
+        "svg": "image/svg+xml",
+        "png": "image/png",
+    }
     for path in files:
         status, headers, body = get(f"{server.url}/{path}")
         assert (status, headers["content-type"]) == (200, kinds[path.rpartition(".")[2]])
@@ -42,12 +48,11 @@ def test_the_page_and_all_its_files_are_served(server: EmbeddedServer) -> None:
 
 def test_every_module_that_is_imported_is_there(server: EmbeddedServer) -> None:
     _, _, index = get(f"{server.url}/")
-    modules = {path.rpartition("/")[2]: path for path in paths(index) if path.endswith(".js")}
-    for path in modules.values():
+    modules = {path for path in paths(index) if path.endswith(".js")}
+    for path in modules:
         _, _, source = get(f"{server.url}/{path}")
-        assert (
-            set(re.findall(r'^import .* from "\./(.+)";$', source.decode(), re.MULTILINE)) <= modules.keys()
-        )
+        imported = re.findall(r'^import .*"(\..+)";$', source.decode(), re.MULTILINE)
+        assert {posixpath.normpath(f"{posixpath.dirname(path)}/{name}") for name in imported} <= modules
 
 
 def test_what_the_browser_has_is_not_sent_again(server: EmbeddedServer) -> None:

@@ -28,7 +28,9 @@ from tests.server.support.npm import npm_install
 IMAGE = base64.b64encode(make_image()).decode()
 FOR_BROWSERS_AND_TOOLS = {
     ("/", "get"),
-    ("/web/{digest}/{name}", "get"),
+    ("/web/{digest}/{name:path}", "get"),
+    ("/manifest.webmanifest", "get"),
+    ("/service-worker.js", "get"),
     ("/docs", "get"),
     ("/docs/docs.css", "get"),
     ("/docs/{page}", "get"),

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 Connect = Callable[[], Coroutine[Any, Any, tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
 
 _CHUNK = 4096
+_NARROW = 16 * 2**10
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Faults:
 
 
 class Network:
-    """A network in a thread of its own.
+    """A network in a thread of its own. It keeps little of what it is given, as a slow line does.
 
     Attributes:
         url: where it listens, as of an HTTP server.
@@ -59,7 +61,9 @@ class Network:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
-        listening = asyncio.start_server(self._serve, "127.0.0.1", 0)
+        listener = socket.create_server(("127.0.0.1", 0))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _NARROW)  # and so of the connections
+        listening = asyncio.start_server(self._serve, sock=listener, limit=_CHUNK)
         self._server = asyncio.run_coroutine_threadsafe(listening, self._loop).result()
         self.port: int = self._server.sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -91,6 +95,9 @@ class Network:
             self._abort(to_client)
             return
         ends = {to_client, to_server}
+        for end in ends:
+            end.transport.set_write_buffer_limits(_CHUNK)
+            end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _NARROW)
         self._open |= ends
         stream = _Stream(self, faults, self._chance, lambda: self._abort(*ends))
         try:
@@ -201,7 +208,15 @@ def running_network(connect: Connect, seed: int = 0) -> Iterator[Network]:
 def to_url(url: str) -> Connect:
     """The server of a URL with a port."""
     address = urlsplit(url)
-    return lambda: asyncio.open_connection(address.hostname, address.port)
+
+    async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        end = socket.socket()
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _NARROW)  # only before it is connected
+        end.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(end, (address.hostname, address.port))
+        return await asyncio.open_connection(sock=end, limit=_CHUNK)
+
+    return connect
 
 
 def to_socket(path: str) -> Connect:

@@ -45,14 +45,21 @@ class Page:
         complaints: errors in the console, violations of the content security policy among them.
     """
 
-    def __init__(self, context: Any, url: str) -> None:
+    def __init__(self, context: Any, url: str, before: Callable[[Any], None] | None = None) -> None:
+        """
+        Args:
+            before: is given each tab before anything is loaded into it.
+        """
         self.context = context
         self.url = url
         self.complaints: list[str] = []
+        self._before = before
         self.tab = self.open_tab()
 
     def open_tab(self) -> Any:
         tab = self.context.new_page()
+        if self._before is not None:
+            self._before(tab)
         tab.set_default_timeout(PATIENCE_MS)
         tab.on("pageerror", lambda error: self.complaints.append(str(error)))
         tab.on("console", lambda message: message.type == "error" and self.complaints.append(message.text))
@@ -82,6 +89,11 @@ class Page:
             })"""
         )
         return kept
+
+    def module(self, name: str) -> str:
+        """The address of one of the page's modules."""
+        address: str = self.tab.get_attribute(f"link[href$='/{name}.js']", "href")
+        return f"./{address}"
 
     def sign_in(self, key: str = KEY) -> None:
         self.tab.fill("#key", key)

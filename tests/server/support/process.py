@@ -22,6 +22,7 @@ def environment(data: Path, model_directory: Path, **more: str) -> dict[str, str
     return own | {
         "COLUMNS": "80",
         "PYTHONPATH": str(REPOSITORY),
+        "XDG_STATE_HOME": f"{data}-state",
         "TILEWIRE_DATA": str(data),
         "TILEWIRE_MODEL_DIRECTORY": str(model_directory),
         "TILEWIRE_DEVICE": "cpu",

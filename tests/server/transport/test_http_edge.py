@@ -84,6 +84,64 @@ async def test_a_head_that_is_too_large_is_refused(server: EmbeddedServer, name:
         assert await status_of(reader) == 431
 
 
+async def test_a_large_head_that_is_whole_is_refused_too(server: EmbeddedServer) -> None:
+    async with raw(server) as (reader, writer):
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 66_000 + b"\r\n\r\n")
+        assert await status_of(reader) == 431
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET /healthz HTTP/1.1\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nHost: x\r\nHost: x\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nHost: x\r\nhost: y\r\n", 400),
+        (b"GET /healthz HTTP/1.0\r\n", 200),
+        (b"GET /healthz HTTP/1.1\r\nHost: x\r\n", 200),
+    ],
+)
+async def test_a_request_must_say_once_whom_it_is_for(
+    server: EmbeddedServer, head: bytes, status: int
+) -> None:
+    async with raw(server) as (reader, writer):
+        writer.write(head + b"\r\n")
+        assert await status_of(reader) == status
+
+
+async def test_a_body_in_many_small_chunks_is_taken(server: EmbeddedServer) -> None:
+    search = {"taskType": "modelSearch", "taskUUID": new_uuid(), "search": "x" * 200}
+    body = msgspec.json.encode([search]).ljust(200_000)
+    chunks = b"".join(b"10\r\n" + body[at : at + 16] + b"\r\n" for at in range(0, len(body), 16))
+    async with raw(server) as (reader, writer):
+        writer.write(
+            f"POST /v1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+            "Transfer-Encoding: chunked\r\n\r\n".encode()
+        )
+        for at in range(0, len(chunks), 10_000):
+            writer.write(chunks[at : at + 10_000])
+            await writer.drain()
+        writer.write(b"0\r\n\r\n")
+        assert await status_of(reader) == 200
+
+
+async def test_the_body_of_a_request_sent_ahead_has_its_time(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.transport.http._LINGER", 0.1)
+    server = start_server()
+    async with raw(server) as (reader, writer):
+        writer.write(
+            "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+            f"POST /v1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+            "Content-Length: 2\r\n\r\n[".encode()
+        )
+        assert await status_of(reader) == 200
+        assert b"healthy" in await reader.readuntil(b"healthy\n")
+        await asyncio.sleep(0.4)  # longer than an answered request may linger
+        writer.write(b"]")
+        assert await status_of(reader) == 200
+
+
 async def test_endless_chunk_extensions_and_trailers_are_refused(server: EmbeddedServer) -> None:
     head = (
         f"POST /v1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nTransfer-Encoding: chunked\r\n\r\n"

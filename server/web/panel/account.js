@@ -1,0 +1,47 @@
+/** What the server says after signing in: its models, and the account's credit. */
+
+import { byId } from "../parts/dom.js";
+import { money } from "../parts/format.js";
+import { limits } from "../tasks/images.js";
+import { ConnectionLost } from "../wire/connection.js";
+
+let priced = false;
+
+/** Whether money is of interest here: the account has credit to use up, or whoever runs the server has set prices. */
+export function isPriced() {
+  return priced;
+}
+
+/**
+ * @param {import("../wire/connection.js").Connection} connection
+ * @param {import("./settings_form.js").SettingsForm} form
+ * @param {import("../tasks/runner.js").Runner} runner
+ * @param {() => void} changed Whether there are prices.
+ */
+export function followAccount(connection, form, runner, changed) {
+  /** @param {() => Promise<void>} ask */
+  const unlessLost = (ask) =>
+    ask().catch((error) => {
+      if (!(error instanceof ConnectionLost)) throw error; // asked again when it is back
+    });
+
+  async function models() {
+    const { results } = await connection.request({ taskType: "modelSearch", limit: 100 });
+    form.setModels(results);
+  }
+
+  async function credit() {
+    const { balance } = await connection.request({ taskType: "accountManagement", operation: "getDetails" });
+    byId("credit").hidden = balance.amount === null;
+    byId("credit").textContent = balance.amount === null ? "" : `Credit ${money(balance.amount)}`;
+    const before = priced;
+    priced = balance.amount !== null || limits().hasPrices;
+    if (priced !== before) changed();
+  }
+
+  connection.addEventListener("online", () => {
+    unlessLost(models);
+    unlessLost(credit);
+  });
+  runner.addEventListener("finish", () => unlessLost(credit));
+}

@@ -1,0 +1,134 @@
+/** How large the result is to be: a whole factor, or one of the ways to name another size. */
+
+import { byId, make } from "../parts/dom.js";
+import { most, resultSize } from "../tasks/estimate.js";
+
+/**
+ * @typedef {import("../tasks/tasks.js").Task} Task
+ * @typedef {import("../tasks/estimate.js").Model} Model
+ *
+ * @typedef {"factor" | "megapixels" | "width" | "height" | "4k"} Way
+ * @typedef {{factor: number | null, targetMegapixels: number | null,
+ *   box: import("../tasks/tasks.js").Box | null}} Size As settings have it.
+ *
+ * @typedef {object} Choice
+ * @property {string} size A factor, `other`, or empty: the largest that suits.
+ * @property {Way} way
+ * @property {number} amount
+ */
+
+/** @type {Record<Way, {label: string, least: number, most: number, whole: boolean}>} */
+const WAYS = {
+  factor: { label: "Factor", least: 1.01, most: 4, whole: false },
+  megapixels: { label: "Megapixels", least: 0.01, most: 100_000, whole: false },
+  width: { label: "Width in pixels", least: 1, most: 1_000_000, whole: true },
+  height: { label: "Height in pixels", least: 1, most: 1_000_000, whole: true },
+  "4k": { label: "Fit 4K (3840 × 2160)", least: 1, most: 1, whole: true },
+};
+const FOUR_K = { width: 3840, height: 2160 };
+
+/** @param {any} kept What an earlier visit chose. @returns {Choice} */
+export function sizeChoice({ size, way, amount }) {
+  return {
+    size: typeof size === "string" ? size : "",
+    way: way in WAYS ? way : "factor",
+    amount: typeof amount === "number" && amount > 0 ? amount : 2,
+  };
+}
+
+export class Sizes {
+  #way = /** @type {HTMLSelectElement} */ (byId("size-way"));
+  #amount = /** @type {HTMLInputElement} */ (byId("size-amount"));
+  #wrong = "";
+
+  /** @param {Choice} choice */
+  constructor(choice) {
+    this.choice = choice;
+    const ways = Object.entries(WAYS).map(([value, { label }]) => make("option", { value }, label));
+    this.#way.replaceChildren(...ways);
+  }
+
+  /** What a model offers. @param {Model} model */
+  offer(model) {
+    /** @type {[string, string, string][]} */
+    const sizes = model.upscaleFactors.map((factor) => [String(factor), `${factor}×`, `${factor} times each side`]);
+    if (model.fractionalFactors) sizes.push(["other", "Other", "Another factor, megapixels, width or height"]);
+    if (!sizes.some(([value]) => value === this.choice.size)) this.choice.size = "";
+    byId("sizes").replaceChildren(
+      ...sizes.map(([value, text, title]) => {
+        return make("label", { title }, make("input", { type: "radio", name: "size", value }), make("span", {}, text));
+      }),
+    );
+  }
+
+  /**
+   * Take what was entered.
+   * @param {HTMLElement} target @param {Task | null} task What is selected: other sizes start from its own.
+   * @param {Size} size As it was.
+   * @returns {boolean} Whether it is of this part of the form.
+   */
+  take(target, task, size) {
+    const { choice } = this;
+    if (target instanceof HTMLInputElement && target.name === "size") {
+      if (target.value === "other") this.#start(task, size);
+      choice.size = target.value;
+    } else if (target === this.#way) {
+      choice.way = /** @type {Way} */ (this.#way.value);
+      this.#start(task, size);
+    } else if (target === this.#amount) {
+      const { valueAsNumber } = this.#amount;
+      if (this.#amount.checkValidity() && valueAsNumber > 0) choice.amount = valueAsNumber;
+    } else return false;
+    return true;
+  }
+
+  /** Begin with what it would be so far. @param {Task | null} task @param {Size} size */
+  #start(task, size) {
+    const { choice } = this;
+    const now = task && resultSize(task, /** @type {any} */ (size));
+    if (choice.way === "factor") choice.amount = size.factor ?? (now && task?.width ? now.width / task.width : 2);
+    else if (now && choice.way === "megapixels") choice.amount = (now.width * now.height) / 1e6;
+    else if (now && choice.way !== "4k") choice.amount = now[choice.way];
+    else choice.amount = { megapixels: 12, width: 3000, height: 2000, "4k": 1 }[choice.way];
+    choice.amount = Number(choice.amount.toPrecision(4));
+  }
+
+  /** @param {Model} model @param {number | null} automatic The largest factor that suits. @returns {Size | null} Null if it makes no sense. */
+  value(model, automatic) {
+    const { size, way, amount } = this.choice;
+    const none = { factor: null, targetMegapixels: null, box: null };
+    if (size !== "other") return { ...none, factor: Number(size) || (automatic ?? most(model)) };
+    if (this.#wrong) return null;
+    if (way === "factor") return { ...none, factor: Math.min(amount, most(model)) };
+    if (way === "megapixels") return { ...none, targetMegapixels: amount };
+    return { ...none, box: way === "4k" ? FOUR_K : { width: null, height: null, [way]: amount } };
+  }
+
+  /** Show what is chosen. @param {Model} model @param {number | null} automatic */
+  draw(model, automatic) {
+    const { size, way, amount } = this.choice;
+    const chosen = size || String(automatic ?? most(model));
+    for (const radio of /** @type {NodeListOf<HTMLInputElement>} */ (byId("sizes").querySelectorAll("input"))) {
+      radio.checked = radio.value === chosen;
+    }
+    const other = size === "other";
+    byId("size-other").hidden = !other;
+    this.#wrong = "";
+    if (other) {
+      const { label, least, most: largest, whole } = WAYS[way];
+      this.#way.value = way;
+      this.#amount.hidden = way === "4k";
+      const bounds = { min: least, max: way === "factor" ? most(model) : largest, step: whole ? 1 : "any" };
+      Object.assign(this.#amount, bounds);
+      this.#amount.setAttribute("aria-label", label);
+      if (document.activeElement !== this.#amount) this.#amount.value = String(Math.min(amount, bounds.max));
+      if (way !== "4k" && !(this.#amount.value && this.#amount.checkValidity())) {
+        const number = whole ? "a whole number" : "a number";
+        this.#wrong = `Enter ${number} from ${least} to ${bounds.max}.`;
+      }
+    }
+    byId("size-error").textContent = this.#wrong;
+    byId("size-error").hidden = !this.#wrong;
+    this.#amount.setAttribute("aria-invalid", String(Boolean(this.#wrong)));
+  }
+}

@@ -1,0 +1,31 @@
+/** Says that the connection is lost, once that is more than a hiccup. */
+
+import { byId } from "./dom.js";
+import { duration } from "./format.js";
+
+const HICCUP = 700;
+
+/** @param {import("../wire/connection.js").Connection} connection */
+export function showBanner(connection) {
+  const banner = byId("banner");
+  /** @type {number | undefined} */
+  let timer;
+  connection.addEventListener("offline", (event) => {
+    const wait = /** @type {CustomEvent} */ (event).detail;
+    if (wait !== null) {
+      banner.textContent = `The server is busy. Signing in again in ${duration(wait)}. Tasks that were started go on.`;
+      return;
+    }
+    timer ??= setTimeout(() => {
+      banner.textContent = "Connection lost. Reconnecting… Tasks that were started go on.";
+    }, HICCUP);
+  });
+  const clear = () => {
+    clearTimeout(timer);
+    timer = undefined;
+    banner.textContent = "";
+  };
+  connection.addEventListener("online", clear);
+  connection.addEventListener("refused", clear);
+  byId("sign-out").addEventListener("click", clear);
+}

@@ -1,0 +1,37 @@
+/** What shows how pixels are: a checkerboard where a picture is transparent, and edges instead of blur when zoomed in. */
+
+import { byId } from "../parts/dom.js";
+import { read, write } from "../parts/storage.js";
+
+const STORED = "tilewire.pixels";
+const LEAST = 1.001; // device pixels per pixel; below that there is nothing to see
+
+/** @param {import("./viewer.js").Viewer} viewer */
+export function offerPixels(viewer) {
+  const button = byId("pixels");
+  let wanted = read(STORED) === "edges";
+  const draw = () => {
+    button.hidden = viewer.zoom < LEAST;
+    button.setAttribute("aria-pressed", String(wanted));
+    viewer.stage.classList.toggle("edges", wanted && viewer.zoom >= LEAST);
+  };
+  button.addEventListener("click", () => {
+    wanted = !wanted;
+    write(STORED, wanted ? "edges" : "smooth");
+    draw();
+  });
+  viewer.addEventListener("move", draw);
+  draw();
+}
+
+/** @param {import("./viewer.js").Viewer} viewer @param {() => boolean} isTransparent Of what is shown. */
+export function layCheckerboard(viewer, isTransparent) {
+  const board = byId("checkerboard");
+  viewer.addEventListener("move", () => {
+    board.hidden = !isTransparent();
+    if (board.hidden) return;
+    const { left, right, top, bottom } = viewer.visible;
+    const { width, height } = viewer.room;
+    board.style.clipPath = `inset(${top}px ${width - right}px ${height - bottom}px ${left}px)`;
+  });
+}

@@ -1,0 +1,108 @@
+/** How large a result will be, what it will cost and how long it will take, by the server's rules. */
+
+/**
+ * @typedef {import("./tasks.js").Settings} Settings
+ * @typedef {import("./tasks.js").Task} Task
+ * @typedef {{width: number | null, height: number | null}} Source
+ *
+ * @typedef {object} Model As `modelSearch` describes it.
+ * @property {string} air
+ * @property {string} name
+ * @property {string} title
+ * @property {string} comment
+ * @property {number[]} upscaleFactors
+ * @property {boolean} fractionalFactors
+ * @property {string[]} parameters
+ * @property {number} [defaultSteps] Of models that take steps; what the price is for.
+ * @property {number} pricePerMegapixel In USD.
+ */
+
+const MOST_SIDE = { JPG: 65_500, PNG: Infinity, WEBP: 16_383 };
+
+/** @param {Source} source @param {Settings} settings Null if the browser cannot tell. @returns {number | null} */
+export function factorOf({ width, height }, { factor, targetMegapixels, box }) {
+  if (factor !== null) return factor;
+  if (width === null || height === null) return null;
+  if (targetMegapixels !== null) return Math.sqrt((targetMegapixels * 1e6) / (width * height));
+  return Math.min((box?.width ?? Infinity) / width, (box?.height ?? Infinity) / height);
+}
+
+/** @param {Source} source @param {Settings} settings @returns {{width: number, height: number} | null} */
+export function resultSize(source, settings) {
+  const factor = factorOf(source, settings);
+  if (source.width === null || source.height === null || factor === null) return null;
+  const side = (/** @type {number} */ length) => Math.max(1, Math.round(length * factor));
+  return { width: side(source.width), height: side(source.height) };
+}
+
+/** @param {Source} source @param {Settings} settings */
+export function megapixelsOf(source, settings) {
+  const size = resultSize(source, settings);
+  return size ? (size.width * size.height) / 1e6 : null;
+}
+
+/**
+ * In USD, rounded up to whole microdollars.
+ * @param {{width: number, height: number}} size @param {Settings} settings @param {Model} model
+ */
+export function price({ width, height }, settings, model) {
+  return Math.ceil(model.pricePerMegapixel * width * height * effort(settings, model) - 1e-6) / 1e6;
+}
+
+/** How many times the work that a model's price is for. @param {Settings} settings @param {Model} model */
+export function effort({ parameters }, { defaultSteps }) {
+  return defaultSteps ? Math.max(1, looks(parameters, defaultSteps) / defaultSteps) : 1;
+}
+
+/**
+ * How often a model that removes noise looks at the image.
+ * @param {Record<string, any>} parameters @param {number} defaultSteps
+ */
+function looks(parameters, defaultSteps) {
+  const { steps = defaultSteps, strength = 1, scheduler = "", CFGScale = 1 } = parameters;
+  const { positivePrompt = "", negativePrompt = "" } = parameters;
+  const done = Math.min(steps, Math.max(1, Math.round(steps * strength)));
+  const guided = CFGScale > 1 && positivePrompt !== negativePrompt;
+  return (scheduler.startsWith("Heun") ? 2 * done - 1 : done) * (guided ? 2 : 1);
+}
+
+/** The largest factor. @param {Model} model */
+export function most({ upscaleFactors }) {
+  return /** @type {number} */ (upscaleFactors.at(-1));
+}
+
+/**
+ * Why the server would refuse; null if nothing speaks against it.
+ * @param {Source} source @param {Settings} settings @param {Model} model
+ * @param {import("./images.js").Limits} limits
+ */
+export function objection(source, settings, model, { maxOutputMegapixels }) {
+  const size = resultSize(source, settings);
+  const factor = factorOf(source, settings);
+  if (size === null || factor === null) return null;
+  const pixels = `${size.width} × ${size.height} pixels`;
+  if (settings.factor === null && factor <= 1) return "it is as large already";
+  if (settings.factor === null && factor > most(model) * 1.001) return `that is more than ${most(model)} times its sides`;
+  if (size.width * size.height > maxOutputMegapixels * 1e6) {
+    return `${pixels} are more than the ${maxOutputMegapixels} megapixels that this server makes`;
+  }
+  const side = MOST_SIDE[settings.format];
+  if (Math.max(size.width, size.height) > side) return `${pixels} are more than the format holds (${side} a side)`;
+  return null;
+}
+
+/**
+ * The largest factor that suits all of these; null if there is none.
+ * @param {Source[]} sources @param {Settings} settings @param {Model} model
+ * @param {import("./images.js").Limits} limits
+ */
+export function largestFactor(sources, settings, model, limits) {
+  const suits = (/** @type {number} */ factor) => {
+    const wanted = { ...settings, factor, targetMegapixels: null, box: null };
+    return sources.every((source) => objection(source, wanted, model, limits) === null);
+  };
+  const whole = model.upscaleFactors.filter(suits).at(-1);
+  if (whole !== undefined || !model.fractionalFactors) return whole ?? null;
+  for (let tenths = most(model) * 10; tenths > 10; tenths--) if (suits(tenths / 10)) return tenths / 10;
+  return null;
+}
