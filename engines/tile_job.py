@@ -1,7 +1,6 @@
 """A picture's tiles on their way through the scheduler."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from engines.devices.parts import Arrays
 from engines.errors import ModelError
 from engines.job import Item, Job
+from engines.threads import Threads
 from engines.tiling.canvas import Canvas
 from engines.tiling.tiles import Tile, TilePlan
 
@@ -28,7 +28,7 @@ class TileJob(Job):
     plan: TilePlan
     by_area: bool
     """Whether an area is to be finished in all planes before the next; it holds bands of all at once."""
-    resampler: ThreadPoolExecutor
+    resampler: Threads
     count: int = field(init=False)
 
     def __post_init__(self) -> None:

@@ -11,10 +11,7 @@
 import asyncio
 import itertools
 import math
-import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -23,17 +20,18 @@ from numpy.typing import NDArray
 
 from engines.activity import Activity
 from engines.codecs.image import Picture
+from engines.devices.cores import usable_cores
 from engines.devices.device import Device
-from engines.devices.parts import Part
 from engines.devices.sessions import Network
 from engines.errors import DeviceOutOfMemoryError, ModelError
 from engines.latent.diffusion import Diffusion
 from engines.latent.prompts import prompts_of
-from engines.latent.upscaler import LatentUpscaler
+from engines.loading import LoadedModels
 from engines.progress import Progress, rising
 from engines.scheduling.calibration import Calibration
 from engines.scheduling.executor import PATIENCE, Executor
 from engines.scheduling.work import TileKey
+from engines.threads import Threads
 from engines.tile_job import TileJob
 from engines.tiling.alpha import fill_hidden, with_planes
 from engines.tiling.canvas import Canvas
@@ -41,12 +39,8 @@ from engines.tiling.regions import OnRegion, RegionReporter
 from engines.tiling.tiles import TilePlan, plan_tiles
 from onnx_models import (
     FactorTooLargeError,
-    LatentWeights,
     Model,
-    ModelBuildError,
     NoSuchLevelError,
-    Weights,
-    ensure_built,
 )
 
 __all__ = ["Upscaler"]
@@ -74,12 +68,10 @@ class Upscaler:
         self.devices = tuple(devices)
         calibration = Calibration(model_directory / "batches.json")
         self._executor = Executor(self.devices, calibration=calibration, stand_in=stand_in, patience=patience)
-        self._model_directory = model_directory
-        self._networks: dict[tuple[str, str], Network] = {}
-        self._latents: dict[str, LatentUpscaler] = {}
-        self._first_use: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
+        self._pixels = Threads(usable_cores(), "pixels")
+        self._models = LoadedModels(self._executor, model_directory, self._pixels)
         self._task_ids = itertools.count()
-        self._resampler = ThreadPoolExecutor(1, thread_name_prefix="resampler")
+        self._resampler = Threads(1, "resampler")
 
     @property
     def usable(self) -> bool:
@@ -93,7 +85,7 @@ class Upscaler:
 
     def activity(self) -> Activity:
         """What the devices have done, and what waits for them. Blocks for milliseconds."""
-        return self._executor.activity(self._names)
+        return self._executor.activity(self._models.names)
 
     def load(self, model: Model, on_progress: Progress | None = None) -> None:
         """Build and load all native scales of a model, so that the first task does not wait for it. Blocks.
@@ -105,13 +97,7 @@ class Upscaler:
         Raises:
             ModelError: if one of them cannot be built or loaded.
         """
-        for done, weights in enumerate(model.weights, start=1):
-            if model.latent is not None:
-                self._latent(model, model.latent)
-            else:
-                self._network(model, weights)
-            if on_progress:
-                on_progress(done / len(model.weights))
+        self._models.load(model, on_progress)
 
     def cuts(self, model: Model, diffusion: Diffusion) -> list[str]:
         """Which prompts, of `prompt` and `negative_prompt`, are longer than the model takes. Blocks.
@@ -168,7 +154,7 @@ class Upscaler:
         except (FactorTooLargeError, NoSuchLevelError) as error:
             raise ModelError(str(error)) from error
         if model.latent is not None:
-            latent = await asyncio.to_thread(self._latent, model, model.latent)
+            latent = await self._models.latent(model, model.latent)
             return await latent.upscale(
                 picture,
                 model,
@@ -179,8 +165,8 @@ class Upscaler:
                 on_progress=on_progress,
                 on_region=on_region,
             )
-        network = await asyncio.to_thread(self._network, model, weights)
-        planes = await asyncio.to_thread(_planes, picture)
+        network = await self._models.network(model, weights)
+        planes = await self._pixels.run(_planes, picture)
         report = rising(on_progress) if on_progress else None
         regions = RegionReporter(picture, width, height, on_region) if on_region else None
         largest = model.tile
@@ -195,12 +181,14 @@ class Upscaler:
                 largest = math.isqrt(plan.height * plan.width // 2)
                 if plan.height * plan.width <= _smallest_tile(model) ** 2:
                     raise
-        return await asyncio.to_thread(with_planes, picture, upscaled)
+        return await self._pixels.run(with_planes, picture, upscaled)
 
     def close(self) -> None:
         """Let the batch that runs finish; every upscale under way ends in a ModelError. Blocks."""
         self._executor.close()
-        self._resampler.shutdown()
+        self._models.close()
+        self._resampler.close()
+        self._pixels.close()
 
     def _plan(self, picture: Picture, model: Model, network: Network, largest: int) -> TilePlan:
         """Tiles of at most `largest` pixels a side, smaller where the devices had no memory for them."""
@@ -246,43 +234,6 @@ class Upscaler:
         finally:
             self._executor.cancel(task)
         return [canvas.pixels for canvas in job.canvases]
-
-    def _names(self) -> dict[Network | Part, str]:
-        loaded = tuple(self._networks.items())  # other threads may add to it
-        latents = tuple(self._latents.items())
-        return {network: name for (name, _), network in loaded} | {
-            part: name for name, latent in latents for part in latent.parts
-        }
-
-    def _network(self, model: Model, weights: Weights) -> Network:
-        """A model's network, built and loaded on first use."""
-        key = (model.name, weights.label)
-        if key not in self._networks:
-            with self._first_use[key]:
-                if key not in self._networks:
-                    self._networks[key] = self._build(model, weights)
-        return self._networks[key]
-
-    def _latent(self, model: Model, weights: LatentWeights) -> LatentUpscaler:
-        """A latent upscaler, verified and loaded on first use."""
-        if model.name not in self._latents:
-            with self._first_use[model.name, weights.label]:
-                if model.name not in self._latents:
-                    _verify(model, weights, self._model_directory)
-                    self._latents[model.name] = LatentUpscaler(weights, self._executor)
-        return self._latents[model.name]
-
-    def _build(self, model: Model, weights: Weights) -> Network:
-        network = Network.build(model, weights, self._model_directory)
-        self._executor.load(network)
-        return network
-
-
-def _verify(model: Model, weights: LatentWeights, directory: Path) -> None:
-    try:
-        ensure_built(model, weights, directory)
-    except ModelBuildError as error:
-        raise ModelError(f"{model.name} cannot be built: {error}") from error
 
 
 def _smallest_tile(model: Model) -> int:

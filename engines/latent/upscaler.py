@@ -25,6 +25,7 @@ from engines.latent.prompts import prompts_of
 from engines.progress import Progress, rising, within
 from engines.scheduling.executor import Executor
 from engines.scheduling.work import PartKey
+from engines.threads import Threads
 from engines.tiling.alpha import fill_hidden, with_planes
 from engines.tiling.regions import OnRegion, RegionReporter
 from engines.tiling.tiles import Area
@@ -42,18 +43,20 @@ _TEXT_PIXELS = 64 * 64
 class LatentUpscaler:
     """A latent upscaler whose parts are loaded."""
 
-    def __init__(self, weights: LatentWeights, executor: Executor) -> None:
+    def __init__(self, weights: LatentWeights, executor: Executor, threads: Threads) -> None:
         """Load the parts on all devices. Blocks.
 
         Args:
             weights: verified.
             executor: what runs them.
+            threads: for the work beside the devices.
 
         Raises:
             ModelError: if something cannot be loaded.
         """
         self._weights = weights
         self._executor = executor
+        self._threads = threads
         self._prompts = None if weights.tokenizer is None else prompts_of(Path(weights.tokenizer.path))
         self._parts = {name: Part(Path(files[0].path)) for name, files in weights.parts.items()}
         for part in self._parts.values():
@@ -96,7 +99,7 @@ class LatentUpscaler:
         """
         source = picture.pixels
         if picture.alpha is not None:
-            source = await asyncio.to_thread(fill_hidden, source, picture.alpha)
+            source = await self._threads.run(fill_hidden, source, picture.alpha)
         sizes = _sizes((picture.width, picture.height), size, self._weights.scale)
         ends = list(itertools.accumulate(width * height for width, height in sizes))
         report = rising(on_progress or (lambda _share: None))
@@ -105,11 +108,11 @@ class LatentUpscaler:
             progress = within(report, begun / ends[-1], end / ends[-1])
             generated = await self._enlarged(pixels, model, wanted, account, on_start, progress)
             if wanted.colour_fix is not None and end == ends[-1]:
-                generated = await asyncio.to_thread(fix_colours, generated, source, wanted.colour_fix)
-            pixels = await asyncio.to_thread(_as_pixels, generated, reached)
+                generated = await self._threads.run(fix_colours, generated, source, wanted.colour_fix)
+            pixels = await self._threads.run(_as_pixels, generated, reached)
             begun, on_start = end, None
         regions = RegionReporter(picture, *size, on_region) if on_region else None
-        return await asyncio.to_thread(_finish, pixels, picture, regions)
+        return await self._threads.run(_finish, pixels, picture, regions)
 
     async def _enlarged(
         self,
@@ -158,7 +161,7 @@ class LatentUpscaler:
         calls = upscale_latent(pixels, tokens, wanted, self._weights, side=side, overlap=overlap)
         results: list[Arrays] | None = None
         done = 0.0
-        while not isinstance(runs := await asyncio.to_thread(_go_on, calls, results), np.ndarray):
+        while not isinstance(runs := await self._threads.run(_go_on, calls, results), np.ndarray):
             job = _PartJob(
                 runs=runs,
                 loop=asyncio.get_running_loop(),

@@ -9,12 +9,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from decimal import Decimal
 from functools import partial
 from typing import Final
 
-from engines import OnRegion, Upscaler, encode
+from engines import OnRegion, Upscaler, encode, usable_cores
 from onnx_models import Catalogue, Model
 from server.images.inputs import Inputs
 from server.images.store import ImageFile, ImageStore
@@ -65,6 +66,8 @@ class Pipeline:
         self._web = web
         self._server = server
         self._clock = clock
+        # An encode may take a second: it must not hold up what shares asyncio's own threads.
+        self._encoders = ThreadPoolExecutor(usable_cores(), thread_name_prefix="encoders")
         active = settings.active_megapixels, settings.active_megapixels_per_account
         # Small work has room of its own: it need not wait for the memory that large work holds.
         self._small_gate = FairGate(*(limit * _SMALL_SHARE for limit in active))
@@ -142,12 +145,15 @@ class Pipeline:
                     on_region=on_region,
                 )
             with story.measure("encode"):
-                return await asyncio.to_thread(
-                    encode,
-                    upscaled,
-                    request.output_format,
-                    quality=request.output_quality,
-                    keep_metadata=request.keep_metadata,
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._encoders,
+                    partial(
+                        encode,
+                        upscaled,
+                        request.output_format,
+                        quality=request.output_quality,
+                        keep_metadata=request.keep_metadata,
+                    ),
                 )
 
     async def _reserve(self, account: AccountId, key: str, cost: int) -> None:

@@ -169,9 +169,9 @@ def test_only_prompts_that_are_too_long_are_cut(upscaler, model):
     assert upscaler.cuts(model, Diffusion(prompt=long, negative_prompt=long)) == ["prompt", "negative_prompt"]
 
 
-def test_less_strength_does_less_of_the_work(upscaler, model):
+def test_less_strength_does_less_of_the_work(model_directory, model):
     device = BatchingDevice()
-    upscaler = Upscaler([device], upscaler._model_directory)
+    upscaler = Upscaler([device], model_directory)
     try:
         result = upscaled(upscaler, model, picture(32, 32), replace(FAST, steps=10, strength=0.3))
     finally:
