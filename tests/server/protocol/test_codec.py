@@ -55,6 +55,8 @@ def test_an_array_of_tasks_and_a_single_task_are_taken(codec: Codec) -> None:
     assert parsed(codec, frame_of(codec, [ping, ping])) == [Ping(), Ping()]
     assert parsed(codec, frame_of(codec, ping)) == [Ping()]
     assert parsed(codec, frame_of(codec, [])) == []
+    if codec is JSON:
+        assert parsed(codec, (b" " * 70_000).join((b"", frame_of(codec, ping), b""))) == [Ping()]
 
 
 @pytest.mark.parametrize(
