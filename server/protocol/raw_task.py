@@ -11,6 +11,7 @@ from server.protocol.errors import ParameterError, invalid, missing
 from server.protocol.fields import is_uuid
 from server.protocol.parameters import accepted_elsewhere, allowed_values, known_names, nearest
 from server.protocol.requests import Task
+from server.protocol.text import refuse_control_characters
 
 if TYPE_CHECKING:
     from server.protocol.codec import Codec
@@ -78,6 +79,7 @@ class RawTask:
             task = decoder.decode(self._raw)
         except msgspec.DecodeError as error:
             raise _as_parameter_error(self.task_type, str(error)) from error
+        refuse_control_characters(task)
         whole: Task = self._with_images(task)
         return whole
 

@@ -11,6 +11,7 @@ from msgspec import Raw, Struct
 from server.protocol.codec import Codec
 from server.protocol.errors import invalid
 from server.protocol.fields import MAX_URL, is_uuid
+from server.protocol.text import refuse_control_characters
 
 __all__ = ["ImageSource", "InlineImage", "RemoteImage", "StoredImage", "parse_source", "read_source"]
 
@@ -82,6 +83,7 @@ def parse_source(raw: Raw, parameter: str, codec: Codec) -> ImageSource:
     if _URL.match(value):
         if len(value) > MAX_URL:
             raise invalid(parameter, f"{parameter}: the URL is longer than {MAX_URL} characters", "URL")
+        refuse_control_characters(value, parameter)
         return RemoteImage(value)
     return InlineImage(_decode_base64(memoryview(value.encode()), parameter))
 
