@@ -6,12 +6,16 @@ Tasks of a frame are begun in order and answered as each is ready.
 """
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import Iterable
+from itertools import chain
 from typing import Final
 from weakref import WeakValueDictionary
 
 from msgspec import Struct
 from starlette.websockets import WebSocket, WebSocketDisconnect
+from websockets.frames import CloseCode
 
 from server.delivery.results import ClientResults
 from server.delivery.sessions import Disconnected, Session
@@ -148,8 +152,9 @@ class Connection:
                 if self._session is not None:
                     self._heard_at = self._loop.time()
                 await self._take(frame, tasks)
-        except WebSocketDisconnect:
-            return
+        except WebSocketDisconnect as error:
+            if error.code == CloseCode.MESSAGE_TOO_BIG and self._session is not None:
+                self._services.sessions.note_too_large(self._session)
 
     async def _receive(self) -> bytes | str:
         message = await self._websocket.receive()
@@ -168,14 +173,8 @@ class Connection:
 
     async def _take(self, frame: bytes | str, tasks: asyncio.TaskGroup) -> None:
         """Begin the tasks of a frame."""
-        try:
-            raws = self.codec.split(frame)
-        except FrameError as error:
-            self._services.telemetry.metrics.error_sent(error.code)
-            await self._reply(error.item(None, None, f"{self.base_url}/docs/errors"))
-            raws = iter(())
         turn_until = self._loop.time() + _TURN
-        for raw in raws:
+        for raw in await self._split(frame):
             if self._loop.time() > turn_until:  # a frame may hold thousands
                 await asyncio.sleep(0)
                 turn_until = self._loop.time() + _TURN
@@ -188,14 +187,32 @@ class Connection:
                 await self._keep_pace()
                 await self._reply(PONG)
             else:
-                await self._room.acquire()
-                self._running += 1
-                begun = tasks.create_task(self._run(raw, self._session))
-                begun.add_done_callback(self._make_room)
-                if raw.task_type in _UPSCALES and raw.task_uuid is not None:
-                    self._accepting[raw.task_uuid.lower()] = begun
+                await self._begin(raw, self._session, tasks)
         if self._session is None:
             await self.close(_POLICY_VIOLATION, "the first task must be a valid authentication")
+
+    async def _split(self, frame: bytes | str) -> Iterable[RawTask]:
+        """The tasks of a frame; what has none is answered."""
+        try:
+            raws = self.codec.split(frame)
+        except FrameError as error:
+            self._services.telemetry.metrics.error_sent(error.code)
+            await self._reply(error.item(None, None, f"{self.base_url}/docs/errors"))
+            return ()
+        first = next(raws, None)
+        if first is not None:
+            return chain((first,), raws)
+        if self._session is not None:
+            await self._send(self.codec.data([]))
+        return ()
+
+    async def _begin(self, raw: RawTask, session: Session, tasks: asyncio.TaskGroup) -> None:
+        await self._room.acquire()
+        self._running += 1
+        begun = tasks.create_task(self._run(raw, session))
+        begun.add_done_callback(self._make_room)
+        if raw.task_type in _UPSCALES and raw.task_uuid is not None:
+            self._accepting[raw.task_uuid.lower()] = begun
 
     def _make_room(self, _: asyncio.Task[None]) -> None:
         self._running -= 1
@@ -236,13 +253,15 @@ class Connection:
             self._services.sessions.detach(self._session)
         self._heard_at = self._loop.time()
         self._session = await self._services.sessions.attach(login, task.connection_session_uuid, self)
+        self._results.largest = self._services.sessions.largest(self._session)
         log.info("session begins", extra={"account": login.account, "session": self._session.uuid})
         await self._reply(AuthenticationResult(connection_session_uuid=self._session.uuid))
         await self._services.sessions.deliver(login.account, self._session.uuid)
 
     async def _reply(self, reply: Struct) -> None:
         """Send a reply that no session waits for."""
-        try:
-            await self.send(encode_reply(self.codec, reply))
-        except Disconnected:
-            return
+        await self._send(encode_reply(self.codec, reply))
+
+    async def _send(self, frame: bytes) -> None:
+        with contextlib.suppress(Disconnected):
+            await self.send(frame)

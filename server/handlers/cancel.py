@@ -21,4 +21,9 @@ async def handle(task: Cancel, context: Context) -> CancelResult:
     await context.settled(task.target_task_uuid)
     if not await context.services.runner.cancel(context.account, task.target_task_uuid, context.base_url):
         raise NotFoundError("taskNotFound", f"no task {task.target_task_uuid} is under way", "targetTaskUUID")
-    return CancelResult(task_uuid=task.task_uuid, target_task_uuid=task.target_task_uuid, status="cancelled")
+    return CancelResult(
+        task_uuid=task.task_uuid,
+        target_task_uuid=task.target_task_uuid,
+        status="cancelled",
+        result="cancelled",
+    )

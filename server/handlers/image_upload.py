@@ -16,6 +16,7 @@ async def handle(task: ImageUpload, context: Context) -> ImageUploadResult:
         TaskError: as `Inputs.obtain`.
     """
     source = await read_source(task.image, "image", context.raw.codec)
+    source = await context.services.inputs.own(context.account, source, context.base_url, "image")
     edge = context.services.edge
     edge.take_upload(context.account, len(source.data) if isinstance(source, InlineImage) else 0)
     record = await context.services.inputs.obtain(context.account, source, "image", task.ttl)

@@ -34,6 +34,7 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         raise unsupported(
             "includeTiles", "tiles come as messages of their own: send the task over a WebSocket"
         )
+    source = await services.inputs.own(context.account, source, context.base_url, parameter)
     if isinstance(source, InlineImage):
         services.edge.take_upload(context.account, len(source.data))
         # Stored before the task is recorded, so that a recorded task can always be run again.

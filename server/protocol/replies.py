@@ -89,6 +89,8 @@ class CancelResult(Item, frozen=True, kw_only=True, tag="cancel"):
 
     target_task_uuid: str
     status: Literal["cancelled"]
+    # Runware's SDKs take a reply without a result for an acknowledgement, and poll.
+    result: Annotated[Literal["cancelled"], Meta(description="The same.")]
 
 
 class Answer(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name):
@@ -122,7 +124,7 @@ class Progress(Answer, frozen=True, kw_only=True):
     """The task is under way."""
 
     status: Literal["processing"]
-    progress: Annotated[float, Meta(ge=0, le=1, description="The share that is done.")]
+    progress: Annotated[int, Meta(ge=0, le=100, description="How much is done, in percent.")]
     tile: Annotated[
         Tile | UnsetType, Meta(description="A part of the result, if `includeTiles` asked for them.")
     ] = UNSET
@@ -214,3 +216,5 @@ class ModelItem(Struct, frozen=True, kw_only=True, rename=wire_name):
     ] = UNSET
     price_per_megapixel: Annotated[Usd, Meta(description="USD per million output pixels.")]
     licence: str
+    private: Annotated[bool, Meta(description="Runware's SDKs need it; always false.")] = False
+    hero_image: Annotated[str, Meta(description="Runware's SDKs need it; always empty.")] = ""

@@ -59,7 +59,7 @@ TILE: Final[Example] = {
     "taskType": "upscale",
     "taskUUID": _TASK,
     "status": "processing",
-    "progress": 0.25,
+    "progress": 25,
     "tile": {
         "x": 0,
         "y": 0,
@@ -89,7 +89,7 @@ REPLIES: Final[dict[str, Example]] = {
         "cost": 0.001259,
     },
     "Acknowledgement": {"taskType": "upscale", "taskUUID": _TASK},
-    "Progress": {"taskType": "upscale", "taskUUID": _TASK, "status": "processing", "progress": 0.42},
+    "Progress": {"taskType": "upscale", "taskUUID": _TASK, "status": "processing", "progress": 42},
     "AccountManagementResult": {
         "taskType": "accountManagement",
         "taskUUID": _TASK,
@@ -141,6 +141,7 @@ REPLIES: Final[dict[str, Example]] = {
         "taskUUID": "f3a9a4f6-6a3c-4c6b-8a63-5e0b7d6f9c10",
         "targetTaskUUID": _TASK,
         "status": "cancelled",
+        "result": "cancelled",
     },
 }
 """By the name of the schema."""
