@@ -36,6 +36,10 @@ class SetAside:
         self._frame = memoryview(frame)
         self._spans = spans
 
+    def __bool__(self) -> bool:
+        """Tell whether there are any."""
+        return bool(self._spans)
+
     def holds(self, value: Raw | str) -> bool:
         """Tell whether part of a value, or of a name, was set aside."""
         if not self._spans:
@@ -61,6 +65,7 @@ def set_aside(frame: bytes) -> tuple[bytes, SetAside]:
     Raises:
         FrameError: if there are too many values, or too many bytes that are not in long strings.
     """
+    frame = _without_padding(frame)
     spans = _long_gaps(frame)
     rest = frame
     if spans:
@@ -75,6 +80,17 @@ def set_aside(frame: bytes) -> tuple[bytes, SetAside]:
     return rest, SetAside(frame, spans)
 
 
+def _without_padding(frame: bytes) -> bytes:
+    """The frame without the white space around it, and with little after its last string."""
+    frame = frame.strip()
+    end = frame.rfind(b'"') + 1
+    if len(frame) - end <= MAX_PARAMETER:
+        return frame
+    if len(frame[end:].translate(None, b" \t\r\n")) > MAX_PARAMETER:
+        raise FrameError(f"the frame has {len(frame) - end} bytes in a row that are no string")
+    return frame[:end] + b" ".join(frame[end:].split())
+
+
 def _long_gaps(frame: bytes) -> list[tuple[int, int]]:
     """Where there is no quotation mark for long; what is escaped at the end of a string is left to it."""
     gaps = []
@@ -86,8 +102,6 @@ def _long_gaps(frame: bytes) -> list[tuple[int, int]]:
             start = last + 1
             continue
         end = frame.find(b'"', start + MAX_PARAMETER)
-        if end < 0:
-            raise FrameError(f"the frame has {len(frame) - start} bytes in a row that are no string")
         gaps.append((start, end - 64 + len(frame[end - 64 : end].rstrip(b"\\"))))
         start = end + 1
     return gaps

@@ -109,7 +109,7 @@ class Codec:
     def _bounded(self, frame: bytes | str) -> tuple[bytes, SetAside]:
         if not self.binary:
             try:
-                return set_aside((frame.encode() if isinstance(frame, str) else frame).strip())
+                return set_aside(frame.encode() if isinstance(frame, str) else frame)
             except UnicodeEncodeError as error:
                 raise FrameError("text must be UTF-8") from error
         if isinstance(frame, str):

@@ -28,6 +28,9 @@ _IMAGES: Final = frozenset({"image", "inputImage", "media"})
 _MAX_NAME: Final = 128
 _MAX_UNKNOWN: Final = 16
 
+_ESCAPED: Final = re.compile(rb"[\\\x7f\xc2]")
+"""Without any of these JSON has no control character in its strings (RFC 8259 section 7)."""
+
 
 class RawTask:
     """One task of a frame, not decoded yet.
@@ -79,8 +82,9 @@ class RawTask:
             task = decoder.decode(self._raw)
         except msgspec.DecodeError as error:
             raise _as_parameter_error(self.task_type, str(error)) from error
-        refuse_control_characters(task)
-        whole: Task = self._with_images(task)
+        if self.codec.binary or _ESCAPED.search(self._raw):
+            refuse_control_characters(task)
+        whole: Task = self._with_images(task) if self._aside else task
         return whole
 
     def warnings(self) -> list[str]:
