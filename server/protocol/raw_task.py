@@ -16,7 +16,7 @@ from server.protocol.text import refuse_control_characters
 if TYPE_CHECKING:
     from server.protocol.codec import Codec
 
-__all__ = ["RawTask"]
+__all__ = ["RawTask", "as_parameter_error"]
 
 # A UUID is optional for these; they are about the connection, not about work.
 _WITHOUT_UUID: Final = frozenset({"authentication", "ping"})
@@ -81,7 +81,7 @@ class RawTask:
         try:
             task = decoder.decode(self._raw)
         except msgspec.DecodeError as error:
-            raise _as_parameter_error(self.task_type, str(error)) from error
+            raise as_parameter_error(str(error), self.task_type) from error
         if self.codec.binary or _ESCAPED.search(self._raw):
             refuse_control_characters(task)
         whole: Task = self._with_images(task) if self._aside else task
@@ -178,8 +178,8 @@ _EXPECTED: Final = re.compile(r"Expected `([\w| ]+)`")
 _ENUM: Final = re.compile(r"Invalid enum value (.*)", re.DOTALL)
 
 
-def _as_parameter_error(task_type: str, message: str) -> ParameterError:
-    """The parameter error that a message of msgspec's amounts to."""
+def as_parameter_error(message: str, task_type: str = "") -> ParameterError:
+    """Give the parameter error that a message of msgspec's amounts to."""
     if match := _MISSING.match(message):
         return missing(".".join(part for part in (match[2], match[1]) if part))
     match = _AT.match(message)
