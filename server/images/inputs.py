@@ -36,7 +36,10 @@ class Inputs:
         """Give an image that is named by its URL on this server from the store, in place of that URL.
 
         Args:
+            account: who names it.
+            source: what is named, by its URL or otherwise.
             base_url: the address under which the client reaches this server.
+            parameter: what names it.
 
         Raises:
             NotFoundError: if it has expired.

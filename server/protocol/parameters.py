@@ -44,6 +44,7 @@ def known_names(task_type: str, path: str) -> frozenset[str]:
     """Give the names of the parameters in an object; none if there is no object of fixed names.
 
     Args:
+        task_type: of the task.
         path: such as `inputs`; empty for the task itself.
     """
     return _objects(task_type).get(path, frozenset())
@@ -80,6 +81,7 @@ def allowed_values(task_type: str, path: str) -> tuple[str, ...]:
     """Give the values that a parameter may have; none if there is no list of them.
 
     Args:
+        task_type: of the task.
         path: such as `settings.scheduler`.
     """
     for task in TASK_CLASSES:
