@@ -58,8 +58,8 @@ CODES: Final[Mapping[str, ErrorCode]] = {
     ),
     "unsupportedParameter": ErrorCode(
         400,
-        "The task has a parameter that does not exist, and whose name is nearly that of one which does. Or, by "
-        "another service's API: the parameter is not offered here.",
+        "The task has a parameter that does not exist, and whose name is nearly that of one which does. "
+        "Or, by another service's API: the parameter is not offered here.",
         "Correct the name, as the message says, or leave the parameter out.",
     ),
     "imageNotFound": ErrorCode(
