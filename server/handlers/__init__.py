@@ -10,7 +10,15 @@ from typing import Any
 
 from msgspec import Struct
 
-from server.handlers import account_management, cancel, get_response, image_upload, model_search, upscale
+from server.handlers import (
+    account_management,
+    cancel,
+    get_response,
+    image_upload,
+    media_storage,
+    model_search,
+    upscale,
+)
 from server.handlers.context import Context
 from server.protocol.codec import RawTask
 from server.protocol.errors import ErrorItem, ServerError, TaskError, invalid
@@ -22,6 +30,7 @@ from server.protocol.requests import (
     GetResponse,
     ImageUpload,
     ImageUpscale,
+    MediaStorage,
     ModelSearch,
     Ping,
     Task,
@@ -49,6 +58,7 @@ _HANDLERS: dict[type[Task], Handler] = {
     Authentication: _misplaced,
     Ping: _pong,
     ImageUpload: image_upload.handle,
+    MediaStorage: media_storage.handle,
     ImageUpscale: upscale.handle,
     Upscale: upscale.handle,
     GetResponse: get_response.handle,

@@ -20,6 +20,7 @@ __all__ = [
     "CancelResult",
     "ImageUploadResult",
     "Item",
+    "MediaStorageResult",
     "ModelSearchResult",
     "PingResult",
     "Progress",
@@ -61,6 +62,16 @@ class ImageUploadResult(Item, frozen=True, kw_only=True, tag="imageUpload"):
 
     image_uuid: Annotated[str, Meta(description="For later tasks of the same account.")]
     image_url: Annotated[str, Meta(description="Where anyone who knows it gets the image.")]
+
+
+class MediaStorageResult(Item, frozen=True, kw_only=True, tag="mediaStorage"):
+    """The image is kept, or deleted."""
+
+    operation: Literal["upload", "delete"]
+    media_uuid: Annotated[str, Meta(description="Of the image.")]
+    media_url: Annotated[
+        str | UnsetType, Meta(description="Of one that is kept: where anyone who knows it gets the image.")
+    ] = UNSET
 
 
 class ModelSearchResult(Item, frozen=True, kw_only=True, tag="modelSearch"):

@@ -24,6 +24,7 @@ __all__ = [
     "ImageUpload",
     "ImageUpscale",
     "Inputs",
+    "MediaStorage",
     "ModelSearch",
     "OutputFormat",
     "OutputType",
@@ -103,6 +104,13 @@ class ImageUpload(Task, frozen=True, kw_only=True, tag="imageUpload"):
 
     image: Image
     ttl: TimeToLive = None
+
+
+class MediaStorage(Task, frozen=True, kw_only=True, tag="mediaStorage"):
+    """Keeps an image as `imageUpload` does, or deletes one."""
+
+    operation: Annotated[Literal["upload", "delete"], Meta(description="What to do with `media`.")]
+    media: Annotated[Image, Meta(description="The image to keep; to delete one, its UUID.")]
 
 
 class Inputs(Struct, frozen=True):
@@ -328,6 +336,7 @@ TASK_CLASSES: Final[tuple[type[Task], ...]] = (
     Authentication,
     Ping,
     ImageUpload,
+    MediaStorage,
     ImageUpscale,
     Upscale,
     GetResponse,

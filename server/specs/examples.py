@@ -28,6 +28,12 @@ REQUESTS: Final[dict[str, Example]] = {
         "taskUUID": _TASK,
         "image": f"data:image/png;base64,{_BASE64}",
     },
+    "mediaStorage": {
+        "taskType": "mediaStorage",
+        "taskUUID": _TASK,
+        "operation": "delete",
+        "media": _IMAGE,
+    },
     "upscale": {
         "taskType": "upscale",
         "taskUUID": _TASK,
@@ -79,6 +85,12 @@ REPLIES: Final[dict[str, Example]] = {
         "taskUUID": _TASK,
         "imageUUID": _IMAGE,
         "imageURL": _URL,
+    },
+    "MediaStorageResult": {
+        "taskType": "mediaStorage",
+        "taskUUID": _TASK,
+        "operation": "delete",
+        "mediaUUID": _IMAGE,
     },
     "UpscaleResult": {
         "taskType": "upscale",
