@@ -31,8 +31,8 @@ REQUESTS: Final[dict[str, Example]] = {
     "mediaStorage": {
         "taskType": "mediaStorage",
         "taskUUID": _TASK,
-        "operation": "delete",
-        "media": _IMAGE,
+        "operation": "upload",
+        "media": f"data:image/png;base64,{_BASE64}",
     },
     "upscale": {
         "taskType": "upscale",
@@ -89,8 +89,9 @@ REPLIES: Final[dict[str, Example]] = {
     "MediaStorageResult": {
         "taskType": "mediaStorage",
         "taskUUID": _TASK,
-        "operation": "delete",
+        "operation": "upload",
         "mediaUUID": _IMAGE,
+        "mediaURL": _URL,
     },
     "UpscaleResult": {
         "taskType": "upscale",
