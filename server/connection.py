@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 _TASKS_AT_ONCE: Final = 64
 _UPSCALES: Final = frozenset({"upscale", "imageUpscale"})
-_QUESTIONS: Final = frozenset({"getResponse", "modelSearch", "accountManagement"})
+_QUESTIONS: Final = frozenset({"getResponse", "getTaskDetails", "modelSearch", "accountManagement"})
 _TURN: Final = 0.01
 """Seconds that the tasks of a frame are begun for before others get their turn."""
 _MOVES: Final = 1024

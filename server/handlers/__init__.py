@@ -17,6 +17,7 @@ from server.handlers import (
     image_upload,
     media_storage,
     model_search,
+    task_details,
     upscale,
 )
 from server.handlers.context import Context
@@ -28,6 +29,7 @@ from server.protocol.requests import (
     Authentication,
     Cancel,
     GetResponse,
+    GetTaskDetails,
     ImageUpload,
     ImageUpscale,
     MediaStorage,
@@ -62,6 +64,7 @@ _HANDLERS: dict[type[Task], Handler] = {
     ImageUpscale: upscale.handle,
     Upscale: upscale.handle,
     GetResponse: get_response.handle,
+    GetTaskDetails: task_details.handle,
     AccountManagement: account_management.handle,
     ModelSearch: model_search.handle,
     Cancel: cancel.handle,

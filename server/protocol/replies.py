@@ -5,7 +5,7 @@ upscale. Fields that do not apply are left out of the frame.
 """
 
 from datetime import UTC, datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -24,6 +24,7 @@ __all__ = [
     "ModelSearchResult",
     "PingResult",
     "Progress",
+    "TaskDetails",
     "Tile",
     "UpscaleResult",
     "WebhookItem",
@@ -92,6 +93,18 @@ class AccountManagementResult(Item, frozen=True, kw_only=True, tag="accountManag
     webhook_secret: Annotated[str, Meta(description="What the account's webhooks are signed with.")]
     usage: Annotated[
         dict[str, "Usage"], Meta(description="By span: `total`, `today` (UTC), `last7Days`, `last30Days`.")
+    ]
+
+
+class TaskDetails(Item, frozen=True, kw_only=True, tag="getTaskDetails"):
+    """An earlier task, and its answer."""
+
+    request: Annotated[
+        list[dict[str, Any]],
+        Meta(description="The task; an image that came within it is named by the UUID that it got."),
+    ]
+    response: Annotated[
+        dict[str, Any], Meta(description="The frame that answers it: `data` or `errors`, with one item.")
     ]
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "ColorFix",
     "DeliveryMethod",
     "GetResponse",
+    "GetTaskDetails",
     "ImageUpload",
     "ImageUpscale",
     "Inputs",
@@ -302,6 +303,10 @@ class GetResponse(Task, frozen=True, kw_only=True, tag="getResponse"):
     """Asks for the result of the earlier task with this `taskUUID`, its error, or how far it is."""
 
 
+class GetTaskDetails(Task, frozen=True, kw_only=True, tag="getTaskDetails"):
+    """Asks what the earlier task with this `taskUUID` was sent as, and what became of it."""
+
+
 class AccountManagement(Task, frozen=True, kw_only=True, tag="accountManagement"):
     """Asks for the account's balance, keys and usage."""
 
@@ -340,6 +345,7 @@ TASK_CLASSES: Final[tuple[type[Task], ...]] = (
     ImageUpscale,
     Upscale,
     GetResponse,
+    GetTaskDetails,
     AccountManagement,
     ModelSearch,
     Cancel,

@@ -51,6 +51,7 @@ REQUESTS: Final[dict[str, Example]] = {
         "outputFormat": "WEBP",
     },
     "getResponse": {"taskType": "getResponse", "taskUUID": _TASK},
+    "getTaskDetails": {"taskType": "getTaskDetails", "taskUUID": _TASK},
     "accountManagement": {"taskType": "accountManagement", "taskUUID": _TASK, "operation": "getDetails"},
     "modelSearch": {"taskType": "modelSearch", "taskUUID": _TASK, "search": "anime", "limit": 10},
     "cancel": {
@@ -92,6 +93,19 @@ REPLIES: Final[dict[str, Example]] = {
         "operation": "upload",
         "mediaUUID": _IMAGE,
         "mediaURL": _URL,
+    },
+    "TaskDetails": {
+        "taskType": "getTaskDetails",
+        "taskUUID": _TASK,
+        "request": [
+            {
+                "taskType": "upscale",
+                "taskUUID": _TASK,
+                "model": "realesrgan-x4plus",
+                "inputs": {"image": _IMAGE},
+            }
+        ],
+        "response": {"data": [{"taskType": "upscale", "taskUUID": _TASK, "imageURL": _URL}]},
     },
     "UpscaleResult": {
         "taskType": "upscale",

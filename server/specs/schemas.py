@@ -18,6 +18,7 @@ from server.protocol.replies import (
     ModelSearchResult,
     PingResult,
     Progress,
+    TaskDetails,
     UpscaleResult,
 )
 from server.protocol.requests import (
@@ -26,6 +27,7 @@ from server.protocol.requests import (
     Authentication,
     Cancel,
     GetResponse,
+    GetTaskDetails,
     ImageUpload,
     ImageUpscale,
     MediaStorage,
@@ -61,6 +63,7 @@ REPLIES: Final[Mapping[type[Task], tuple[type[Struct], ...]]] = {
     Upscale: _UPSCALE,
     ImageUpscale: _UPSCALE,
     GetResponse: (UpscaleResult, Progress),
+    GetTaskDetails: (TaskDetails,),
     AccountManagement: (AccountManagementResult,),
     ModelSearch: (ModelSearchResult,),
     Cancel: (CancelResult,),
