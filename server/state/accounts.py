@@ -82,6 +82,9 @@ def account_named(connection: Connection, name: str, now: float, *, balance: int
     """The account of this name, made if there is none yet.
 
     Args:
+        connection: of the transaction.
+        name: of the account.
+        now: the time in seconds since the epoch.
         balance: what a new account is given, in nanodollars; None for no limit.
     """
     found = find_account(connection, name)
@@ -130,9 +133,12 @@ def authenticate(
     """What a key opens; None for a wrong or revoked one.
 
     Looked up by SHA-256: a key has too many random bits to be guessed from a fast hash, and the comparison
-    tells nothing about how much of a wrong key was right.
+    reveals nothing about how much of a wrong key was right.
 
     Args:
+        connection: of the transaction.
+        secret: the key, as it was printed.
+        now: the time in seconds since the epoch.
         configured: the key of the settings, which opens the default account. As it is not kept, it is valid
             for as long as it is configured; but not once it was revoked as one that was made here.
     """

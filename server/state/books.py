@@ -56,6 +56,11 @@ def move(
     """Move an amount between two books: a row of the ledger, and the sums that are kept of it.
 
     Args:
+        connection: of the transaction.
+        account: whose money it is.
+        source: where it is taken from.
+        destination: where it goes.
+        now: the time in seconds since the epoch.
         amount: in nanodollars. To move nothing leaves no row, but a charge always does: each task that
             succeeds has one.
         task_uuid: the task that it is moved for.

@@ -41,6 +41,7 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
         """The error as the client gets it.
 
         Args:
+            error: why the task failed.
             base_url: what the client reaches this server as.
         """
         return error.item(self.task_type, self.task_uuid, f"{base_url}/docs/errors")

@@ -21,6 +21,7 @@ class Size(NamedTuple):
 
     @property
     def megapixels(self) -> float:
+        """Its area in million pixels."""
         return self.width * self.height / 1e6
 
 

@@ -70,6 +70,8 @@ def request_for(
     """The request that a checked task amounts to.
 
     Args:
+        task: the task, checked.
+        model: the model that it names.
         source: the input; one that came within the task is stored by now.
         parameter: which one named it.
         warnings: what the reply is to say beside the result.
