@@ -200,7 +200,19 @@ class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
         ),
     ] = False
     keep_metadata: Annotated[
-        bool, Meta(description="Whether to keep EXIF and XMP, GPS included. Colour profiles are always kept.")
+        bool,
+        Meta(
+            description="Whether to keep EXIF (GPS included), XMP, IPTC, texts such as `parameters` of PNG, "
+            "and the resolution, each where the format holds it. Colour profiles are always kept."
+        ),
+    ] = False
+    keep_hidden_colors: Annotated[
+        bool,
+        Meta(
+            description="Whether to keep the colours of transparent pixels, as textures need it whose alpha "
+            "is a mask. Otherwise they become those of visible pixels nearby, so that edges get no fringes. "
+            "PNG and WEBP only."
+        ),
     ] = False
     delivery_method: Annotated[
         DeliveryMethod,

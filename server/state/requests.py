@@ -29,6 +29,7 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     include_progress: bool = False
     include_tiles: bool = False
     keep_metadata: bool = False
+    keep_hidden_colors: bool = False
     webhook_url: str | None = None
     upload_endpoint: str | None = None
     diffusion: Diffusion | None = None

@@ -136,6 +136,7 @@ class Pipeline:
                     height=size.height,
                     account=account,
                     diffusion=request.diffusion,
+                    keep_hidden=request.keep_hidden_colors,
                     denoise=request.denoise,
                     on_start=partial(measuring.become, "inference"),
                     on_progress=on_progress,
@@ -150,6 +151,7 @@ class Pipeline:
                         request.output_format,
                         quality=request.output_quality,
                         keep_metadata=request.keep_metadata,
+                        keep_hidden=request.keep_hidden_colors,
                     ),
                 )
 

@@ -44,7 +44,7 @@ def output_size(request: UpscaleRequest, model: Model, source: Size, settings: S
     else:
         factor = float(request.factor or model.factors[-1])
         parameter = "upscaleFactor"
-    size = Size(max(1, round(source.width * factor)), max(1, round(source.height * factor)))
+    size = Size(*(max(1, math.floor(side * factor + 0.5)) for side in source))
     if size.megapixels > limit:
         raise invalid(
             parameter,

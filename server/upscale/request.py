@@ -52,6 +52,8 @@ def check(task: Upscale, model: Model) -> None:
     _refuse_unsupported(task, model)
     _check_factor(task, model)
     _check_denoise(task, model)
+    if task.keep_hidden_colors and OutputFormat(task.output_format) is OutputFormat.JPG:
+        raise invalid("keepHiddenColors", "JPG has no transparency: ask for the outputFormat PNG or WEBP")
     for name, url in (("webhookURL", task.webhook_url), ("uploadEndpoint", task.upload_endpoint)):
         if url is not None and len(url) > MAX_URL:
             raise invalid(name, f"{name} is longer than {MAX_URL} characters", "URL")
@@ -93,6 +95,7 @@ def request_for(
         include_progress=task.include_progress,
         include_tiles=task.include_tiles,
         keep_metadata=task.keep_metadata,
+        keep_hidden_colors=task.keep_hidden_colors,
         webhook_url=task.webhook_url,
         upload_endpoint=task.upload_endpoint,
         diffusion=diffusion_of(task, model),

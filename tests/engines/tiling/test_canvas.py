@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engines.codecs.image import resize
+from engines.codecs.picture import resize
 from engines.tiling.canvas import Canvas
 from engines.tiling.tiles import plan_tiles
 

@@ -105,6 +105,7 @@ def wrong_types() -> Iterator[Bad]:
         "model": {"text"}, "inputs": {"object"}, "upscaleFactor": {"number"}, "targetMegapixels": {"number"},
         "outputType": {"text"}, "outputFormat": {"text"}, "outputQuality": {"number"},
         "includeCost": {"boolean"}, "includeProgress": {"boolean"}, "keepMetadata": {"boolean"},
+        "keepHiddenColors": {"boolean"},
         "deliveryMethod": {"text"}, "webhookURL": {"text"}, "uploadEndpoint": {"text"},
         "checkNSFW": {"boolean"}, "safety": {"object"}, "settings": {"object"}, "numberResults": {"number"},
         "ttl": {"number"}, "taskUUID": {"text"},

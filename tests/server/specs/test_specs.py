@@ -239,6 +239,7 @@ def good() -> Iterator[Item]:
         {"outputFormat": "JPG", "outputQuality": 20},
         {"outputQuality": 99, "ttl": 1},
         {"deliveryMethod": "async", "includeCost": True, "includeProgress": True, "keepMetadata": True},
+        {"keepHiddenColors": True, "outputFormat": "PNG"},
         {"checkNSFW": False, "safety": {"checkContent": False}, "settings": {}, "numberResults": 1},
         {"safety": None, "settings": None, "webhookURL": None, "uploadEndpoint": None, "model": None},
         {"somethingNew": 1},

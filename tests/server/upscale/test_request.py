@@ -140,6 +140,25 @@ def test_a_factor_gives_its_size_within_what_the_model_can_do(
     model.weights_for(max(size.width / width, size.height / height))  # there are such weights
 
 
+@pytest.mark.parametrize(
+    ("source", "factor", "size"),
+    [((3, 5), 1.5, (5, 8)), ((1, 7), 2.5, (3, 18)), ((5, 5), 1.1, (6, 6)), ((1, 1), 1.2, (1, 1))],
+)
+def test_halves_are_rounded_up(
+    catalogue: Catalogue, source: tuple[int, int], factor: float, size: tuple[int, int]
+) -> None:
+    assert sized(catalogue, Size(*source), upscaleFactor=factor) == size
+
+
+def test_hidden_colours_need_a_format_with_transparency(catalogue: Catalogue) -> None:
+    model = catalogue.get(FAST_MODEL)
+    for output_format in ("PNG", "WEBP"):
+        check(task_of(keepHiddenColors=True, outputFormat=output_format), model)
+    with pytest.raises(ParameterError, match="JPG has no transparency") as caught:
+        check(task_of(keepHiddenColors=True, outputFormat="JPG"), model)
+    assert caught.value.parameter == "keepHiddenColors"
+
+
 @given(sides, sides, st.floats(1e-6, 200))
 def test_target_megapixels_gives_about_that_or_says_what_is_possible(
     catalogue: Catalogue, width: int, height: int, target: float
