@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Final, NamedTuple, NewType
 
 from msgspec import Struct
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from server.state.books import Book, move
 from server.state.tables import accounts, api_keys
@@ -127,6 +127,12 @@ def create_key(connection: Connection, account: AccountId, label: str, now: floa
     return secret
 
 
+_FIND_KEY: Final = select(api_keys.c.id, api_keys.c.account_id, api_keys.c.revoked).where(
+    api_keys.c.digest == bindparam("of")
+)
+_USE_KEY: Final = update(api_keys).where(api_keys.c.id == bindparam("this"))
+
+
 def authenticate(
     connection: Connection, secret: str, now: float, *, configured: str | None = None
 ) -> Login | None:
@@ -143,16 +149,14 @@ def authenticate(
             for as long as it is configured; but not once it was revoked as one that was made here.
     """
     digest = _digest(secret)
-    row = connection.execute(
-        select(api_keys.c.id, api_keys.c.account_id, api_keys.c.revoked).where(api_keys.c.digest == digest)
-    ).first()
+    row = connection.execute(_FIND_KEY, {"of": digest}).first()
     if row is None:
         if configured is None or not secrets.compare_digest(digest, _digest(configured)):
             return None
         return Login(account_named(connection, DEFAULT_ACCOUNT, now), None)
     if row.revoked:
         return None
-    connection.execute(update(api_keys).where(api_keys.c.id == row.id).values(last_used=now))
+    connection.execute(_USE_KEY, {"this": row.id, "last_used": now})
     return Login(AccountId(row.account_id), KeyId(row.id))
 
 

@@ -12,10 +12,10 @@ Every transaction locks the task first, then its account.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from server.protocol.errors import ErrorItem, TaskCancelledError
 from server.state import ledger
@@ -58,6 +58,15 @@ COLUMNS = (
 )
 """What `record_of` needs."""
 
+# Statements of the hot path are built once: to build one costs as much as to run it.
+_THIS: Final = tasks.c.account_id == bindparam("of"), tasks.c.task_uuid == bindparam("uuid")
+_FIND: Final = select(*COLUMNS).where(*_THIS)
+_FIND_LOCKED: Final = _FIND.with_for_update()
+_FIND_ACCEPTED_AS: Final = _FIND_LOCKED.where(unfinished, tasks.c.acceptance == bindparam("id"))
+_INSERT: Final = insert(tasks)
+_UPDATE: Final = update(tasks).where(*_THIS)
+_DELETE: Final = delete(tasks).where(*_THIS)
+
 
 def accept(
     connection: Connection,
@@ -82,13 +91,12 @@ def accept(
         owner: the server that runs it.
         admit: called if the task is a new one, perhaps more than once; what it raises refuses the task.
     """
-    of_task = _is(attempt.account, attempt.task_uuid)
     previous = find(connection, attempt.account, attempt.task_uuid, locked=True)
     if previous is not None and not previous.is_for(request):
         return previous
     if previous is not None and previous.status is Status.ACCEPTED:
         again = replace(previous, session=session or previous.session)
-        connection.execute(update(tasks).where(*of_task).values(acceptance=None, session=again.session))
+        _change(connection, attempt, acceptance=None, session=again.session)
         return again
     if previous is not None and previous.status is Status.SUCCEEDED:
         return previous
@@ -107,12 +115,12 @@ def accept(
     }
     if previous is None:
         key = {"account_id": attempt.account, "task_uuid": attempt.task_uuid}
-        connection.execute(insert(tasks).values(key | values))
+        connection.execute(_INSERT, key | values)
         return None
     # An answer that still waits for its session, or for a webhook, would now be about the new attempt.
     forget_webhook(connection, attempt.account, attempt.task_uuid)
     forget_outcome(connection, attempt.account, attempt.task_uuid)
-    connection.execute(update(tasks).where(*of_task).values(values))
+    _change(connection, attempt, **values)
     return None
 
 
@@ -121,14 +129,13 @@ def withdraw(connection: Connection, attempt: Attempt, now: float) -> bool:
 
     It stays, too, if it was sent again since: then somebody waits for it.
     """
-    of_task = _is(attempt.account, attempt.task_uuid)
-    accepted = select(*COLUMNS).where(*of_task, unfinished, tasks.c.acceptance == attempt.id)
-    row = connection.execute(accepted.with_for_update()).first()
+    this = {"of": attempt.account, "uuid": attempt.task_uuid}
+    row = connection.execute(_FIND_ACCEPTED_AS, this | {"id": attempt.id}).first()
     if row is None:
         return False
     record = record_of(row)
     ledger.release(connection, record.attempt, record.price or 0, now)
-    connection.execute(delete(tasks).where(*of_task))
+    connection.execute(_DELETE, this)
     return True
 
 
@@ -136,8 +143,7 @@ def find(
     connection: Connection, account: AccountId, task_uuid: str, *, locked: bool = False
 ) -> TaskRecord | None:
     """The record of a task; `locked` to the end of the transaction if nobody else is to change it."""
-    query = select(*COLUMNS).where(*_is(account, task_uuid))
-    row = connection.execute(query.with_for_update() if locked else query).first()
+    row = connection.execute(_FIND_LOCKED if locked else _FIND, {"of": account, "uuid": task_uuid}).first()
     return None if row is None else record_of(row)
 
 
@@ -280,8 +286,4 @@ def _announce(connection: Connection, record: TaskRecord, now: float, webhook: D
 
 
 def _change(connection: Connection, attempt: Attempt, **values: object) -> None:
-    connection.execute(update(tasks).where(*_is(attempt.account, attempt.task_uuid)).values(values))
-
-
-def _is(account: AccountId, task_uuid: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    return tasks.c.account_id == account, tasks.c.task_uuid == task_uuid
+    connection.execute(_UPDATE, {"of": attempt.account, "uuid": attempt.task_uuid, **values})
