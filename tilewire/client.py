@@ -34,6 +34,10 @@ class Options(TypedDict, total=False):
     """How many times as wide and high; default: the model's largest."""
     target_megapixels: float | None
     """The size of the result, in place of a factor."""
+    width: int | None
+    """How many pixels wide, in place of a factor; with a height too, what fits within the two."""
+    height: int | None
+    """How many pixels high, in place of a factor."""
     output_format: Literal["JPG", "PNG", "WEBP"] | None
     """Default: JPG, or PNG where the source is seen to have transparency, which JPG cannot hold."""
     output_quality: int | None

@@ -183,6 +183,17 @@ class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
         Annotated[float, Meta(gt=0, le=1e6)] | None,
         Meta(description="The size of the result in million pixels, in place of a factor."),
     ] = None
+    width: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000_000)] | None,
+        Meta(
+            description="How wide the result is, in pixels, in place of a factor; its height follows. With "
+            "`height` too, it is as large as fits within the two."
+        ),
+    ] = None
+    height: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000_000)] | None,
+        Meta(description="How high the result is, in pixels, in place of a factor; its width follows."),
+    ] = None
     output_type: Annotated[
         OutputType | Annotated[list[OutputType], Meta(min_length=1)],
         Meta(description="How the result is handed over: one way, or a list of them."),

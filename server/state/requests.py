@@ -21,6 +21,8 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     parameter: str
     factor: float | None = None
     target_megapixels: float | None = None
+    width: int | None = None
+    height: int | None = None
     output_types: tuple[OutputType, ...]
     output_format: OutputFormat
     output_quality: int

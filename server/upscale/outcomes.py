@@ -62,13 +62,15 @@ class Outcomes:
         """
         try:
             async with asyncio.timeout(self._task_timeout):
-                result = await self._pipeline.run(
-                    running.attempt,
-                    running.request,
-                    story,
-                    lambda share: self._news.note_progress(running, share),
-                    self._news.regions(running),
-                )
+                with self._news.in_line(running) as on_start:
+                    result = await self._pipeline.run(
+                        running.attempt,
+                        running.request,
+                        story,
+                        lambda share: self._news.note_progress(running, share),
+                        self._news.regions(running),
+                        on_start=on_start,
+                    )
         except LostTaskError:
             raise
         except Exception as failure:  # noqa: BLE001 - it is what the task failed with

@@ -78,6 +78,7 @@ class Pipeline:
         story: Story,
         on_progress: Callable[[float], None],
         regions: AbstractAsyncContextManager[OnRegion | None],
+        on_start: Callable[[], None],
     ) -> StoredResult:
         """The stored result of a request. Its price is reserved, to be charged when the result is recorded.
 
@@ -87,6 +88,7 @@ class Pipeline:
             story: records how long each stage takes.
             on_progress: called with the finished share, from 0 to 1.
             regions: open while the result is in memory; gives what takes its finished parts, if it is wanted.
+            on_start: called when a device takes the first tile; perhaps again.
 
         Raises:
             TaskError: what the client did wrong, or cannot pay.
@@ -99,7 +101,9 @@ class Pipeline:
         size = output_size(request, model, Size(source.width, source.height), self._settings)
         await self._reserve(attempt, price(self._price_of(model), size, effort(request, model)))
         story.output_pixels = size.width * size.height
-        encoded = await self._upscale(account, request, model, source, size, story, on_progress, regions)
+        encoded = await self._upscale(
+            account, request, model, source, size, story, on_progress, regions, on_start
+        )
         file = ImageFile(encoded, request.output_format.extension, size.width, size.height)
         with story.measure("store"):
             image = await self._images.put(account, file, request.ttl or self._settings.image_ttl)
@@ -118,6 +122,7 @@ class Pipeline:
         story: Story,
         on_progress: Callable[[float], None],
         regions: AbstractAsyncContextManager[OnRegion | None],
+        on_start: Callable[[], None],
     ) -> bytes:
         in_memory = Size(source.width, source.height).megapixels + size.megapixels
         gate = self._small_gate if in_memory <= self._small else self._large_gate
@@ -129,6 +134,11 @@ class Pipeline:
             with story.measure("decode"):
                 picture = await self._inputs.decode(source, request.parameter)
             with story.measure("queue") as measuring:
+
+                def started() -> None:
+                    measuring.become("inference")
+                    on_start()
+
                 upscaled = await self._upscaler.upscale(
                     picture,
                     model,
@@ -138,7 +148,7 @@ class Pipeline:
                     diffusion=request.diffusion,
                     keep_hidden=request.keep_hidden_colors,
                     denoise=request.denoise,
-                    on_start=partial(measuring.become, "inference"),
+                    on_start=started,
                     on_progress=on_progress,
                     on_region=on_region,
                 )

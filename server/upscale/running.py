@@ -1,8 +1,8 @@
 """A task under way, and the news of it that its client gets meanwhile."""
 
 import asyncio
-from collections.abc import Coroutine
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from server.protocol.replies import Acknowledgement, Progress, Tile
 from server.state.accounts import AccountId
 from server.state.records import Attempt, TaskRecord
 from server.state.requests import UpscaleRequest
+from server.upscale.queue import Queue
 
 __all__ = ["News", "Running"]
 
@@ -40,6 +41,7 @@ class Running:
     base_url: str
     outcome: asyncio.Future[TaskRecord]
     progress: float = 0.0
+    queue_position: int | None = None
     ended: TaskRecord | None = None
     is_recording: bool = False
     is_abandoned: bool = False
@@ -70,6 +72,7 @@ class Running:
             task_uuid=self.request.task_uuid,
             status="processing",
             progress=round(self.progress, 4),
+            queue_position=UNSET if self.queue_position is None else self.queue_position,
             tile=tile,
         )
 
@@ -89,11 +92,25 @@ class News:
         self._tiles = tiles
         self._acknowledge_after = acknowledge_after
         self._background: set[asyncio.Task[Any]] = set()
+        self._queue = Queue(self._tell_progress)
+
+    @contextmanager
+    def in_line(self, running: Running) -> Iterator[Callable[[], None]]:
+        """See where a task stands among those that wait; gives what to call when its work begins."""
+        self._queue.enter(running)
+        try:
+            yield lambda: self._queue.begin(running)
+        finally:
+            self._queue.leave(running)
 
     def note_progress(self, running: Running, share: float) -> None:
         """So much of the work is done."""
         running.progress = share
-        if running.request.include_progress and share < 1:
+        if share < 1:
+            self._tell_progress(running)
+
+    def _tell_progress(self, running: Running) -> None:
+        if running.request.include_progress:
             self._spawn(self._sessions.push(running.account, running.session, running.news()))
 
     def regions(self, running: Running) -> AbstractAsyncContextManager[OnRegion | None]:

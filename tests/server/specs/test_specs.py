@@ -33,6 +33,8 @@ FOR_BROWSERS_AND_TOOLS = {
     ("/service-worker.js", "get"),
     ("/docs", "get"),
     ("/docs/docs.css", "get"),
+    ("/docs/docs.js", "get"),
+    ("/docs/search.json", "get"),
     ("/docs/{page}", "get"),
     ("/openapi.json", "get"),
     ("/asyncapi.json", "get"),
