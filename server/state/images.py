@@ -23,6 +23,7 @@ __all__ = [
     "condemn_stale",
     "condemned",
     "extend",
+    "extend_or_note",
     "find_image",
     "forget_loose",
     "image_named",
@@ -120,6 +121,16 @@ def extend(
     which = {"this": uuid, "of": account, "until": expires, "now": now}
     row = connection.execute(_EXTEND, which).first()
     return None if row is None else ImageRecord(*row)
+
+
+def extend_or_note(
+    connection: Connection, account: AccountId, uuid: str, expires: float, now: float, name: str
+) -> ImageRecord | None:
+    """`extend`; if there is no such image `note_loose`, for the file of a new one."""
+    known = extend(connection, account, uuid, expires, now)
+    if known is None:
+        note_loose(connection, name, now)
+    return known
 
 
 def find_image(connection: Connection, account: AccountId, uuid: str, now: float) -> ImageRecord | None:

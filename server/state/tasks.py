@@ -21,6 +21,7 @@ from server.protocol.errors import ErrorItem, TaskCancelledError
 from server.state import ledger
 from server.state.accounts import AccountId
 from server.state.claims import ServerId
+from server.state.images import ImageRecord, note_loose, record_image
 from server.state.outbox import forget_outcome, keep_outcome
 from server.state.records import Attempt, AttemptId, Status, StoredResult, TaskRecord
 from server.state.tables import tasks, unfinished
@@ -147,8 +148,17 @@ def find(
     return None if row is None else record_of(row)
 
 
-def reserve(connection: Connection, attempt: Attempt, amount: int, now: float) -> bool:
+def reserve(
+    connection: Connection, attempt: Attempt, amount: int, now: float, file: str | None = None
+) -> bool:
     """Set aside what an attempt will cost, once; False if the account cannot pay it.
+
+    Args:
+        connection: of the transaction.
+        attempt: whom it is set aside for.
+        amount: in nanodollars.
+        now: the time in seconds since the epoch.
+        file: the name of the file that the result will be written to, which is recorded as loose.
 
     Raises:
         LostTaskError: if the task has another attempt, or an outcome.
@@ -161,6 +171,8 @@ def reserve(connection: Connection, attempt: Attempt, amount: int, now: float) -
     if not ledger.reserve(connection, attempt, amount, now):
         return False
     _change(connection, attempt, price=amount)
+    if file is not None:
+        note_loose(connection, file, now)
     return True
 
 
@@ -170,19 +182,31 @@ def succeed(
     result: StoredResult,
     now: float,
     webhook: Destination | None = None,
+    image: ImageRecord | None = None,
 ) -> TaskRecord:
     """Record the result, charge what was reserved, put the reply into the outbox, and the webhook beside it.
 
     An attempt has one outcome: if it was recorded before, that one stays and nothing is charged again.
 
+    Args:
+        connection: of the transaction.
+        attempt: whose result it is.
+        result: what the reply is made of.
+        now: the time in seconds since the epoch.
+        webhook: where the outcome is to be sent besides the session.
+        image: the result's, whose file is written and which is recorded with it.
+
     Raises:
         LostTaskError: if the task has another attempt.
+        FileCondemnedError: if the image's file is to be deleted, as it took more than a day.
     """
     record = _present(connection, attempt)
     if record is None:
         raise LostTaskError
     if record.status is not Status.ACCEPTED:
         return record
+    if image is not None:
+        record_image(connection, image, now)
     price = record.price or 0
     ledger.charge(connection, attempt, price, now)
     stored = msgspec.structs.replace(result, cost=price)
