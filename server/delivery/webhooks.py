@@ -91,12 +91,12 @@ class WebhookSender:
         clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        """Send webhooks by `web`.
+        """Deliver what `database` holds.
 
         Args:
-            database: where they wait.
-            results: makes what is sent of an outcome.
-            web: sends it.
+            database: where webhooks wait.
+            results: builds their bodies.
+            web: sends them.
             timeout: seconds that `web` gives one request.
             clock: the time in seconds since the epoch.
             chance: from 0 to 1, for the jitter.

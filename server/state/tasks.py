@@ -248,9 +248,9 @@ def cancel(
     """Have a task fail as cancelled, whichever server it belongs to; None if there is none, or it has ended.
 
     Args:
-        connection: of the transaction.
+        connection: in a transaction.
         account: whose task it is.
-        task_uuid: of the task, in lower case.
+        task_uuid: that it is recorded under.
         base_url: what the client reaches this server as.
         now: the time in seconds since the epoch.
     """
