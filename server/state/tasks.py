@@ -12,7 +12,7 @@ Every transaction locks the task first, then its account.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
@@ -23,18 +23,16 @@ from server.state.accounts import AccountId
 from server.state.claims import ServerId
 from server.state.images import ImageRecord, note_loose, record_image
 from server.state.outbox import forget_outcome, keep_outcome
-from server.state.records import Attempt, AttemptId, Status, StoredResult, TaskRecord
+from server.state.records import COLUMNS, Attempt, Status, StoredResult, TaskRecord, record_of
 from server.state.tables import tasks, unfinished
 from server.state.webhooks import Destination, forget_webhook, record_webhook
 
 __all__ = [
-    "COLUMNS",
     "LostTaskError",
     "accept",
     "cancel",
     "fail",
     "find",
-    "record_of",
     "reserve",
     "succeed",
     "withdraw",
@@ -44,20 +42,6 @@ __all__ = [
 class LostTaskError(Exception):
     """The attempt is not the task's present one, or has ended; what it did does not count."""
 
-
-COLUMNS = (
-    tasks.c.account_id,
-    tasks.c.task_uuid,
-    tasks.c.attempt,
-    tasks.c.request,
-    tasks.c.session,
-    tasks.c.status,
-    tasks.c.result,
-    tasks.c.error,
-    tasks.c.price,
-    tasks.c.owner,
-)
-"""What `record_of` needs."""
 
 # Statements of the hot path are built once: to build one costs as much as to run it.
 _THIS: Final = tasks.c.account_id == bindparam("of"), tasks.c.task_uuid == bindparam("uuid")
@@ -263,20 +247,6 @@ def cancel(
     except msgspec.DecodeError:  # another version accepted it
         item, webhook = error.item(None, record.task_uuid, None), None
     return _fail(connection, record, item, now, webhook)
-
-
-def record_of(row: Any) -> TaskRecord:
-    """The record that a row of `COLUMNS` holds."""
-    return TaskRecord(
-        attempt=Attempt(AccountId(row.account_id), row.task_uuid, AttemptId(row.attempt or "")),
-        encoded_request=row.request,
-        session=row.session,
-        status=Status(row.status),
-        result=row.result and msgspec.json.decode(row.result, type=StoredResult),
-        error=row.error and msgspec.json.decode(row.error, type=ErrorItem),
-        price=row.price,
-        owner=None if row.owner is None else ServerId(row.owner),
-    )
 
 
 def _present(connection: Connection, attempt: Attempt) -> TaskRecord | None:
