@@ -81,9 +81,7 @@ class AccountManagementResult(Item, frozen=True, kw_only=True, tag="accountManag
     webhook_secret: Annotated[str, Meta(description="What the account's webhooks are signed with.")]
     usage: Annotated[
         dict[str, "Usage"],
-        Meta(
-            description="By span: `total`; and of days in UTC, with today: `today`, `last7Days`, `last30Days`."
-        ),
+        Meta(description="By span: `total`; of days in UTC: `today`, `last7Days`, `last30Days`."),
     ]
 
 
