@@ -279,5 +279,5 @@ def _announce(connection: Connection, record: TaskRecord, now: float, webhook: D
         record_webhook(connection, record.account, record.task_uuid, webhook, now)
 
 
-def _change(connection: Connection, attempt: Attempt, **values: object) -> None:
+def _change(connection: Connection, attempt: Attempt, /, **values: object) -> None:
     connection.execute(_UPDATE, {"of": attempt.account, "uuid": attempt.task_uuid, **values})
