@@ -58,10 +58,6 @@ _FRESH_BYTES: Final = 64 * 2**20
 """Bytes of images that are at hand for the one who reads them next."""
 
 
-_INPUTS: Final = 1_000
-"""Images whose records are at hand: a task looks its input up just after that was stored."""
-
-
 def new_name(extension: str) -> str:
     """A name that nobody guesses, for a new file; `extension` is a key of `MEDIA_TYPES`."""
     return f"{secrets.token_urlsafe(16)}.{extension}"
@@ -103,7 +99,6 @@ class ImageStore:
         self._clock = clock
         self._presigned = presigned
         self._fresh = _Fresh(_FRESH_BYTES)
-        self._inputs: OrderedDict[tuple[AccountId, str], ImageRecord] = OrderedDict()
 
     async def open(self) -> None:
         """See to it that the bucket takes images, and signs URLs if it is to.
@@ -161,9 +156,6 @@ class ImageStore:
 
     async def find(self, account: AccountId, image_uuid: str) -> ImageRecord | None:
         """The account's image of this UUID; None if there is none, or no more."""
-        known = self._inputs.get((account, image_uuid))
-        if known is not None and known.expires > self._clock():  # nobody deletes it before
-            return known
         return await self._database.run(find_image, account, image_uuid, self._clock())
 
     async def find_named(self, name: str) -> ImageRecord | None:
@@ -226,9 +218,6 @@ class ImageStore:
             return await self._write_again(image, data)
         if superfluous is not None:
             await self._delete([superfluous])  # or else the next sweep does
-        self._inputs[kept.account, kept.uuid] = kept
-        while len(self._inputs) > _INPUTS:
-            self._inputs.popitem(last=False)
         return kept
 
     async def _write_again(self, image: ImageRecord, data: bytes) -> ImageRecord:
