@@ -100,7 +100,7 @@ async def test_every_setting_is_taken_and_matters(server: EmbeddedServer) -> Non
         ({"clipSkip": 1}, "unsupportedSettingsClipSkip"),
         ({"controlNetWeight": 0.5}, "unsupportedSettingsControlNetWeight"),
         ({"tileDiffusion": True}, "unsupportedSettingsTileDiffusion"),
-        ({"stepz": 3}, "invalidSettings"),
+        ({"stepz": 3}, "unsupportedParameter"),
     ],
 )
 async def test_a_wrong_setting_is_one_error(
