@@ -6,24 +6,29 @@ Tasks of a frame are begun in order and answered as each is ready.
 """
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import Iterable
+from itertools import chain
 from typing import Final
 from weakref import WeakValueDictionary
 
 from msgspec import Struct
 from starlette.websockets import WebSocket, WebSocketDisconnect
+from websockets.frames import CloseCode
 
 from server.delivery.results import ClientResults
 from server.delivery.sessions import Disconnected, Session
 from server.handlers import Context, as_item, dispatch
 from server.limits.edge import Visit
+from server.limits.memory import Holding
 from server.limits.rates import RateLimit
 from server.protocol.codec import JSON, MESSAGEPACK, SUBPROTOCOL, RawTask, encode_reply
 from server.protocol.errors import AuthenticationError, DatabaseUnavailableError, FrameError, TaskError
 from server.protocol.replies import PONG, AuthenticationResult
 from server.protocol.requests import Authentication
 from server.services import Services
-from server.transport.websocket import LINE, SocketProtocol
+from server.transport.websocket import HOLDING, IS_TEXT, LINE, SocketProtocol
 
 __all__ = ["Connection"]
 
@@ -32,7 +37,9 @@ log = logging.getLogger(__name__)
 
 _TASKS_AT_ONCE: Final = 64
 _UPSCALES: Final = frozenset({"upscale", "imageUpscale"})
-_QUESTIONS: Final = frozenset({"getResponse", "modelSearch", "accountManagement"})
+_QUESTIONS: Final = frozenset({"getResponse", "getTaskDetails", "modelSearch", "accountManagement"})
+_TURN: Final = 0.01
+"""Seconds that the tasks of a frame are begun for before others get their turn."""
 _MOVES: Final = 1024
 """More bytes than this between two looks are of a message that is on its way: pings have fewer."""
 _POLICY_VIOLATION: Final = 1008  # RFC 6455 section 7.4.1
@@ -56,6 +63,11 @@ class Connection:
         self._accepting: WeakValueDictionary[str, asyncio.Task[None]] = WeakValueDictionary()
         self._unsent = 0
         self._running = 0
+        outgoing = websocket.app.state.memory.outgoing
+        self._outgoing: Holding = outgoing.holding(self._visit.address, self._drop, self._go_on)
+        self._largest_counted = outgoing.share // 2
+        self._may_go_on = asyncio.Event()
+        self._may_go_on.set()
         self._heard_at = self._loop.time()
         self._arrived = 0
         self._check_every = min(self._settings.auth_timeout, self._settings.idle_timeout)
@@ -79,6 +91,7 @@ class Connection:
             self._gone = True
             self._services.sessions.links.discard(self)
             self._watch.cancel()
+            self._go_on()
             if self._session is not None:
                 self._services.sessions.detach(self._session)
 
@@ -91,17 +104,23 @@ class Connection:
         if self._gone:
             raise Disconnected
         if self._unsent and self._unsent + len(frame) > self._settings.max_unsent_bytes:
-            log.info("a connection that does not read its replies is dropped")
-            self._gone = True
-            self._line.abort()
+            self._drop()
             raise Disconnected
         self._unsent += len(frame)
+        counted = min(len(frame), self._largest_counted)  # one reply may be as large as it is
+        if not self._outgoing.add(counted):
+            self._may_go_on.clear()
         try:
             await self._line.send(frame, text=not self.codec.binary)
         except ConnectionError as error:
             raise Disconnected from error
         finally:
             self._unsent -= len(frame)
+            self._outgoing.add(-counted)
+
+    async def room(self) -> None:
+        """Wait until replies may be prepared: all clients together leave too much unread."""
+        await self._may_go_on.wait()
 
     def confirm(self) -> asyncio.Future[bool]:
         """Becomes True when the client has all frames that were sent before, False if it is gone first."""
@@ -116,6 +135,15 @@ class Connection:
             self._line.abort()
         else:
             self._line.close(code, reason)
+
+    def _drop(self) -> None:
+        log.info("a connection that does not read its replies is dropped")
+        self._gone = True
+        self._line.abort()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        self._may_go_on.set()
 
     def _check_time(self) -> None:
         """Close a connection that was silent for too long; one timer serves all frames."""
@@ -142,19 +170,24 @@ class Connection:
         try:
             while not self._gone:
                 await self._keep_pace()
-                frame = await self._receive()
+                frame, holding = await self._receive()
                 if self._session is not None:
                     self._heard_at = self._loop.time()
-                await self._take(frame, tasks)
-        except WebSocketDisconnect:
-            return
+                begun: list[asyncio.Task[None]] = []
+                try:
+                    await self._take(frame, tasks, begun)
+                finally:
+                    _release_after(begun, holding)
+        except WebSocketDisconnect as error:
+            if error.code == CloseCode.MESSAGE_TOO_BIG and self._session is not None:
+                self._services.sessions.note_too_large(self._session)
 
-    async def _receive(self) -> bytes | str:
+    async def _receive(self) -> tuple[bytes | str, Holding]:
         message = await self._websocket.receive()
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
-        data: bytes | str | None = message.get("bytes")
-        return message["text"] if data is None else data
+        data: bytes = message["bytes"]
+        return data.decode() if message[IS_TEXT] and self.codec.binary else data, message[HOLDING]
 
     async def _keep_pace(self) -> None:
         """Before a frame, and what is done at once for one: who sends too many is read more slowly."""
@@ -164,15 +197,15 @@ class Connection:
         if wait:
             await asyncio.sleep(wait)
 
-    async def _take(self, frame: bytes | str, tasks: asyncio.TaskGroup) -> None:
-        """Begin the tasks of a frame."""
-        try:
-            raws = self.codec.split(frame)
-        except FrameError as error:
-            self._services.telemetry.metrics.error_sent(error.code)
-            await self._reply(error.item(None, None, f"{self.base_url}/docs/errors"))
-            raws = []
-        for raw in raws:
+    async def _take(
+        self, frame: bytes | str, tasks: asyncio.TaskGroup, all_begun: list[asyncio.Task[None]]
+    ) -> None:
+        """Begin the tasks of a frame, and put them into `all_begun`."""
+        turn_until = self._loop.time() + _TURN
+        for raw in await self._split(frame):
+            if self._loop.time() > turn_until:  # a frame may hold thousands
+                await asyncio.sleep(0)
+                turn_until = self._loop.time() + _TURN
             if raw.task_type == "authentication" or self._session is None:
                 await self._keep_pace()
                 await self._authenticate(raw)
@@ -182,14 +215,33 @@ class Connection:
                 await self._keep_pace()
                 await self._reply(PONG)
             else:
-                await self._room.acquire()
-                self._running += 1
-                begun = tasks.create_task(self._run(raw, self._session))
-                begun.add_done_callback(self._make_room)
-                if raw.task_type in _UPSCALES and raw.task_uuid is not None:
-                    self._accepting[raw.task_uuid.lower()] = begun
+                all_begun.append(await self._begin(raw, self._session, tasks))
         if self._session is None:
             await self.close(_POLICY_VIOLATION, "the first task must be a valid authentication")
+
+    async def _split(self, frame: bytes | str) -> Iterable[RawTask]:
+        """The tasks of a frame; what has none is answered."""
+        try:
+            raws = self.codec.split(frame)
+        except FrameError as error:
+            self._services.telemetry.metrics.error_sent(error.code)
+            await self._reply(error.item(None, None, f"{self.base_url}/docs/errors"))
+            return ()
+        first = next(raws, None)
+        if first is not None:
+            return chain((first,), raws)
+        if self._session is not None:
+            await self._send(self.codec.data([]))
+        return ()
+
+    async def _begin(self, raw: RawTask, session: Session, tasks: asyncio.TaskGroup) -> asyncio.Task[None]:
+        await self._room.acquire()
+        self._running += 1
+        begun = tasks.create_task(self._run(raw, session))
+        begun.add_done_callback(self._make_room)
+        if raw.task_type in _UPSCALES and raw.task_uuid is not None:
+            self._accepting[raw.task_uuid.lower()] = begun
+        return begun
 
     def _make_room(self, _: asyncio.Task[None]) -> None:
         self._running -= 1
@@ -220,6 +272,8 @@ class Connection:
                 raise AuthenticationError("missingApiKey", "the first task must be the authentication")
             login = await self._services.authenticate(task.api_key, self._visit.address)
             self._visit.welcome(login.account)
+            self._line.belongs_to(login.account)
+            self._outgoing.give_to(login.account)
         except DatabaseUnavailableError as error:
             await self.close(1013, error.message)  # clients connect again; at an error Runware's give up
             return
@@ -230,13 +284,31 @@ class Connection:
             self._services.sessions.detach(self._session)
         self._heard_at = self._loop.time()
         self._session = await self._services.sessions.attach(login, task.connection_session_uuid, self)
+        self._results.largest = self._services.sessions.largest(self._session)
         log.info("session begins", extra={"account": login.account, "session": self._session.uuid})
         await self._reply(AuthenticationResult(connection_session_uuid=self._session.uuid))
         await self._services.sessions.deliver(login.account, self._session.uuid)
 
     async def _reply(self, reply: Struct) -> None:
         """Send a reply that no session waits for."""
-        try:
-            await self.send(encode_reply(self.codec, reply))
-        except Disconnected:
-            return
+        await self._send(encode_reply(self.codec, reply))
+
+    async def _send(self, frame: bytes) -> None:
+        with contextlib.suppress(Disconnected):
+            await self.send(frame)
+
+
+def _release_after(tasks: list[asyncio.Task[None]], holding: Holding) -> None:
+    """Release what a message holds when all its tasks have ended."""
+    left = len(tasks)
+
+    def end(_: asyncio.Task[None]) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            holding.release()
+
+    for task in tasks:
+        task.add_done_callback(end)
+    if not tasks:
+        holding.release()

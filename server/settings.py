@@ -129,6 +129,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_unsent_bytes: Positive = 64 * 2**20
     """Replies that one connection may leave unread before it is dropped; images in one answer to a POST."""
 
+    max_incoming_bytes: Positive | None = None
+    """Messages of all clients that are coming in or worked on, a quarter of them one account's; default: an
+    eighth of the memory of the machine, or of the control group."""
+    max_outgoing_bytes: Positive | None = None
+    """Replies of all clients that wait to be read; default: as much."""
+
     auth_timeout: Seconds = 10
     """How long a connection may take to authenticate, and the head of a request to arrive."""
     body_timeout: Seconds = 300
@@ -137,7 +143,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A connection that sends nothing for so long is closed."""
     send_timeout: Seconds = 30
     """A connection that takes no reply for so long is dropped."""
-    acknowledge_after: Seconds = 3
+    acknowledge_after: Seconds = 25
     """An asynchronous task that takes longer than this is acknowledged, a quicker one only answered."""
     task_timeout: Seconds = 3600
     """A task that has not ended after this fails, and costs nothing."""
