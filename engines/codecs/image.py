@@ -131,18 +131,33 @@ def decode(data: bytes, *, max_pixels: int) -> Picture:
 
 
 def resize(pixels: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArray[np.uint8]:
-    """Resamples (H, W, 3) or (H, W) uint8 to `height` x `width` with Lanczos (three lobes), antialiased.
+    """Resamples to `height` x `width` with Lanczos (three lobes), antialiased; the columns first.
 
-    The result is read-only. Lanczos overshoots at hard edges; values are clipped to 0..255.
+    Each of the two passes rounds and clips, so their order shows at hard edges, where Lanczos overshoots.
+    Pillow chooses it by the shape, which would let results depend on how they are cut into tiles.
+
+    Args:
+        pixels: (H, W, 3) or (H, W) uint8.
+        width: in pixels.
+        height: in pixels.
+
+    Returns:
+        The result, read-only; values are clipped to 0..255.
     """
-    return resize_rows(pixels, width, height, 0, len(pixels))
+    return resize_rows(resize_columns(pixels, width), height, 0, len(pixels))
+
+
+def resize_columns(pixels: npt.NDArray[np.uint8], width: int) -> npt.NDArray[np.uint8]:
+    """The first pass of `resize`: (H, W, 3) or (H, W) to `width` columns, each row by itself."""
+    return np.asarray(Image.fromarray(pixels).resize((width, len(pixels)), Image.Resampling.LANCZOS))
 
 
 def resize_rows(
-    pixels: npt.NDArray[np.uint8], width: int, height: int, top: float, bottom: float
+    pixels: npt.NDArray[np.uint8], height: int, top: float, bottom: float
 ) -> npt.NDArray[np.uint8]:
-    """`resize` of the rows from `top` to `bottom` only; rows beyond them are still looked at."""
-    box = (0, top, pixels.shape[1], bottom)
+    """The second pass of `resize`: the rows from `top` to `bottom`; those beyond them are still looked at."""
+    width = pixels.shape[1]
+    box = (0, top, width, bottom)
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS, box))
 
 
