@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from engines.activity import Activity, DeviceActivity, Memory, RunKind, Waiting
 from engines.codecs.encode import OutputFormat, encode
-from engines.codecs.image import ImageInfo, Picture, decode, inspect, resize
+from engines.codecs.image import ImageInfo, decode, inspect
+from engines.codecs.picture import Metadata, Picture, Text, resize
 from engines.errors import (
     BrokenImageError,
     DeviceLostError,
@@ -25,6 +26,7 @@ from engines.errors import (
     ModelError,
     NotAnImageError,
     SpoiltResultError,
+    UnsupportedImageError,
 )
 from engines.tiling.regions import OnRegion, Region
 
@@ -79,6 +81,7 @@ __all__ = [
     "ImageInfo",
     "ImageTooLargeError",
     "Memory",
+    "Metadata",
     "ModelError",
     "NotAnImageError",
     "OnRegion",
@@ -90,6 +93,8 @@ __all__ = [
     "RuntimeChoice",
     "Scheduler",
     "SpoiltResultError",
+    "Text",
+    "UnsupportedImageError",
     "Upscaler",
     "Waiting",
     "decode",

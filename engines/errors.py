@@ -3,6 +3,7 @@
 EngineError
 ├── ImageError                 the bytes are not an image that can be used
 │   ├── NotAnImageError        no allow-listed decoder recognises them
+│   ├── UnsupportedImageError  an image, but stored in a way that is not read here
 │   ├── BrokenImageError       truncated or corrupt
 │   └── ImageTooLargeError     more pixels than the limit; found before any pixel is decoded
 └── ModelError                 the model cannot be built, loaded or run
@@ -21,6 +22,7 @@ __all__ = [
     "ModelError",
     "NotAnImageError",
     "SpoiltResultError",
+    "UnsupportedImageError",
 ]
 
 
@@ -34,6 +36,10 @@ class ImageError(EngineError):
 
 class NotAnImageError(ImageError):
     """No allow-listed decoder recognises the bytes."""
+
+
+class UnsupportedImageError(ImageError):
+    """The bytes are an image, but it is stored in a way that is not read here."""
 
 
 class BrokenImageError(ImageError):

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.codecs.picture import as_rgb
 from engines.devices.parts import Arrays
 from engines.errors import ModelError
 from engines.job import Item, Job
 from engines.threads import Threads
 from engines.tiling.canvas import Canvas
+from engines.tiling.flat import FlatTiles
 from engines.tiling.tiles import Tile, TilePlan
 
 __all__ = ["TileJob"]
@@ -24,8 +26,12 @@ class TileJob(Job):
     """
 
     planes: list[NDArray[np.uint8]]
+    """(H, W, 3), or (H, W) of a grey one."""
     canvases: list[Canvas]
     plan: TilePlan
+    flat: FlatTiles
+    scale: int
+    """Of the network."""
     by_area: bool
     """Whether an area is to be finished in all planes before the next; it holds bands of all at once."""
     resampler: Threads
@@ -42,11 +48,21 @@ class TileJob(Job):
         return self.left == 0 and all(canvas.is_complete for canvas in self.canvases)
 
     def tiles(self) -> Iterator["_JobTile"]:
-        """The tiles, in the order in which they are to run."""
+        """The tiles that a network must see, in the order in which they are to run."""
+        return (_JobTile(self, index, tile) for index, tile in self._all() if (index, tile) not in self.flat)
+
+    def take_flat(self) -> None:
+        """Finish the other tiles. Blocks."""
+        for index, tile in self._all():
+            if (level := self.flat.get((index, tile))) is not None:
+                height, width = self.plan.height * self.scale, self.plan.width * self.scale
+                self.take(index, tile, np.broadcast_to(level, (height, width, *level.shape)))
+
+    def _all(self) -> Iterator[tuple[int, Tile]]:
         indices = range(len(self.planes))
         if self.by_area:
-            return (_JobTile(self, index, tile) for tile in self.plan for index in indices)
-        return (_JobTile(self, index, tile) for index in indices for tile in self.plan)
+            return ((index, tile) for tile in self.plan for index in indices)
+        return ((index, tile) for index in indices for tile in self.plan)
 
     def take(self, plane: int, tile: Tile, upscaled: NDArray[np.uint8]) -> None:
         """Paste a finished tile; any thread may call this."""
@@ -72,7 +88,7 @@ class _JobTile(Item[TileJob]):
     tile: Tile
 
     def inputs(self) -> Arrays:
-        return (self.tile.cut(self.job.planes[self.plane]),)
+        return (as_rgb(self.tile.cut(self.job.planes[self.plane])),)
 
     def finish(self, result: Arrays) -> None:
         self.job.take(self.plane, self.tile, result[0])

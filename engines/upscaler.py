@@ -5,6 +5,7 @@
 2. The picture is cut into tiles; the alpha plane, where there is one, becomes tiles of its own.
 3. The tiles meet those of other tasks in the scheduler and run on whichever device is free. If one does not
    fit into a device's memory, the picture is cut again into smaller ones.
+   Tiles of one level need no device; grey planes, of which alpha is one, are grey again after it.
 4. Where the wanted size is not a native one, what is finished is reduced to it row by row (Lanczos).
 """
 
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.activity import Activity
-from engines.codecs.image import Picture
+from engines.codecs.picture import Picture
 from engines.devices.cores import usable_cores
 from engines.devices.device import Device
 from engines.devices.sessions import Network
@@ -35,8 +36,9 @@ from engines.threads import Threads
 from engines.tile_job import TileJob
 from engines.tiling.alpha import fill_hidden, with_planes
 from engines.tiling.canvas import Canvas
+from engines.tiling.flat import flat_tiles
 from engines.tiling.regions import OnRegion, RegionReporter
-from engines.tiling.tiles import TilePlan, plan_tiles
+from engines.tiling.tiles import BORDER, TilePlan, plan_tiles
 from onnx_models import (
     FactorTooLargeError,
     Model,
@@ -119,6 +121,7 @@ class Upscaler:
         height: int,
         account: str = "",
         diffusion: Diffusion | None = None,
+        keep_hidden: bool = False,
         denoise: int | None = None,
         on_start: Callable[[], None] | None = None,
         on_progress: Progress | None = None,
@@ -135,7 +138,9 @@ class Upscaler:
             height: likewise.
             account: whose share of the device the tiles use.
             diffusion: what is wanted of a latent upscaler; other models know nothing of it.
-            denoise: How much noise to take away first, one of the model's levels; None for none of it.
+            keep_hidden: upscale the colours of pixels that are not seen as they are, as textures want it
+                whose alpha is a mask; they are otherwise replaced by those of visible pixels nearby.
+            denoise: how much noise to take away first, one of the model's levels; None for none of it.
             on_start: called on the event loop when a device takes the first tile; again if the picture is
                 begun again with smaller ones.
             on_progress: called on the event loop with the finished share, from 0 to 1.
@@ -161,12 +166,17 @@ class Upscaler:
                 diffusion or Diffusion(steps=model.latent.default_steps),
                 size=(width, height),
                 account=account,
+                keep_hidden=keep_hidden,
                 on_start=on_start,
                 on_progress=on_progress,
                 on_region=on_region,
             )
         network = await self._models.network(model, weights)
-        planes = await self._pixels.run(_planes, picture)
+        planes = [picture.pixels]
+        if picture.alpha is not None:
+            planes.append(picture.alpha)
+            if not keep_hidden:
+                planes[0] = await self._pixels.run(fill_hidden, picture.pixels, picture.alpha)
         report = rising(on_progress) if on_progress else None
         regions = RegionReporter(picture, width, height, on_region) if on_region else None
         largest = model.tile
@@ -199,6 +209,7 @@ class Upscaler:
             picture.width,
             tile=max(largest, _smallest_tile(model)),
             overlap=model.overlap,
+            border=min(BORDER, model.overlap),
             step=_SHARED_STEP if any(device.largest_batch > 1 for device in self.devices) else 1,
         )
 
@@ -214,13 +225,22 @@ class Upscaler:
         regions: RegionReporter | None,
     ) -> list[NDArray[np.uint8]]:
         """The planes as they come out of the network, at `size` (width, height)."""
+        flat = await self._pixels.run(flat_tiles, planes, plan)
         job = TileJob(
             planes=planes,
             canvases=[
-                Canvas(plan, network.scale, *size, partial(regions.take, index) if regions else None)
-                for index in range(len(planes))
+                Canvas(
+                    plan,
+                    network.scale,
+                    *size,
+                    partial(regions.take, index) if regions else None,
+                    is_grey=plane.ndim == 2,
+                )
+                for index, plane in enumerate(planes)
             ],
             plan=plan,
+            flat=flat,
+            scale=network.scale,
             by_area=regions is not None,
             resampler=self._resampler,
             on_start=on_start,
@@ -228,8 +248,13 @@ class Upscaler:
             loop=asyncio.get_running_loop(),
         )
         task = next(self._task_ids)
-        self._executor.submit(account, task, TileKey(network, plan.height, plan.width), job.tiles())
+        if len(flat) < job.count:
+            self._executor.submit(account, task, TileKey(network, plan.height, plan.width), job.tiles())
+        else:
+            job.begin()
         try:
+            if flat:
+                await self._pixels.run(job.take_flat)
             await job.done
         finally:
             self._executor.cancel(task)
@@ -245,11 +270,3 @@ _SMALLEST_CORE = 16
 
 _SHARED_STEP = 32
 """Tiles that may share a batch have sides of multiples of this: few shapes, for little more work."""
-
-
-def _planes(picture: Picture) -> list[NDArray[np.uint8]]:
-    """What runs through the network, (H, W, 3) each: the colours, and the alpha plane if there is one."""
-    if picture.alpha is None:
-        return [picture.pixels]
-    grey = np.broadcast_to(picture.alpha[:, :, np.newaxis], picture.pixels.shape)
-    return [fill_hidden(picture.pixels, picture.alpha), grey]

@@ -9,7 +9,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from server.connection import Connection
-from server.http.docs import get_docs, get_docs_start, get_docs_style
+from server.http.docs import get_docs, get_docs_index, get_docs_script, get_docs_start, get_docs_style
 from server.http.gate import Gate, client_address, refusal
 from server.http.images import get_image
 from server.http.metrics import get_metrics
@@ -46,6 +46,8 @@ def create_app(settings: Settings) -> Starlette:
             Route("/metrics", get_metrics),
             Route("/docs", get_docs_start),
             Route("/docs/docs.css", get_docs_style),
+            Route("/docs/docs.js", get_docs_script),
+            Route("/docs/search.json", get_docs_index),
             Route("/docs/{page}", get_docs),
             Route("/openapi.json", get_openapi),
             Route("/asyncapi.json", get_asyncapi),

@@ -4,8 +4,10 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from onnx_models import one_line
@@ -16,10 +18,10 @@ from server.settings import Settings
 from server.state.accounts import revoked_keys
 from server.state.claims import ServerLock
 from server.state.database import Database
-from server.state.retention import forget_ended
+from server.state.retention import AT_ONCE, forget_failed, forget_webhooks
 from server.upscale.runner import Runner
 
-__all__ = ["close_revoked", "every", "keep_up", "running", "sweep", "take_over"]
+__all__ = ["close_revoked", "every", "keep_up", "reconcile", "running", "sweep"]
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ async def running(*loops: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
                 task.cancel()
 
 
-async def every(seconds: float, what: str, work: Callable[[], Awaitable[None]]) -> None:
+async def every(seconds: float, what: str, work: Callable[[], Awaitable[object]]) -> None:
     """Do some work for ever, pausing for so many seconds after each time, however it ends.
 
     Args:
@@ -45,25 +47,30 @@ async def every(seconds: float, what: str, work: Callable[[], Awaitable[None]]) 
         work: what is done.
     """
     while True:
-        try:
-            await work()
-        except (DatabaseUnavailableError, SQLAlchemyError, UnavailableError) as error:
-            log.warning("%s is put off: %s", what, one_line(error))
-        except Exception:  # it may work the next time
-            log.exception("%s failed", what)
+        await _attempt(what, work)
         await asyncio.sleep(seconds)
 
 
-async def take_over(runner: Runner, base_url: str) -> None:
-    """Run the tasks of servers that are gone."""
-    if count := await runner.take_over(base_url):
-        log.info("running %d tasks that a server which is gone left unfinished", count)
+async def _attempt(what: str, work: Callable[[], Awaitable[object]]) -> None:
+    """Do some work; if it fails, the log says so."""
+    try:
+        await work()
+    except (DatabaseUnavailableError, SQLAlchemyError, UnavailableError) as error:
+        log.warning("%s is put off: %s", what, one_line(error))
+    except Exception:  # it may work the next time
+        log.exception("%s failed", what)
+
+
+async def reconcile(runner: Runner, base_url: str) -> None:
+    """Run the tasks that nobody runs: of servers that are gone, and of this one."""
+    if count := await runner.reconcile(base_url):
+        log.info("running %d tasks that were left unfinished", count)
 
 
 async def keep_up(lock: ServerLock, runner: Runner, sessions: Sessions, base_url: str) -> None:
     """See what other servers on the database did: replies they left for us, tasks they left behind."""
     if await asyncio.to_thread(lock.hold):
-        await take_over(runner, base_url)
+        await reconcile(runner, base_url)
     await sessions.look()
 
 
@@ -74,10 +81,21 @@ async def sweep(
     settings: Settings,
     clock: Callable[[], float],
 ) -> None:
-    """Delete what has expired."""
-    await images.sweep()
-    await sessions.sweep(settings.undelivered_ttl)
-    await database.run(forget_ended, clock() - settings.record_ttl)
+    """Delete what has expired, each kind whether or not another fails."""
+    before = clock() - settings.record_ttl
+    await _attempt("deleting images", images.sweep)
+    await _attempt("dropping undelivered replies", partial(sessions.sweep, settings.undelivered_ttl))
+    for what, forget in (
+        ("forgetting webhooks", forget_webhooks),
+        ("forgetting failed tasks", forget_failed),
+    ):
+        await _attempt(what, partial(_forget_all, database, forget, before))
+
+
+async def _forget_all(database: Database, forget: Callable[[Connection, float], int], before: float) -> None:
+    """Forget some at a time: others wait for the transaction."""
+    while await database.run(forget, before) == AT_ONCE:
+        continue
 
 
 async def close_revoked(sessions: Sessions, database: Database) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from engines import Decoders, Upscaler, find_devices, stand_in_for
 from onnx_models import Catalogue, load_catalogue
-from server.background import close_revoked, every, keep_up, running, sweep, take_over
+from server.background import close_revoked, every, keep_up, reconcile, running, sweep
 from server.delivery.previews import TileStreams
 from server.delivery.results import Results
 from server.delivery.sessions import Sessions
@@ -140,7 +140,6 @@ async def running_services(
             images=images,
             inputs=inputs,
             web=web,
-            server=lock.server,
             clock=clock,
         )
         runner = Runner(
@@ -173,7 +172,7 @@ async def running_services(
             )
         )
         stack.push_async_callback(runner.stop)
-        await take_over(runner, base_url)
+        await reconcile(runner, base_url)
         yield Services(
             settings=settings,
             edge=Edge(settings),

@@ -20,6 +20,7 @@ from platformdirs import user_cache_path, user_data_path
 
 from engines import DeviceChoice, PrecisionChoice, RuntimeChoice
 from server.outbound.addresses import Reachable
+from server.protocol.text import find_control_character
 
 __all__ = ["LogFormat", "Settings", "SettingsError", "Sourced", "load_settings"]
 
@@ -163,6 +164,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where traces go by OTLP over HTTP, such as http://localhost:4318/v1/traces; needs the extra `otel`."""
 
     def __post_init__(self) -> None:
+        if (found := find_control_character(self)) is not None:
+            raise ValueError(f"it holds the control character U+{ord(found[1]):04X} - at `$.{found[0]}`")
         for name, price in self.prices.items():
             if not price.is_finite() or price < 0:
                 raise ValueError(f"{price} is not a price - at `$.prices.{name}`")

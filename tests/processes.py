@@ -20,9 +20,10 @@ def status(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/status").read_text().splitlines()
 
 
-def runs(pid: int) -> bool:
-    """Whether a process computes."""
-    return "State:\tR (running)" in status(pid)
+def computed(pid: int) -> int:
+    """How long a process has computed, in hundredths of a second."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
 
 
 def ended(pid: int) -> bool:

@@ -34,12 +34,18 @@ class Options(TypedDict, total=False):
     """How many times as wide and high; default: the model's largest."""
     target_megapixels: float | None
     """The size of the result, in place of a factor."""
+    width: int | None
+    """How many pixels wide, in place of a factor; with a height too, what fits within the two."""
+    height: int | None
+    """How many pixels high, in place of a factor."""
     output_format: Literal["JPG", "PNG", "WEBP"] | None
     """Default: JPG, or PNG where the source is seen to have transparency, which JPG cannot hold."""
     output_quality: int | None
     """20 to 99, of JPG and WEBP; default: 95."""
     keep_metadata: bool | None
-    """Whether to keep EXIF and XMP; default: no."""
+    """Whether to keep EXIF, XMP, IPTC, texts and the resolution; default: no."""
+    keep_hidden_colors: bool | None
+    """Whether to keep the colours of transparent pixels, of a texture; default: no."""
     ttl: int | None
     """Seconds until the server deletes the result."""
     include_image: bool
@@ -240,7 +246,10 @@ class Tilewire:
         self._link.check_use()
         async with self._room:
             image = await wire_image(source)
-            if parameters.get("output_format") is None and isinstance(image, bytes) and has_alpha(image):
+            needs_alpha = parameters.get("keep_hidden_colors") or (
+                isinstance(image, bytes) and has_alpha(image)
+            )
+            if parameters.get("output_format") is None and needs_alpha:
                 parameters["output_format"] = "PNG"
             task = _task("upscale", parameters) | {
                 "inputs": {"image": image},

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import os
+import select
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final, cast
 
@@ -33,8 +35,15 @@ from engines.codecs.decoder_process import (
     Inspected,
     Request,
 )
-from engines.codecs.image import ImageInfo, Picture
-from engines.errors import BrokenImageError, ImageError, ImageTooLargeError, NotAnImageError
+from engines.codecs.image import ImageInfo
+from engines.codecs.picture import Picture
+from engines.errors import (
+    BrokenImageError,
+    ImageError,
+    ImageTooLargeError,
+    NotAnImageError,
+    UnsupportedImageError,
+)
 
 if sys.platform == "linux":
     import fcntl
@@ -52,7 +61,8 @@ _WALL_SECONDS: Final = 3
 _MAX_METADATA: Final = 64 * 2**20
 _ANSWERS: Final[msgspec.msgpack.Decoder[Answer]] = msgspec.msgpack.Decoder(Answer)
 _ERRORS: Final[dict[str, type[ImageError]]] = {
-    error.__name__: error for error in (NotAnImageError, BrokenImageError, ImageTooLargeError)
+    error.__name__: error
+    for error in (NotAnImageError, UnsupportedImageError, BrokenImageError, ImageTooLargeError)
 }
 _SIGXCPU: Final = 24  # the same on Linux and macOS; Windows has none
 _PIPE_SIZE: Final = 2**20  # what Linux lets anyone have; the default, 64 KiB, halves the speed
@@ -63,31 +73,39 @@ class _NonsenseError(Exception):
 
 
 class Decoder:
-    """One process, for one thread; only `kill` may be called from others."""
+    """One process, for one thread at a time; only `kill` may be called meanwhile."""
 
     def __init__(self, command: Sequence[str]) -> None:
+        """Starts it, and does not wait until it is ready.
+
+        Raises:
+            OSError: it cannot be started.
+        """
         # Not multiprocessing: it would pass on what this program is and has, and unpickle the answers.
         self._popen = subprocess.Popen(  # noqa: S603 - this interpreter, this package
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=_environment()
         )
         assert self._popen.stdin is not None
         assert self._popen.stdout is not None
-        self._requests, self._answers = self._popen.stdin, self._popen.stdout
-        for pipe in (self._requests, self._answers):
-            _widen(pipe)
-        self._fit = True
-        self._late = False
+        self._requests, self._answers = _Pipe(self._popen.stdin), _Pipe(self._popen.stdout)
+        self._fit = False
 
     @property
     def fit(self) -> bool:
         """Whether another image can be given to it."""
-        return self._fit and not self._late and self._popen.poll() is None
+        return self._fit and self._popen.poll() is None
 
     def wait_until_ready(self) -> None:
-        """Raises OSError or EOFError if it does not start."""
-        with self._at_most(_START_WITHIN):
-            if _read(self._answers, len(READY)) != READY:
+        """Returns when it can be given an image.
+
+        Raises:
+            OSError: it does not start in time.
+            EOFError: it does not start.
+        """
+        if not self._fit:
+            if self._answers.read(len(READY), _Deadline(_START_WITHIN)) != READY:
                 raise EOFError("it says something else than that it is ready")
+            self._fit = True
 
     def ask(self, request: Request, data: bytes) -> ImageInfo | Picture:
         """Have an image decoded.
@@ -96,21 +114,23 @@ class Decoder:
             ImageError: is its answer, or it could not give one.
         """
         self._fit = False  # until all of its answer is read
+        deadline = _Deadline(request.seconds * _WALL_SECONDS)
         try:
-            with self._at_most(request.seconds * _WALL_SECONDS):
-                encoded = msgspec.msgpack.encode(request)
-                _write(self._requests, REQUEST_HEADER.pack(len(encoded)) + encoded)
-                _write(self._requests, data)
-                worn, answer = self._read_answer()
-                outcome = self._outcome(answer, request)
+            encoded = msgspec.msgpack.encode(request)
+            self._requests.write(REQUEST_HEADER.pack(len(encoded)) + encoded, deadline)
+            self._requests.write(data, deadline)
+            worn, answer = self._read_answer(deadline)
+            outcome = self._outcome(answer, request, deadline)
         except (OSError, EOFError, _NonsenseError, msgspec.DecodeError) as error:
-            raise BrokenImageError(f"The image could not be decoded: {self._end_of(request)}.") from error
+            reason = self._end_of(request, is_late=isinstance(error, TimeoutError))
+            raise BrokenImageError(f"The image could not be decoded: {reason}.") from error
         self._fit = not worn
         if isinstance(outcome, ImageError):
             raise outcome
         return outcome
 
     def kill(self) -> None:
+        """End it at once; whoever waits for its answer gets an error."""
         self._popen.kill()
 
     def end(self) -> None:
@@ -120,56 +140,92 @@ class Decoder:
         self._requests.close()
         self._answers.close()
 
-    def _read_answer(self) -> tuple[bool, Answer]:
-        worn, size = ANSWER_HEADER.unpack(_read(self._answers, ANSWER_HEADER.size))
+    def _read_answer(self, deadline: _Deadline) -> tuple[bool, Answer]:
+        worn, size = ANSWER_HEADER.unpack(self._answers.read(ANSWER_HEADER.size, deadline))
         if size > _MAX_METADATA:
             raise _NonsenseError("the answer is too long to be true")
-        return worn, _ANSWERS.decode(_read(self._answers, size))
+        return worn, _ANSWERS.decode(self._answers.read(size, deadline))
 
-    def _outcome(self, answer: Answer, request: Request) -> ImageInfo | Picture | ImageError:
+    def _outcome(
+        self, answer: Answer, request: Request, deadline: _Deadline
+    ) -> ImageInfo | Picture | ImageError:
         match answer:
             case Inspected(info) if request.header_only:
                 _check_size(info.width, info.height, request)
                 return info
-            case Decoded(width, height, has_alpha) if not request.header_only:
+            case Decoded(width, height) if not request.header_only:
                 _check_size(width, height, request)
-                pixels = self._read_samples((height, width, 3))
-                alpha = self._read_samples((height, width)) if has_alpha else None
-                return Picture(pixels, alpha, answer.icc_profile, answer.exif, answer.xmp)
+                shape = (height, width) if answer.is_grey else (height, width, 3)
+                pixels = self._read_samples(shape, deadline)
+                alpha = self._read_samples((height, width), deadline) if answer.has_alpha else None
+                return Picture(pixels, alpha, answer.icc_profile, answer.metadata)
             case Failed(name, message) if name in _ERRORS:
                 return _ERRORS[name](message)
         raise _NonsenseError("it answers another question")
 
-    def _read_samples(self, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    def _read_samples(self, shape: tuple[int, ...], deadline: _Deadline) -> npt.NDArray[np.uint8]:
         samples = np.empty(shape, np.uint8)
-        _read_into(self._answers, samples.data.cast("B"))
+        self._answers.read_into(samples.data.cast("B"), deadline)
         samples.flags.writeable = False
         return samples
 
-    @contextmanager
-    def _at_most(self, seconds: float) -> Iterator[None]:
-        """Kill it unless the block ends in time."""
-        timer = threading.Timer(seconds, self._give_up)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-            timer.join()  # so that it does not kill a process that is given another image meanwhile
-
-    def _give_up(self) -> None:
-        self._late = True
-        self.kill()
-
-    def _end_of(self, request: Request) -> str:
+    def _end_of(self, request: Request, *, is_late: bool) -> str:
         """Why it ended at an image; it does so here if it has not."""
         self.kill()
         status = self._popen.wait()
-        late = self._late or status == -_SIGXCPU
+        late = is_late or status == -_SIGXCPU
         reason = f"it took more than {request.seconds:g} seconds" if late else "the decoder crashed"
         log.warning("an image of %d bytes ended its decoder: %s (%d)", request.size, reason, status)
         return reason
+
+
+class _Deadline:
+    """A moment by which something must be done."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    @property
+    def milliseconds(self) -> int:
+        """How many are left."""
+        return max(0, math.ceil((self._end - time.monotonic()) * 1000))
+
+
+class _Pipe:
+    """One end of a pipe to a process, which may never read or write. Raises TimeoutError at the deadline."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._file = cast(io.RawIOBase, pipe)
+        os.set_blocking(pipe.fileno(), False)
+        _widen(pipe)
+        self._poll = select.poll()
+        self._poll.register(pipe, select.POLLOUT if pipe.writable() else select.POLLIN)
+
+    def write(self, data: bytes, deadline: _Deadline) -> None:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._moved(self._file.write(rest), deadline) :]
+
+    def read(self, size: int, deadline: _Deadline) -> bytes:
+        data = bytearray(size)
+        self.read_into(memoryview(data), deadline)
+        return bytes(data)
+
+    def read_into(self, rest: memoryview, deadline: _Deadline) -> None:
+        while rest:
+            count = self._file.readinto(rest)
+            if count == 0:
+                raise EOFError("it ended")
+            rest = rest[self._moved(count, deadline) :]
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _moved(self, count: int | None, deadline: _Deadline) -> int:
+        """How many bytes could be moved; if none could, waits until some can."""
+        if count is None and not self._poll.poll(deadline.milliseconds):
+            raise TimeoutError("it does not answer in time")
+        return count or 0
 
 
 def _check_size(width: int, height: int, request: Request) -> None:
@@ -189,23 +245,3 @@ def _widen(pipe: IO[bytes]) -> None:
     if sys.platform == "linux":
         with suppress(OSError):  # the system may have a lower limit
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
-
-
-def _write(pipe: IO[bytes], data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[pipe.write(rest) :]
-
-
-def _read(pipe: IO[bytes], size: int) -> bytes:
-    data = bytearray(size)
-    _read_into(pipe, memoryview(data))
-    return bytes(data)
-
-
-def _read_into(pipe: IO[bytes], rest: memoryview) -> None:
-    while rest:
-        count = cast(io.RawIOBase, pipe).readinto(rest)
-        if not count:
-            raise EOFError("it ended")
-        rest = rest[count:]

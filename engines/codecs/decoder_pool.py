@@ -1,7 +1,7 @@
 """`inspect` and `decode` in processes of their own: what no decoder's crash or runaway can take down.
 
-Each process has a thread here that hands it one image at a time. A process that dies, or takes too long, is
-replaced; the image that it was at is a broken one.
+A process does one image at a time. One that dies, or takes too long, is replaced; the image that it was at is
+a broken one.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import queue
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from engines.codecs.decoder import COMMAND, Decoder
 from engines.codecs.decoder_process import Request
-from engines.codecs.image import ImageInfo, Picture
-from engines.errors import EngineError, ImageError
+from engines.codecs.image import ImageInfo
+from engines.codecs.picture import Picture
+from engines.errors import EngineError
 
 __all__ = ["Decoders"]
 
@@ -41,16 +41,14 @@ class Decoders:
         self.count = count or min(4, os.cpu_count() or 1)
         self._seconds = seconds
         self._command = command
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        # A process ends with the thread that started it (PR_SET_PDEATHSIG); these live until `close`.
+        self._threads = ThreadPoolExecutor(self.count, thread_name_prefix="decoder")
         self._lock = threading.Lock()
+        self._idle: list[Decoder] = []
         self._decoders: set[Decoder] = set()
         self._closed = False
-        self._threads = [
-            threading.Thread(target=self._work, name=f"decoder {number}", daemon=True)
-            for number in range(self.count)
-        ]
-        for thread in self._threads:
-            thread.start()
+        for _ in range(self.count):
+            self._have_one_ready()
 
     async def inspect(self, data: bytes, *, max_pixels: int) -> ImageInfo:
         """As `engines.inspect`.
@@ -80,75 +78,77 @@ class Decoders:
             self._closed = True
             for decoder in self._decoders:
                 decoder.kill()
-        for _ in self._threads:
-            self._jobs.put(None)
-        for thread in self._threads:
-            thread.join()
+        self._threads.shutdown()  # what waits finds that all is closed
+        for decoder in tuple(self._decoders):
+            self._end(decoder)
 
     async def _run(self, data: bytes, *, header_only: bool, max_pixels: int) -> ImageInfo | Picture:
-        job = _Job(data, Request(header_only, max_pixels, self._seconds, len(data)))
-        with self._lock:
-            if self._closed:
-                raise EngineError("the decoders are closed")
-            self._jobs.put(job)
-        return await asyncio.wrap_future(job.outcome)
-
-    def _work(self) -> None:
-        """A thread's life: one decoder at a time, which is there before it is needed."""
-        decoder = self._start()
-        while (job := self._jobs.get()) is not None:
-            if job.outcome.set_running_or_notify_cancel():
-                decoder = self._do(job, decoder)
-            del job  # its file and picture
-        self._end(decoder)
-
-    def _do(self, job: _Job, decoder: Decoder | None) -> Decoder | None:
-        """Have an image decoded; gives the decoder for the next."""
-        decoder = self._fit(decoder)  # it may have been ended while it waited
-        if decoder is None:
-            job.outcome.set_exception(EngineError("no process to decode the image can be started"))
-            return None
+        request = Request(header_only, max_pixels, self._seconds, len(data))
         try:
-            job.outcome.set_result(decoder.ask(job.request, job.data))
-        except ImageError as error:
-            job.outcome.set_exception(error)
-        except Exception:
-            log.exception("an image of %d bytes cannot be decoded", len(job.data))
-            job.outcome.set_exception(EngineError("the image cannot be decoded"))
-        return self._fit(decoder)
+            job = asyncio.get_running_loop().run_in_executor(self._threads, self._do, request, data)
+        except RuntimeError as error:  # closed, or the system has no more threads
+            raise EngineError(f"no image can be decoded now: {error}") from error
+        return await job
 
-    def _fit(self, decoder: Decoder | None) -> Decoder | None:
-        """The decoder, or a new one in its place."""
-        if decoder is not None and decoder.fit:
-            return decoder
-        self._end(decoder)
-        return self._start()
+    def _do(self, request: Request, data: bytes) -> ImageInfo | Picture:
+        """Have an image decoded. Raises what `decode` and `inspect` do."""
+        decoder = self._take()
+        try:
+            return decoder.ask(request, data)
+        finally:
+            self._give_back(decoder)
 
-    def _start(self) -> Decoder | None:
+    def _take(self) -> Decoder:
+        """A process that is ready; it may have ended while it waited, and another is started then."""
+        while True:
+            with self._lock:
+                decoder = self._idle.pop() if self._idle else None
+            if decoder is None:
+                return self._start()
+            if decoder.fit:
+                return decoder
+            self._end(decoder)
+
+    def _give_back(self, decoder: Decoder) -> None:
+        if decoder.fit:
+            with self._lock:
+                self._idle.append(decoder)
+        else:
+            self._end(decoder)
+            self._have_one_ready()
+
+    def _have_one_ready(self) -> None:
+        """Start a process in one of the threads, so that it is there before it is needed."""
+        with suppress(RuntimeError):  # closed, or no thread to be had: it is started when it is needed
+            self._threads.submit(self._prepare)
+
+    def _prepare(self) -> None:
+        with self._lock:
+            if len(self._decoders) >= self.count:
+                return
+        with suppress(EngineError):  # it is logged, and tried again when an image comes
+            decoder = self._start()
+            with self._lock:
+                self._idle.append(decoder)
+
+    def _start(self) -> Decoder:
         decoder: Decoder | None = None
         try:
             with self._lock:
                 if self._closed:
-                    return None
+                    raise EngineError("the decoders are closed")
                 decoder = Decoder(self._command)
                 self._decoders.add(decoder)
             decoder.wait_until_ready()
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, ValueError, RuntimeError, MemoryError) as error:
+            if decoder is not None:
+                self._end(decoder)
             if not self._closed:
                 log.error("a decoder cannot be started: %s", error)  # noqa: TRY400 - it told why on stderr
-            self._end(decoder)
-            return None
+            raise EngineError("no process to decode the image can be started") from error
         return decoder
 
-    def _end(self, decoder: Decoder | None) -> None:
-        if decoder is not None:
-            with self._lock:
-                self._decoders.discard(decoder)
-            decoder.end()
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    data: bytes
-    request: Request
-    outcome: Future[ImageInfo | Picture] = field(default_factory=Future)
+    def _end(self, decoder: Decoder) -> None:
+        with self._lock:
+            self._decoders.discard(decoder)
+        decoder.end()

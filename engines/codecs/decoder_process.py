@@ -24,7 +24,8 @@ from typing import Final
 
 import msgspec
 
-from engines.codecs.image import ImageInfo, Picture, decode, inspect
+from engines.codecs.image import ImageInfo, decode, inspect
+from engines.codecs.picture import Metadata, Picture
 from engines.errors import ImageError
 
 if sys.platform != "win32":
@@ -68,10 +69,10 @@ class Decoded(msgspec.Struct, frozen=True, tag=True):
 
     width: int
     height: int
+    is_grey: bool
     has_alpha: bool
     icc_profile: bytes | None
-    exif: bytes | None
-    xmp: bytes | None
+    metadata: Metadata
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
@@ -134,10 +135,10 @@ def _without_samples(picture: Picture) -> Decoded:
     return Decoded(
         picture.width,
         picture.height,
+        picture.is_grey,
         picture.alpha is not None,
         picture.icc_profile,
-        picture.exif,
-        picture.xmp,
+        picture.metadata,
     )
 
 

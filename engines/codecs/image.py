@@ -1,11 +1,12 @@
-"""Bytes to pixels: inspect, decode and resize images that came from anyone.
+"""Bytes to pixels: inspect and decode images that came from anyone.
 
 Decoders are an allow-list of formats whose libraries are fuzzed continuously (OSS-Fuzz): JPEG, PNG, WebP,
 GIF, BMP, TIFF, and AVIF where Pillow was built with it. Left out is what starts another program (EPS), what
 has a long record of memory errors (JPEG 2000), and what nobody sends to an upscaler (PSD, DDS, icons,
 camera raw). Of an animation or a file of several pages the first frame is read.
 
-How modes, bit depths and colour profiles become RGB is told in `engines.codecs.colour`.
+Whatever is damaged beside the pixels costs itself, never the picture; a picture of which pixels are missing
+is refused. How modes, bit depths and colour profiles become colours is told in `engines.codecs.colour`.
 
 Everything here may run in several threads at once: no setting of Pillow's is changed. Where a decoder's crash
 would be one too many, `engines.codecs.decoder_pool` runs it in processes of their own.
@@ -14,32 +15,24 @@ would be one too many, `engines.codecs.decoder_pool` runs it in processes of the
 from __future__ import annotations
 
 import contextlib
-import io
 import re
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
-import numpy.typing as npt
-from PIL import (
-    AvifImagePlugin,
-    BmpImagePlugin,
-    ExifTags,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from numpy.typing import NDArray
+from PIL import AvifImagePlugin, Image
 
-from engines.codecs.colour import to_rgb
+from engines.codecs.colour import Colours
+from engines.codecs.jpeg_reader import JpegFile
+from engines.codecs.metadata import orientation, upright
+from engines.codecs.picture import Metadata, Picture
+from engines.codecs.pillow_reader import PillowFile
+from engines.codecs.png_reader import PngFile
 from engines.errors import BrokenImageError, ImageError, ImageTooLargeError, NotAnImageError
 
-__all__ = ["ImageInfo", "Picture", "decode", "inspect", "resize", "resize_rows"]
+__all__ = ["ImageInfo", "decode", "inspect"]
 
 
 ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"]
@@ -57,134 +50,88 @@ class ImageInfo:
     """Transparency is declared; the pixels may still all be opaque."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Picture:
-    """An upright 8-bit RGB picture with what must travel beside its pixels."""
+class _File(Protocol):
+    """An opened file, whatever its format."""
 
-    pixels: npt.NDArray[np.uint8]
-    """(H, W, 3), C-contiguous, in `icc_profile` or, without one, sRGB; read-only from `decode`."""
-    alpha: npt.NDArray[np.uint8] | None = None
-    """(H, W), not premultiplied, 255 is opaque; None when every pixel is opaque."""
-    icc_profile: bytes | None = None
-    """An RGB ICC profile."""
-    exif: bytes | None = None
-    """An EXIF block (`Exif\\0\\0`, then TIFF) with orientation 1 and nothing that depends on the size."""
-    xmp: bytes | None = None
-    """An XMP packet with orientation 1."""
+    size: tuple[int, int]
+    has_alpha: bool
 
     @property
-    def width(self) -> int:
-        return int(self.pixels.shape[1])
+    def exif(self) -> Image.Exif: ...
 
     @property
-    def height(self) -> int:
-        return int(self.pixels.shape[0])
+    def metadata(self) -> Metadata: ...
+
+    def load(self) -> Colours: ...
 
 
 def inspect(data: bytes, *, max_pixels: int) -> ImageInfo:
     """Reads format, displayed size and transparency from the header, without decoding a pixel.
 
-    Of a PNG that has its EXIF block behind the pixels, as is rare, it gives the size before orientation.
-
     Raises:
         NotAnImageError: no allow-listed decoder recognises the bytes.
+        UnsupportedImageError: the image is stored in a way that is not read here.
         BrokenImageError: the header is truncated or corrupt.
         ImageTooLargeError: width times height exceeds `max_pixels`.
     """
-    with _opened(data, max_pixels) as (name, image):
-        width, height = image.size
-        # Pillow already reports a TIFF's size as displayed, and turns its pixels on loading.
-        if name != "TIFF" and _read_exif(image).get(ExifTags.Base.Orientation) in {5, 6, 7, 8}:
+    with _opened(data, max_pixels) as (name, file):
+        width, height = file.size
+        if _orientation(name, file) >= 5:
             width, height = height, width
-        return ImageInfo(name, width, height, image.has_transparency_data)
+        return ImageInfo(name, width, height, file.has_alpha)
 
 
 def decode(data: bytes, *, max_pixels: int) -> Picture:
-    """Decodes the first frame, upright, as 8-bit RGB with its alpha, profile and metadata.
-
-    A broken colour profile or EXIF block is dropped; broken pixel data is an error.
+    """Decodes the first frame, upright, in 8 bits, with its alpha, profile and metadata.
 
     Raises:
-        NotAnImageError: no allow-listed decoder recognises the bytes, or they hold 32-bit samples.
-        BrokenImageError: truncated or corrupt.
+        NotAnImageError: no allow-listed decoder recognises the bytes.
+        UnsupportedImageError: the image is stored in a way that is not read here, such as in 32-bit samples.
+        BrokenImageError: pixels are missing or corrupt.
         ImageTooLargeError: width times height exceeds `max_pixels`; found before any pixel is decoded.
     """
-    with _opened(data, max_pixels) as (name, image):
-        if name == "JPEG":
-            _check_scans(data)
-        if name == "PNG":
-            _narrow_colour_key(image)
-        image.load()
-        exif = _read_exif(image)
-        turn = _TURNS.get(exif.get(ExifTags.Base.Orientation, 1))
-        rgb, alpha, icc_profile = to_rgb(image)
-        if turn is not None:
-            rgb = rgb.transpose(turn)
-            alpha = alpha.transpose(turn) if alpha is not None else None
+    with _opened(data, max_pixels) as (name, file):
+        pixels, alpha, icc_profile = file.load()
+        turn = _orientation(name, file)
         return Picture(
-            pixels=np.asarray(rgb),
-            alpha=None if alpha is None else np.asarray(alpha),
+            pixels=_turned(pixels, turn),
+            alpha=None if alpha is None else _turned(alpha, turn),
             icc_profile=icc_profile,
-            exif=_upright_exif(exif),
-            xmp=_upright_xmp(image.info.get("xmp")),
+            metadata=upright(file.exif, file.metadata),
         )
 
 
-def resize(pixels: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArray[np.uint8]:
-    """Resamples to `height` x `width` with Lanczos (three lobes), antialiased; the columns first.
-
-    Each of the two passes rounds and clips, so their order shows at hard edges, where Lanczos overshoots.
-    Pillow chooses it by the shape, which would let results depend on how they are cut into tiles.
-
-    Args:
-        pixels: (H, W, 3) or (H, W) uint8.
-        width: in pixels.
-        height: in pixels.
-
-    Returns:
-        The result, read-only; values are clipped to 0..255.
-    """
-    return resize_rows(resize_columns(pixels, width), height, 0, len(pixels))
-
-
-def resize_columns(pixels: npt.NDArray[np.uint8], width: int) -> npt.NDArray[np.uint8]:
-    """The first pass of `resize`: (H, W, 3) or (H, W) to `width` columns, each row by itself."""
-    return np.asarray(Image.fromarray(pixels).resize((width, len(pixels)), Image.Resampling.LANCZOS))
-
-
-def resize_rows(
-    pixels: npt.NDArray[np.uint8], height: int, top: float, bottom: float
-) -> npt.NDArray[np.uint8]:
-    """The second pass of `resize`: the rows from `top` to `bottom`; those beyond them are still looked at."""
-    width = pixels.shape[1]
-    box = (0, top, width, bottom)
-    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS, box))
-
-
-# First bytes of each format, and Pillow's decoder for it. Pillow's own `open` is not used: it compares the
-# size with a limit of its own, and only after the decoder was set up, as a process-wide warning.
-_DECODERS: dict[ImageFormat, tuple[re.Pattern[bytes], type[ImageFile.ImageFile]]] = {
-    "JPEG": (re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),
-    "PNG": (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
-    "WEBP": (re.compile(rb"RIFF.{4}WEBPVP8", re.DOTALL), WebPImagePlugin.WebPImageFile),
-    "GIF": (re.compile(rb"GIF8[79]a"), GifImagePlugin.GifImageFile),
-    "BMP": (re.compile(rb"BM"), BmpImagePlugin.BmpImageFile),
-    "TIFF": (re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImagePlugin.TiffImageFile),
+# First bytes of each format.
+_MAGIC: dict[ImageFormat, re.Pattern[bytes]] = {
+    "JPEG": re.compile(rb"\xff\xd8\xff"),
+    "PNG": re.compile(rb"\x89PNG\r\n\x1a\n"),
+    "WEBP": re.compile(rb"RIFF.{4}WEBPVP8", re.DOTALL),
+    "GIF": re.compile(rb"GIF8[79]a"),
+    "BMP": re.compile(rb"BM"),
+    "TIFF": re.compile(rb"II[*+]\0|MM\0[*+]"),
 }
-if AvifImagePlugin.SUPPORTED:
-    _DECODERS["AVIF"] = (re.compile(rb".{4}ftypavi[fs]", re.DOTALL), AvifImagePlugin.AvifImageFile)
+_FORMATS = ", ".join([*_MAGIC, *(["AVIF"] if AvifImagePlugin.SUPPORTED else [])])
+_AVIF_BRANDS = {b"avif", b"avis"}
+
+
+def _format_of(data: bytes) -> ImageFormat | None:
+    if AvifImagePlugin.SUPPORTED and data[4:8] == b"ftyp":
+        # AV1 Image File Format, 6: it is one if any of its brands says so, not only the first, major one.
+        box = data[8 : min(int.from_bytes(data[:4]), 1024)]
+        return "AVIF" if _AVIF_BRANDS.intersection(box[at : at + 4] for at in range(0, len(box), 4)) else None
+    return next((name for name, magic in _MAGIC.items() if magic.match(data)), None)
 
 
 @contextlib.contextmanager
-def _opened(data: bytes, max_pixels: int) -> Iterator[tuple[ImageFormat, ImageFile.ImageFile]]:
-    """The opened image and its format's name; whatever hostile bytes raise inside becomes an ImageError."""
-    name = next((name for name, (magic, _) in _DECODERS.items() if magic.match(data)), None)
+def _opened(data: bytes, max_pixels: int) -> Iterator[tuple[ImageFormat, _File]]:
+    """The format's name and the opened image; whatever hostile bytes raise inside becomes an ImageError."""
+    name = _format_of(data)
     if name is None:
-        raise NotAnImageError(f"Not an image in a format that is read here: {', '.join(_DECODERS)}.")
+        raise NotAnImageError(f"Not an image in a format that is read here: {_FORMATS}.")
     try:
-        with _DECODERS[name][1](io.BytesIO(data), "") as image:
-            _check_size(image.width, image.height, max_pixels)
-            yield name, image
+        file = _open(name, data)
+        _check_size(*file.size, max_pixels)
+        yield name, file
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -196,6 +143,16 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[tuple[ImageFormat, ImageFi
         raise BrokenImageError(f"The {name} image is truncated or corrupt.") from error
 
 
+def _open(name: ImageFormat, data: bytes) -> _File:
+    match name:
+        case "JPEG":
+            return JpegFile(data)
+        case "PNG":
+            return PngFile(data)
+        case _:
+            return PillowFile(name, data)
+
+
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width < 1 or height < 1:
         raise BrokenImageError(f"The image has no pixels: its size is {width} x {height}.")
@@ -205,83 +162,24 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         )
 
 
-# A progressive JPEG may repeat scans without end, each costing a pass over all pixels for a few bytes of
-# file: https://libjpeg-turbo.org/pmwiki/uploads/About/TwoIssueswiththeJPEGStandard.pdf. Encoders write ten.
-_MAX_JPEG_SCANS = 100
-_JPEG_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")  # not a stuffed zero, restart or fill (T.81 B.1.1)
+def _orientation(name: ImageFormat, file: _File) -> int:
+    """How it is to be turned; Pillow turns a TIFF itself, and reports its size as displayed."""
+    return 1 if name == "TIFF" else orientation(file.exif)
 
 
-def _check_scans(data: bytes) -> None:
-    scans, position = 0, 2
-    while (marker := _JPEG_MARKER.search(data, position)) and marker[1] != b"\xd9":
-        scans += marker[1] == b"\xda"
-        if scans > _MAX_JPEG_SCANS:
-            raise BrokenImageError(f"The JPEG image has more than {_MAX_JPEG_SCANS} scans.")
-        position = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2])
+def _turned(plane: NDArray[np.uint8], turn: int) -> NDArray[np.uint8]:
+    """(H, W) or (H, W, 3), so that row 0 is the visual top and column 0 the visual left.
 
-
-def _narrow_colour_key(image: ImageFile.ImageFile) -> None:
-    """Pillow reads 16-bit RGB by its high bytes, but leaves the transparent colour (PNG tRNS) at 16 bits."""
-    key = image.info.get("transparency")
-    if isinstance(key, tuple) and image.tile and image.tile[0].args == "RGB;16B":
-        image.info["transparency"] = tuple(value >> 8 for value in key)
-
-
-# EXIF 2.32, tag 0x0112: what to do so that row 0 is the visual top and column 0 the visual left.
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-# Tags of the first directory that tell how a file stores its pixels, which the output does in its own way.
-_STORAGE_TAGS = frozenset(
-    {
-        *range(0x00FE, 0x0108),  # kind of image, size, bits, compression, photometric interpretation
-        *(0x010A, 0x0111, 0x0115, 0x0116, 0x0117, 0x0118, 0x0119, 0x011C),  # strips, samples
-        *(0x013D, 0x0140, 0x0142, 0x0143, 0x0144, 0x0145, 0x014A),  # predictor, palette, tiles, sub-images
-        *(0x0152, 0x0153, 0x015B, 0x0201, 0x0202, 0x0211, 0x0212, 0x0213, 0x0214),  # samples, JPEG, YCbCr
-        *(0x02BC, 0x8649, 0x8773),  # XMP, Photoshop's resources, ICC profile: carried apart, or not
-    }
-)
-_EXIF_SIZE_TAGS = (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight)
-_MALFORMED = (struct.error, SyntaxError, ValueError, TypeError, LookupError, OSError, AttributeError)
-
-
-def _read_exif(image: ImageFile.ImageFile) -> Image.Exif:
-    """The EXIF block, empty if it is missing or malformed."""
-    try:
-        # Not image.getexif(): PNG's would decode all pixels to look for a block behind them.
-        return Image.Image.getexif(image)
-    except _MALFORMED:
-        return Image.Exif()
-
-
-def _upright_exif(exif: Image.Exif) -> bytes | None:
-    """Serialised for an image that is upright and of another size; Pillow leaves the thumbnail out.
-
-    None if nothing of interest is left or the block cannot be written.
+    Args:
+        plane: as stored.
+        turn: EXIF 2.32, tag 0x0112.
     """
-    try:
-        for tag in _STORAGE_TAGS.intersection(exif):
-            del exif[tag]
-        exif.pop(ExifTags.Base.Orientation, None)
-        if not len(exif):
-            return None
-        exif[ExifTags.Base.Orientation] = 1
-        photo = exif.get_ifd(ExifTags.IFD.Exif)
-        for size_tag in _EXIF_SIZE_TAGS:
-            photo.pop(size_tag, None)
-        return exif.tobytes()
-    except _MALFORMED:
-        return None
-
-
-def _upright_xmp(xmp: object) -> bytes | None:
-    if not isinstance(xmp, bytes):
-        return None
-    return re.sub(rb"(tiff:Orientation(?:=[\"']|>)\s*)[2-8]", rb"\g<1>1", xmp)
+    if turn >= 5:
+        plane = plane.swapaxes(0, 1)
+    if turn in {3, 4, 7, 8}:
+        plane = plane[::-1]
+    if turn in {2, 3, 6, 7}:
+        plane = plane[:, ::-1]
+    plane = np.ascontiguousarray(plane)
+    plane.flags.writeable = False
+    return plane

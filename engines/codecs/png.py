@@ -26,11 +26,13 @@ import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
 
-from engines.codecs.image import Picture
+from engines.codecs.metadata import photoshop_block
+from engines.codecs.picture import Metadata, Picture, Text
 
-__all__ = ["write_png"]
+__all__ = ["SIGNATURE", "chunk", "write_png"]
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"  # 5.2
+SIGNATURE = b"\x89PNG\r\n\x1a\n"  # 5.2
+_METRES_PER_INCH = 0.0254
 _BAND = 1 << 18
 """Bytes of pixels: a core's cache holds them with what is made of them, and they take about a millisecond."""
 _THREADS = 4
@@ -41,26 +43,53 @@ _ZLIB_HEADER = b"\x78\x01"
 _ADLER_BASE = 65521
 
 
-def write_png(picture: Picture, *, exif: bytes | None = None, xmp: bytes | None = None) -> bytes:
-    """A picture with its colour profile, and with metadata as `Picture` has them."""
-    colour_type = 2 if picture.alpha is None else 6  # RGB, RGBA (11.2.1)
+def write_png(picture: Picture, metadata: Metadata = Metadata()) -> bytes:  # noqa: B008 - it is frozen
+    """A picture with its colour profile, and with the metadata that is given: not with what it has itself."""
+    # Grey, RGB, and each with alpha (11.2.1).
+    colour_type = (0 if picture.is_grey else 2) + (0 if picture.alpha is None else 4)
     header = struct.pack(">IIBBBBB", picture.width, picture.height, 8, colour_type, 0, 0, 0)
-    chunks = [_SIGNATURE, _chunk(b"IHDR", header)]
+    chunks = [SIGNATURE, chunk(b"IHDR", header)]
     if picture.icc_profile is not None:
-        chunks.append(_chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(picture.icc_profile)))
-    if exif is not None:
-        chunks.append(_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0")))
-    if xmp is not None:
-        # Not compressed, of no language; the keyword is that of the XMP Specification, part 3, 1.1.5.
-        text = xmp.decode("utf-8", "replace").encode()
-        chunks.append(_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + text))
+        chunks.append(chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(picture.icc_profile)))
+    chunks += _about(metadata)
     chunks += _pixels(picture)
-    chunks.append(_chunk(b"IEND", b""))
+    chunks.append(chunk(b"IEND", b""))
     return b"".join(chunks)
 
 
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    """With its length and checksum (5.3)."""
+def _about(metadata: Metadata) -> Iterator[bytes]:
+    """The chunks of the metadata."""
+    if metadata.resolution is not None:
+        across, down = (min(round(dots / _METRES_PER_INCH), 2**31 - 1) for dots in metadata.resolution)
+        yield chunk(b"pHYs", struct.pack(">IIB", across, down, 1))  # 11.3.4.3
+    if metadata.exif is not None:
+        yield chunk(b"eXIf", metadata.exif.removeprefix(b"Exif\0\0"))
+    if metadata.xmp is not None:
+        # Not compressed, of no language; the keyword is that of the XMP Specification, part 3, 1.1.5.
+        packet = metadata.xmp.decode("utf-8", "replace").encode()
+        yield chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + packet)
+    if metadata.iptc is not None:
+        # PNG has no place of its own for it; this one is ImageMagick's, and read by ExifTool, too.
+        digits = photoshop_block(metadata.iptc).hex()
+        lines = "\n".join(digits[place : place + 72] for place in range(0, len(digits), 72))
+        profile = f"\niptc\n{len(digits) // 2:8}\n{lines}\n"
+        yield chunk(b"zTXt", b"Raw profile type iptc\0\0" + zlib.compress(profile.encode()))
+    for text in metadata.texts:
+        yield _text(text)
+
+
+def _text(text: Text) -> bytes:
+    """tEXt, or iTXt for what is not Latin-1 (11.3.3)."""
+    keyword = text.keyword.encode("latin-1", "replace").replace(b"\0", b"")[:79].strip() or b"Comment"
+    content = text.text.replace("\0", "")
+    try:
+        return chunk(b"tEXt", keyword + b"\0" + content.encode("latin-1"))
+    except UnicodeEncodeError:
+        return chunk(b"iTXt", keyword + b"\0\0\0\0\0" + content.encode("utf-8", "replace"))
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """A chunk with its length and checksum (5.3)."""
     return b"".join(
         [struct.pack(">I", len(data)), kind, data, struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))]
     )
@@ -78,17 +107,17 @@ class _Band(NamedTuple):
 
 def _pixels(picture: Picture) -> Iterator[bytes]:
     """The chunks of the compressed stream."""
-    row = picture.width * (3 if picture.alpha is None else 4)
+    row = picture.width * ((1 if picture.is_grey else 3) + (picture.alpha is not None))
     height = max(1, _BAND // row)
     tops = range(0, picture.height, height)
-    yield _chunk(b"IDAT", _ZLIB_HEADER)
+    yield chunk(b"IDAT", _ZLIB_HEADER)
     checksum = 1
     with ThreadPoolExecutor(min(_THREADS, len(tops)), thread_name_prefix="png") as threads:
         for band in threads.map(lambda top: _compress(picture, top, top + height), tops):
             yield band.chunk
             checksum = _joined(checksum, band)
     end = isal_zlib.compressobj(_LEVEL, wbits=_RAW_DEFLATE).flush()
-    yield _chunk(b"IDAT", end + struct.pack(">I", checksum))
+    yield chunk(b"IDAT", end + struct.pack(">I", checksum))
 
 
 def _joined(checksum: int, band: _Band) -> int:
@@ -106,12 +135,14 @@ def _compress(picture: Picture, top: int, bottom: int) -> _Band:
     compressor = isal_zlib.compressobj(_LEVEL, wbits=_RAW_DEFLATE)
     # Flushed so that it ends on a whole byte, and may be followed by another (RFC 1951, 3.2.4).
     compressed = compressor.compress(filtered) + compressor.flush(isal_zlib.Z_SYNC_FLUSH)
-    return _Band(_chunk(b"IDAT", compressed), filtered.size, isal_zlib.adler32(filtered))
+    return _Band(chunk(b"IDAT", compressed), filtered.size, isal_zlib.adler32(filtered))
 
 
 def _samples(picture: Picture, top: int, bottom: int) -> NDArray[np.uint8]:
-    """Some rows: (h, w, 3), or (h, w, 4) with alpha."""
+    """Some rows: (h, w, 1 or 3), and one more with alpha."""
     pixels = picture.pixels[top:bottom]
+    if picture.is_grey:
+        pixels = pixels[:, :, np.newaxis]
     if picture.alpha is None:
         return pixels
     return np.concatenate([pixels, picture.alpha[top:bottom, :, np.newaxis]], axis=2)
@@ -124,7 +155,7 @@ def _filter(samples: NDArray[np.uint8]) -> NDArray[np.uint8]:
     absolute values have the smallest sum, as 12.7 recommends.
 
     Args:
-        samples: (h, w, 3 or 4); the first row is only looked at: it precedes the others.
+        samples: (h, w, 1 to 4); the first row is only looked at: it precedes the others.
     """
     height, width, channels = samples.shape
     every = samples.reshape(height, width * channels)

@@ -1,6 +1,6 @@
 """Networks whose end runs in blocks, which bounds the memory of a tile.
 
-The last layers of an ESRGAN work at the size of the result, where a tile of 559 pixels takes gigabytes. They
+The last layers of an ESRGAN work at the size of the result, where a tile of 569 pixels takes gigabytes. They
 see a few pixels far: a block with so much context comes out as it does in the whole (`onnx_models.Split`).
 What comes before them runs once for the whole tile.
 """

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.codecs.image import Picture, resize
+from engines.codecs.picture import Picture, as_grey, as_rgb, resize
 from engines.devices.parts import Arrays, Part
 from engines.errors import DeviceOutOfMemoryError
 from engines.job import Item, Job
@@ -75,6 +75,7 @@ class LatentUpscaler:
         *,
         size: tuple[int, int],
         account: str,
+        keep_hidden: bool,
         on_start: Callable[[], None] | None,
         on_progress: Progress | None,
         on_region: OnRegion | None,
@@ -90,6 +91,7 @@ class LatentUpscaler:
             wanted: what is asked for.
             size: the wanted width and height.
             account: as there.
+            keep_hidden: as there.
             on_start: as there.
             on_progress: as there.
             on_region: as there.
@@ -97,8 +99,8 @@ class LatentUpscaler:
         Raises:
             ModelError: if a run fails, or what comes out is no picture.
         """
-        source = picture.pixels
-        if picture.alpha is not None:
+        source = as_rgb(picture.pixels)
+        if picture.alpha is not None and not keep_hidden:
             source = await self._threads.run(fill_hidden, source, picture.alpha)
         sizes = _sizes((picture.width, picture.height), size, self._weights.scale)
         ends = list(itertools.accumulate(width * height for width, height in sizes))
@@ -217,9 +219,9 @@ def _as_pixels(generated: NDArray[np.float32], size: tuple[int, int]) -> NDArray
 def _finish(pixels: NDArray[np.uint8], picture: Picture, regions: RegionReporter | None) -> Picture:
     """The result, made of its colours and of the picture's alpha."""
     height, width, _ = pixels.shape
-    planes = [pixels]
+    planes = [as_grey(pixels) if picture.is_grey else pixels]
     if picture.alpha is not None:
-        planes.append(np.broadcast_to(resize(picture.alpha, width, height)[:, :, np.newaxis], pixels.shape))
+        planes.append(resize(picture.alpha, width, height))
     for index, plane in enumerate(planes):
         if regions is not None:
             regions.take(index, Area(0, 0, width, height), plane)

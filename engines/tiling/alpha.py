@@ -4,7 +4,8 @@ The alpha plane runs through the network as a grey image of its own, as in Real-
 things would go wrong with that alone:
 
 - Under alpha 0 a file may say anything, often black, and a network, like any filter, would mix it into the
-  visible pixels beside it as a dark fringe. So hidden pixels first take the colour of visible ones nearby.
+  visible pixels beside it as a dark fringe. So hidden pixels first take the colour of visible ones nearby,
+  and those that can hardly be seen do in part.
 - A network that gives back 2 for a flat 0 is a haze over what was transparent. So alpha is kept between the
   smallest and the largest value that the source has there.
 """
@@ -15,21 +16,45 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from engines.codecs.image import Picture
+from engines.codecs.picture import Picture
 from engines.tiling.tiles import Area
 
 __all__ = ["bound_alpha", "fill_hidden", "with_planes"]
 
 
-def fill_hidden(pixels: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The colours (H, W, 3) with those under alpha 0 replaced by a mean of visible ones nearby.
+_NEARBY = 2
+"""How many pixels far a network visibly mixes colours."""
 
-    Visible ones stay as they are, and so does a picture where all pixels are hidden, or none is.
+
+def fill_hidden(pixels: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The colours with those under alpha 0 replaced by a mean of visible ones nearby.
+
+    A colour counts by what its alpha is of the largest one nearby: beside an opaque pixel one of alpha 1
+    hardly does, and is nearly replaced, too. Where all have the same alpha the colours stay as they are.
+
+    Args:
+        pixels: (H, W, 3), or (H, W) of a grey picture.
+        alpha: (H, W).
     """
-    visible = Image.fromarray(np.where(alpha > 0, np.uint8(255), np.uint8(0)))
-    if visible.getextrema() in {(0, 0), (255, 255)}:
+    largest = np.maximum(_largest_nearby(alpha), 1)
+    weight = Image.fromarray((alpha.astype(np.uint16) * 255 // largest).astype(np.uint8))
+    if weight.getextrema() in {(0, 0), (255, 255)}:
         return pixels
-    return np.asarray(_pull_push(Image.fromarray(pixels), visible))
+    return np.asarray(_pull_push(Image.fromarray(pixels), weight))
+
+
+def _largest_nearby(alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    for axis in (0, 1):
+        largest = alpha.copy()
+        for distance in range(1, _NEARBY + 1):
+            ahead, behind = (
+                np.moveaxis(largest, axis, 0)[part] for part in (slice(distance, None), slice(-distance))
+            )
+            source = np.moveaxis(alpha, axis, 0)
+            np.maximum(ahead, source[:-distance], out=ahead)
+            np.maximum(behind, source[distance:], out=behind)
+        alpha = largest
+    return alpha
 
 
 def bound_alpha(
@@ -56,10 +81,10 @@ def bound_alpha(
 
 
 def with_planes(picture: Picture, planes: list[NDArray[np.uint8]]) -> Picture:
-    """The picture made of what came out of the network: (H, W, 3) each, the second one of its alpha."""
+    """The picture made of what came out of the network: its colours, and its alpha if it has any."""
     if picture.alpha is None:
         return replace(picture, pixels=planes[0])
-    pixels, alpha = planes[0], planes[1][:, :, 1]
+    pixels, alpha = planes
     height, width = alpha.shape
     bounded = bound_alpha(alpha, picture.alpha, Area(0, 0, width, height), width, height)
     return replace(picture, pixels=pixels, alpha=bounded)
@@ -71,16 +96,17 @@ def _nearest(start: int, stop: int, length: int, upscaled_length: int) -> NDArra
 
 
 def _pull_push(colours: Image.Image, visible: Image.Image) -> Image.Image:
-    """Fill where `visible` is 0, not 255, from a copy of half the size that is filled itself.
+    """Fill by as much as `visible` is below 255 from a copy of half the size that is filled itself.
 
-    Gortler et al., The Lumigraph, 1996, section 3.4.2: pull means over visible pixels only, level by level,
-    then push each level's colours into the holes of the finer one.
+    Gortler et al., The Lumigraph, 1996, section 3.4.2: pull means weighted by what is visible, level by
+    level, then push each level's colours into the holes of the finer one.
     """
     if visible.getextrema() == (255, 255):
         return colours
     weighted = colours.copy()
     weighted.putalpha(visible)
     half = weighted.reduce(2)  # weighs colours by alpha, so hidden ones do not count
-    filled = _pull_push(half.convert("RGB"), half.getchannel("A").point(lambda alpha: 255 if alpha else 0))
+    sums = half.getchannel("A").point(lambda mean: min(255, 4 * mean))
+    filled = _pull_push(half.convert(colours.mode), sums)
     box = (0, 0, colours.width / 2, colours.height / 2)  # the last column of `half` may stand for one pixel
     return Image.composite(colours, filled.resize(colours.size, Image.Resampling.BILINEAR, box), visible)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.codecs.image import resize_columns, resize_rows
+from engines.codecs.picture import as_grey, resize_columns, resize_rows
 from engines.tiling.tiles import Area, Tile, TilePlan
 
 __all__ = ["Canvas", "OnArea"]
@@ -40,11 +40,18 @@ class Canvas:
     """The output of one plane. Tiles may be pasted by several threads, in any order; each once.
 
     Attributes:
-        pixels: (height, width, 3) uint8; whole when `is_complete`.
+        pixels: (height, width, 3) uint8, or (height, width) of a grey plane; whole when `is_complete`.
     """
 
     def __init__(
-        self, plan: TilePlan, scale: int, width: int, height: int, on_area: OnArea | None = None
+        self,
+        plan: TilePlan,
+        scale: int,
+        width: int,
+        height: int,
+        on_area: OnArea | None = None,
+        *,
+        is_grey: bool = False,
     ) -> None:
         """Begin with an output of which nothing is done.
 
@@ -56,8 +63,9 @@ class Canvas:
             on_area: called, by whoever pastes or reduces, with each area of the output and its pixels as
                 soon as it is finished: it does not change any more. The areas are disjoint, the same for any
                 order of the tiles, and cover the output by the time that it is complete. Must not raise.
+            is_grey: whether the plane is grey: what comes out of a network is made so.
         """
-        self.pixels = np.empty((height, width, 3), np.uint8)
+        self.pixels = np.empty((height, width) if is_grey else (height, width, 3), np.uint8)
         self._on_area = on_area
         self._plan = plan
         self._scale = scale
@@ -70,7 +78,7 @@ class Canvas:
         self._numbers = {rows: number for number, rows in enumerate(plan.rows)}
         self._next_band = 0
         self._first_row = 0  # native row that `_rows` begins with
-        self._rows = np.empty((0, width, 3), np.uint8)
+        self._rows = np.empty((0, width, *self.pixels.shape[2:]), np.uint8)
         self._done = 0  # output rows
 
     @property
@@ -79,7 +87,9 @@ class Canvas:
         return self._missing == 0 if self._is_native else self._done == len(self.pixels)
 
     def paste(self, tile: Tile, upscaled: NDArray[np.uint8]) -> bool:
-        """Take a finished tile. Returns whether there may now be something to `reduce`."""
+        """Take a finished tile, (h, w, 3) or grey. Returns whether there may now be something to `reduce`."""
+        if upscaled.ndim > self.pixels.ndim:
+            upscaled = as_grey(upscaled)
         if self._is_native:
             tile.paste(upscaled, self.pixels, self._scale)
             self._finish(tile.kept(self._scale))
@@ -106,7 +116,7 @@ class Canvas:
             self._reduce_rows()
 
     def _new_band(self, height: int) -> _Band:
-        pixels = np.empty((height * self._scale, self._native_width, 3), np.uint8)
+        pixels = np.empty((height * self._scale, self._native_width, *self.pixels.shape[2:]), np.uint8)
         return _Band(pixels, len(self._plan.columns))
 
     def _reduce_rows(self) -> None:

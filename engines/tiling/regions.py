@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.codecs.image import Picture
+from engines.codecs.picture import Picture
 from engines.tiling.alpha import bound_alpha
 from engines.tiling.tiles import Area
 
@@ -31,7 +31,7 @@ class Region:
     source: Picture
     """What is upscaled."""
     colours: NDArray[np.uint8]
-    """(h, w, 3), as they came out of the network."""
+    """(h, w, 3), or (h, w) of a grey picture, as they came out of the network."""
     alpha: NDArray[np.uint8] | None
     """(h, w), as it came out of the network."""
 
@@ -90,7 +90,7 @@ class RegionReporter:
         self._reported: list[Area] = []
 
     def take(self, plane: int, area: Area, pixels: NDArray[np.uint8]) -> None:
-        """An area of a plane, 0 for colours and 1 for alpha, is finished; `pixels` are (h, w, 3)."""
+        """An area of a plane, 0 for colours and 1 for alpha, is finished; `pixels` are (h, w, …)."""
         with self._lock:
             planes = self._finished[area]
             planes[plane] = pixels
@@ -106,7 +106,7 @@ class RegionReporter:
             height=self._height,
             source=self._source,
             colours=planes[0],
-            alpha=planes[1][:, :, 1] if 1 in planes else None,
+            alpha=planes.get(1),
         )
         try:
             self._on_region(region)

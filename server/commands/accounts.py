@@ -12,16 +12,16 @@ from server.money import to_nanodollars, to_usd
 from server.state.accounts import AccountId, find_account, list_accounts
 from server.state.audit import audit
 from server.state.database import Database
-from server.state.ledger import deposit, statement
+from server.state.ledger import MAX_BALANCE, BalanceTooLargeError, deposit, statement
 from server.state.webhooks import rotate_secret, signing_secrets
 
-__all__ = ["amount_of", "commands"]
+__all__ = ["amount_of", "commands", "deposit_or_give_up"]
 
 commands = typer.Typer(
     help="The accounts: balances, credit, webhook secrets, and an audit of the books.", no_args_is_help=True
 )
 
-_LARGEST_CREDIT = Decimal(10**9)
+_LARGEST_CREDIT = to_usd(MAX_BALANCE)
 
 
 @commands.command("list")
@@ -52,7 +52,7 @@ def credit_account(
     nanodollars = amount_of("AMOUNT", amount)
     database = open_database(config, data)
     account = _account(database, name)
-    database.run_sync(deposit, account, nanodollars, time.time())
+    deposit_or_give_up(database, account, nanodollars)
     available = database.run_sync(statement, account).available
     console.print(f"{name} has {to_usd(available or 0)} USD")
 
@@ -95,6 +95,14 @@ def _account(database: Database, name: str) -> AccountId:
     if account is None:
         give_up(f"there is no account {name!r}; see: tilewire accounts list")
     return account
+
+
+def deposit_or_give_up(database: Database, account: AccountId, amount: int) -> None:
+    """Add nanodollars to a balance; if it would become too large the command ends."""
+    try:
+        database.run_sync(deposit, account, amount, time.time())
+    except BalanceTooLargeError:
+        give_up(f"an account holds at most {to_usd(MAX_BALANCE):,} USD")
 
 
 def amount_of(parameter: str, usd: str) -> int:

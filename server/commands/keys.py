@@ -6,17 +6,18 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from server.commands.accounts import amount_of
+from server.commands.accounts import amount_of, deposit_or_give_up
 from server.commands.terminal import ConfigFile, Data, console, give_up, open_database
+from server.protocol.text import find_control_character
 from server.state.accounts import (
     DEFAULT_ACCOUNT,
+    MAX_NAME,
     AmbiguousKeyError,
     account_named,
     create_key,
     list_keys,
     revoke_key,
 )
-from server.state.ledger import deposit
 
 __all__ = ["commands"]
 
@@ -37,11 +38,14 @@ def create(
 ) -> None:
     """Make a key and print it, this once."""
     amount = None if credit is None else amount_of("--credit", credit)
+    for name, text in (("--label", label), ("--account", account)):
+        if find_control_character(text) is not None or len(text) > MAX_NAME:
+            give_up(f"{name}: give at most {MAX_NAME} characters, no control characters among them")
     database = open_database(config, data)
     now = time.time()
     owner = database.run_sync(account_named, account, now)
     if amount is not None:
-        database.run_sync(deposit, owner, amount, now)
+        deposit_or_give_up(database, owner, amount)
     print(database.run_sync(create_key, owner, label, now))  # noqa: T201 - for scripts, without any styling
 
 

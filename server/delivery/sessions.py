@@ -192,7 +192,9 @@ class Sessions:
 
     async def look(self) -> None:
         """Deliver what another server put into the outbox of a session that is connected here."""
-        for account, session_uuid in await self._database.run(sessions_with_mail):
+        if not self._connected:
+            return
+        for account, session_uuid in await self._database.run(sessions_with_mail, list(self._connected)):
             session = self._connected.get((account, session_uuid))
             if session is not None and not session.delivering.locked():
                 self._spawn(self.deliver(account, session_uuid))  # a client may read slowly

@@ -1,4 +1,4 @@
-"""Tells outcomes to the URLs that tasks named, as Standard Webhooks has it (standardwebhooks.com).
+"""Sends outcomes to the URLs that tasks named, as Standard Webhooks has it (standardwebhooks.com).
 
 A webhook is in the database from the moment its task has an outcome. It is tried until the receiver takes it,
 over days and restarts, at least once, always under the same `webhook-id`, and signed anew each time.
@@ -47,6 +47,7 @@ _AT_ONCE_PER_HOST: Final = 2
 _LOOK_EVERY: Final = 30.0  # for webhooks that another server left behind
 _SHORTEST_WAIT: Final = 0.1  # when what is due is just being claimed by another server
 _PREPARATION: Final = 60.0
+_LAST_NOTES: Final = 1.5  # seconds, when the server stops and the database is away
 
 
 def next_delay(attempts: int, chance: float, retry_after: float = 0) -> float | None:
@@ -70,6 +71,10 @@ def signed_headers(webhook_id: str, body: bytes, secrets: Iterable[str], now: fl
         "webhook-timestamp": str(int(now)),
         "webhook-signature": " ".join(Webhook(secret).sign(webhook_id, sent, text) for secret in secrets),
     }
+
+
+class _Superseded(Exception):  # noqa: N818 - an event, not a mistake
+    """The webhook is of an outcome that does not count any more."""
 
 
 class WebhookSender:
@@ -98,6 +103,7 @@ class WebhookSender:
         self._chance = chance
         self._active: Counter[str] = Counter()
         self._attempts: set[asyncio.Task[None]] = set()
+        self._notes: set[asyncio.Task[None]] = set()
         self._woken = asyncio.Event()
         self._look: asyncio.Task[float] | None = None
 
@@ -131,10 +137,14 @@ class WebhookSender:
         if self._look is not None:
             await asyncio.gather(self._look, return_exceptions=True)
         await asyncio.sleep(0)  # an attempt that was never begun could not give its claim back
-        left = list(self._attempts)
-        for attempt in left:
+        for attempt in (left := list(self._attempts)):
             attempt.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+        if self._notes:
+            await asyncio.wait(self._notes, timeout=_LAST_NOTES)
+        for note in (late := list(self._notes)):
+            note.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
 
     async def _begin_due(self) -> float:
         """Begin what is due, as far as there is room; returns the seconds until another look is worth it."""
@@ -163,47 +173,64 @@ class WebhookSender:
         attempt.add_done_callback(end)
 
     async def _attempt(self, webhook: ClaimedWebhook) -> None:
+        """Send a webhook once, and record how that went. It is the sending that can be broken off."""
         try:
-            await self._deliver(webhook)
+            failure = await self._send(webhook)
+        except _Superseded:
+            return
         except asyncio.CancelledError:
             await self._database.run(unclaim, webhook, self._clock())
             raise
         except Exception:  # the claim ends by itself, and then it is tried again
             log.exception("webhook of task %s", webhook.task_uuid)
+            return
+        note = asyncio.create_task(self._note(webhook, failure))
+        self._notes.add(note)
+        note.add_done_callback(self._notes.discard)
+        await asyncio.shield(note)
 
-    async def _deliver(self, webhook: ClaimedWebhook) -> None:
+    async def _send(self, webhook: ClaimedWebhook) -> FetchError | UnavailableError | None:
+        """POST a webhook; returns why it did not arrive, if it did not.
+
+        Raises:
+            _Superseded: if its task has been sent again meanwhile.
+        """
         try:
             body = await self._body(webhook)
-            if body is None:
-                return
             now = self._clock()
             secrets = await self._database.run(signing_secrets, webhook.account, now)
             headers = await asyncio.to_thread(signed_headers, webhook.id, body, secrets, now)  # may be large
             await self._web.send("POST", webhook.url, body, JSON.media_type, headers)
         except (FetchError, UnavailableError) as error:
-            await self._note_failure(webhook, error)
-        else:
-            await self._database.run(finish, webhook, WebhookStatus.DELIVERED, self._clock())
+            return error
+        return None
 
-    async def _body(self, webhook: ClaimedWebhook) -> bytes | None:
-        """The JSON frame that a socket would get; None if the task has been sent again meanwhile."""
+    async def _body(self, webhook: ClaimedWebhook) -> bytes:
+        """The JSON frame that a socket would get."""
         record = await self._database.run(tasks.find, webhook.account, webhook.task_uuid)
         if record is None or record.status is Status.ACCEPTED:
-            return None
+            raise _Superseded
         return encode_reply(JSON, await self._results.item(record, webhook.base_url))
 
-    async def _note_failure(self, webhook: ClaimedWebhook, error: Exception) -> None:
-        delay = None
-        if not _is_final(error):
-            asked = asked_delay(error.retry_after, self._clock()) if isinstance(error, StatusError) else 0
+    async def _note(self, webhook: ClaimedWebhook, failure: Exception | None) -> None:
+        """Record how an attempt ended, as soon as the database can be used."""
+        delay, now = None, self._clock()
+        if failure is None:
+            await self._database.insist(finish, webhook, WebhookStatus.DELIVERED, now)
+            return
+        if not _is_final(failure):
+            asked = asked_delay(failure.retry_after, now) if isinstance(failure, StatusError) else 0
             delay = next_delay(webhook.attempts, self._chance(), asked)
         if delay is None:
             log.warning(
-                "webhook of task %s given up after attempt %d: %s", webhook.task_uuid, webhook.attempts, error
+                "webhook of task %s given up after attempt %d: %s",
+                webhook.task_uuid,
+                webhook.attempts,
+                failure,
             )
-            await self._database.run(finish, webhook, WebhookStatus.FAILED, self._clock(), str(error))
+            await self._database.insist(finish, webhook, WebhookStatus.FAILED, now, str(failure))
         else:
-            await self._database.run(postpone, webhook, self._clock() + delay, str(error))
+            await self._database.insist(postpone, webhook, now + delay, str(failure))
 
 
 def _is_final(error: Exception) -> bool:

@@ -5,7 +5,7 @@ Comments such as `<!-- parameters Upscale -->` stand for tables, which `tables` 
 
 import re
 from functools import lru_cache
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -16,7 +16,7 @@ from pygments.lexers import get_lexer_by_name
 
 from server.docs import tables
 
-__all__ = ["EXAMPLE_ADDRESS", "PAGES", "Page", "render", "source"]
+__all__ = ["EXAMPLE_ADDRESS", "PAGES", "Page", "Section", "render", "sections", "source"]
 
 EXAMPLE_ADDRESS: Final = "127.0.0.1:8080"
 """The address in the examples; a page shows the server's own in its place."""
@@ -53,12 +53,30 @@ _DIRECTIVE: Final = re.compile(
     r"<!-- (parameters|reply|example|codes|families|schemas|settings) ?([\w ]*) -->"
 )
 _HEADING: Final = re.compile(r"<h([23])>(.*?)</h\1>")
+_ANCHORED: Final = re.compile(r'<h([23]) id="([^"]+)"><a href="[^"]+">(.*?)</a></h\1>')
+_BLOCK: Final = re.compile(r"</?(?:p|h\d|li|ul|ol|td|th|tr|table|pre|div|section|br|hr)\b[^>]*>")
 _TAG: Final = re.compile(r"<[^>]*>")
 
 
 def source(page: Page) -> str:
     """The Markdown of a page."""
     return (_DIRECTORY / f"{page.name}.md").read_text("utf-8")
+
+
+class Section(NamedTuple):
+    """What stands below a heading, as plain text.
+
+    Attributes:
+        page: the name of its page.
+        title: of its page.
+        anchor: of the heading; empty for what comes before the first.
+    """
+
+    page: str
+    title: str
+    anchor: str
+    heading: str
+    text: str
 
 
 @lru_cache(maxsize=64)
@@ -68,21 +86,46 @@ def render(page: Page, base_url: str) -> str:
     Args:
         base_url: what the reader reaches the server as.
     """
-    markdown = _with_address(source(page), base_url)
-    sections: list[tuple[str, str]] = []
+    body = _body(page, base_url)
+    return _frame(
+        page, body, [(anchor, inner) for level, anchor, inner in _ANCHORED.findall(body) if level == "2"]
+    )
 
+
+@lru_cache(maxsize=8)
+def sections(base_url: str) -> tuple[Section, ...]:
+    """All sections of all pages, in order: what can be searched.
+
+    Args:
+        base_url: what the reader reaches the server as.
+    """
+    found = []
+    for page in PAGES:
+        body = _body(page, base_url)
+        headings = [("", page.title, 0), *((m[2], _text(m[3]), m.end()) for m in _ANCHORED.finditer(body))]
+        ends = [*(m.start() for m in _ANCHORED.finditer(body)), len(body)]
+        for (anchor, heading, start), end in zip(headings, ends, strict=True):
+            text = _text(body[start:end])
+            if text:
+                found.append(Section(page.name, page.title, anchor, heading, text))
+    return tuple(found)
+
+
+def _body(page: Page, base_url: str) -> str:
     def with_anchor(match: re.Match[str]) -> str:
         level, inner = match.groups()
         anchor = _anchor(inner)
-        if level == "2":
-            sections.append((anchor, inner))
         return f'<h{level} id="{anchor}"><a href="#{anchor}">{inner}</a></h{level}>'
 
     def with_table(match: re.Match[str]) -> str:
         return _with_address(_table(match), escape(base_url))
 
-    body = _DIRECTIVE.sub(with_table, _HEADING.sub(with_anchor, _MARKDOWN.render(markdown)))
-    return _frame(page, body, sections)
+    markdown = _with_address(source(page), base_url)
+    return _DIRECTIVE.sub(with_table, _HEADING.sub(with_anchor, _MARKDOWN.render(markdown)))
+
+
+def _text(html: str) -> str:
+    return " ".join(unescape(_TAG.sub("", _BLOCK.sub(" ", html))).split())
 
 
 def _frame(page: Page, body: str, sections: list[tuple[str, str]]) -> str:
@@ -103,6 +146,7 @@ def _frame(page: Page, body: str, sections: list[tuple[str, str]]) -> str:
 <meta name="color-scheme" content="light dark">
 <title>{escape(page.title)} · Tilewire</title>
 <link rel="stylesheet" href="docs.css">
+<script type="module" src="docs.js" blocking="render"></script>
 </head>
 <body>
 <a class="skip" href="#text">Skip to the text</a>

@@ -1,17 +1,32 @@
 """`accountManagement`: the account's balance, keys, webhook secret and usage."""
 
+from typing import Final, NamedTuple
+
+from sqlalchemy import Connection
+
 from server.handlers.context import Context
 from server.money import to_usd
 from server.protocol.errors import unsupported
 from server.protocol.replies import AccountManagementResult, Balance, KeyItem, Usage, iso_time
 from server.protocol.requests import AccountManagement
-from server.state.accounts import list_keys
-from server.state.ledger import spent, statement
+from server.state.accounts import AccountId, Key, list_keys
+from server.state.books import day_of
+from server.state.ledger import Spent, Statement, spent, spent_since, statement
 from server.state.webhooks import signing_secrets
 
-__all__ = ["handle"]
+__all__ = ["AccountDetails", "account_details", "handle"]
 
-_DAY = 86400
+_SPANS: Final = {"today": 1, "last7Days": 7, "last30Days": 30}
+"""How many days of UTC each span has; today is one of them."""
+
+
+class AccountDetails(NamedTuple):
+    """What an account may know about itself."""
+
+    statement: Statement
+    keys: list[Key]
+    webhook_secret: str
+    usage: dict[str, Spent]
 
 
 async def handle(task: AccountManagement, context: Context) -> AccountManagementResult:
@@ -23,20 +38,8 @@ async def handle(task: AccountManagement, context: Context) -> AccountManagement
     if task.operation != "getDetails":
         raise unsupported("operation", f"{task.operation!r} is not offered; offered is: getDetails")
     services, account = context.services, context.account
-    name, available = await services.database.run(statement, account)
-    keys = await services.database.run(list_keys, account)
-    now = services.clock()
-    secret = (await services.database.run(signing_secrets, account, now))[0]
-    since = {
-        "total": 0.0,
-        "today": now - now % _DAY,
-        "last7Days": now - 7 * _DAY,
-        "last30Days": now - 30 * _DAY,
-    }
-    usage = {}
-    for span, start in since.items():
-        charged, requests = await services.database.run(spent, account, start)
-        usage[span] = Usage(credits=to_usd(charged), requests=requests)
+    details = await services.database.run(account_details, account, services.clock())
+    name, available = details.statement
     return AccountManagementResult(
         task_uuid=task.task_uuid,
         operation=task.operation,
@@ -51,8 +54,23 @@ async def handle(task: AccountManagement, context: Context) -> AccountManagement
                 created_at=iso_time(key.created),
                 last_used_at=None if key.last_used is None else iso_time(key.last_used),
             )
-            for key in keys
+            for key in details.keys
         ],
-        webhook_secret=secret,
-        usage=usage,
+        webhook_secret=details.webhook_secret,
+        usage={
+            span: Usage(credits=to_usd(charged), requests=charges)
+            for span, (charged, charges) in details.usage.items()
+        },
+    )
+
+
+def account_details(connection: Connection, account: AccountId, now: float) -> AccountDetails:
+    """All that `getDetails` returns, from one moment."""
+    today = day_of(now)
+    usage = {span: spent_since(connection, account, today - days + 1) for span, days in _SPANS.items()}
+    return AccountDetails(
+        statement(connection, account),
+        list_keys(connection, account),
+        signing_secrets(connection, account, now)[0],
+        {"total": spent(connection, account), **usage},
     )

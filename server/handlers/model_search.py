@@ -7,6 +7,7 @@ from server.handlers.context import Context
 from server.protocol.replies import ModelItem, ModelSearchResult
 from server.protocol.requests import ModelSearch
 from server.settings import Settings
+from server.telemetry.speeds import Speeds
 
 __all__ = ["handle"]
 
@@ -17,7 +18,7 @@ async def handle(task: ModelSearch, context: Context) -> ModelSearchResult:
     """The models whose name, aliases, AIR id, title or description contain all words of `search`."""
     words = task.search.casefold().split()
     found = [
-        _describe(model, context.services.settings)
+        _describe(model, context.services.settings, context.services.telemetry.speeds)
         for model in context.services.catalogue
         if all(word in _text(model) for word in words)
         and task.category in (None, _CATEGORY)
@@ -35,7 +36,9 @@ def _text(model: Model) -> str:
     return " ".join(words).casefold()
 
 
-def _describe(model: Model, settings: Settings) -> ModelItem:
+def _describe(model: Model, settings: Settings, speeds: Speeds) -> ModelItem:
+    # How many looks a latent upscaler takes is up to the task: it has no speed of its own.
+    speed = speeds.seconds_per_megapixel(model.name) if model.latent is None else None
     return ModelItem(
         air=model.air,
         name=model.name,
@@ -49,6 +52,7 @@ def _describe(model: Model, settings: Settings) -> ModelItem:
         fractional_factors=model.fractional,
         parameters=list(model.parameters),
         default_steps=UNSET if model.latent is None else model.latent.default_steps,
+        seconds_per_megapixel=UNSET if speed is None else round(speed, 4),
         price_per_megapixel=settings.prices.get(model.name, model.price_per_megapixel),
         licence=model.licence,
     )

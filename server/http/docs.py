@@ -3,20 +3,20 @@
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
-from server.docs.pages import PAGES, render
+from server.docs.pages import PAGES, render, sections
 
-__all__ = ["get_docs", "get_docs_start", "get_docs_style"]
+__all__ = ["get_docs", "get_docs_index", "get_docs_script", "get_docs_start", "get_docs_style"]
 
 _PAGES: Final = {page.name: page for page in PAGES}
-_STYLE: Final = Path(__file__).parent.parent / "docs" / "docs.css"
-
+_DIRECTORY: Final = Path(__file__).parent.parent / "docs"
 
 _HEADERS: Final = {
-    "content-security-policy": "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
+    "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 }
 
 
@@ -35,4 +35,15 @@ def get_docs(request: Request) -> Response:  # not async: rendering takes a whil
 
 async def get_docs_style(_request: Request) -> Response:
     """How the pages look."""
-    return FileResponse(_STYLE, media_type="text/css")
+    return FileResponse(_DIRECTORY / "docs.css", media_type="text/css")
+
+
+async def get_docs_script(_request: Request) -> Response:
+    """The theme, copying and searching, in the reader's browser."""
+    return FileResponse(_DIRECTORY / "docs.js", media_type="text/javascript")
+
+
+def get_docs_index(request: Request) -> Response:  # not async, like the pages
+    """What can be searched: a list of sections."""
+    found = [section._asdict() for section in sections(request.app.state.base_url(request))]
+    return Response(msgspec.json.encode(found), media_type="application/json")

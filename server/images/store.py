@@ -5,6 +5,7 @@ The bytes are in a `Bucket`, the facts in the database.
 
 import asyncio
 import hashlib
+import logging
 import secrets
 import time
 import uuid
@@ -13,22 +14,26 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from server.images.bucket import Bucket, StoreError
+from server.protocol.errors import UnavailableError
 from server.state.accounts import AccountId
 from server.state.database import Database
 from server.state.images import (
+    FileCondemnedError,
     ImageRecord,
-    expired,
+    condemn_expired,
+    condemn_stale,
+    condemned,
     extend,
     find_image,
-    forget,
     forget_loose,
     image_named,
     note_loose,
     record_image,
-    stale_loose,
 )
 
 __all__ = ["MEDIA_TYPES", "ImageFile", "ImageStore"]
+
+log = logging.getLogger(__name__)
 
 MEDIA_TYPES: Final = {
     "jpg": "image/jpeg",
@@ -45,6 +50,9 @@ _LOOSE_FOR: Final = 86400.0
 
 _LONGEST_SIGNATURE: Final = 7 * 86400
 """Seconds that a presigned URL may be valid: the most that S3 and GCS allow."""
+
+_AT_ONCE: Final = 100
+"""Files that are deleted together."""
 
 _FRESH_BYTES: Final = 64 * 2**20
 """Bytes of images that are at hand for the one who reads them next."""
@@ -170,7 +178,9 @@ class ImageStore:
         """See whether the bucket answers."""
         await self._bucket.check()
 
-    async def _put(self, account: AccountId, file: ImageFile, ttl: float, image_uuid: str) -> ImageRecord:
+    async def _put(
+        self, account: AccountId, file: ImageFile, ttl: float, image_uuid: str, *, again: bool = False
+    ) -> ImageRecord:
         now = self._clock()
         record = ImageRecord(
             uuid=image_uuid,
@@ -183,30 +193,61 @@ class ImageStore:
         )
         await self._database.run(note_loose, record.name, now)
         await self._bucket.write(record.name, file.data, _attributes(record.name, ttl))
-        kept, superfluous = await self._database.run(record_image, record, now)
+        try:
+            kept, superfluous = await self._database.run(record_image, record, now)
+        except FileCondemnedError:  # a day has passed, as when the machine sleeps
+            if again:
+                raise UnavailableError("the image could not be stored in time") from None
+            return await self._put(account, file, ttl, image_uuid, again=True)
         if superfluous is not None:
-            await self._bucket.delete([superfluous])
-            await self._database.run(forget_loose, [superfluous])
+            await self._delete([superfluous])  # or else the next sweep does
         if kept is record:
             self._fresh.keep(kept.name, file.data)
         return kept
 
     async def sweep(self) -> int:
-        """Delete the images whose time has passed, and what a crash left behind; returns how many images."""
-        while names := await self._database.run(stale_loose, self._clock() - _LOOSE_FOR, 100):
-            await self._bucket.delete(names)
-            await self._bucket.delete_staged(names)
-            await self._database.run(forget_loose, names)
+        """Delete the images whose time has passed, and what a crash left behind; returns how many images.
+
+        A file that cannot be deleted stops no other; it is tried again at the next sweep.
+        """
         self._fresh.age()
+        await self._database.run(condemn_stale, self._clock() - _LOOSE_FOR)
         count = 0
-        while batch := await self._database.run(expired, self._clock(), 100):
-            names = [image.name for image in batch]
+        while names := await self._database.run(condemn_expired, self._clock(), _AT_ONCE):
             for name in names:
                 self._fresh.take(name)
-            await self._bucket.delete(names)
-            await self._database.run(forget, names)
-            count += len(batch)
+            count += len(names)
+        last, kept = "", 0
+        while names := await self._database.run(condemned, last, _AT_ONCE):
+            last = names[-1]
+            kept += len(names) - len(await self._delete(names))
+        if kept:
+            log.warning("%d files cannot be deleted for now", kept)
         return count
+
+    async def _delete(self, names: list[str]) -> list[str]:
+        """Delete condemned files; returns those that could be.
+
+        Raises:
+            UnavailableError: if the bucket cannot be used at all.
+        """
+        deleted = names
+        try:
+            await self._bucket.delete(names)
+        except UnavailableError:
+            await self._bucket.check()
+            deleted = [name for name in names if await self._is_deleted(name)]
+        await self._bucket.delete_staged(deleted)
+        await self._database.run(forget_loose, deleted)
+        return deleted
+
+    async def _is_deleted(self, name: str) -> bool:
+        """Delete a file; False if that fails."""
+        try:
+            await self._bucket.delete([name])
+        except UnavailableError:
+            return False
+        return True
 
 
 class _Fresh:

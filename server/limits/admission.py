@@ -1,61 +1,86 @@
 """How many tasks may be under way: of one account, and of all.
 
-A pure class: time is passed in. Tasks that are under way wait on disk, so that the limits bound the length of
-the queue, not the memory.
+Time is passed in. Tasks that are under way wait on disk: the limits bound the length of the queue, not
+the memory.
 """
 
 import math
+import threading
 from collections import deque
+from typing import Final
 
 from server.protocol.errors import BusyError, RateLimitError
 from server.state.accounts import AccountId
 
 __all__ = ["Admission"]
 
-_REMEMBERED = 32
-_LONGEST_WAIT = 600
+_REMEMBERED: Final = 32
+_LONGEST_WAIT: Final = 600
 
 
 class Admission:
-    """Counts tasks, and refuses those that are too many with a hint when to try again."""
+    """The places that tasks have while they are under way. May be used by several threads.
+
+    A task has one place, however often it takes it or gives it back.
+    """
 
     def __init__(self, *, limit: int, limit_per_account: int) -> None:
+        """Give out places.
+
+        Args:
+            limit: how many there are.
+            limit_per_account: how many an account has of them.
+        """
         self._limit = limit
         self._limit_per_account = limit_per_account
-        self._count = 0
-        self._counts: dict[AccountId, int] = {}
+        self._accounts: dict[str, AccountId] = {}
+        self._places: dict[AccountId, set[str]] = {}
         self._ends: deque[float] = deque(maxlen=_REMEMBERED)
+        self._changing = threading.Lock()
 
-    def enter(self, account: AccountId) -> None:
-        """Count a new task.
+    def enter(self, account: AccountId, task: str) -> None:
+        """Give a new task a place.
+
+        Args:
+            account: whose task it is.
+            task: what the task is known by; no other account uses it.
 
         Raises:
             RateLimitError: if the account has too many under way.
             BusyError: if all accounts together have.
         """
-        count = self._counts.get(account, 0)
-        if count >= self._limit_per_account:
-            raise RateLimitError(
-                "taskRateLimit",
-                f"{count} tasks of this account are under way; wait for some of them",
-                retry_after=self._wait(count),
-            )
-        if self._count >= self._limit:
-            raise BusyError(self._wait(self._count))
-        self.resume(account)
+        with self._changing:
+            if task in self._accounts:
+                return
+            count = len(self._places.get(account, ()))
+            if count >= self._limit_per_account:
+                raise RateLimitError(
+                    "taskRateLimit",
+                    f"{count} tasks of this account are under way; wait for some of them",
+                    retry_after=self._wait(count),
+                )
+            if len(self._accounts) >= self._limit:
+                raise BusyError(self._wait(len(self._accounts)))
+            self._give(account, task)
 
-    def resume(self, account: AccountId) -> None:
-        """Count a task that was accepted before, whatever the limits are now."""
-        self._count += 1
-        self._counts[account] = self._counts.get(account, 0) + 1
+    def resume(self, account: AccountId, task: str) -> None:
+        """Give a place to a task that was accepted before, whatever the limits are now."""
+        with self._changing:
+            self._give(account, task)
 
-    def leave(self, account: AccountId, now: float) -> None:
-        """A task that was counted has ended, at `now` in seconds."""
-        self._ends.append(now)
-        self._count -= 1
-        self._counts[account] -= 1
-        if not self._counts[account]:
-            del self._counts[account]
+    def leave(self, task: str, now: float) -> None:
+        """Take a task's place back, if it has one; it has ended at `now` in seconds."""
+        with self._changing:
+            if (account := self._accounts.pop(task, None)) is None:
+                return
+            self._ends.append(now)
+            self._places[account].discard(task)
+            if not self._places[account]:
+                del self._places[account]
+
+    def _give(self, account: AccountId, task: str) -> None:
+        self._accounts[task] = account
+        self._places.setdefault(account, set()).add(task)
 
     def _wait(self, count: int) -> int:
         """Whole seconds in which, at the pace of the last ends, a tenth of `count` tasks will have ended."""

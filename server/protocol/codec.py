@@ -30,8 +30,19 @@ from server.protocol.requests import (
     Task,
     Upscale,
 )
+from server.protocol.text import find_control_character
 
-__all__ = ["JSON", "MESSAGEPACK", "SUBPROTOCOL", "Codec", "RawTask", "data_uri", "encode_reply", "is_uuid"]
+__all__ = [
+    "JSON",
+    "MESSAGEPACK",
+    "SUBPROTOCOL",
+    "Codec",
+    "RawTask",
+    "data_uri",
+    "encode_reply",
+    "is_uuid",
+    "refuse_control_characters",
+]
 
 SUBPROTOCOL: Final = "tilewire.msgpack"
 """The WebSocket subprotocol of MessagePack frames; without it frames are JSON."""
@@ -108,6 +119,7 @@ class RawTask:
             task: Task = decoder.decode(self._raw)
         except msgspec.DecodeError as error:
             raise _as_parameter_error(str(error)) from error
+        refuse_control_characters(task)
         return task
 
     def misspelt(self) -> list[str]:
@@ -247,6 +259,17 @@ class _Decoder:
             raise msgspec.DecodeError("text must be UTF-8") from error
         except RecursionError as error:
             raise msgspec.DecodeError("the value is nested too deeply") from error
+
+
+def refuse_control_characters(value: Any, name: str = "") -> None:
+    """See to it that no text within a value, called `name`, holds a control character.
+
+    Raises:
+        ParameterError: naming the first one that does.
+    """
+    if (found := find_control_character(value, name)) is not None:
+        path, character = found
+        raise invalid(path, f"{path} holds the control character U+{ord(character):04X}", "string")
 
 
 def is_uuid(text: str) -> bool:

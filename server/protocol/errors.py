@@ -212,9 +212,14 @@ class UnavailableError(TaskError):
 
 
 class DatabaseUnavailableError(TaskError):
-    """The server cannot use its database for now: it is locked, full, or cannot be reached."""
+    """The server cannot use its database for now: it is locked, full, or cannot be reached.
 
-    def __init__(self) -> None:
+    Attributes:
+        may_be_done: whether what was to be done may have been done all the same, and the answer lost.
+    """
+
+    def __init__(self, *, may_be_done: bool = True) -> None:
+        self.may_be_done = may_be_done
         super().__init__(
             "serviceUnavailable",
             "the server cannot use its database for now",

@@ -123,6 +123,10 @@ class Progress(Answer, frozen=True, kw_only=True):
 
     status: Literal["processing"]
     progress: Annotated[float, Meta(ge=0, le=1, description="The share that is done.")]
+    queue_position: Annotated[
+        Annotated[int, Meta(ge=1)] | UnsetType,
+        Meta(description="While it waits behind others: 1 if it is the next."),
+    ] = UNSET
     tile: Annotated[
         Tile | UnsetType, Meta(description="A part of the result, if `includeTiles` asked for them.")
     ] = UNSET
@@ -211,6 +215,10 @@ class ModelItem(Struct, frozen=True, kw_only=True, rename=wire_name):
     parameters: list[str]
     default_steps: Annotated[
         int | UnsetType, Meta(description="Of models that take `settings.steps`; what the price is for.")
+    ] = UNSET
+    seconds_per_megapixel: Annotated[
+        float | UnsetType,
+        Meta(description="How long a million output pixels took of late, once a device was free."),
     ] = UNSET
     price_per_megapixel: Annotated[Usd, Meta(description="USD per million output pixels.")]
     licence: str

@@ -183,6 +183,17 @@ class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
         Annotated[float, Meta(gt=0, le=1e6)] | None,
         Meta(description="The size of the result in million pixels, in place of a factor."),
     ] = None
+    width: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000_000)] | None,
+        Meta(
+            description="How wide the result is, in pixels, in place of a factor; its height follows. With "
+            "`height` too, it is as large as fits within the two."
+        ),
+    ] = None
+    height: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000_000)] | None,
+        Meta(description="How high the result is, in pixels, in place of a factor; its width follows."),
+    ] = None
     output_type: Annotated[
         OutputType | Annotated[list[OutputType], Meta(min_length=1)],
         Meta(description="How the result is handed over: one way, or a list of them."),
@@ -200,7 +211,19 @@ class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
         ),
     ] = False
     keep_metadata: Annotated[
-        bool, Meta(description="Whether to keep EXIF and XMP, GPS included. Colour profiles are always kept.")
+        bool,
+        Meta(
+            description="Whether to keep EXIF (GPS included), XMP, IPTC, texts such as `parameters` of PNG, "
+            "and the resolution, each where the format holds it. Colour profiles are always kept."
+        ),
+    ] = False
+    keep_hidden_colors: Annotated[
+        bool,
+        Meta(
+            description="Whether to keep the colours of transparent pixels, as textures need it whose alpha "
+            "is a mask. Otherwise they become those of visible pixels nearby, so that edges get no fringes. "
+            "PNG and WEBP only."
+        ),
     ] = False
     delivery_method: Annotated[
         DeliveryMethod,

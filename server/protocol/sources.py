@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw, Struct
 
-from server.protocol.codec import Codec, is_uuid
+from server.protocol.codec import Codec, is_uuid, refuse_control_characters
 from server.protocol.errors import invalid
 from server.protocol.fields import MAX_URL
 
@@ -71,6 +71,7 @@ def parse_source(raw: Raw, parameter: str, codec: Codec) -> ImageSource:
     if _URL.match(value):
         if len(value) > MAX_URL:
             raise invalid(parameter, f"{parameter}: the URL is longer than {MAX_URL} characters", "URL")
+        refuse_control_characters(value, parameter)
         return RemoteImage(value)
     return InlineImage(_decode_base64(value, parameter))
 

@@ -83,6 +83,8 @@ _MISSING: Final = (
 )
 _UNSUPPORTED: Final = (
     ("targetMegapixels", "The model has no `fractionalFactors`: give an `upscaleFactor`."),
+    ("width", "The model has no `fractionalFactors`: give an `upscaleFactor`."),
+    ("height", "The model has no `fractionalFactors`: give an `upscaleFactor`."),
     ("includeTiles", "Parts of a result are sent over a WebSocket only."),
     ("operation", "Only `getDetails` is offered."),
 )

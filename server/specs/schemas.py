@@ -77,8 +77,17 @@ _ONE_INPUT: Final[Schema] = {
         {"required": ["inputs"], "properties": {"inputs": {"required": ["image"]}}},
     ],
     "not": {
-        "required": ["upscaleFactor", "targetMegapixels"],
-        "properties": {"upscaleFactor": {"type": "number"}, "targetMegapixels": {"type": "number"}},
+        "anyOf": [
+            {"required": pair, "properties": {name: {"type": "number"} for name in pair}}
+            for pair in (
+                ["upscaleFactor", "targetMegapixels"],
+                *(
+                    [one, side]
+                    for one in ("upscaleFactor", "targetMegapixels")
+                    for side in ("width", "height")
+                ),
+            )
+        ]
     },
 }
 

@@ -8,13 +8,14 @@ from itertools import islice
 from typing import Final, NamedTuple, NewType
 
 from msgspec import Struct
-from sqlalchemy import Connection, case, func, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from server.state.books import Book, move
-from server.state.tables import accounts, api_keys, ledger
+from server.state.tables import accounts, api_keys
 
 __all__ = [
     "DEFAULT_ACCOUNT",
+    "MAX_NAME",
     "Account",
     "AccountId",
     "AmbiguousKeyError",
@@ -36,6 +37,9 @@ AccountId = NewType("AccountId", str)
 KeyId = NewType("KeyId", str)
 
 DEFAULT_ACCOUNT = "default"
+
+MAX_NAME: Final = 200
+"""Characters of an account's name, and of a key's label, at most."""
 
 _NAMED_AT_ONCE: Final = 500
 
@@ -85,28 +89,16 @@ def account_named(connection: Connection, name: str, now: float, *, balance: int
         return found
     account = AccountId(str(uuid.uuid4()))
     limit = None if balance is None else 0
-    connection.execute(insert(accounts).values(id=account, name=name, balance=limit, reserved=0, created=now))
+    kept = {"balance": limit, "reserved": 0, "charged": 0, "charges": 0}
+    connection.execute(insert(accounts).values(id=account, name=name, created=now, **kept))
     move(connection, account, balance or 0, Book.ISSUED, Book.BALANCE, now)
     return account
 
 
 def list_accounts(connection: Connection) -> list[Account]:
     """All accounts, by name."""
-    charged = case((ledger.c.destination == Book.REVENUE, ledger.c.amount), else_=0)
-    query = (
-        select(
-            accounts.c.id,
-            accounts.c.name,
-            accounts.c.balance,
-            accounts.c.reserved,
-            func.coalesce(func.sum(charged), 0),
-            accounts.c.created,
-        )
-        .outerjoin(ledger)
-        .group_by(accounts.c.id)
-        .order_by(accounts.c.name)
-    )
-    return [Account(*row) for row in connection.execute(query)]
+    columns = (getattr(accounts.c, field) for field in Account.__struct_fields__)
+    return [Account(*row) for row in connection.execute(select(*columns).order_by(accounts.c.name))]
 
 
 def find_account(connection: Connection, name: str) -> AccountId | None:
@@ -169,7 +161,7 @@ def revoked_keys(connection: Connection, keys: Collection[KeyId]) -> set[KeyId]:
 
 def has_keys(connection: Connection) -> bool:
     """Whether any key was ever made."""
-    return bool(connection.scalar(select(func.count()).select_from(api_keys)))
+    return connection.scalar(select(api_keys.c.id).limit(1)) is not None
 
 
 def list_keys(connection: Connection, account: AccountId | None = None) -> list[Key]:

@@ -1,4 +1,4 @@
-"""Proves that the money is right: what is cached against the ledger, the ledger against the tasks.
+"""Proves that the money is right: the sums that are kept against the ledger, the ledger against the tasks.
 
 Run it with `Database.snapshot`: it must see one moment.
 """
@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, lite
 
 from server.state.books import CACHED, Book
 from server.state.records import Status
-from server.state.tables import accounts, ledger, tasks
+from server.state.tables import accounts, ledger, tasks, usage
 
 __all__ = ["Audit", "audit"]
 
@@ -27,14 +27,19 @@ class Audit(NamedTuple):
 def audit(connection: Connection) -> Audit:
     """Check all books.
 
-    1. The balance and the reserved amount of each account are the sums of its entries.
-    2. What is reserved for each task is the sum of its entries, and nothing for a task that has ended.
+    1. The balance, the reserved amount and the charges that are kept of each account, and those of its days,
+       are the sums of its entries.
+    2. What a task that is under way has reserved is the sum of its entries; one that has ended has nothing
+       reserved.
     3. Each charge is of one task that succeeded, and each task that succeeded has one charge.
-    4. All books together sum to zero.
+    4. Each charge is what its attempt reserved, and the price of its task.
+    5. All books together sum to zero.
     """
     mistakes = [
         *_cached_sums(connection),
+        *_usage(connection),
         *_tasks(connection),
+        *_charges(connection),
         *_total(connection),
     ]
     return Audit(
@@ -46,8 +51,14 @@ def audit(connection: Connection) -> Audit:
 
 
 def _cached_sums(connection: Connection) -> Iterator[str]:
-    for book, column in CACHED.items():
-        sums = select(ledger.c.account_id, _sum(book).label("total")).group_by(ledger.c.account_id).subquery()
+    is_charge = ledger.c.destination == Book.REVENUE
+    kept: dict[str, tuple[ColumnElement[int], ColumnElement[int]]] = {
+        "charged": (accounts.c.charged, func.sum(case((is_charge, ledger.c.amount), else_=0))),
+        "charges": (accounts.c.charges, func.sum(case((is_charge, 1), else_=0))),
+    }
+    kept |= {book.value: (column, _sum(book)) for book, column in CACHED.items()}
+    for name, (column, entered) in kept.items():
+        sums = select(ledger.c.account_id, entered.label("total")).group_by(ledger.c.account_id).subquery()
         total = func.coalesce(sums.c.total, 0)
         query = (
             select(accounts.c.name, column.label("kept"), total.label("total"))
@@ -55,17 +66,39 @@ def _cached_sums(connection: Connection) -> Iterator[str]:
             .where(func.coalesce(column, 0) != total)
         )
         for row in connection.execute(query):
-            kept = "no limit" if row.kept is None else row.kept
-            yield f"account {row.name!r}: {book} is kept as {kept}, its entries sum to {row.total}"
+            is_kept = "no limit" if row.kept is None else row.kept
+            yield f"account {row.name!r}: {name} is kept as {is_kept}, its entries sum to {row.total}"
+
+
+def _usage(connection: Connection) -> Iterator[str]:
+    """What is kept of each account's days, beside what it was charged in all."""
+    days = (
+        select(
+            usage.c.account_id,
+            func.sum(usage.c.charged).label("charged"),
+            func.sum(usage.c.charges).label("charges"),
+        )
+        .group_by(usage.c.account_id)
+        .subquery()
+    )
+    charged, charges = func.coalesce(days.c.charged, 0), func.coalesce(days.c.charges, 0)
+    query = (
+        select(accounts.c.name, accounts.c.charged, charged.label("of_days"))
+        .outerjoin(days, days.c.account_id == accounts.c.id)
+        .where(or_(accounts.c.charged != charged, accounts.c.charges != charges))
+    )
+    for row in connection.execute(query):
+        yield f"account {row.name!r}: it was charged {row.charged}, the sum of its days is {row.of_days}"
 
 
 def _tasks(connection: Connection) -> Iterator[str]:
     """Each task's record beside the sums of its entries; either may be without the other."""
+    running = tasks.c.status == Status.ACCEPTED
     kept = select(
         tasks.c.account_id,
         tasks.c.task_uuid,
         tasks.c.status,
-        tasks.c.reserved.label("kept"),
+        case((running, func.coalesce(tasks.c.price, 0)), else_=0).label("kept"),
         literal(0).label("reserved"),
         literal(0).label("charges"),
     )
@@ -90,11 +123,8 @@ def _tasks(connection: Connection) -> Iterator[str]:
         .subquery()
     )
     status = func.coalesce(found.c.status, "unknown")
-    ended_with_reservation = and_(status != Status.ACCEPTED, found.c.kept != 0)
     wrong_charges = found.c.charges != case((status == Status.SUCCEEDED, 1), else_=0)
-    query = select(found, status.label("state")).where(
-        or_(found.c.kept != found.c.reserved, ended_with_reservation, wrong_charges)
-    )
+    query = select(found, status.label("state")).where(or_(found.c.kept != found.c.reserved, wrong_charges))
     for row in connection.execute(query):
         yield (
             f"task {row.task_uuid} ({row.state}): {row.kept} is kept as reserved, "
@@ -102,13 +132,45 @@ def _tasks(connection: Connection) -> Iterator[str]:
         )
 
 
-def _total(connection: Connection) -> Iterator[str]:
-    kept = select(
-        func.coalesce(func.sum(accounts.c.balance), 0), func.coalesce(func.sum(accounts.c.reserved), 0)
+def _charges(connection: Connection) -> Iterator[str]:
+    """Each charge beside what its attempt reserved, and its task's price. Old charges name no attempt."""
+    reservation = ledger.alias()
+    reserved = func.coalesce(reservation.c.amount, 0)
+    query = (
+        select(ledger.c.task_uuid, ledger.c.amount, reserved.label("reserved"), tasks.c.price)
+        .outerjoin(
+            reservation,
+            and_(reservation.c.attempt == ledger.c.attempt, reservation.c.destination == Book.RESERVED.value),
+        )
+        .join(
+            tasks,
+            and_(tasks.c.account_id == ledger.c.account_id, tasks.c.task_uuid == ledger.c.task_uuid),
+        )
+        .where(
+            ledger.c.destination == Book.REVENUE,
+            or_(
+                tasks.c.price.is_distinct_from(ledger.c.amount),
+                and_(
+                    ledger.c.attempt.is_not(None),
+                    or_(reserved != ledger.c.amount, tasks.c.attempt.is_distinct_from(ledger.c.attempt)),
+                ),
+            ),
+        )
     )
-    of_accounts = sum(int(amount) for amount in connection.execute(kept).one())
+    for row in connection.execute(query):
+        yield (
+            f"task {row.task_uuid} was charged {row.amount}; "
+            f"its attempt reserved {row.reserved}, its price is {row.price}"
+        )
+
+
+def _total(connection: Connection) -> Iterator[str]:
+    # Summed in Python: the sums of all accounts together may be more than 64 bits hold.
+    kept = connection.execute(select(accounts.c.balance, accounts.c.reserved))
+    of_accounts = sum((row.balance or 0) + row.reserved for row in kept)
     house = [_sum(book) for book in Book if book not in CACHED]
-    of_house = sum(int(amount or 0) for amount in connection.execute(select(*house)).one())
+    entries = connection.execute(select(*house).group_by(ledger.c.account_id))
+    of_house = sum(int(amount or 0) for row in entries for amount in row)
     if of_accounts + of_house != 0:
         yield f"all books sum to {of_accounts + of_house}: {of_accounts} of accounts, {of_house} of the house"
 

@@ -48,7 +48,11 @@ def lock_for(engine: Engine) -> ServerLock:
     if engine.dialect.name == "postgresql":
         return _SessionLock(engine)
     database = engine.url.database
-    return _FileLock(Path(f"{database}-servers") if database and database != ":memory:" else None)
+    if not database or database == ":memory:":
+        return _FileLock(None)
+    # By whichever link it was reached: servers that saw each other's locks in different folders would each
+    # think that the other is gone.
+    return _FileLock(Path(f"{Path(database).resolve()}-servers"))
 
 
 class _SessionLock:

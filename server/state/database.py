@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -17,6 +18,7 @@ from server.private import private_file
 from server.protocol.errors import DatabaseUnavailableError
 from server.state.claims import ServerLock, lock_for
 from server.state.migrations import upgrade
+from server.state.patience import Patience
 
 __all__ = ["Database"]
 
@@ -25,6 +27,10 @@ T = TypeVar("T")
 
 _ATTEMPTS = 4
 _TRY_AGAIN_AFTER = 1.0
+_LOCK_TIMEOUT = 5.0
+_LOCK_TRY = 0.25
+"""Seconds that SQLite waits for a lock by itself, when nothing can make it stop."""
+_LAST_WAIT = 1.0
 _CONFLICTS = frozenset({"40001", "40P01"})  # www.postgresql.org/docs/current/errcodes-appendix.html
 # Internal errors are of a transaction that PostgreSQL has ended, or of a server that only reads for now.
 _UNUSABLE = OperationalError, InterfaceError, InternalError
@@ -37,10 +43,11 @@ class Database:
     """Runs functions over a connection, each in one transaction, in threads beside the event loop."""
 
     def __init__(self, url: str, *, synchronous: str = "NORMAL") -> None:
-        """
+        """Connect to a database, and make its tables or bring them to this version's.
+
         Args:
             url: SQLAlchemy's. A SQLite file's directory must exist; `?timeout=` says how many seconds to wait
-                for another process's lock, by default 5. The tables are made, or brought to this version's.
+                for another process's lock, by default 5.
             synchronous: when SQLite waits for the disk, NORMAL or FULL; sqlite.org/pragma.html explains both.
 
         Raises:
@@ -56,13 +63,15 @@ class Database:
         self._engine = create_engine(address, hide_parameters=True, **more)  # they would be in the log
         if sqlite:
             _close_to_others(address.database or "")
+            self._patience = Patience(float(str(address.query.get("timeout", _LOCK_TIMEOUT))))
             event.listen(self._engine, "connect", partial(_prepare_sqlite, synchronous))
-            event.listen(self._engine, "begin", _begin_sqlite)
+            event.listen(self._engine, "begin", partial(_begin_sqlite, self._patience))
             self._unhurried = self._engine
         else:
-            from server.state.postgresql import bound_waiting  # noqa: PLC0415 - needs the extra
+            from server.state.postgresql import PATIENCE, bound_waiting  # noqa: PLC0415 - needs the extra
 
-            bound_waiting(self._engine)
+            self._patience = Patience(PATIENCE)
+            bound_waiting(self._engine, self._patience)
             self._unhurried = create_engine(address, hide_parameters=True, poolclass=NullPool)
         # SQLite has one writer at a time: with one thread nobody ever waits for its lock.
         self._threads = ThreadPoolExecutor(max_workers=1 if sqlite else 8, thread_name_prefix="database")
@@ -80,28 +89,35 @@ class Database:
             DatabaseUnavailableError: if the database is locked, full or cannot be reached.
         """
         loop = asyncio.get_running_loop()
+        has_begun = False
+
+        def begin(connection: Connection) -> T:
+            nonlocal has_begun
+            has_begun = True
+            return function(connection, *args, **kwargs)
+
         try:
-            return await loop.run_in_executor(self._threads, lambda: self.run_sync(function, *args, **kwargs))
+            return await loop.run_in_executor(self._threads, self.run_sync, begin)
         except _UNUSABLE as error:
             log.warning("the database cannot be used: %s", error.orig)
-            raise DatabaseUnavailableError from error
+            raise DatabaseUnavailableError(may_be_done=has_begun) from error
 
     async def insist(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """`run`, again and again until the database can be used.
 
-        A cancellation that comes while the transaction runs comes too late: its result is given.
+        It may have been done when it seemed to fail, and is done again then: the function must bear it.
         """
         while True:
-            transaction = asyncio.ensure_future(self.run(function, *args, **kwargs))
             try:
-                try:
-                    return await asyncio.shield(transaction)
-                except asyncio.CancelledError:
-                    return await transaction
+                return await self.run(function, *args, **kwargs)
             except DatabaseUnavailableError:
                 await asyncio.sleep(_TRY_AGAIN_AFTER)
+
+    def hurry(self, seconds: float) -> None:
+        """Have nobody wait for the database any longer than so many seconds from now: the server stops."""
+        self._patience.end_within(seconds)
 
     async def check(self) -> None:
         """See whether the database answers.
@@ -145,7 +161,8 @@ class Database:
             return function(connection, *args, **kwargs)
 
     def close(self) -> None:
-        """Finish what runs, close all connections."""
+        """Finish what runs, unless it waits; close all connections."""
+        self.hurry(_LAST_WAIT)
         self._threads.shutdown()
         self._engine.dispose()
 
@@ -174,7 +191,8 @@ def _migrate(connection: Connection) -> None:
     driver.execute("PRAGMA foreign_keys=OFF")
     try:
         with connection.begin():
-            upgrade(connection)
+            if not upgrade(connection):
+                return
             broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
             assert not broken, f"a step of the migration broke references: {broken}"
     finally:
@@ -186,12 +204,24 @@ def _prepare_sqlite(synchronous: str, connection: Any, _record: Any) -> None:
     # Transactions begin where `_begin_sqlite` says, not where Python guesses.
     connection.isolation_level = None
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON"):
+    busy = f"busy_timeout={round(1000 * _LOCK_TRY)}"
+    for pragma in ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON", busy):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
 
-def _begin_sqlite(connection: Connection) -> None:
+def _begin_sqlite(patience: Patience, connection: Connection) -> None:
     """Take the write lock first, so that what a transaction has read is still so when it writes."""
-    reads = connection.get_execution_options().get(_READS, False)
-    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+    if connection.get_execution_options().get(_READS, False):
+        connection.exec_driver_sql("BEGIN")
+        return
+    deadline = patience.deadline()
+    while True:
+        try:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        except OperationalError as error:
+            is_busy = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+            if not is_busy or patience.is_over(deadline):
+                raise
+        else:
+            return

@@ -1,28 +1,41 @@
 """Which images there are, whose they are and how long they stay. Their bytes are in `server.images.store`.
 
-A file that no image names is *loose*: it is being written, or is to be deleted. It is recorded as such first,
-so that a crash in between leaves no file behind that nobody knows.
+A file that no image names is *loose*: it is being written, or it is *condemned*, to be deleted. It is
+recorded as such before it is written, so that a crash in between leaves no file behind that nobody knows.
+
+Files are deleted only once they are condemned, and what is condemned stays so: one transaction looks whether
+an image has still expired, forgets it and condemns its file. Whoever extends it comes before, and it stays,
+or after, and there is none.
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, and_, case, delete, insert, select, update
 
 from server.state.accounts import AccountId
 from server.state.tables import images, loose_files
 
 __all__ = [
+    "FileCondemnedError",
     "ImageRecord",
-    "expired",
+    "condemn",
+    "condemn_expired",
+    "condemn_stale",
+    "condemned",
     "extend",
     "find_image",
-    "forget",
     "forget_loose",
     "image_named",
     "note_loose",
     "record_image",
-    "stale_loose",
 ]
+
+_CONDEMNED: Final = 0.0
+"""Since when a condemned file is loose."""
+
+
+class FileCondemnedError(Exception):
+    """The file was loose for so long that it was taken for one that a crash left behind."""
 
 
 class ImageRecord(NamedTuple):
@@ -53,18 +66,22 @@ def record_image(connection: Connection, image: ImageRecord, now: float) -> tupl
 
     Returns:
         The image that the UUID stands for now: one that is there and has not expired stays, for as long as
-        either should; and the name of the file that no image names any more, which is loose now.
+        either should; and the name of the file that no image names any more, which is condemned.
+
+    Raises:
+        FileCondemnedError: if the image's own file is to be deleted, or gone.
     """
-    same = images.c.uuid == image.uuid
-    present = _first(connection, same)
-    if present is not None and present.expires > now:
-        kept = extend(connection, image.account, image.uuid, image.expires, now)
-        assert kept is not None
+    kept = extend(connection, image.account, image.uuid, image.expires, now)
+    if kept is not None:
+        condemn(connection, image.name)
         return kept, image.name
-    if present is not None:
-        connection.execute(delete(images).where(same))
-        note_loose(connection, present.name, now)
-    forget_loose(connection, [image.name])
+    loose = loose_files.c.name == image.name, loose_files.c.since > _CONDEMNED
+    if connection.execute(delete(loose_files).where(*loose)).rowcount == 0:
+        raise FileCondemnedError
+    expired = delete(images).where(images.c.uuid == image.uuid, images.c.expires <= now)
+    replaced = connection.scalar(expired.returning(images.c.name))
+    if replaced is not None:
+        connection.execute(insert(loose_files).values(name=replaced, since=_CONDEMNED))
     connection.execute(
         insert(images).values(
             uuid=image.uuid,
@@ -76,18 +93,21 @@ def record_image(connection: Connection, image: ImageRecord, now: float) -> tupl
             expires=image.expires,
         )
     )
-    return image, None if present is None else present.name
+    return image, replaced
 
 
 def extend(
     connection: Connection, account: AccountId, uuid: str, expires: float, now: float
 ) -> ImageRecord | None:
     """Keep an account's image at least until `expires`; None if there is none, or no more."""
-    image = find_image(connection, account, uuid, now)
-    if image is None or image.expires >= expires:
-        return image
-    connection.execute(update(images).where(images.c.uuid == uuid).values(expires=expires))
-    return image._replace(expires=expires)
+    later = case((images.c.expires < expires, expires), else_=images.c.expires)
+    row = connection.execute(
+        update(images)
+        .where(images.c.uuid == uuid, images.c.account_id == account, images.c.expires > now)
+        .values(expires=later)
+        .returning(*_COLUMNS)
+    ).first()
+    return None if row is None else ImageRecord(*row)
 
 
 def find_image(connection: Connection, account: AccountId, uuid: str, now: float) -> ImageRecord | None:
@@ -100,15 +120,15 @@ def image_named(connection: Connection, name: str, now: float) -> ImageRecord | 
     return _first(connection, images.c.name == name, images.c.expires > now)
 
 
-def expired(connection: Connection, now: float, limit: int) -> list[ImageRecord]:
-    """Some of the images whose time has passed."""
-    query = select(*_COLUMNS).where(images.c.expires <= now).limit(limit)
-    return [ImageRecord(*row) for row in connection.execute(query)]
-
-
-def forget(connection: Connection, names: list[str]) -> None:
-    """Delete the records of images. By name: a UUID may have been given to a new upload meanwhile."""
-    connection.execute(delete(images).where(images.c.name.in_(names)))
+def condemn_expired(connection: Connection, now: float, limit: int) -> list[str]:
+    """Forget some of the images whose time has passed; returns the names of their files, condemned now."""
+    some = select(images.c.uuid).where(images.c.expires <= now).limit(limit)
+    # Again that it has expired: it may have been extended since.
+    expired = delete(images).where(images.c.uuid.in_(some), images.c.expires <= now)
+    names = list(connection.scalars(expired.returning(images.c.name)))
+    if names:
+        connection.execute(insert(loose_files), [{"name": name, "since": _CONDEMNED} for name in names])
+    return names
 
 
 def note_loose(connection: Connection, name: str, now: float) -> None:
@@ -116,14 +136,30 @@ def note_loose(connection: Connection, name: str, now: float) -> None:
     connection.execute(insert(loose_files).values(name=name, since=now))
 
 
-def stale_loose(connection: Connection, before: float, limit: int) -> list[str]:
-    """Some of the files that have been loose since before a time: whoever was at them is gone."""
-    query = select(loose_files.c.name).where(loose_files.c.since < before).limit(limit)
+def condemn(connection: Connection, name: str) -> None:
+    """Have a loose file deleted."""
+    connection.execute(update(loose_files).where(loose_files.c.name == name).values(since=_CONDEMNED))
+
+
+def condemn_stale(connection: Connection, before: float) -> int:
+    """Have the files deleted that have been loose since before a time: whoever was at them is gone."""
+    stale = and_(loose_files.c.since < before, loose_files.c.since > _CONDEMNED)
+    return connection.execute(update(loose_files).where(stale).values(since=_CONDEMNED)).rowcount
+
+
+def condemned(connection: Connection, after: str, limit: int) -> list[str]:
+    """Some of the files that are to be deleted: the next ones, by name, after a name."""
+    query = (
+        select(loose_files.c.name)
+        .where(loose_files.c.since == _CONDEMNED, loose_files.c.name > after)
+        .order_by(loose_files.c.name)
+        .limit(limit)
+    )
     return list(connection.scalars(query))
 
 
 def forget_loose(connection: Connection, names: list[str]) -> None:
-    """Delete the records of loose files, once they are deleted or have an image."""
+    """Delete the records of files that are deleted."""
     connection.execute(delete(loose_files).where(loose_files.c.name.in_(names)))
 
 

@@ -3,15 +3,36 @@
 Amounts are whole nanodollars here; `to_usd` and `to_nanodollars` are the only borders.
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, func, select, update
+from sqlalchemy import Connection, func, select, update
 
 from server.state.accounts import AccountId
 from server.state.books import Book, move
-from server.state.tables import accounts, ledger, tasks
+from server.state.records import Attempt
+from server.state.tables import accounts, ledger, usage
 
-__all__ = ["Statement", "charge", "deposit", "release", "reserve", "reserved", "spent", "statement"]
+__all__ = [
+    "MAX_BALANCE",
+    "BalanceTooLargeError",
+    "Spent",
+    "Statement",
+    "charge",
+    "deposit",
+    "release",
+    "reserve",
+    "reserved",
+    "spent",
+    "spent_since",
+    "statement",
+]
+
+MAX_BALANCE: Final = 10**18
+"""Nanodollars that an account holds at most, a billion USD: all sums stay within 64 bits."""
+
+
+class BalanceTooLargeError(Exception):
+    """A deposit would make a balance larger than `MAX_BALANCE`."""
 
 
 class Statement(NamedTuple):
@@ -19,6 +40,13 @@ class Statement(NamedTuple):
 
     name: str
     available: int | None
+
+
+class Spent(NamedTuple):
+    """What was charged, in nanodollars, and how many times."""
+
+    charged: int
+    charges: int
 
 
 def statement(connection: Connection, account: AccountId) -> Statement:
@@ -29,88 +57,76 @@ def statement(connection: Connection, account: AccountId) -> Statement:
     return Statement(row.name, row.balance)
 
 
-def spent(connection: Connection, account: AccountId, since: float = 0) -> tuple[int, int]:
-    """The sum of charges since a time, and their number."""
-    total, count = connection.execute(
-        select(func.coalesce(func.sum(ledger.c.amount), 0), func.count()).where(
-            ledger.c.account_id == account,
-            ledger.c.destination == Book.REVENUE,
-            ledger.c.created >= since,
-        )
+def spent(connection: Connection, account: AccountId) -> Spent:
+    """What the account was charged in all."""
+    query = select(accounts.c.charged, accounts.c.charges).where(accounts.c.id == account)
+    return Spent(*connection.execute(query).one())
+
+
+def spent_since(connection: Connection, account: AccountId, day: int) -> Spent:
+    """What the account was charged on a day, as `day_of` counts them, and since."""
+    sums = func.coalesce(func.sum(usage.c.charged), 0), func.coalesce(func.sum(usage.c.charges), 0)
+    charged, charges = connection.execute(
+        select(*sums).where(usage.c.account_id == account, usage.c.day >= day)
     ).one()
-    return int(total), count
+    return Spent(int(charged), int(charges))
 
 
 def deposit(connection: Connection, account: AccountId, amount: int, now: float) -> None:
-    """Add to the balance; an account without a limit gets one by its first deposit."""
-    connection.execute(
-        update(accounts).where(accounts.c.id == account, accounts.c.balance.is_(None)).values(balance=0)
-    )
+    """Add to the balance; an account without a limit gets one by its first deposit.
+
+    Raises:
+        BalanceTooLargeError: if the balance would exceed `MAX_BALANCE`.
+    """
+    query = select(accounts.c.balance).where(accounts.c.id == account).with_for_update()
+    balance = connection.scalar(query)
+    if (balance or 0) + amount > MAX_BALANCE:
+        raise BalanceTooLargeError(f"the account has {balance or 0} nanodollars, and may have {MAX_BALANCE}")
+    if balance is None:
+        connection.execute(update(accounts).where(accounts.c.id == account).values(balance=0))
     move(connection, account, amount, Book.ISSUED, Book.BALANCE, now)
 
 
-def reserve(connection: Connection, account: AccountId, task_uuid: str, amount: int, now: float) -> bool:
-    """Set aside what a task will cost; False if the account cannot pay it."""
-    balance = connection.scalar(select(accounts.c.balance).where(accounts.c.id == account).with_for_update())
-    source = Book.UNLIMITED if balance is None else Book.BALANCE
-    if not move(connection, account, amount, source, Book.RESERVED, now, task_uuid):
-        return False
-    connection.execute(
-        update(tasks).where(*_is(account, task_uuid)).values(reserved=tasks.c.reserved + amount)
+def reserve(connection: Connection, attempt: Attempt, amount: int, now: float) -> bool:
+    """Set aside what an attempt will cost; False if the account cannot pay it.
+
+    Raises:
+        IntegrityError: if the attempt reserved before.
+    """
+    query = select(accounts.c.balance).where(accounts.c.id == attempt.account).with_for_update()
+    source = Book.UNLIMITED if connection.scalar(query) is None else Book.BALANCE
+    return move(
+        connection, attempt.account, amount, source, Book.RESERVED, now, attempt.task_uuid, attempt.id
     )
-    return True
 
 
-def release(connection: Connection, account: AccountId, task_uuid: str, now: float) -> int:
-    """Give back what was set aside for a task; returns how much that was."""
-    amount = _take_reserved(connection, account, task_uuid)
-    if amount:
-        source = _taken_from(connection, account, task_uuid)
-        moved = move(connection, account, amount, Book.RESERVED, source, now, task_uuid)
-        assert moved, "a task has more reserved than its account"
-    return amount
+def release(connection: Connection, attempt: Attempt, amount: int, now: float) -> None:
+    """Give back what an attempt has reserved."""
+    if not amount:
+        return
+    # Its account may have got a limit meanwhile.
+    query = select(ledger.c.source).where(
+        ledger.c.attempt == attempt.id, ledger.c.destination == Book.RESERVED
+    )
+    source = Book(connection.execute(query).scalar_one())
+    moved = move(
+        connection, attempt.account, amount, Book.RESERVED, source, now, attempt.task_uuid, attempt.id
+    )
+    assert moved, "an attempt has more reserved than its account"
+
+
+def charge(connection: Connection, attempt: Attempt, amount: int, now: float) -> None:
+    """Turn what an attempt has reserved into a charge.
+
+    Raises:
+        IntegrityError: if the task was charged before.
+    """
+    moved = move(
+        connection, attempt.account, amount, Book.RESERVED, Book.REVENUE, now, attempt.task_uuid, attempt.id
+    )
+    assert moved, "an attempt has more reserved than its account"
 
 
 def reserved(connection: Connection) -> int:
     """What is set aside in all accounts."""
     return int(connection.scalar(select(func.coalesce(func.sum(accounts.c.reserved), 0))) or 0)
-
-
-def charge(connection: Connection, account: AccountId, task_uuid: str, now: float) -> int:
-    """Turn what was set aside for a task into a charge; returns how much that was.
-
-    Raises:
-        IntegrityError: if the task was charged before.
-    """
-    amount = _take_reserved(connection, account, task_uuid)
-    moved = move(connection, account, amount, Book.RESERVED, Book.REVENUE, now, task_uuid)
-    assert moved, "a task has more reserved than its account"
-    return amount
-
-
-def _take_reserved(connection: Connection, account: AccountId, task_uuid: str) -> int:
-    """What is set aside for a task, and from now on no longer is."""
-    query = select(tasks.c.reserved).where(*_is(account, task_uuid)).with_for_update()
-    amount: int = connection.scalar(query) or 0
-    if amount:
-        connection.execute(update(tasks).where(*_is(account, task_uuid)).values(reserved=0))
-    return amount
-
-
-def _taken_from(connection: Connection, account: AccountId, task_uuid: str) -> Book:
-    """Where the last reservation of a task came from: its account may have got a limit meanwhile."""
-    query = (
-        select(ledger.c.source)
-        .where(
-            ledger.c.account_id == account,
-            ledger.c.task_uuid == task_uuid,
-            ledger.c.destination == Book.RESERVED,
-        )
-        .order_by(ledger.c.id.desc())
-        .limit(1)
-    )
-    return Book(connection.execute(query).scalar_one())
-
-
-def _is(account: AccountId, task_uuid: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    return tasks.c.account_id == account, tasks.c.task_uuid == task_uuid

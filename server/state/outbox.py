@@ -1,9 +1,10 @@
 """Replies that wait until their session takes them, in order."""
 
-from collections.abc import Collection
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
+from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, delete, func, insert, select
+import msgspec
+from sqlalchemy import Connection, delete, func, insert, select, text
 
 from server.state.accounts import AccountId
 from server.state.tables import outbox
@@ -19,6 +20,24 @@ __all__ = [
     "sessions_with_mail",
     "undelivered",
 ]
+
+
+_NAMED_AT_ONCE: Final = 500
+
+# One look into the index for each session that is asked for, however many replies wait for others.
+_WITH_MAIL: Final = {
+    "sqlite": """
+        SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(:asked)
+        WHERE EXISTS (
+            SELECT 1 FROM outbox
+            WHERE account_id = json_extract(value, '$[0]') AND session = json_extract(value, '$[1]')
+        )
+    """,
+    "postgresql": """
+        SELECT value ->> 0, value ->> 1 FROM json_array_elements(CAST(:asked AS json)) AS asked (value)
+        WHERE EXISTS (SELECT 1 FROM outbox WHERE account_id = value ->> 0 AND session = value ->> 1)
+    """,
+}
 
 
 class UndeliveredReply(NamedTuple):
@@ -60,10 +79,16 @@ def undelivered(connection: Connection, account: AccountId, session: str) -> lis
     return [UndeliveredReply(*row) for row in connection.execute(query)]
 
 
-def sessions_with_mail(connection: Connection) -> list[tuple[AccountId, str]]:
-    """The sessions whose outbox is not empty."""
-    query = select(outbox.c.account_id, outbox.c.session).distinct()
-    return [(AccountId(row.account_id), row.session) for row in connection.execute(query)]
+def sessions_with_mail(
+    connection: Connection, sessions: Sequence[tuple[AccountId, str]]
+) -> list[tuple[AccountId, str]]:
+    """Those of the sessions whose outbox is not empty."""
+    found: list[tuple[AccountId, str]] = []
+    query = text(_WITH_MAIL[connection.dialect.name])
+    for first in range(0, len(sessions), _NAMED_AT_ONCE):
+        asked = msgspec.json.encode(sessions[first : first + _NAMED_AT_ONCE]).decode()
+        found += [(AccountId(row[0]), row[1]) for row in connection.execute(query, {"asked": asked})]
+    return found
 
 
 def count_undelivered(connection: Connection) -> int:

@@ -1,27 +1,29 @@
 """Connections to PostgreSQL that no lost packet and no lock makes wait for ever.
 
-1. This side gives a statement up after a while, though the network tells of no fault: `_PATIENCE`.
+1. This side gives a statement up after a while, though the network reports no fault: `PATIENCE`; sooner when
+   the server stops.
 2. The other side ends a statement that runs too long, and a transaction whose client is silent: its locks
    would stop others.
 3. Both sides notice soon that the other's machine is gone: with a server's connection goes its lock.
 """
 
-import time
 from collections.abc import Generator
 from typing import Any, Final, TypeVar
 
 import psycopg
 from sqlalchemy import Engine, event
 
-__all__ = ["bound_waiting"]
+from server.state.patience import Patience
+
+__all__ = ["PATIENCE", "bound_waiting"]
 
 T = TypeVar("T")
 
-_PATIENCE: Final = 25.0
+PATIENCE: Final = 25.0
 """Seconds that a statement may take in all; more than the server gives it."""
 
 _CONNECT: Final[dict[str, int]] = {
-    "connect_timeout": 10,
+    "connect_timeout": 4,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
@@ -40,33 +42,36 @@ _SET: Final = """
 """
 
 
-def bound_waiting(engine: Engine) -> None:
+def bound_waiting(engine: Engine, patience: Patience) -> None:
     """Have all connections of an engine made so that waiting for them ends."""
 
     @event.listens_for(engine, "do_connect")
     def connect(_dialect: Any, _record: Any, arguments: list[Any], options: dict[str, Any]) -> Any:
         connection = _Connection.connect(*arguments, **{**_CONNECT, **options, "autocommit": True})
+        connection.patience = patience
         connection.execute(_SET)
         connection.autocommit = False
         return connection
 
 
 class _Connection(psycopg.Connection[Any]):
-    """Gives up what takes longer than `_PATIENCE`, and is closed then."""
+    """Gives up what takes longer than its patience, and is closed then."""
+
+    patience = Patience(PATIENCE)
 
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
         return super().wait(self._bounded(gen), *args, **kwargs)
 
     def _bounded(self, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
         """The generator, which psycopg resumes ten times a second even when nothing comes, up to a time."""
-        deadline = time.monotonic() + _PATIENCE
+        deadline = self.patience.deadline()
         try:
             state = next(gen)
             while True:
                 ready = yield state
-                if time.monotonic() > deadline:
+                if not ready and self.patience.is_over(deadline):
                     self.close()
-                    raise psycopg.OperationalError(f"no answer within {_PATIENCE:g} seconds")
+                    raise psycopg.OperationalError("no answer in time")
                 state = gen.send(ready)
         except StopIteration as end:
             result: T = end.value

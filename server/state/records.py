@@ -1,18 +1,22 @@
-"""What is recorded of a task: the request that it was accepted with, and how it ended."""
+"""What is recorded of a task: the request that it was accepted with, its attempt, and how it ended."""
 
+import uuid
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from typing import NamedTuple, NewType
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from server.protocol.errors import ErrorItem
 from server.state.accounts import AccountId
 from server.state.claims import ServerId
 from server.state.requests import UpscaleRequest
 
-__all__ = ["Status", "StoredResult", "TaskRecord"]
+__all__ = ["Attempt", "AttemptId", "Status", "StoredResult", "TaskRecord"]
+
+AttemptId = NewType("AttemptId", str)
 
 
 class Status(StrEnum):
@@ -21,6 +25,23 @@ class Status(StrEnum):
     ACCEPTED = "accepted"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+
+
+class Attempt(NamedTuple):
+    """One try at a task. It begins anew, with another `id`, when it is sent again or taken over.
+
+    Attributes:
+        task_uuid: in lower case.
+    """
+
+    account: AccountId
+    task_uuid: str
+    id: AttemptId
+
+    @classmethod
+    def of(cls, account: AccountId, task_uuid: str) -> "Attempt":
+        """A new attempt at a task."""
+        return cls(account, task_uuid.lower(), AttemptId(uuid.uuid4().hex))
 
 
 class StoredResult(Struct, frozen=True, omit_defaults=True):
@@ -37,22 +58,33 @@ class TaskRecord:
     """A task as recorded.
 
     Attributes:
-        task_uuid: in lower case; the request has it as the client spelt it.
+        attempt: the one that is under way, or that gave the task its outcome.
         encoded_request: the request, in JSON.
         session: where the outcome is to be sent.
         result: if it succeeded.
         error: if it failed.
+        price: what the attempt costs, in nanodollars; None before that is known, and if it failed.
         owner: the server that runs it.
     """
 
-    account: AccountId
-    task_uuid: str
+    attempt: Attempt
     encoded_request: bytes
     session: str | None
     status: Status
-    result: StoredResult | None
-    error: ErrorItem | None
+    result: StoredResult | None = None
+    error: ErrorItem | None = None
+    price: int | None = None
     owner: ServerId | None = None
+
+    @property
+    def account(self) -> AccountId:
+        """Whose task it is."""
+        return self.attempt.account
+
+    @property
+    def task_uuid(self) -> str:
+        """The task's UUID in lower case; the request has it as the client spelt it."""
+        return self.attempt.task_uuid
 
     @cached_property
     def request(self) -> UpscaleRequest:
@@ -62,3 +94,18 @@ class TaskRecord:
             DecodeError: if another version of the server accepted it, and this one cannot read it.
         """
         return msgspec.json.decode(self.encoded_request, type=UpscaleRequest)
+
+    def is_for(self, encoded_request: bytes) -> bool:
+        """Whether the task was accepted with this request, in whichever case its UUID is spelt."""
+        if encoded_request == self.encoded_request:
+            return True
+        try:
+            return _caseless(self.request) == _caseless(
+                msgspec.json.decode(encoded_request, type=UpscaleRequest)
+            )
+        except msgspec.DecodeError:
+            return False
+
+
+def _caseless(request: UpscaleRequest) -> UpscaleRequest:
+    return structs.replace(request, task_uuid=request.task_uuid.lower())

@@ -3,8 +3,10 @@
 from msgspec import Struct
 
 from engines import Diffusion, OutputFormat
+from server.protocol.errors import ErrorItem, TaskError
 from server.protocol.requests import OutputType
 from server.protocol.sources import RemoteImage, StoredImage
+from server.state.webhooks import Destination
 
 __all__ = ["UpscaleRequest"]
 
@@ -19,6 +21,8 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     parameter: str
     factor: float | None = None
     target_megapixels: float | None = None
+    width: int | None = None
+    height: int | None = None
     output_types: tuple[OutputType, ...]
     output_format: OutputFormat
     output_quality: int
@@ -27,6 +31,7 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     include_progress: bool = False
     include_tiles: bool = False
     keep_metadata: bool = False
+    keep_hidden_colors: bool = False
     webhook_url: str | None = None
     upload_endpoint: str | None = None
     diffusion: Diffusion | None = None
@@ -34,3 +39,15 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     denoise: int | None = None
     """For models with levels of it."""
     warnings: tuple[str, ...] = ()
+
+    def failure(self, error: TaskError, base_url: str) -> ErrorItem:
+        """The error as the client gets it.
+
+        Args:
+            base_url: what the client reaches this server as.
+        """
+        return error.item(self.task_type, self.task_uuid, f"{base_url}/docs/errors")
+
+    def webhook(self, base_url: str) -> Destination | None:
+        """Where the outcome is to be sent besides the session; None if nowhere."""
+        return None if self.webhook_url is None else Destination(self.webhook_url, base_url)

@@ -4,26 +4,36 @@ Tasks that succeeded stay, as the ledger does: each charge is proved by its task
 is to get its result and not another charge.
 """
 
-from sqlalchemy import Connection, delete, exists
+from typing import Final
 
-from server.state.records import Status
-from server.state.tables import outbox, tasks, webhooks
+from sqlalchemy import Connection, delete, exists, select, tuple_
 
-__all__ = ["forget_ended"]
+from server.state.tables import failed, outbox, tasks, webhooks
+
+__all__ = ["AT_ONCE", "forget_failed", "forget_webhooks"]
+
+AT_ONCE: Final = 500
+"""How many records a transaction drops at most: others wait for it."""
 
 
-def forget_ended(connection: Connection, before: float) -> tuple[int, int]:
-    """Drop webhooks and failed tasks that ended before; returns how many of each.
+def forget_webhooks(connection: Connection, before: float) -> int:
+    """Drop some webhooks that ended before; returns how many. There may be more if it is `AT_ONCE`."""
+    # No webhook that is to be sent again has an end.
+    old = select(webhooks.c.id).where(webhooks.c.ended < before).limit(AT_ONCE)
+    return connection.execute(delete(webhooks).where(webhooks.c.id.in_(old))).rowcount
+
+
+def forget_failed(connection: Connection, before: float) -> int:
+    """Drop some tasks that failed before; returns how many. There may be more if it is `AT_ONCE`.
 
     Neither a task whose error still waits for its session, nor one whose webhook is there, is dropped.
     """
-    # No webhook that is to be sent again has an end.
-    dropped = connection.execute(delete(webhooks).where(webhooks.c.ended < before)).rowcount
-    told = [
+    old_and_failed = failed, tasks.c.finished < before
+    announced = [
         ~exists().where(table.c.account_id == tasks.c.account_id, table.c.task_uuid == tasks.c.task_uuid)
         for table in (outbox, webhooks)
     ]
-    failed = connection.execute(
-        delete(tasks).where(tasks.c.status == Status.FAILED, tasks.c.finished < before, *told)
-    ).rowcount
-    return dropped, failed
+    old = select(tasks.c.account_id, tasks.c.task_uuid).where(*old_and_failed, *announced).limit(AT_ONCE)
+    # Again that it failed: it may have been sent again since.
+    forget = delete(tasks).where(tuple_(tasks.c.account_id, tasks.c.task_uuid).in_(old), *old_and_failed)
+    return connection.execute(forget).rowcount

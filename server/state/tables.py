@@ -20,12 +20,16 @@ from sqlalchemy import (
 __all__ = [
     "accounts",
     "api_keys",
+    "failed",
     "images",
+    "is_pending",
     "ledger",
     "loose_files",
     "metadata",
     "outbox",
     "tasks",
+    "unfinished",
+    "usage",
     "webhooks",
 ]
 
@@ -39,6 +43,8 @@ accounts = Table(
     Column("name", String(200), nullable=False, unique=True),
     Column("balance", BigInteger),  # what can be spent; null: without a limit
     Column("reserved", BigInteger, nullable=False, default=0),  # set aside for running tasks
+    Column("charged", BigInteger, nullable=False, default=0),  # in all
+    Column("charges", BigInteger, nullable=False, default=0),  # how many
     Column("created", Float, nullable=False),
     Column("webhook_secret", String(100)),  # null: none was needed yet
     Column("old_webhook_secret", String(100)),  # signs beside the new one
@@ -58,7 +64,13 @@ api_keys = Table(
     Column("created", Float, nullable=False),
     Column("last_used", Float),
     Column("revoked", Boolean, nullable=False, default=False),
+    Index("api_keys_by_account", "account_id"),
 )
+
+# Conditions that are spelt out, without a parameter, so that the partial indexes serve them.
+unfinished = text("status = 'accepted'")
+failed = text("status = 'failed'")
+is_pending = text("next_attempt IS NOT NULL")
 
 tasks = Table(
     "tasks",
@@ -70,13 +82,21 @@ tasks = Table(
     Column("status", String(10), nullable=False),  # accepted, succeeded, failed
     Column("result", LargeBinary),
     Column("error", LargeBinary),
-    Column("reserved", BigInteger, nullable=False, default=0),
+    Column("price", BigInteger),  # set aside while it runs, charged once it succeeded; null: not yet known
     Column("owner", String(36)),  # the server that runs it
+    Column("attempt", String(32)),  # changes each time that it begins anew
+    Column("acceptance", String(32)),  # the attempt it was accepted as; null once it was sent again
     Column("created", Float, nullable=False),
     Column("finished", Float),
-    Index("tasks_by_status", "status", "finished"),
+    # With the status, so that the index alone says which attempts a server has.
+    Index(
+        "tasks_accepted", "owner", "attempt", "status", sqlite_where=unfinished, postgresql_where=unfinished
+    ),
+    Index("tasks_failed", "finished", sqlite_where=failed, postgresql_where=failed),
 )
 
+_reservations = text("destination = 'reserved'")
+_ends = text("source = 'reserved'")
 _charges = text("destination = 'revenue'")
 
 # Append-only: triggers, which the migrations make, refuse to change or delete rows.
@@ -86,14 +106,21 @@ ledger = Table(
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
     Column("account_id", ForeignKey("accounts.id"), nullable=False),
     Column("task_uuid", String(36)),  # null: a deposit
+    Column("attempt", String(32)),  # of the task
     Column("amount", BigInteger, nullable=False),
     Column("source", String(10), nullable=False),  # a Book
     Column("destination", String(10), nullable=False),
     Column("created", Float, nullable=False),
     CheckConstraint("amount > 0 OR (amount = 0 AND destination = 'revenue')", name="amount_moved"),
     CheckConstraint("source <> destination", name="books_differ"),
-    Index("ledger_by_account", "account_id", "created"),
-    Index("ledger_by_task", "account_id", "task_uuid"),
+    Index(
+        "one_reservation_per_attempt",
+        "attempt",
+        unique=True,
+        sqlite_where=_reservations,
+        postgresql_where=_reservations,
+    ),
+    Index("one_end_per_attempt", "attempt", unique=True, sqlite_where=_ends, postgresql_where=_ends),
     Index(
         "one_charge_per_task",
         "account_id",
@@ -102,6 +129,16 @@ ledger = Table(
         sqlite_where=_charges,
         postgresql_where=_charges,
     ),
+)
+
+# What each account was charged on each day (of UTC, counted from 1970): the ledger's sums, kept as it grows.
+usage = Table(
+    "usage",
+    metadata,
+    Column("account_id", ForeignKey("accounts.id"), primary_key=True),
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("charged", BigInteger, nullable=False),
+    Column("charges", Integer, nullable=False),
 )
 
 images = Table(
@@ -121,8 +158,8 @@ loose_files = Table(
     "loose_files",
     metadata,
     Column("name", String(64), primary_key=True),
-    Column("since", Float, nullable=False),
-    Index("loose_files_by_time", "since"),
+    Column("since", Float, nullable=False),  # 0: it is to be deleted
+    Index("loose_files_by_time", "since", "name"),
 )
 
 outbox = Table(
@@ -135,6 +172,8 @@ outbox = Table(
     Column("frame", LargeBinary),  # this JSON frame as it is
     Column("created", Float, nullable=False),
     Index("outbox_by_session", "account_id", "session", "id"),
+    Index("outbox_by_task", "account_id", "task_uuid"),
+    Index("outbox_by_time", "created"),
 )
 
 webhooks = Table(
@@ -153,5 +192,6 @@ webhooks = Table(
     Column("ended", Float),  # null: it is pending
     Index("webhooks_by_task", "account_id", "task_uuid", unique=True),
     Index("webhooks_by_time", "next_attempt"),
+    Index("webhooks_by_host", "host", "next_attempt", sqlite_where=is_pending, postgresql_where=is_pending),
     Index("webhooks_by_end", "ended"),
 )

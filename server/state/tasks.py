@@ -1,290 +1,283 @@
 """Tasks from acceptance to outcome.
 
 A task is recorded before anything is said about it. Its outcome, its charge and the reply to its session are
-one transaction, with its webhook, so that none of them is there without the others. A task belongs to one
-server at a time, its owner: nobody else reserves money for it or records its outcome.
+one transaction, with its webhook, so that none of them is there without the others.
+
+Each time that a task begins it is a new attempt, whose id is in its row. To reserve, to succeed and to fail
+is up to that attempt alone, whatever older ones are still at: a task that was cancelled, sent again or taken
+over meanwhile is theirs no more. An attempt reserves once and ends once; the ledger's constraints see to it.
+
+Every transaction locks the task first, then its account.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 
-from server.protocol.errors import ErrorItem
+from server.protocol.errors import ErrorItem, TaskCancelledError
 from server.state import ledger
 from server.state.accounts import AccountId
-from server.state.claims import ServerId, ServerLock
+from server.state.claims import ServerId
 from server.state.outbox import forget_outcome, keep_outcome
-from server.state.records import Status, StoredResult, TaskRecord
-from server.state.tables import tasks
+from server.state.records import Attempt, AttemptId, Status, StoredResult, TaskRecord
+from server.state.tables import tasks, unfinished
 from server.state.webhooks import Destination, forget_webhook, record_webhook
 
 __all__ = [
+    "COLUMNS",
     "LostTaskError",
     "accept",
     "cancel",
     "fail",
     "find",
+    "record_of",
     "reserve",
     "succeed",
-    "take_over",
-    "unfinished",
-    "watch",
     "withdraw",
 ]
 
 
 class LostTaskError(Exception):
-    """The task belongs to another server by now; what this one did for it does not count."""
+    """The attempt is not the task's present one, or has ended; what it did does not count."""
 
 
-_COLUMNS = (
+COLUMNS = (
     tasks.c.account_id,
     tasks.c.task_uuid,
+    tasks.c.attempt,
     tasks.c.request,
     tasks.c.session,
     tasks.c.status,
     tasks.c.result,
     tasks.c.error,
+    tasks.c.price,
     tasks.c.owner,
 )
+"""What `record_of` needs."""
 
 
 def accept(
     connection: Connection,
-    account: AccountId,
-    task_uuid: str,
+    attempt: Attempt,
     request: bytes,
     session: str | None,
     now: float,
     owner: ServerId | None = None,
+    admit: Callable[[], None] | None = None,
 ) -> TaskRecord | None:
-    """Record a new task; if the account used the UUID before, change nothing and return that record.
+    """Record a new task; if the account used the UUID before, return that record.
 
-    A failed task is an exception: the same request may be sent again, and is then a new one.
+    A task that is sent again stays as it is, but that its outcome goes to the session that asked last. A
+    failed task is an exception: the same request may be sent again, and is then a new one.
+
+    Args:
+        connection: of the transaction.
+        attempt: what the task is to be known by.
+        request: the request, in JSON.
+        session: where the outcome is to be sent.
+        now: the time in seconds since the epoch.
+        owner: the server that runs it.
+        admit: called if the task is a new one, perhaps more than once; what it raises refuses the task.
     """
-    previous = find(connection, account, task_uuid)
-    if previous is not None:
-        if previous.status is not Status.FAILED or previous.encoded_request != request:
-            return previous
-        # An answer that still waits for its session, or is to be told, would now tell of the new one.
-        forget_webhook(connection, account, task_uuid)
-        forget_outcome(connection, account, task_uuid)
-        connection.execute(delete(tasks).where(*_is(account, task_uuid)))
-    connection.execute(
-        insert(tasks).values(
-            account_id=account,
-            task_uuid=task_uuid,
-            request=request,
-            session=session,
-            status=Status.ACCEPTED,
-            reserved=0,
-            owner=owner,
-            created=now,
-        )
-    )
+    of_task = _is(attempt.account, attempt.task_uuid)
+    previous = find(connection, attempt.account, attempt.task_uuid, locked=True)
+    if previous is not None and not previous.is_for(request):
+        return previous
+    if previous is not None and previous.status is Status.ACCEPTED:
+        again = replace(previous, session=session or previous.session)
+        connection.execute(update(tasks).where(*of_task).values(acceptance=None, session=again.session))
+        return again
+    if previous is not None and previous.status is Status.SUCCEEDED:
+        return previous
+    if admit is not None:
+        admit()
+    values = {
+        "attempt": attempt.id,
+        "acceptance": attempt.id,
+        "request": request,
+        "session": session,
+        "status": Status.ACCEPTED,
+        "error": None,
+        "owner": owner,
+        "created": now,
+        "finished": None,
+    }
+    if previous is None:
+        key = {"account_id": attempt.account, "task_uuid": attempt.task_uuid}
+        connection.execute(insert(tasks).values(key | values))
+        return None
+    # An answer that still waits for its session, or for a webhook, would now be about the new attempt.
+    forget_webhook(connection, attempt.account, attempt.task_uuid)
+    forget_outcome(connection, attempt.account, attempt.task_uuid)
+    connection.execute(update(tasks).where(*of_task).values(values))
     return None
 
 
-def withdraw(connection: Connection, account: AccountId, task_uuid: str, owner: ServerId) -> None:
-    """Forget a task that its server accepted and did not begin, if it is there."""
-    connection.execute(
-        delete(tasks).where(
-            *_is(account, task_uuid),
-            tasks.c.status == Status.ACCEPTED,
-            tasks.c.owner == owner,
-            tasks.c.reserved == 0,
-        )
-    )
+def withdraw(connection: Connection, attempt: Attempt, now: float) -> bool:
+    """Forget a task without an outcome, whoever runs it by now; False if it was not accepted as this attempt.
+
+    It stays, too, if it was sent again since: then somebody waits for it.
+    """
+    of_task = _is(attempt.account, attempt.task_uuid)
+    accepted = select(*COLUMNS).where(*of_task, unfinished, tasks.c.acceptance == attempt.id)
+    row = connection.execute(accepted.with_for_update()).first()
+    if row is None:
+        return False
+    record = record_of(row)
+    ledger.release(connection, record.attempt, record.price or 0, now)
+    connection.execute(delete(tasks).where(*of_task))
+    return True
 
 
 def find(
     connection: Connection, account: AccountId, task_uuid: str, *, locked: bool = False
 ) -> TaskRecord | None:
     """The record of a task; `locked` to the end of the transaction if nobody else is to change it."""
-    query = select(*_COLUMNS).where(*_is(account, task_uuid))
+    query = select(*COLUMNS).where(*_is(account, task_uuid))
     row = connection.execute(query.with_for_update() if locked else query).first()
-    return None if row is None else _record(row)
+    return None if row is None else record_of(row)
 
 
-def unfinished(connection: Connection, owner: ServerId | None = None) -> list[TaskRecord]:
-    """The tasks of a server without an outcome, oldest first; none gets one before the transaction ends."""
-    query = (
-        select(*_COLUMNS)
-        .where(tasks.c.status == Status.ACCEPTED, tasks.c.owner.is_not_distinct_from(owner))
-        .order_by(tasks.c.created)
-        .with_for_update()
-    )
-    return [_record(row) for row in connection.execute(query)]
-
-
-def take_over(connection: Connection, lock: ServerLock, now: float) -> list[TaskRecord]:
-    """The tasks of servers that are gone, of each oldest first; now they belong to the server of the lock.
-
-    What was reserved for them is released: they are to begin again.
-    """
-    others = select(tasks.c.owner).where(
-        tasks.c.status == Status.ACCEPTED, tasks.c.owner.is_distinct_from(lock.server)
-    )
-    found: list[TaskRecord] = []
-    for other in connection.scalars(others.distinct()).all():
-        if other is None or lock.is_dead(connection, ServerId(other)):
-            found += unfinished(connection, other)
-    for task in found:
-        ledger.release(connection, task.account, task.task_uuid, now)
-        connection.execute(update(tasks).where(*_is(task.account, task.task_uuid)).values(owner=lock.server))
-    return [replace(task, owner=lock.server) for task in found]
-
-
-def watch(connection: Connection, account: AccountId, task_uuid: str, session: str) -> bool:
-    """Have the outcome sent to this session; False if there is an outcome already."""
-    changed = connection.execute(
-        update(tasks)
-        .where(*_is(account, task_uuid), tasks.c.status == Status.ACCEPTED)
-        .values(session=session)
-    )
-    return changed.rowcount > 0
-
-
-def reserve(
-    connection: Connection,
-    account: AccountId,
-    task_uuid: str,
-    amount: int,
-    now: float,
-    owner: ServerId | None = None,
-) -> bool:
-    """Set aside what a task will cost; False if the account cannot pay it.
+def reserve(connection: Connection, attempt: Attempt, amount: int, now: float) -> bool:
+    """Set aside what an attempt will cost, once; False if the account cannot pay it.
 
     Raises:
-        LostTaskError: if the task has an outcome, or belongs to another server.
+        LostTaskError: if the task has another attempt, or an outcome.
     """
-    if _held(connection, account, task_uuid, owner) is not None:
+    record = _present(connection, attempt)
+    if record is None or record.status is not Status.ACCEPTED:
         raise LostTaskError
-    return ledger.reserve(connection, account, task_uuid, amount, now)
+    if record.price is not None:  # it was done, and the answer lost
+        return True
+    if not ledger.reserve(connection, attempt, amount, now):
+        return False
+    _change(connection, attempt, price=amount)
+    return True
 
 
 def succeed(
     connection: Connection,
-    account: AccountId,
-    task_uuid: str,
+    attempt: Attempt,
     result: StoredResult,
     now: float,
-    owner: ServerId | None = None,
     webhook: Destination | None = None,
 ) -> TaskRecord:
     """Record the result, charge what was reserved, put the reply into the outbox, and the webhook beside it.
 
-    A task has one outcome: if it was recorded before, that one stays and nothing is charged again.
+    An attempt has one outcome: if it was recorded before, that one stays and nothing is charged again.
 
     Raises:
-        LostTaskError: if the task belongs to another server.
+        LostTaskError: if the task has another attempt.
     """
-    if (finished := _held(connection, account, task_uuid, owner)) is not None:
-        return finished
-    cost = ledger.charge(connection, account, task_uuid, now)
-    stored = msgspec.structs.replace(result, cost=cost)
-    return _finish(
+    record = _present(connection, attempt)
+    if record is None:
+        raise LostTaskError
+    if record.status is not Status.ACCEPTED:
+        return record
+    price = record.price or 0
+    ledger.charge(connection, attempt, price, now)
+    stored = msgspec.structs.replace(result, cost=price)
+    _change(
         connection,
-        account,
-        task_uuid,
-        now,
-        {"status": Status.SUCCEEDED, "result": msgspec.json.encode(stored)},
-        webhook,
+        attempt,
+        status=Status.SUCCEEDED,
+        result=msgspec.json.encode(stored),
+        price=price,
+        finished=now,
     )
+    _announce(connection, record, now, webhook)
+    return replace(record, status=Status.SUCCEEDED, result=stored, price=price)
 
 
 def fail(
     connection: Connection,
-    account: AccountId,
-    task_uuid: str,
+    attempt: Attempt,
     error: ErrorItem,
     now: float,
-    owner: ServerId | None = None,
     webhook: Destination | None = None,
 ) -> TaskRecord:
-    """Record the error, release what was reserved, tell of it as `succeed` does; once, too.
+    """Record the error, release what was reserved, announce it as `succeed` does; once, too.
 
     Raises:
-        LostTaskError: if the task belongs to another server.
+        LostTaskError: if the task has another attempt.
     """
-    if (finished := _held(connection, account, task_uuid, owner)) is not None:
-        return finished
-    ledger.release(connection, account, task_uuid, now)
-    return _finish(
-        connection,
-        account,
-        task_uuid,
-        now,
-        {"status": Status.FAILED, "error": msgspec.json.encode(error)},
-        webhook,
-    )
+    record = _present(connection, attempt)
+    if record is None:
+        raise LostTaskError
+    if record.status is not Status.ACCEPTED:
+        return record
+    return _fail(connection, record, error, now, webhook)
 
 
 def cancel(
-    connection: Connection,
-    account: AccountId,
-    task_uuid: str,
-    error: ErrorItem,
-    now: float,
-    webhook: Destination | None = None,
-) -> bool:
-    """`fail`, whichever server the task belongs to; False if it had an outcome before."""
-    record = find(connection, account, task_uuid, locked=True)
-    if record is None or record.status is not Status.ACCEPTED:
-        return False
-    fail(connection, account, task_uuid, error, now, record.owner, webhook)
-    return True
-
-
-def _held(
-    connection: Connection, account: AccountId, task_uuid: str, owner: ServerId | None
+    connection: Connection, account: AccountId, task_uuid: str, base_url: str, now: float
 ) -> TaskRecord | None:
-    """The outcome of a task, if it has one; else nobody but this transaction gives it one, to its end.
+    """Have a task fail as cancelled, whichever server it belongs to; None if there is none, or it has ended.
 
-    Raises:
-        LostTaskError: if it has none, and belongs to another server.
+    Args:
+        base_url: what the client reaches this server as.
     """
     record = find(connection, account, task_uuid, locked=True)
-    assert record is not None, "there is no such task"
-    if record.status is not Status.ACCEPTED:
-        return record
-    if record.owner != owner:
-        raise LostTaskError
-    return None
+    if record is None or record.status is not Status.ACCEPTED:
+        return None
+    error = TaskCancelledError()
+    try:
+        item, webhook = record.request.failure(error, base_url), record.request.webhook(base_url)
+    except msgspec.DecodeError:  # another version accepted it
+        item, webhook = error.item(None, record.task_uuid, None), None
+    return _fail(connection, record, item, now, webhook)
 
 
-def _finish(
-    connection: Connection,
-    account: AccountId,
-    task_uuid: str,
-    now: float,
-    values: dict[str, Any],
-    webhook: Destination | None,
-) -> TaskRecord:
-    connection.execute(update(tasks).where(*_is(account, task_uuid)).values(**values, finished=now))
-    record = find(connection, account, task_uuid)
-    assert record is not None
-    if record.session is not None:
-        keep_outcome(connection, account, record.session, now, task_uuid)
-    if webhook is not None:
-        record_webhook(connection, account, task_uuid, webhook, now)
-    return record
-
-
-def _is(account: AccountId, task_uuid: str) -> tuple[Any, Any]:
-    return tasks.c.account_id == account, tasks.c.task_uuid == task_uuid
-
-
-def _record(row: Any) -> TaskRecord:
+def record_of(row: Any) -> TaskRecord:
+    """The record that a row of `COLUMNS` holds."""
     return TaskRecord(
-        account=AccountId(row.account_id),
-        task_uuid=row.task_uuid,
+        attempt=Attempt(AccountId(row.account_id), row.task_uuid, AttemptId(row.attempt or "")),
         encoded_request=row.request,
         session=row.session,
         status=Status(row.status),
         result=row.result and msgspec.json.decode(row.result, type=StoredResult),
         error=row.error and msgspec.json.decode(row.error, type=ErrorItem),
+        price=row.price,
         owner=None if row.owner is None else ServerId(row.owner),
     )
+
+
+def _present(connection: Connection, attempt: Attempt) -> TaskRecord | None:
+    """The record of an attempt's task, locked; None if the task has another attempt, or is not there."""
+    record = find(connection, attempt.account, attempt.task_uuid, locked=True)
+    return record if record is not None and record.attempt == attempt else None
+
+
+def _fail(
+    connection: Connection, record: TaskRecord, error: ErrorItem, now: float, webhook: Destination | None
+) -> TaskRecord:
+    ledger.release(connection, record.attempt, record.price or 0, now)
+    _change(
+        connection,
+        record.attempt,
+        status=Status.FAILED,
+        error=msgspec.json.encode(error),
+        price=None,
+        finished=now,
+    )
+    _announce(connection, record, now, webhook)
+    return replace(record, status=Status.FAILED, error=error, price=None)
+
+
+def _announce(connection: Connection, record: TaskRecord, now: float, webhook: Destination | None) -> None:
+    """Have an outcome sent to whoever wants it."""
+    if record.session is not None:
+        keep_outcome(connection, record.account, record.session, now, record.task_uuid)
+    if webhook is not None:
+        record_webhook(connection, record.account, record.task_uuid, webhook, now)
+
+
+def _change(connection: Connection, attempt: Attempt, **values: object) -> None:
+    connection.execute(update(tasks).where(*_is(attempt.account, attempt.task_uuid)).values(values))
+
+
+def _is(account: AccountId, task_uuid: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return tasks.c.account_id == account, tasks.c.task_uuid == task_uuid

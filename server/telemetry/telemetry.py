@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from server.settings import Settings
 from server.telemetry.metrics import Metrics
+from server.telemetry.speeds import Speeds
 from server.telemetry.story import Stage, Story
 
 if TYPE_CHECKING:
@@ -19,10 +20,15 @@ _SAMPLE_LAG_EVERY: Final = 0.05  # seconds
 
 
 class Telemetry:
-    """The `Audience` of all stories."""
+    """The `Audience` of all stories.
+
+    Attributes:
+        speeds: how fast models are, by the stories so far.
+    """
 
     def __init__(self, metrics: Metrics, tracing: "Tracing | None") -> None:
         self.metrics = metrics
+        self.speeds = Speeds()
         self._tracing = tracing
 
     def stage_ended(self, stage: Stage, seconds: float) -> None:
@@ -32,6 +38,7 @@ class Telemetry:
     def task_ended(self, story: Story) -> None:
         """See `Audience.task_ended`."""
         self.metrics.task_ended(story)
+        self.speeds.task_ended(story)
 
     def story_ended(self, story: Story) -> None:
         """See `Audience.story_ended`. A task that the server's stop cut short will have another story."""

@@ -26,10 +26,9 @@ from server.protocol.errors import InsufficientCreditsError, TransferError, inva
 from server.settings import Settings
 from server.state import ledger, tasks
 from server.state.accounts import AccountId
-from server.state.claims import ServerId
 from server.state.database import Database
 from server.state.images import ImageRecord
-from server.state.records import StoredResult
+from server.state.records import Attempt, StoredResult
 from server.state.requests import UpscaleRequest
 from server.telemetry.story import Story
 from server.upscale.pricing import Size, effort, output_size, price
@@ -54,7 +53,6 @@ class Pipeline:
         images: ImageStore,
         inputs: Inputs,
         web: WebClient,
-        server: ServerId,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
@@ -64,7 +62,6 @@ class Pipeline:
         self._images = images
         self._inputs = inputs
         self._web = web
-        self._server = server
         self._clock = clock
         # An encode may take a second: it must not hold up what shares asyncio's own threads.
         self._encoders = ThreadPoolExecutor(usable_cores(), thread_name_prefix="encoders")
@@ -76,33 +73,37 @@ class Pipeline:
 
     async def run(
         self,
-        account: AccountId,
-        key: str,
+        attempt: Attempt,
         request: UpscaleRequest,
         story: Story,
         on_progress: Callable[[float], None],
         regions: AbstractAsyncContextManager[OnRegion | None],
+        on_start: Callable[[], None],
     ) -> StoredResult:
         """The stored result of a request. Its price is reserved, to be charged when the result is recorded.
 
         Args:
-            key: the UUID that the task is recorded under.
-            story: what is told of it.
+            attempt: whom the price is reserved for.
+            request: what is to be done.
+            story: records how long each stage takes.
             on_progress: called with the finished share, from 0 to 1.
             regions: open while the result is in memory; gives what takes its finished parts, if it is wanted.
+            on_start: called when a device takes the first tile; perhaps again.
 
         Raises:
             TaskError: what the client did wrong, or cannot pay.
-            LostTaskError: if the task has an outcome by now, or belongs to another server.
+            LostTaskError: if the task has an outcome by now, or another attempt.
             EngineError: what the model could not do.
         """
-        model = self._catalogue.get(request.model)
+        account, model = attempt.account, self._catalogue.get(request.model)
         with story.measure("fetch"):
             source = await self._inputs.obtain(account, request.source, request.parameter)
         size = output_size(request, model, Size(source.width, source.height), self._settings)
-        await self._reserve(account, key, price(self._price_of(model), size, effort(request, model)))
+        await self._reserve(attempt, price(self._price_of(model), size, effort(request, model)))
         story.output_pixels = size.width * size.height
-        encoded = await self._upscale(account, request, model, source, size, story, on_progress, regions)
+        encoded = await self._upscale(
+            account, request, model, source, size, story, on_progress, regions, on_start
+        )
         file = ImageFile(encoded, request.output_format.extension, size.width, size.height)
         with story.measure("store"):
             image = await self._images.put(account, file, request.ttl or self._settings.image_ttl)
@@ -121,6 +122,7 @@ class Pipeline:
         story: Story,
         on_progress: Callable[[float], None],
         regions: AbstractAsyncContextManager[OnRegion | None],
+        on_start: Callable[[], None],
     ) -> bytes:
         in_memory = Size(source.width, source.height).megapixels + size.megapixels
         gate = self._small_gate if in_memory <= self._small else self._large_gate
@@ -132,6 +134,11 @@ class Pipeline:
             with story.measure("decode"):
                 picture = await self._inputs.decode(source, request.parameter)
             with story.measure("queue") as measuring:
+
+                def started() -> None:
+                    measuring.become("inference")
+                    on_start()
+
                 upscaled = await self._upscaler.upscale(
                     picture,
                     model,
@@ -139,8 +146,9 @@ class Pipeline:
                     height=size.height,
                     account=account,
                     diffusion=request.diffusion,
+                    keep_hidden=request.keep_hidden_colors,
                     denoise=request.denoise,
-                    on_start=partial(measuring.become, "inference"),
+                    on_start=started,
                     on_progress=on_progress,
                     on_region=on_region,
                 )
@@ -153,12 +161,13 @@ class Pipeline:
                         request.output_format,
                         quality=request.output_quality,
                         keep_metadata=request.keep_metadata,
+                        keep_hidden=request.keep_hidden_colors,
                     ),
                 )
 
-    async def _reserve(self, account: AccountId, key: str, cost: int) -> None:
-        if not await self._database.run(tasks.reserve, account, key, cost, self._clock(), self._server):
-            statement = await self._database.run(ledger.statement, account)
+    async def _reserve(self, attempt: Attempt, cost: int) -> None:
+        if not await self._database.run(tasks.reserve, attempt, cost, self._clock()):
+            statement = await self._database.run(ledger.statement, attempt.account)
             raise InsufficientCreditsError(
                 f"the task costs {to_usd(cost)} USD; the account has {to_usd(statement.available or 0)} USD"
             )

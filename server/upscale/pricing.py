@@ -3,7 +3,7 @@
 import math
 from decimal import Decimal
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from onnx_models import Model
 from server.protocol.errors import invalid
@@ -11,6 +11,9 @@ from server.settings import Settings
 from server.state.requests import UpscaleRequest
 
 __all__ = ["Size", "effort", "output_size", "price"]
+
+
+_ADJECTIVES: Final = {"width": "wide", "height": "high"}
 
 
 class Size(NamedTuple):
@@ -31,19 +34,8 @@ def output_size(request: UpscaleRequest, model: Model, source: Size, settings: S
         ParameterError: if that is larger than the limit, or cannot be reached by the model.
     """
     limit = settings.max_output_megapixels
-    if request.target_megapixels is not None:
-        factor = math.sqrt(request.target_megapixels / source.megapixels)
-        largest = model.factors[-1]
-        if not 1 < factor <= largest:
-            reachable = f"{source.megapixels:.3g} to {source.megapixels * largest**2:.3g}"
-            raise invalid(
-                "targetMegapixels", f"{model.name} can make {reachable} megapixels of this image", "number"
-            )
-        parameter = "targetMegapixels"
-    else:
-        factor = float(request.factor or model.factors[-1])
-        parameter = "upscaleFactor"
-    size = Size(max(1, round(source.width * factor)), max(1, round(source.height * factor)))
+    factor, parameter = _factor(request, model, source)
+    size = Size(*(max(1, math.floor(side * factor + 0.5)) for side in source))
     if size.megapixels > limit:
         raise invalid(
             parameter,
@@ -57,6 +49,33 @@ def output_size(request: UpscaleRequest, model: Model, source: Size, settings: S
             f"the result would have {size.width} × {size.height}",
         )
     return size
+
+
+def _factor(request: UpscaleRequest, model: Model, source: Size) -> tuple[float, str]:
+    """By how much each side grows, and which parameter says so."""
+    largest = model.factors[-1]
+    if request.target_megapixels is not None:
+        factor = math.sqrt(request.target_megapixels / source.megapixels)
+        if not 1 < factor <= largest:
+            reachable = f"{source.megapixels:.3g} to {source.megapixels * largest**2:.3g}"
+            raise invalid(
+                "targetMegapixels", f"{model.name} can make {reachable} megapixels of this image", "number"
+            )
+        return factor, "targetMegapixels"
+    wanted = {"width": (request.width, source.width), "height": (request.height, source.height)}
+    factors = {name: side / length for name, (side, length) in wanted.items() if side is not None}
+    if not factors:
+        return float(request.factor or largest), "upscaleFactor"
+    parameter = min(factors, key=factors.__getitem__)
+    if not 1 < factors[parameter] <= largest:
+        length = wanted[parameter][1]
+        reachable = f"{length + 1} to {length * largest}"
+        raise invalid(
+            parameter,
+            f"{model.name} can make this image {reachable} pixels {_ADJECTIVES[parameter]}",
+            "number",
+        )
+    return factors[parameter], parameter
 
 
 def price(usd_per_megapixel: Decimal, size: Size, effort: Fraction = Fraction(1)) -> int:

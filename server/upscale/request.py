@@ -52,6 +52,8 @@ def check(task: Upscale, model: Model) -> None:
     _refuse_unsupported(task, model)
     _check_factor(task, model)
     _check_denoise(task, model)
+    if task.keep_hidden_colors and OutputFormat(task.output_format) is OutputFormat.JPG:
+        raise invalid("keepHiddenColors", "JPG has no transparency: ask for the outputFormat PNG or WEBP")
     for name, url in (("webhookURL", task.webhook_url), ("uploadEndpoint", task.upload_endpoint)):
         if url is not None and len(url) > MAX_URL:
             raise invalid(name, f"{name} is longer than {MAX_URL} characters", "URL")
@@ -83,6 +85,8 @@ def request_for(
         parameter=parameter,
         factor=task.upscale_factor,
         target_megapixels=task.target_megapixels,
+        width=task.width,
+        height=task.height,
         output_types=tuple(dict.fromkeys(kinds)),
         output_format=OutputFormat(task.output_format),
         output_quality=task.output_quality,
@@ -91,6 +95,7 @@ def request_for(
         include_progress=task.include_progress,
         include_tiles=task.include_tiles,
         keep_metadata=task.keep_metadata,
+        keep_hidden_colors=task.keep_hidden_colors,
         webhook_url=task.webhook_url,
         upload_endpoint=task.upload_endpoint,
         diffusion=diffusion_of(task, model),
@@ -160,12 +165,16 @@ def _is_web_address(url: str) -> bool:
 
 
 def _check_factor(task: Upscale, model: Model) -> None:
-    if task.target_megapixels is not None:
-        if task.upscale_factor is not None:
-            raise invalid("targetMegapixels", "give upscaleFactor or targetMegapixels, not both")
-        if not model.fractional:
-            raise unsupported("targetMegapixels", f"{model.name} upscales by whole factors only")
-    elif task.upscale_factor is not None and not model.offers(task.upscale_factor):
+    if task.target_megapixels is not None and task.upscale_factor is not None:
+        raise invalid("targetMegapixels", "give upscaleFactor or targetMegapixels, not both")
+    sizes = {"targetMegapixels": task.target_megapixels, "width": task.width, "height": task.height}
+    given = next((name for name, size in sizes.items() if size is not None), None)
+    side = "width" if task.width is not None else "height" if task.height is not None else None
+    if side is not None and (task.upscale_factor, task.target_megapixels) != (None, None):
+        raise invalid(side, f"give {side}, or upscaleFactor or targetMegapixels, not both")
+    if given is not None and not model.fractional:
+        raise unsupported(given, f"{model.name} upscales by whole factors only")
+    if task.upscale_factor is not None and not model.offers(task.upscale_factor):
         offered = ", ".join(map(str, model.factors))
         fractional = f", or any number between 1 and {model.factors[-1]}" if model.fractional else ""
         raise invalid("upscaleFactor", f"{model.name} upscales by {offered}{fractional}", "number")

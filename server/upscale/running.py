@@ -1,8 +1,8 @@
-"""A task under way, and what its client is told of it meanwhile."""
+"""A task under way, and the news of it that its client gets meanwhile."""
 
 import asyncio
-from collections.abc import Coroutine
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,9 @@ from server.delivery.previews import TileStreams
 from server.delivery.sessions import Sessions
 from server.protocol.replies import Acknowledgement, Progress, Tile
 from server.state.accounts import AccountId
-from server.state.records import TaskRecord
+from server.state.records import Attempt, TaskRecord
 from server.state.requests import UpscaleRequest
+from server.upscale.queue import Queue
 
 __all__ = ["News", "Running"]
 
@@ -24,23 +25,45 @@ class Running:
     """A task under way.
 
     Attributes:
-        outcome: set when there is one; cancelled if the server stops before; LostTaskError if another server
-            has the task by then.
-        cancelled: the client wants no outcome.
-        recording: it has its outcome, which is being recorded.
+        attempt: which attempt at the task it is.
+        session: where the outcome is to be sent.
+        base_url: what the client reaches this server as.
+        outcome: set when there is one; cancelled if the server stops before; LostTaskError if the task has
+            another attempt by then, here or elsewhere.
+        ended: what ended it from outside, such as a `cancel`.
+        is_recording: it has its outcome, which is being recorded.
+        is_abandoned: whatever it still does is in vain.
     """
 
-    account: AccountId
-    key: str
+    attempt: Attempt
     request: UpscaleRequest
     session: str | None
     base_url: str
     outcome: asyncio.Future[TaskRecord]
     progress: float = 0.0
-    cancelled: bool = False
-    recording: bool = False
+    queue_position: int | None = None
+    ended: TaskRecord | None = None
+    is_recording: bool = False
+    is_abandoned: bool = False
     work: asyncio.Task[None] | None = None
     acknowledgement: asyncio.TimerHandle | None = None
+
+    @property
+    def account(self) -> AccountId:
+        """Whose task it is."""
+        return self.attempt.account
+
+    @property
+    def key(self) -> str:
+        """The UUID that the task is recorded under."""
+        return self.attempt.task_uuid
+
+    def abandon(self, ended: TaskRecord | None = None) -> None:
+        """Stop the work: it was ended from outside, by `ended`, or the task has another attempt."""
+        if not self.is_recording and not self.is_abandoned and self.work is not None:
+            self.ended = ended
+            self.is_abandoned = True
+            self.work.cancel()
 
     def news(self, tile: Tile | UnsetType = UNSET) -> Progress:
         """Where it stands, as an item; with a part of the result that is finished."""
@@ -49,27 +72,45 @@ class Running:
             task_uuid=self.request.task_uuid,
             status="processing",
             progress=round(self.progress, 4),
+            queue_position=UNSET if self.queue_position is None else self.queue_position,
             tile=tile,
         )
 
 
 class News:
-    """Tells sessions of tasks under way: that they were accepted, how far they are, what is finished."""
+    """Sends sessions the news of tasks under way: accepted, how far they are, what is finished."""
 
     def __init__(self, sessions: Sessions, tiles: TileStreams, acknowledge_after: float) -> None:
-        """
+        """Send news to `sessions`.
+
         Args:
+            sessions: who is connected.
+            tiles: sends finished parts of results.
             acknowledge_after: seconds for which an acknowledgement is held back.
         """
         self._sessions = sessions
         self._tiles = tiles
         self._acknowledge_after = acknowledge_after
         self._background: set[asyncio.Task[Any]] = set()
+        self._queue = Queue(self._tell_progress)
+
+    @contextmanager
+    def in_line(self, running: Running) -> Iterator[Callable[[], None]]:
+        """See where a task stands among those that wait; gives what to call when its work begins."""
+        self._queue.enter(running)
+        try:
+            yield lambda: self._queue.begin(running)
+        finally:
+            self._queue.leave(running)
 
     def note_progress(self, running: Running, share: float) -> None:
         """So much of the work is done."""
         running.progress = share
-        if running.request.include_progress and share < 1:
+        if share < 1:
+            self._tell_progress(running)
+
+    def _tell_progress(self, running: Running) -> None:
+        if running.request.include_progress:
             self._spawn(self._sessions.push(running.account, running.session, running.news()))
 
     def regions(self, running: Running) -> AbstractAsyncContextManager[OnRegion | None]:
@@ -89,12 +130,12 @@ class News:
 
     @staticmethod
     def need_no_acknowledgement(running: Running) -> None:
-        """Its outcome is told instead, or nothing."""
+        """Its outcome is sent instead, or nothing."""
         if running.acknowledgement is not None:
             running.acknowledgement.cancel()
 
     async def stop(self) -> None:
-        """Tell nothing more."""
+        """Send nothing more."""
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)

@@ -11,7 +11,16 @@ import msgspec
 import numpy as np
 import pytest
 
-from engines import DeviceOutOfMemoryError, ModelError, Picture, Upscaler, decode, find_devices, resize
+from engines import (
+    DeviceOutOfMemoryError,
+    Metadata,
+    ModelError,
+    Picture,
+    Upscaler,
+    decode,
+    find_devices,
+    resize,
+)
 from engines.devices.sessions import Network
 from engines.scheduling.calibration import Calibration
 from tests.engines.support.fake_device import WAIT, FakeDevice, lost
@@ -133,9 +142,9 @@ async def test_width_and_height_need_not_keep_the_proportions(upscaler, fast):
 
 
 async def test_profile_and_metadata_travel_with_the_picture(upscaler, fast):
-    picture = replace(photograph(8, 8), icc_profile=b"icc", exif=b"exif", xmp=b"xmp")
-    result = await enlarged(upscaler, picture, fast)
-    assert (result.icc_profile, result.exif, result.xmp, result.alpha) == (b"icc", b"exif", b"xmp", None)
+    metadata = Metadata(exif=b"exif", xmp=b"xmp")
+    result = await enlarged(upscaler, replace(photograph(8, 8), icc_profile=b"icc", metadata=metadata), fast)
+    assert (result.icc_profile, result.metadata, result.alpha) == (b"icc", metadata, None)
 
 
 def disc(hidden):

@@ -151,8 +151,8 @@ def test_a_default_that_is_not_in_the_catalogue_is_refused():
 @pytest.mark.parametrize(
     ("good", "bad", "complaint"),
     [
-        ("tile = 559", "tyle = 559", r"`tyle` - at `\$.models\[0\]`"),
-        ("tile = 559", "tile = 94", r"tile must be larger than the overlap"),
+        ("tile = 569", "tyle = 559", r"`tyle` - at `\$.models\[0\]`"),
+        ("tile = 569", "tile = 94", r"tile must be larger than the overlap"),
         ("factors = [2, 3, 4]", "factors = [2, 3, 8]", "no weights reach the factor 8"),
         ("factors = [2, 3, 4]", "factors = [4, 2]", "smallest first"),
         ("scale = 4", "scale = 2", "no weights reach the factor 4"),

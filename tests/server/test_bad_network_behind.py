@@ -18,6 +18,7 @@ from server.state import postgresql as postgresql_connections
 from server.state.accounts import account_named
 from server.state.audit import audit
 from server.state.database import Database
+from server.state.takeover import take_over
 from tests.server.conftest import StartServer
 from tests.server.support.crash import SETTINGS, SOME_TASKS, judge, run_of, work_through
 from tests.server.support.harness import (
@@ -32,6 +33,7 @@ from tests.server.support.harness import (
 )
 from tests.server.support.network import Connect, Faults, Network, running_network, to_socket, to_url
 from tests.server.support.postgresql import PostgreSQL
+from tests.server.support.records import accepted
 from tests.server.support.s3 import BUCKET, running_s3
 from tests.server.support.web import Web
 
@@ -85,7 +87,7 @@ async def test_a_silent_database_is_given_up_after_a_while_and_used_again_when_i
                 return "imageURL" in await told_of(peer, task)
 
             with monkeypatch.context() as patch:
-                patch.setattr("server.state.postgresql._PATIENCE", 1.0)
+                patch.setattr(server.services.database._patience, "_seconds", 1.0)
                 patch.setitem(postgresql_connections._CONNECT, "connect_timeout", 2)
                 network.silent = True
                 assert (await told_of(peer, task))["code"] == "serviceUnavailable"
@@ -161,8 +163,8 @@ async def test_a_task_that_was_taken_over_without_the_server_being_told_is_run(
         assert "imageURL" in await told_of(peer, done)
         record = database.run_sync(tasks.find, account.id, done["taskUUID"])
         assert record is not None
-        with losing_the_answer(server, tasks.take_over, monkeypatch) as lost:
-            database.run_sync(tasks.accept, account.id, orphan, record.encoded_request, None, 0.0)
+        with losing_the_answer(server, take_over, monkeypatch) as lost:
+            accepted(database, account.id, 0.0, task=orphan, request=record.encoded_request)
             assert await asyncio.to_thread(lost.wait, PATIENCE)
         assert "imageURL" in await peer.finished(orphan)
     found = database.snapshot(audit)
@@ -179,7 +181,7 @@ def losing_the_answer(
 
     async def lose(called: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
         answer = await run(called, *arguments, **more)
-        if called is function and not lost.is_set() and answer != []:
+        if called is function and not lost.is_set() and answer != 0:
             lost.set()
             raise DatabaseUnavailableError
         return answer

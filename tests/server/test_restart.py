@@ -14,6 +14,7 @@ from websockets.exceptions import InvalidHandshake
 from server.money import to_usd
 from server.serving import EmbeddedServer
 from server.state import ledger
+from server.state import tasks as recorded
 from server.state.accounts import DEFAULT_ACCOUNT, account_named
 from server.state.audit import audit
 from server.state.database import Database
@@ -33,6 +34,7 @@ from tests.server.support.harness import (
     upscale,
 )
 from tests.server.support.process import serving
+from tests.server.support.records import attempt_of
 from tests.server.support.web import Web
 
 pytestmark = pytest.mark.each_database
@@ -204,7 +206,8 @@ async def test_what_a_stopped_task_had_reserved_is_reserved_once_more_not_twice(
     (task,) = held_tasks(web, 1)
     await begin_and_stop(server, web, account.key, session, [task])
     database = Database(server.services.settings.effective_database_url)
-    assert database.run_sync(ledger.reserve, account.id, task["taskUUID"], 1_000, 0.0), "killed a bit later"
+    attempt = attempt_of(database, account.id, task["taskUUID"])
+    assert database.run_sync(recorded.reserve, attempt, 1_000, 0.0), "killed a bit later"
     database.close()
     release(web, 1)
     server = start_server(**SHORT)

@@ -81,7 +81,7 @@ async def test_a_second_server_leaves_the_tasks_of_the_first_alone(
     account = open_account(first)
     await begin(first, web, account, session)
     second = start_server(**PRIVATE)
-    assert await second.services.runner.take_over(second.url) == 0
+    assert await second.services.runner.reconcile(second.url) == 0
     web.release("/input.png")
     async with connected(first, key=account.key, session=session) as peer:
         assert "imageURL" in await peer.receive_item()

@@ -19,8 +19,8 @@ class NewerDatabaseError(Exception):
     """The database was made by a newer version, whose tables this one does not know."""
 
 
-def upgrade(connection: Connection, to: str = "head") -> None:
-    """Make the tables, or change them, up to a revision; in the transaction that has begun.
+def upgrade(connection: Connection, to: str = "head") -> bool:
+    """Make the tables, or change them, up to a revision, in the transaction that has begun; whether it did.
 
     Servers that start at the same time on one database do it one after the other.
 
@@ -36,8 +36,10 @@ def upgrade(connection: Connection, to: str = "head") -> None:
             f"the database was made by a newer version of Tilewire: its tables are of revision {current}, "
             f"this version knows them up to {known[-1]}"
         )
-    if current != (known[-1] if to == "head" else to):
-        _run(connection, to)
+    if current == (known[-1] if to == "head" else to):
+        return False
+    _run(connection, to)
+    return True
 
 
 def _current(connection: Connection) -> str | None:

@@ -86,7 +86,8 @@ export function offerLaunch(tasks, form, runner, pace) {
     const can = startable(chosen);
     const others = startable(finished());
     const again = chosen[0] !== undefined && chosen[0].status !== "ready";
-    byId("launch").classList.toggle("idle", chosen.length === 0 && others.length === 0);
+    const idle = can.length === 0 && others.length === 0 && !chosen.some(obstacle);
+    byId("launch").classList.toggle("idle", idle);
     button.disabled = can.length === 0;
     byId("start-label").textContent = chosen.length > 1 ? `Upscale ${plural(chosen.length, "image")}` : again ? "Upscale again" : "Upscale";
     all.hidden = !again || others.length < 2 || (others.length === can.length && can.length < 2);

@@ -77,7 +77,10 @@ export function showDetails(tasks, runner, pace, showCode) {
     byId("facts").textContent = facts(task, outlook).join(" · ");
     const bar = byId("progress");
     bar.hidden = !isUnfinished(task);
-    bar.setAttribute("aria-valuenow", String(Math.round(outlook.progress * 100)));
+    const unknown = task.status === "processing" && task.queuePosition === null && outlook.progress === 0;
+    bar.classList.toggle("unknown", unknown);
+    if (unknown) bar.removeAttribute("aria-valuenow");
+    else bar.setAttribute("aria-valuenow", String(Math.round(outlook.progress * 100)));
     bar.setAttribute("aria-label", describe(task));
     /** @type {HTMLElement} */ (bar.firstElementChild).style.transform = `scaleX(${outlook.progress})`;
   }

@@ -2,6 +2,7 @@
 
 import { blobOf, zip } from "../tasks/zip.js";
 import { isUsable } from "../tasks/tasks.js";
+import { fetchImage } from "../wire/images.js";
 import { byId, make } from "./dom.js";
 import { plural } from "./format.js";
 import { notify } from "./notices.js";
@@ -66,9 +67,9 @@ async function writeAll(handle, chunks) {
 async function* fetched(wanted, missing, onNext) {
   for (const [index, task] of wanted.entries()) {
     onNext(index + 1);
-    const response = await fetch(`images/${task.result?.name}`);
+    const response = await fetchImage(task.result?.name ?? "");
     if (response.ok && response.body) yield { name: fileName(task), body: response.body };
-    else missing.push(`${fileName(task)}: the server has it no longer`);
+    else missing.push(`${fileName(task)}: the server ${response.status === 404 ? "has it no longer" : "is too busy"}`);
   }
 }
 

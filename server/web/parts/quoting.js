@@ -7,7 +7,7 @@ const UNSEEN = /[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-
 export function inShell(text) {
   if (/^[\w./:@%+,-]+$/.test(text)) return text;
   if (!text.match(UNSEEN)) return `'${text.replaceAll("'", "'\\''")}'`;
-  const escaped = text.replace(/[\\']/g, "\\$&").replace(UNSEEN, (letter) => {
+  const escaped = text.replace(/[\\']/g, "\\$&").replaceAll("!", "\\041").replace(UNSEEN, (letter) => {
     return [...new TextEncoder().encode(letter)].map((byte) => `\\${byte.toString(8).padStart(3, "0")}`).join("");
   });
   return `$'${escaped}'`;

@@ -24,9 +24,8 @@ export function showStrip(tasks, pace) {
   /** @param {Picture} picture The one that is looked at: the selected, else one that is under way, else the newest. */
   const shownOf = ({ tasks: all }) => all.find((task) => task === tasks.selected) ?? all.find(isUnfinished) ?? /** @type {Task} */ (all.at(-1));
 
-  /** @param {string} id */
-  function draw(id) {
-    const pictures = tasks.pictures();
+  /** @param {string} id @param {Picture[]} [pictures] */
+  function draw(id, pictures = tasks.pictures()) {
     const index = pictures.findIndex((each) => each.id === id);
     let entry = entries.get(id);
     if (index < 0) {
@@ -41,6 +40,12 @@ export function showStrip(tasks, pace) {
       }
       entry.draw(pictures[index], shownOf(pictures[index]), pace);
     }
+  }
+
+  /** @param {CustomEvent} event */
+  function follow({ detail: task }) {
+    const pictures = tasks.pictures();
+    draw(task.picture, pictures);
     sum(pictures);
   }
 
@@ -79,8 +84,7 @@ export function showStrip(tasks, pace) {
     } else return;
     entries.get(tasks.selected?.picture ?? "")?.button.focus();
   });
-  tasks.addEventListener("change", (event) => draw(/** @type {CustomEvent} */ (event).detail.picture));
-  tasks.addEventListener("remove", (event) => draw(/** @type {CustomEvent} */ (event).detail.picture));
+  for (const event of ["change", "remove"]) tasks.addEventListener(event, (each) => follow(/** @type {CustomEvent} */ (each)));
   tasks.addEventListener("select", () => {
     if (tasks.selected) draw(tasks.selected.picture);
     mark();
@@ -89,8 +93,9 @@ export function showStrip(tasks, pace) {
     forget(tasks, tasks.inOrder().filter((task) => !isUnfinished(task)));
     if (!tasks.selected) /** @type {HTMLElement} */ (document.querySelector("#empty [data-choose]")).focus();
   });
-  for (const { id } of tasks.pictures().reverse()) draw(id);
-  sum(tasks.pictures());
+  const all = tasks.pictures();
+  for (const { id } of all.toReversed()) draw(id, all);
+  sum(all);
   mark();
 }
 

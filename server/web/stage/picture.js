@@ -5,6 +5,7 @@
 
 import { byId, imageOf, make } from "../parts/dom.js";
 import { isUsable } from "../tasks/tasks.js";
+import { fetchImage } from "../wire/images.js";
 
 /**
  * @typedef {import("../tasks/tasks.js").Task} Task
@@ -115,11 +116,7 @@ export class Picture extends EventTarget {
     if (this.#shown.result === name) return this.#compare();
     this.#shown.result = name;
     const image = make("img", { src: `images/${name}`, alt: "After", draggable: false });
-    try {
-      await image.decode(); // before it takes the place of the tiles
-    } catch {
-      const response = await fetch(image.src, { method: "HEAD" }).catch(() => null);
-      if (response?.status === 404) this.dispatchEvent(new CustomEvent("expired", { detail: task }));
+    if (!(await this.#decode(image, task, name))) {
       if (this.#shown.result === name) this.#shown.result = "";
       return;
     }
@@ -131,6 +128,23 @@ export class Picture extends EventTarget {
     this.#tiles.hidden = true;
     this.#tiles.width = this.#tiles.height = 0;
     this.#compare();
+  }
+
+  /** Have it ready before it takes the place of the tiles. @param {HTMLImageElement} image @param {Task} task @param {string} name */
+  async #decode(image, task, name) {
+    try {
+      await image.decode();
+      return true;
+    } catch {
+      const response = await fetchImage(name, { method: "HEAD" }).catch(() => null);
+      if (response?.status === 404) this.dispatchEvent(new CustomEvent("expired", { detail: task }));
+      if (!response?.ok) return false;
+    }
+    image.src = `images/${name}?again`; // the server was too busy before
+    return image.decode().then(
+      () => true,
+      () => false,
+    );
   }
 
   #compare() {

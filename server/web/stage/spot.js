@@ -7,6 +7,7 @@ import { sentence } from "../parts/words.js";
 import { factorOf, largestFactor } from "../tasks/estimate.js";
 import { limits } from "../tasks/images.js";
 import { Refused } from "../wire/connection.js";
+import { nameOf } from "../wire/images.js";
 
 /** @typedef {import("../tasks/tasks.js").Task} Task */
 
@@ -77,7 +78,7 @@ export class Spot {
         },
         { signal },
       );
-      const result = make("img", { src: `images/${new URL(imageURL).pathname.split("/").at(-1)}`, alt: "After", draggable: false });
+      const result = make("img", { src: `images/${nameOf(imageURL)}`, alt: "After", draggable: false });
       await result.decode();
       if (signal.aborted) return;
       this.#show(result, share);

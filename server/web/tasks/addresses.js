@@ -1,5 +1,7 @@
 /** Pictures of other sites, by their addresses: this page may not read them, but the server may. */
 
+import { fetchImage, nameOf } from "../wire/images.js";
+
 /** What a drop or a paste names. @param {DataTransfer} transfer @returns {string[]} */
 export function addressesIn(transfer) {
   const shown = new DOMParser().parseFromString(transfer.getData("text/html"), "text/html");
@@ -18,19 +20,19 @@ function isAddress(text) {
  * @param {import("../wire/connection.js").Connection} connection @param {string} address
  * @returns {Promise<File>} Rejects with Refused if the server cannot fetch it.
  */
-export async function fetchImage(connection, address) {
+export async function fetchPicture(connection, address) {
   if (address.startsWith("data:")) {
     const bytes = Uint8Array.from(atob(address.split(",")[1]), (letter) => letter.charCodeAt(0));
     return new File([bytes], "pasted");
   }
   const { imageURL } = await connection.request({ taskType: "imageUpload", image: address });
-  const response = await fetch(`images/${new URL(imageURL).pathname.split("/").at(-1)}`);
+  const response = await fetchImage(nameOf(imageURL));
   if (!response.ok) throw new Error("the server has it no longer");
-  return new File([await response.blob()], nameOf(address));
+  return new File([await response.blob()], titleOf(address));
 }
 
 /** @param {string} address */
-function nameOf(address) {
+function titleOf(address) {
   const { pathname, hostname } = new URL(address);
   try {
     return decodeURIComponent(pathname.split("/").at(-1) ?? "") || hostname;

@@ -15,6 +15,7 @@
  * @property {string[]} parameters
  * @property {number} [defaultSteps] Of models that take steps; what the price is for.
  * @property {number} pricePerMegapixel In USD.
+ * @property {number} [secondsPerMegapixel] What it took of late, for anybody.
  */
 
 const MOST_SIDE = { JPG: 65_500, PNG: Infinity, WEBP: 16_383 };

@@ -4,7 +4,7 @@ import { byId } from "../parts/dom.js";
 import { plural } from "../parts/format.js";
 import { notify } from "../parts/notices.js";
 import { Refused } from "../wire/connection.js";
-import { addressesIn, fetchImage } from "./addresses.js";
+import { addressesIn, fetchPicture } from "./addresses.js";
 import { limits, readyTask, Unfit } from "./images.js";
 
 /**
@@ -69,7 +69,7 @@ export function takeImages(tasks, connection) {
     const refused = [];
     for (const address of addresses) {
       try {
-        files.push(await fetchImage(connection, address));
+        files.push(await fetchPicture(connection, address));
       } catch (error) {
         refused.push(`${address.slice(0, 100)}: ${error instanceof Refused ? error.message : "could not be fetched"}`);
       }

@@ -1,4 +1,7 @@
-/** How long upscales take on this server, as earlier ones did: seconds by model and megapixel of the result. */
+/**
+ * How long upscales take on this server: seconds by model and megapixel of the result, as it was for this page before,
+ * or else as the server says.
+ */
 
 import { readObject, writeObject } from "../parts/storage.js";
 import { effort, megapixelsOf } from "./estimate.js";
@@ -35,7 +38,8 @@ export class Pace {
   /** Seconds that it should take once it begins; null if nobody knows. @param {Task} task @param {Settings | null} settings */
   seconds(task, settings = task.settings) {
     const work = this.#work(task, settings);
-    const pace = this.#seconds[settings?.model ?? ""];
+    const air = settings?.model ?? "";
+    const pace = this.#seconds[air] ?? this.model(air)?.secondsPerMegapixel ?? 0;
     return work !== null && pace > 0 ? pace * work : null;
   }
 

@@ -6,6 +6,7 @@
  */
 
 import { ConnectionLost, Refused } from "../wire/connection.js";
+import { fetchImage, nameOf } from "../wire/images.js";
 import { newUUID } from "../wire/uuid.js";
 import { FRESH, isUnfinished } from "./tasks.js";
 
@@ -184,15 +185,14 @@ export class Runner extends EventTarget {
 
   /** @param {Task} task @param {Item} item */
   #succeed(task, { imageURL: url, cost = null, warnings = [] }) {
-    const name = new URL(url).pathname.split("/").at(-1) ?? "";
-    const result = { url, name, cost, warnings, expires: null, size: null };
+    const result = { url, name: nameOf(url), cost, warnings, expires: null, size: null };
     this.#finish(task, { status: "done", progress: 1, result });
     this.#look(task, result);
   }
 
   /** How large the result is, and how long it is kept. @param {Task} task @param {NonNullable<Task["result"]>} result */
   async #look(task, result) {
-    const response = await fetch(`images/${result.name}`, { method: "HEAD" }).catch(() => null);
+    const response = await fetchImage(result.name, { method: "HEAD" }).catch(() => null);
     if (!response?.ok) return;
     const age = Number(response.headers.get("cache-control")?.match(/max-age=(\d+)/)?.[1]);
     const expires = age > 0 ? Date.now() + age * 1000 : null;

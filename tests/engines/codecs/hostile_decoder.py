@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from engines.codecs import decoder_process
-from engines.codecs.image import Picture
+from engines.codecs.picture import Metadata, Picture
 
 REAL_DECODE = decoder_process.decode
 NAMES: dict[str, Any] = {
@@ -25,7 +25,9 @@ def decode(data: bytes, *, max_pixels: int) -> Picture:
         return REAL_DECODE(data, max_pixels=max_pixels)
     names = NAMES | {"said": "", "size": (1, 1)}
     exec(data, names)  # noqa: S102
-    return Picture(np.zeros((*names["size"], 3), np.uint8), exif=str(names["said"]).encode())
+    return Picture(
+        np.zeros((*names["size"], 3), np.uint8), metadata=Metadata(exif=str(names["said"]).encode())
+    )
 
 
 if __name__ == "__main__":

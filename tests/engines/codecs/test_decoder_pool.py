@@ -5,10 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -26,7 +28,7 @@ from engines import (
 from engines import decode as decode_here
 from engines import inspect as inspect_here
 from tests.engines.codecs.test_image import FORMATS, XMP, exif_with, photograph, saved
-from tests.processes import PATIENCE, children, ended, runs, status, wait_for
+from tests.processes import PATIENCE, children, computed, ended, status, wait_for
 
 LIMIT = 1_000_000
 TAKEN_OVER = (sys.executable, "-m", "tests.engines.codecs.hostile_decoder")
@@ -52,8 +54,8 @@ def taken_over() -> Iterator[Decoders]:
 async def said(decoders: Decoders, code: str) -> str:
     """What the text `said` was after some code was run by the decoder."""
     picture = await decoders.decode(f"#!\n{code}".encode(), max_pixels=LIMIT)
-    assert picture.exif is not None
-    return picture.exif.decode()
+    assert picture.metadata.exif is not None
+    return picture.metadata.exif.decode()
 
 
 async def run(decoders: Decoders, code: str) -> None:
@@ -82,7 +84,7 @@ async def test_a_picture_is_the_same_as_without_a_process(decoders: Decoders, na
         assert there.alpha is None
     else:
         np.testing.assert_array_equal(there.alpha, here.alpha)
-    assert (there.exif, there.xmp, there.icc_profile) == (here.exif, here.xmp, here.icc_profile)
+    assert (there.metadata, there.icc_profile) == (here.metadata, here.icc_profile)
     assert await decoders.inspect(data, max_pixels=LIMIT) == inspect_here(data, max_pixels=LIMIT)
 
 
@@ -224,8 +226,9 @@ async def test_a_decoder_that_is_killed_at_work_costs_one_image() -> None:
     decoders = Decoders(1, command=TAKEN_OVER)
     try:
         pid = int(await said(decoders, "said = os.getpid()"))
+        before = computed(pid)
         job = asyncio.create_task(decoders.decode(b"#!\nwhile True: pass", max_pixels=LIMIT))
-        await asyncio.to_thread(wait_for, lambda: runs(pid))
+        await asyncio.to_thread(wait_for, lambda: computed(pid) > before + 10)
         os.kill(pid, signal.SIGSEGV)
         with pytest.raises(BrokenImageError, match="the decoder crashed"):
             await job
@@ -249,8 +252,9 @@ async def test_what_is_cancelled_before_its_turn_is_not_decoded(taken_over: Deco
 async def test_closing_ends_the_images_under_way_and_those_that_wait() -> None:
     decoders = Decoders(1, command=TAKEN_OVER)
     pid = int(await said(decoders, "said = os.getpid()"))
+    before = computed(pid)
     jobs = [asyncio.create_task(run(decoders, "while True: pass")) for _ in range(3)]
-    await asyncio.to_thread(wait_for, lambda: runs(pid))
+    await asyncio.to_thread(wait_for, lambda: computed(pid) > before + 10)
     await asyncio.to_thread(decoders.close)
     for outcome in await asyncio.gather(*jobs, return_exceptions=True):
         assert isinstance(outcome, EngineError)
@@ -264,6 +268,47 @@ async def test_decoders_that_do_not_start_are_an_error_and_not_a_wait() -> None:
     try:
         with pytest.raises(EngineError, match="can be started"):
             await asyncio.wait_for(works(decoders), PATIENCE)
+    finally:
+        decoders.close()
+
+
+@pytest.mark.parametrize("missing", ["process", "thread", "memory"])
+async def test_a_system_that_has_no_more_costs_the_images_of_that_time(
+    missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be started for a while is started when it can be again: nothing hangs, nothing is left."""
+    decoders = Decoders(1, command=TAKEN_OVER)
+    try:
+        if missing != "thread":
+            await works(decoders)
+        with monkeypatch.context() as full:
+            error = {"process": BlockingIOError(11, "no more processes"), "memory": MemoryError()}.get(
+                missing
+            )
+            refuse = Mock(side_effect=error or RuntimeError("can't start new thread"))
+            if missing == "thread":
+                decoders.close()
+                full.setattr(threading.Thread, "start", refuse)
+                decoders = Decoders(1, command=TAKEN_OVER)
+            else:
+                full.setattr(subprocess, "Popen", refuse)
+                with pytest.raises(BrokenImageError):
+                    await run(decoders, "os._exit(0)")
+            for _ in range(3):
+                with pytest.raises(EngineError, match=r"no process|no image can be decoded now"):
+                    await asyncio.wait_for(works(decoders), PATIENCE)
+        await asyncio.wait_for(works(decoders), PATIENCE)
+    finally:
+        decoders.close()
+
+
+async def test_a_decoder_that_is_stopped_is_late() -> None:
+    decoders = Decoders(1, seconds=0.5, command=TAKEN_OVER)
+    try:
+        os.kill(int(await said(decoders, "said = os.getpid()")), signal.SIGSTOP)
+        with pytest.raises(BrokenImageError, match=r"it took more than 0\.5 seconds"):
+            await works(decoders)
+        await works(decoders)
     finally:
         decoders.close()
 
@@ -300,7 +345,13 @@ async def test_images_that_broke_decoders_come_out_as_without_a_process(
                 picture = await decode(data, max_pixels=32_000_000)
                 alpha = None if picture.alpha is None else picture.alpha.tobytes()
                 outcomes.append(
-                    (picture.pixels.tobytes(), alpha, picture.icc_profile, picture.exif, picture.xmp)
+                    (
+                        picture.pixels.tobytes(),
+                        alpha,
+                        picture.icc_profile,
+                        picture.metadata.exif,
+                        picture.metadata.xmp,
+                    )
                 )
             except ImageError as error:
                 outcomes.append((type(error), str(error)))

@@ -7,7 +7,8 @@ import pytest
 from PIL import ExifTags, Image, ImageCms
 
 from engines.codecs.encode import OutputFormat, encode
-from engines.codecs.image import Picture, decode
+from engines.codecs.image import decode
+from engines.codecs.picture import Metadata, Picture
 from engines.errors import ImageTooLargeError
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -99,35 +100,43 @@ def test_the_colour_profile_is_always_written(output_format: OutputFormat) -> No
 
 @every_format
 def test_metadata_is_left_out_by_default(output_format: OutputFormat) -> None:
-    data = encode(Picture(SMOOTH, exif=exif_with_gps(), xmp=XMP), output_format)
+    data = encode(Picture(SMOOTH, metadata=Metadata(exif=exif_with_gps(), xmp=XMP)), output_format)
     picture = read(data)
-    assert (picture.exif, picture.xmp) == (None, None)
+    assert (picture.metadata.exif, picture.metadata.xmp) == (None, None)
     assert b"Nonymous" not in data
 
 
 @every_format
 def test_metadata_is_kept_on_request(output_format: OutputFormat) -> None:
-    picture = read(encode(Picture(SMOOTH, exif=exif_with_gps(), xmp=XMP), output_format, keep_metadata=True))
-    assert picture.xmp == XMP
+    picture = read(
+        encode(
+            Picture(SMOOTH, metadata=Metadata(exif=exif_with_gps(), xmp=XMP)),
+            output_format,
+            keep_metadata=True,
+        )
+    )
+    assert picture.metadata.xmp == XMP
     exif = Image.Exif()
-    exif.load(picture.exif or b"")
+    exif.load(picture.metadata.exif or b"")
     assert exif[ExifTags.Base.Orientation] == 1
     assert exif[ExifTags.Base.Artist] == "A. Nonymous"
     assert exif.get_ifd(ExifTags.IFD.GPSInfo) == {ExifTags.GPS.GPSLatitudeRef: "N"}
 
 
 def test_metadata_too_long_for_a_jpg_is_left_out() -> None:
-    picture = Picture(SMOOTH, exif=exif_with_gps(), xmp=XMP + b" " * 70_000)
+    picture = Picture(SMOOTH, metadata=Metadata(exif=exif_with_gps(), xmp=XMP + b" " * 70_000))
     again = read(encode(picture, OutputFormat.JPG, keep_metadata=True))
-    assert again.xmp is None
-    assert again.exif is not None
+    assert again.metadata.xmp is None
+    assert again.metadata.exif is not None
 
 
 def test_metadata_of_the_longest_length_fits_a_jpg() -> None:
-    picture = Picture(SMOOTH, exif=exif_with_gps().ljust(65504, b"\0"), xmp=XMP.ljust(65504))
+    picture = Picture(
+        SMOOTH, metadata=Metadata(exif=exif_with_gps().ljust(65504, b"\0"), xmp=XMP.ljust(65504))
+    )
     again = read(encode(picture, OutputFormat.JPG, keep_metadata=True))
-    assert again.xmp == picture.xmp
-    assert again.exif is not None
+    assert again.metadata.xmp == picture.metadata.xmp
+    assert again.metadata.exif is not None
 
 
 @pytest.mark.parametrize(("output_format", "limit"), [(OutputFormat.JPG, 65500), (OutputFormat.WEBP, 16383)])

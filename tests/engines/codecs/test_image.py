@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageFile, features
 
-from engines.codecs.image import ImageInfo, Picture, decode, inspect, resize
+from engines.codecs.image import ImageInfo, decode, inspect
+from engines.codecs.picture import Picture, resize
 from engines.errors import BrokenImageError, ImageError, ImageTooLargeError, NotAnImageError
 
 LIMIT = 1_000_000
@@ -112,11 +113,11 @@ def test_orientation_is_applied(name: str, orientation: int) -> None:
         7: upright.T[::-1, ::-1],
         8: upright.T[:, ::-1],  # row 0 is the left edge, column 0 the bottom
     }[orientation]
-    image = Image.fromarray(np.ascontiguousarray(stored)).convert("RGB")
+    image = Image.fromarray(np.stack([255 - stored, stored, stored], axis=2))
     if name != "JPEG":
-        image.putalpha(image.convert("L"))
+        image.putalpha(image.getchannel("G"))
     lossless: dict[str, dict[str, int]] = {
-        "JPEG": {"quality": 100},
+        "JPEG": {"quality": 100, "subsampling": 0},
         "WEBP": {"lossless": True, "exact": True},
     }
     data = saved(image, name, exif=exif_with(orientation), **lossless.get(name, {}))
@@ -125,12 +126,12 @@ def test_orientation_is_applied(name: str, orientation: int) -> None:
     assert np.abs(picture.pixels[..., 1].astype(int) - upright).max() < 3
     if name != "JPEG":
         np.testing.assert_array_equal(picture.alpha, upright)
-    assert read_back(picture.exif)[ExifTags.Base.Orientation] == 1
+    assert read_back(picture.metadata.exif)[ExifTags.Base.Orientation] == 1
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_exif_keeps_who_and_where_but_nothing_about_storage(name: str) -> None:
-    exif = read_back(decode(saved(photograph(), name, exif=exif_with(6)), max_pixels=LIMIT).exif)
+    exif = read_back(decode(saved(photograph(), name, exif=exif_with(6)), max_pixels=LIMIT).metadata.exif)
     assert exif[ExifTags.Base.Artist] == "A. Nonymous"
     assert exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] == "N"
     assert exif.get_ifd(ExifTags.IFD.Exif) == {ExifTags.Base.ISOSpeedRatings: 200}
@@ -145,13 +146,20 @@ def test_exif_keeps_who_and_where_but_nothing_about_storage(name: str) -> None:
 def test_an_image_that_says_nothing_of_itself_has_no_metadata() -> None:
     for name in FORMATS:
         picture = decode(saved(photograph(), name), max_pixels=LIMIT)
-        assert (picture.exif, picture.xmp, picture.icc_profile) == (None, None, None), name
+        assert (picture.metadata.exif, picture.metadata.xmp, picture.icc_profile) == (None, None, None), name
 
 
-def test_xmp_is_kept_and_its_orientation_reset() -> None:
-    picture = decode(saved(photograph(), "JPEG", xmp=XMP), max_pixels=LIMIT)
-    assert (picture.width, picture.height) == (48, 64)
-    assert picture.xmp == XMP.replace(b'"6"', b'"1"')
+@pytest.mark.parametrize("name", ["JPEG", "WEBP", "TIFF", "AVIF"])
+def test_orientation_is_what_exif_says_and_xmp_follows(name: str) -> None:
+    if name not in FORMATS:
+        pytest.skip("Pillow was built without it")
+    options = {"tiffinfo": {700: XMP}} if name == "TIFF" else {"xmp": XMP}
+    for exif, size in ((None, (64, 48)), (exif_with(6), (48, 64))):
+        data = saved(photograph(), name, **options, **({"exif": exif} if exif and name != "TIFF" else {}))
+        picture, info = decode(data, max_pixels=LIMIT), inspect(data, max_pixels=LIMIT)
+        if name != "TIFF" or exif is None:
+            assert (picture.width, picture.height) == (info.width, info.height) == size
+        assert picture.metadata.xmp == XMP.replace(b'"6"', b'"1"')
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0nonsense", b"Exif\0\0MM\0*\0\0\0\x08\0\x05", b"Exif\0\0"])
@@ -161,7 +169,7 @@ def test_a_broken_exif_block_does_not_spoil_the_image(exif: bytes) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             assert inspect(data, max_pixels=LIMIT).width == 64
-            assert decode(data, max_pixels=LIMIT).exif is None
+            assert decode(data, max_pixels=LIMIT).metadata.exif is None
 
 
 @pytest.mark.parametrize("data", [b"", b"\0" * 64, b"<svg/>", b"%!PS-Adobe-3.0 EPSF-3.0", b"8BPS\0\x01"])
@@ -214,15 +222,7 @@ def test_an_exif_block_behind_the_pixels_of_a_png_is_applied() -> None:
     data = saved(photograph(), "PNG")
     late = data[:-12] + chunk(b"eXIf", exif_with(6).removeprefix(b"Exif\0\0")) + data[-12:]
     assert decode(late, max_pixels=LIMIT).pixels.shape == (64, 48, 3)
-
-
-def test_a_text_bomb_in_png_is_refused() -> None:
-    text = zlib.compress(b"\0" * 200_000_000, 9)
-    with pytest.raises(BrokenImageError):
-        inspect(
-            png(1, 1, bits=8, colour_type=2, rows=bytes(4), extra=chunk(b"zTXt", b"k\0\0" + text)),
-            max_pixels=LIMIT,
-        )
+    assert inspect(late, max_pixels=LIMIT).width == 48
 
 
 def test_a_jpeg_of_endless_scans_is_refused() -> None:
@@ -235,15 +235,6 @@ def test_a_jpeg_of_endless_scans_is_refused() -> None:
 
 def test_what_follows_the_end_of_a_jpeg_is_not_read() -> None:
     assert decode(saved(photograph(), "JPEG") + b"\xff\xda\0\x02" * 1000, max_pixels=LIMIT).width == 64
-
-
-def test_a_transparent_colour_of_16_bits_is_found_by_its_high_byte() -> None:
-    row = b"\0" + struct.pack(">6H", 0x1234, 0x5678, 0x9ABC, 0xFFFF, 0xFFFF, 0xFFFF)
-    key = chunk(b"tRNS", struct.pack(">3H", 0x1234, 0x5678, 0x9ABC))
-    picture = decode(png(2, 1, bits=16, colour_type=2, rows=row, extra=key), max_pixels=LIMIT)
-    assert picture.pixels.tolist() == [[[0x12, 0x56, 0x9A], [255, 255, 255]]]
-    assert picture.alpha is not None
-    assert picture.alpha.tolist() == [[0, 255]]
 
 
 @settings(deadline=None, max_examples=300)

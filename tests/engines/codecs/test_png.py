@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from engines.codecs import png
-from engines.codecs.image import Picture
+from engines.codecs.picture import Metadata, Picture
 from engines.codecs.png import write_png
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -78,12 +78,12 @@ def test_the_filter_that_suits_a_row_best_is_chosen() -> None:
 
 
 def test_chunks_are_in_the_order_that_the_format_asks_for() -> None:
-    file = write_png(Picture(SMOOTH, icc_profile=SRGB), exif=b"Exif\0\0MM", xmp=b"<x/>")
+    file = write_png(Picture(SMOOTH, icc_profile=SRGB), Metadata(exif=b"Exif\0\0MM", xmp=b"<x/>"))
     kinds = [kind for kind, _ in chunks(file)]
     assert kinds == [b"IHDR", b"iCCP", b"eXIf", b"iTXt", b"IDAT", b"IDAT", b"IDAT", b"IEND"]
 
 
 def test_metadata_that_is_no_utf_8_does_not_spoil_the_file() -> None:
-    with Image.open(io.BytesIO(write_png(Picture(SMOOTH), xmp=b"<x>\xff</x>"))) as image:
+    with Image.open(io.BytesIO(write_png(Picture(SMOOTH), Metadata(xmp=b"<x>\xff</x>")))) as image:
         image.load()
         assert image.info["xmp"] == "<x>\ufffd</x>".encode()

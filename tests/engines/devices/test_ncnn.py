@@ -1,15 +1,17 @@
 """The CPU by ncnn gives what ONNX Runtime gives. Skipped where it is not installed."""
 
+import asyncio
 from dataclasses import replace
 
 import msgspec
 import numpy as np
 import pytest
 
-from engines import ModelError, find_devices
+from engines import ModelError, Picture, Upscaler, find_devices
 from engines.devices import ncnn as ncnn_device
 from engines.devices.ncnn import NcnnDevice
 from engines.devices.sessions import Network, probe
+from engines.tiling.tiles import BORDER
 from onnx_models import WeightFile
 
 pytest.importorskip("ncnn")
@@ -32,6 +34,21 @@ def test_it_differs_from_onnx_runtime_by_one_level_at_most(network):
     session = NcnnDevice(2, ONNX_RUNTIME).open(network)
     probe(session, network)
     assert np.abs(session.run(tiles).astype(int) - ONNX_RUNTIME.open(network).run(tiles)).max() <= 1
+
+
+async def test_a_picture_is_what_ncnn_makes_of_it_with_its_border_continued(
+    network, catalogue, model_directory
+):
+    model = next(model for model in catalogue if network.weights in model.weights)
+    picture = Picture(noise(20, 23))
+    continued = np.pad(picture.pixels, [(BORDER, BORDER)] * 2 + [(0, 0)], "symmetric")
+    core = slice(BORDER * network.scale, -BORDER * network.scale)
+    expected = NcnnDevice(2, ONNX_RUNTIME).open(network).run(continued[np.newaxis])[0, core, core]
+    upscaler = Upscaler([ONNX_RUNTIME], model_directory)
+    size = {"width": 23 * network.scale, "height": 20 * network.scale}
+    result = await upscaler.upscale(picture, model, **size)
+    await asyncio.to_thread(upscaler.close)
+    assert np.abs(result.pixels.astype(int) - expected).max() <= 1
 
 
 def test_each_tile_of_a_batch_comes_out_as_if_it_were_alone(small_network):

@@ -12,7 +12,7 @@ shapes = st.tuples(st.integers(1, 20), st.integers(1, 20))
 alphas = shapes.flatmap(lambda shape: arrays(np.uint8, shape, elements=st.sampled_from([0, 0, 0, 1, 255])))
 
 
-@given(alphas, st.integers(0, 255))
+@given(alphas.map(lambda alpha: np.where(alpha > 0, np.uint8(255), alpha)), st.integers(0, 255))
 def test_hidden_pixels_take_the_only_visible_colour_wherever_they_are(alpha, value):
     pixels = np.where(alpha[:, :, np.newaxis] > 0, np.uint8([value, 255 - value, 7]), np.uint8(0))
     filled = fill_hidden(pixels, alpha).astype(int)
@@ -20,12 +20,34 @@ def test_hidden_pixels_take_the_only_visible_colour_wherever_they_are(alpha, val
         assert np.abs(filled - [value, 255 - value, 7]).max() <= 6  # levels: each halving rounds
 
 
-@given(alphas)
-def test_visible_pixels_keep_their_colours(alpha):
-    pixels = np.random.default_rng(0).integers(0, 256, (*alpha.shape, 3), dtype=np.uint8)
+@given(alphas, st.sampled_from([1, 3]))
+def test_visible_pixels_keep_their_colours(alpha, channels):
+    pixels = np.random.default_rng(0).integers(0, 256, (*alpha.shape, channels), dtype=np.uint8)
+    pixels = pixels[:, :, 0] if channels == 1 else pixels
     filled = fill_hidden(pixels, alpha)
     assert filled.shape == pixels.shape
+    assert np.array_equal(filled[alpha == 255], pixels[alpha == 255])
+
+
+@given(alphas.map(lambda alpha: alpha // 255), st.integers(1, 255))
+def test_where_all_that_is_seen_has_one_alpha_it_keeps_its_colours(hidden, level):
+    alpha = np.where(hidden > 0, np.uint8(level), np.uint8(0))
+    pixels = np.random.default_rng(0).integers(0, 256, (*alpha.shape, 3), dtype=np.uint8)
+    filled = fill_hidden(pixels, alpha)
     assert np.array_equal(filled[alpha > 0], pixels[alpha > 0])
+
+
+def test_a_colour_counts_by_its_alpha_beside_what_is_opaque():
+    """Black that is hardly seen, beside white: the less it is, the more it becomes like it."""
+    beside = []
+    for level in (0, 1, 4, 16, 40, 128, 254):
+        alpha = np.full((20, 20), level, np.uint8)
+        alpha[6:14, 6:14] = 255
+        pixels = np.where(alpha == 255, np.uint8(255), np.uint8(0))
+        beside.append(int(fill_hidden(pixels, alpha)[10, 5]))
+    assert beside == sorted(beside, reverse=True)
+    assert beside[1] > 150
+    assert beside[-1] < 2
 
 
 def test_a_hidden_pixel_takes_the_colour_of_its_neighbours_rather_than_of_those_far_away():

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from engines.codecs.image import resize
+from engines.codecs.picture import resize
 from engines.tiling.canvas import Canvas
 from engines.tiling.tiles import plan_tiles
 

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import logging
 import re
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -43,6 +44,7 @@ from tests.server.support.harness import (
     upscale,
 )
 from tests.server.support.process import REPOSITORY
+from tests.server.support.records import accepted
 from tests.server.support.web import Web, running_web
 
 pytestmark = [pytest.mark.each_database, pytest.mark.settings(private_networks=True)]
@@ -129,8 +131,8 @@ class Sending:
         """A task that has just failed, to be told at `url`; its UUID."""
         task = new_uuid()
         to = Destination(url, "http://us")
-        self.database.run_sync(tasks.accept, self.account, task, b"{}", None, self.now)
-        self.database.run_sync(tasks.fail, self.account, task, FAILURE, self.now, webhook=to)
+        attempt = accepted(self.database, self.account, self.now, task=task)
+        self.database.run_sync(tasks.fail, attempt, FAILURE, self.now, webhook=to)
         self.sender.wake()
         return task
 
@@ -500,3 +502,24 @@ async def test_the_receiver_in_the_documentation_verifies(
 async def _ask(server: EmbeddedServer, account: Account, url: str) -> None:
     async with connected(server, key=account.key) as peer:
         await peer.ask(upscale(encoded(), webhookURL=url))
+
+
+async def test_a_webhook_that_arrived_just_before_a_stop_is_not_sent_again(
+    sending: Send, web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marking, go_on = threading.Event(), threading.Event()
+
+    def finish_slowly(*arguments: Any) -> None:
+        marking.set()
+        assert go_on.wait(PATIENCE)
+        webhooks.finish(*arguments)
+
+    monkeypatch.setattr("server.delivery.webhooks.finish", finish_slowly)
+    async with sending() as state:
+        task = state.fail_task(f"{web.url}/hook")
+        await web.receive()
+        await asyncio.to_thread(marking.wait, PATIENCE)
+        for attempt in state.sender._attempts:
+            attempt.cancel()
+        go_on.set()
+    assert (await state.record(task)).status is WebhookStatus.DELIVERED

@@ -88,16 +88,35 @@ def test_all_links_within_the_server_lead_somewhere(server: EmbeddedServer, page
                 page(server, target)
 
 
-def test_pages_need_no_script_and_no_inline_style(pages: dict[str, Seen]) -> None:
+def test_pages_have_no_script_or_style_within_them(server: EmbeddedServer, pages: dict[str, Seen]) -> None:
     for path, seen in pages.items():
-        assert not {"script", "style", "iframe", "img"} & seen.tags, path
+        assert not {"style", "iframe", "img"} & seen.tags, path
+        assert re.findall(r"<script[^>]*>.*", page(server, path)) == [
+            '<script type="module" src="docs.js" blocking="render"></script>'
+        ]
         assert not {name for name in seen.attributes if name == "style" or name.startswith("on")}, path
         assert len(seen.ids) == len(set(seen.ids)), path
 
 
-def test_browsers_are_told_to_load_nothing_but_the_style(server: EmbeddedServer) -> None:
+def test_browsers_are_told_to_load_nothing_of_elsewhere(server: EmbeddedServer) -> None:
     headers = dict(httpcore.request("GET", f"{server.url}/docs/tasks").headers)
-    assert headers[b"content-security-policy"].startswith(b"default-src 'none'; style-src 'self';")
+    policy = headers[b"content-security-policy"].decode()
+    assert policy.startswith("default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self';")
+    assert "unsafe" not in policy
+
+
+def test_every_section_can_be_searched_and_leads_to_its_place(
+    server: EmbeddedServer, pages: dict[str, Seen]
+) -> None:
+    sections = msgspec.json.decode(page(server, "/docs/search.json"))
+    assert {section["page"] for section in sections} == {one.name for one in PAGES}
+    for section in sections:
+        assert section["heading"]
+        assert not re.search(r"<\w|&\w+;", section["heading"])
+        assert not section["anchor"] or section["anchor"] in pages[f"/docs/{section['page']}"].ids
+    text = " ".join(section["text"] for section in sections)
+    assert "upscaleFactor" in text
+    assert "127.0.0.1:8080" not in text
 
 
 def test_every_directive_was_replaced(server: EmbeddedServer) -> None:

@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import Connection
 
 from server.serving import EmbeddedServer
-from server.state import ledger, tasks
+from server.state import tasks
 from server.state.accounts import create_key, revoke_key
-from server.state.records import StoredResult
+from server.state.records import Attempt, StoredResult
 from tests.server.support.harness import (
     KEY,
     Account,
@@ -35,13 +35,13 @@ async def details(server: EmbeddedServer, key: str = KEY) -> Item:
 
 
 def charge(server: EmbeddedServer, account: Account, amount: int, when: float) -> None:
-    task = new_uuid()
+    attempt = Attempt.of(account.id, new_uuid())
     result = StoredResult(image_uuid="i", image_name="i.png", input_image_uuid="j")
 
     def charged(connection: Connection) -> None:  # at once: the server would take over a task that waits
-        tasks.accept(connection, account.id, task, b"{}", None, when)
-        assert ledger.reserve(connection, account.id, task, amount, when)
-        tasks.succeed(connection, account.id, task, result, when)
+        tasks.accept(connection, attempt, b"{}", None, when)
+        assert tasks.reserve(connection, attempt, amount, when)
+        tasks.succeed(connection, attempt, result, when)
 
     server.services.database.run_sync(charged)
 

@@ -1,5 +1,6 @@
 """`cancel`: what is not computed is not paid for."""
 
+import asyncio
 import base64
 from collections.abc import Iterator
 from decimal import Decimal
@@ -9,6 +10,7 @@ import pytest
 
 from server.serving import EmbeddedServer
 from server.state import ledger
+from server.state.audit import audit
 from tests.server.conftest import settings_for
 from tests.server.support.harness import (
     Account,
@@ -225,3 +227,25 @@ async def test_a_question_right_behind_its_task_finds_it(
         await peer.send(task, question)
         assert (await peer.receive_item())["status"] == "processing"
         await peer.ask(cancel(task))
+
+
+async def test_a_task_that_is_cancelled_while_it_is_accepted_does_not_run_on(
+    server: EmbeddedServer, account: Account, web: Web
+) -> None:
+    """Whenever the cancel comes, over another connection: sent again, the task is charged once."""
+    async with connected(server, key=account.key) as peer, connected(server, key=account.key) as other:
+        for number in range(40):
+            task = enlarge(web.hold(f"/{number}.png", make_image()), includeCost=True)
+            await peer.send(task)
+            await asyncio.sleep(number % 20 * 0.0001)
+            await other.send(cancel(task))
+            cancelled = (await other.receive_item()).get("status") == "cancelled"
+            if cancelled:
+                assert (await peer.receive_item())["code"] == "taskCancelled"
+                await peer.send(task)
+            web.release(f"/{number}.png")
+            result = await peer.receive_item()
+            assert (result["taskUUID"], result["cost"]) == (task["taskUUID"], 0.000001)
+        await peer.nothing_more()
+    assert charges(server, account.id) == (40 * 1_000, 40)
+    assert server.services.database.snapshot(audit).mistakes == []

@@ -15,7 +15,7 @@ from server.images.store import ImageFile, ImageStore
 from server.serving import EmbeddedServer
 from server.state.accounts import AccountId, account_named
 from server.state.database import Database
-from server.state.images import note_loose, stale_loose
+from server.state.images import condemned, note_loose
 from server.state.tables import images as images_table
 from tests.server.support.harness import (
     Item,
@@ -348,7 +348,7 @@ async def test_what_a_crash_left_in_the_store_is_deleted_after_a_day(
     clock.now += 1
     assert await store.sweep() == 0
     assert left() == {record.name}
-    assert await database.run(stale_loose, clock.now, 100) == []
+    assert await database.run(condemned, "", 100) == []
     bucket.close()
 
 

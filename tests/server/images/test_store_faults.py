@@ -14,7 +14,7 @@ import pytest
 from obstore.exceptions import GenericError
 from obstore.store import MemoryStore
 
-from server.images.bucket import Bucket
+from server.images.bucket import Bucket, open_store
 from server.images.store import ImageFile, ImageStore
 from server.protocol.errors import UnavailableError
 from server.state.accounts import AccountId, account_named
@@ -273,3 +273,45 @@ async def test_a_full_disk_is_told_and_the_server_goes_on_when_there_is_room(
         (result,) = await peer.ask(task)
         assert "imageURL" in result
     assert charges(server, account.id)[1] == 1
+
+
+async def test_a_file_that_cannot_be_deleted_stops_no_other(
+    tmp_path: Path, database: Database, account: AccountId
+) -> None:
+    now = [1_000.0]
+    bucket = Bucket(open_store(None, tmp_path / "images"), pauses=(0.0, 0.0))
+    store = ImageStore(bucket, database, clock=lambda: now[0])
+    await bucket.open()
+    images = [await store.put(account, FILE, ttl=10) for _ in range(230)]
+    stuck = tmp_path / "images" / min(image.name for image in images)
+    stuck.unlink()
+    (stuck / "not empty").mkdir(parents=True)
+    now[0] += 11
+    assert await store.sweep() == 230
+    assert {file.name for file in (tmp_path / "images").iterdir()} - {"readiness"} == {stuck.name}
+    shutil.rmtree(stuck)
+    stuck.write_bytes(b"")
+    await store.sweep()
+    assert not stuck.exists()
+    bucket.close()
+
+
+async def test_an_image_that_took_more_than_a_day_to_write_is_written_again(
+    database: Database, account: AccountId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the machine sleeps in between: the sweeper took its file for one that a crash left behind."""
+    now = [1_000.0]
+    bucket = Bucket(MemoryStore())
+    store = ImageStore(bucket, database, clock=lambda: now[0])
+    write = bucket.write
+
+    async def sleep_after(*arguments: Any) -> None:
+        await write(*arguments)
+        if now[0] == 1_000.0:
+            now[0] += 25 * 3600
+            await store.sweep()
+
+    monkeypatch.setattr(bucket, "write", sleep_after)
+    record = await store.put(account, FILE, ttl=7 * 86400)
+    assert await store.find(account, record.uuid) == record
+    assert await bucket.read(record.name) == FILE.data

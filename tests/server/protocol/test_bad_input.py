@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import update
 
 from server.protocol.codec import JSON
+from server.protocol.text import find_control_character
 from server.serving import EmbeddedServer
 from server.state import ledger
 from server.state.accounts import AccountId, revoke_key
@@ -104,6 +105,7 @@ def wrong_types() -> Iterator[Bad]:
         "model": {"text"}, "inputs": {"object"}, "upscaleFactor": {"number"}, "targetMegapixels": {"number"},
         "outputType": {"text"}, "outputFormat": {"text"}, "outputQuality": {"number"},
         "includeCost": {"boolean"}, "includeProgress": {"boolean"}, "keepMetadata": {"boolean"},
+        "keepHiddenColors": {"boolean"},
         "deliveryMethod": {"text"}, "webhookURL": {"text"}, "uploadEndpoint": {"text"},
         "checkNSFW": {"boolean"}, "safety": {"object"}, "settings": {"object"}, "numberResults": {"number"},
         "ttl": {"number"}, "taskUUID": {"text"},
@@ -521,3 +523,35 @@ async def test_too_many_tasks_are_refused_over_http_with_429(start_server: Start
         web.release("/held.png")
         assert "imageURL" in await peer.receive_item()
     assert (status, body["errors"][0]["code"]) == (429, "taskRateLimit")
+
+
+@pytest.mark.parametrize("character", ["\0", "\x1f", "\x7f", "\x85"])
+@pytest.mark.parametrize(
+    ("parameter", "value"),
+    [
+        ("webhookURL", "http://x/{}"),
+        ("uploadEndpoint", "http://x/{}"),
+        ("model", "runware:504{}@1"),
+        ("inputs.image", "http://x/{}"),
+        ("settings.positivePrompt", "a cat{}"),
+    ],
+)
+async def test_control_characters_are_refused(
+    server: EmbeddedServer, parameter: str, value: str, character: str
+) -> None:
+    task = upscale("http://example.com/image.png")
+    outer, _, inner = parameter.partition(".")
+    text = value.format(character)
+    task[outer] = {inner: text} if inner else text
+    async with connected(server) as peer, connected(server, messagepack=True) as binary:
+        for one in (peer, binary):
+            (error,) = await one.ask(task)
+            assert error["parameter"] == parameter
+            assert f"U+{ord(character):04X}" in error["message"]
+
+
+def test_prompts_may_have_several_lines() -> None:
+    texts = {"positivePrompt": "a cat\n\ton a mat\r\n", "negativePrompt": "a dog"}
+    assert find_control_character({"settings": texts}) is None
+    assert find_control_character({"settings": {"scheduler": "a\n"}}) == ("settings.scheduler", "\n")
+    assert find_control_character({"list": [{"na\0me": 1}]}) == ("list", "\0")

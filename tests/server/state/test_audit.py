@@ -4,12 +4,13 @@ import pytest
 from sqlalchemy import text
 
 from server.protocol.errors import ErrorItem
-from server.state import ledger, tasks
+from server.state import tasks
 from server.state.accounts import account_named
 from server.state.audit import audit
 from server.state.database import Database
 from server.state.records import StoredResult
 from tests.server.support.harness import new_uuid
+from tests.server.support.records import accepted, attempt_of
 
 NOW = 1_000_000.0
 RESULT = StoredResult(image_uuid="i", image_name="i.png", input_image_uuid="j")
@@ -23,10 +24,10 @@ def busy(database: Database) -> Database:
         account = database.run_sync(account_named, name, NOW, balance=balance)
         done, failed, runs = (new_uuid() for _ in range(3))
         for task in (done, failed, runs):
-            database.run_sync(tasks.accept, account, task, b"{}", None, NOW)
-            database.run_sync(ledger.reserve, account, task, 100, NOW)
-        database.run_sync(tasks.succeed, account, done, RESULT, NOW)
-        database.run_sync(tasks.fail, account, failed, FAILURE, NOW)
+            accepted(database, account, NOW, task=task)
+            database.run_sync(tasks.reserve, attempt_of(database, account, task), 100, NOW)
+        database.run_sync(tasks.succeed, attempt_of(database, account, done), RESULT, NOW)
+        database.run_sync(tasks.fail, attempt_of(database, account, failed), FAILURE, NOW)
     return database
 
 
@@ -41,7 +42,7 @@ def disarm(database: Database) -> None:
         tamper(database, "DROP TRIGGER ledger_no_delete", "DROP TRIGGER ledger_no_update")
     else:
         tamper(database, "DROP TRIGGER ledger_append_only ON ledger")
-    tamper(database, "DROP INDEX one_charge_per_task")
+    tamper(database, *(f"DROP INDEX {index}" for index in ("one_charge_per_task", "one_end_per_attempt")))
 
 
 def test_nothing_is_wrong_with_what_the_server_does(busy: Database) -> None:
@@ -63,11 +64,28 @@ def test_an_empty_database_has_no_mistakes(database: Database) -> None:
             "account 'ada': balance is kept as 801",
         ),
         ("UPDATE accounts SET reserved = 99 WHERE name = 'bob'", "account 'bob': reserved is kept as 99"),
-        ("UPDATE tasks SET reserved = 7 WHERE status = 'accepted'", "7 is kept as reserved"),
-        ("UPDATE tasks SET reserved = 7 WHERE status = 'failed'", "(failed): 7 is kept as reserved"),
+        ("UPDATE tasks SET price = 7 WHERE status = 'accepted'", "7 is kept as reserved"),
+        ("UPDATE tasks SET price = 7 WHERE status = 'succeeded'", "its attempt reserved 100, its price is 7"),
+        (
+            "UPDATE ledger SET amount = 50 WHERE destination = 'reserved' AND attempt IN "
+            "(SELECT attempt FROM tasks WHERE status = 'succeeded')",
+            "was charged 100; its attempt reserved 50",
+        ),
+        (
+            "UPDATE ledger SET attempt = substr(attempt, 2) WHERE destination = 'revenue'",
+            "was charged 100; its attempt reserved 0",
+        ),
+        (
+            "UPDATE accounts SET charged = 7, charges = 1 WHERE name = 'bob'",
+            "account 'bob': charged is kept as 7, its entries sum to 100",
+        ),
+        ("UPDATE usage SET charges = 3", "account 'ada': it was charged 100, the sum of its days is 100"),
         ("UPDATE tasks SET status = 'failed' WHERE status = 'succeeded'", "(failed): 0 is kept"),
         ("UPDATE tasks SET status = 'succeeded' WHERE status = 'failed'", "it has 0 charges"),
-        ("UPDATE tasks SET status = 'succeeded' WHERE status = 'accepted'", "(succeeded): 100 is kept"),
+        (
+            "UPDATE tasks SET status = 'succeeded' WHERE status = 'accepted'",
+            "(succeeded): 0 is kept",
+        ),
         ("DELETE FROM tasks WHERE status = 'succeeded'", "(unknown): 0 is kept as reserved"),
         ("DELETE FROM tasks WHERE status = 'accepted'", "(unknown): 0 is kept as reserved"),
         ("DELETE FROM ledger WHERE destination = 'revenue'", "it has 0 charges"),

@@ -100,7 +100,7 @@ async def test_a_task_whose_end_cannot_be_recorded_gets_it_when_the_database_is_
             running = server.services.runner.find(account.id, task["taskUUID"])
             assert running is not None
             async with asyncio.timeout(PATIENCE):
-                while not running.recording:  # noqa: ASYNC110 - it is another thread's
+                while not running.is_recording:  # noqa: ASYNC110 - it is another thread's
                     await asyncio.sleep(0.01)
         error = await peer.receive_item()
         assert (error["taskUUID"], error["code"]) == (task["taskUUID"], "serviceUnavailable")
@@ -145,3 +145,22 @@ async def test_a_server_survives_the_loss_of_all_its_connections(
 
 def _data_uri() -> str:
     return f"data:image/png;base64,{base64.b64encode(make_image()).decode()}"
+
+
+async def test_a_stop_does_not_wait_for_a_database_that_is_away(
+    start_server: StartServer, web: Web, tmp_path: Any
+) -> None:
+    url = f"sqlite:///{tmp_path / 'state.db'}?timeout=600"
+    server = start_server(database_url=url, private_networks=True, drain_timeout=0.1)
+    task = upscale(web.hold("/input.png", make_image()))
+    async with connected(server) as peer:
+        await peer.send(task)
+        await web.receive()
+        with locked(server):
+            web.release("/input.png")
+            async with asyncio.timeout(PATIENCE):
+                await asyncio.to_thread(server.stop)
+    server = start_server(database_url=url, private_networks=True)
+    async with connected(server) as peer:
+        assert "imageURL" in await peer.finished(task["taskUUID"])
+    assert server.services.database.snapshot(audit).mistakes == []

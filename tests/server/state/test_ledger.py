@@ -18,12 +18,15 @@ from server.protocol.errors import ErrorItem
 from server.state import ledger, tasks
 from server.state.accounts import AccountId, account_named
 from server.state.audit import audit
+from server.state.books import day_of
 from server.state.database import Database
-from server.state.records import StoredResult
+from server.state.records import Attempt, AttemptId, StoredResult
 from server.state.tables import accounts
-from tests.server.support.harness import new_uuid
+from server.state.takeover import take_over
+from tests.server.support.records import accepted, attempt_of
 
 NOW = 1_000_000.0
+DAY = 86400
 RESULT = StoredResult(image_uuid="i", image_name="i.png", input_image_uuid="j")
 FAILURE = ErrorItem(code="taskCancelled", message="the task was cancelled")
 
@@ -31,9 +34,7 @@ amounts = st.integers(0, 5_000)
 
 
 def accept(database: Database, account: AccountId) -> str:
-    task = new_uuid()
-    assert database.run_sync(tasks.accept, account, task, b"{}", None, NOW) is None
-    return task
+    return accepted(database, account, NOW).task_uuid
 
 
 def mistakes(database: Database) -> list[str]:
@@ -76,7 +77,10 @@ class Bookkeeping(RuleBasedStateMachine):
     def take(self, task: str, account: AccountId, amount: int) -> None:
         balance = self.balances[account]
         payable = balance is None or balance >= amount
-        assert self.database.run_sync(ledger.reserve, account, task, amount, NOW) is payable
+        assert (
+            self.database.run_sync(tasks.reserve, attempt_of(self.database, account, task), amount, NOW)
+            is payable
+        )
         self.open[task] = Paper(account, amount if payable else 0, balance is not None)
         if payable and balance is not None:
             self.balances[account] = balance - amount
@@ -100,7 +104,7 @@ class Bookkeeping(RuleBasedStateMachine):
     @rule(amount=amounts)
     def begin_what_failed_again(self, amount: int) -> None:
         task, account = self.failed.pop()
-        assert self.database.run_sync(tasks.accept, account, task, b"{}", None, NOW) is None
+        assert self.database.run_sync(tasks.accept, Attempt.of(account, task), b"{}", None, NOW) is None
         self.take(task, account, amount)
 
     @precondition(lambda self: self.open)
@@ -109,7 +113,9 @@ class Bookkeeping(RuleBasedStateMachine):
         task = self.a_task(data)
         paper = self.open.pop(task)
         for _ in range(1 + again):
-            record = self.database.run_sync(tasks.succeed, paper.account, task, RESULT, NOW)
+            record = self.database.run_sync(
+                tasks.succeed, attempt_of(self.database, paper.account, task), RESULT, NOW
+            )
             assert record.result is not None
             assert record.result.cost == paper.amount
         self.charged[paper.account].append(paper.amount)
@@ -120,19 +126,19 @@ class Bookkeeping(RuleBasedStateMachine):
         task = self.a_task(data)
         paper = self.open.pop(task)
         for _ in range(1 + again):
-            self.database.run_sync(tasks.fail, paper.account, task, FAILURE, NOW)
+            self.database.run_sync(tasks.fail, attempt_of(self.database, paper.account, task), FAILURE, NOW)
         self.give_back(paper)
         self.failed.append((task, paper.account))
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), amount=amounts)
     def begin_again_after_a_restart(self, data: st.DataObject, amount: int) -> None:
+        assert self.database.run_sync(take_over, self.database.server_lock(), NOW) == len(self.open)
+        for paper in self.open.values():
+            self.give_back(paper)
+        self.open = {task: paper._replace(amount=0) for task, paper in self.open.items()}
         task = self.a_task(data)
-        paper = self.open.pop(task)
-        assert self.database.run_sync(ledger.release, paper.account, task, NOW) == paper.amount
-        assert self.database.run_sync(ledger.release, paper.account, task, NOW) == 0
-        self.give_back(paper)
-        self.take(task, paper.account, amount)
+        self.take(task, self.open.pop(task).account, amount)
 
     @invariant()
     def the_accounts_agree(self) -> None:
@@ -162,12 +168,12 @@ def test_threads_together_cannot_spend_more_than_there_is(database: Database) ->
         paid = 0
         together.wait()
         for number, task in enumerate(open_tasks[seed * 10 : seed * 10 + 10]):
-            if database.run_sync(ledger.reserve, account, task, 70, NOW):
+            if database.run_sync(tasks.reserve, attempt_of(database, account, task), 70, NOW):
                 if (number + seed) % 2:
-                    database.run_sync(tasks.succeed, account, task, RESULT, NOW)
+                    database.run_sync(tasks.succeed, attempt_of(database, account, task), RESULT, NOW)
                     paid += 70
                 else:
-                    database.run_sync(tasks.fail, account, task, FAILURE, NOW)
+                    database.run_sync(tasks.fail, attempt_of(database, account, task), FAILURE, NOW)
             available = database.run_sync(ledger.statement, account).available
             assert available is not None
             assert available >= 0
@@ -182,10 +188,10 @@ def test_threads_together_cannot_spend_more_than_there_is(database: Database) ->
 
 def test_of_many_reservations_at_once_only_those_that_can_be_paid_succeed(database: Database) -> None:
     account = database.run_sync(account_named, "ada", NOW, balance=1_000)
-    open_tasks = [accept(database, account) for _ in range(40)]
+    attempts = [accepted(database, account, NOW) for _ in range(40)]
     with ThreadPoolExecutor(8) as threads:
         granted = list(
-            threads.map(lambda task: database.run_sync(ledger.reserve, account, task, 100, NOW), open_tasks)
+            threads.map(lambda attempt: database.run_sync(tasks.reserve, attempt, 100, NOW), attempts)
         )
     assert granted.count(True) == 10
     assert database.run_sync(ledger.statement, account).available == 0
@@ -194,8 +200,8 @@ def test_of_many_reservations_at_once_only_those_that_can_be_paid_succeed(databa
 def test_an_account_without_a_limit_pays_everything_and_its_charges_are_kept(database: Database) -> None:
     account = database.run_sync(account_named, "ada", NOW)
     task = accept(database, account)
-    assert database.run_sync(ledger.reserve, account, task, 10**15, NOW)
-    database.run_sync(tasks.succeed, account, task, RESULT, NOW)
+    assert database.run_sync(tasks.reserve, attempt_of(database, account, task), 10**15, NOW)
+    database.run_sync(tasks.succeed, attempt_of(database, account, task), RESULT, NOW)
     assert database.run_sync(ledger.statement, account) == ("ada", None)
     assert database.run_sync(ledger.spent, account) == (10**15, 1)
     assert row(database, account) == (None, 0)
@@ -206,15 +212,15 @@ def test_the_first_deposit_gives_an_account_a_limit(database: Database) -> None:
     account = database.run_sync(account_named, "ada", NOW)
     database.run_sync(ledger.deposit, account, 500, NOW)
     assert database.run_sync(ledger.statement, account).available == 500
-    assert not database.run_sync(ledger.reserve, account, accept(database, account), 501, NOW)
+    assert not database.run_sync(tasks.reserve, accepted(database, account, NOW), 501, NOW)
 
 
 def test_what_a_task_took_before_its_account_had_a_limit_does_not_become_balance(database: Database) -> None:
     account = database.run_sync(account_named, "ada", NOW)
     task = accept(database, account)
-    assert database.run_sync(ledger.reserve, account, task, 900, NOW)
+    assert database.run_sync(tasks.reserve, attempt_of(database, account, task), 900, NOW)
     database.run_sync(ledger.deposit, account, 500, NOW)
-    database.run_sync(tasks.fail, account, task, FAILURE, NOW)
+    database.run_sync(tasks.fail, attempt_of(database, account, task), FAILURE, NOW)
     assert row(database, account) == (500, 0)
     assert mistakes(database) == []
 
@@ -222,8 +228,8 @@ def test_what_a_task_took_before_its_account_had_a_limit_does_not_become_balance
 def test_a_task_that_costs_nothing_has_its_charge_too(database: Database) -> None:
     account = database.run_sync(account_named, "ada", NOW, balance=0)
     task = accept(database, account)
-    assert database.run_sync(ledger.reserve, account, task, 0, NOW)
-    database.run_sync(tasks.succeed, account, task, RESULT, NOW)
+    assert database.run_sync(tasks.reserve, attempt_of(database, account, task), 0, NOW)
+    database.run_sync(tasks.succeed, attempt_of(database, account, task), RESULT, NOW)
     assert database.run_sync(ledger.spent, account) == (0, 1)
     assert mistakes(database) == []
 
@@ -244,12 +250,39 @@ def test_the_database_refuses_negative_amounts(database: Database, column: str) 
         database.run_sync(lambda connection: connection.execute(update(accounts).values({column: -1})))
 
 
+def test_the_database_refuses_a_second_reservation_and_a_second_end_of_an_attempt(database: Database) -> None:
+    account = database.run_sync(account_named, "ada", NOW, balance=100)
+    attempt = accepted(database, account, NOW)
+    assert database.run_sync(ledger.reserve, attempt, 10, NOW)
+    with pytest.raises(IntegrityError):
+        database.run_sync(ledger.reserve, attempt, 10, NOW)
+    other = accepted(database, account, NOW)
+    assert database.run_sync(ledger.reserve, other, 20, NOW)
+    database.run_sync(ledger.release, attempt, 10, NOW)
+    for end in (ledger.release, ledger.charge):
+        with pytest.raises(IntegrityError):
+            database.run_sync(end, attempt, 10, NOW)
+    assert row(database, account) == (80, 20)
+
+
 def test_the_database_refuses_a_second_charge_of_a_task(database: Database) -> None:
     account = database.run_sync(account_named, "ada", NOW, balance=100)
-    task = accept(database, account)
-    database.run_sync(ledger.charge, account, task, NOW)
+    attempt = accepted(database, account, NOW)
+    database.run_sync(ledger.charge, attempt, 0, NOW)
     with pytest.raises(IntegrityError):
-        database.run_sync(ledger.charge, account, task, NOW)
+        database.run_sync(ledger.charge, attempt._replace(id=AttemptId("another")), 0, NOW)
+
+
+def test_a_balance_is_bounded(database: Database) -> None:
+    account = database.run_sync(account_named, "ada", NOW)
+    database.run_sync(ledger.deposit, account, ledger.MAX_BALANCE - 1, NOW)
+    with pytest.raises(ledger.BalanceTooLargeError):
+        database.run_sync(ledger.deposit, account, 2, NOW)
+    database.run_sync(ledger.deposit, account, 1, NOW)
+    assert database.run_sync(ledger.statement, account).available == ledger.MAX_BALANCE
+    for number in range(12):  # together more than 64 bits hold
+        database.run_sync(account_named, f"account {number}", NOW, balance=ledger.MAX_BALANCE)
+    assert mistakes(database) == []
 
 
 def execute(database: Database, statement: str) -> None:
@@ -260,11 +293,11 @@ def test_accounts_do_not_pay_for_each_other(database: Database) -> None:
     ada = database.run_sync(account_named, "ada", NOW, balance=100)
     bob = database.run_sync(account_named, "bob", NOW, balance=100)
     task = accept(database, ada)
-    assert database.run_sync(tasks.accept, bob, task, b"{}", None, NOW) is None, (
+    assert database.run_sync(tasks.accept, Attempt.of(bob, task), b"{}", None, NOW) is None, (
         "the same UUID is another task"
     )
-    assert database.run_sync(ledger.reserve, ada, task, 60, NOW)
-    database.run_sync(tasks.succeed, ada, task, RESULT, NOW)
+    assert database.run_sync(tasks.reserve, attempt_of(database, ada, task), 60, NOW)
+    database.run_sync(tasks.succeed, attempt_of(database, ada, task), RESULT, NOW)
     assert database.run_sync(ledger.statement, ada).available == 40
     assert database.run_sync(ledger.statement, bob).available == 100
     assert database.run_sync(ledger.spent, bob) == (0, 0)
@@ -273,13 +306,14 @@ def test_accounts_do_not_pay_for_each_other(database: Database) -> None:
 def test_spending_is_counted_from_a_time_on_and_without_deposits(database: Database) -> None:
     account = database.run_sync(account_named, "ada", NOW, balance=0)
     database.run_sync(ledger.deposit, account, 100, NOW)
-    for when, amount in ((NOW, 10), (NOW + 10, 20)):
+    for when, amount in ((NOW, 10), (NOW + DAY, 20)):
         task = accept(database, account)
-        database.run_sync(ledger.reserve, account, task, amount, NOW)
-        database.run_sync(tasks.succeed, account, task, RESULT, when)
+        database.run_sync(tasks.reserve, attempt_of(database, account, task), amount, NOW)
+        database.run_sync(tasks.succeed, attempt_of(database, account, task), RESULT, when)
     assert database.run_sync(ledger.spent, account) == (30, 2)
-    assert database.run_sync(ledger.spent, account, NOW + 5) == (20, 1)
-    assert database.run_sync(ledger.spent, account, NOW + 11) == (0, 0)
+    today = day_of(NOW)
+    of_days = [database.run_sync(ledger.spent_since, account, today + later) for later in range(3)]
+    assert of_days == [(30, 2), (20, 1), (0, 0)]
 
 
 @given(st.integers(0, 10**18))

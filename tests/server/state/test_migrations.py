@@ -128,7 +128,7 @@ def test_a_difference_between_the_steps_and_the_tables_would_be_seen(empty_datab
     Database(empty_database).close()
     engine = create_engine(empty_database)
     with engine.begin() as connection:
-        connection.execute(text("DROP INDEX tasks_by_status"))
+        connection.execute(text("DROP INDEX tasks_accepted"))
         connection.execute(text("ALTER TABLE accounts ADD COLUMN surplus INTEGER"))
     engine.dispose()
     assert len(differences(empty_database)) == 2

@@ -1,6 +1,7 @@
 """What is forgotten after a while, and what never is."""
 
 import pytest
+from sqlalchemy import Connection
 
 from server.protocol.errors import ErrorItem
 from server.state import ledger, tasks, webhooks
@@ -9,9 +10,10 @@ from server.state.audit import audit
 from server.state.database import Database
 from server.state.outbox import delivered, undelivered
 from server.state.records import StoredResult
-from server.state.retention import forget_ended
+from server.state.retention import forget_failed, forget_webhooks
 from server.state.webhooks import Destination, WebhookStatus
-from tests.server.support.harness import new_uuid
+from tests.server.support.records import accepted as record_accepted
+from tests.server.support.records import attempt_of
 
 NOW = 1_000_000.0
 LATER = NOW + 1
@@ -24,10 +26,9 @@ def account(database: Database) -> AccountId:
 
 
 def accepted(database: Database, account: AccountId, session: str | None = None) -> str:
-    task = new_uuid()
-    assert database.run_sync(tasks.accept, account, task, b"{}", session, NOW) is None
-    assert database.run_sync(tasks.reserve, account, task, 100, NOW)
-    return task
+    attempt = record_accepted(database, account, NOW, session=session)
+    assert database.run_sync(tasks.reserve, attempt, 100, NOW)
+    return attempt.task_uuid
 
 
 def failed(
@@ -39,8 +40,12 @@ def failed(
 ) -> str:
     task = accepted(database, account, session)
     error = ErrorItem(code="downloadFailed", message="no", task_uuid=task)
-    database.run_sync(tasks.fail, account, task, error, when, webhook=webhook)
+    database.run_sync(tasks.fail, attempt_of(database, account, task), error, when, webhook=webhook)
     return task
+
+
+def forget_ended(connection: Connection, before: float) -> tuple[int, int]:
+    return forget_webhooks(connection, before), forget_failed(connection, before)
 
 
 def is_known(database: Database, account: AccountId, task: str) -> bool:
@@ -57,7 +62,9 @@ def test_failed_tasks_are_forgotten_once_they_are_old(database: Database, accoun
 
 def test_what_succeeded_or_has_no_outcome_is_never_forgotten(database: Database, account: AccountId) -> None:
     waiting, done = accepted(database, account), accepted(database, account)
-    database.run_sync(tasks.succeed, account, done, StoredResult("image", "image.png", "input"), NOW)
+    database.run_sync(
+        tasks.succeed, attempt_of(database, account, done), StoredResult("image", "image.png", "input"), NOW
+    )
     assert database.run_sync(forget_ended, NOW * 2) == (0, 0)
     assert is_known(database, account, waiting)
     assert is_known(database, account, done)
@@ -69,7 +76,7 @@ def test_an_error_that_waits_for_its_session_is_not_forgotten(database: Database
     task = failed(database, account, session="session")
     assert database.run_sync(forget_ended, LATER) == (0, 0)
     (reply,) = database.run_sync(undelivered, account, "session")
-    database.run_sync(delivered, reply.id)
+    database.run_sync(delivered, [reply.id])
     assert database.run_sync(forget_ended, LATER) == (0, 1)
     assert not is_known(database, account, task)
 
@@ -93,7 +100,7 @@ def test_a_webhook_is_forgotten_some_time_after_its_end_and_its_task_not_before(
 def test_the_webhook_of_a_task_that_stays_is_forgotten(database: Database, account: AccountId) -> None:
     task = accepted(database, account)
     result = StoredResult("image", "image.png", "input")
-    database.run_sync(tasks.succeed, account, task, result, NOW, webhook=HOOK)
+    database.run_sync(tasks.succeed, attempt_of(database, account, task), result, NOW, webhook=HOOK)
     claimed = database.run_sync(webhooks.claim_due, [], NOW, 60.0)
     assert claimed is not None
     database.run_sync(webhooks.finish, claimed, WebhookStatus.DELIVERED, NOW)

@@ -11,6 +11,7 @@ from server.state.accounts import AccountId, account_named
 from server.state.database import Database
 from server.state.webhooks import ClaimedWebhook, Destination, WebhookRecord, WebhookStatus
 from tests.server.support.harness import new_uuid
+from tests.server.support.records import accepted, attempt_of
 
 NOW = 1_000.0
 LEASE = 90.0
@@ -30,8 +31,10 @@ def account(database: Database) -> AccountId:
 def fail_task(database: Database, account: AccountId, url: str = "http://a/hook", now: float = NOW) -> str:
     """A task with an outcome and a webhook; its UUID."""
     task = new_uuid()
-    database.run_sync(tasks.accept, account, task, b"{}", None, now)
-    database.run_sync(tasks.fail, account, task, FAILURE, now, webhook=Destination(url, "http://us"))
+    accepted(database, account, now, task=task)
+    database.run_sync(
+        tasks.fail, attempt_of(database, account, task), FAILURE, now, webhook=Destination(url, "http://us")
+    )
     return task
 
 
@@ -54,11 +57,10 @@ def test_a_webhook_is_recorded_with_the_outcome(database: Database, account: Acc
 
 
 def test_a_webhook_is_not_there_without_its_outcome(database: Database, account: AccountId) -> None:
-    task = new_uuid()
-    database.run_sync(tasks.accept, account, task, b"{}", None, NOW)
+    attempt = accepted(database, account, NOW)
 
     def interrupted(connection: Connection) -> None:
-        tasks.fail(connection, account, task, FAILURE, NOW, webhook=Destination("http://a/", "http://us"))
+        tasks.fail(connection, attempt, FAILURE, NOW, webhook=TO)
         raise UnexpectedError
 
     with pytest.raises(UnexpectedError):
@@ -68,7 +70,7 @@ def test_a_webhook_is_not_there_without_its_outcome(database: Database, account:
 
 def test_an_outcome_that_is_recorded_twice_is_told_once(database: Database, account: AccountId) -> None:
     task = fail_task(database, account)
-    database.run_sync(tasks.fail, account, task, FAILURE, NOW, webhook=TO)
+    database.run_sync(tasks.fail, attempt_of(database, account, task), FAILURE, NOW, webhook=TO)
     claimed(database)
     assert claim(database) is None
 
@@ -76,9 +78,9 @@ def test_an_outcome_that_is_recorded_twice_is_told_once(database: Database, acco
 def test_a_failed_task_that_is_sent_again_is_told_of_anew(database: Database, account: AccountId) -> None:
     task = fail_task(database, account)
     old = claimed(database)
-    database.run_sync(tasks.accept, account, task, b"{}", None, NOW)
+    accepted(database, account, NOW, task=task)
     assert database.run_sync(webhooks.find_webhook, account, task) is None
-    database.run_sync(tasks.fail, account, task, FAILURE, NOW, webhook=TO)
+    database.run_sync(tasks.fail, attempt_of(database, account, task), FAILURE, NOW, webhook=TO)
     new = claimed(database)
     assert new.id != old.id, "another message"
     database.run_sync(webhooks.finish, old, WebhookStatus.FAILED, NOW, "too late")
@@ -175,3 +177,17 @@ def test_a_secret_that_was_never_used_is_not_kept_after_a_rotation(
 ) -> None:
     new = database.run_sync(webhooks.rotate_secret, account, NOW)
     assert database.run_sync(webhooks.signing_secrets, account, NOW) == [new]
+
+
+def test_of_the_hosts_that_are_not_busy_the_one_that_waits_longest_is_next(
+    database: Database, account: AccountId
+) -> None:
+    for number, host in enumerate(["a", "a", "b", "c", "b"]):
+        fail_task(database, account, url=f"http://{host}/hook", now=NOW + number)
+    assert database.run_sync(webhooks.next_due, ["a"]) == NOW + 2
+    assert database.run_sync(webhooks.next_due, ["a", "b", "c"]) is None
+    hosts = []
+    while (webhook := claim(database, NOW + 10, busy=("a",))) is not None:
+        hosts.append(webhook.host)
+        database.run_sync(webhooks.finish, webhook, WebhookStatus.DELIVERED, NOW)
+    assert hosts == ["b", "c", "b"]

@@ -51,8 +51,8 @@ _SHADES = 1  # by which two runs of a network may differ
 
 # What a kill finds tasks at: each query counts those that are.
 _PHASES = {
-    "accepted": "SELECT count(*) FROM tasks WHERE status = 'accepted' AND reserved = 0",
-    "reserved, at work": "SELECT count(*) FROM tasks WHERE status = 'accepted' AND reserved > 0",
+    "accepted": "SELECT count(*) FROM tasks WHERE status = 'accepted' AND price IS NULL",
+    "reserved, at work": "SELECT count(*) FROM tasks WHERE status = 'accepted' AND price IS NOT NULL",
     "storing": "SELECT count(*) FROM loose_files WHERE since > :since",
     "recorded, not delivered": "SELECT count(*) FROM outbox",
     "webhook under way": """

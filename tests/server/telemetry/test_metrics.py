@@ -10,7 +10,8 @@ from engines import Activity, DeviceActivity, Memory, RunKind, Waiting
 from server.protocol.error_codes import error_label
 from server.protocol.errors import DatabaseUnavailableError
 from server.serving import EmbeddedServer
-from server.state import ledger, tasks
+from server.state import ledger
+from server.state.records import Attempt
 from server.telemetry.metrics import Metrics, Snapshot
 from tests.server.conftest import StartServer
 from tests.server.support.harness import (
@@ -74,10 +75,10 @@ async def test_what_waits_is_told_while_it_waits(start_server: StartServer, web:
 async def test_money_is_told_as_reserved_until_it_is_charged(server: EmbeddedServer) -> None:
     run, account = server.services.database.run_sync, open_account(server)
     before = (await metrics_of(server))["tilewire_reserved_usd"]
-    run(tasks.accept, account.id, key := new_uuid(), b"{}", None, 0.0)
-    assert run(ledger.reserve, account.id, key, 2_000_000, 0.0)
+    attempt = Attempt.of(account.id, new_uuid())
+    assert run(ledger.reserve, attempt, 2_000_000, 0.0)
     assert (await metrics_of(server))["tilewire_reserved_usd"] == pytest.approx(before + 0.002)
-    run(ledger.release, account.id, key, 0.0)
+    run(ledger.release, attempt, 2_000_000, 0.0)
     assert (await metrics_of(server))["tilewire_reserved_usd"] == pytest.approx(before)
 
 

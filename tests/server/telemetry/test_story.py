@@ -7,7 +7,7 @@ import pytest
 
 from server.protocol.errors import TaskCancelledError, TaskError, invalid
 from server.state.accounts import AccountId
-from server.state.records import Status, StoredResult, TaskRecord
+from server.state.records import Attempt, Status, StoredResult, TaskRecord
 from server.telemetry.story import Story, Subject, told
 
 SUBJECT = Subject("task", AccountId("account"), "session", "model")
@@ -35,7 +35,7 @@ class Listener:
 def record(result: StoredResult | None = None, error: TaskError | None = None) -> TaskRecord:
     status = Status.SUCCEEDED if error is None else Status.FAILED
     item = None if error is None else error.item("upscale", "task", None)
-    return TaskRecord(SUBJECT.account, "task", b"{}", "session", status, result, item)
+    return TaskRecord(Attempt.of(SUBJECT.account, "task"), b"{}", "session", status, result, item)
 
 
 def test_stages_are_told_in_the_order_in_which_they_end() -> None:

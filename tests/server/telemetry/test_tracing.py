@@ -9,7 +9,7 @@ import pytest
 from server.protocol.errors import invalid
 from server.serving import StartError
 from server.state.accounts import AccountId
-from server.state.records import Status, StoredResult, TaskRecord
+from server.state.records import Attempt, Status, StoredResult, TaskRecord
 from server.telemetry.story import Story, Subject
 from tests.server.conftest import StartServer
 from tests.server.support.harness import FAST_MODEL, connected, make_image, upscale
@@ -43,7 +43,7 @@ def exported(*stages: Any, error: Any = None) -> Any:
             pass
     status = Status.FAILED if error else Status.SUCCEEDED
     result = None if error else StoredResult("image", "image.png", "input")
-    story.finish(TaskRecord(SUBJECT.account, "task-1", b"{}", None, status, result, error))
+    story.finish(TaskRecord(Attempt.of(SUBJECT.account, "task-1"), b"{}", None, status, result, error))
     tracing.record(story)
     tracing.close()
     return {span.name: span for span in exporter.get_finished_spans()}

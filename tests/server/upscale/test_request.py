@@ -49,6 +49,9 @@ def request_of(catalogue: Catalogue, codec: Codec = JSON, **parameters: Any) -> 
         ({"upscaleFactor": 4.01}, "invalidUpscaleFactor", "upscaleFactor"),
         ({"upscaleFactor": 1e308}, "invalidUpscaleFactor", "upscaleFactor"),
         ({"upscaleFactor": 2, "targetMegapixels": 1}, "invalidTargetMegapixels", "targetMegapixels"),
+        ({"width": 0}, "invalidWidth", "width"),
+        ({"width": 80, "upscaleFactor": 2}, "invalidWidth", "width"),
+        ({"height": 80, "targetMegapixels": 1}, "invalidHeight", "height"),
         ({"targetMegapixels": 0}, "invalidTargetMegapixels", "targetMegapixels"),
         ({"targetMegapixels": -1}, "invalidTargetMegapixels", "targetMegapixels"),
         ({"targetMegapixels": 1e300}, "invalidTargetMegapixels", "targetMegapixels"),
@@ -75,7 +78,7 @@ def request_of(catalogue: Catalogue, codec: Codec = JSON, **parameters: Any) -> 
 def test_what_is_not_offered_is_an_error_that_names_it(
     catalogue: Catalogue, parameters: dict[str, Any], code: str, parameter: str
 ) -> None:
-    if "targetMegapixels" in parameters:
+    if {"targetMegapixels", "width", "height"} & parameters.keys():
         parameters = {"upscaleFactor": None} | parameters
     with pytest.raises(ParameterError) as caught:
         request_of(catalogue, **parameters)
@@ -140,6 +143,25 @@ def test_a_factor_gives_its_size_within_what_the_model_can_do(
     model.weights_for(max(size.width / width, size.height / height))  # there are such weights
 
 
+@pytest.mark.parametrize(
+    ("source", "factor", "size"),
+    [((3, 5), 1.5, (5, 8)), ((1, 7), 2.5, (3, 18)), ((5, 5), 1.1, (6, 6)), ((1, 1), 1.2, (1, 1))],
+)
+def test_halves_are_rounded_up(
+    catalogue: Catalogue, source: tuple[int, int], factor: float, size: tuple[int, int]
+) -> None:
+    assert sized(catalogue, Size(*source), upscaleFactor=factor) == size
+
+
+def test_hidden_colours_need_a_format_with_transparency(catalogue: Catalogue) -> None:
+    model = catalogue.get(FAST_MODEL)
+    for output_format in ("PNG", "WEBP"):
+        check(task_of(keepHiddenColors=True, outputFormat=output_format), model)
+    with pytest.raises(ParameterError, match="JPG has no transparency") as caught:
+        check(task_of(keepHiddenColors=True, outputFormat="JPG"), model)
+    assert caught.value.parameter == "keepHiddenColors"
+
+
 @given(sides, sides, st.floats(1e-6, 200))
 def test_target_megapixels_gives_about_that_or_says_what_is_possible(
     catalogue: Catalogue, width: int, height: int, target: float
@@ -153,6 +175,25 @@ def test_target_megapixels_gives_about_that_or_says_what_is_possible(
     size = sized(catalogue, source, upscaleFactor=None, targetMegapixels=target)
     assume(min(width, height) > 50)
     assert size.megapixels == pytest.approx(target, rel=0.03)
+    catalogue.get(FAST_MODEL).weights_for(max(size.width / width, size.height / height))
+
+
+@given(sides, sides, st.one_of(st.none(), sides), st.one_of(st.none(), sides))
+def test_width_and_height_are_met_or_it_says_what_is_possible(
+    catalogue: Catalogue, width: int, height: int, wide: int | None, high: int | None
+) -> None:
+    assume((wide, high) != (None, None))
+    source = Size(width, height)
+    by = min(side / length for side, length in ((wide, width), (high, height)) if side is not None)
+    wanted = {"upscaleFactor": None, "width": wide, "height": high}
+    if not 1 < by <= 4 or source.megapixels * by**2 > 127:
+        with pytest.raises(ParameterError, match="pixels"):
+            sized(catalogue, source, limit=127, **wanted)
+        return
+    size = sized(catalogue, source, **wanted)
+    assert wide is None or size.width <= wide
+    assert high is None or size.height <= high
+    assert size.width == wide or size.height == high
     catalogue.get(FAST_MODEL).weights_for(max(size.width / width, size.height / height))
 
 

@@ -99,8 +99,7 @@ def test_a_tab_that_gets_no_news_shows_the_result_of_the_other(
 ) -> None:
     page = under_way
     other = page.open_tab()  # which resumes the task: the news go there
-    device.step()
-    other.wait_for_selector("#tiles")
+    other.wait_for_selector("#model option", state="attached")
     device.run_freely()
     for tab in (page.tab, other):
         tab.wait_for_selector("#strip li[data-status=done]")

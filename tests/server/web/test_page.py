@@ -2,11 +2,7 @@
 
 import base64
 import io
-import json
 import re
-import shutil
-import subprocess
-import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +17,7 @@ from server.handlers import model_search
 from server.protocol.replies import ModelItem
 from server.serving import EmbeddedServer
 from tests.server.conftest import StartServer
-from tests.server.support.harness import KEY, PATIENCE, make_image, open_image
+from tests.server.support.harness import KEY, make_image, open_image
 from tests.server.support.npm import npm_install
 from tests.server.support.page import OpenPage, Page
 from tests.server.support.process import reserved_port, serving
@@ -352,37 +348,6 @@ def test_fractions_and_megapixels_can_be_asked_for(page: Page) -> None:
     page.wait_for("done")
     page.wait("#after-pixels img")
     assert page.shown("#after-pixels img").size == (800, 600)
-
-
-def test_a_task_can_be_copied_as_code_that_runs(page: Page, tmp_path: Path) -> None:
-    image = make_image(40, 30)
-    page.add(**{"my holiday": image})
-    (tmp_path / "my holiday.png").write_bytes(image)
-    page.start()
-    page.wait_for("done")
-    page.tab.click("#code-button")
-    code = {}
-    for name in ("curl", "Python", "JavaScript", "WebSocket"):
-        page.tab.click(f"#code-tabs button:text-is('{name}')")
-        code[name] = page.tab.locator("#code-panel").text_content().replace("YOUR_KEY", KEY)
-
-    def run(*command: str, text: str | None = None) -> str:
-        done = subprocess.run(
-            command, cwd=tmp_path, input=text, capture_output=True, text=True, check=False, timeout=PATIENCE
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    assert "/images/" in run(sys.executable, "-c", code["Python"])
-    result = page.tab.evaluate(
-        f"(image) => {{ {code['WebSocket']}; return upscale(image); }}", base64.b64encode(image).decode()
-    )
-    assert result["cost"] == 0.000001
-    if shutil.which("curl"):
-        assert json.loads(run("bash", text=code["curl"]))["data"][0]["cost"] == 0.000001
-    if shutil.which("node"):
-        (tmp_path / "snippet.mjs").write_text(code["JavaScript"])
-        run("node", "--check", "snippet.mjs")
 
 
 def test_messagepack_is_read_and_written_as_others_do(page: Page) -> None:

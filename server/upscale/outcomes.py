@@ -1,0 +1,129 @@
+"""From an attempt at a task to its recorded outcome: whatever happens on the way, there is one."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from sqlalchemy import Connection
+
+from engines import EngineError, SpoiltResultError
+from server.protocol.errors import ErrorItem, ServerError, TaskError, TaskTimeoutError
+from server.state import tasks
+from server.state.database import Database
+from server.state.records import Attempt, TaskRecord
+from server.state.tasks import LostTaskError
+from server.state.webhooks import Destination
+from server.telemetry.story import Story
+from server.upscale.pipeline import Pipeline
+from server.upscale.running import News, Running
+
+__all__ = ["Outcomes"]
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Recorder = Callable[[Connection, Attempt, T, float, Destination | None], TaskRecord]
+
+
+class Outcomes:
+    """Does the work of attempts, and records how it ended."""
+
+    def __init__(
+        self,
+        database: Database,
+        pipeline: Pipeline,
+        news: News,
+        task_timeout: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Bring attempts to their outcomes.
+
+        Args:
+            database: where outcomes are recorded.
+            pipeline: does the work.
+            news: sends how far it is.
+            task_timeout: seconds that a task may take.
+            clock: the time in seconds since the epoch.
+        """
+        self._database = database
+        self._pipeline = pipeline
+        self._news = news
+        self._task_timeout = task_timeout
+        self._clock = clock
+
+    async def reach(self, running: Running, story: Story) -> TaskRecord:
+        """The recorded outcome of an attempt: its result, or why it failed.
+
+        Raises:
+            LostTaskError: if the task has another attempt by now, or another outcome.
+            CancelledError: if the work was abandoned; nothing is recorded then.
+        """
+        try:
+            async with asyncio.timeout(self._task_timeout):
+                with self._news.in_line(running) as on_start:
+                    result = await self._pipeline.run(
+                        running.attempt,
+                        running.request,
+                        story,
+                        lambda share: self._news.note_progress(running, share),
+                        self._news.regions(running),
+                        on_start=on_start,
+                    )
+        except LostTaskError:
+            raise
+        except Exception as failure:  # noqa: BLE001 - it is what the task failed with
+            return await self._fail(running, self._as_task_error(failure))
+        try:
+            return await self._record(
+                tasks.succeed, running, result, running.request.webhook(running.base_url)
+            )
+        except LostTaskError:
+            raise
+        except Exception:
+            log.exception("the result cannot be recorded")
+            return await self._fail(running, ServerError())
+
+    async def give_up(self, record: TaskRecord) -> TaskRecord:
+        """Have a task fail that cannot be run."""
+        return await self._database.run(tasks.fail, record.attempt, _plain(record.task_uuid), self._clock())
+
+    async def _fail(self, running: Running, error: TaskError) -> TaskRecord:
+        request, base_url = running.request, running.base_url
+        try:
+            item = request.failure(error, base_url)
+            return await self._record(tasks.fail, running, item, request.webhook(base_url))
+        except LostTaskError:
+            raise
+        except Exception:  # what cannot be recorded came with the task; this does not
+            log.exception("the error cannot be recorded")
+            return await self._record(tasks.fail, running, _plain(running.key), None)
+
+    async def _record(
+        self, recorder: Recorder[T], running: Running, outcome: T, webhook: Destination | None
+    ) -> TaskRecord:
+        """Record an outcome, as soon as the database can be used. To cancel the task is too late by now."""
+        running.is_recording = True
+        return await self._database.insist(recorder, running.attempt, outcome, self._clock(), webhook)
+
+    def _as_task_error(self, failure: Exception) -> TaskError:
+        """What the client gets to see of a failure; the log has the rest."""
+        match failure:
+            case TaskError():
+                return failure
+            case TimeoutError():
+                return TaskTimeoutError(self._task_timeout)
+            case SpoiltResultError():
+                log.warning("the result is spoilt: %s", failure)
+                return ServerError(str(failure))
+            case EngineError():
+                log.error("the engine failed", exc_info=failure)
+                return ServerError("the model failed on this image")
+            case _:
+                log.error("the server failed", exc_info=failure)
+                return ServerError()
+
+
+def _plain(task_uuid: str) -> ErrorItem:
+    return ServerError().item(None, task_uuid, None)
