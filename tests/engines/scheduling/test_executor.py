@@ -510,6 +510,30 @@ def test_while_a_stand_in_is_looked_for_tasks_come_and_go_and_loads_wait(executo
     assert OTHER_KEY.network.path in cpu.opened
 
 
+def test_closing_does_not_wait_for_a_stand_in_that_comes_too_late(executor_of, caplog):
+    looking, found = threading.Event(), threading.Event()
+
+    def find():
+        looking.set()
+        assert found.wait(WAIT)
+        return FakeDevice("the CPU")
+
+    gpu = FakeDevice("the GPU")
+    gpu.error = lost()
+    executor = executor_of(gpu, stand_in=find)
+    tile = FakeTile(1)
+    executor.submit("", "task", KEY, [tile])
+    assert looking.wait(WAIT)
+    closer = threading.Thread(target=executor.close)
+    closer.start()
+    wait_for(tile)
+    found.set()
+    closer.join(WAIT)
+    assert not closer.is_alive()
+    executor.close()
+    assert executor.stand_in is None
+
+
 def test_a_network_that_no_gpu_can_load_any_longer_is_loaded_where_they_are_replaced(executor_of, caplog):
     bad, cpu = FakeDevice("bad"), FakeDevice("the CPU")
     bad.open = bad.lose
