@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from engines.activity import Activity, DeviceActivity, Memory, RunKind, Waiting
+from engines.codecs.crop import crop
 from engines.codecs.encode import OutputFormat, encode
 from engines.codecs.image import ImageInfo, decode, inspect
 from engines.codecs.picture import Metadata, Picture, Text, resize
@@ -28,6 +29,7 @@ from engines.errors import (
     SpoiltResultError,
     UnsupportedImageError,
 )
+from engines.passes import sizes_of_passes
 from engines.tiling.regions import OnRegion, Region
 
 if TYPE_CHECKING:
@@ -97,12 +99,14 @@ __all__ = [
     "UnsupportedImageError",
     "Upscaler",
     "Waiting",
+    "crop",
     "decode",
     "encode",
     "find_devices",
     "inspect",
     "open_on_cpu",
     "resize",
+    "sizes_of_passes",
     "stand_in_for",
     "usable_cores",
 ]

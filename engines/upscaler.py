@@ -7,6 +7,7 @@
    fit into a device's memory, the picture is cut again into smaller ones.
    Tiles of one level need no device; grey planes, of which alpha is one, are grey again after it.
 4. Where the wanted size is not a native one, what is finished is reduced to it row by row (Lanczos).
+5. Beyond the model's scale the picture goes through it again.
 """
 
 import asyncio
@@ -28,7 +29,8 @@ from engines.errors import DeviceOutOfMemoryError, ModelError
 from engines.latent.diffusion import Diffusion
 from engines.latent.prompts import prompts_of
 from engines.loading import LoadedModels
-from engines.progress import Progress, rising
+from engines.passes import sizes_of_passes
+from engines.progress import Progress, rising, within
 from engines.scheduling.calibration import Calibration
 from engines.scheduling.executor import PATIENCE, Executor
 from engines.scheduling.work import TileKey
@@ -134,7 +136,7 @@ class Upscaler:
         Args:
             picture: what to upscale.
             model: an entry of the catalogue.
-            width: the wanted one, in pixels; at most the model's largest native scale times the picture's.
+            width: the wanted one, in pixels; beyond the model's scale it takes several passes.
             height: likewise.
             account: whose share of the device the tiles use.
             diffusion: what is wanted of a latent upscaler; other models know nothing of it.
@@ -151,13 +153,9 @@ class Upscaler:
                 calls come before this one returns, but after it was cancelled there may be some more.
 
         Raises:
-            ModelError: if the model has no so large scale, if it cannot be built, loaded or run, or if the
+            ModelError: if the model cannot be built, loaded or run, has no such level of noise, or if the
                 upscaler is closed.
         """
-        try:
-            weights = model.weights_for(max(width / picture.width, height / picture.height), denoise)
-        except (FactorTooLargeError, NoSuchLevelError) as error:
-            raise ModelError(str(error)) from error
         if model.latent is not None:
             latent = await self._models.latent(model, model.latent)
             return await latent.upscale(
@@ -171,27 +169,26 @@ class Upscaler:
                 on_progress=on_progress,
                 on_region=on_region,
             )
-        network = await self._models.network(model, weights)
-        planes = [picture.pixels]
-        if picture.alpha is not None:
-            planes.append(picture.alpha)
-            if not keep_hidden:
-                planes[0] = await self._pixels.run(fill_hidden, picture.pixels, picture.alpha)
-        report = rising(on_progress) if on_progress else None
-        regions = RegionReporter(picture, width, height, on_region) if on_region else None
-        largest = model.tile
-        while True:
-            plan = self._plan(picture, model, network, largest)
-            try:
-                upscaled = await self._run(
-                    planes, plan, network, (width, height), account, on_start, report, regions
-                )
-                break
-            except DeviceOutOfMemoryError:
-                largest = math.isqrt(plan.height * plan.width // 2)
-                if plan.height * plan.width <= _smallest_tile(model) ** 2:
-                    raise
-        return await self._pixels.run(with_planes, picture, upscaled)
+        report = rising(on_progress or (lambda _share: None))
+        sizes = sizes_of_passes((picture.width, picture.height), (width, height), model.reach)
+        ends = list(itertools.accumulate(wide * high for wide, high in sizes))
+        begun = 0
+        for size, end in zip(sizes, ends, strict=True):
+            progress = within(report, begun / ends[-1], end / ends[-1])
+            last = end == ends[-1]
+            picture = await self._pass(
+                picture,
+                model,
+                size,
+                account,
+                denoise,
+                keep_hidden,
+                on_start,
+                progress,
+                on_region if last else None,
+            )
+            begun, on_start, denoise = end, None, None
+        return picture
 
     def close(self) -> None:
         """Let the batch that runs finish; every upscale under way ends in a ModelError. Blocks."""
@@ -199,6 +196,45 @@ class Upscaler:
         self._models.close()
         self._resampler.close()
         self._pixels.close()
+
+    async def _pass(
+        self,
+        picture: Picture,
+        model: Model,
+        size: tuple[int, int],
+        account: str,
+        denoise: int | None,
+        keep_hidden: bool,
+        on_start: Callable[[], None] | None,
+        on_progress: Progress,
+        on_region: OnRegion | None,
+    ) -> Picture:
+        """The picture at `size` (width, height), which is within the model's reach."""
+        width, height = size
+        try:
+            weights = model.weights_for(max(width / picture.width, height / picture.height), denoise)
+        except (FactorTooLargeError, NoSuchLevelError) as error:
+            raise ModelError(str(error)) from error
+        network = await self._models.network(model, weights)
+        planes = [picture.pixels]
+        if picture.alpha is not None:
+            planes.append(picture.alpha)
+            if not keep_hidden:
+                planes[0] = await self._pixels.run(fill_hidden, picture.pixels, picture.alpha)
+        regions = RegionReporter(picture, width, height, on_region) if on_region else None
+        largest = model.tile
+        while True:
+            plan = self._plan(picture, model, network, largest)
+            try:
+                upscaled = await self._run(
+                    planes, plan, network, size, account, on_start, on_progress, regions
+                )
+                break
+            except DeviceOutOfMemoryError:
+                largest = math.isqrt(plan.height * plan.width // 2)
+                if plan.height * plan.width <= _smallest_tile(model) ** 2:
+                    raise
+        return await self._pixels.run(with_planes, picture, upscaled)
 
     def _plan(self, picture: Picture, model: Model, network: Network, largest: int) -> TilePlan:
         """Tiles of at most `largest` pixels a side, smaller where the devices had no memory for them."""

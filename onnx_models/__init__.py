@@ -37,6 +37,7 @@ from onnx_models.errors import (
 from onnx_models.files import write_atomically
 from onnx_models.graph import FROM_UNIT, INPUT, OUTPUT, TO_FLOAT, TO_NCHW, TO_NHWC, TO_UINT8, TO_UNIT
 from onnx_models.model import (
+    LARGEST_FACTOR,
     LatentWeights,
     Model,
     NcnnWeights,
@@ -62,6 +63,7 @@ from onnx_models.sources import size_of
 __all__ = [
     "FROM_UNIT",
     "INPUT",
+    "LARGEST_FACTOR",
     "OUTPUT",
     "TO_FLOAT",
     "TO_NCHW",

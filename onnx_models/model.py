@@ -6,7 +6,7 @@ that can be fetched is in `published`.
 
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from msgspec import Meta, Struct
 from msgspec.structs import replace
@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from onnx_models.errors import FactorTooLargeError, NoSuchLevelError
 
 __all__ = [
+    "LARGEST_FACTOR",
     "Air",
     "Denoise",
     "LatentWeights",
@@ -39,6 +40,10 @@ Positive = Annotated[float, Meta(gt=0)]
 Url = Annotated[str, Meta(pattern=r"^https://")]
 Denoise = Annotated[int, Meta(ge=0, le=3)]
 """How much noise a network takes away beside enlarging: 0 little, 3 most."""
+
+
+LARGEST_FACTOR: Final = 16
+"""The largest factor of models that upscale by any."""
 
 
 class WeightFile(Struct, frozen=True, forbid_unknown_fields=True):
@@ -189,7 +194,7 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     factors: tuple[Scale, ...]
     """The whole factors it offers, smallest first."""
     fractional: bool
-    """Whether it also offers every real factor in (1, max(factors)]."""
+    """Whether it also offers every real factor from 1 to `LARGEST_FACTOR`, in several passes if need be."""
     overlap: Pixels
     """Context around the core of each tile, in input pixels: with it, seams cannot be seen."""
     tile: Pixels
@@ -253,7 +258,7 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     def offers(self, factor: float) -> bool:
         """Say whether the model upscales by `factor` (output side / input side)."""
-        return factor in self.factors or (self.fractional and 1 < factor <= self.factors[-1])
+        return factor in self.factors or (self.fractional and 1 <= factor <= LARGEST_FACTOR)
 
     def weights_for(self, factor: float, denoise: int | None = None) -> Weights:
         """Return the weights of the smallest native scale that is at least `factor`, maybe in several passes.
@@ -281,5 +286,11 @@ _OF_PROMPTS = {"positivePrompt", "negativePrompt", "CFGScale"}
 
 
 def check_price(usd: Decimal) -> None:
+    """Refuse a price that is negative or no number.
+
+    Raises:
+        ValueError: It is.
+
+    """
     if not usd.is_finite() or usd < 0:
         raise ValueError("price_per_megapixel must be zero or more")

@@ -1,5 +1,7 @@
 """The ASGI application: which path leads where."""
 
+from collections import defaultdict
+
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -14,6 +16,7 @@ from server.http.gate import Gate, client_address, refusal
 from server.http.images import get_image
 from server.http.metrics import get_metrics
 from server.http.pages import get_health, get_readiness
+from server.http.providers import ROUTES as PROVIDERS
 from server.http.specs import get_asyncapi, get_openapi, get_schema
 from server.http.tasks import post_tasks
 from server.http.web import Page
@@ -41,6 +44,7 @@ def create_app(settings: Settings) -> Starlette:
             Route("/", post_tasks, methods=["POST"]),
             Route("/v1", post_tasks, methods=["POST"]),
             Route("/images/{name}", get_image, methods=["GET", "HEAD"]),
+            *PROVIDERS,
             Route("/healthz", get_health),
             Route("/readyz", get_readiness),
             Route("/metrics", get_metrics),
@@ -69,6 +73,7 @@ def create_app(settings: Settings) -> Starlette:
         ],
     )
     app.state.stopping = lambda: False
+    app.state.a1111_jobs = defaultdict(set)
     app.state.base_url = lambda connection: _base_url(settings, connection)
     return app
 

@@ -14,7 +14,7 @@ from engines import Decoders, Upscaler, find_devices, stand_in_for
 from onnx_models import Catalogue, load_catalogue
 from server.background import close_revoked, every, keep_up, reconcile, running, sweep
 from server.delivery.previews import TileStreams
-from server.delivery.results import Results
+from server.delivery.results import ClientResults, Results
 from server.delivery.sessions import Sessions
 from server.delivery.webhooks import WebhookSender
 from server.images.bucket import Bucket, open_store
@@ -82,11 +82,23 @@ class Services:
             RateLimitError: if too many keys from this address were wrong of late.
         """
         self.edge.check_failures(address)
-        login = await self.database.run(authenticate, key, self.clock(), configured=self.settings.api_key)
+        login = await self.login(key)
         if login is None:
             self.edge.note_failure(address)
             raise AuthenticationError("invalidApiKey", "the API key is not valid", "apiKey")
         return login
+
+    async def login(self, key: str) -> Login | None:
+        """What an API key opens; None if it is wrong or revoked."""
+        return await self.database.run(authenticate, key, self.clock(), configured=self.settings.api_key)
+
+    def client_results(self, base_url: str) -> ClientResults:
+        """What reads the results that go into one answer over HTTP.
+
+        Args:
+            base_url: what the client reaches this server as.
+        """
+        return ClientResults(self.results, base_url, self.settings.max_unsent_bytes)
 
 
 @asynccontextmanager

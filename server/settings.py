@@ -75,6 +75,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     api_key: Annotated[str, Meta(min_length=1)] | None = None
     """A key of the default account, valid as long as it is set; default: one is made on the first start."""
 
+    keyless_account: Annotated[str, Meta(min_length=1)] | None = None
+    """The account of programs on this machine that send no key by another service's API, as A1111's clients
+    do; not of web pages. Default: they are refused."""
+
     models: tuple[str, ...] = ("realesrgan-x4plus",)
     """Models that are loaded before the server is ready; the others load when they are first used."""
     device: DeviceChoice = "auto"

@@ -47,7 +47,7 @@ _TEXT_TAGS: Final = {
 
 
 def read_exif(block: bytes | None) -> Image.Exif:
-    """An EXIF block, empty if it is missing or malformed; with or without `Exif\\0\\0` before it."""
+    r"""An EXIF block, empty if it is missing or malformed; with or without `Exif\0\0` before it."""
     exif = Image.Exif()
     if block:
         try:

@@ -22,6 +22,7 @@ from engines.latent.colour_fix import fix_colours
 from engines.latent.denoising import Calls, Runs, upscale_latent
 from engines.latent.diffusion import Diffusion
 from engines.latent.prompts import prompts_of
+from engines.passes import sizes_of_passes
 from engines.progress import Progress, rising, within
 from engines.scheduling.executor import Executor
 from engines.scheduling.work import PartKey
@@ -102,7 +103,7 @@ class LatentUpscaler:
         source = as_rgb(picture.pixels)
         if picture.alpha is not None and not keep_hidden:
             source = await self._threads.run(fill_hidden, source, picture.alpha)
-        sizes = _sizes((picture.width, picture.height), size, self._weights.scale)
+        sizes = sizes_of_passes((picture.width, picture.height), size, self._weights.scale)
         ends = list(itertools.accumulate(width * height for width, height in sizes))
         report = rising(on_progress or (lambda _share: None))
         pixels, begun = source, 0
@@ -198,14 +199,6 @@ class LatentUpscaler:
 
 
 _numbers = itertools.count()
-
-
-def _sizes(source: tuple[int, int], size: tuple[int, int], scale: int) -> list[tuple[int, int]]:
-    """The width and height of a picture after each pass: at last `size`, before that as little as will do."""
-    (width, height), sizes = source, [size]
-    while sizes[0][0] > scale * width or sizes[0][1] > scale * height:
-        sizes.insert(0, (-(-sizes[0][0] // scale), -(-sizes[0][1] // scale)))
-    return sizes
 
 
 def _as_pixels(generated: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.uint8]:

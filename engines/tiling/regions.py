@@ -36,10 +36,15 @@ class Region:
     """(h, w), as it came out of the network."""
 
     def picture(self) -> Picture:
-        """The same pixels that the result has there, with its colour profile but without metadata."""
+        """The same pixels that the result has there, with its colour profile but without metadata.
+
+        It has no alpha where it is opaque, even if other parts of the result are not.
+        """
         alpha = None
         if self.alpha is not None and self.source.alpha is not None:
             alpha = bound_alpha(self.alpha, self.source.alpha, self.area, self.width, self.height)
+            if alpha.min() == 255:
+                alpha = None
         return Picture(
             pixels=np.ascontiguousarray(self.colours), alpha=alpha, icc_profile=self.source.icc_profile
         )

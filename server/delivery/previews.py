@@ -1,8 +1,9 @@
 """Finished regions of a result, sent while the task runs (`includeTiles`).
 
-They are a preview: never stored, never sent again, and never in anyone's way. One thread encodes those of
+They are a preview: never stored, never sent again, and hardly in anyone's way. One thread encodes those of
 all tasks. A task has one on its way to the client at a time, and none while the client leaves too much
-unread; what could not be sent by the time that the result is encoded is dropped, and frees its memory.
+unread. A client that reads at once gets all of the picture: the result waits a moment for its last tiles,
+after which they are dropped, and free their memory.
 """
 
 import asyncio
@@ -31,8 +32,8 @@ their limit for a message (Runware's SDK for Python, and `websockets`, do)."""
 MAX_UNSENT: Final = 2**20
 """Bytes that wait for the client, beyond which it gets no tiles."""
 
-_MAX_WAITING: Final = 64
-"""Regions of one task; a batch of tiles is finished at once. They are views of the result, not copies."""
+_LAST_SECONDS: Final = 1.0
+"""How long a result that is encoded may wait for tiles that are still to be sent."""
 
 _MAX_PROFILE: Final = 2**16
 """Bytes of a colour profile that each tile may carry; nearly all have fewer."""
@@ -54,26 +55,25 @@ class TileStreams:
     async def open(
         self, link: Callable[[], Link | None], item: Callable[[Tile], Progress]
     ) -> AsyncIterator[OnRegion]:
-        """What takes the regions of one task, in any thread; they are sent until the end of the block.
+        """What takes the regions of one task, in any thread; they are sent until just after the block.
 
         Args:
             link: gives the connection to send to, None while there is none.
             item: gives what is sent of a tile.
         """
         loop = asyncio.get_running_loop()
-        regions: asyncio.Queue[Region] = asyncio.Queue(_MAX_WAITING)
-
-        def wait_in_line(region: Region) -> None:
-            with contextlib.suppress(asyncio.QueueFull):
-                regions.put_nowait(region)
+        # No more than the picture has tiles; they are views of the result, not copies.
+        regions: asyncio.Queue[Region | None] = asyncio.Queue()
 
         def on_region(region: Region) -> None:
             with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody waits any longer
-                loop.call_soon_threadsafe(wait_in_line, region)
+                loop.call_soon_threadsafe(regions.put_nowait, region)
 
         sender = asyncio.create_task(self._send_all(regions, link, item))
         try:
             yield on_region
+            regions.put_nowait(None)
+            await asyncio.wait([sender], timeout=_LAST_SECONDS)
         finally:
             sender.cancel()
             await asyncio.gather(sender, return_exceptions=True)
@@ -84,12 +84,11 @@ class TileStreams:
 
     async def _send_all(
         self,
-        regions: asyncio.Queue[Region],
+        regions: asyncio.Queue[Region | None],
         link: Callable[[], Link | None],
         item: Callable[[Tile], Progress],
     ) -> None:
-        while True:
-            region = await regions.get()
+        while (region := await regions.get()) is not None:
             for piece in region.pieces(MAX_SIDE):
                 try:
                     await self._send(piece, link(), item)

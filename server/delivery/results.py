@@ -83,6 +83,7 @@ class ClientResults:
         """Read results for a client.
 
         Args:
+            results: reads them.
             base_url: the address under which the client reaches this server.
             budget: bytes of images that go into one answer; over a socket each is an answer of its own.
         """

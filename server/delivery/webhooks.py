@@ -54,6 +54,7 @@ def next_delay(attempts: int, chance: float, retry_after: float = 0) -> float | 
     """Seconds until the next attempt after so many failed ones; None if there is to be none.
 
     Args:
+        attempts: how many have failed.
         chance: from 0 to 1; makes the delay up to a fifth longer, so that not all come back at once.
         retry_after: what the receiver asked for; heeded up to the longest delay.
     """
@@ -90,9 +91,14 @@ class WebhookSender:
         clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        """
+        """Deliver what `database` holds.
+
         Args:
+            database: where webhooks wait.
+            results: builds their bodies.
+            web: sends them.
             timeout: seconds that `web` gives one request.
+            clock: the time in seconds since the epoch.
             chance: from 0 to 1, for the jitter.
         """
         self._database = database

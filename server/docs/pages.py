@@ -36,6 +36,7 @@ PAGES: Final = (
     Page("client", "Python client"),
     Page("command-line", "Command line"),
     Page("tasks", "Tasks"),
+    Page("providers", "Other services"),
     Page("progress", "Progress"),
     Page("sessions", "Sessions"),
     Page("webhooks", "Webhooks"),
@@ -84,6 +85,7 @@ def render(page: Page, base_url: str) -> str:
     """A page, with the server's own address in the examples.
 
     Args:
+        page: which one.
         base_url: what the reader reaches the server as.
     """
     body = _body(page, base_url)

@@ -1,5 +1,7 @@
-"""One module per kind of task. Each has `handle(task, context)`, which gives the reply, or None if the reply
-comes later. To add a kind: a Struct in `protocol.requests`, a module here, a line in `_HANDLERS`.
+"""One module per kind of task.
+
+Each has `handle(task, context)`, which returns the reply, or None if the reply comes later. To add a kind: a
+Struct in `protocol.requests`, a module here, a line in `_HANDLERS`.
 """
 
 import logging

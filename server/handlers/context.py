@@ -22,6 +22,7 @@ class Context:
         base_url: the address under which the client reaches this server.
         raw: the task as it came.
         results: reads the results that this client gets.
+        acknowledge_after: seconds that HTTP waits for an asynchronous task; None: as the setting says.
         accepting: upscales that came before over the same connection and may not be taken on yet, by UUID.
     """
 
@@ -32,6 +33,7 @@ class Context:
     raw: RawTask
     results: ClientResults
     accepting: Mapping[str, asyncio.Task[None]] = field(default_factory=dict)
+    acknowledge_after: float | None = None
 
     async def settled(self, task_uuid: str) -> None:
         """Return when a task of this connection is taken on, or refused: one may be sent right behind it."""

@@ -57,8 +57,10 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         return structs.replace(await context.results.item(taken), task_uuid=task.task_uuid)
     if session is not None:
         return None
-    patience = services.settings.acknowledge_after if task.delivery_method == "async" else None
-    return await _wait(taken, patience, context)
+    if task.delivery_method != "async":
+        return await _wait(taken, None, context)
+    patience = context.acknowledge_after
+    return await _wait(taken, services.settings.acknowledge_after if patience is None else patience, context)
 
 
 async def _cut_prompts(task: Upscale, model: Model, upscaler: Upscaler) -> tuple[str, ...]:

@@ -1,23 +1,34 @@
 """`/openapi.json`, `/asyncapi.json` and `/schemas/NAME.json`: the interface, for programs."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from server.http.providers import ROUTES, described
 from server.protocol.codec import SUBPROTOCOL
 from server.specs.asyncapi import asyncapi
 from server.specs.openapi import openapi
 from server.specs.schemas import components, standalone
 
-__all__ = ["get_asyncapi", "get_openapi", "get_schema"]
+__all__ = ["document", "get_asyncapi", "get_openapi", "get_schema"]
 
 
 async def get_openapi(_request: Request) -> Response:
     """What the server offers over HTTP."""
-    return _response(openapi(), "application/vnd.oai.openapi+json;version=3.1")
+    return _response(document(), "application/vnd.oai.openapi+json;version=3.1")
+
+
+@cache
+def document() -> dict[str, Any]:
+    """The OpenAPI document, with the endpoints of other services."""
+    own = openapi()
+    paths, schemas = described(ROUTES)
+    components = own["components"] | {"schemas": own["components"]["schemas"] | schemas}
+    return own | {"paths": own["paths"] | paths, "components": components}
 
 
 async def get_asyncapi(request: Request) -> Response:

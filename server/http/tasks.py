@@ -8,7 +8,6 @@ from msgspec import Struct
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from server.delivery.results import ClientResults
 from server.handlers import Context, as_item, dispatch
 from server.http.gate import client_address
 from server.limits.edge import FIRST_FRAME_BYTES
@@ -27,7 +26,7 @@ from server.services import Services
 from server.settings import Settings
 from server.state.accounts import AccountId, Login
 
-__all__ = ["post_tasks"]
+__all__ = ["post_tasks", "read_body"]
 
 _TASKS_AT_ONCE: Final = 64
 
@@ -43,7 +42,7 @@ async def post_tasks(request: Request) -> Response:
     raws: list[RawTask] = []
     try:
         login = await _by_header(request, services)
-        raws = codec.split(await _body(request, services.settings, authenticated=login is not None))
+        raws = codec.split(await read_body(request, services.settings, authenticated=login is not None))
         if login is None or (raws and raws[0].task_type == "authentication"):
             login = await _by_task(raws, request, services)
             raws = raws[1:]
@@ -64,7 +63,7 @@ async def _run_all(
 ) -> list[Struct]:
     """The replies to the tasks, in their order."""
     room = asyncio.Semaphore(_TASKS_AT_ONCE)
-    results = ClientResults(services.results, base_url, services.settings.max_unsent_bytes)
+    results = services.client_results(base_url)
 
     async def run(raw: RawTask) -> Struct | None:
         context = Context(
@@ -99,7 +98,7 @@ async def _by_task(raws: Sequence[RawTask], request: Request, services: Services
     return await services.authenticate(first.api_key.strip(), client_address(request.scope))
 
 
-async def _body(request: Request, settings: Settings, *, authenticated: bool) -> bytes:
+async def read_body(request: Request, settings: Settings, *, authenticated: bool) -> bytes:
     """The body. Of one that may hold the key only little is read, and for a short time.
 
     Raises:

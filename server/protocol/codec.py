@@ -38,6 +38,7 @@ __all__ = [
     "SUBPROTOCOL",
     "Codec",
     "RawTask",
+    "as_parameter_error",
     "data_uri",
     "encode_reply",
     "is_uuid",
@@ -118,7 +119,7 @@ class RawTask:
         try:
             task: Task = decoder.decode(self._raw)
         except msgspec.DecodeError as error:
-            raise _as_parameter_error(str(error)) from error
+            raise as_parameter_error(str(error)) from error
         refuse_control_characters(task)
         return task
 
@@ -285,7 +286,7 @@ _AT: Final = re.compile(r"^(.*?)(?: - at `\$\.?(.*)`)?$", re.DOTALL)
 _EXPECTED: Final = re.compile(r"Expected `([\w| ]+)`")
 
 
-def _as_parameter_error(message: str) -> ParameterError:
+def as_parameter_error(message: str) -> ParameterError:
     """The parameter error that a message of msgspec's amounts to."""
     if match := _MISSING.match(message):
         return missing(".".join(part for part in (match[2], match[1]) if part))

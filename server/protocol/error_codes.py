@@ -71,6 +71,19 @@ CODES: Final[Mapping[str, ErrorCode]] = {
         "The account has no such task; for `cancel`, none that is still under way.",
         "Check the UUID. A task that has ended cannot be cancelled.",
     ),
+    "invalidParameter": ErrorCode(
+        400, "By another service's API: a parameter is missing or has a wrong value.", "The message names it."
+    ),
+    "unsupportedParameter": ErrorCode(
+        400,
+        "By another service's API: the parameter is not offered here.",
+        "Leave it out; the message names it.",
+    ),
+    "modelNotFound": ErrorCode(
+        404,
+        "There is no model or engine of this name, by another service's API.",
+        "Ask that API for its list of models: it has those that are installed.",
+    ),
     "conflictTaskUUID": ErrorCode(
         409,
         "The `taskUUID` was used for another request before.",

@@ -27,6 +27,7 @@ __all__ = [
     "OutputFormat",
     "OutputType",
     "Ping",
+    "ResizeMode",
     "Scheduler",
     "Task",
     "Upscale",
@@ -37,6 +38,9 @@ DeliveryMethod = Literal["sync", "async"]
 
 OutputFormat = Literal["JPG", "PNG", "WEBP"]
 """The file formats of results: the values of `engines.OutputFormat`."""
+
+ResizeMode = Literal["fit", "fill", "crop", "stretch"]
+"""What a width and a height together mean."""
 
 Scheduler = Literal["Euler", "Euler Karras", "Euler a", "Heun", "Heun Karras", "DPM++ 2M", "DPM++ 2M Karras"]
 """How a latent upscaler removes noise: the schedulers of `engines.Diffusion`."""
@@ -172,11 +176,11 @@ class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
         Image | UnsetType, Meta(description="The classic spelling of `inputs.image`; give one of the two.")
     ] = UNSET
     upscale_factor: Annotated[
-        Annotated[float, Meta(extra_json_schema={"exclusiveMinimum": 1})] | None,
+        Annotated[float, Meta(extra_json_schema={"minimum": 1, "maximum": 16})] | None,
         Meta(
-            description="How many times as wide and high: any number above 1 up to the model's largest "
-            "factor, 4 for those that are built in. Models without `fractionalFactors` take whole ones only. "
-            "Default: the largest."
+            description="How many times as wide and high: any number from 1 (only restored) to 16, beyond "
+            "the model's own factors in several passes. Models without `fractionalFactors` take their own "
+            "only. Default: the largest of its own."
         ),
     ] = None
     target_megapixels: Annotated[
@@ -187,12 +191,20 @@ class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
         Annotated[int, Meta(ge=1, le=1_000_000)] | None,
         Meta(
             description="How wide the result is, in pixels, in place of a factor; its height follows. With "
-            "`height` too, it is as large as fits within the two."
+            "`height` too, `resizeMode` says what both mean."
         ),
     ] = None
     height: Annotated[
         Annotated[int, Meta(ge=1, le=1_000_000)] | None,
         Meta(description="How high the result is, in pixels, in place of a factor; its width follows."),
+    ] = None
+    resize_mode: Annotated[
+        ResizeMode | None,
+        Meta(
+            description="What `width` and `height` together mean: `fit`, as large as fits within both; "
+            "`fill`, as small as covers both; `crop`, exactly both, cut at the sides; `stretch`, exactly "
+            "both, out of proportion. Default: `fit`."
+        ),
     ] = None
     output_type: Annotated[
         OutputType | Annotated[list[OutputType], Meta(min_length=1)],

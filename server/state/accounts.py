@@ -82,6 +82,9 @@ def account_named(connection: Connection, name: str, now: float, *, balance: int
     """The account of this name, made if there is none yet.
 
     Args:
+        connection: in a transaction.
+        name: of the account.
+        now: the time in seconds since the epoch.
         balance: what a new account is given, in nanodollars; None for no limit.
     """
     found = find_account(connection, name)
@@ -133,6 +136,9 @@ def authenticate(
     tells nothing about how much of a wrong key was right.
 
     Args:
+        connection: in a transaction.
+        secret: the key.
+        now: the time in seconds since the epoch.
         configured: the key of the settings, which opens the default account. As it is not kept, it is valid
             for as long as it is configured; but not once it was revoked as one that was made here.
     """

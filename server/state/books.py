@@ -56,8 +56,13 @@ def move(
     """Move an amount between two books: a row of the ledger, and the sums that are kept of it.
 
     Args:
+        connection: in a transaction.
+        account: whose books they are.
         amount: in nanodollars. To move nothing leaves no row, but a charge always does: each task that
             succeeds has one.
+        source: the book that it leaves.
+        destination: the book that it enters.
+        now: the time in seconds since the epoch.
         task_uuid: the task that it is moved for.
         attempt: the id of the attempt at that task.
 

@@ -4,7 +4,7 @@ from msgspec import Struct
 
 from engines import Diffusion, OutputFormat
 from server.protocol.errors import ErrorItem, TaskError
-from server.protocol.requests import OutputType
+from server.protocol.requests import OutputType, ResizeMode
 from server.protocol.sources import RemoteImage, StoredImage
 from server.state.webhooks import Destination
 
@@ -23,6 +23,7 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     target_megapixels: float | None = None
     width: int | None = None
     height: int | None = None
+    resize_mode: ResizeMode = "fit"
     output_types: tuple[OutputType, ...]
     output_format: OutputFormat
     output_quality: int
@@ -44,6 +45,7 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
         """The error as the client gets it.
 
         Args:
+            error: what went wrong.
             base_url: what the client reaches this server as.
         """
         return error.item(self.task_type, self.task_uuid, f"{base_url}/docs/errors")

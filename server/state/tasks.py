@@ -218,7 +218,11 @@ def cancel(
     """Have a task fail as cancelled, whichever server it belongs to; None if there is none, or it has ended.
 
     Args:
+        connection: in a transaction.
+        account: whose task it is.
+        task_uuid: that it is recorded under.
         base_url: what the client reaches this server as.
+        now: the time in seconds since the epoch.
     """
     record = find(connection, account, task_uuid, locked=True)
     if record is None or record.status is not Status.ACCEPTED:

@@ -15,7 +15,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Final
 
-from engines import OnRegion, Upscaler, encode, usable_cores
+from engines import OnRegion, Upscaler, crop, encode, usable_cores
 from onnx_models import Catalogue, Model
 from server.images.inputs import Inputs
 from server.images.store import ImageFile, ImageStore
@@ -31,7 +31,8 @@ from server.state.images import ImageRecord
 from server.state.records import Attempt, StoredResult
 from server.state.requests import UpscaleRequest
 from server.telemetry.story import Story
-from server.upscale.pricing import Size, effort, output_size, price
+from server.upscale.pricing import effort, price
+from server.upscale.sizing import Area, Size, sizing
 
 __all__ = ["Pipeline"]
 
@@ -98,11 +99,13 @@ class Pipeline:
         account, model = attempt.account, self._catalogue.get(request.model)
         with story.measure("fetch"):
             source = await self._inputs.obtain(account, request.source, request.parameter)
-        size = output_size(request, model, Size(source.width, source.height), self._settings)
-        await self._reserve(attempt, price(self._price_of(model), size, effort(request, model)))
+        whole = Size(source.width, source.height)
+        size, area = sizing(request, model, whole, self._settings)
+        work = effort(request, model, whole if area is None else Size(area.width, area.height), size)
+        await self._reserve(attempt, price(self._price_of(model), size, work))
         story.output_pixels = size.width * size.height
         encoded = await self._upscale(
-            account, request, model, source, size, story, on_progress, regions, on_start
+            account, request, model, source, size, area, story, on_progress, regions, on_start
         )
         file = ImageFile(encoded, request.output_format.extension, size.width, size.height)
         with story.measure("store"):
@@ -119,6 +122,7 @@ class Pipeline:
         model: Model,
         source: ImageRecord,
         size: Size,
+        area: Area | None,
         story: Story,
         on_progress: Callable[[float], None],
         regions: AbstractAsyncContextManager[OnRegion | None],
@@ -133,6 +137,8 @@ class Pipeline:
             log.info("task started")
             with story.measure("decode"):
                 picture = await self._inputs.decode(source, request.parameter)
+                if area is not None:
+                    picture = crop(picture, *area)
             with story.measure("queue") as measuring:
 
                 def started() -> None:

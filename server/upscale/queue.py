@@ -30,7 +30,8 @@ class Queue(Generic[QueuedT]):
     """
 
     def __init__(self, tell: Callable[[QueuedT], None]) -> None:
-        """
+        """Begin with nobody waiting.
+
         Args:
             tell: called with a task whose position has changed.
         """

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from engines import Diffusion, OutputFormat
-from onnx_models import Catalogue, Model, UnknownModelError
+from onnx_models import LARGEST_FACTOR, Catalogue, Model, UnknownModelError
 from server.protocol.codec import Codec
 from server.protocol.errors import TaskError, invalid, missing, unsupported
 from server.protocol.fields import MAX_URL
@@ -72,6 +72,8 @@ def request_for(
     """The request that a checked task amounts to.
 
     Args:
+        task: as it came.
+        model: what does it.
         source: the input; one that came within the task is stored by now.
         parameter: which one named it.
         warnings: what the reply is to say beside the result.
@@ -87,6 +89,7 @@ def request_for(
         target_megapixels=task.target_megapixels,
         width=task.width,
         height=task.height,
+        resize_mode=task.resize_mode or "fit",
         output_types=tuple(dict.fromkeys(kinds)),
         output_format=OutputFormat(task.output_format),
         output_quality=task.output_quality,
@@ -172,11 +175,13 @@ def _check_factor(task: Upscale, model: Model) -> None:
     side = "width" if task.width is not None else "height" if task.height is not None else None
     if side is not None and (task.upscale_factor, task.target_megapixels) != (None, None):
         raise invalid(side, f"give {side}, or upscaleFactor or targetMegapixels, not both")
+    if task.resize_mode is not None and None in (task.width, task.height):
+        raise invalid("resizeMode", "resizeMode needs both width and height")
     if given is not None and not model.fractional:
         raise unsupported(given, f"{model.name} upscales by whole factors only")
     if task.upscale_factor is not None and not model.offers(task.upscale_factor):
         offered = ", ".join(map(str, model.factors))
-        fractional = f", or any number between 1 and {model.factors[-1]}" if model.fractional else ""
+        fractional = f", or any number from 1 to {LARGEST_FACTOR}" if model.fractional else ""
         raise invalid("upscaleFactor", f"{model.name} upscales by {offered}{fractional}", "number")
 
 

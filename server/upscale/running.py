@@ -30,6 +30,7 @@ class Running:
         base_url: what the client reaches this server as.
         outcome: set when there is one; cancelled if the server stops before; LostTaskError if the task has
             another attempt by then, here or elsewhere.
+        queue_position: 1 if it is the next of those that wait; None while it does not.
         ended: what ended it from outside, such as a `cancel`.
         is_recording: it has its outcome, which is being recorded.
         is_abandoned: whatever it still does is in vain.
@@ -92,7 +93,7 @@ class News:
         self._tiles = tiles
         self._acknowledge_after = acknowledge_after
         self._background: set[asyncio.Task[Any]] = set()
-        self._queue = Queue(self._tell_progress)
+        self._queue = Queue(self._send_progress)
 
     @contextmanager
     def in_line(self, running: Running) -> Iterator[Callable[[], None]]:
@@ -107,9 +108,9 @@ class News:
         """So much of the work is done."""
         running.progress = share
         if share < 1:
-            self._tell_progress(running)
+            self._send_progress(running)
 
-    def _tell_progress(self, running: Running) -> None:
+    def _send_progress(self, running: Running) -> None:
         if running.request.include_progress:
             self._spawn(self._sessions.push(running.account, running.session, running.news()))
 

@@ -280,9 +280,24 @@ def test_tiles_that_end_after_their_event_loop_harm_nobody(gated, fast):
     assert asyncio.run(enlarged(gated, photograph(8, 8), fast)).width == 32
 
 
-async def test_a_factor_beyond_the_model_is_a_model_error(upscaler, fast):
-    with pytest.raises(ModelError, match="largest native scale is 4"):
-        await enlarged(upscaler, photograph(8, 8), fast, 5)
+@pytest.mark.parametrize("factor", [1, 5, 16])
+async def test_a_factor_beyond_the_models_scale_takes_several_passes(upscaler, fast, factor):
+    shares, areas = [], 0
+
+    def count(region):
+        nonlocal areas
+        areas += region.colours.shape[0] * region.colours.shape[1]
+
+    picture = photograph(12, 8)
+    result = await upscaler.upscale(
+        picture, fast, width=8 * factor, height=12 * factor, on_progress=shares.append, on_region=count
+    )
+    assert (result.width, result.height) == (8 * factor, 12 * factor)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    assert areas == result.width * result.height
+    small = resize(result.pixels, 8, 12).astype(int)
+    assert np.abs(small - picture.pixels).mean() < 16
 
 
 async def test_a_model_that_cannot_be_built_is_a_model_error(fast, tmp_path):

@@ -36,10 +36,10 @@ def test_every_model_is_found_by_name_and_by_air_in_any_case(model):
 
 
 @pytest.mark.parametrize("model", list(CATALOGUE), ids=lambda model: model.name)
-def test_every_model_offers_two_three_four_and_what_lies_between(model):
+def test_every_model_offers_any_factor_from_1_to_16(model):
     assert model.factors == (2, 3, 4)
-    assert all(map(model.offers, (2, 2.0, 3, 4, 1.5, 3.999)))
-    assert not any(map(model.offers, (1, 0.5, 0, -2, 4.001, 8, float("nan"), float("inf"))))
+    assert all(map(model.offers, (1, 2, 2.0, 3, 4, 1.5, 3.999, 4.001, 8, 16)))
+    assert not any(map(model.offers, (0.99, 0.5, 0, -2, 16.001, float("nan"), float("inf"))))
 
 
 def test_a_model_that_is_not_fractional_offers_its_whole_factors_only():

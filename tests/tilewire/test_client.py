@@ -373,7 +373,7 @@ async def test_the_same_task_uuid_is_the_same_task(server: EmbeddedServer) -> No
     assert charges(server, account.id)[1] == 1
 
 
-@pytest.mark.parametrize("wrong", ["", "7", 7, "a" * 200, f"{new_uuid()}0"])
+@pytest.mark.parametrize("wrong", ["", "7", 7, "a" * 200, "3a8f4b0e-6d0b-4c8e-9a54-1f2f3b4c5d6e0"])
 async def test_a_task_uuid_that_is_none_is_refused_at_once_and_alone(
     start_server: StartServer, web: Web, wrong: Any
 ) -> None:

@@ -85,7 +85,14 @@ def upscale(
     keep_metadata: Annotated[
         bool,
         typer.Option(
-            "--keep-metadata", help="Keep EXIF and XMP, with the place where a photograph was taken."
+            "--keep-metadata",
+            help="Keep EXIF (with the place of a photograph), XMP, IPTC, texts and the resolution.",
+        ),
+    ] = False,
+    keep_hidden_colors: Annotated[
+        bool,
+        typer.Option(
+            "--keep-hidden-colors", help="Keep the colours of transparent pixels, as of textures; not in JPG."
         ),
     ] = False,
     overwrite: Annotated[
@@ -130,6 +137,7 @@ def upscale(
                 image_format=image_format,
                 quality=quality,
                 keep_metadata=keep_metadata,
+                keep_hidden_colors=keep_hidden_colors,
                 overwrite=overwrite,
             )
             run = _Run(inputs, options)

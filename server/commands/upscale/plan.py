@@ -41,6 +41,7 @@ class Options(Struct, frozen=True, kw_only=True):
     image_format: str | None = None
     quality: int | None = None
     keep_metadata: bool = False
+    keep_hidden_colors: bool = False
     overwrite: bool = False
 
 
@@ -87,8 +88,8 @@ def recipe(job: Job, source: bytes, options: Options, offer: Offer) -> bytes:
         options: what the command was given.
         offer: of the model.
     """
-    how = offer.air, job.factor, job.image_format, options.quality, options.keep_metadata
-    return recipe_of(source, how)
+    keeps = options.keep_metadata, options.keep_hidden_colors
+    return recipe_of(source, (offer.air, job.factor, job.image_format, options.quality, *keeps))
 
 
 def is_folder(output: str, inputs: list[str]) -> bool:
@@ -188,6 +189,8 @@ def _asked_format(options: Options, target: Path | None) -> Format | None:
         image_format = _SUFFIXES.get(f".{options.image_format.lower()}")
         if image_format is None:
             raise ValueError(f"the format must be JPG, PNG or WEBP, not {options.image_format}")
+        if image_format == "JPG" and options.keep_hidden_colors:
+            raise ValueError("JPG has no transparency: --keep-hidden-colors needs --format PNG or WEBP")
         return image_format
     if target is None or is_stream(target):
         return None

@@ -64,6 +64,7 @@ async def _upscale(
         "output_format": job.image_format,
         "output_quality": options.quality,
         "keep_metadata": options.keep_metadata,
+        "keep_hidden_colors": options.keep_hidden_colors and job.image_format != "JPG",
     }
     report.begin(job)
     try:

@@ -1,5 +1,6 @@
 """`tilewire upscale`, as its users see it."""
 
+import io
 import os
 import re
 import signal
@@ -170,6 +171,21 @@ def test_metadata_is_kept_when_asked_for(upscale: Tilewire, folder: Path) -> Non
     for flags, kept in (((), None), (("--keep-metadata",), "Camera")):
         assert upscale(source, *FAST, "--overwrite", *flags).exit_code == 0
         assert Image.open(folder / "a-2x.jpg").getexif().get(0x010F) == kept
+
+
+def test_colours_that_are_hidden_are_kept_when_asked_for(upscale: Tilewire, folder: Path) -> None:
+    texture = Image.open(io.BytesIO(make_image(24, 16))).convert("RGB")
+    texture.putalpha(0)
+    texture.save(folder / "texture.png")
+    save(folder / "photo.jpg", make_image(24, 16, "JPEG"))
+    assert upscale(folder, *FAST, "--keep-hidden-colors").exit_code == 0
+    kept = Image.open(folder / "texture-2x.png")
+    assert kept.getextrema()[3] == (0, 0)
+    assert max(high - low for low, high in kept.convert("RGB").getextrema()) > 100
+    assert shape(folder / "photo-2x.jpg")[0] == "JPEG"
+    result = upscale(folder, *FAST, "--keep-hidden-colors", "--format", "JPG")
+    assert result.exit_code == 2
+    assert "JPG has no transparency" in result.stderr
 
 
 def test_what_is_not_an_image_is_told_and_the_others_are_done(upscale: Tilewire, folder: Path) -> None:

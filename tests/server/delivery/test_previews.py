@@ -176,6 +176,29 @@ async def test_tiles_of_a_transparent_picture_are_transparent(
     assert mosaic.psnr(Image.alpha_composite(white, final)) > 35
 
 
+@pytest.mark.parametrize("kind", ["alpha", "grey", "grey with alpha", "colour"])
+@pytest.mark.parametrize("factor", [2, 1.5])
+async def test_a_client_that_reads_at_once_gets_all_of_the_picture(
+    server: EmbeddedServer, kind: str, factor: float
+) -> None:
+    """Nothing is held here: the last tiles come before the result, however quickly that is done."""
+    picture = open_image(make_image(600, 300)).convert("L" if "grey" in kind else "RGB")
+    if "alpha" in kind:
+        picture.putalpha(Image.radial_gradient("L").resize(picture.size))
+    task = upscale(encoded(as_png(picture)), includeTiles=True, outputType="base64Data", upscaleFactor=factor)
+    mosaic = Mosaic()
+    async with connected(server) as peer:
+        await peer.send(task)
+        while "tile" in (item := await peer.receive_item()):
+            mosaic.add(item["tile"])
+    assert mosaic.whole
+    final = open_image(base64.b64decode(item["imageBase64Data"]))
+    assert final.mode == {"alpha": "RGBA", "grey": "L", "grey with alpha": "LA", "colour": "RGB"}[kind]
+    if "alpha" not in kind:
+        assert mosaic.picture.mode == final.mode
+        assert mosaic.psnr(final) > 35
+
+
 async def test_the_client_hands_tiles_over(server: EmbeddedServer, hold_results: threading.Event) -> None:
     mosaic = Mosaic()
     async with Tilewire(socket_url(server), KEY) as tilewire:

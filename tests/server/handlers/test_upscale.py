@@ -100,7 +100,7 @@ async def test_progress_is_told_when_asked_for(server: EmbeddedServer) -> None:
 
 async def test_post_answers_with_all_results_of_the_array(server: EmbeddedServer) -> None:
     image = base64.b64encode(make_image()).decode()
-    good, bad = upscale(image), upscale(image, upscaleFactor=5)
+    good, bad = upscale(image), upscale(image, upscaleFactor=17)
     async with httpcore.AsyncConnectionPool() as pool:
         response = await pool.request(
             "POST",
@@ -112,3 +112,25 @@ async def test_post_answers_with_all_results_of_the_array(server: EmbeddedServer
     assert response.status == 200
     assert [item["taskUUID"] for item in body["data"]] == [good["taskUUID"]]
     assert [item["taskUUID"] for item in body["errors"]] == [bad["taskUUID"]]
+
+
+@pytest.mark.parametrize(
+    ("asked", "size"),
+    [
+        ({"upscaleFactor": 1}, (30, 20)),
+        ({"upscaleFactor": 5.5}, (165, 110)),
+        ({"upscaleFactor": 16}, (480, 320)),
+        ({"width": 300}, (300, 200)),
+        ({"width": 200, "height": 200, "resizeMode": "crop"}, (200, 200)),
+        ({"width": 90, "height": 200, "resizeMode": "stretch"}, (90, 200)),
+        ({"width": 90, "height": 200, "resizeMode": "fill"}, (300, 200)),
+    ],
+)
+async def test_results_have_the_size_that_was_asked_for(
+    server: EmbeddedServer, asked: dict[str, object], size: tuple[int, int]
+) -> None:
+    async with connected(server) as peer:
+        image = base64.b64encode(make_image(30, 20)).decode()
+        task = upscale(image, outputType="base64Data", **{"upscaleFactor": None, **asked})
+        (result,) = await peer.ask(task)
+    assert open_image(base64.b64decode(result["imageBase64Data"])).size == size

@@ -15,11 +15,11 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from starlette.routing import Route
 
 from server.app import create_app
+from server.http.specs import document
 from server.protocol.codec import TASK_CLASSES
 from server.serving import EmbeddedServer
 from server.settings import Settings
 from server.specs import examples
-from server.specs.openapi import openapi
 from server.specs.schemas import MESSAGE_CLASSES, components, schema_name, standalone, task_type
 from tests.server.protocol.test_bad_input import BAD, Bad
 from tests.server.support.harness import KEY, PATIENCE, Item, connected, make_image, new_uuid, upscale
@@ -48,7 +48,7 @@ ALONE = {"authentication", "ping", "cancel"}
 BEYOND_SCHEMAS = {
     "steps",  # that this model has none
     "unknown target", "unknown task", "too large a result", "too large a target", "target out of reach",
-    "target smaller than the image", "factor 5", "factor 1e+300", f"factor {10**40}", "model", "huge model",
+    "target smaller than the image", "model", "huge model",
     "private upload endpoint",
 }  # fmt: skip
 """What a schema cannot know: which images, tasks and models there are, and what is behind a URL."""
@@ -110,7 +110,7 @@ def test_the_openapi_document_has_every_route_that_the_server_has() -> None:
         if isinstance(route, Route)
         for method in route.methods or ()
     } - FOR_BROWSERS_AND_TOOLS
-    documented = {(path, method) for path, item in openapi()["paths"].items() for method in item}
+    documented = {(path, method) for path, item in document()["paths"].items() for method in item}
     # Starlette adds HEAD to every GET; only where it does something of its own is it worth a word.
     assert {route for route in routes - documented if route[1] != "head"} == set()
     assert documented - routes == set()

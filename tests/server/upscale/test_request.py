@@ -2,6 +2,7 @@
 
 import math
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import msgspec
@@ -17,8 +18,9 @@ from server.protocol.requests import Upscale
 from server.protocol.sources import MAX_URL, StoredImage
 from server.settings import Settings
 from server.state.requests import UpscaleRequest
-from server.upscale.pricing import Size, output_size, price
+from server.upscale.pricing import effort, price
 from server.upscale.request import check, choose_model, input_source, request_for
+from server.upscale.sizing import Area, Size, Sizing, sizing
 from tests.server.support.harness import FAST_MODEL, upscale
 
 SOURCE = StoredImage("550e8400-e29b-41d4-a716-446655440000")
@@ -43,14 +45,15 @@ def request_of(catalogue: Catalogue, codec: Codec = JSON, **parameters: Any) -> 
     [
         ({"model": "no-such-model"}, "invalidModel", "model"),
         ({"model": ""}, "invalidModel", "model"),
-        ({"upscaleFactor": 1}, "invalidUpscaleFactor", "upscaleFactor"),
+        ({"upscaleFactor": 0.99}, "invalidUpscaleFactor", "upscaleFactor"),
         ({"upscaleFactor": 0}, "invalidUpscaleFactor", "upscaleFactor"),
         ({"upscaleFactor": -2}, "invalidUpscaleFactor", "upscaleFactor"),
-        ({"upscaleFactor": 4.01}, "invalidUpscaleFactor", "upscaleFactor"),
+        ({"upscaleFactor": 16.01}, "invalidUpscaleFactor", "upscaleFactor"),
         ({"upscaleFactor": 1e308}, "invalidUpscaleFactor", "upscaleFactor"),
         ({"upscaleFactor": 2, "targetMegapixels": 1}, "invalidTargetMegapixels", "targetMegapixels"),
         ({"width": 0}, "invalidWidth", "width"),
         ({"width": 80, "upscaleFactor": 2}, "invalidWidth", "width"),
+        ({"width": 80, "resizeMode": "crop"}, "invalidResizeMode", "resizeMode"),
         ({"height": 80, "targetMegapixels": 1}, "invalidHeight", "height"),
         ({"targetMegapixels": 0}, "invalidTargetMegapixels", "targetMegapixels"),
         ({"targetMegapixels": -1}, "invalidTargetMegapixels", "targetMegapixels"),
@@ -119,12 +122,12 @@ def test_there_is_exactly_one_input(parameters: dict[str, Any], code: str) -> No
 
 
 sides = st.integers(1, 20_000)
-factors = st.sampled_from((2.0, 3.0, 4.0)) | st.floats(1, 4, exclude_min=True)
+factors = st.sampled_from((1.0, 2.0, 4.0, 16.0)) | st.floats(1, 16)
 
 
 def sized(catalogue: Catalogue, source: Size, limit: float = 128, **parameters: Any) -> Size:
     request = request_of(catalogue, outputFormat="PNG", **parameters)
-    return output_size(request, catalogue.get(request.model), source, Settings(max_output_megapixels=limit))
+    return sizing(request, catalogue.get(request.model), source, Settings(max_output_megapixels=limit)).size
 
 
 @given(sides, sides, factors)
@@ -139,8 +142,6 @@ def test_a_factor_gives_its_size_within_what_the_model_can_do(
     size = sized(catalogue, source, upscaleFactor=factor)
     assert abs(size.width - width * factor) <= 0.5
     assert abs(size.height - height * factor) <= 0.5
-    model = catalogue.get(FAST_MODEL)
-    model.weights_for(max(size.width / width, size.height / height))  # there are such weights
 
 
 @pytest.mark.parametrize(
@@ -168,14 +169,13 @@ def test_target_megapixels_gives_about_that_or_says_what_is_possible(
 ) -> None:
     source = Size(width, height)
     factor = math.sqrt(target / source.megapixels)
-    if not 1 < factor <= 4 or target > 127:
+    if not 1 <= factor <= 16 or target > 127:
         with pytest.raises(ParameterError, match="megapixels"):
             sized(catalogue, source, limit=127, upscaleFactor=None, targetMegapixels=target)
         return
     size = sized(catalogue, source, upscaleFactor=None, targetMegapixels=target)
     assume(min(width, height) > 50)
     assert size.megapixels == pytest.approx(target, rel=0.03)
-    catalogue.get(FAST_MODEL).weights_for(max(size.width / width, size.height / height))
 
 
 @given(sides, sides, st.one_of(st.none(), sides), st.one_of(st.none(), sides))
@@ -186,7 +186,7 @@ def test_width_and_height_are_met_or_it_says_what_is_possible(
     source = Size(width, height)
     by = min(side / length for side, length in ((wide, width), (high, height)) if side is not None)
     wanted = {"upscaleFactor": None, "width": wide, "height": high}
-    if not 1 < by <= 4 or source.megapixels * by**2 > 127:
+    if not 1 <= by <= 16 or source.megapixels * by**2 > 127:
         with pytest.raises(ParameterError, match="pixels"):
             sized(catalogue, source, limit=127, **wanted)
         return
@@ -194,7 +194,56 @@ def test_width_and_height_are_met_or_it_says_what_is_possible(
     assert wide is None or size.width <= wide
     assert high is None or size.height <= high
     assert size.width == wide or size.height == high
-    catalogue.get(FAST_MODEL).weights_for(max(size.width / width, size.height / height))
+
+
+@pytest.mark.parametrize(
+    ("mode", "sizing_"),
+    [
+        ("fit", Sizing(Size(400, 200))),
+        ("fill", Sizing(Size(1000, 500))),
+        ("crop", Sizing(Size(400, 500), Area(60, 0, 80, 100))),
+        ("stretch", Sizing(Size(400, 500))),
+    ],
+)
+def test_width_and_height_together_mean_what_the_mode_says(
+    catalogue: Catalogue, mode: str, sizing_: Sizing
+) -> None:
+    request = request_of(catalogue, upscaleFactor=None, width=400, height=500, resizeMode=mode)
+    assert sizing(request, catalogue.get(FAST_MODEL), Size(200, 100), Settings()) == sizing_
+
+
+@given(sides, sides, sides, sides)
+def test_a_cut_is_within_the_input_and_keeps_proportions(
+    catalogue: Catalogue, width: int, height: int, wide: int, high: int
+) -> None:
+    source = Size(width, height)
+    assume(1 <= max(wide / width, high / height) <= 16 and wide * high < 127e6 and max(wide, high) < 65_000)
+    request = request_of(
+        catalogue, upscaleFactor=None, outputFormat="PNG", width=wide, height=high, resizeMode="crop"
+    )
+    size, area = sizing(request, catalogue.get(FAST_MODEL), source, Settings())
+    assert size == (wide, high)
+    left, top, cut_width, cut_height = area or Area(0, 0, width, height)
+    assert 0 <= left <= left + cut_width <= width
+    assert 0 <= top <= top + cut_height <= height
+    assert cut_width == width or cut_height == height
+    factor = max(wide / width, high / height)
+    assert cut_width == 1 or abs(cut_width - wide / factor) <= 1
+    assert cut_height == 1 or abs(cut_height - high / factor) <= 1
+
+
+def test_an_error_about_the_size_names_the_setting_and_what_fits(catalogue: Catalogue) -> None:
+    with pytest.raises(
+        ParameterError, match=r"max_output_megapixels\); the largest factor that fits is 3\.26"
+    ):
+        sized(catalogue, Size(4000, 3000), upscaleFactor=4)
+
+
+def test_passes_beyond_the_models_scale_are_paid_for(catalogue: Catalogue) -> None:
+    request = request_of(catalogue, upscaleFactor=16)
+    model = catalogue.get(FAST_MODEL)
+    assert effort(request, model, Size(10, 10), Size(160, 160)) == 1 + Fraction(1, 16)
+    assert effort(request, model, Size(10, 10), Size(40, 40)) == 1
 
 
 @pytest.mark.parametrize("output_format", list(OutputFormat))
@@ -202,7 +251,7 @@ def test_what_a_format_cannot_hold_is_refused(catalogue: Catalogue, output_forma
     request = request_of(catalogue, outputFormat=output_format.value)
     source = Size(output_format.max_side // 2 + 1, 1)
     with pytest.raises(ParameterError) as caught:
-        output_size(request, catalogue.get(FAST_MODEL), source, Settings(max_output_megapixels=1e9))
+        sizing(request, catalogue.get(FAST_MODEL), source, Settings(max_output_megapixels=1e9))
     assert caught.value.parameter == "outputFormat"
 
 

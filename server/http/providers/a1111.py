@@ -1,0 +1,265 @@
+"""A1111's extras, as webui and Forge have them: `/sdapi/v1/extra-single-image`, and what clients ask beside.
+
+Differences: sizes are exact (A1111 cuts them to multiples of 8), and transparency is kept. Two upscalers
+blended, and face restoration, are refused until they are asked for with no visibility.
+
+Source: `modules/api/models.py`, `api.py` and `postprocessing.py` of AUTOMATIC1111/stable-diffusion-webui.
+"""
+
+import asyncio
+import base64
+import uuid
+from collections import defaultdict
+from typing import Annotated, Any, Final
+
+from msgspec import UNSET, Meta, Struct, field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from server.http.providers.bodies import read_json
+from server.http.providers.caller import Caller, FailedError, ServiceRoute, not_offered, status_of, wrong
+from server.http.providers.upscalers import model_called, upscalers
+from server.protocol.errors import ErrorItem
+from server.protocol.replies import Progress
+from server.state.accounts import AccountId
+
+__all__ = ["ROUTES"]
+
+_NONE: Final = "None"
+_NAMES: Final = {
+    "inputImage": "image",
+    "inputs.image": "image",
+    "upscaleFactor": "upscaling_resize",
+    "model": "upscaler_1",
+    "width": "upscaling_resize_w",
+    "height": "upscaling_resize_h",
+}
+_AT_ONCE: Final = 8
+
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class Extras(Struct, frozen=True, kw_only=True):
+    """What both endpoints take; null is as not given."""
+
+    resize_mode: Annotated[int, Meta(ge=0, le=1)] | None = 0
+    upscaling_resize: Annotated[float, Meta(gt=0)] | None = 2
+    upscaling_resize_w: Annotated[int, Meta(ge=1)] | None = 512
+    upscaling_resize_h: Annotated[int, Meta(ge=1)] | None = 512
+    upscaling_crop: bool | None = True
+    upscaler_1: str | None = _NONE
+    upscaler_2: str | None = _NONE
+    extras_upscaler_2_visibility: Share | None = 0
+    gfpgan_visibility: Share | None = 0
+    codeformer_visibility: Share | None = 0
+    codeformer_weight: Share | None = 0
+    upscale_first: bool | None = False
+    show_extras_results: bool | None = True
+
+
+class SingleImage(Extras, frozen=True, kw_only=True):
+    """The body of `extra-single-image`."""
+
+    image: str = ""
+
+
+class BatchImage(Struct, frozen=True):
+    """An image of a batch."""
+
+    data: str
+    name: str = ""
+
+
+class BatchImages(Extras, frozen=True, kw_only=True):
+    """The body of `extra-batch-images`."""
+
+    images: Annotated[list[BatchImage], Meta(max_length=1000)] = field(name="imageList")
+
+
+async def single_image(request: Request, caller: Caller) -> Response:
+    """Upscale one image."""
+    body = await read_json(request, SingleImage)
+    return JSONResponse({"html_info": _INFO, "image": await _upscaled(body.image, body, caller, request)})
+
+
+async def batch_images(request: Request, caller: Caller) -> Response:
+    """Upscale some images, in order."""
+    body = await read_json(request, BatchImages)
+    room = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(image: BatchImage) -> str:
+        async with room:
+            return await _upscaled(image.data, body, caller, request)
+
+    tasks = [asyncio.create_task(one(image)) for image in body.images]
+    try:
+        images = await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+    return JSONResponse({"html_info": _INFO, "images": images})
+
+
+async def _upscaled(image: str, wanted: Extras, caller: Caller, request: Request) -> str:
+    if not image:
+        raise wrong("image", "image is empty: it must be base64, a data URI or a URL")
+    task, task_uuid = _task(wanted, caller), str(uuid.uuid4())
+    jobs = _jobs(request, caller)
+    jobs.add(task_uuid)
+    try:
+        result = await caller.upscale(
+            task_uuid=task_uuid, inputImage=image, outputType="base64Data", outputFormat="PNG", **task
+        )
+    finally:
+        jobs.discard(task_uuid)
+    assert result.image_base64_data is not UNSET
+    return base64.b64encode(result.image_base64_data).decode()
+
+
+def _task(wanted: Extras, caller: Caller) -> dict[str, Any]:
+    """The parameters of the task.
+
+    Raises:
+        ParameterError: for what is not offered.
+    """
+    for name in ("gfpgan_visibility", "codeformer_visibility"):
+        if getattr(wanted, name):
+            raise not_offered(name, f"{name}: no face restorer is installed")
+    if wanted.upscaler_2 not in (None, "", _NONE) and wanted.extras_upscaler_2_visibility:
+        raise not_offered("extras_upscaler_2_visibility", "two upscalers cannot be blended")
+    name = wanted.upscaler_1 or _NONE
+    model = model_called(caller.services.catalogue, name)
+    if model is None:
+        offered = ", ".join(shown for shown, _ in upscalers(caller.services.catalogue))
+        raise wrong("upscaler_1", f"could not find upscaler named {name}; offered are: {offered}")
+    if wanted.resize_mode != 1:
+        return {
+            "model": model.name,
+            "upscaleFactor": 2 if wanted.upscaling_resize is None else wanted.upscaling_resize,
+        }
+    return {
+        "model": model.name,
+        "width": wanted.upscaling_resize_w or 512,
+        "height": wanted.upscaling_resize_h or 512,
+        "resizeMode": "fill" if wanted.upscaling_crop is False else "crop",
+    }
+
+
+async def progress(request: Request, caller: Caller) -> Response:
+    """How far the account's extras are."""
+    jobs = _jobs(request, caller)
+    shares = [await _share(caller, job) for job in sorted(jobs)]
+    return JSONResponse(
+        {
+            "progress": round(sum(shares) / len(shares), 4) if shares else 0,
+            "eta_relative": 0,
+            "state": {
+                "skipped": False,
+                "interrupted": False,
+                "stopping_generation": False,
+                "job": "scripts_postprocessing" if jobs else "",
+                "job_count": len(jobs),
+                "job_timestamp": "0",
+                "job_no": 0,
+                "sampling_step": 0,
+                "sampling_steps": 0,
+            },
+            "current_image": None,
+            "textinfo": None,
+        }
+    )
+
+
+def _jobs(request: Request, caller: Caller) -> set[str]:
+    """The tasks of the account that came by these endpoints and are under way."""
+    jobs: defaultdict[AccountId, set[str]] = request.app.state.a1111_jobs
+    return jobs[caller.account]
+
+
+async def _share(caller: Caller, job: str) -> float:
+    try:
+        item = await caller.response(job)
+    except FailedError:  # it is not accepted yet, or has just failed
+        return 0
+    return caller.share(item) if isinstance(item, Progress) else 1
+
+
+async def interrupt(request: Request, caller: Caller) -> Response:
+    """Stop the account's extras."""
+    for job in sorted(_jobs(request, caller)):
+        try:
+            await caller.cancel(job)
+        except FailedError:  # it has just ended
+            continue
+    return JSONResponse({})
+
+
+async def list_upscalers(_request: Request, caller: Caller) -> Response:
+    """What `upscaler_1` may be."""
+    none = {"name": _NONE, "model_name": None, "model_path": None, "model_url": None, "scale": 4}
+    return JSONResponse(
+        [
+            none,
+            *(
+                {
+                    "name": name,
+                    "model_name": model.name,
+                    "model_path": model.name,
+                    "model_url": None,
+                    "scale": model.factors[-1],
+                }
+                for name, model in upscalers(caller.services.catalogue)
+            ),
+        ]
+    )
+
+
+async def list_models(_request: Request, caller: Caller) -> Response:
+    """The upscalers, in the older form."""
+    found = upscalers(caller.services.catalogue)
+    return JSONResponse(
+        [{"name": name, "path": model.name, "scale": model.factors[-1]} for name, model in found]
+    )
+
+
+async def nothing(_request: Request, _caller: Caller) -> Response:
+    """For lists of what is not offered."""
+    return JSONResponse([])
+
+
+async def options(_request: Request, caller: Caller) -> Response:
+    """The settings that clients look at."""
+    return JSONResponse({"upscaler_for_img2img": upscalers(caller.services.catalogue)[0][0]})
+
+
+async def scripts(_request: Request, _caller: Caller) -> Response:
+    """No scripts are offered; webuiapi asks when it is constructed."""
+    return JSONResponse({"txt2img": [], "img2img": []})
+
+
+def fail(item: ErrorItem) -> Response:
+    """An error as FastAPI's handlers of A1111 word it."""
+    status = status_of(item)
+    body = {"error": "HTTPException", "detail": item.message, "body": "", "errors": item.code}
+    headers = {"www-authenticate": "Basic"} if status == 401 else None
+    return JSONResponse(body, status, headers)
+
+
+_INFO: Final = "<p>Upscaled by Tilewire</p>"
+
+ROUTES: Final = [
+    ServiceRoute(f"/sdapi/v1/{path}", method, handle, fail, _NAMES, body=body)
+    for path, method, handle, body in (
+        ("extra-single-image", "POST", single_image, SingleImage),
+        ("extra-batch-images", "POST", batch_images, BatchImages),
+        ("upscalers", "GET", list_upscalers, None),
+        ("realesrgan-models", "GET", list_models, None),
+        ("face-restorers", "GET", nothing, None),
+        ("sd-models", "GET", nothing, None),
+        ("progress", "GET", progress, None),
+        ("interrupt", "POST", interrupt, None),
+        ("skip", "POST", interrupt, None),
+        ("options", "GET", options, None),
+        ("scripts", "GET", scripts, None),
+    )
+]

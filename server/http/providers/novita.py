@@ -1,0 +1,299 @@
+"""Novita's upscaling: `/v2/upscale` with `/v2/progress`, and `/v3/async/upscale` with its task results.
+
+v2 answers 200 whatever happens, and says in `code` what did; v3 has HTTP's statuses.
+
+Sources: docs.novita.ai, and the clients novita-client 0.7 (Python) and novita-sdk 3.1 (JavaScript).
+"""
+
+import re
+import time
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import UNSET, Meta, Struct
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from server.http.providers.bodies import read_json
+from server.http.providers.caller import Caller, FailedError, ServiceRoute, not_offered, status_of, wrong
+from server.http.providers.upscalers import model_called
+from server.protocol.errors import ErrorItem
+from server.protocol.replies import Progress, UpscaleResult
+
+__all__ = ["ROUTES"]
+
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+_V2_NAMES: Final = {
+    "inputImage": "image",
+    "model": "upscaler_1",
+    "upscaleFactor": "upscaling_resize",
+    "width": "upscaling_resize_w",
+    "height": "upscaling_resize_h",
+    "ttl": "img_expire_ttl",
+}
+_V3_NAMES: Final = {
+    "inputImage": "request.image_base64",
+    "model": "request.model_name",
+    "upscaleFactor": "request.scale_factor",
+}
+_CODES: Final = (  # Novita's codes, by the beginnings of ours
+    ("invalidFrame", 1),
+    ("taskNotFound", 3),
+    ("missingApiKey", 4),
+    ("invalidApiKey", 4),
+    ("serviceUnavailable", 5),
+    ("insufficientCredits", 7),
+    ("taskTimeout", 9),
+    ("unsupported", 10),
+    ("internalServerError", -1),
+)
+_OUT_OF_RANGE: Final = 6
+_NO_MODEL: Final = 2
+_LARGEST: Final = 2048
+_CREDITS: Final = 10_000
+"""Of Novita's, in a US dollar."""
+
+
+class UpscaleV2(Struct, frozen=True, kw_only=True):
+    """The body of `/v2/upscale`; null is as not given."""
+
+    image: Annotated[str, Meta(min_length=1)]
+    upscaler_1: str | None = None
+    resize_mode: Annotated[int, Meta(ge=0, le=1)] | None = None
+    upscaling_resize: Annotated[float, Meta(gt=0)] | None = None
+    upscaling_resize_w: Annotated[int, Meta(ge=1, le=_LARGEST)] | None = None
+    upscaling_resize_h: Annotated[int, Meta(ge=1, le=_LARGEST)] | None = None
+    upscaling_crop: bool | None = None
+    upscaler_2: str | None = None
+    extras_upscaler_2_visibility: Share | None = None
+    gfpgan_visibility: Share | None = None
+    codeformer_visibility: Share | None = None
+    codeformer_weight: Share | None = None
+    img_expire_ttl: Annotated[int, Meta(ge=0, le=604_800)] | None = None
+
+
+class Webhook(Struct, frozen=True, kw_only=True):
+    """Where the outcome is sent."""
+
+    url: str = ""
+
+
+class Extra(Struct, frozen=True, kw_only=True):
+    """What a v3 request says beside the task."""
+
+    response_image_type: Literal["png", "webp", "jpeg"] | None = None
+    webhook: Webhook | None = None
+    custom_storage: dict[str, Any] | None = None
+    enterprise_plan: dict[str, Any] | None = None
+    enable_nsfw_detection: bool | None = None
+    nsfw_detection_level: int | None = None
+
+
+class RequestV3(Struct, frozen=True, kw_only=True):
+    """The task of a v3 request."""
+
+    image_base64: Annotated[str, Meta(min_length=1)]
+    model_name: str | None = None
+    scale_factor: Annotated[float, Meta(gt=1, le=4)] | None = None
+
+
+class UpscaleV3(Struct, frozen=True, kw_only=True):
+    """The body of `/v3/async/upscale`."""
+
+    request: RequestV3
+    extra: Extra = Extra()
+
+
+async def upscale_v2(request: Request, caller: Caller) -> Response:
+    """Take a task on."""
+    body = await read_json(request, UpscaleV2)
+    for name in ("gfpgan_visibility", "codeformer_visibility"):
+        if getattr(body, name):
+            raise not_offered(name, f"{name}: no face restorer is installed")
+    if body.upscaler_2 and body.extras_upscaler_2_visibility:
+        raise not_offered("extras_upscaler_2_visibility", "two upscalers cannot be blended")
+    size: dict[str, Any] = {"upscaleFactor": body.upscaling_resize or 2}
+    if body.resize_mode == 1:
+        size = {"width": body.upscaling_resize_w, "height": body.upscaling_resize_h}
+        if not (body.upscaling_resize_w or body.upscaling_resize_h):
+            raise wrong("upscaling_resize_w", "resize_mode 1 needs upscaling_resize_w or _h")
+        if body.upscaling_resize_w and body.upscaling_resize_h:
+            size["resizeMode"] = "crop" if body.upscaling_crop else "fill"
+    task_uuid = await caller.accept(
+        inputImage=body.image,
+        model=_model(body.upscaler_1 or "R-ESRGAN 4x+", "upscaler_1", caller),
+        outputFormat="PNG",
+        ttl=body.img_expire_ttl or None,
+        **size,
+    )
+    return JSONResponse(_V2_OK | {"data": {"task_id": task_uuid, "warn": ""}})
+
+
+async def progress_v2(request: Request, caller: Caller) -> Response:
+    """How far a task is."""
+    task_uuid = request.query_params.get("task_id", "")
+    images: list[str] | None = None
+    reason = ""
+    try:
+        item = await caller.response(_uuid(task_uuid))
+    except FailedError as error:
+        if error.item.code == "taskNotFound":
+            raise
+        status, reason = 4 if error.item.code == "taskTimeout" else 3, error.item.message
+    else:
+        status = 1
+        if isinstance(item, UpscaleResult):
+            status, images = 2, [str(item.image_url)]
+    now = _now()
+    return JSONResponse(
+        _V2_OK
+        | {
+            "data": {
+                "status": status,
+                "progress": int(status == 2),  # only 0 and 1: novita-client takes nothing else
+                "eta_relative": 0,
+                "imgs": images,
+                "info": "",
+                "failed_reason": reason,
+                "current_images": None,
+                "submit_time": "",
+                "execution_time": "",
+                "txt2img_time": "",
+                "finish_time": "",
+                "enable_nsfw_detection": False,
+                "nsfw_detection_result": None,
+                "debug_info": dict.fromkeys(_TIMES, now),
+            }
+        }
+    )
+
+
+async def upscale_v3(request: Request, caller: Caller) -> Response:
+    """Take a task on."""
+    body = await read_json(request, UpscaleV3)
+    extra, wanted = body.extra, body.request
+    for name in ("custom_storage", "enable_nsfw_detection"):
+        if getattr(extra, name):
+            raise not_offered(f"extra.{name}", f"extra.{name} is not offered")
+    if extra.webhook is not None and extra.webhook.url:
+        raise not_offered(
+            "extra.webhook", "extra.webhook is not offered: poll task-result, or send a task with webhookURL"
+        )
+    task_uuid = await caller.accept(
+        inputImage=wanted.image_base64,
+        model=_model(wanted.model_name or "RealESRGAN_x4plus", "request.model_name", caller),
+        upscaleFactor=wanted.scale_factor or 2,
+        outputFormat={"webp": "WEBP", "jpeg": "JPG"}.get(extra.response_image_type or "", "PNG"),
+    )
+    return JSONResponse({"task_id": task_uuid})
+
+
+async def result_v3(request: Request, caller: Caller) -> Response:
+    """What became of a task."""
+    task_uuid = request.query_params.get("task_id", "")
+    images: list[Mapping[str, Any]] = []
+    reason, percent = "", 0
+    try:
+        item = await caller.response(_uuid(task_uuid))
+    except FailedError as error:
+        if error.item.code == "taskNotFound":
+            raise
+        status, reason = "FAILED", error.item.message
+    else:
+        if isinstance(item, Progress):
+            share = caller.share(item)
+            status, percent = "PROCESSING" if share else "QUEUED", int(100 * share)
+        else:
+            status, percent = "SUCCEED", 100
+            assert item.image_url is not UNSET
+            kind = item.image_url.partition("?")[0].rpartition(".")[2]
+            images = [
+                {
+                    "image_url": item.image_url,
+                    "image_url_ttl": int(caller.services.settings.image_ttl),
+                    "image_type": {"jpg": "jpeg"}.get(kind, kind),
+                    "nsfw_detection_result": None,
+                }
+            ]
+    return JSONResponse(
+        {
+            "extra": {
+                "seed": "0",
+                "enable_nsfw_detection": False,
+                "debug_info": {"request_info": "", **dict.fromkeys(_V3_TIMES, str(_now()))},
+            },
+            "task": {
+                "task_id": task_uuid,
+                "task_type": "UPSCALE",
+                "status": f"TASK_STATUS_{status}",
+                "reason": reason,
+                "eta": 0,
+                "progress_percent": percent,
+            },
+            "images": images,
+            "videos": [],
+            "audios": [],
+        }
+    )
+
+
+async def user(_request: Request, caller: Caller) -> Response:
+    """What the account has left."""
+    usd = await caller.available()
+    return JSONResponse(
+        {
+            "allow_features": [],
+            "credit_balance": _UNLIMITED if usd is None else int(usd * _CREDITS),
+            "free_trial": {},
+        }
+    )
+
+
+def fail_v2(item: ErrorItem) -> Response:
+    """An error by Novita's code; the status is 200, as clients raise on any other."""
+    code = next((code for name, code in _CODES if item.code.startswith(name)), _OUT_OF_RANGE)
+    if code == _OUT_OF_RANGE and item.parameter == "upscaler_1":
+        code = _NO_MODEL
+    return JSONResponse({"code": code, "msg": item.message, "data": None})
+
+
+def fail_v3(item: ErrorItem) -> Response:
+    """An error by HTTP's status and a reason in capitals."""
+    status = status_of(item)
+    reason = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", item.code).upper()
+    metadata = {"parameter": item.parameter} if isinstance(item.parameter, str) else {}
+    return JSONResponse(
+        {"code": status, "reason": reason, "message": item.message, "metadata": metadata}, status
+    )
+
+
+def _model(name: str, parameter: str, caller: Caller) -> str:
+    model = model_called(caller.services.catalogue, name)
+    if model is None:
+        raise wrong(parameter, f"{parameter}: there is no model {name!r} here")
+    return model.name
+
+
+def _uuid(task_id: str) -> str:
+    """What was given, or a UUID that no task has: an unknown task is reported the same way."""
+    return task_id if re.fullmatch(r"[0-9a-fA-F-]{36}", task_id) else "00000000-0000-4000-8000-000000000000"
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
+
+
+_V2_OK: Final = {"code": 0, "msg": ""}
+_TIMES: Final = ("submit_time_ms", "execution_time_ms", "txt2img_time_ms", "finish_time_ms")
+_V3_TIMES: Final = ("submit_time_ms", "execute_time_ms", "complete_time_ms")
+_UNLIMITED: Final = 10**12
+
+ROUTES: Final = [
+    ServiceRoute("/v2/upscale", "POST", upscale_v2, fail_v2, _V2_NAMES, body=UpscaleV2),
+    ServiceRoute("/v2/progress", "GET", progress_v2, fail_v2),
+    ServiceRoute("/v2/enterprise/progress", "GET", progress_v2, fail_v2),
+    ServiceRoute("/v3/async/upscale", "POST", upscale_v3, fail_v3, _V3_NAMES, body=UpscaleV3),
+    ServiceRoute("/v3/async/task-result", "GET", result_v3, fail_v3),
+    ServiceRoute("/v3/user", "GET", user, fail_v3),
+]

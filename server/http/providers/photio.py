@@ -1,0 +1,84 @@
+"""Photio's `/v1/inference/upscale`: by 4 with a GAN; by 2 with diffusion where a prompt asks for it."""
+
+import base64
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import UNSET, Meta, Struct
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from onnx_models import Model
+from server.http.providers.bodies import read_json
+from server.http.providers.caller import Caller, ServiceRoute, not_offered, status_of
+from server.protocol.errors import ErrorItem
+
+__all__ = ["ROUTES"]
+
+_NAMES: Final = {"inputImage": "image", "upscaleFactor": "upscale_by", "settings.positivePrompt": "prompt"}
+_STEPS: Final = {"LOW": 1.0, "MIDDLE": 1.5, "HIGH": 2.5}
+"""Of the model's default steps."""
+
+
+class Upscale(Struct, frozen=True, kw_only=True):
+    """The body; null is as not given."""
+
+    image: Annotated[str, Meta(min_length=1)]
+    upscale_by: Literal[2, 4] | None = 2
+    prompt: str | None = ""
+    negative_prompt: str | None = None
+    quality: Literal["LOW", "MIDDLE", "HIGH"] | None = None
+    denoising_strength: Annotated[float, Meta(ge=0, le=1)] | None = None
+
+
+async def upscale(request: Request, caller: Caller) -> Response:
+    """Upscale one image."""
+    body = await read_json(request, Upscale)
+    result = await caller.upscale(
+        inputImage=body.image,
+        upscaleFactor=body.upscale_by or 2,
+        outputType="base64Data",
+        outputFormat="PNG",
+        **_how(body, caller),
+    )
+    assert result.image_base64_data is not UNSET
+    return JSONResponse({"status_code": 200, "body": base64.b64encode(result.image_base64_data).decode()})
+
+
+def _how(body: Upscale, caller: Caller) -> dict[str, Any]:
+    """Diffusion for what only diffusion can do, a GAN for everything else."""
+    wanted = [name for name in ("prompt", "negative_prompt", "denoising_strength") if getattr(body, name)]
+    if body.quality in ("MIDDLE", "HIGH"):
+        wanted.append("quality")
+    if not wanted or body.upscale_by == 4:
+        return {}
+    model = next((model for model in caller.services.catalogue if _takes_prompts(model)), None)
+    if model is None or model.latent is None:
+        raise not_offered(
+            wanted[0],
+            f"{wanted[0]} needs a diffusion upscaler that takes prompts; "
+            "`tilewire models export DIRECTORY` makes one",
+        )
+    settings: dict[str, Any] = {"steps": round(model.latent.default_steps * _STEPS[body.quality or "LOW"])}
+    if body.prompt:
+        settings |= {"positivePrompt": body.prompt, "CFGScale": 7}
+    if body.negative_prompt:
+        settings |= {"negativePrompt": body.negative_prompt, "CFGScale": 7}
+    if body.denoising_strength is not None:
+        # By Photio's page 1 is the most similar.
+        settings["strength"] = max(0.05, 1 - body.denoising_strength)
+    return {"model": model.name, "settings": settings}
+
+
+def _takes_prompts(model: Model) -> bool:
+    return {"positivePrompt", "strength"} <= set(model.parameters)
+
+
+def fail(item: ErrorItem) -> Response:
+    """An error in the envelope of a result."""
+    status = status_of(item)
+    return JSONResponse({"status_code": status, "body": item.message}, status)
+
+
+ROUTES: Final = [
+    ServiceRoute("/v1/inference/upscale", "POST", upscale, fail, _NAMES, body=Upscale),
+]

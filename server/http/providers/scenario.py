@@ -1,0 +1,328 @@
+"""Scenario's upscaling: assets, `generate/upscale` and `generate/custom/{model}`, jobs and models.
+
+An asset is an image of the account, a job is a task; both have the UUIDs that they have elsewhere. What only
+a diffusion upscaler can do needs one that is installed and takes prompts; what no installed model can do is
+refused by name.
+
+Sources: docs.scenario.com, and scenario-sdk 2.4 for Python.
+"""
+
+import time
+import uuid
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import Meta, Struct
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from onnx_models import Model
+from server.http.providers.bodies import read_json
+from server.http.providers.caller import Caller, FailedError, ServiceRoute, not_offered, status_of
+from server.http.providers.upscalers import model_called
+from server.images.store import MEDIA_TYPES
+from server.protocol.errors import ErrorItem, NotFoundError
+from server.protocol.replies import Progress, UpscaleResult
+from server.state.images import ImageRecord
+
+__all__ = ["ROUTES"]
+
+Percent = Annotated[float, Meta(ge=0, le=100)]
+
+_NAMES: Final = {
+    "inputImage": "image",
+    "upscaleFactor": "scalingFactor",
+    "width": "targetWidth",
+    "settings.positivePrompt": "prompt",
+    "settings.negativePrompt": "negativePrompt",
+    "settings.seed": "seed",
+    "settings.strength": "creativity",
+    "taskUUID": "jobId",
+}
+_DEFAULT_MODELS: Final = ("model_upscale-v3", "model_scenario-upscale-v3")
+
+
+class Upscale(Struct, frozen=True, kw_only=True, rename="camel"):
+    """The body of an upscale; null is as not given."""
+
+    image: Annotated[str, Meta(min_length=1)]
+    scaling_factor: Annotated[float, Meta(ge=1, le=16)] | None = None
+    upscale_factor: Annotated[float, Meta(ge=1, le=16)] | None = None
+    target_width: Annotated[int, Meta(ge=1, le=16_000)] | None = None
+    preset: Literal["precise", "balanced", "creative"] | None = None
+    style: str | None = None
+    prompt: Annotated[str, Meta(max_length=3000)] | None = None
+    negative_prompt: Annotated[str, Meta(max_length=3000)] | None = None
+    creativity: Percent | None = None
+    strength: Annotated[float, Meta(ge=0, le=1)] | None = None
+    guidance_scale: Annotated[float, Meta(ge=0, le=50)] | None = None
+    seed: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
+    creativity_decay: Percent | None = None
+    details_level: Annotated[float, Meta(ge=-50, le=50)] | None = None
+    fractality: Percent | None = None
+    hallucination: Percent | None = None
+    image_fidelity: Percent | None = None
+    prompt_fidelity: Percent | None = None
+    override_embeddings: bool | None = None
+    refinement_steps: Annotated[int, Meta(ge=0, le=4)] | None = None
+    style_images: list[str] | None = None
+    style_images_fidelity: Percent | None = None
+    style_strength: float | None = None
+    controlnet_conditioning_scale: float | None = None
+    tile_style: bool | None = None
+    image_type: Literal["seamfull", "skybox", "texture"] | None = None
+
+
+class Asset(Struct, frozen=True, kw_only=True):
+    """The body of an upload."""
+
+    image: Annotated[str, Meta(min_length=1)]
+    name: str = ""
+
+
+class Action(Struct, frozen=True):
+    """What is to be done with a job."""
+
+    action: Literal["cancel"]
+
+
+_NOT_OFFERED: Final = (
+    "creativity_decay",
+    "details_level",
+    "fractality",
+    "hallucination",
+    "image_fidelity",
+    "prompt_fidelity",
+    "override_embeddings",
+    "refinement_steps",
+    "style_images",
+    "style_images_fidelity",
+    "style_strength",
+    "controlnet_conditioning_scale",
+    "tile_style",
+)
+_DIFFUSION: Final = ("prompt", "negative_prompt", "creativity", "strength", "guidance_scale", "seed")
+
+
+async def upload(request: Request, caller: Caller) -> Response:
+    """Keep an image."""
+    body = await read_json(request, Asset)
+    kept = await caller.upload(body.image)
+    return JSONResponse({"asset": await _asset(kept.image_uuid, caller)})
+
+
+async def get_asset(request: Request, caller: Caller) -> Response:
+    """An image of the account."""
+    return JSONResponse({"asset": await _asset(request.path_params["id"], caller)})
+
+
+async def upscale(request: Request, caller: Caller) -> Response:
+    """Take a job on, of the model in the path or of the default one."""
+    body = await read_json(request, Upscale)
+    task = {"inputImage": body.image, "outputFormat": "PNG", **_size(body), **_how(request, body, caller)}
+    if request.query_params.get("dryRun") == "true":
+        return JSONResponse({"creativeUnitsCost": 0, "creativeUnitsDiscount": 0}, 269)
+    job = await caller.accept(**task)
+    return JSONResponse({"job": await _job(job, caller), "creativeUnitsCost": 0})
+
+
+async def get_job(request: Request, caller: Caller) -> Response:
+    """How far a job is."""
+    return JSONResponse({"job": await _job(request.path_params["id"], caller)})
+
+
+async def act_on_job(request: Request, caller: Caller) -> Response:
+    """Cancel a job."""
+    await read_json(request, Action)
+    await caller.cancel(_uuid(request.path_params["id"], "jobId"))
+    return JSONResponse({"job": await _job(request.path_params["id"], caller)})
+
+
+async def get_model(request: Request, caller: Caller) -> Response:
+    """A model and what it takes."""
+    return JSONResponse({"model": _model_item(_model(request.path_params["id"], caller))})
+
+
+async def list_models(_request: Request, caller: Caller) -> Response:
+    """The models that are installed."""
+    return JSONResponse({"models": [_model_item(model) for model in caller.services.catalogue]})
+
+
+def _size(body: Upscale) -> dict[str, Any]:
+    if body.target_width is not None:
+        return {"width": body.target_width}
+    return {"upscaleFactor": body.scaling_factor or body.upscale_factor or 2}
+
+
+def _how(request: Request, body: Upscale, caller: Caller) -> dict[str, Any]:
+    """The model and its settings.
+
+    Raises:
+        ParameterError: for what no installed model can do.
+    """
+    wire = dict(zip(Upscale.__struct_fields__, Upscale.__struct_encode_fields__, strict=True))
+    for name in _NOT_OFFERED:
+        if getattr(body, name):
+            raise not_offered(wire[name], f"{wire[name]}: no installed model can do this")
+    if body.style not in (None, "standard"):
+        raise not_offered("style", "style: describe the style in the prompt")
+    if body.image_type not in (None, "seamfull"):
+        raise not_offered("imageType", f"imageType: {body.image_type} is not offered")
+    named = request.path_params.get("model")
+    if named is not None and named not in _DEFAULT_MODELS:
+        return {"model": _model(named, caller).name, "settings": _settings(body) or None}
+    asked = [name for name in _DIFFUSION if getattr(body, name) not in (None, "")]
+    if body.preset == "creative":
+        asked.append("preset")
+    if not asked:
+        return {}
+    model = next((each for each in caller.services.catalogue if _takes_prompts(each)), None)
+    if model is None:
+        raise not_offered(
+            wire[asked[0]],
+            f"{wire[asked[0]]}: no diffusion upscaler that takes prompts is installed; "
+            "`tilewire models export DIRECTORY` makes one",
+        )
+    settings = {"strength": _STRENGTHS[body.preset or "balanced"], **_settings(body)}
+    return {"model": model.name, "settings": settings}
+
+
+_STRENGTHS: Final = {"precise": 0.2, "balanced": 0.35, "creative": 0.55}
+
+
+def _settings(body: Upscale) -> dict[str, Any]:
+    given = {
+        "positivePrompt": body.prompt or None,
+        "negativePrompt": body.negative_prompt or None,
+        "CFGScale": body.guidance_scale if body.guidance_scale is not None else (7 if body.prompt else None),
+        "seed": body.seed,
+        "strength": body.strength or (body.creativity / 100 if body.creativity else None),
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _takes_prompts(model: Model) -> bool:
+    return {"positivePrompt", "strength"} <= set(model.parameters)
+
+
+def _model(name: str, caller: Caller) -> Model:
+    catalogue = caller.services.catalogue
+    model = catalogue.default if name in _DEFAULT_MODELS else model_called(catalogue, name)
+    if model is None:
+        raise NotFoundError("modelNotFound", f"there is no model {name[:64]!r}", "modelId")
+    return model
+
+
+def _model_item(model: Model) -> dict[str, Any]:
+    inputs = [
+        {"name": "image", "type": "file", "required": True},
+        {"name": "upscaleFactor", "type": "number"},
+    ]
+    inputs += [{"name": name, "type": "string"} for name in model.parameters]
+    return {
+        "id": model.name,
+        "name": model.title,
+        "shortDescription": model.description,
+        "type": "custom",
+        "status": "trained",
+        "capabilities": ["img2img"],
+        "inputs": inputs,
+        "tags": [],
+        "privacy": "public",
+    }
+
+
+async def _asset(given: str, caller: Caller) -> dict[str, Any]:
+    record = await caller.services.images.find(caller.account, _uuid(given, "assetId"))
+    if record is None:
+        raise NotFoundError("imageNotFound", f"there is no asset {given[:64]}", "assetId")
+    return await _asset_item(record, caller)
+
+
+async def _asset_item(record: ImageRecord, caller: Caller) -> dict[str, Any]:
+    created = _iso(record.expires - caller.services.settings.image_ttl)
+    return {
+        "id": record.uuid,
+        "url": await caller.services.images.url(record.name, caller.base_url),
+        "mimeType": MEDIA_TYPES[record.name.rpartition(".")[2]],
+        "kind": "image",
+        "status": "success",
+        "source": "upscale",
+        "metadata": {"type": "upscale", "kind": "image"},
+        "properties": {"size": record.size, "width": record.width, "height": record.height},
+        "tags": [],
+        "collectionIds": [],
+        "editCapabilities": [],
+        "privacy": "private",
+        "authorId": str(caller.account),
+        "ownerId": str(caller.account),
+        "createdAt": created,
+        "updatedAt": created,
+    }
+
+
+async def _job(given: str, caller: Caller) -> dict[str, Any]:
+    """A job as it stands."""
+    assets: list[str] = []
+    metadata: dict[str, Any] = {"input": {}}
+    progress = 0.0
+    try:
+        item = await caller.response(_uuid(given, "jobId"))
+    except FailedError as error:
+        if error.item.code == "taskNotFound":
+            raise
+        status = "canceled" if error.item.code == "taskCancelled" else "failure"
+        metadata["error"] = error.item.message
+    else:
+        if isinstance(item, Progress):
+            progress = caller.share(item)
+            status = "in-progress" if progress else "queued"
+        else:
+            assert isinstance(item, UpscaleResult)
+            assets, status, progress = [item.image_uuid], "success", 1.0
+    now = _iso(time.time())
+    return {
+        "jobId": given,
+        "jobType": "upscale",
+        "status": status,
+        "progress": progress,
+        "createdAt": now,
+        "updatedAt": now,
+        "statusHistory": [{"date": now, "status": status}],
+        "metadata": metadata | {"assetIds": assets},
+        "billing": {"cuCost": 0, "cuDiscount": 0},
+        "authorId": str(caller.account),
+        "ownerId": str(caller.account),
+    }
+
+
+def _uuid(given: str, parameter: str) -> str:
+    try:
+        return str(uuid.UUID(given))
+    except ValueError as error:
+        raise NotFoundError("taskNotFound", f"there is no {parameter} {given[:64]}", parameter) from error
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def fail(item: ErrorItem) -> Response:
+    """An error: a reason, and what the API calls it."""
+    status = status_of(item)
+    return JSONResponse({"error": item.code, "reason": item.message, "message": item.message}, status)
+
+
+ROUTES: Final = [
+    ServiceRoute(f"/v1/{path}", method, handle, fail, _NAMES, body=body)
+    for path, method, handle, body in (
+        ("assets", "POST", upload, Asset),
+        ("assets/{id}", "GET", get_asset, None),
+        ("generate/upscale", "POST", upscale, Upscale),
+        ("generate/custom/{model}", "POST", upscale, Upscale),
+        ("jobs/{id}", "GET", get_job, None),
+        ("jobs/{id}/action", "POST", act_on_job, Action),
+        ("models", "GET", list_models, None),
+        ("models/{id}", "GET", get_model, None),
+    )
+]

@@ -1,0 +1,358 @@
+"""Other services' requests become the same tasks: same pixels, limits and money; errors in their shapes."""
+
+import base64
+import io
+import json
+from typing import Any, NamedTuple
+
+import httpcore
+import pytest
+from PIL import Image, ImageChops
+from sqlalchemy import update
+
+from server.serving import EmbeddedServer
+from server.state.tables import accounts
+from tests.server.conftest import StartServer
+from tests.server.support.harness import (
+    FAST_MODEL,
+    KEY,
+    charges,
+    connected,
+    make_image,
+    open_account,
+    upscale,
+)
+
+ENCODED = base64.b64encode(make_image(24, 16)).decode()
+BEARER = {"authorization": f"Bearer {KEY}"}
+_BOUNDARY = "--------tilewire"
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def ask(server: EmbeddedServer, method: str, path: str, **more: Any) -> Answer:
+    """Send a request; `form` and `body` are encoded."""
+    headers = dict(more.get("headers", BEARER))
+    content = b""
+    if (form := more.get("form")) is not None:
+        headers["content-type"] = f"multipart/form-data; boundary={_BOUNDARY}"
+        content = _encoded_form(form)
+    elif (body := more.get("body")) is not None:
+        headers["content-type"] = "application/json"
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    response = httpcore.request(method, server.url + path, headers=headers, content=content)
+    fields = {name.decode().lower(): value.decode() for name, value in response.headers}
+    return Answer(response.status, fields, response.content)
+
+
+def _encoded_form(parts: dict[str, str | bytes]) -> bytes:
+    lines = b""
+    for name, value in parts.items():
+        data = value.encode() if isinstance(value, str) else value
+        lines += f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'.encode()
+        lines += data + b"\r\n"
+    return lines + f"--{_BOUNDARY}--\r\n".encode()
+
+
+def finished(server: EmbeddedServer, path: str, is_done: Any) -> Answer:
+    """What a poll gives in the end."""
+    while not is_done(answer := ask(server, "GET", path)):
+        pass
+    return answer
+
+
+def a1111(server: EmbeddedServer) -> bytes:
+    body = {"image": ENCODED, "upscaler_1": FAST_MODEL, "upscaling_resize": 2}
+    answer = ask(server, "POST", "/sdapi/v1/extra-single-image", body=body)
+    return base64.b64decode(answer.json["image"])
+
+
+def a1111_batch(server: EmbeddedServer) -> bytes:
+    body = {
+        "imageList": [{"data": f"data:image/png;base64,{ENCODED}", "name": "a.png"}],
+        "upscaler_1": FAST_MODEL,
+        "resize_mode": 1,
+        "upscaling_resize_w": 48,
+        "upscaling_resize_h": 32,
+    }
+    answer = ask(server, "POST", "/sdapi/v1/extra-batch-images", body=body)
+    (image,) = answer.json["images"]
+    return base64.b64decode(image)
+
+
+def novita_v2(server: EmbeddedServer) -> bytes:
+    body = {"image": ENCODED, "upscaler_1": FAST_MODEL, "upscaling_resize": 2, "upscaler_2": "R-ESRGAN 4x+"}
+    taken = ask(server, "POST", "/v2/upscale", body=body | {"gfpgan_visibility": None}).json
+    assert taken["code"] == 0
+    path = f"/v2/progress?task_id={taken['data']['task_id']}"
+    data = finished(server, path, lambda answer: answer.json["data"]["status"] > 1).json["data"]
+    assert (data["status"], data["progress"]) == (2, 1)
+    return ask(server, "GET", data["imgs"][0].removeprefix(server.url)).body
+
+
+def novita_v3(server: EmbeddedServer) -> bytes:
+    body = {"request": {"image_base64": ENCODED, "model_name": FAST_MODEL, "scale_factor": 2}}
+    taken = ask(server, "POST", "/v3/async/upscale", body=body, headers={"authorization": KEY}).json
+    path = f"/v3/async/task-result?task_id={taken['task_id']}"
+    done = finished(server, path, lambda answer: answer.json["task"]["status"] == "TASK_STATUS_SUCCEED").json
+    assert done["images"][0]["image_type"] == "png"
+    return ask(server, "GET", done["images"][0]["image_url"].removeprefix(server.url)).body
+
+
+def scenario(server: EmbeddedServer) -> bytes:
+    key = base64.b64encode(f"{KEY}:secret".encode()).decode()
+    headers = {"authorization": f"Basic {key}"}
+    kept = ask(server, "POST", "/v1/assets", body={"image": ENCODED, "name": "a"}, headers=headers).json
+    body = {"image": kept["asset"]["id"], "scalingFactor": 2}
+    job = ask(server, "POST", f"/v1/generate/custom/{FAST_MODEL}", body=body, headers=headers).json["job"]
+    path = f"/v1/jobs/{job['jobId']}"
+    done = finished(server, path, lambda answer: answer.json["job"]["status"] == "success").json["job"]
+    asset = ask(server, "GET", f"/v1/assets/{done['metadata']['assetIds'][0]}").json["asset"]
+    assert (asset["mimeType"], asset["properties"]["width"]) == ("image/png", 48)
+    return ask(server, "GET", asset["url"].removeprefix(server.url)).body
+
+
+@pytest.mark.parametrize("provider", [a1111, a1111_batch, novita_v2, novita_v3, scenario])
+async def test_each_gives_the_picture_that_the_socket_gives(server: EmbeddedServer, provider: Any) -> None:
+    async with connected(server) as peer:
+        task = upscale(
+            ENCODED, outputType="base64Data", outputFormat="PNG", model=FAST_MODEL, upscaleFactor=2
+        )
+        (expected,) = await peer.ask(task)
+    same = [
+        Image.open(io.BytesIO(data))
+        for data in (provider(server), base64.b64decode(expected["imageBase64Data"]))
+    ]
+    assert ImageChops.difference(*same).getbbox() is None
+
+
+@pytest.mark.parametrize("accept", ["image/*", "application/json"])
+def test_stability_fast_makes_it_four_times_as_large(server: EmbeddedServer, accept: str) -> None:
+    form = {"image": make_image(24, 16), "prompt": "a cat", "output_format": "webp"}
+    answer = ask(
+        server, "POST", "/v2beta/stable-image/upscale/fast", form=form, headers=BEARER | {"accept": accept}
+    )
+    data = answer.body if accept == "image/*" else base64.b64decode(answer.json["image"])
+    image = Image.open(io.BytesIO(data))
+    assert (image.format, image.size) == ("WEBP", (96, 64))
+    assert accept != "image/*" or answer.headers["finish-reason"] == "SUCCESS"
+
+
+@pytest.mark.parametrize("accept", ["image/png", "application/json", "*/*"])
+def test_stability_v1_doubles(server: EmbeddedServer, accept: str) -> None:
+    path = "/v1/generation/esrgan-v1-x2plus/image-to-image/upscale"
+    answer = ask(
+        server, "POST", path, form={"image": make_image(24, 16)}, headers=BEARER | {"accept": accept}
+    )
+    data = answer.body
+    if accept != "image/png":
+        (artifact,) = answer.json["artifacts"]
+        assert artifact["finishReason"] == "SUCCESS"
+        data = base64.b64decode(artifact["base64"])
+    assert Image.open(io.BytesIO(data)).size == (48, 32)
+
+
+def test_photio_answers_in_its_envelope(server: EmbeddedServer) -> None:
+    answer = ask(
+        server,
+        "POST",
+        "/v1/inference/upscale",
+        body={"image": ENCODED, "upscale_by": 4},
+        headers={"x-photio-key": KEY},
+    ).json
+    assert answer["status_code"] == 200
+    assert Image.open(io.BytesIO(base64.b64decode(answer["body"]))).size == (96, 64)
+
+
+ENDPOINTS = (
+    ("/sdapi/v1/extra-single-image", {"body": {"image": ENCODED, "upscaler_1": FAST_MODEL}}, "detail"),
+    ("/v2beta/stable-image/upscale/fast", {"form": {"image": make_image()}}, "errors"),
+    ("/v1/generation/esrgan-v1-x2plus/image-to-image/upscale", {"form": {"image": make_image()}}, "message"),
+    ("/v3/async/upscale", {"body": {"request": {"image_base64": ENCODED}}}, "message"),
+    ("/v1/inference/upscale", {"body": {"image": ENCODED}}, "body"),
+    ("/v1/generate/upscale", {"body": {"image": ENCODED}}, "reason"),
+)
+
+
+@pytest.mark.parametrize(("path", "request_", "words"), ENDPOINTS)
+def test_a_wrong_key_no_key_and_no_money_are_errors_of_the_service(
+    server: EmbeddedServer, path: str, request_: Any, words: str
+) -> None:
+    for headers in ({}, {"authorization": "Bearer wrong"}):
+        answer = ask(server, "POST", path, headers=headers, **request_)
+        assert answer.status == 401
+        assert answer.json[words]
+    poor = open_account(server, credit=None)
+    server.services.database.run_sync(_spend_all, poor.id)
+    answer = ask(server, "POST", path, headers={"authorization": f"Bearer {poor.key}"}, **request_)
+    if path in {"/v3/async/upscale", "/v1/generate/upscale"}:  # accepted: the task finds out
+        assert answer.status == 200
+    else:
+        assert (answer.status, bool(answer.json[words])) == (402, True)
+    assert charges(server, poor.id) == (0, 0)
+
+
+def _spend_all(connection: Any, account: Any) -> None:
+    connection.execute(update(accounts).where(accounts.c.id == account).values(balance=0))
+
+
+BAD = [
+    ("/sdapi/v1/extra-single-image", {"body": b"{"}, 400, "JSON"),
+    ("/sdapi/v1/extra-single-image", {"body": {"image": ""}}, 400, "image"),
+    ("/sdapi/v1/extra-single-image", {"body": {"image": "%%%", "upscaler_1": FAST_MODEL}}, 400, "image"),
+    (
+        "/sdapi/v1/extra-single-image",
+        {"body": {"image": ENCODED, "upscaler_1": "Foo"}},
+        400,
+        "upscaler named Foo",
+    ),
+    (
+        "/sdapi/v1/extra-single-image",
+        {"body": {"image": ENCODED, "upscaler_1": FAST_MODEL, "upscaling_resize": 99}},
+        400,
+        "upscaling_resize",
+    ),
+    (
+        "/sdapi/v1/extra-single-image",
+        {"body": {"image": ENCODED, "upscaler_1": FAST_MODEL, "gfpgan_visibility": 0.5}},
+        400,
+        "gfpgan_visibility",
+    ),
+    ("/v2beta/stable-image/upscale/fast", {"form": {}}, 400, "image: is required"),
+    ("/v2beta/stable-image/upscale/fast", {"body": {"image": ENCODED}}, 400, "multipart"),
+    ("/v2beta/stable-image/upscale/fast", {"form": {"image": b"GIF89a..."}}, 400, "image"),
+    (
+        "/v2beta/stable-image/upscale/fast",
+        {"form": {"image": make_image(), "output_format": "gif"}},
+        400,
+        "output_format",
+    ),
+    (
+        "/v2beta/stable-image/upscale/conservative",
+        {"form": {"image": make_image()}},
+        400,
+        "prompt: is required",
+    ),
+    (
+        "/v2beta/stable-image/upscale/creative",
+        {"form": {"image": make_image(), "prompt": "x"}},
+        400,
+        "models export",
+    ),
+    ("/v1/generation/nothing/image-to-image/upscale", {"form": {"image": make_image()}}, 404, "nothing"),
+    (
+        "/v1/generation/esrgan-v1-x2plus/image-to-image/upscale",
+        {"form": {"image": make_image(), "width": "600", "height": "600"}},
+        400,
+        "width",
+    ),
+    ("/v3/async/upscale", {"body": {"request": {}}}, 400, "image_base64"),
+    (
+        "/v3/async/upscale",
+        {"body": {"request": {"image_base64": ENCODED, "scale_factor": 9}}},
+        400,
+        "scale_factor",
+    ),
+    (
+        "/v3/async/upscale",
+        {"body": {"request": {"image_base64": ENCODED, "model_name": "x"}}},
+        400,
+        "model_name",
+    ),
+    ("/v1/inference/upscale", {"body": {"image": ENCODED, "upscale_by": 3}}, 400, "upscale_by"),
+    ("/v1/inference/upscale", {"body": {"image": ENCODED, "prompt": "x"}}, 400, "models export"),
+    ("/v1/generate/upscale", {"body": {"image": ENCODED, "fractality": 3}}, 400, "fractality"),
+    ("/v1/generate/upscale", {"body": {"image": ENCODED, "scalingFactor": 20}}, 400, "scalingFactor"),
+    ("/v1/generate/custom/nothing", {"body": {"image": ENCODED}}, 404, "nothing"),
+]
+
+
+@pytest.mark.parametrize(("path", "request_", "status", "named"), BAD)
+def test_what_is_wrong_is_named_as_the_service_names_it(
+    server: EmbeddedServer, path: str, request_: Any, status: int, named: str
+) -> None:
+    answer = ask(server, "POST", path, **request_)
+    assert answer.status == status, answer.body
+    assert named in answer.body.decode()
+    assert "Traceback" not in answer.body.decode()
+    assert "inputImage" not in answer.body.decode()
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"{", 1),
+        ({"image": ENCODED, "upscaler_1": "no such"}, 2),
+        ({"image": ENCODED, "upscaling_resize": -1}, 6),
+        ({"image": ENCODED, "codeformer_visibility": 1}, 10),
+    ],
+)
+def test_novita_v2_tells_by_its_codes(server: EmbeddedServer, body: Any, code: int) -> None:
+    answer = ask(server, "POST", "/v2/upscale", body=body)
+    assert (answer.status, answer.json["code"], answer.json["data"]) == (200, code, None)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/v2beta/results/abc", 404),
+        (f"/v2beta/results/{'0' * 64}", 404),
+        ("/v3/async/task-result?task_id=nothing", 404),
+        ("/v1/jobs/nothing", 404),
+        ("/v1/assets/nothing", 404),
+        ("/v1/models/nothing", 404),
+    ],
+)
+def test_what_is_not_there_is_not_found(server: EmbeddedServer, path: str, status: int) -> None:
+    assert ask(server, "GET", path).status == status
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/sdapi/v1/upscalers",
+        "/sdapi/v1/realesrgan-models",
+        "/sdapi/v1/progress",
+        "/sdapi/v1/options",
+        "/sdapi/v1/scripts",
+        "/v1/engines/list",
+        "/v1/user/account",
+        "/v1/user/balance",
+        "/v3/user",
+        "/v1/models",
+    ],
+)
+def test_what_clients_look_up_is_there(server: EmbeddedServer, path: str) -> None:
+    assert ask(server, "GET", path).status == 200
+    assert ask(server, "GET", path, headers={}).status == 401
+
+
+def test_upscalers_have_what_clients_check(server: EmbeddedServer) -> None:
+    found = ask(server, "GET", "/sdapi/v1/upscalers").json
+    assert found[0]["name"] == "None"
+    assert {"R-ESRGAN 4x+", "R-ESRGAN 4x+ Anime6B"} <= {each["name"] for each in found}
+    for each in found:
+        assert set(each) == {"name", "model_name", "model_path", "model_url", "scale"}
+        assert isinstance(each["scale"], int)
+
+
+async def test_without_a_key_only_programs_of_this_machine_come_in_and_only_if_that_is_set(
+    start_server: StartServer,
+) -> None:
+    server = start_server(keyless_account="walk-in")
+    path = "/sdapi/v1/upscalers"
+    assert ask(server, "GET", path, headers={}).status == 200
+    for page in (
+        {"origin": "https://evil.example"},
+        {"x-forwarded-for": "9.9.9.9"},
+        {"host": "evil.example"},
+    ):
+        assert ask(server, "GET", path, headers=page).status == 401
