@@ -107,6 +107,7 @@ class Worker:
 
     def begin(self, job: Job | None, now: float) -> None:
         """Take note of what it is at from now on."""
+        self.end(now)
         self.job, self.began = job, now
 
     def end(self, now: float) -> None:
@@ -253,8 +254,7 @@ class Worker:
     def idle_for(self, idle: float, now: float) -> float | None:
         """Seconds without work after which memory is to be given back; None if there is none.
 
-        Where there always comes something before `idle` seconds have gone by, a pause without work is used
-        for it from time to time.
+        A device that is never without work for `idle` seconds uses a shorter pause from time to time.
         """
         if self.holds_since is None:
             return None

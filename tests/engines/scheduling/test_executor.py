@@ -151,6 +151,7 @@ def test_each_run_of_a_batch_that_is_run_one_by_one_has_the_time_of_a_run(execut
     wait_for(tiles[1])
     executor._dispatcher.retire_stalled()
     assert executor.usable
+    assert executor.activity(lambda: {KEY.network: "model"}).devices[0].busy_seconds == clock.now
 
 
 def test_a_device_holds_nothing_of_what_it_has_done(executor_of):
