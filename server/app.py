@@ -4,7 +4,6 @@ from collections import defaultdict
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
@@ -12,7 +11,7 @@ from starlette.websockets import WebSocket
 
 from server.connection import Connection
 from server.http.docs import get_docs, get_docs_index, get_docs_script, get_docs_start, get_docs_style
-from server.http.gate import Gate, client_address, refusal
+from server.http.gate import Cors, Gate, client_address, refusal
 from server.http.images import get_image
 from server.http.metrics import get_metrics
 from server.http.pages import get_health, get_readiness
@@ -61,7 +60,7 @@ def create_app(settings: Settings) -> Starlette:
         middleware=[
             # Keys come in headers and messages, never in cookies: a page can do what it has a key for.
             Middleware(
-                CORSMiddleware,
+                Cors,
                 allow_origins=settings.allowed_origins,
                 allow_methods=["GET", "HEAD", "POST"],
                 allow_headers=["Authorization", "Content-Type", "Range"],
@@ -69,7 +68,7 @@ def create_app(settings: Settings) -> Starlette:
                 allow_private_network=True,
                 max_age=86400,
             ),
-            Middleware(Gate, settings.allowed_origins),
+            Middleware(Gate, settings),
         ],
     )
     app.state.stopping = lambda: False

@@ -21,6 +21,7 @@ from server.images.bucket import Bucket, open_store
 from server.images.inputs import Inputs
 from server.images.store import ImageStore
 from server.limits.edge import Edge
+from server.limits.shares import OutwardShares
 from server.outbound.fetch import WebClient
 from server.private import private_directory
 from server.protocol.errors import AuthenticationError
@@ -81,10 +82,9 @@ class Services:
             AuthenticationError: if it is wrong or revoked.
             RateLimitError: if too many keys from this address were wrong of late.
         """
-        self.edge.check_failures(address)
         login = await self.login(key)
         if login is None:
-            self.edge.note_failure(address)
+            self.edge.take_failure(address)
             raise AuthenticationError("invalidApiKey", "the API key is not valid", "apiKey")
         return login
 
@@ -125,8 +125,15 @@ async def running_services(
         bucket = Bucket(open_store(settings.storage_url, settings.data / "images"))
         stack.push_async_callback(asyncio.to_thread, bucket.close)
         images = ImageStore(bucket, database, clock, presigned=settings.image_urls == "presigned")
-        web = WebClient(timeout=settings.fetch_timeout, reachable=settings.reachable)
-        stack.push_async_callback(web.close)
+        # Connections of their own for each purpose: inputs that hang hold up no webhook.
+        for_inputs, for_uploads, for_webhooks = (
+            WebClient(
+                timeout=settings.fetch_timeout, reachable=settings.reachable, place=OutwardShares().place
+            )
+            for _ in range(3)
+        )
+        for web in (for_inputs, for_uploads, for_webhooks):
+            stack.push_async_callback(web.close)
         tiles = stack.enter_context(closing(TileStreams()))
         decoders = Decoders(settings.decoders, seconds=settings.decode_timeout)
         stack.push_async_callback(asyncio.to_thread, decoders.close)
@@ -137,12 +144,12 @@ async def running_services(
         lock = database.server_lock()
         stack.push_async_callback(asyncio.to_thread, lock.close)
 
-        inputs = Inputs(images, web, decoders, settings)
+        inputs = Inputs(images, for_inputs, decoders, settings)
         results = Results(images)
         sessions = Sessions(database, results, clock)
         stack.push_async_callback(sessions.close)
         webhooks = WebhookSender(
-            database=database, results=results, web=web, timeout=settings.fetch_timeout, clock=clock
+            database=database, results=results, web=for_webhooks, timeout=settings.fetch_timeout, clock=clock
         )
         pipeline = Pipeline(
             settings=settings,
@@ -151,7 +158,7 @@ async def running_services(
             upscaler=upscaler,
             images=images,
             inputs=inputs,
-            web=web,
+            web=for_uploads,
             clock=clock,
         )
         runner = Runner(

@@ -21,6 +21,7 @@ from server.outbound.fetch import FetchError, ForbiddenAddressError, StatusError
 from server.protocol.codec import JSON, encode_reply
 from server.protocol.errors import UnavailableError
 from server.state import tasks
+from server.state.accounts import AccountId
 from server.state.database import Database
 from server.state.records import Status
 from server.state.webhooks import (
@@ -44,6 +45,9 @@ DELAYS: Final = (0.0, 5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 720
 _JITTER: Final = 0.2
 _AT_ONCE: Final = 32
 _AT_ONCE_PER_HOST: Final = 2
+_AT_ONCE_PER_ACCOUNT: Final = 8
+_LOOK_AT_OTHERS_EVERY: Final = 1.0
+"""Seconds between two looks for webhooks of others while an account has its share."""
 _LOOK_EVERY: Final = 30.0  # for webhooks that another server left behind
 _SHORTEST_WAIT: Final = 0.1  # when what is due is just being claimed by another server
 _PREPARATION: Final = 60.0
@@ -108,6 +112,7 @@ class WebhookSender:
         self._clock = clock
         self._chance = chance
         self._active: Counter[str] = Counter()
+        self._of_accounts: Counter[AccountId] = Counter()
         self._attempts: set[asyncio.Task[None]] = set()
         self._notes: set[asyncio.Task[None]] = set()
         self._woken = asyncio.Event()
@@ -156,16 +161,21 @@ class WebhookSender:
         """Begin what is due, as far as there is room; returns the seconds until another look is worth it."""
         while len(self._attempts) < _AT_ONCE:
             busy = [host for host, count in self._active.items() if count >= _AT_ONCE_PER_HOST]
-            webhook = await self._database.run(claim_due, busy, self._clock(), self._lease)
+            with_share = [
+                account for account, count in self._of_accounts.items() if count >= _AT_ONCE_PER_ACCOUNT
+            ]
+            webhook = await self._database.run(claim_due, busy, with_share, self._clock(), self._lease)
             if webhook is None:
                 due = await self._database.run(next_due, busy)
                 until_due = _LOOK_EVERY if due is None else due - self._clock()
-                return min(_LOOK_EVERY, max(_SHORTEST_WAIT, until_due))
+                shortest = _LOOK_AT_OTHERS_EVERY if with_share else _SHORTEST_WAIT
+                return min(_LOOK_EVERY, max(shortest, until_due))
             self._begin(webhook)
         return _LOOK_EVERY
 
     def _begin(self, webhook: ClaimedWebhook) -> None:
         self._active[webhook.host] += 1
+        self._of_accounts[webhook.account] += 1
         attempt = asyncio.create_task(self._attempt(webhook), name=f"webhook {webhook.id}")
         self._attempts.add(attempt)
 
@@ -174,6 +184,9 @@ class WebhookSender:
             self._active[webhook.host] -= 1
             if not self._active[webhook.host]:
                 del self._active[webhook.host]
+            self._of_accounts[webhook.account] -= 1
+            if not self._of_accounts[webhook.account]:
+                del self._of_accounts[webhook.account]
             self.wake()
 
         attempt.add_done_callback(end)
@@ -206,7 +219,7 @@ class WebhookSender:
             now = self._clock()
             secrets = await self._database.run(signing_secrets, webhook.account, now)
             headers = await asyncio.to_thread(signed_headers, webhook.id, body, secrets, now)  # may be large
-            await self._web.send("POST", webhook.url, body, JSON.media_type, headers)
+            await self._web.send("POST", webhook.url, body, JSON.media_type, headers, account=webhook.account)
         except (FetchError, UnavailableError) as error:
             return error
         return None

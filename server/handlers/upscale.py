@@ -29,7 +29,7 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
     services = context.services
     model = choose_model(services.catalogue, task.model)
     parameter, source = input_source(task, context.raw.codec)
-    check(task, model)
+    check(task, model, services.settings.reachable)
     if task.include_tiles and context.session is None:
         raise unsupported(
             "includeTiles", "tiles come as messages of their own: send the task over a WebSocket"

@@ -9,6 +9,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from server.http.hosts import is_own_host
 from server.protocol.errors import DatabaseUnavailableError
 from server.services import Services
 from server.state import ledger
@@ -39,7 +40,10 @@ async def get_metrics(request: Request) -> Response:
 
 
 def _is_local(request: Request) -> bool:
+    """Whether a program of this machine asks, and no page in its browser that has another name for it."""
     if request.client is None or any(name in request.headers for name in _FORWARDED):
+        return False
+    if not is_own_host(request.url.netloc, request.app.state.services.settings):
         return False
     own, _ = request.scope["server"]  # a peer of the same address is this machine as well
     return request.client.host == own or ipaddress.ip_address(request.client.host).is_loopback

@@ -31,7 +31,10 @@ _PAUSES: Final = (0.1, 0.5)
 """Seconds before the second and the third try of what the store failed to do."""
 
 _PROBE: Final = "readiness"
-"""The name of an empty object, by which the store is seen to work; no image is called so."""
+"""The name of an object, by which the store is seen to work; no image is called so."""
+
+_PROBE_BYTES: Final = bytes(4096)
+"""A full disk still takes an empty file."""
 
 
 class StoreError(Exception):
@@ -88,18 +91,16 @@ class Bucket:
             StoreError: if it does not.
         """
         try:
-            await self.write(_PROBE, b"", {})
+            await self.check()
             if self.signs_urls:
                 await self.sign(_PROBE, 1)
         except UnavailableError as error:
             raise StoreError(f"the image store cannot be used: {_reason(error.__cause__)}") from error
 
     async def check(self) -> None:
-        """See whether the store answers."""
-        try:
-            await self.look(_PROBE)
-        except FileNotFoundError:  # or the bucket is missing: then this fails
-            await self.write(_PROBE, b"", {})
+        """See whether the store takes an object and gives it back."""
+        await self.write(_PROBE, _PROBE_BYTES, {})
+        await self.read(_PROBE)
 
     async def write(self, name: str, data: bytes, attributes: dict[str, str]) -> None:
         """Keep an object, with HTTP headers that the store gives it out with."""

@@ -1,7 +1,5 @@
 """Input images: from whatever a client named to a stored, checked image, and from there to pixels."""
 
-from typing import Final
-
 from engines import Decoders, ImageError, Picture
 from server.images.store import ImageFile, ImageStore
 from server.limits.fair_gate import FairGate
@@ -14,8 +12,6 @@ from server.state.images import ImageRecord
 
 __all__ = ["Inputs"]
 
-_FETCHES_AT_ONCE: Final = 64
-
 
 class Inputs:
     """Gets input images into the store, and their pixels out of it."""
@@ -26,9 +22,8 @@ class Inputs:
         self._decoders = decoders
         self._settings = settings
         self._max_pixels = round(settings.max_input_megapixels * 1e6)
-        # Whoever sends what is slow to decode, or names servers that are slow, waits for itself.
+        # Whoever sends what is slow to decode waits for itself.
         self._decoding = FairGate(decoders.count)
-        self._fetching = FairGate(_FETCHES_AT_ONCE)
 
     async def obtain(
         self, account: AccountId, source: ImageSource, parameter: str, ttl: float | None = None
@@ -83,8 +78,7 @@ class Inputs:
 
     async def _fetch(self, account: AccountId, url: str, parameter: str) -> bytes:
         try:
-            async with self._fetching.hold(account, 1):
-                return await self._web.get(url, max_bytes=self._settings.max_image_bytes)
+            return await self._web.get(url, max_bytes=self._settings.max_image_bytes, account=account)
         except ForbiddenAddressError as error:
             raise invalid(parameter, f"{parameter}: {error}") from error
         except FetchError as error:

@@ -139,24 +139,20 @@ class Edge:
         """Count the bytes of an image that the server fetched for an account."""
         self._upload_bytes.spend(account, self._clock(), size)
 
-    def check_failures(self, address: str) -> None:
-        """See whether keys from this address are looked at.
+    def take_failure(self, address: str) -> None:
+        """Count a wrong key from this address. Right ones are not counted, and never refused for wrong ones.
 
         Raises:
-            RateLimitError: if too many were wrong of late.
+            RateLimitError: if too many were wrong of late; this one is not counted then.
         """
         limit = self._failures
-        if wait := limit.wait(network_of(address), self._clock()):
+        if wait := limit.take(network_of(address), self._clock()):
             raise RateLimitError(
                 "authenticationRateLimit",
                 f"the limit is {limit.burst:g} wrong keys per minute from one address; "
                 f"try again in {math.ceil(wait)} seconds",
                 retry_after=math.ceil(wait),
             )
-
-    def note_failure(self, address: str) -> None:
-        """A key from this address was wrong."""
-        self._failures.spend(network_of(address), self._clock())
 
 
 def _too_often(limit: RateLimit, what: str, wait: float) -> RateLimitError:

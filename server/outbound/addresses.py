@@ -1,5 +1,6 @@
 """Which addresses of the network clients may make the server connect to."""
 
+import socket
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
@@ -77,6 +78,11 @@ class Reachable:
                     raise ValueError(f"{entry!r} is not an address, a network or a host name") from None
                 self._hosts.add(_plain(entry))
 
+    def may_be_named(self, host: str) -> bool:
+        """Whether a URL may hold this host. Names may be in it that turn out to be private: see `allows`."""
+        address = _literal(host)
+        return address is None or self.allows(host, address)
+
     def allows(self, host: str, address: str) -> bool:
         """Whether `address`, to which `host` was resolved, may be connected to."""
         if self._all or is_public(address) or _plain(host) in self._hosts:
@@ -85,6 +91,21 @@ class Reachable:
         if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
             ip = ip.ipv4_mapped
         return any(ip in network for network in self._networks)
+
+
+def _literal(host: str) -> str | None:
+    """The address that a host is by itself, whatever it resolves to."""
+    plain = _plain(host)
+    if plain == "localhost" or plain.endswith(".localhost"):  # RFC 6761 section 6.3
+        return "127.0.0.1"
+    try:
+        return str(ip_address(plain.partition("%")[0]))
+    except ValueError:
+        pass
+    try:
+        return str(IPv4Address(socket.inet_aton(plain)))  # 127.1 and 0x7f000001 are addresses to resolvers
+    except (OSError, UnicodeError):
+        return None
 
 
 def _plain(host: str) -> str:

@@ -7,14 +7,15 @@ Sheet.)
 """
 
 import asyncio
+import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from string import punctuation
 from typing import Any, Final, TypeAlias
-from urllib.parse import quote, urljoin, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit, urlunsplit
 
 import httpcore
 
@@ -22,9 +23,11 @@ from server.outbound.addresses import Reachable
 
 __all__ = ["FetchError", "ForbiddenAddressError", "Resolve", "StatusError", "WebClient"]
 
+log = logging.getLogger(__name__)
+
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 5
-_MAX_CONNECTIONS: Final = 100
+_CONNECTIONS: Final = 64
 _MAX_ADDRESSES: Final = 4
 _CONNECT_TIMEOUT: Final = 5.0
 """Seconds for each address of a host, before the next is tried."""
@@ -33,12 +36,20 @@ Resolve: TypeAlias = Callable[[str, int], Awaitable[list[str]]]
 """The IP addresses of a host name, for a port; raises OSError if there are none."""
 
 
+Place: TypeAlias = Callable[[Hashable, str | None], AbstractAsyncContextManager[None]]
+"""A place among the connections, for an account and a host."""
+
+
+def _anywhere(_account: Hashable, _host: str | None) -> AbstractAsyncContextManager[None]:
+    return nullcontext()
+
+
 class FetchError(Exception):
     """The request was refused or failed; the message is fit to be shown to the client."""
 
 
 class ForbiddenAddressError(FetchError):
-    """The address is not one that clients may name."""
+    """The URL is not one that clients may give."""
 
 
 class StatusError(FetchError):
@@ -59,7 +70,12 @@ class WebClient:
     """Requests to addresses that clients name. Close it when done."""
 
     def __init__(
-        self, *, timeout: float, reachable: Reachable | None = None, resolve: Resolve | None = None
+        self,
+        *,
+        timeout: float,
+        reachable: Reachable | None = None,
+        resolve: Resolve | None = None,
+        place: Place = _anywhere,
     ) -> None:
         """Connect to nothing yet.
 
@@ -67,25 +83,33 @@ class WebClient:
             timeout: seconds for a whole request, redirects and body included.
             reachable: the addresses that may be connected to; by default the public ones.
             resolve: the addresses of a host; by default those that the system knows.
+            place: what a request has while it lasts, for an account and a host; its time begins then.
         """
         self._timeout = timeout
+        self._reachable = reachable or Reachable()
         # Not the threads of everything else: a client's name server may let each wait for many seconds.
-        self._resolvers = ThreadPoolExecutor(_MAX_CONNECTIONS, "resolver")
-        backend = _CheckedBackend(reachable or Reachable(), resolve or partial(_resolve, self._resolvers))
+        self._resolvers = ThreadPoolExecutor(_CONNECTIONS, "resolver")
+        self._places = place
+        backend = _CheckedBackend(self._reachable, resolve or partial(_resolve, self._resolvers))
         self._pool = httpcore.AsyncConnectionPool(
-            network_backend=backend, max_connections=_MAX_CONNECTIONS, retries=0
+            network_backend=backend, max_connections=_CONNECTIONS, retries=0
         )
 
-    async def get(self, url: str, *, max_bytes: int) -> bytes:
+    async def get(self, url: str, *, max_bytes: int, account: Hashable = None) -> bytes:
         """The body at a URL, after at most five redirects.
+
+        Args:
+            url: as a client gave it.
+            max_bytes: of the body.
+            account: on whose behalf.
 
         Raises:
             FetchError: if the URL is not HTTP, leads to an address that is not public, does not answer with
                 200 in time, or has a body of more than `max_bytes`.
         """
-        async with self._guarded(url):
+        async with self._place(account, url), self._guarded(url):
             for _ in range(_MAX_REDIRECTS + 1):
-                async with self._pool.stream("GET", _checked(url), headers=_headers()) as response:
+                async with self._pool.stream("GET", self._checked(url), headers=_headers()) as response:
                     if response.status in _REDIRECTS:
                         url = urljoin(url, _header(response, b"location"))
                         continue
@@ -95,18 +119,35 @@ class WebClient:
             raise FetchError(f"more than {_MAX_REDIRECTS} redirects")
 
     async def send(
-        self, method: str, url: str, content: bytes, media_type: str, more: Mapping[str, str] | None = None
+        self,
+        method: str,
+        url: str,
+        content: bytes,
+        media_type: str,
+        more: Mapping[str, str] | None = None,
+        *,
+        account: Hashable = None,
     ) -> None:
         """Send a body, by PUT or POST, with more headers; redirects are not followed.
+
+        Args:
+            method: PUT or POST.
+            url: as a client gave it.
+            content: the body.
+            media_type: of the body.
+            more: headers.
+            account: on whose behalf.
 
         Raises:
             StatusError: for any status but 2xx.
             FetchError: as for `get`.
         """
-        async with self._guarded(url):
+        async with self._place(account, url), self._guarded(url):
             headers = [*_headers(), (b"Content-Type", media_type.encode())]
             headers += [(name.encode(), value.encode()) for name, value in (more or {}).items()]
-            async with self._pool.stream(method, _checked(url), headers=headers, content=content) as response:
+            async with self._pool.stream(
+                method, self._checked(url), headers=headers, content=content
+            ) as response:
                 if not 200 <= response.status < 300:
                     raise StatusError(response.status, _retry_after(response))
 
@@ -114,6 +155,26 @@ class WebClient:
         """End all requests."""
         await self._pool.aclose()
         self._resolvers.shutdown(wait=False, cancel_futures=True)
+
+    def _checked(self, url: str) -> str:
+        """The URL in ASCII, if it is one that may be asked for."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ForbiddenAddressError("the URL must begin with http:// or https:// and name a host")
+        if "@" in parts.netloc:
+            raise ForbiddenAddressError("the URL must not hold a user name or password")
+        if not self._reachable.may_be_named(parts.hostname):
+            raise ForbiddenAddressError(f"{parts.hostname} is not a public address")
+        return _in_ascii(parts)
+
+    @asynccontextmanager
+    async def _place(self, account: Hashable, url: str) -> AsyncIterator[None]:
+        try:
+            host = urlsplit(url).hostname
+        except ValueError:
+            host = None  # the request will say so
+        async with self._places(account, host):
+            yield
 
     @asynccontextmanager
     async def _guarded(self, url: str) -> AsyncIterator[None]:
@@ -124,6 +185,7 @@ class WebClient:
         except TimeoutError as error:
             raise FetchError(f"no complete answer within {self._timeout:g} seconds") from error
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError) as error:
+            log.info("%s cannot be reached: %s", urlsplit(url).hostname, error)
             raise FetchError(f"{urlsplit(url).hostname} cannot be reached") from error
         except (ValueError, httpcore.UnsupportedProtocol) as error:
             raise FetchError("the URL is not valid") from error
@@ -148,7 +210,9 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
         found = await self._resolve(host, port)
         allowed = [address for address in found if self._reachable.allows(host, address)]
         if not allowed:
-            raise ForbiddenAddressError(f"{host} is not a public address")
+            # What names lead to in the network of the server is not the client's business.
+            log.info("a client's URL leads to addresses that are not public: %s, %s", host, ", ".join(found))
+            raise httpcore.ConnectError
         failure: Exception | None = None
         for address in allowed[:_MAX_ADDRESSES]:
             try:
@@ -174,13 +238,9 @@ async def _resolve(threads: ThreadPoolExecutor, host: str, port: int) -> list[st
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
-def _checked(url: str) -> str:
-    """The URL in ASCII (RFC 3987 section 3.1), if it is one that may be asked for."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ForbiddenAddressError("the URL must begin with http:// or https:// and name a host")
-    if "@" in parts.netloc:
-        raise ForbiddenAddressError("the URL must not hold a user name or password")
+def _in_ascii(parts: SplitResult) -> str:
+    """A URL with a host in ASCII (RFC 3987 section 3.1)."""
+    assert parts.hostname is not None
     address = parts.netloc
     if not address.isascii():
         address = parts.hostname.encode("idna").decode() + (f":{parts.port}" if parts.port else "")

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import secrets
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, create_engine, event, make_url, select
+from sqlalchemy import Connection, create_engine, delete, event, insert, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.pool import NullPool
 
@@ -19,6 +20,7 @@ from server.protocol.errors import DatabaseUnavailableError
 from server.state.claims import ServerLock, lock_for
 from server.state.migrations import upgrade
 from server.state.patience import Patience
+from server.state.tables import loose_files
 
 __all__ = ["Database"]
 
@@ -120,12 +122,12 @@ class Database:
         self._patience.end_within(seconds)
 
     async def check(self) -> None:
-        """See whether the database answers.
+        """See whether the database can be written to.
 
         Raises:
-            DatabaseUnavailableError: if it does not.
+            DatabaseUnavailableError: if it cannot: it does not answer, is full, or only reads.
         """
-        await self.run(lambda connection: connection.execute(select(1)))
+        await self.run(_write_and_take_back)
 
     def run_sync(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -172,6 +174,13 @@ def _close_to_others(database: str) -> None:
     if database and not database.startswith((":memory:", "file:")):
         with contextlib.suppress(OSError):  # SQLite says what is wrong with it
             private_file(Path(database))
+
+
+def _write_and_take_back(connection: Connection) -> None:
+    """Write a row that is gone at the end of the transaction."""
+    name = f"readiness {secrets.token_hex(8)}"
+    connection.execute(insert(loose_files).values(name=name, since=0.0))
+    connection.execute(delete(loose_files).where(loose_files.c.name == name))
 
 
 def _is_conflict(error: DBAPIError) -> bool:

@@ -115,18 +115,25 @@ def find_webhook(connection: Connection, account: AccountId, task_uuid: str) -> 
 
 
 def claim_due(
-    connection: Connection, busy_hosts: list[str], now: float, lease: float
+    connection: Connection,
+    busy_hosts: list[str],
+    busy_accounts: list[AccountId],
+    now: float,
+    lease: float,
 ) -> ClaimedWebhook | None:
     """The webhook that has been due longest, for the caller to deliver; None if none is due.
 
     Args:
         connection: of the transaction.
         busy_hosts: hosts that get no more for the moment.
+        busy_accounts: accounts that get no more for the moment.
         now: the time in seconds since the epoch.
         lease: seconds after which it is due again, unless the caller has said before how the attempt ended.
     """
     due = select(webhooks.c.id).where(webhooks.c.next_attempt <= now)
-    if busy_hosts:
+    if busy_accounts:
+        due = due.where(webhooks.c.account_id.not_in(busy_accounts), webhooks.c.host.not_in(busy_hosts))
+    elif busy_hosts:
         host = _next_host(connection, busy_hosts)
         if host is None:
             return None

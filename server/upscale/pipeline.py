@@ -112,7 +112,9 @@ class Pipeline:
             image = await self._images.put(account, file, request.ttl or self._settings.image_ttl)
         if request.upload_endpoint is not None:
             with story.measure("upload"):
-                await self._upload(request.upload_endpoint, encoded, request.output_format.media_type)
+                await self._upload(
+                    attempt.account, request.upload_endpoint, encoded, request.output_format.media_type
+                )
         return StoredResult(image_uuid=image.uuid, image_name=image.name, input_image_uuid=source.uuid)
 
     async def _upscale(
@@ -178,9 +180,9 @@ class Pipeline:
                 f"the task costs {to_usd(cost)} USD; the account has {to_usd(statement.available or 0)} USD"
             )
 
-    async def _upload(self, endpoint: str, encoded: bytes, media_type: str) -> None:
+    async def _upload(self, account: AccountId, endpoint: str, encoded: bytes, media_type: str) -> None:
         try:
-            await self._web.send("PUT", endpoint, encoded, media_type)
+            await self._web.send("PUT", endpoint, encoded, media_type, account=account)
         except ForbiddenAddressError as error:
             raise invalid("uploadEndpoint", f"uploadEndpoint: {error}") from error
         except FetchError as error:

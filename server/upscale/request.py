@@ -13,6 +13,7 @@ from msgspec import UNSET, UnsetType
 
 from engines import Diffusion, OutputFormat
 from onnx_models import LARGEST_FACTOR, Catalogue, Model, UnknownModelError
+from server.outbound.addresses import Reachable
 from server.protocol.codec import Codec
 from server.protocol.errors import TaskError, invalid, missing, unsupported
 from server.protocol.fields import MAX_URL
@@ -43,8 +44,13 @@ def input_source(task: Upscale, codec: Codec) -> tuple[str, ImageSource]:
     raise missing("inputImage", "an input is required, as inputImage or inputs.image")
 
 
-def check(task: Upscale, model: Model) -> None:
+def check(task: Upscale, model: Model, reachable: Reachable) -> None:
     """See that the parameters make sense, together and for the model.
+
+    Args:
+        task: as it was sent.
+        model: that it is for.
+        reachable: what its URLs may lead to.
 
     Raises:
         ParameterError: naming the parameter that is wrong, contradictory or not offered by the model.
@@ -59,6 +65,8 @@ def check(task: Upscale, model: Model) -> None:
             raise invalid(name, f"{name} is longer than {MAX_URL} characters", "URL")
         if url is not None and not _is_web_address(url):
             raise invalid(name, f"{name} must be a web address: http:// or https:// and a host", "URL")
+        if url is not None and not reachable.may_be_named(host := urlsplit(url).hostname or ""):
+            raise invalid(name, f"{name}: {host} is not a public address", "URL")
 
 
 def request_for(

@@ -5,6 +5,7 @@ import base64
 import pytest
 
 from server.serving import EmbeddedServer
+from tests.server.conftest import StartServer
 from tests.server.support.harness import (
     Account,
     charges,
@@ -73,6 +74,27 @@ async def test_an_upload_endpoint_that_nobody_serves_fails_the_task(
         (error,) = await peer.ask(upscale(encoded(), uploadEndpoint="http://127.0.0.1:9/result"))
     assert error["code"] == "uploadFailed"
     assert charges(server, account.id) == (0, 0)
+
+
+@pytest.mark.parametrize("parameter", ["webhookURL", "uploadEndpoint"])
+async def test_a_private_address_is_refused_as_the_task_is_sent(
+    start_server: StartServer, parameter: str
+) -> None:
+    server = start_server(allowed_private=["10.1.0.0/16"])
+    account = open_account(server)
+    private = [
+        *("127.0.0.1", "127.1", "2130706433", "0x7f000001", "localhost", "a.localhost", "LOCALHOST."),
+        *("10.0.0.1:8080", "192.168.1.1", "169.254.169.254", "[::1]", "[::ffff:10.0.0.1]", "[fd00::1]"),
+    ]
+    async with connected(server, key=account.key) as peer:
+        for host in private:
+            (error,) = await peer.ask(upscale(encoded(), **{parameter: f"http://{host}/hook"}))
+            assert (error["parameter"], "is not a public address" in error["message"]) == (parameter, True)
+            assert error["code"].startswith("invalid")
+        (allowed,) = await peer.ask(upscale("nothing", **{parameter: "http://10.1.2.3/hook"}))
+        assert allowed["parameter"] != parameter
+    assert charges(server, account.id) == (0, 0)
+    assert server.services.runner.count == 0
 
 
 @pytest.mark.parametrize("parameter", ["webhookURL", "uploadEndpoint"])

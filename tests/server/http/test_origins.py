@@ -69,6 +69,39 @@ async def test_a_list_of_origins_keeps_out_the_others_but_neither_programs_nor_t
     assert await allowed_by_http(server, OTHER) is None
 
 
+async def test_a_page_whose_name_leads_to_this_machine_is_not_the_servers_own(
+    start_server: StartServer,
+) -> None:
+    for public_url, name, allowed in (
+        (None, "evil.example", False),
+        ("https://up.example", "evil.example", False),
+        ("http://up.example", "up.example", True),
+        (None, "localhost", True),
+    ):
+        server = start_server(allowed_origins=[], public_url=public_url)
+        async with httpcore.AsyncConnectionPool() as pool:
+            response = await pool.request(
+                "POST",
+                f"{server.url}/v1",
+                headers={"Origin": f"http://{name}", "Host": name, "Authorization": f"Bearer {KEY}"},
+                content=b"[]",
+            )
+        assert response.status == (200 if allowed else 403), name
+        server.stop()
+
+
+async def test_a_post_of_another_page_is_refused_before_its_key_is_looked_at(
+    start_server: StartServer,
+) -> None:
+    server = start_server(allowed_origins=[SHOP], failed_authentications_per_minute=1)
+    headers = {"Origin": OTHER, "Authorization": "Bearer wrong"}
+    async with httpcore.AsyncConnectionPool() as pool:
+        for origin, status in ((OTHER, 403), (OTHER, 403), (SHOP, 401), (SHOP, 429)):
+            asked = headers | {"Origin": origin}
+            response = await pool.request("POST", f"{server.url}/v1", headers=asked, content=b"[]")
+            assert response.status == status
+
+
 async def test_with_an_empty_list_only_the_servers_own_page_may(start_server: StartServer) -> None:
     server = start_server(allowed_origins=[])
     assert not await may_connect(server, SHOP)

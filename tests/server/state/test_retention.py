@@ -87,7 +87,7 @@ def test_a_webhook_is_forgotten_some_time_after_its_end_and_its_task_not_before(
 ) -> None:
     task = failed(database, account, webhook=HOOK)
     assert database.run_sync(forget_ended, NOW * 2) == (0, 0), "it is yet to be sent"
-    claimed = database.run_sync(webhooks.claim_due, [], NOW, 60.0)
+    claimed = database.run_sync(webhooks.claim_due, [], [], NOW, 60.0)
     assert claimed is not None
     assert database.run_sync(forget_ended, NOW * 2) == (0, 0), "it is under way"
     database.run_sync(webhooks.finish, claimed, status, LATER)
@@ -101,7 +101,7 @@ def test_the_webhook_of_a_task_that_stays_is_forgotten(database: Database, accou
     task = accepted(database, account)
     result = StoredResult("image", "image.png", "input")
     database.run_sync(tasks.succeed, attempt_of(database, account, task), result, NOW, webhook=HOOK)
-    claimed = database.run_sync(webhooks.claim_due, [], NOW, 60.0)
+    claimed = database.run_sync(webhooks.claim_due, [], [], NOW, 60.0)
     assert claimed is not None
     database.run_sync(webhooks.finish, claimed, WebhookStatus.DELIVERED, NOW)
     assert database.run_sync(forget_ended, LATER) == (1, 0)

@@ -39,7 +39,7 @@ def fail_task(database: Database, account: AccountId, url: str = "http://a/hook"
 
 
 def claim(database: Database, now: float = NOW, busy: tuple[str, ...] = ()) -> ClaimedWebhook | None:
-    return database.run_sync(webhooks.claim_due, list(busy), now, LEASE)
+    return database.run_sync(webhooks.claim_due, list(busy), [], now, LEASE)
 
 
 def claimed(database: Database, now: float = NOW) -> ClaimedWebhook:
@@ -128,6 +128,19 @@ def test_one_that_is_given_back_counts_as_not_attempted(database: Database, acco
     fail_task(database, account)
     database.run_sync(webhooks.unclaim, claimed(database), NOW)
     assert claimed(database).attempts == 1
+
+
+def test_accounts_that_have_their_share_get_no_more_and_the_others_do(
+    database: Database, account: AccountId
+) -> None:
+    other = database.run_sync(account_named, "bob", NOW)
+    fail_task(database, account, "http://a/1", NOW - 10)
+    fail_task(database, other, "http://busy/1", NOW - 5)
+    task = fail_task(database, other, "http://b/1")
+    webhook = database.run_sync(webhooks.claim_due, ["busy"], [account], NOW, LEASE)
+    assert webhook is not None
+    assert webhook.task_uuid == task
+    assert database.run_sync(webhooks.claim_due, ["busy"], [account], NOW, LEASE) is None
 
 
 def test_busy_hosts_get_no_more_and_the_others_do(database: Database, account: AccountId) -> None:

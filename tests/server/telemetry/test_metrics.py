@@ -20,6 +20,7 @@ from tests.server.support.harness import (
     make_image,
     new_uuid,
     open_account,
+    request,
     upscale,
 )
 from tests.server.support.scrape import labels, metrics_of, scrape, until
@@ -123,6 +124,20 @@ async def test_a_proxy_of_this_machine_does_not_open_the_metrics_to_others(serve
         status, text = await scrape(server, {header: "127.0.0.1"})
         assert status == 403
         assert 'metrics = "open"' in text
+
+
+async def test_no_page_sees_the_metrics_whatever_name_it_has_for_this_machine(
+    server: EmbeddedServer,
+) -> None:
+    port = server.url.rpartition(":")[2]
+    for host, status in (
+        ("evil.example", 403), (f"evil.example:{port}", 403), ("127.0.0.1.evil.example", 403),
+        ("localhost", 200), (f"localhost:{port}", 200), (f"[::1]:{port}", 200),
+    ):  # fmt: skip
+        assert (await scrape(server, {"Host": host}))[0] == status, host
+    reply = await request(f"{server.url}/metrics", Origin="https://evil.example")
+    assert reply.status == 200
+    assert not [name for name in reply.headers if name.startswith("access-control")]
 
 
 @pytest.mark.parametrize(("setting", "status"), [("open", 200), ("off", 404)])

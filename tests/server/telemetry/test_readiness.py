@@ -2,16 +2,19 @@
 
 import asyncio
 import shutil
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import httpcore
+import pytest
+from sqlalchemy import event
 
 from server.protocol.errors import DatabaseUnavailableError, UnavailableError
 from server.telemetry.readiness import Readiness
 from tests.server.conftest import StartServer
-from tests.server.support.harness import Address
+from tests.server.support.harness import Address, until
 
 
 class Part:
@@ -45,7 +48,7 @@ def readiness(
         usable=usable, stand_in=None if stand_in is None else SimpleNamespace(name=stand_in)
     )
     parts: list[Any] = [database or Part(), images or Part()]
-    return Readiness(upscaler, *parts, patience=patience)
+    return Readiness(upscaler, *parts, patience=patience, clock=count(0, 10).__next__)
 
 
 async def test_the_server_is_ready_while_all_its_parts_work() -> None:
@@ -84,6 +87,32 @@ async def test_it_is_not_ready_while_a_part_does_not_answer_which_is_asked_only_
     assert database.checks == 1
 
 
+@pytest.mark.parametrize(
+    ("cause", "what"),
+    [
+        ("database or disk is full", "is full"),
+        ("could not extend file: No space left on device", "is full"),
+        ("attempt to write a readonly database", "is read-only"),
+        ("cannot execute INSERT in a read-only transaction", "is read-only"),
+        ("connection refused", "cannot be used"),
+    ],
+)
+async def test_what_is_full_or_read_only_is_named(cause: str, what: str) -> None:
+    error = DatabaseUnavailableError()
+    error.__cause__ = OSError(cause)
+    assert await readiness(database=Part(error)).obstacle() == f"the database {what}"
+
+
+async def test_however_often_it_is_asked_it_looks_once_a_second() -> None:
+    now, database = [0.0], Part()
+    upscaler: Any = SimpleNamespace(usable=True)
+    parts: list[Any] = [database, Part()]
+    often = Readiness(upscaler, *parts, clock=lambda: now[0])
+    for now[0], looks in ((0.0, 1), (0.5, 1), (0.9, 1), (1.0, 2)):
+        assert await often.obstacle() is None
+        assert database.checks == looks
+
+
 async def test_a_store_that_fails_is_told_over_http_and_its_return_too(
     start_server: StartServer, tmp_path: Path
 ) -> None:
@@ -92,9 +121,29 @@ async def test_a_store_that_fails_is_told_over_http_and_its_return_too(
     assert await _ready(server) == (200, "ready\n")
     shutil.rmtree(images)
     images.touch()  # a file where the directory should be
-    assert await _ready(server) == (503, "the image store cannot be used\n")
+    await until(lambda: _is_ready(server, (503, "the image store cannot be used\n")))
     images.unlink()
-    assert (await _ready(server))[0] == 200
+    await until(lambda: _is_ready(server, (200, "ready\n")))
+
+
+async def test_a_database_that_only_reads_is_told_over_http(
+    start_server: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start_server()
+    engine = server.services.database._engine
+
+    def only_read(connection: Any, _record: Any, _proxy: Any) -> None:
+        connection.execute("PRAGMA query_only=ON")
+
+    event.listen(engine, "checkout", only_read)
+    await until(lambda: _is_ready(server, (503, "the database is read-only\n")))
+    event.remove(engine, "checkout", only_read)
+    event.listen(engine, "checkout", lambda connection, *_: connection.execute("PRAGMA query_only=OFF"))
+    await until(lambda: _is_ready(server, (200, "ready\n")))
+
+
+async def _is_ready(server: Address, expected: tuple[int, str]) -> bool:
+    return await _ready(server) == expected
 
 
 async def _ready(server: Address) -> tuple[int, str]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from engines import OutputFormat
 from onnx_models import Catalogue
+from server.outbound.addresses import Reachable
 from server.protocol.codec import JSON, MESSAGEPACK, Codec
 from server.protocol.errors import ParameterError
 from server.protocol.requests import Upscale
@@ -36,7 +37,7 @@ def task_of(codec: Codec = JSON, **parameters: Any) -> Upscale:
 def request_of(catalogue: Catalogue, codec: Codec = JSON, **parameters: Any) -> UpscaleRequest:
     task = task_of(codec, **parameters)
     model = choose_model(catalogue, task.model)
-    check(task, model)
+    check(task, model, Reachable())
     return request_for(task, model=model, source=SOURCE, parameter="inputs.image", warnings=())
 
 
