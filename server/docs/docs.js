@@ -59,6 +59,7 @@ function offerCopy(code) {
     button.textContent = "Copied";
     setTimeout(() => (button.textContent = "Copy"), 1600);
   });
+  code.tabIndex = 0; // what is wider than the page is scrolled to by keyboard
   const frame = make("div", { className: "copyable" });
   code.replaceWith(frame);
   frame.append(code, button);

@@ -33,6 +33,7 @@ class Page(NamedTuple):
 
 PAGES: Final = (
     Page("quick-start", "Quick start"),
+    Page("page", "The page"),
     Page("client", "Python client"),
     Page("command-line", "Command line"),
     Page("tasks", "Tasks"),
@@ -122,8 +123,9 @@ def _body(page: Page, base_url: str) -> str:
     def with_table(match: re.Match[str]) -> str:
         return _with_address(_table(match), escape(base_url))
 
-    markdown = _with_address(source(page), base_url)
-    return _DIRECTIVE.sub(with_table, _HEADING.sub(with_anchor, _MARKDOWN.render(markdown)))
+    html = _MARKDOWN.render(_with_address(source(page), base_url))
+    html = html.replace("<th></th>", "<td></td>")  # an empty cell is not the head of anything
+    return _DIRECTIVE.sub(with_table, _HEADING.sub(with_anchor, html))
 
 
 def _text(html: str) -> str:

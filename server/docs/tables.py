@@ -39,7 +39,7 @@ def parameter_table(name: str) -> str:
     offered = [field for field in fields if not field.refused]
     refused = [f"<code>{field.path}</code> ({escape(field.refused)})" for field in fields if field.refused]
     note = f"<p>Refused, unless they ask for nothing: {', '.join(refused)}.</p>" if refused else ""
-    return _table(("Parameter", "Value", "Default", ""), map(_parameter_row, offered)) + note
+    return _table(("Parameter", "Value", "Default", "Meaning"), map(_parameter_row, offered)) + note
 
 
 def reply_table(name: str) -> str:
@@ -53,7 +53,7 @@ def reply_table(name: str) -> str:
         )
         for field in parameters(_STRUCTS[name])
     )
-    return _table(("Field", "Value", "", ""), rows)
+    return _table(("Field", "Value", "Presence", "Meaning"), rows)
 
 
 def example(name: str) -> str:
@@ -96,7 +96,7 @@ def setting_table(_: str) -> str:
             case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(about))):
                 rows.append((f"<code>{name}</code>", _setting_default(defaults[name]), _text(about)))
     assert len(rows) == len(defaults), "a setting has no sentence"
-    return _table(("Setting", "Default", ""), rows)
+    return _table(("Setting", "Default", "Meaning"), rows)
 
 
 def _setting_default(default: object) -> str:

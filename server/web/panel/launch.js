@@ -1,6 +1,6 @@
 /** The button that starts what is ready, or the selected image again; with what it will make, cost and take. */
 
-import { byId } from "../parts/dom.js";
+import { byId, coalesced } from "../parts/dom.js";
 import { duration, money, pixels, plural, times } from "../parts/format.js";
 import { largestFactor, objection, price, resultSize } from "../tasks/estimate.js";
 import { limits } from "../tasks/images.js";
@@ -29,12 +29,12 @@ export function offerLaunch(tasks, form, runner, pace) {
   function targets() {
     const ready = tasks.inOrder().filter(({ status }) => status === "ready");
     const { selected } = tasks;
-    return selected === null || selected.status === "ready" || isUnfinished(selected) ? ready : [selected];
+    return selected === null || selected.status === "ready" ? ready : [selected];
   }
 
-  /** Of each picture that has an end, the last. */
-  function finished() {
-    return tasks.pictures().flatMap((picture) => picture.tasks.filter((task) => !isUnfinished(task)).at(-1) ?? []).reverse();
+  /** Of each picture the last result, or what will be one. */
+  function everyPicture() {
+    return tasks.pictures().flatMap((picture) => picture.tasks.at(-1) ?? []).reverse();
   }
 
   /** Whether there is a result of the same image with the same settings. @param {Task} task @param {Settings} settings */
@@ -69,7 +69,7 @@ export function offerLaunch(tasks, form, runner, pace) {
     }
   }
   button.addEventListener("click", () => start(targets()));
-  all.addEventListener("click", () => start(finished()));
+  all.addEventListener("click", () => start(everyPicture()));
   smaller.addEventListener("click", () => {
     form.useFactor(Number(smaller.dataset.factor));
     button.focus();
@@ -84,7 +84,7 @@ export function offerLaunch(tasks, form, runner, pace) {
     const chosen = targets();
     form.setTargets(chosen);
     const can = startable(chosen);
-    const others = startable(finished());
+    const others = startable(everyPicture());
     const again = chosen[0] !== undefined && chosen[0].status !== "ready";
     const idle = can.length === 0 && others.length === 0 && !chosen.some(obstacle);
     byId("launch").classList.toggle("idle", idle);
@@ -114,7 +114,8 @@ export function offerLaunch(tasks, form, runner, pace) {
       smaller.dataset.factor = String(factor);
       smaller.textContent = `Use ${times(factor ?? 0)}`;
     } else if (chosen.length && !can.length) {
-      estimate.textContent = "Made already. Choose another model, size or format.";
+      const made = chosen.every((task) => !isUnfinished(task));
+      estimate.textContent = `${made ? "Made already" : "Under way"}. Choose another model, size or format.`;
     } else if (can.length) {
       estimate.textContent = outlook(can);
     }
@@ -148,7 +149,8 @@ export function offerLaunch(tasks, form, runner, pace) {
   }
 
   form.addEventListener("change", draw);
-  for (const event of ["change", "remove", "select"]) tasks.addEventListener(event, draw);
+  const drawSoon = coalesced(draw);
+  for (const event of ["change", "remove", "select"]) tasks.addEventListener(event, drawSoon);
   draw();
   return draw;
 }

@@ -1,7 +1,7 @@
 /** Tells those who look elsewhere: progress in the tab's title, and a notification when all is done, if it is wanted. */
 
 import { isUnfinished } from "../tasks/tasks.js";
-import { byId } from "./dom.js";
+import { byId, coalesced } from "./dom.js";
 import { percent, plural } from "./format.js";
 
 const TITLE = document.title;
@@ -44,8 +44,9 @@ export function callAttention(tasks, runner, pace) {
     draw();
   });
   document.addEventListener("visibilitychange", draw);
-  tasks.addEventListener("change", draw);
-  tasks.addEventListener("remove", draw);
+  const drawSoon = coalesced(draw);
+  tasks.addEventListener("change", drawSoon);
+  tasks.addEventListener("remove", drawSoon);
   setInterval(draw, 1000);
   draw();
 }

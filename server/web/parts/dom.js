@@ -40,6 +40,19 @@ export function imageOf(file, alt) {
   return image;
 }
 
+/** Draws once for all that happens in one go: a thousand images may be removed at a time. @param {() => void} draw */
+export function coalesced(draw) {
+  let due = false;
+  return () => {
+    if (due) return;
+    due = true;
+    queueMicrotask(() => {
+      due = false;
+      draw();
+    });
+  };
+}
+
 /** Tell a screen reader. @param {string} message */
 export function announce(message) {
   byId("announcer").textContent = message;

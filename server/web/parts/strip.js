@@ -1,6 +1,6 @@
 /** The pictures of this browser in a row: those to come, those under way, and the history. */
 
-import { byId, imageOf, make } from "./dom.js";
+import { byId, coalesced, imageOf, make } from "./dom.js";
 import { notify } from "./notices.js";
 import { money, percent, plural } from "./format.js";
 import { isPriced } from "../panel/account.js";
@@ -24,30 +24,37 @@ export function showStrip(tasks, pace) {
   /** @param {Picture} picture The one that is looked at: the selected, else one that is under way, else the newest. */
   const shownOf = ({ tasks: all }) => all.find((task) => task === tasks.selected) ?? all.find(isUnfinished) ?? /** @type {Task} */ (all.at(-1));
 
-  /** @param {string} id @param {Picture[]} [pictures] */
-  function draw(id, pictures = tasks.pictures()) {
-    const index = pictures.findIndex((each) => each.id === id);
-    let entry = entries.get(id);
-    if (index < 0) {
-      entry?.element.remove();
-      entries.delete(id);
-    } else {
-      if (!entry) {
-        entry = new Entry(pictures[index].tasks[0], () => tasks.select(shownOf(find(id)).id));
-        entries.set(id, entry);
-        const older = pictures.slice(index + 1).find((each) => entries.has(each.id));
-        list.insertBefore(entry.element, (older && entries.get(older.id)?.element) ?? null);
-      }
-      entry.draw(pictures[index], shownOf(pictures[index]), pace);
-    }
-  }
+  /** @type {Set<string>} Pictures that have changed. */
+  const changed = new Set();
 
-  /** @param {CustomEvent} event */
-  function follow({ detail: task }) {
+  function draw() {
     const pictures = tasks.pictures();
-    draw(task.picture, pictures);
+    /** @type {HTMLElement | null} */
+    let older = null;
+    for (const picture of pictures.toReversed()) {
+      let entry = entries.get(picture.id);
+      if (!entry) {
+        entry = new Entry(picture.tasks[0], () => tasks.select(shownOf(find(picture.id)).id));
+        entries.set(picture.id, entry);
+        list.insertBefore(entry.element, older);
+      } else if (!changed.delete(picture.id)) {
+        older = entry.element;
+        continue;
+      }
+      entry.draw(picture, shownOf(picture), pace);
+      older = entry.element;
+    }
+    const there = new Set(pictures.map(({ id }) => id));
+    for (const [id, { element }] of entries) {
+      if (there.has(id)) continue;
+      element.remove();
+      entries.delete(id);
+    }
+    changed.clear();
     sum(pictures);
+    mark();
   }
+  const drawSoon = coalesced(draw);
 
   /** @param {string} id */
   const find = (id) => /** @type {Picture} */ (tasks.pictures().find((each) => each.id === id));
@@ -82,21 +89,21 @@ export function showStrip(tasks, pace) {
       event.preventDefault();
       forget(tasks, tasks.of(tasks.selected?.picture ?? "").filter((task) => !isUnfinished(task)));
     } else return;
+    draw();
     entries.get(tasks.selected?.picture ?? "")?.button.focus();
   });
-  for (const event of ["change", "remove"]) tasks.addEventListener(event, (each) => follow(/** @type {CustomEvent} */ (each)));
-  tasks.addEventListener("select", () => {
-    if (tasks.selected) draw(tasks.selected.picture);
-    mark();
-  });
+  for (const event of ["change", "remove", "select"]) {
+    tasks.addEventListener(event, (each) => {
+      const task = /** @type {CustomEvent} */ (each).detail;
+      if (task) changed.add(task.picture);
+      drawSoon();
+    });
+  }
   byId("clear").addEventListener("click", () => {
     forget(tasks, tasks.inOrder().filter((task) => !isUnfinished(task)));
     if (!tasks.selected) /** @type {HTMLElement} */ (document.querySelector("#empty [data-choose]")).focus();
   });
-  const all = tasks.pictures();
-  for (const { id } of all.toReversed()) draw(id, all);
-  sum(all);
-  mark();
+  draw();
 }
 
 /** Remove tasks, which can be undone for a while. @param {import("../tasks/tasks.js").Tasks} tasks @param {Task[]} gone */

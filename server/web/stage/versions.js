@@ -1,6 +1,6 @@
 /** The results of one picture, side by side: which is looked at, and what it is compared with. */
 
-import { byId, make } from "../parts/dom.js";
+import { byId, coalesced, make } from "../parts/dom.js";
 import { describe, versionName } from "../parts/words.js";
 import { isUsable } from "../tasks/tasks.js";
 
@@ -22,7 +22,8 @@ export class Versions extends EventTarget {
       if (tasks.selected) this.#chosen.set(tasks.selected.picture, this.#against.value);
       this.dispatchEvent(new Event("change"));
     });
-    for (const event of ["change", "remove", "select"]) tasks.addEventListener(event, () => this.#draw());
+    const drawSoon = coalesced(() => this.#draw());
+    for (const event of ["change", "remove", "select"]) tasks.addEventListener(event, drawSoon);
     this.#draw();
   }
 

@@ -60,21 +60,22 @@ export class Runner extends EventTarget {
   }
 
   /**
-   * Make another result of the same image. One that failed, was cancelled or is gone gives its place to it.
+   * Make another result of the same image. One that failed or was cancelled gives its place to it.
    * @param {Task} task @param {Settings} settings
+   * @param {boolean} [replaces]
    */
-  again(task, settings) {
+  again(task, settings, replaces = task.status === "failed" || task.status === "cancelled") {
     const { selected } = this.tasks;
     const fresh = { ...task, ...FRESH, id: newUUID(), created: Date.now(), settings, status: /** @type {const} */ ("waiting") };
     this.tasks.add(fresh);
     if (selected?.picture === task.picture) this.tasks.select(fresh.id);
-    if (task.status !== "done") this.tasks.remove(task);
+    if (replaces) this.tasks.remove(task);
     this.#go(fresh);
   }
 
   /** The same work again, as a new task. @param {Task} task */
   retry(task) {
-    if (task.settings) this.again(task, task.settings);
+    if (task.settings) this.again(task, task.settings, true);
   }
 
   /** @param {Task} task */

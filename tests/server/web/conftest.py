@@ -8,6 +8,7 @@ import pytest
 from server.serving import EmbeddedServer
 from tests.server.conftest import StartServer
 from tests.server.support.harness import make_image
+from tests.server.support.npm import npm_install
 from tests.server.support.page import OpenPage, Page, running_browser
 from tests.server.support.stepped_device import SteppedDevice
 
@@ -57,3 +58,10 @@ def under_way(device: SteppedDevice, start_server: StartServer, open_page: OpenP
     device.step()
     page.wait("#tiles")
     return page
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    directory = tmp_path_factory.mktemp("axe")
+    npm_install(directory, "axe-core@4")
+    return (directory / "node_modules/axe-core/axe.min.js").read_text("utf-8")

@@ -193,6 +193,18 @@ def test_where_a_task_stands_is_said_while_it_waits_and_runs(
     page.tab.locator("#facts", has_text=" s").wait_for()
 
 
+def test_another_result_can_be_started_while_one_is_made(under_way: Page, device: SteppedDevice) -> None:
+    page = under_way
+    assert page.tab.is_disabled("#start")
+    assert page.text("#estimate").startswith("Under way.")
+    page.tab.check("input[name=format][value=WEBP]", force=True)
+    page.start()
+    page.wait("#version-list li:nth-child(2)")
+    device.run_freely()
+    page.wait(":nth-match(#version-list [data-status=done], 2)")
+    assert versions(page) == ["animevideo v3 4× PNG", "animevideo v3 4× WebP"]
+
+
 def test_all_is_said_to_who_looks_elsewhere(server: EmbeddedServer, open_page: OpenPage) -> None:
     shown = """
         window.shown = [];

@@ -18,7 +18,6 @@ from server.protocol.replies import ModelItem
 from server.serving import EmbeddedServer
 from tests.server.conftest import StartServer
 from tests.server.support.harness import KEY, make_image, open_image
-from tests.server.support.npm import npm_install
 from tests.server.support.page import OpenPage, Page
 from tests.server.support.process import reserved_port, serving
 from tests.server.support.stepped_device import SteppedDevice
@@ -384,13 +383,6 @@ def test_the_theme_can_be_switched_and_is_remembered(server: EmbeddedServer, ope
     assert page.tab.evaluate(ground) == light
 
 
-@pytest.fixture(scope="module")
-def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    directory = tmp_path_factory.mktemp("axe")
-    npm_install(directory, "axe-core@4")
-    return (directory / "node_modules/axe-core/axe.min.js").read_text("utf-8")
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [(1280, 800), (390, 844)], ids=["desktop", "phone"])
 def test_the_page_is_accessible(
@@ -416,5 +408,13 @@ def test_the_page_is_accessible(
     page.wait_for("failed")
     page.wait("#split")
     check("a result")
+    page.tab.click(".more summary")
+    page.choose(factor=4)
+    page.tab.click("#strip li[data-status=done] button")
+    page.start()
+    page.tab.locator("#sum", has_text="2 results").wait_for()
+    page.tab.check("input[name=size][value=other]", force=True)
+    page.tab.fill("#size-amount", "0")
+    check("two results, and a number that makes no sense")
     page.tab.click("#code-button")
     check("as code")
