@@ -98,7 +98,7 @@ async def _forget_all(database: Database, forget: Callable[[Connection, float], 
         continue
 
 
-async def close_revoked(sessions: Sessions, database: Database) -> None:
-    """Close the connections of keys that were revoked, by whichever process."""
+async def close_revoked(sessions: Sessions, database: Database, clock: Callable[[], float]) -> None:
+    """Close the connections of keys that were revoked, by whichever process, or have expired."""
     if keys := sessions.keys():
-        await sessions.close_keys(await database.run(revoked_keys, keys))
+        await sessions.close_keys(await database.run(revoked_keys, keys, clock()))

@@ -15,7 +15,7 @@ _COMMANDS: Final = {
     "serve": "Start the server.",
     "upscale": "Upscale image files and folders.",
     "models": "List, build, verify, add and fetch models.",
-    "keys": "Create, list and revoke API keys.",
+    "keys": "Create, list, rotate and revoke API keys.",
     "accounts": "Show balances, add credit, audit the books.",
     "bench": "Measure how fast this machine upscales.",
     "top": "Watch a running server.",

@@ -11,7 +11,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from engines import Decoders, Upscaler, find_devices, stand_in_for
-from onnx_models import Catalogue, load_catalogue
+from onnx_models import Catalogue, load_catalogue, one_line
 from server.background import close_revoked, every, keep_up, reconcile, running, sweep
 from server.delivery.previews import TileStreams
 from server.delivery.results import ClientResults, Results
@@ -118,7 +118,10 @@ async def running_services(
         StoreError: if the image store cannot be used.
     """
     async with AsyncExitStack() as stack:
-        private_directory(settings.data)
+        try:
+            private_directory(settings.data)
+        except OSError as error:
+            raise OSError(f"data: {settings.data} cannot be used: {one_line(error)}") from error
         catalogue = load_catalogue(settings.effective_added_models)
         database = Database(settings.effective_database_url, synchronous=settings.sqlite_synchronous)
         stack.enter_context(closing(database))
@@ -182,7 +185,7 @@ async def running_services(
             running(
                 webhooks.run(),
                 every(_SWEEP, "sweeping", partial(sweep, images, sessions, database, settings, clock)),
-                every(_LOOK, "looking for revoked keys", partial(close_revoked, sessions, database)),
+                every(_LOOK, "looking for revoked keys", partial(close_revoked, sessions, database, clock)),
                 every(
                     _LOOK,
                     "keeping up with other servers",

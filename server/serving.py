@@ -22,7 +22,8 @@ from server.http.security import SecurityHeaders
 from server.images.bucket import StoreError
 from server.services import Services, running_services
 from server.settings import Settings
-from server.state.migrations import NewerDatabaseError
+from server.state.migrations import UnusableDatabaseError
+from server.state.words import database_problem
 from server.telemetry.telemetry import running_telemetry
 from server.transport.config import Config
 
@@ -42,10 +43,8 @@ _START_FAILURES = (
     EngineError,
     UnknownModelError,
     OSError,
-    SQLAlchemyError,
-    NewerDatabaseError,
+    UnusableDatabaseError,
     StoreError,
-    ImportError,
 )
 
 
@@ -168,9 +167,15 @@ class _Server(uvicorn.Server):
         settings = msgspec.structs.replace(self._settings, port=port)
         try:
             telemetry = await self._running.enter_async_context(running_telemetry(settings))
+        except (OSError, ImportError) as error:
+            raise StartError(one_line(error)) from error
+        try:
             services = await self._running.enter_async_context(
                 running_services(settings, settings.public_url or url, telemetry)
             )
+        except (SQLAlchemyError, ImportError) as error:
+            reason = database_problem(error, settings.effective_database_url)
+            raise StartError(reason) from error
         except _START_FAILURES as error:
             raise StartError(one_line(error)) from error
         self._app.state.services = services

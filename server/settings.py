@@ -72,8 +72,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """obstore URL of the images, such as s3://bucket/prefix; default: `images` in the data directory."""
     image_urls: Literal["server", "presigned"] = "server"
     """What `imageURL` leads to: this server, or by a presigned URL the store itself: S3, GCS or Azure."""
-    api_key: Annotated[str, Meta(min_length=1)] | None = None
-    """A key of the default account, valid as long as it is set; default: one is made on the first start."""
+    api_key: Annotated[str, Meta(min_length=20)] | None = None
+    """A key of the default account of 20 characters or more, valid as long as it is set; default: one is made
+    on the first start."""
 
     keyless_account: Annotated[str, Meta(min_length=1)] | None = None
     """The account of programs on this machine that send no key by another service's API, as A1111's clients
@@ -291,7 +292,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 def _explain(message: str, sources: Mapping[str, str]) -> str:
     """The message of msgspec, with the setting's name and where its value came from."""
     if unknown := re.search(r"unknown field `(.+?)`", message):
-        near = _near_miss(unknown[1], Settings.__struct_fields__)
+        near = _near_miss(unknown[1], Settings.__struct_fields__, alike=0.6)
         hint = f"; did you mean {near!r}?" if near else ""
         return f"there is no setting {unknown[1]!r} ({sources[unknown[1]]}){hint}"
     if at := re.search(r"^(.*) - at `\$\.(([a-z_]+).*)`$", message):
@@ -299,7 +300,7 @@ def _explain(message: str, sources: Mapping[str, str]) -> str:
     return message
 
 
-def _near_miss(name: str, known: Iterable[str]) -> str | None:
-    """The known name that another one probably is a misspelling of."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+def _near_miss(name: str, known: Iterable[str], alike: float = 0.85) -> str | None:
+    """The known name that another one probably is a misspelling of, being as much alike, from 0 to 1."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=alike)
     return near[0] if near else None

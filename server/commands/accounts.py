@@ -1,13 +1,15 @@
 """`tilewire accounts`: who has how much, whether the books are right, what signs the webhooks."""
 
 import time
+from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from server.commands.terminal import ConfigFile, Data, console, give_up, open_database, problems
+from server.commands.database import open_database
+from server.commands.terminal import ConfigFile, Data, console, day, give_up, problems
 from server.money import to_nanodollars, to_usd
 from server.state.accounts import AccountId, find_account, list_accounts
 from server.state.audit import audit
@@ -17,9 +19,7 @@ from server.state.webhooks import rotate_secret, signing_secrets
 
 __all__ = ["amount_of", "commands", "deposit_or_give_up"]
 
-commands = typer.Typer(
-    help="The accounts: balances, credit, webhook secrets, and an audit of the books.", no_args_is_help=True
-)
+commands = typer.Typer(help="Show balances, add credit, audit the books.", no_args_is_help=True)
 
 _LARGEST_CREDIT = to_usd(MAX_BALANCE)
 
@@ -36,19 +36,22 @@ def show_accounts(data: Data = None, config: ConfigFile = None) -> None:
             "no limit" if account.balance is None else str(to_usd(account.balance)),
             str(to_usd(account.reserved)),
             str(to_usd(account.charged)),
-            time.strftime("%Y-%m-%d", time.localtime(account.created)),
+            day(account.created),
         )
     console.print(table, soft_wrap=False)
 
 
 @commands.command("credit")
 def credit_account(
-    name: Annotated[str, typer.Argument(help="The account.")],
-    amount: Annotated[str, typer.Argument(help="USD to add to its balance.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The account.")],
+    amount: Annotated[str, typer.Argument(metavar="USD", help="What to add to its balance.")],
     data: Data = None,
     config: ConfigFile = None,
 ) -> None:
-    """Add to an account's balance; one without a limit gets one by that."""
+    """Add to an account's balance.
+
+    An account without a limit has one from then on.
+    """
     nanodollars = amount_of("AMOUNT", amount)
     database = open_database(config, data)
     account = _account(database, name)
@@ -59,14 +62,14 @@ def credit_account(
 
 @commands.command("webhook-secret")
 def show_webhook_secret(
-    name: Annotated[str, typer.Argument(help="The account.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The account.")],
     rotate: Annotated[
-        bool, typer.Option("--rotate", help="Make a new one; the old one goes on signing for a day.")
+        bool, typer.Option("--rotate", help="Make a new secret; the old one signs beside it for a day.")
     ] = False,
     data: Data = None,
     config: ConfigFile = None,
 ) -> None:
-    """Print the secret that an account's webhooks are signed with."""
+    """Print what signs an account's webhooks."""
     database, now = open_database(config, data), time.time()
     account = _account(database, name)
     if rotate:
@@ -78,7 +81,10 @@ def show_webhook_secret(
 
 @commands.command("audit")
 def audit_books(data: Data = None, config: ConfigFile = None) -> None:
-    """Prove that balances, ledger and tasks agree; status 1 if they do not."""
+    """Check that the books are right.
+
+    Balances, ledger and tasks have to agree; what does not is printed, and the exit status is 1.
+    """
     found = open_database(config, data).snapshot(audit)
     for mistake in found.mistakes:
         problems.print(mistake, style="red")
@@ -105,13 +111,18 @@ def deposit_or_give_up(database: Database, account: AccountId, amount: int) -> N
         give_up(f"an account holds at most {to_usd(MAX_BALANCE):,} USD")
 
 
-def amount_of(parameter: str, usd: str) -> int:
-    """USD as written on the command line, in nanodollars; anything but a sensible amount ends the command."""
-    try:
+def amount_of(parameter: str, usd: str, *, zero: bool = False) -> int:
+    """USD as written on the command line, in nanodollars; anything but a sensible amount ends the command.
+
+    Args:
+        parameter: its name, for the message.
+        usd: what was written.
+        zero: whether nothing is an amount too.
+    """
+    credit, amount = Decimal("NaN"), 0
+    with suppress(InvalidOperation, ValueError):
         credit = Decimal(usd)
         amount = to_nanodollars(credit) if 0 < credit <= _LARGEST_CREDIT else 0
-    except (InvalidOperation, ValueError):
-        amount = 0
-    if not amount:
+    if not amount and not (zero and credit == 0):
         give_up(f"{parameter}: {usd!r} is not an amount of USD, such as 5 or 0.25")
     return amount

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from onnx_models import Model, ensure_built
+from onnx_models import Model, ModelBuildError, ensure_built, one_line
 
 __all__ = ["build_bars", "build_missing"]
 
@@ -20,9 +20,13 @@ def build_missing(models: Iterable[Model], directory: Path, console: Console) ->
     """Build the networks that are not there yet; shows nothing of those that are.
 
     Raises:
-        ModelBuildError: One cannot be built.
+        ModelBuildError: One cannot be built, or there is no place for it.
 
     """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelBuildError(f"model_directory: {directory} cannot be used: {one_line(error)}") from error
     with build_bars(console) as start_bar:
         for model in models:
             for weights in model.weights:

@@ -6,15 +6,20 @@ from typing import Annotated
 import typer
 from sqlalchemy.engine import make_url
 
-from server.commands.terminal import console, effective_settings
+from server.commands.terminal import ConfigFile, console, effective_settings
 from server.settings import Sourced
 
 __all__ = ["config"]
 
 
-def config(file: Annotated[Path | None, typer.Argument(help="A TOML file with settings.")] = None) -> None:
+def config(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="The same as --config FILE.", show_default=False)
+    ] = None,
+    config: ConfigFile = None,
+) -> None:
     """Print the effective settings and where each comes from."""
-    _, sourced = effective_settings(file)
+    _, sourced = effective_settings(config or file)
     width = max(len(setting.name) for setting in sourced)
     for setting in sourced:
         console.print(f"{setting.name:<{width}}  {_shown(setting)}  ({setting.source})")

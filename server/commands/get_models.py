@@ -57,7 +57,10 @@ def add(
     data: Data = None,
     config: ConfigFile = None,
 ) -> None:
-    """Add a model of your own: convert it, check it, measure the overlap it needs."""
+    """Add a model of your own.
+
+    It is converted and checked, and the overlap that it needs is measured.
+    """
     settings, _ = effective_settings(config, data=data)
     directory = settings.effective_added_models
     facts = Facts(
@@ -93,7 +96,10 @@ def pull(
     data: Data = None,
     config: ConfigFile = None,
 ) -> None:
-    """Fetch models whose weights their authors publish; an interrupted download continues."""
+    """Fetch models that their authors publish.
+
+    An interrupted download continues.
+    """
     settings, _ = effective_settings(config, data=data)
     directory = settings.effective_added_models
     for name in names:
@@ -125,7 +131,10 @@ def export(
     data: Data = None,
     config: ConfigFile = None,
 ) -> None:
-    """Add a Stable Diffusion latent upscaler: make ONNX files of a diffusers pipeline, and check them."""
+    """Add a Stable Diffusion latent upscaler.
+
+    ONNX files are made of a diffusers pipeline, and checked.
+    """
     settings, _ = effective_settings(config, data=data)
     directory = settings.effective_added_models
     facts = Facts(name=name, air=air, tile=window)

@@ -1,13 +1,16 @@
 """`tilewire keys`: who may use the server."""
 
+import re
 import time
-from typing import Annotated
+from datetime import datetime, timedelta
+from typing import Annotated, Final
 
 import typer
 from rich.table import Table
 
 from server.commands.accounts import amount_of, deposit_or_give_up
-from server.commands.terminal import ConfigFile, Data, console, give_up, open_database
+from server.commands.database import open_database
+from server.commands.terminal import ConfigFile, Data, console, day, give_up, problems
 from server.protocol.text import find_control_character
 from server.state.accounts import (
     DEFAULT_ACCOUNT,
@@ -15,45 +18,66 @@ from server.state.accounts import (
     AmbiguousKeyError,
     account_named,
     create_key,
+    find_account,
     list_keys,
     revoke_key,
+    rotate_key,
 )
 
 __all__ = ["commands"]
 
-commands = typer.Typer(help="The API keys.", no_args_is_help=True)
+commands = typer.Typer(help="Create, list, rotate and revoke API keys.", no_args_is_help=True)
+
+_UNLIMITED: Final = "unlimited"
+
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 @commands.command("create")
 def create(
-    label: Annotated[str, typer.Option(help="What the key is for.")] = "",
+    label: Annotated[str, typer.Option(metavar="TEXT", help="What the key is for.")] = "",
     account: Annotated[
-        str, typer.Option(help="Whose key it is; made if there is none yet.")
+        str, typer.Option(metavar="NAME", help="Whose key it is; the account is made if there is none yet.")
     ] = DEFAULT_ACCOUNT,
     credit: Annotated[
-        str | None, typer.Option(help="USD to add to the balance; without any an account has no limit.")
+        str | None,
+        typer.Option(
+            metavar="USD",
+            help="Added to the account's balance; a new account needs it: 0 or more, or 'unlimited'.",
+        ),
+    ] = None,
+    expires: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="A date, or a time from now such as 12h or 90d.")
     ] = None,
     data: Data = None,
     config: ConfigFile = None,
 ) -> None:
-    """Make a key and print it, this once."""
-    amount = None if credit is None else amount_of("--credit", credit)
+    """Make a key and print it; it is shown this once only."""
+    until = None if expires is None else _moment("--expires", expires)
+    amount = None if credit in (None, _UNLIMITED) else amount_of("--credit", credit, zero=True)
     for name, text in (("--label", label), ("--account", account)):
         if find_control_character(text) is not None or len(text) > MAX_NAME:
             give_up(f"{name}: give at most {MAX_NAME} characters, no control characters among them")
-    database = open_database(config, data)
+    database = open_database(config, data, make=True)
     now = time.time()
-    owner = database.run_sync(account_named, account, now)
-    if amount is not None:
+    owner = database.run_sync(find_account, account)
+    if owner is None:
+        if credit is None and account != DEFAULT_ACCOUNT:
+            give_up(f"there is no account {account!r} yet: give it --credit USD, or --credit {_UNLIMITED}")
+        owner = database.run_sync(account_named, account, now, balance=amount)
+    elif credit == _UNLIMITED:
+        give_up(f"the account {account!r} is there already; --credit {_UNLIMITED} is for new ones")
+    elif amount:
         deposit_or_give_up(database, owner, amount)
-    print(database.run_sync(create_key, owner, label, now))  # noqa: T201 - for scripts, without any styling
+    print(database.run_sync(create_key, owner, label, now, expires=until))  # noqa: T201 - for scripts, without any styling
 
 
 @commands.command("list")
 def show_keys(data: Data = None, config: ConfigFile = None) -> None:
-    """List the keys, as far as they are known."""
+    """List the keys, without their secrets."""
     table = Table(box=None, pad_edge=False)
-    for heading in ("id", "key", "account", "label", "created", "last used", ""):
+    now = time.time()
+    for heading in ("id", "key", "account", "label", "created", "last used", "expires", ""):
         table.add_column(heading, no_wrap=heading not in ("account", "label"), overflow="fold")
     for key in open_database(config, data).run_sync(list_keys):
         table.add_row(
@@ -61,16 +85,17 @@ def show_keys(data: Data = None, config: ConfigFile = None) -> None:
             f"{key.hint}…",
             key.account,
             key.label,
-            _day(key.created),
-            "never" if key.last_used is None else _day(key.last_used),
-            "revoked" if key.revoked else "",
+            day(key.created),
+            day(key.last_used),
+            day(key.expires),
+            "revoked" if key.revoked else "" if key.is_valid(now) else "expired",
         )
     console.print(table, soft_wrap=False)
 
 
 @commands.command("revoke")
 def revoke(
-    key: Annotated[str, typer.Argument(help="The key, or the beginning of its id.")],
+    key: Annotated[str, typer.Argument(metavar="KEY", help="The key, or the beginning of its id.")],
     data: Data = None,
     config: ConfigFile = None,
 ) -> None:
@@ -82,5 +107,43 @@ def revoke(
     console.print(f"revoked {revoked.hint}… of {revoked.account}")
 
 
-def _day(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d", time.localtime(seconds))
+@commands.command("rotate")
+def rotate(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="The key, or the beginning of its id.")],
+    overlap: Annotated[
+        str, typer.Option(metavar="TIME", help="How long the old key stays valid, such as 30m, 12h or 7d.")
+    ] = "1d",
+    data: Data = None,
+    config: ConfigFile = None,
+) -> None:
+    """Replace a key by a new one, and print that.
+
+    The old key stays valid for a while. The new one has the same account and label, and does not expire.
+    """
+    seconds = _span("--overlap", overlap)
+    try:
+        old, secret = open_database(config, data).run_sync(rotate_key, key, time.time(), seconds)
+    except AmbiguousKeyError as error:
+        give_up(str(error))
+    problems.print(f"{old.hint}… of {old.account} stays valid for {overlap}")
+    print(secret)  # noqa: T201 - for scripts, without any styling
+
+
+def _moment(parameter: str, text: str) -> float:
+    """A date, whose day counts in full, or a time from now; in seconds since the epoch."""
+    try:
+        end = datetime.fromisoformat(text)
+    except ValueError:
+        return time.time() + _span(parameter, text)
+    moment = (end + timedelta(days=1) if len(text) <= len("2026-12-31") else end).timestamp()
+    if moment <= time.time():
+        give_up(f"{parameter}: {text} is over")
+    return moment
+
+
+def _span(parameter: str, text: str) -> float:
+    """A span of time such as 12h, in seconds."""
+    found = re.fullmatch(r"(\d{1,6})([smhdw])", text.strip())
+    if found is None or not int(found[1]):
+        give_up(f"{parameter}: {text!r} is not a time such as 30m, 12h or 90d")
+    return int(found[1]) * _SECONDS[found[2]]

@@ -63,7 +63,7 @@ def measure(model: str, device: str, settings: Settings, until: float) -> Measur
         until: about when to stop, in seconds since the epoch; two small pictures are always timed.
     """
     try:
-        with embedded_server(settings) as (url, key):
+        with embedded_server(settings) as (url, key, _):
             return asyncio.run(_measure(model, device, url, key, until))
     except (StartError, TilewireError) as error:
         return Failure(model=model, device=device, reason=str(error))

@@ -35,7 +35,10 @@ commands = typer.Typer(
 
 @commands.command("list")
 def list_models(data: Data = None, config: ConfigFile = None) -> None:
-    """List the models that are installed and those that can be had, and what each is good for."""
+    """List the models, and what each is good for.
+
+    Those that are not installed can be fetched.
+    """
     settings, _ = effective_settings(config, data=data)
     catalogue = load_catalogue(settings.effective_added_models)
     _print(Text(f"Which one? {catalogue.advice}"), indent=0)
@@ -60,7 +63,10 @@ def build_models(
     data: Data = None,
     config: ConfigFile = None,
 ) -> None:
-    """Build the ONNX files now rather than at the first use, and load each once."""
+    """Build the ONNX files of models.
+
+    They are built now rather than at the first use, and loaded once.
+    """
     settings, _ = effective_settings(config, data=data)
     catalogue = load_catalogue(settings.effective_added_models)
     try:
@@ -82,7 +88,10 @@ def build_models(
 
 @commands.command("verify")
 def verify_models(data: Data = None, config: ConfigFile = None) -> None:
-    """Compare all ONNX files with their checksums; the exit status is 1 if one is not as it should be."""
+    """Compare all ONNX files with their checksums.
+
+    The exit status is 1 if one is not as it should be.
+    """
     settings, _ = effective_settings(config, data=data)
     directory = settings.effective_added_models
     wrong = 0

@@ -1,14 +1,18 @@
 """`tilewire serve`: the server."""
 
+import logging
 import os
 import textwrap
-from typing import Annotated
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Final
 
 import typer
 from rich.text import Text
 
-from onnx_models import ModelBuildError, UnknownModelError, load_catalogue
+from onnx_models import ModelBuildError, UnknownModelError, load_catalogue, one_line
 from server.commands.building import build_missing
+from server.commands.running import noted
 from server.commands.terminal import (
     ConfigFile,
     Data,
@@ -17,6 +21,7 @@ from server.commands.terminal import (
     give_up,
     problems,
 )
+from server.private import private_file
 from server.services import Services
 from server.serving import StartError
 from server.serving import serve as serve_forever
@@ -24,36 +29,110 @@ from server.telemetry.logs import configure_logging
 
 __all__ = ["serve"]
 
+log = logging.getLogger(__name__)
+
+_FIRST_KEY: Final = "first-key"
+"""The file in the data directory that the first key is written to where no terminal shows it."""
+
+_ANY: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - what a browser opens instead
+
 
 def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
+    host: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = None,
+    port: Annotated[
+        int | None, typer.Option(metavar="N", help="Port to listen on; 0 takes a free one.")
+    ] = None,
     data: Data = None,
     models: Annotated[
-        str | None, typer.Option(help="Models to load before serving, comma-separated.")
+        str | None,
+        typer.Option(
+            metavar="NAME,...", help="Models to load before the server is ready, separated by commas."
+        ),
     ] = None,
     config: ConfigFile = None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM."""
+    """Start the server.
+
+    It runs until SIGINT or SIGTERM: then it lets running tasks finish. A second signal ends it at once.
+    """
     os.umask(0o077)  # what the server writes is nobody else's business
     loaded = tuple(name.strip() for name in models.split(",")) if models else None
     settings, _ = effective_settings(config, host=host, port=port, data=data, models=loaded)
     configure_logging(settings.log_level, settings.log_format, problems)
-    try:
-        catalogue = load_catalogue(settings.effective_added_models)
-        build_missing(map(catalogue.get, settings.models), settings.model_directory, console)
-        serve_forever(settings, _announce)
-    except (UnknownModelError, ModelBuildError, StartError) as error:
-        give_up(str(error), status=1)
+    as_json = settings.log_format == "json"
+    with ExitStack() as stack:
+
+        def ready(url: str, services: Services) -> None:
+            stack.enter_context(noted(url, services.settings))
+            (_log_ready if as_json else _announce)(url, services)
+
+        try:
+            catalogue = load_catalogue(settings.effective_added_models)
+            build_missing(map(catalogue.get, settings.models), settings.model_directory, console)
+            serve_forever(settings, ready)
+        except (UnknownModelError, ModelBuildError, StartError, OSError) as error:
+            if as_json:
+                log.error("the server cannot start: %s", one_line(error))  # noqa: TRY400 - it says all
+                raise typer.Exit(1) from None
+            give_up(one_line(error), status=1)
 
 
 def _announce(url: str, services: Services) -> None:
     console.print(Text.assemble("Tilewire is ready at ", (f"{url.replace('http', 'ws', 1)}/v1", "bold")))
     console.print(f"by POST: {url}/v1")
-    if services.first_key is not None:
-        console.print(Text.assemble("API key, shown this once: ", (services.first_key, "bold")))
-    stand_in = services.upscaler.stand_in
-    for device in services.upscaler.devices if stand_in is None else [stand_in]:
-        console.print(f"device: {device.name}")
-    names = ", ".join(model.name for model in services.catalogue)
+    page = _page(url, services)
+    key = services.first_key
+    if key is None:
+        console.print(f"page: {page}")
+    elif console.is_terminal:
+        # In the fragment, which browsers send to nobody.
+        console.print(Text.assemble("page: ", (f"{page}#key={key}", "bold"), " (signs you in)"))
+        console.print(Text.assemble("API key, shown this once: ", (key, "bold")))
+    else:
+        console.print(f"page: {page}")
+        console.print(f"API key: in {_kept(key, services)}, for this user only")
+    console.print(f"documentation: {page}docs/")
+    for name in _devices(services):
+        console.print(f"device: {name}")
+    names = ", ".join(_models(services))
     console.print(textwrap.fill(f"models: {names}", 80, subsequent_indent=" " * 8, break_on_hyphens=False))
+
+
+def _log_ready(url: str, services: Services) -> None:
+    """The same as one line of the log, for machines."""
+    more = {} if services.first_key is None else {"key_file": str(_kept(services.first_key, services))}
+    log.info(
+        "ready",
+        extra={
+            "url": url,
+            "devices": ", ".join(_devices(services)),
+            "models": ", ".join(_models(services)),
+            **more,
+        },
+    )
+
+
+def _page(url: str, services: Services) -> str:
+    """Where a person reaches the server, with a slash at the end."""
+    if (public := services.settings.public_url) is not None:
+        return f"{public.rstrip('/')}/"
+    for host, own in _ANY.items():
+        url = url.replace(f"://{host}:", f"://{own}:")
+    return f"{url}/"
+
+
+def _kept(key: str, services: Services) -> Path:
+    """The file with the first key: what is printed without a terminal lands in logs that others read."""
+    file = private_file(services.settings.data / _FIRST_KEY)
+    file.write_text(f"{key}\n", "utf-8")
+    log.warning("the first API key is in %s", file)
+    return file
+
+
+def _devices(services: Services) -> list[str]:
+    stand_in = services.upscaler.stand_in
+    return [device.name for device in (services.upscaler.devices if stand_in is None else [stand_in])]
+
+
+def _models(services: Services) -> list[str]:
+    return [model.name for model in services.catalogue]

@@ -1,12 +1,15 @@
 """`tilewire top`: how a running server fares, from its `/metrics`."""
 
 import time
+from pathlib import Path
 from typing import Annotated
 
 import httpcore
 import typer
 from rich.live import Live
 
+from server.commands.address import http_address
+from server.commands.running import running_servers
 from server.commands.terminal import ConfigFile, console, effective_settings, give_up
 from server.commands.top_view import Scrape, parse, view
 
@@ -21,18 +24,26 @@ class _UnreachableError(Exception):
 
 def top(
     url: Annotated[
-        str | None, typer.Option(help="A running server, http://host:port; default: by the settings.")
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="A running server, such as http://host:8080. [default: the one on this machine]",
+        ),
     ] = None,
-    once: Annotated[bool, typer.Option("--once", help="Print one view and end.")] = False,
-    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Print the figures once, and end.")] = False,
+    interval: Annotated[
+        float, typer.Option(min=0.1, metavar="SECONDS", help="Time between two looks.")
+    ] = 1.0,
     config: ConfigFile = None,
 ) -> None:
-    """Watch a running server: devices, queue, speed, stages, sockets, errors, money."""
-    if url is None:
-        settings, _ = effective_settings(config)
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - asked, not bound
-        url = f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
-    address = url.rstrip("/")
+    """Watch a running server.
+
+    It shows devices, queue, speed, stages, sockets, errors and money, until Ctrl-C.
+    """
+    try:
+        address = _of_this_machine(config) if url is None else http_address(url)
+    except ValueError:
+        give_up(f"{url} is not a server's address, such as http://host:8080", status=1)
     try:
         before = _scrape(address)
         time.sleep(interval)
@@ -49,6 +60,16 @@ def top(
         return
     except _UnreachableError as error:
         give_up(str(error), status=1)
+
+
+def _of_this_machine(config: Path | None) -> str:
+    """The address of the server that this user runs, or else of the one that the settings are for."""
+    running = running_servers()
+    if len(running) == 1:
+        return running[0].url
+    settings, _ = effective_settings(config)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - asked, not bound
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
 
 def _scrape(address: str) -> Scrape:

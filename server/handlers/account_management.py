@@ -50,7 +50,7 @@ async def handle(task: AccountManagement, context: Context) -> AccountManagement
             KeyItem(
                 name=key.label,
                 api_key=f"{key.hint}…",
-                enabled=not key.revoked,
+                enabled=key.is_valid(services.clock()),
                 created_at=iso_time(key.created),
                 last_used_at=None if key.last_used is None else iso_time(key.last_used),
             )

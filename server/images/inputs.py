@@ -1,6 +1,6 @@
 """Input images: from whatever a client named to a stored, checked image, and from there to pixels."""
 
-from engines import Decoders, ImageError, Picture
+from engines import Decoders, ImageError, ImageTooLargeError, Picture
 from server.images.store import ImageFile, ImageStore
 from server.limits.fair_gate import FairGate
 from server.outbound.fetch import FetchError, ForbiddenAddressError, WebClient
@@ -49,11 +49,14 @@ class Inputs:
         if len(data) > self._settings.max_image_bytes:
             raise invalid(
                 parameter,
-                f"the image has {len(data)} bytes; the limit is {self._settings.max_image_bytes}",
+                f"the image has {len(data)} bytes; the limit, max_image_bytes, is "
+                f"{self._settings.max_image_bytes}",
             )
         try:
             async with self._decoding.hold(account, 1):
                 info = await self._decoders.inspect(data, max_pixels=self._max_pixels)
+        except ImageTooLargeError as error:
+            raise invalid(parameter, f"{str(error).rstrip('.')}, by max_input_megapixels") from error
         except ImageError as error:
             raise invalid(parameter, str(error)) from error
         kept_for = self._settings.image_ttl if ttl is None else ttl

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Final, NamedTuple, NewType
 
 from msgspec import Struct
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import ColumnElement, Connection, insert, or_, select, update
 
 from server.state.books import Book, move
 from server.state.tables import accounts, api_keys
@@ -31,6 +31,7 @@ __all__ = [
     "list_keys",
     "revoke_key",
     "revoked_keys",
+    "rotate_key",
 ]
 
 AccountId = NewType("AccountId", str)
@@ -76,6 +77,11 @@ class Key(Struct, frozen=True):
     created: float
     last_used: float | None
     revoked: bool
+    expires: float | None
+
+    def is_valid(self, now: float) -> bool:
+        """Whether it opens its account: it was neither revoked nor has it expired."""
+        return not self.revoked and (self.expires is None or now < self.expires)
 
 
 def account_named(connection: Connection, name: str, now: float, *, balance: int | None = None) -> AccountId:
@@ -110,8 +116,18 @@ def find_account(connection: Connection, name: str) -> AccountId | None:
     return None if found is None else AccountId(found)
 
 
-def create_key(connection: Connection, account: AccountId, label: str, now: float) -> str:
-    """A new key of 256 random bits. Only its hash is kept: this is the one time it can be shown."""
+def create_key(
+    connection: Connection, account: AccountId, label: str, now: float, *, expires: float | None = None
+) -> str:
+    """A new key of 256 random bits. Only its hash is kept: this is the one time it can be shown.
+
+    Args:
+        connection: within a transaction.
+        account: whose key it is.
+        label: what it is for.
+        now: the time, in seconds since the epoch.
+        expires: when it stops being valid; None for never.
+    """
     secret = f"tw_{secrets.token_urlsafe(32)}"
     connection.execute(
         insert(api_keys).values(
@@ -122,15 +138,39 @@ def create_key(connection: Connection, account: AccountId, label: str, now: floa
             digest=_digest(secret),
             created=now,
             revoked=False,
+            expires=expires,
         )
     )
     return secret
 
 
+def rotate_key(connection: Connection, beginning: str, now: float, overlap: float) -> tuple[Key, str]:
+    """Make a key that takes the place of another, which stays valid for a while.
+
+    Args:
+        connection: within a transaction.
+        beginning: see `revoke_key`.
+        now: the time, in seconds since the epoch.
+        overlap: seconds that the old key stays valid, if it does not expire before.
+
+    Returns:
+        The old key, and the new one's secret; it has the same account and label, and does not expire.
+
+    Raises:
+        AmbiguousKeyError: if it is not exactly one valid key.
+    """
+    old = _one_valid(connection, beginning, now)
+    ends = now + overlap if old.expires is None else min(old.expires, now + overlap)
+    connection.execute(update(api_keys).where(api_keys.c.id == old.id).values(expires=ends))
+    account = find_account(connection, old.account)
+    assert account is not None
+    return old, create_key(connection, account, old.label, now)
+
+
 def authenticate(
     connection: Connection, secret: str, now: float, *, configured: str | None = None
 ) -> Login | None:
-    """What a key opens; None for a wrong or revoked one.
+    """What a key opens; None for one that is wrong, revoked or expired.
 
     Looked up by SHA-256: a key has too many random bits to be guessed from a fast hash, and the comparison
     tells nothing about how much of a wrong key was right.
@@ -144,23 +184,27 @@ def authenticate(
     """
     digest = _digest(secret)
     row = connection.execute(
-        select(api_keys.c.id, api_keys.c.account_id, api_keys.c.revoked).where(api_keys.c.digest == digest)
+        select(api_keys.c.id, api_keys.c.account_id, api_keys.c.revoked, api_keys.c.expires).where(
+            api_keys.c.digest == digest
+        )
     ).first()
     if row is None:
         if configured is None or not secrets.compare_digest(digest, _digest(configured)):
             return None
         return Login(account_named(connection, DEFAULT_ACCOUNT, now), None)
-    if row.revoked:
+    if row.revoked or (row.expires is not None and row.expires <= now):
         return None
     connection.execute(update(api_keys).where(api_keys.c.id == row.id).values(last_used=now))
     return Login(AccountId(row.account_id), KeyId(row.id))
 
 
-def revoked_keys(connection: Connection, keys: Collection[KeyId]) -> set[KeyId]:
-    """Which of these keys are valid no more."""
+def revoked_keys(connection: Connection, keys: Collection[KeyId], now: float = 0) -> set[KeyId]:
+    """Which of these keys are valid no more: revoked, or expired by now."""
     valid: set[KeyId] = set()
     for some in _in_parts(keys):
-        found = select(api_keys.c.id).where(api_keys.c.id.in_(some), api_keys.c.revoked.is_(False))
+        found = select(api_keys.c.id).where(
+            api_keys.c.id.in_(some), api_keys.c.revoked.is_(False), _unexpired(now)
+        )
         valid.update(map(KeyId, connection.scalars(found)))
     return set(keys) - valid
 
@@ -181,6 +225,7 @@ def list_keys(connection: Connection, account: AccountId | None = None) -> list[
             api_keys.c.created,
             api_keys.c.last_used,
             api_keys.c.revoked,
+            api_keys.c.expires,
         )
         .join(accounts)
         .order_by(api_keys.c.created)
@@ -196,20 +241,29 @@ def revoke_key(connection: Connection, beginning: str) -> Key:
     Raises:
         AmbiguousKeyError: if that is not exactly one valid key.
     """
+    found = _one_valid(connection, beginning, 0)  # one that has expired may be revoked, too
+    connection.execute(update(api_keys).where(api_keys.c.id == found.id).values(revoked=True))
+    return found
+
+
+def _one_valid(connection: Connection, beginning: str, now: float) -> Key:
     named = beginning.rstrip("…")
     whole = connection.scalar(select(api_keys.c.id).where(api_keys.c.digest == _digest(named)))
     found = [
         key
         for key in list_keys(connection)
-        if not key.revoked
+        if key.is_valid(now)
         and (key.id == whole or (whole is None and named and (key.hint == named or key.id.startswith(named))))
     ]
     if len(found) != 1:
         raise AmbiguousKeyError(
             f"{len(found)} keys match; give more of the id" if found else "no valid key matches"
         )
-    connection.execute(update(api_keys).where(api_keys.c.id == found[0].id).values(revoked=True))
     return found[0]
+
+
+def _unexpired(now: float) -> ColumnElement[bool]:
+    return or_(api_keys.c.expires.is_(None), api_keys.c.expires > now)
 
 
 def _in_parts(keys: Collection[KeyId]) -> Iterator[list[KeyId]]:

@@ -64,6 +64,7 @@ api_keys = Table(
     Column("created", Float, nullable=False),
     Column("last_used", Float),
     Column("revoked", Boolean, nullable=False, default=False),
+    Column("expires", Float),  # null: never
     Index("api_keys_by_account", "account_id"),
 )
 

@@ -1,6 +1,7 @@
 """How large a result is, and which part of the input it shows."""
 
 import math
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from onnx_models import LARGEST_FACTOR, Model
@@ -8,7 +9,7 @@ from server.protocol.errors import invalid
 from server.settings import Settings
 from server.state.requests import UpscaleRequest
 
-__all__ = ["Area", "Size", "Sizing", "sizing"]
+__all__ = ["Area", "Size", "Sizing", "largest_factor", "sizing"]
 
 _ADJECTIVES: Final = {"width": "wide", "height": "high"}
 
@@ -57,10 +58,25 @@ def sizing(request: UpscaleRequest, model: Model, source: Size, settings: Settin
         found = _exact(request, model, source, wanted)
         parameter = "width"
     else:
-        factor, parameter = _factor(request, model, source)
+        factor, parameter = _factor(request, model, source, settings)
         found = Sizing(Size(_scaled(source.width, factor), _scaled(source.height, factor)))
     _check_limits(found.size, parameter, request, source, settings)
     return found
+
+
+def largest_factor(factors: Sequence[int], fits: float, *, fractional: bool) -> float | None:
+    """The largest whole factor that fits, or else the largest at all; None if none is worth the work.
+
+    Args:
+        factors: the whole ones that a model offers, smallest first.
+        fits: what the factor must not be above.
+        fractional: whether the model offers any number from 1 on.
+    """
+    whole = range(2, factors[-1] + 1) if fractional else factors
+    if (largest := max((factor for factor in whole if factor <= fits), default=None)) is not None:
+        return largest
+    tenths = math.floor(fits * 10) / 10
+    return tenths if fractional and tenths > 1 else None
 
 
 def _exact(request: UpscaleRequest, model: Model, source: Size, wanted: Size) -> Sizing:
@@ -81,8 +97,8 @@ def _exact(request: UpscaleRequest, model: Model, source: Size, wanted: Size) ->
     return Sizing(wanted, Area((source.width - width) // 2, (source.height - height) // 2, width, height))
 
 
-def _factor(request: UpscaleRequest, model: Model, source: Size) -> tuple[float, str]:
-    """By how much each side grows, and which parameter says so."""
+def _factor(request: UpscaleRequest, model: Model, source: Size, settings: Settings) -> tuple[float, str]:
+    """By how much each side grows, and which parameter says so; if none does, as much as limits allow."""
     if request.target_megapixels is not None:
         factor = math.sqrt(request.target_megapixels / source.megapixels)
         least, most = _range(model)
@@ -95,7 +111,7 @@ def _factor(request: UpscaleRequest, model: Model, source: Size) -> tuple[float,
     wanted = {"width": (request.width, source.width), "height": (request.height, source.height)}
     factors = {name: side / length for name, (side, length) in wanted.items() if side is not None}
     if not factors:
-        return float(request.factor or model.factors[-1]), "upscaleFactor"
+        return float(request.factor or _fitting(request, model, source, settings) or 1), "upscaleFactor"
     choose = max if request.resize_mode == "fill" else min
     parameter = choose(factors, key=factors.__getitem__)
     _check_factor(parameter, factors[parameter], model, source)
@@ -112,6 +128,15 @@ def _check_factor(side: str, factor: float, model: Model, source: Size) -> None:
 
 def _range(model: Model) -> tuple[int, int]:
     return (1, LARGEST_FACTOR) if model.fractional else (model.factors[0], model.factors[-1])
+
+
+def _fitting(request: UpscaleRequest, model: Model, source: Size, settings: Settings) -> float | None:
+    """The largest factor with which the result is within the limits."""
+    fits = min(
+        math.sqrt(settings.max_output_megapixels / source.megapixels),
+        request.output_format.max_side / max(source),
+    )
+    return largest_factor(model.factors, fits, fractional=model.fractional)
 
 
 def _check_limits(

@@ -1,115 +1,34 @@
 """The command line, as its users see it."""
 
+import os
+import pty
 import re
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import httpcore
+import msgspec
 import pytest
-from sqlalchemy import update
 
 from onnx_models import load_catalogue
 from server.specs.version import VERSION
-from server.state import ledger
-from server.state.accounts import account_named, authenticate
+from server.state.accounts import authenticate
 from server.state.database import Database
-from server.state.tables import accounts
 from tests.server.conftest import Tilewire
 from tests.server.support.harness import FAST_MODEL, PATIENCE, connected
 from tests.server.support.process import REPOSITORY, environment, serving
-
-
-def test_keys_are_created_listed_and_revoked(tilewire: Tilewire, tmp_path: Path) -> None:
-    created = tilewire("keys", "create", "--label", "[laptop] of ada", "--account", "ada", "--credit", "2.50")
-    key = created.stdout.strip()
-    assert created.stdout == f"{key}\n", "nothing else, so that scripts can take it"
-    shown = tilewire("keys", "list").stdout
-    for told in (key[:8], "ada", "[laptop] of ada", "never"):
-        assert told in shown
-    assert key not in shown
-    assert "revoked" not in shown
-    database = Database(f"sqlite:///{tmp_path / 'data' / 'tilewire.db'}")
-    account = database.run_sync(account_named, "ada", 0.0)
-    assert database.run_sync(authenticate, key, 0.0).account == account
-    assert database.run_sync(ledger.statement, account).available == 2_500_000_000
-    identity = shown.splitlines()[1].split()[0]
-    revoked = tilewire("keys", "revoke", identity)
-    assert (revoked.exit_code, revoked.stdout) == (0, f"revoked {key[:8]}… of ada\n")
-    assert database.run_sync(authenticate, key, 0.0) is None
-    assert "revoked" in tilewire("keys", "list").stdout
-    again = tilewire("keys", "revoke", identity)
-    assert (again.exit_code, again.stderr) == (2, "no valid key matches\n")
-    database.close()
-
-
-def test_a_key_that_is_revoked_is_not_repeated_in_errors(tilewire: Tilewire) -> None:
-    result = tilewire("keys", "revoke", "tw_a-secret-that-is-not-a-key")
-    assert result.exit_code == 2
-    assert "secret" not in result.output
-
-
-def test_accounts_are_listed_and_credited(tilewire: Tilewire) -> None:
-    tilewire("keys", "create", "--account", "[ada]", "--credit", "2.50")
-    tilewire("keys", "create", "--account", "bob")
-    credited = tilewire("accounts", "credit", "[ada]", "0.25")
-    assert credited.stdout == "[ada] has 2.75 USD\n"
-    heading, ada, bob = tilewire("accounts", "list").stdout.splitlines()
-    assert heading.split() == ["account", "balance", "reserved", "charged", "created"]
-    assert ada.split()[:4] == ["[ada]", "2.75", "0", "0"]
-    assert bob.split()[:5] == ["bob", "no", "limit", "0", "0"]
-
-
-def test_credit_for_nobody_or_of_nothing_is_refused(tilewire: Tilewire) -> None:
-    for name, amount, told in (("nobody", "5", "no account 'nobody'"), ("default", "five", "AMOUNT: 'five'")):
-        result = tilewire("accounts", "credit", name, amount)
-        assert result.exit_code == 2
-        assert told in result.stderr
-
-
-def test_the_webhook_secret_of_an_account_is_printed_and_rotated(tilewire: Tilewire) -> None:
-    tilewire("keys", "create", "--account", "[ada]")
-    secret = tilewire("accounts", "webhook-secret", "[ada]").stdout.strip()
-    assert secret.startswith("whsec_")
-    assert tilewire("accounts", "webhook-secret", "[ada]").stdout.strip() == secret
-    rotated = tilewire("accounts", "webhook-secret", "[ada]", "--rotate").stdout.strip()
-    assert rotated.startswith("whsec_")
-    assert rotated != secret
-    assert tilewire("accounts", "webhook-secret", "[ada]").stdout.strip() == rotated
-    unknown = tilewire("accounts", "webhook-secret", "nobody")
-    assert (unknown.exit_code, unknown.stdout) == (2, "")
-
-
-def test_an_audit_says_what_it_checked_or_what_is_wrong(tilewire: Tilewire, tmp_path: Path) -> None:
-    tilewire("keys", "create", "--account", "ada", "--credit", "2.50")
-    right = tilewire("accounts", "audit")
-    assert right.exit_code == 0
-    assert right.stdout.startswith("the books are right: accounts 1, ledger entries 1, charges 0")
-    database = Database(f"sqlite:///{tmp_path / 'data' / 'tilewire.db'}")
-    database.run_sync(lambda connection: connection.execute(update(accounts).values(balance=1)))
-    database.close()
-    wrong = tilewire("accounts", "audit")
-    assert (wrong.exit_code, wrong.stdout) == (1, "")
-    assert "account 'ada': balance is kept as 1" in wrong.stderr
-
-
-@pytest.mark.parametrize("credit", ["much", "-1", "0", "nan", "inf", "0.00000000001", "1e400000"])
-def test_a_wrong_credit_makes_no_key(tilewire: Tilewire, credit: str) -> None:
-    result = tilewire("keys", "create", f"--credit={credit}")
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert credit in result.stderr
-    assert len(tilewire("keys", "list").stdout.splitlines()) == 1
 
 
 def test_models_are_listed_whole_in_80_columns(tilewire: Tilewire) -> None:
     shown = tilewire("models", "list").stdout
     assert max(map(len, shown.splitlines())) <= 80
     for model in load_catalogue():
-        assert re.search(rf"^{re.escape(model.name)} ", shown, re.MULTILINE)
+        assert re.search(rf"^  {re.escape(model.name)}\b", shown, re.MULTILINE)
         assert model.air in shown
-        assert model.title in shown
         assert str(model.price_per_megapixel) in shown
     assert "…" not in shown
 
@@ -130,8 +49,12 @@ def test_building_an_unknown_model_is_told(tilewire: Tilewire) -> None:
 def test_config_tells_every_setting_and_its_place(tilewire: Tilewire, tmp_path: Path) -> None:
     file = tmp_path / "tilewire.toml"
     file.write_text('port = 9001\nprices = {"realesrgan-x4plus" = 0.0013}\nmodels = ["a", "b"]')
-    secrets = {"TILEWIRE_API_KEY": "tw_hidden", "TILEWIRE_DATABASE_URL": "postgresql://me:secret@db/x"}
-    shown = tilewire("config", file, **secrets).stdout
+    secrets = {
+        "TILEWIRE_API_KEY": "tw_hidden-from-those-who-look",
+        "TILEWIRE_DATABASE_URL": "postgresql://me:secret@db/x",
+    }
+    shown = tilewire("config", "--config", file, **secrets).stdout
+    assert tilewire("config", file, **secrets).stdout == shown
     lines = {line.split()[0]: " ".join(line.split()[1:]) for line in shown.splitlines()}
     assert lines["port"] == f"9001 ({file})"
     assert lines["host"] == "127.0.0.1 (default)"
@@ -153,6 +76,15 @@ def test_a_wrong_setting_stops_every_command_with_one_line(
     assert result.stderr == "port: Expected `int`, got `str` (environment)\n"
 
 
+def test_a_short_key_and_a_misspelt_name_are_refused(tilewire: Tilewire, tmp_path: Path) -> None:
+    short = tilewire("config", TILEWIRE_API_KEY="nineteen-characters")
+    assert (short.exit_code, short.stderr) == (2, "api_key: Expected `str` of length >= 20 (environment)\n")
+    file = tmp_path / "tilewire.toml"
+    file.write_text("prot = 9001")
+    misspelt = tilewire("config", "--config", file)
+    assert misspelt.stderr == f"there is no setting 'prot' ({file}); did you mean 'port'?\n"
+
+
 def test_help_is_shown_for_every_command(tilewire: Tilewire) -> None:
     listed = tilewire("-h").stdout.partition("Commands:\n")[2].splitlines()
     assert "..." not in "".join(listed), "each is explained whole in 80 columns"
@@ -161,6 +93,7 @@ def test_help_is_shown_for_every_command(tilewire: Tilewire) -> None:
     for command in [*([name] for name in names), ["keys", "create"]]:
         shown = tilewire(*command, "-h").stdout
         assert "Usage" in shown
+        assert "..." not in shown.partition("Commands:\n")[2]
         assert max(map(len, shown.splitlines())) <= 80
 
 
@@ -250,11 +183,56 @@ async def test_serve_announces_where_it_is_and_works(tmp_path: Path, model_direc
             await peer.nothing_more()
 
 
-def test_the_first_start_makes_a_key_and_shows_it_once(tmp_path: Path, model_directory: Path) -> None:
+def test_the_first_start_makes_a_key_and_keeps_it_where_no_terminal_shows_it(
+    tmp_path: Path, model_directory: Path
+) -> None:
     with serving(tmp_path, model_directory, TILEWIRE_API_KEY="") as server:
-        (key,) = re.findall(r"tw_[\w-]{43}", server.announced)
+        assert "tw_" not in server.announced, "it is no terminal"
+        assert f"API key: in {tmp_path / 'first-key'}" in server.announced
+        assert f"page: {server.url}/\n" in server.announced
+    assert (tmp_path / "first-key").stat().st_mode & 0o777 == 0o600
+    key = (tmp_path / "first-key").read_text().strip()
     with serving(tmp_path, model_directory, TILEWIRE_API_KEY="") as server:
-        assert "tw_" not in server.announced
+        assert "API key" not in server.announced
     database = Database(f"sqlite:///{tmp_path / 'tilewire.db'}")
     assert database.run_sync(authenticate, key, 0.0) is not None
     database.close()
+
+
+def test_a_terminal_is_shown_the_key_and_a_link_that_signs_in(tmp_path: Path, model_directory: Path) -> None:
+    ours, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "server", "serve", "--port", "0"],
+        env=environment(tmp_path, model_directory, TILEWIRE_MODELS=""),
+        stdin=terminal, stdout=terminal, stderr=terminal,
+    )  # fmt: skip
+    os.close(terminal)
+    shown = b""
+    with os.fdopen(ours, "rb", buffering=0) as screen, suppress(OSError):  # EIO: nobody has the terminal
+        while part := screen.read(65536):
+            shown += part
+            if b"models:" in shown and process.poll() is None:
+                process.terminate()
+    assert process.wait(PATIENCE) == 0
+    (key,) = set(re.findall(rb"tw_[\w-]{43}", shown))
+    assert re.search(rb"page: \S*http://127.0.0.1:\d+/#key=" + key, shown)
+    assert not (tmp_path / "first-key").exists()
+
+
+def test_for_machines_every_line_is_json(tmp_path: Path, model_directory: Path) -> None:
+    env = environment(tmp_path, model_directory, TILEWIRE_MODELS="", TILEWIRE_LOG_FORMAT="json")
+    with subprocess.Popen(
+        [sys.executable, "-m", "server", "serve", "--port", "0"],
+        env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        for line in process.stdout:
+            if msgspec.json.decode(line)["event"] == "ready":
+                process.terminate()
+    assert process.returncode == 0
+    failed = subprocess.run(
+        [sys.executable, "-m", "server", "serve", "--port", "0", "--models", "nonsense"],
+        env=env, capture_output=True, check=False,
+    )  # fmt: skip
+    assert failed.returncode == 1
+    assert "nonsense" in msgspec.json.decode(failed.stderr)["event"]

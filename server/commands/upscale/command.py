@@ -11,7 +11,7 @@ import typer
 from onnx_models import ModelBuildError, UnknownModelError, load_catalogue, one_line
 from server.commands.address import socket_address
 from server.commands.building import build_missing
-from server.commands.embedded import embedded_server
+from server.commands.embedded import Embedded, embedded_server, space_runs_out
 from server.commands.interrupts import interrupts
 from server.commands.memory import Limit, largest_result
 from server.commands.output import console, lost_output, printable, problems
@@ -37,7 +37,7 @@ def upscale(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUT...",
+            metavar="INPUT",
             help="Image files, folders, patterns such as '**/*.jpg', http(s) addresses; - is standard input.",
         ),
     ],
@@ -52,7 +52,10 @@ def upscale(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="A model's name or AIR identifier; see: tilewire models list."),
+        typer.Option(
+            metavar="NAME",
+            help="A model's name, AIR identifier, or a word such as fast; see: tilewire models list.",
+        ),
     ] = None,
     factor: Annotated[
         float | None,
@@ -181,8 +184,8 @@ class _Run:
         report = self._report(plan, show_cost=False)
         if plan.jobs:
             build_missing([model], settings.model_directory, problems)
-            with report.summary(), embedded_server(settings) as (address, secret):
-                asyncio.run(self._work(address, secret, plan, offer, report))
+            with report.summary(), embedded_server(settings) as server:
+                asyncio.run(self._work(server, plan, offer, report))
         else:
             report.summarize()
         return report.status
@@ -203,7 +206,7 @@ class _Run:
 
     async def _at(self, url: str, key: str) -> int:
         async with Tilewire(url, key, concurrency=FILES_AT_ONCE) as tilewire:
-            offer = choose_offer(await tilewire.models(), self._options.model)
+            offer = choose_offer(await tilewire.models(), _spelt_out(self._options.model))
             plan = await asyncio.to_thread(
                 self._plan, offer, Limit(Settings().max_output_megapixels, "max_output_megapixels")
             )
@@ -212,9 +215,17 @@ class _Run:
                 await upscale_all(tilewire, plan.jobs, self._options, offer, self._record, report)
         return report.status
 
-    async def _work(self, url: str, key: str, plan: Plan, offer: Offer, report: Report) -> None:
-        async with Tilewire(url, key, concurrency=FILES_AT_ONCE, patience=_LOCAL_PATIENCE) as tilewire:
-            await upscale_all(tilewire, plan.jobs, self._options, offer, self._record, report)
+    async def _work(self, server: Embedded, plan: Plan, offer: Offer, report: Report) -> None:
+        async with Tilewire(
+            server.url, server.key, concurrency=FILES_AT_ONCE, patience=_LOCAL_PATIENCE
+        ) as tilewire:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    watch = group.create_task(space_runs_out(server.directory))
+                    await upscale_all(tilewire, plan.jobs, self._options, offer, self._record, report)
+                    watch.cancel()
+            except* OSError as errors:
+                report.stop(str(errors.exceptions[0]))
 
     def _plan(self, offer: Offer, limit: Limit) -> Plan:
         with problems.status("looking at the pictures"):
@@ -236,6 +247,14 @@ def _output(given: str | None, inputs: list[str]) -> str | None:
     if given == STANDARD and sys.stdout is not None and sys.stdout.isatty():
         raise ValueError("standard output is a terminal, which shows no pictures: give -o, or > and a file")
     return given
+
+
+def _spelt_out(model: str | None) -> str | None:
+    """The name of a model, where a word such as `fast` stands for it."""
+    try:
+        return None if model is None else load_catalogue().get(model).name
+    except UnknownModelError:
+        return model  # the server may have others
 
 
 def _socket(url: str) -> str:

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.constrain import Constrain
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
     Task,
     TaskID,
     TaskProgressColumn,
@@ -59,6 +61,7 @@ class Report:
         self._show_cost = show_cost
         self._succeeded = 0
         self._megapixels = 0.0
+        self._ended_megapixels = 0.0
         self._cost = Decimal(0)
         self._failures = [f"{printable(name)}: {printable(reason)}" for name, reason in plan.failures]
         self._began = time.monotonic()
@@ -70,7 +73,7 @@ class Report:
     def live(self) -> Iterator[None]:
         """Show the bars for the time of the block; in a terminal only."""
         if len(self._plan.jobs) > 1:
-            self._total = self._bars.add_task(self._progress(), total=len(self._plan.jobs))
+            self._total = self._bars.add_task(self._progress(), total=sum(map(_megapixels, self._plan.jobs)))
         with self._bars:
             try:
                 yield
@@ -91,8 +94,7 @@ class Report:
     def succeed(self, job: Job, result: Result) -> None:
         """A file is done, and its result written."""
         self._succeeded += 1
-        info = job.source.look.info
-        self._megapixels += info.width * info.height * job.factor**2 / 1e6
+        self._megapixels += _megapixels(job)
         self._cost += result.cost
         name = printable(job.source.name)
         self._console.print(f"{name} → {name_of(job.target)}")
@@ -165,12 +167,15 @@ class Report:
 
     def _end(self, job: Job) -> None:
         self._bars.remove_task(self._rows.pop(job))
+        self._ended_megapixels += _megapixels(job)
         self._count()
 
     def _count(self) -> None:
+        """Show how far all is: by size, as a large picture takes longer."""
         if self._total is not None:
-            shares = sum(task.percentage / 100 for task in self._bars.tasks if task.id in self._rows.values())
-            done = self._ended() + shares
+            shares = {task.id: task.percentage / 100 for task in self._bars.tasks}
+            begun = sum(_megapixels(job) * shares[row] for job, row in self._rows.items())
+            done = self._ended_megapixels + begun
             self._bars.update(self._total, description=self._progress(), completed=done)
 
 
@@ -194,9 +199,26 @@ class _TimeLeft(TimeRemainingColumn):
         return super().render(task).append(" left")
 
 
+class _Bars(Progress):
+    """Bars with room for the ^C of a terminal, which would else begin a line: one would stay behind."""
+
+    def __init__(self, *columns: ProgressColumn, console: Console, **more: Any) -> None:
+        self._terminal = console  # `Progress` renders once before it has its own
+        super().__init__(*columns, console=console, **more)
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        for bars in super().get_renderables():
+            yield Constrain(bars, self._terminal.width - len("^C") - 1)
+
+
+def _megapixels(job: Job) -> float:
+    info = job.source.look.info
+    return info.width * info.height * job.factor**2 / 1e6
+
+
 def _bars(console: Console) -> Progress:
     name = Column(ratio=1, overflow="ellipsis", no_wrap=True)
-    return Progress(
+    return _Bars(
         TextColumn("{task.description}", markup=False, table_column=name),
         BarColumn(bar_width=24),
         TaskProgressColumn("{task.percentage:>3.0f}%"),

@@ -6,17 +6,15 @@ from typing import Final
 
 from msgspec import Struct
 
-from onnx_models import Model
+from onnx_models import LARGEST_FACTOR, Model
 from server.commands.memory import Limit
+from server.upscale.sizing import largest_factor
 from tilewire import Model as RemoteModel
 
 __all__ = ["Offer", "Wanted", "check_wanted", "choose_offer", "factor_for"]
 
 _SENSIBLE_MEGAPIXELS: Final = 256
 """What a default factor does not go beyond: more takes long, and few programs open it."""
-
-_LEAST: Final = 1.05
-"""A factor below is not worth the work."""
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
@@ -59,12 +57,12 @@ class Offer(Struct, frozen=True):
     def __str__(self) -> str:
         """Its factors, in words."""
         words = ", ".join(map(str, self.factors))
-        more = f", or any number between 1 and {self.factors[-1]}" if self.fractional else ""
+        more = f", or any number from 1 to {LARGEST_FACTOR}" if self.fractional else ""
         return f"{self.name} upscales by {words}{more}"
 
     def offers(self, factor: float) -> bool:
         """Whether it upscales by this factor."""
-        return factor in self.factors or (self.fractional and 1 < factor <= self.factors[-1])
+        return factor in self.factors or (self.fractional and 1 <= factor <= LARGEST_FACTOR)
 
 
 def choose_offer(models: Sequence[Model] | Sequence[RemoteModel], name: str | None) -> Offer:
@@ -134,13 +132,7 @@ def _asked(wanted: Wanted, width: int, height: int) -> float | None:
 
 
 def _largest(offer: Offer, fits: float) -> float | None:
-    """The largest whole factor that fits, or else the largest at all."""
-    whole = range(offer.factors[-1], 1, -1) if offer.fractional else reversed(offer.factors)
-    for factor in whole:
-        if factor <= fits:
-            return factor
-    down = math.floor(fits * 10) / 10
-    return down if offer.fractional and down > _LEAST else None
+    return largest_factor(offer.factors, fits, fractional=offer.fractional)
 
 
 def _too_large(offer: Offer, fits: float, limit: Limit) -> str:

@@ -25,6 +25,9 @@ __all__ = ["FILES_AT_ONCE", "upscale_all"]
 
 FILES_AT_ONCE: Final = 4
 
+_RESULTS_FOR: Final = 3600
+"""Seconds that the server keeps a result, which is fetched as soon as it is made."""
+
 
 async def upscale_all(
     tilewire: Tilewire, jobs: Iterable[Job], options: Options, offer: Offer, record: Record, report: Report
@@ -64,6 +67,7 @@ async def _upscale(
         "output_format": job.image_format,
         "output_quality": options.quality,
         "keep_metadata": options.keep_metadata,
+        "ttl": _RESULTS_FOR,
         "keep_hidden_colors": options.keep_hidden_colors and job.image_format != "JPG",
     }
     report.begin(job)

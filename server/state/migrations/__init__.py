@@ -8,15 +8,25 @@ from pathlib import Path
 
 from sqlalchemy import Connection, inspect, text
 
-__all__ = ["NewerDatabaseError", "upgrade"]
+__all__ = ["ForeignDatabaseError", "NewerDatabaseError", "UnusableDatabaseError", "upgrade"]
 
 _FIRST = "0001"
 _DIRECTORY = Path(__file__).parent
+_OURS = frozenset({"accounts", "api_keys", "tasks"})  # in every version
+_NAMED = 3
 _LOCK = 0x74696C65  # "tile"
 
 
-class NewerDatabaseError(Exception):
+class UnusableDatabaseError(Exception):
+    """The tables in the database are not ones that this version can use; the message says why."""
+
+
+class NewerDatabaseError(UnusableDatabaseError):
     """The database was made by a newer version, whose tables this one does not know."""
+
+
+class ForeignDatabaseError(UnusableDatabaseError):
+    """The database holds tables of another program."""
 
 
 def upgrade(connection: Connection, to: str = "head") -> bool:
@@ -26,6 +36,7 @@ def upgrade(connection: Connection, to: str = "head") -> bool:
 
     Raises:
         NewerDatabaseError: if the database was made by a newer version.
+        ForeignDatabaseError: if it is another program's.
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
@@ -35,6 +46,13 @@ def upgrade(connection: Connection, to: str = "head") -> bool:
         raise NewerDatabaseError(
             f"the database was made by a newer version of Tilewire: its tables are of revision {current}, "
             f"this version knows them up to {known[-1]}"
+        )
+    tables = set(inspect(connection).get_table_names())
+    # A file of SQLite belongs to one program; in PostgreSQL others may have tables of other names.
+    mixed = tables if connection.dialect.name == "sqlite" else tables & _OURS
+    if current is None and mixed and not tables >= _OURS:
+        raise ForeignDatabaseError(
+            f"the database holds tables of another program: {', '.join(sorted(tables)[:_NAMED])}"
         )
     if current == (known[-1] if to == "head" else to):
         return False

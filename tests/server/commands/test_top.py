@@ -105,7 +105,9 @@ async def test_one_view_of_a_running_server(start_server: StartServer, tilewire:
     async with connected(server) as peer:
         await peer.ask(upscale(base64.b64encode(make_image()).decode()))
         await until(server, lambda found: found["tilewire_stage_seconds_count{stage=deliver}"] == 1)
-    result = tilewire("top", "--once", "--interval", "0.1", "--url", server.url)
+    result = tilewire(
+        "top", "--once", "--interval", "0.1", "--url", f"{server.url.replace('http', 'ws')}/v1/"
+    )
     assert result.exit_code == 0
     assert "1 succeeded" in result.stdout
     assert server.services.upscaler.devices[0].name in result.stdout

@@ -6,13 +6,16 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from server.commands import embedded
 from server.commands.memory import Limit
 from server.commands.upscale.sizing import Offer, Wanted, factor_for
 from server.serving import EmbeddedServer
@@ -21,7 +24,7 @@ from tests.server.support.harness import FAST_MODEL, KEY, PATIENCE, make_image, 
 from tests.server.support.process import REPOSITORY, environment
 
 FAST = ("--model", FAST_MODEL, "--factor", "2")
-FACTORS = ("1", "0", "-2", "nan", "9")
+FACTORS = ("0.9", "0", "-2", "nan", "17")
 
 
 @pytest.fixture
@@ -657,3 +660,41 @@ def test_an_address_of_the_wrong_form_is_told(tilewire: Tilewire, photo: Path, u
     result = tilewire("upscale", photo, "--url", url, "--key", KEY)
     assert result.exit_code == 1
     assert "ws://host:port/v1" in result.stderr
+
+
+@pytest.fixture
+def little_space(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own that is as good as full."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", place], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("only root may mount a file system")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=False)
+
+
+def test_without_space_for_the_server_the_command_ends(
+    tilewire: Tilewire, photo: Path, little_space: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(little_space))
+    for needed in (embedded._SPACE, 0):  # it is noticed at the start, or later
+        monkeypatch.setattr(embedded, "_SPACE", needed)
+        monkeypatch.setattr(embedded, "_LEAST_SPACE", 4 * 2**20)
+        result = tilewire("upscale", photo, *FAST)
+        assert (result.exit_code, list(little_space.iterdir())) == (1, [])
+        assert f"no space left in {little_space}; TMPDIR can name another folder" in result.stderr
+
+
+def test_a_full_disk_is_reported_for_the_picture(upscale: Tilewire, folder: Path, little_space: Path) -> None:
+    source = save(folder / "a.png", make_image(32, 32))
+    with (little_space / "fill").open("wb", buffering=0) as fill, suppress(OSError):
+        while True:
+            fill.write(bytes(2**12))
+    result = upscale(source, *FAST, "-o", little_space / "b.png")
+    assert (result.exit_code, names(little_space)) == (1, ["fill"])
+    assert "No space left on device" in result.stderr

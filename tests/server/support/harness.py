@@ -22,7 +22,7 @@ from server.serving import EmbeddedServer
 from server.state import ledger
 from server.state.accounts import AccountId, account_named, create_key
 
-KEY = "tw_test-key"
+KEY = "tw_test-key-of-all-tests"
 FAST_MODEL = "realesr-animevideov3"
 PATIENCE = 120.0
 """Seconds until what does not come is given up; nothing is waited for as long where all is well."""
