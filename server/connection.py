@@ -17,13 +17,14 @@ from server.delivery.results import ClientResults
 from server.delivery.sessions import Disconnected, Session
 from server.handlers import Context, as_item, dispatch
 from server.limits.edge import Visit
+from server.limits.memory import Holding
 from server.limits.rates import RateLimit
 from server.protocol.codec import JSON, MESSAGEPACK, SUBPROTOCOL, RawTask, encode_reply
 from server.protocol.errors import AuthenticationError, DatabaseUnavailableError, FrameError, TaskError
 from server.protocol.replies import PONG, AuthenticationResult
 from server.protocol.requests import Authentication
 from server.services import Services
-from server.transport.websocket import LINE, SocketProtocol
+from server.transport.websocket import HOLDING, LINE, SocketProtocol
 
 __all__ = ["Connection"]
 
@@ -56,6 +57,11 @@ class Connection:
         self._accepting: WeakValueDictionary[str, asyncio.Task[None]] = WeakValueDictionary()
         self._unsent = 0
         self._running = 0
+        outgoing = websocket.app.state.memory.outgoing
+        self._outgoing: Holding = outgoing.holding(self._visit.address, self._drop, self._go_on)
+        self._largest_counted = outgoing.share // 2
+        self._may_go_on = asyncio.Event()
+        self._may_go_on.set()
         self._heard_at = self._loop.time()
         self._arrived = 0
         self._check_every = min(self._settings.auth_timeout, self._settings.idle_timeout)
@@ -79,6 +85,7 @@ class Connection:
             self._gone = True
             self._services.sessions.links.discard(self)
             self._watch.cancel()
+            self._go_on()
             if self._session is not None:
                 self._services.sessions.detach(self._session)
 
@@ -91,17 +98,23 @@ class Connection:
         if self._gone:
             raise Disconnected
         if self._unsent and self._unsent + len(frame) > self._settings.max_unsent_bytes:
-            log.info("a connection that does not read its replies is dropped")
-            self._gone = True
-            self._line.abort()
+            self._drop()
             raise Disconnected
         self._unsent += len(frame)
+        counted = min(len(frame), self._largest_counted)  # one reply may be as large as it is
+        if not self._outgoing.add(counted):
+            self._may_go_on.clear()
         try:
             await self._line.send(frame, text=not self.codec.binary)
         except ConnectionError as error:
             raise Disconnected from error
         finally:
             self._unsent -= len(frame)
+            self._outgoing.add(-counted)
+
+    async def room(self) -> None:
+        """Wait until replies may be prepared: all clients together leave too much unread."""
+        await self._may_go_on.wait()
 
     def confirm(self) -> asyncio.Future[bool]:
         """Becomes True when the client has all frames that were sent before, False if it is gone first."""
@@ -116,6 +129,15 @@ class Connection:
             self._line.abort()
         else:
             self._line.close(code, reason)
+
+    def _drop(self) -> None:
+        log.info("a connection that does not read its replies is dropped")
+        self._gone = True
+        self._line.abort()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        self._may_go_on.set()
 
     def _check_time(self) -> None:
         """Close a connection that was silent for too long; one timer serves all frames."""
@@ -142,19 +164,23 @@ class Connection:
         try:
             while not self._gone:
                 await self._keep_pace()
-                frame = await self._receive()
+                frame, holding = await self._receive()
                 if self._session is not None:
                     self._heard_at = self._loop.time()
-                await self._take(frame, tasks)
+                begun: list[asyncio.Task[None]] = []
+                try:
+                    await self._take(frame, tasks, begun)
+                finally:
+                    _release_after(begun, holding)
         except WebSocketDisconnect:
             return
 
-    async def _receive(self) -> bytes | str:
+    async def _receive(self) -> tuple[bytes | str, Holding]:
         message = await self._websocket.receive()
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
         data: bytes | str | None = message.get("bytes")
-        return message["text"] if data is None else data
+        return message["text"] if data is None else data, message[HOLDING]
 
     async def _keep_pace(self) -> None:
         """Before a frame, and what is done at once for one: who sends too many is read more slowly."""
@@ -164,8 +190,10 @@ class Connection:
         if wait:
             await asyncio.sleep(wait)
 
-    async def _take(self, frame: bytes | str, tasks: asyncio.TaskGroup) -> None:
-        """Begin the tasks of a frame."""
+    async def _take(
+        self, frame: bytes | str, tasks: asyncio.TaskGroup, all_begun: list[asyncio.Task[None]]
+    ) -> None:
+        """Begin the tasks of a frame, and put them into `all_begun`."""
         try:
             raws = self.codec.split(frame)
         except FrameError as error:
@@ -186,6 +214,7 @@ class Connection:
                 self._running += 1
                 begun = tasks.create_task(self._run(raw, self._session))
                 begun.add_done_callback(self._make_room)
+                all_begun.append(begun)
                 if raw.task_type in _UPSCALES and raw.task_uuid is not None:
                     self._accepting[raw.task_uuid.lower()] = begun
         if self._session is None:
@@ -220,6 +249,8 @@ class Connection:
                 raise AuthenticationError("missingApiKey", "the first task must be the authentication")
             login = await self._services.authenticate(task.api_key, self._visit.address)
             self._visit.welcome(login.account)
+            self._line.belongs_to(login.account)
+            self._outgoing.give_to(login.account)
         except DatabaseUnavailableError as error:
             await self.close(1013, error.message)  # clients connect again; at an error Runware's give up
             return
@@ -240,3 +271,19 @@ class Connection:
             await self.send(encode_reply(self.codec, reply))
         except Disconnected:
             return
+
+
+def _release_after(tasks: list[asyncio.Task[None]], holding: Holding) -> None:
+    """Release what a message holds when all its tasks have ended."""
+    left = len(tasks)
+
+    def end(_: asyncio.Task[None]) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            holding.release()
+
+    for task in tasks:
+        task.add_done_callback(end)
+    if not tasks:
+        holding.release()

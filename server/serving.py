@@ -20,6 +20,7 @@ from onnx_models import UnknownModelError, one_line
 from server.app import create_app
 from server.http.security import SecurityHeaders
 from server.images.bucket import StoreError
+from server.limits.memory import Memory
 from server.services import Services, running_services
 from server.settings import Settings
 from server.state.migrations import UnusableDatabaseError
@@ -130,10 +131,12 @@ class _Server(uvicorn.Server):
         self._running = AsyncExitStack()
         self._app = create_app(settings)
         self._app.state.stopping = lambda: self.should_exit
+        memory = self._app.state.memory = Memory(settings)
         super().__init__(
             Config(
                 SecurityHeaders(self._app),
                 settings,
+                memory,
                 lifespan="off",
                 log_config=None,
                 log_level="warning",  # below, requests with their whole paths are logged

@@ -129,6 +129,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_unsent_bytes: Positive = 64 * 2**20
     """Replies that one connection may leave unread before it is dropped; images in one answer to a POST."""
 
+    max_incoming_bytes: Positive | None = None
+    """Messages of all clients that are coming in or worked on, a quarter of them one account's; default: an
+    eighth of the memory of the machine, or of the control group."""
+    max_outgoing_bytes: Positive | None = None
+    """Replies of all clients that wait to be read; default: as much."""
+
     auth_timeout: Seconds = 10
     """How long a connection may take to authenticate, and the head of a request to arrive."""
     body_timeout: Seconds = 300

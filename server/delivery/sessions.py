@@ -69,6 +69,9 @@ class Link(Protocol):
     async def send(self, frame: bytes) -> None:
         """Send one frame; raises Disconnected."""
 
+    async def room(self) -> None:
+        """Wait until replies may be prepared."""
+
     def confirm(self) -> asyncio.Future[bool]:
         """Becomes True when the client has all frames that were sent before, False if it is gone first."""
 
@@ -181,6 +184,7 @@ class Sessions:
                 for entry in await self._database.run(undelivered, account, session.uuid):
                     if entry.id in session.sent:
                         continue
+                    await session.link.room()
                     self._cut[entry.id] += 1  # until it is confirmed
                     await session.link.send(await self._frame(session, entry))
                     session.sent.add(entry.id)

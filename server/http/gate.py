@@ -15,7 +15,10 @@ from server.protocol.error_codes import error_status
 from server.protocol.errors import RateLimitError
 from server.settings import Settings
 
-__all__ = ["Cors", "Gate", "client_address", "refusal"]
+__all__ = ["HOLDING", "Cors", "Gate", "client_address", "refusal"]
+
+HOLDING: Final = "tilewire.holding"
+"""Where a scope has what the body of the request takes of the budget, until it is answered."""
 
 _ANY: Final = "*"
 _METRICS: Final = "/metrics"
@@ -54,6 +57,9 @@ class Gate:
                     await self._app(scope, receive, send)
             except RateLimitError as error:
                 refused = refusal(error)
+            finally:
+                if (holding := scope.get(HOLDING)) is not None:
+                    holding.release()
         if refused is not None and socket is not None:
             await socket.send_denial_response(refused)
         elif refused is not None:

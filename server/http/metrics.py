@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from server.http.hosts import is_own_host
+from server.limits.memory import Memory
 from server.protocol.errors import DatabaseUnavailableError
 from server.services import Services
 from server.state import ledger
@@ -34,7 +35,7 @@ async def get_metrics(request: Request) -> Response:
         return PlainTextResponse(
             'only this machine may see the metrics; the setting metrics = "open" lets everyone\n', 403
         )
-    snapshot = await _snapshot(services)
+    snapshot = await _snapshot(services, request.app.state.memory)
     body = await asyncio.to_thread(services.telemetry.metrics.render, snapshot)
     return Response(body, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
@@ -49,7 +50,7 @@ def _is_local(request: Request) -> bool:
     return request.client.host == own or ipaddress.ip_address(request.client.host).is_loopback
 
 
-async def _snapshot(services: Services) -> Snapshot:
+async def _snapshot(services: Services, memory: Memory) -> Snapshot:
     outbox = webhooks = reserved = None
     try:
         outbox = await services.database.run(count_undelivered)
@@ -64,6 +65,8 @@ async def _snapshot(services: Services) -> Snapshot:
         sockets=len(links),
         sessions=services.sessions.count,
         unsent_bytes=sum(link.unsent for link in links),
+        incoming=(memory.incoming.used, memory.incoming.limit),
+        outgoing=(memory.outgoing.used, memory.outgoing.limit),
         outbox=outbox,
         webhooks=webhooks,
         reserved=reserved,

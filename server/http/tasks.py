@@ -9,8 +9,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from server.handlers import Context, as_item, dispatch
-from server.http.gate import client_address
+from server.http.gate import HOLDING, client_address
 from server.limits.edge import FIRST_FRAME_BYTES
+from server.limits.memory import Memory
 from server.protocol.codec import JSON, MESSAGEPACK, Codec, RawTask
 from server.protocol.error_codes import error_status
 from server.protocol.errors import (
@@ -20,6 +21,7 @@ from server.protocol.errors import (
     FrameError,
     FrameTooLargeError,
     TaskError,
+    UnavailableError,
 )
 from server.protocol.requests import Authentication
 from server.services import Services
@@ -42,7 +44,7 @@ async def post_tasks(request: Request) -> Response:
     raws: list[RawTask] = []
     try:
         login = await _by_header(request, services)
-        raws = codec.split(await read_body(request, services.settings, authenticated=login is not None))
+        raws = codec.split(await _whole_body(request, services.settings, login))
         if login is None or (raws and raws[0].task_type == "authentication"):
             login = await _by_task(raws, request, services)
             raws = raws[1:]
@@ -98,10 +100,24 @@ async def _by_task(raws: Sequence[RawTask], request: Request, services: Services
     return await services.authenticate(first.api_key.strip(), client_address(request.scope))
 
 
-async def read_body(request: Request, settings: Settings, *, authenticated: bool) -> bytes:
+async def _whole_body(request: Request, settings: Settings, login: Login | None) -> bytes:
+    account = None if login is None else login.account
+    return await read_body(request, settings, authenticated=login is not None, account=account)
+
+
+async def read_body(
+    request: Request, settings: Settings, *, authenticated: bool, account: AccountId | None = None
+) -> bytes:
     """The body. Of one that may hold the key only little is read, and for a short time.
 
+    Args:
+        request: whose body it is; it counts as incoming until the request is answered.
+        settings: with the limits.
+        authenticated: whether the key came in the header.
+        account: whose it is, if that is known.
+
     Raises:
+        UnavailableError: if this is the largest of too many bodies.
         FrameTooLargeError, BodyTimeoutError: if it is too much, or too slow.
         FrameError: if the client went away before its end.
     """
@@ -111,13 +127,29 @@ async def read_body(request: Request, settings: Settings, *, authenticated: bool
     if int(request.headers.get("content-length", 0)) > limit:
         raise FrameTooLargeError(limit)
     body = bytearray()
+    room = asyncio.Event()
+    refused = False
+
+    def refuse() -> None:
+        nonlocal refused
+        refused = True
+        deadline.reschedule(asyncio.get_running_loop().time())
+
+    memory: Memory = request.app.state.memory
+    owner = memory.owner_of(client_address(request.scope)) if account is None else account
+    holding = request.scope[HOLDING] = memory.incoming.holding(owner, refuse, room.set)
     try:
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(patience) as deadline:
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > limit:
                     raise FrameTooLargeError(limit)
+                if not holding.add(len(chunk)):
+                    await room.wait()
+                    room.clear()
     except TimeoutError as error:
+        if refused:
+            raise UnavailableError("the server holds too much of what is being sent") from error
         raise BodyTimeoutError(patience) from error
     except ClientDisconnect as error:
         raise FrameError("the body is incomplete") from error

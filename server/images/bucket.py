@@ -98,9 +98,9 @@ class Bucket:
             raise StoreError(f"the image store cannot be used: {_reason(error.__cause__)}") from error
 
     async def check(self) -> None:
-        """See whether the store takes an object and gives it back."""
+        """See whether the store takes an object, and has it then."""
         await self.write(_PROBE, _PROBE_BYTES, {})
-        await self.read(_PROBE)
+        await self.look(_PROBE)
 
     async def write(self, name: str, data: bytes, attributes: dict[str, str]) -> None:
         """Keep an object, with HTTP headers that the store gives it out with."""

@@ -175,7 +175,7 @@ class ImageStore:
         return await self._bucket.sign(name, min(record.expires - self._clock(), _LONGEST_SIGNATURE))
 
     async def check(self) -> None:
-        """See whether the bucket takes an object and gives it back."""
+        """See whether the bucket takes an object, and has it then."""
         await self._bucket.check()
 
     async def _put(

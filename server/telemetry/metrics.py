@@ -51,6 +51,8 @@ class Snapshot:
 
     Attributes:
         tasks: that have no outcome yet.
+        incoming: bytes of messages that are coming in or worked on, and their limit.
+        outgoing: bytes of replies that wait to be sent, and their limit.
         unsent_bytes: of replies that clients have not read yet.
         outbox: replies that wait for their session to resume; None while the database does not answer.
         webhooks: neither delivered nor given up; None likewise.
@@ -62,6 +64,8 @@ class Snapshot:
     sockets: int
     sessions: int
     unsent_bytes: int
+    incoming: tuple[int, int]
+    outgoing: tuple[int, int]
     outbox: int | None
     webhooks: int | None
     reserved: int | None
@@ -148,6 +152,12 @@ def _families(snapshot: Snapshot) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "tilewire_unsent_bytes", "Replies that clients have not read yet.", snapshot.unsent_bytes
     )
+    for name, what, (used, limit) in (
+        ("incoming", "Messages that are coming in or worked on", snapshot.incoming),
+        ("outgoing", "Replies that wait to be sent", snapshot.outgoing),
+    ):
+        yield GaugeMetricFamily(f"tilewire_{name}_bytes", f"{what}.", used)
+        yield GaugeMetricFamily(f"tilewire_{name}_limit_bytes", f"{what}: the most there may be.", limit)
     if snapshot.outbox is not None:
         yield GaugeMetricFamily(
             "tilewire_outbox_replies", "Replies that wait to be delivered.", snapshot.outbox

@@ -5,6 +5,7 @@ from typing import Any
 
 import uvicorn
 
+from server.limits.memory import Memory
 from server.settings import Settings
 from server.transport.http import HttpProtocol
 from server.transport.places import Bounds, ConnectionPlaces
@@ -16,8 +17,8 @@ __all__ = ["Config"]
 class Config(uvicorn.Config):
     """The configuration of a server whose connections have bounds."""
 
-    def __init__(self, app: Any, settings: Settings, **options: Any) -> None:
-        bounds = Bounds(settings, ConnectionPlaces(settings))
+    def __init__(self, app: Any, settings: Settings, memory: Memory, **options: Any) -> None:
+        bounds = Bounds(settings, ConnectionPlaces(settings), memory)
         super().__init__(
             app,
             # uvicorn only calls them, as it would the classes

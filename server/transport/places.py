@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from server.limits.memory import Memory
 from server.limits.rates import Places, network_of
 from server.settings import Settings
 from server.transport.open_files import room_for
@@ -50,6 +51,7 @@ class Bounds:
 
     settings: Settings
     places: ConnectionPlaces
+    memory: Memory
 
 
 def _is_among(host: str, networks: Iterable[str]) -> bool:

@@ -8,11 +8,15 @@ dead that are not.
 2. Messages come by ASGI's `receive`. They are sent by `SocketProtocol.send`, as bytes: ASGI's way would
    decode and encode every text once more.
 3. While the application does not take messages nothing is read, and nobody is held to be dead.
+
+Of uvicorn, whose version is bounded for that, it needs what a protocol is made with and the sets in
+`ServerState`, by which uvicorn waits for connections and tasks at the end. Of `websockets` it needs the
+documented Sans-I/O interface, and `debug`, which would log keys.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -33,10 +37,13 @@ from server.transport.messages import Messages
 from server.transport.pings import Pings
 from server.transport.places import Bounds
 
-__all__ = ["LINE", "SocketProtocol"]
+__all__ = ["HOLDING", "LINE", "SocketProtocol"]
 
 LINE: Final = "tilewire.line"
 """The ASGI extension in which the application finds the `SocketProtocol`."""
+
+HOLDING: Final = "tilewire.holding"
+"""Where a message has the bytes that it takes of the budget: to be released when it is done with."""
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +101,7 @@ class SocketProtocol(asyncio.Protocol):
         self._messages = Messages(FIRST_FRAME_BYTES)
         self._unparsed = bytearray()
         self._reading_paused = False
+        self._waits_for_room = False
         self._pings_of_client = RateLimit(_PINGS_PER_SECOND, _PINGS_AT_ONCE)
         self.arrived = 0
         """Bytes that have come since the handshake."""
@@ -155,6 +163,10 @@ class SocketProtocol(asyncio.Protocol):
             self._resume_reading()
             self._arm(_CLOSE_WITHIN, self._transport.abort)
 
+    def belongs_to(self, account: Hashable) -> None:
+        """Count what comes in as this account's."""
+        self._incoming.give_to(account)
+
     def abort(self) -> None:
         """End the connection at once: its close would wait for the client to read."""
         self._transport.abort()
@@ -165,12 +177,18 @@ class SocketProtocol(asyncio.Protocol):
         """Serve this connection, whose handshake uvicorn has read."""
         self._transport = transport  # type: ignore[assignment]  # uvloop's are transports by their methods
         self._peer = get_remote_addr(self._transport)
+        self._incoming = self._bounds.memory.incoming.holding(
+            self._bounds.memory.owner_of(self._peer[0] if self._peer else ""),
+            self._refuse_more,
+            self._take_more,
+        )
         self._server_state.connections.add(self)  # type: ignore[arg-type]  # it only calls `shutdown`
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's interface
         """Tell the application, and whoever waits."""
         self._server_state.connections.discard(self)
         self._bounds.places.give_back(self._peer[0] if self._peer else "")
+        self._incoming.release()
         self._reader_watch.stop()
         self._arm(None)
         self._finish(CloseCode.NO_STATUS_RCVD, "")
@@ -181,6 +199,9 @@ class SocketProtocol(asyncio.Protocol):
         self.arrived += len(data)
         self._life_sign = self._loop.time()
         self._unparsed += data
+        if not self._finished and not self._incoming.add(len(data)):
+            self._waits_for_room = True
+            self._transport.pause_reading()
         self._parse()
 
     def pause_writing(self) -> None:
@@ -261,7 +282,8 @@ class SocketProtocol(asyncio.Protocol):
         else:
             if message is not None:
                 kind = "text" if isinstance(message, str) else "bytes"
-                self._events.put_nowait({"type": "websocket.receive", kind: message})
+                holding = self._incoming.split(self._incoming.size - len(self._unparsed))
+                self._events.put_nowait({"type": "websocket.receive", kind: message, HOLDING: holding})
                 self._pause_reading()
 
     def _count_ping(self) -> None:
@@ -431,8 +453,21 @@ class SocketProtocol(asyncio.Protocol):
         if self._reading_paused:
             self._reading_paused = False
             self._life_sign = self._loop.time()
-            if not self._transport.is_closing():
+            if not self._waits_for_room and not self._transport.is_closing():
                 self._transport.resume_reading()
+
+    def _take_more(self) -> None:
+        """There is room for what comes again."""
+        self._waits_for_room = False
+        self._life_sign = self._loop.time()
+        if not self._reading_paused and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _refuse_more(self) -> None:
+        """There is none, and no connection holds more."""
+        self._fail(CloseCode.TRY_AGAIN_LATER, "the server holds too much of what is being sent")
+        self._incoming.release()
+        self._take_more()
 
     # Whether the client lives
 
@@ -451,7 +486,7 @@ class SocketProtocol(asyncio.Protocol):
             self._arm(_KEEP_ALIVE, self._keep_alive, self._pings.send())
             return
         taken = self._written - untaken(self._transport)
-        if self._reading_paused or taken > self._taken:
+        if self._reading_paused or self._waits_for_room or taken > self._taken:
             self._life_sign = now
         self._taken = taken
         left = self._life_sign + _KEEP_ALIVE - now

@@ -289,6 +289,9 @@ class SlowLink:
     async def send(self, frame: bytes) -> None:
         self.sent.append(frame)
 
+    async def room(self) -> None:
+        pass
+
     def confirm(self) -> asyncio.Future[bool]:
         answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         answer.set_result(True)

@@ -21,6 +21,7 @@ from tests.server.support.harness import (
     open_account,
     open_image,
     request,
+    until,
     upload,
     upscale,
 )
@@ -44,6 +45,10 @@ def s3(running: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
     running.empty()
     running.ahead = 0
     return running
+
+
+async def is_ready(server: EmbeddedServer) -> bool:
+    return (await request(f"{server.url}/readyz")).status == 200
 
 
 async def set_expiry(server: EmbeddedServer, item: Item, expires: float) -> None:
@@ -144,7 +149,7 @@ async def test_while_the_store_is_away_tasks_cost_nothing_and_later_all_is_well(
             assert charges(server, account.id) == (0, 0)
         finally:
             s3.start()
-        assert (await request(f"{server.url}/readyz")).status == 200
+        await until(lambda: is_ready(server))
         assert (await request(uploaded["imageURL"])).body == DATA
         (result,) = await peer.ask(upscale(uploaded["imageUUID"]))
         assert "imageURL" in result
@@ -164,7 +169,7 @@ async def test_a_bucket_that_was_deleted_is_a_store_that_cannot_be_used(
         s3.client.create_bucket(
             Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"}
         )
-    assert (await request(f"{server.url}/readyz")).status == 200
+    await until(lambda: is_ready(server))
     assert "imageURL" in await upload(server, DATA)
 
 

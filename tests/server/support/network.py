@@ -26,6 +26,7 @@ class Faults:
         end_within: the client's direction ends (FIN) after so many bytes, the other goes on.
         delay: seconds that each piece is held back at most.
         bytes_per_second: in each direction.
+        latency: seconds that each piece takes in each direction, however many are on their way.
         flips: the probability that a piece has a bit flipped.
     """
 
@@ -34,6 +35,7 @@ class Faults:
     end_within: int | None = None
     delay: float = 0.0
     bytes_per_second: int | None = None
+    latency: float = 0.0
     flips: float = 0.0
 
 
@@ -48,6 +50,7 @@ class Network:
         faults_of_next: what happens to each of the next ones instead.
         silent: nothing is passed on while this is set; connections stay open.
         connections, cuts, ends, flips: how many there were.
+        passed: bytes in both directions.
     """
 
     def __init__(self, connect: Connect, seed: int) -> None:
@@ -55,7 +58,7 @@ class Network:
         self.faults = Faults()
         self.faults_of_next: list[Faults] = []
         self.silent = False
-        self.connections = self.cuts = self.ends = self.flips = 0
+        self.connections = self.cuts = self.ends = self.flips = self.passed = 0
         self._chance = random.Random(seed)
         self._open: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
@@ -102,7 +105,7 @@ class Network:
         stream = _Stream(self, faults, self._chance, lambda: self._abort(*ends))
         try:
             await asyncio.gather(stream.to_server(client, to_server), stream.to_client(server, to_client))
-        except OSError:
+        except (OSError, asyncio.CancelledError):  # cut, or closed
             self._abort(*ends)
         finally:
             self._open -= ends
@@ -146,7 +149,11 @@ class _Stream:
             data = self._spoilt(data)
             for budget in (*until_cut, until_end):
                 data = budget.take(data)
-            writer.write(data)
+            self._network.passed += len(data)
+            if self._faults.latency:
+                asyncio.get_running_loop().call_later(self._faults.latency, self._arrive, writer, data)
+            else:
+                self._arrive(writer, data)
             if any(budget.is_spent for budget in until_cut):
                 self._network.cuts += 1
                 self._abort()
@@ -155,8 +162,14 @@ class _Stream:
                 self._network.ends += 1
                 break
             await writer.drain()
+        await asyncio.sleep(self._faults.latency)
         if writer.can_write_eof() and not writer.is_closing():
             writer.write_eof()
+
+    @staticmethod
+    def _arrive(writer: asyncio.StreamWriter, data: bytes) -> None:
+        if not writer.is_closing():
+            writer.write(data)
 
     async def _hold_back(self, size: int) -> None:
         if self._faults.delay:

@@ -1,0 +1,134 @@
+"""What clients may have in memory: all together, and each of them."""
+
+import asyncio
+import base64
+from contextlib import AsyncExitStack
+from urllib.parse import urlsplit
+
+import pytest
+
+from server.limits.memory import Budget, memory_size
+from tests.server.conftest import StartServer
+from tests.server.support.harness import KEY, PATIENCE, connected, make_image, open_account, until, upscale
+from tests.server.support.scrape import metrics_of
+from tests.server.support.wire import Wire, wired
+from tests.server.transport.test_hostile_clients import deaf, noise
+
+MIB = 2**20
+IMAGE = base64.b64encode(make_image()).decode()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.limits.memory._PATIENCE", 0.3)
+
+
+def test_the_machine_has_memory() -> None:
+    assert 2**27 < memory_size() < 2**50
+
+
+async def test_who_holds_too_much_waits_until_there_is_room() -> None:
+    budget, events = Budget(limit=100, largest=40), []
+    ada = budget.holding("ada", lambda: events.append("refused"), lambda: events.append("room"))
+    bob, eve = (budget.holding(name, lambda: None) for name in ("bob", "eve"))
+    assert (ada.add(40), ada.add(1)) == (True, False), "40 is her share"
+    assert bob.add(40)
+    ada.add(-20)
+    assert events == ["room"]
+    assert eve.add(39)
+    assert not eve.add(2), "all together hold too much"
+    bob.release()
+    part = ada.split(15)
+    assert (ada.size, part.size, budget.used) == (6, 15, 62)
+    for holding in (ada, eve, part):
+        holding.release()
+    assert (budget.used, events) == (0, ["room"])
+
+
+async def test_the_largest_of_who_holds_most_is_refused_if_waiting_does_not_help() -> None:
+    budget, refused = Budget(limit=60, largest=20), asyncio.Queue[str]()
+
+    def hold(owner: str, name: str, size: int) -> None:
+        def refuse() -> None:
+            refused.put_nowait(name)
+            holding.release()
+
+        holding = budget.holding(owner, refuse)
+        holding.add(size)
+
+    hold("bob", "other", 18)
+    for name, size in (("small", 5), ("large", 14), ("last", 6)):
+        hold("ada", name, size)
+    assert await asyncio.wait_for(refused.get(), PATIENCE) == "large"
+    assert (budget.used, refused.empty()) == (29, True)
+
+
+async def ended(wire: Wire) -> int:
+    """The code that the server closes a connection with."""
+    code = await wire.closed()
+    assert code is not None
+    return code
+
+
+async def test_unfinished_messages_are_bounded_and_others_are_served(start_server: StartServer) -> None:
+    server = start_server(max_incoming_bytes=8 * MIB, max_frame_bytes=2 * MIB)
+    unfinished = b"\x81\xff" + (2 * MIB - 100).to_bytes(8) + b"mask" + bytes(3 * MIB // 2)
+    async with AsyncExitStack() as stack, connected(server, key=open_account(server).key) as other:
+        wires = [await stack.enter_async_context(wired(server)) for _ in range(20)]
+        async with asyncio.TaskGroup() as group:
+            sending = [group.create_task(wire.send(unfinished)) for wire in wires]
+            ends = [group.create_task(ended(wire)) for wire in wires]
+            (result,) = await other.ask(upscale(IMAGE))
+            assert "imageURL" in result
+            await until(lambda: sum(end.done() for end in ends) >= 16)
+            assert {end.result() for end in ends if end.done()} == {1013}
+            metrics = await metrics_of(server)
+            assert metrics["tilewire_incoming_bytes"] <= metrics["tilewire_incoming_limit_bytes"] == 8 * MIB
+            (result,) = await other.ask(upscale(IMAGE))
+            assert "imageURL" in result
+            for task in (*sending, *ends):
+                task.cancel()
+    await until(lambda: server._server._app.state.memory.incoming.used == 0)
+
+
+async def test_unfinished_bodies_are_bounded_and_others_are_served(start_server: StartServer) -> None:
+    server = start_server(max_incoming_bytes=8 * MIB, max_frame_bytes=2 * MIB)
+    address = urlsplit(server.url)
+    head = f"POST /v1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Length: {2 * MIB}\r\n\r\n"
+
+    async def post() -> bytes:
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        writer.write(head.encode() + bytes(3 * MIB // 2))
+        try:
+            return await reader.readline()
+        finally:
+            writer.transport.abort()
+
+    async with connected(server, key=open_account(server).key) as other, asyncio.TaskGroup() as group:
+        posts = [group.create_task(post()) for _ in range(12)]
+        await until(lambda: sum(task.done() for task in posts) >= 8)
+        assert {task.result() for task in posts if task.done()} == {b"HTTP/1.1 503 Service Unavailable\r\n"}
+        (result,) = await other.ask(upscale(IMAGE))
+        assert "imageURL" in result
+        for task in posts:
+            task.cancel()
+    await until(lambda: server._server._app.state.memory.incoming.used == 0)
+
+
+async def test_replies_that_nobody_reads_are_bounded_over_all_connections(start_server: StartServer) -> None:
+    server = start_server(max_outgoing_bytes=4 * MIB, max_unsent_bytes=MIB, send_timeout=PATIENCE)
+    account = open_account(server)
+    task = upscale(base64.b64encode(noise(256)).decode(), outputType="base64Data")  # 1 MB
+    async with connected(server, key=account.key) as peer:
+        await peer.ask(task)
+    question = {"taskType": "getResponse", "taskUUID": task["taskUUID"]}
+    async with AsyncExitStack() as stack, connected(server, key=open_account(server).key) as other:
+        for _ in range(8):
+            peer, _ = await stack.enter_async_context(deaf(server, account.key))
+            await peer.send(question, question)
+        memory = server._server._app.state.memory
+        await until(lambda: 0 < len(server.services.sessions.links) <= 4)
+        assert memory.outgoing.used <= memory.outgoing.limit
+        (result,) = await other.ask(upscale(IMAGE))
+        assert "imageURL" in result
+    await until(lambda: memory.outgoing.used == 0)
