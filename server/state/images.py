@@ -110,6 +110,16 @@ def extend(
     return None if row is None else ImageRecord(*row)
 
 
+def expire(connection: Connection, account: AccountId, uuid: str, now: float) -> bool:
+    """End an account's image now: it is found no more, and its file is swept. False if there is none."""
+    ended = connection.execute(
+        update(images)
+        .where(images.c.uuid == uuid, images.c.account_id == account, images.c.expires > now)
+        .values(expires=now)
+    )
+    return ended.rowcount > 0
+
+
 def find_image(connection: Connection, account: AccountId, uuid: str, now: float) -> ImageRecord | None:
     """An account's image that has not expired."""
     return _first(connection, images.c.uuid == uuid, images.c.account_id == account, images.c.expires > now)
