@@ -65,7 +65,7 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
 
 
 async def _cut_prompts(task: Upscale, model: Model, upscaler: Upscaler) -> tuple[str, ...]:
-    """What is to be told of prompts that the model cuts."""
+    """What the reply says of prompts that the model cuts."""
     diffusion = diffusion_of(task, model)
     if diffusion is None or not (diffusion.prompt or diffusion.negative_prompt):
         return ()  # so it is with models that take no prompts

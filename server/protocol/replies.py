@@ -92,7 +92,8 @@ class AccountManagementResult(Item, frozen=True, kw_only=True, tag="accountManag
     api_keys: list["KeyItem"]
     webhook_secret: Annotated[str, Meta(description="What the account's webhooks are signed with.")]
     usage: Annotated[
-        dict[str, "Usage"], Meta(description="By span: `total`, `today` (UTC), `last7Days`, `last30Days`.")
+        dict[str, "Usage"],
+        Meta(description="By span: `total`; of days in UTC: `today`, `last7Days`, `last30Days`."),
     ]
 
 

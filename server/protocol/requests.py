@@ -172,6 +172,13 @@ class UpscaleSettings(Struct, frozen=True, kw_only=True, rename=wire_name, forbi
             "or their mean and contrast (`adain`). Default: false."
         ),
     ] = UNSET
+    noise_level: Annotated[
+        Annotated[int, Meta(ge=0, le=10_000)] | UnsetType,
+        Meta(
+            description="How much noise is added to the image before the model sees it, from 0 to its "
+            "maximum: the more, the more it invents. Default: 20."
+        ),
+    ] = UNSET
     denoise: Annotated[
         Annotated[int, Meta(ge=0, le=3)] | UnsetType,
         Meta(

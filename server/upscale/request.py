@@ -56,7 +56,7 @@ def check(task: Upscale, model: Model, reachable: Reachable) -> None:
     """
     _refuse_unsupported(task, model)
     _check_factor(task, model)
-    _check_denoise(task, model)
+    _check_levels(task, model)
     if task.keep_hidden_colors and OutputFormat(task.output_format) is OutputFormat.JPG:
         raise invalid("keepHiddenColors", "JPG has no transparency: ask for the outputFormat PNG or WEBP")
     for name, url in (("webhookURL", task.webhook_url), ("uploadEndpoint", task.upload_endpoint)):
@@ -120,7 +120,11 @@ def diffusion_of(task: Upscale, model: Model) -> Diffusion | None:
     if model.latent is None:
         return None
     settings = task.settings or UpscaleSettings()
-    default = Diffusion(steps=model.latent.default_steps, seed=UUID(task.task_uuid).int % 2**32)
+    default = Diffusion(
+        steps=model.latent.default_steps,
+        seed=UUID(task.task_uuid).int % 2**32,
+        scheduler=model.latent.default_scheduler,
+    )
     fix = settings.color_fix
     return Diffusion(
         steps=_given(settings.steps, default.steps),
@@ -130,6 +134,7 @@ def diffusion_of(task: Upscale, model: Model) -> Diffusion | None:
         negative_prompt=_given(settings.negative_prompt, default.negative_prompt),
         strength=_given(settings.strength, default.strength),
         scheduler=_given(settings.scheduler, default.scheduler),
+        noise_level=_given(settings.noise_level, default.noise_level),
         colour_fix=("wavelet" if fix else None) if isinstance(fix, bool) else _given(fix, default.colour_fix),
     )
 
@@ -190,8 +195,12 @@ def _check_factor(task: Upscale, model: Model) -> None:
         raise invalid("upscaleFactor", f"{model.name} upscales by {offered}{fractional}", "number")
 
 
-def _check_denoise(task: Upscale, model: Model) -> None:
-    level = _given(task.settings.denoise, None) if task.settings else None
+def _check_levels(task: Upscale, model: Model) -> None:
+    settings = task.settings or UpscaleSettings()
+    most = max(0, model.latent.noise_levels - 1) if model.latent else 0
+    if _given(settings.noise_level, 0) > most:
+        raise invalid("settings.noiseLevel", f"{model.name} adds noise of the levels 0 to {most}", "integer")
+    level = _given(settings.denoise, None)
     if level not in (None, *model.denoise_levels):
         levels = ", ".join(map(str, model.denoise_levels))
         raise invalid("settings.denoise", f"{model.name} removes noise at the levels {levels}", "integer")
