@@ -173,7 +173,7 @@ async def test_the_examples_of_requests_are_taken_by_the_server(server: Embedded
             changes: Item = {}
             if task["taskType"] in ("upscale", "imageUpscale"):
                 changes = {"taskUUID": new_uuid(), "model": "realesr-animevideov3"}
-            elif task["taskType"] == "getResponse":
+            elif task["taskType"] in ("getResponse", "getTaskDetails"):
                 changes = {"taskUUID": upscaled["taskUUID"]}
             (reply,) = await peer.ask(task | changes)
             assert "code" not in reply, reply
