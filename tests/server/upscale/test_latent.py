@@ -135,10 +135,11 @@ async def test_a_prompt_that_is_too_long_is_cut_with_a_warning(server: EmbeddedS
 
 async def test_other_factors_are_told(server: EmbeddedServer) -> None:
     async with connected(server) as peer:
-        (error,) = await peer.ask(task(upscaleFactor=4))
-        (result,) = await peer.ask(task(upscaleFactor=1.5))
+        (error,) = await peer.ask(task(upscaleFactor=17))
+        results = await peer.ask(task(upscaleFactor=1.5), task(upscaleFactor=4))
     assert error["code"] == "invalidUpscaleFactor"
-    assert open_image(base64.b64decode(result["imageBase64Data"])).size == (60, 36)
+    sizes = [open_image(base64.b64decode(result["imageBase64Data"])).size for result in results]
+    assert sizes == [(60, 36), (160, 96)]
 
 
 async def test_more_work_than_the_default_steps_costs_in_proportion(server: EmbeddedServer) -> None:
