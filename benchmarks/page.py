@@ -122,7 +122,7 @@ def enlarge(tab: Any, url: str, image: bytes) -> None:
     tab.wait_for_selector("#strip li")
     tab.click("#start")
     tab.wait_for_selector("#after-pixels img")
-    tab.wait_for_function("document.querySelector('#after-pixels img').complete")
+    tab.evaluate("document.querySelector('#after-pixels img').decode()")
 
 
 def move(page: Any) -> None:

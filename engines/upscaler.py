@@ -43,6 +43,7 @@ from engines.tiling.regions import OnRegion, RegionReporter
 from engines.tiling.tiles import BORDER, TilePlan, plan_tiles
 from onnx_models import (
     FactorTooLargeError,
+    LatentWeights,
     Model,
     NoSuchLevelError,
 )
@@ -161,7 +162,7 @@ class Upscaler:
             return await latent.upscale(
                 picture,
                 model,
-                diffusion or Diffusion(steps=model.latent.default_steps),
+                diffusion or _default_diffusion(model.latent),
                 size=(width, height),
                 account=account,
                 keep_hidden=keep_hidden,
@@ -295,6 +296,10 @@ class Upscaler:
         finally:
             self._executor.cancel(task)
         return [canvas.pixels for canvas in job.canvases]
+
+
+def _default_diffusion(weights: LatentWeights) -> Diffusion:
+    return Diffusion(steps=weights.default_steps, scheduler=weights.default_scheduler)
 
 
 def _smallest_tile(model: Model) -> int:

@@ -20,7 +20,7 @@ from onnx_models.errors import (
     UnknownModelError,
     UnsuitableModelError,
 )
-from onnx_models.model import Air, Model, Name, OnnxWeights, WeightFile
+from onnx_models.model import Air, LatentWeights, Model, Name, OnnxWeights, WeightFile
 from onnx_models.probe import OpenNetwork
 
 __all__ = ["Facts", "add_model", "export_model", "refuse_duplicates"]
@@ -149,11 +149,16 @@ def export_model(
     facts = _checked(msgspec.structs.replace(facts, air=facts.air or f"local:{facts.name}@1"))
     name = facts.name or known.name
     refuse_duplicates(name, facts.air or "", catalogue, directory)
+    tile = facts.tile or _LATENT_TILE // kind.scale * 2
+    overlap = facts.overlap or tile // 4
+    if overlap < 1 or tile <= 2 * overlap:  # reported before the export, which takes minutes
+        raise CatalogueError(
+            f"a window of {tile} px is too small for an overlap of {overlap} px at both its sides"
+        )
     with new_folder(directory, name, lambda: on_progress("waiting for another export")) as folder:
         exported = diffusers.export_latent_upscaler(
             pipeline, folder, open_part, half=half, on_progress=on_progress
         )
-        tile = facts.tile or _LATENT_TILE // exported.weights.scale * 2
         entry = {
             "name": name,
             "aliases": facts.aliases,
@@ -164,17 +169,20 @@ def export_model(
             "weights": [exported.weights],
             "factors": list(range(2, exported.weights.scale + 1)),
             "fractional": True,
-            "overlap": facts.overlap or tile // 4,
+            "overlap": overlap,
             "tile": tile,
             "price_per_megapixel": facts.price_per_megapixel,
             "licence": facts.licence,
             "licence_url": facts.licence_url,
             "source_url": facts.source_url,
-            "parameters": [
-                each for each in _LATENT_PARAMETERS if each != "strength" or exported.weights.spread == 2
-            ],
+            "parameters": _parameters(exported.weights),
         }
         return write_latent_entry(directory, _model(entry), folder), exported.differences
+
+
+def _parameters(weights: LatentWeights) -> list[str]:
+    left_out = {"strength"} if weights.spread != 2 else {"noiseLevel"}
+    return [each for each in _LATENT_PARAMETERS if each not in left_out]
 
 
 _LATENT_PARAMETERS = (
@@ -186,6 +194,7 @@ _LATENT_PARAMETERS = (
     "strength",
     "scheduler",
     "colorFix",
+    "noiseLevel",
 )
 _LATENT_TILE = 512
 """Pixels of an image that is doubled, half of one that is made four times as large."""

@@ -16,6 +16,7 @@ from onnx_models.errors import FactorTooLargeError, NoSuchLevelError
 __all__ = [
     "LARGEST_FACTOR",
     "Air",
+    "DefaultScheduler",
     "Denoise",
     "LatentWeights",
     "Model",
@@ -38,6 +39,7 @@ Scale = Annotated[int, Meta(ge=2)]
 Pixels = Annotated[int, Meta(ge=1)]
 Positive = Annotated[float, Meta(gt=0)]
 Url = Annotated[str, Meta(pattern=r"^https://")]
+DefaultScheduler = Literal["Euler", "Euler Karras", "Euler a", "Heun", "Heun Karras"]
 Denoise = Annotated[int, Meta(ge=0, le=3)]
 """How much noise a network takes away beside enlarging: 0 little, 3 most."""
 
@@ -130,11 +132,25 @@ class LatentWeights(
     scaling_factor: Positive
     """What the encoder's latents are multiplied with for the UNet."""
     beta_start: Positive
-    """The noise that the UNet was trained with: square roots of beta rise evenly, in `noise_steps`."""
+    """The noise that the UNet was trained with: beta rises from here, in `noise_steps`."""
     beta_end: Positive
+    curve: Literal["linear", "scaled_linear"] = "scaled_linear"
+    """What rises evenly: beta, or its square root."""
     noise_steps: Annotated[int, Meta(ge=2)]
     spacing: Literal["linspace", "trailing", "leading"] = "linspace"
     """Which of them the sampler takes; see `engines.latent.samplers.noise_levels`."""
+    steps_offset: Annotated[int, Meta(ge=0, le=1)] = 1
+    """Where the steps begin with the spacing "leading"."""
+    last_noise: Literal["zero", "least"] = "zero"
+    """What Euler's last step leaves: no noise, or the least of the training, as DDIM can."""
+    default_scheduler: DefaultScheduler = "Euler"
+    """What takes the noise away if a task does not say."""
+    noise_levels: Annotated[int, Meta(ge=0)] = 0
+    """How many levels of noise can be added to the image before the UNet sees it; 0 is none.
+
+    With some, encoder and UNet take `level` (N) int64 as their last input.
+    """
+    default_noise_level: Annotated[int, Meta(ge=0)] = 20
     default_steps: Annotated[int, Meta(ge=1, le=100)] = 20
     """How many steps a task takes that does not say; its price is for as many."""
 

@@ -6,12 +6,16 @@ Tasks of a frame are begun in order and answered as each is ready.
 """
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import Iterable
+from itertools import chain
 from typing import Final
 from weakref import WeakValueDictionary
 
 from msgspec import Struct
 from starlette.websockets import WebSocket, WebSocketDisconnect
+from websockets.frames import CloseCode
 
 from server.delivery.results import ClientResults
 from server.delivery.sessions import Disconnected, Session
@@ -24,7 +28,7 @@ from server.protocol.errors import AuthenticationError, DatabaseUnavailableError
 from server.protocol.replies import PONG, AuthenticationResult
 from server.protocol.requests import Authentication
 from server.services import Services
-from server.transport.websocket import HOLDING, LINE, SocketProtocol
+from server.transport.websocket import HOLDING, IS_TEXT, LINE, SocketProtocol
 
 __all__ = ["Connection"]
 
@@ -33,7 +37,9 @@ log = logging.getLogger(__name__)
 
 _TASKS_AT_ONCE: Final = 64
 _UPSCALES: Final = frozenset({"upscale", "imageUpscale"})
-_QUESTIONS: Final = frozenset({"getResponse", "modelSearch", "accountManagement"})
+_QUESTIONS: Final = frozenset({"getResponse", "getTaskDetails", "modelSearch", "accountManagement"})
+_TURN: Final = 0.01
+"""Seconds that the tasks of a frame are begun for before others get their turn."""
 _MOVES: Final = 1024
 """More bytes than this between two looks are of a message that is on its way: pings have fewer."""
 _POLICY_VIOLATION: Final = 1008  # RFC 6455 section 7.4.1
@@ -172,15 +178,16 @@ class Connection:
                     await self._take(frame, tasks, begun)
                 finally:
                     _release_after(begun, holding)
-        except WebSocketDisconnect:
-            return
+        except WebSocketDisconnect as error:
+            if error.code == CloseCode.MESSAGE_TOO_BIG and self._session is not None:
+                self._services.sessions.note_too_large(self._session)
 
     async def _receive(self) -> tuple[bytes | str, Holding]:
         message = await self._websocket.receive()
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
-        data: bytes | str | None = message.get("bytes")
-        return message["text"] if data is None else data, message[HOLDING]
+        data: bytes = message["bytes"]
+        return data.decode() if message[IS_TEXT] and self.codec.binary else data, message[HOLDING]
 
     async def _keep_pace(self) -> None:
         """Before a frame, and what is done at once for one: who sends too many is read more slowly."""
@@ -194,13 +201,11 @@ class Connection:
         self, frame: bytes | str, tasks: asyncio.TaskGroup, all_begun: list[asyncio.Task[None]]
     ) -> None:
         """Begin the tasks of a frame, and put them into `all_begun`."""
-        try:
-            raws = self.codec.split(frame)
-        except FrameError as error:
-            self._services.telemetry.metrics.error_sent(error.code)
-            await self._reply(error.item(None, None, f"{self.base_url}/docs/errors"))
-            raws = []
-        for raw in raws:
+        turn_until = self._loop.time() + _TURN
+        for raw in await self._split(frame):
+            if self._loop.time() > turn_until:  # a frame may hold thousands
+                await asyncio.sleep(0)
+                turn_until = self._loop.time() + _TURN
             if raw.task_type == "authentication" or self._session is None:
                 await self._keep_pace()
                 await self._authenticate(raw)
@@ -210,15 +215,33 @@ class Connection:
                 await self._keep_pace()
                 await self._reply(PONG)
             else:
-                await self._room.acquire()
-                self._running += 1
-                begun = tasks.create_task(self._run(raw, self._session))
-                begun.add_done_callback(self._make_room)
-                all_begun.append(begun)
-                if raw.task_type in _UPSCALES and raw.task_uuid is not None:
-                    self._accepting[raw.task_uuid.lower()] = begun
+                all_begun.append(await self._begin(raw, self._session, tasks))
         if self._session is None:
             await self.close(_POLICY_VIOLATION, "the first task must be a valid authentication")
+
+    async def _split(self, frame: bytes | str) -> Iterable[RawTask]:
+        """The tasks of a frame; what has none is answered."""
+        try:
+            raws = self.codec.split(frame)
+        except FrameError as error:
+            self._services.telemetry.metrics.error_sent(error.code)
+            await self._reply(error.item(None, None, f"{self.base_url}/docs/errors"))
+            return ()
+        first = next(raws, None)
+        if first is not None:
+            return chain((first,), raws)
+        if self._session is not None:
+            await self._send(self.codec.data([]))
+        return ()
+
+    async def _begin(self, raw: RawTask, session: Session, tasks: asyncio.TaskGroup) -> asyncio.Task[None]:
+        await self._room.acquire()
+        self._running += 1
+        begun = tasks.create_task(self._run(raw, session))
+        begun.add_done_callback(self._make_room)
+        if raw.task_type in _UPSCALES and raw.task_uuid is not None:
+            self._accepting[raw.task_uuid.lower()] = begun
+        return begun
 
     def _make_room(self, _: asyncio.Task[None]) -> None:
         self._running -= 1
@@ -261,16 +284,18 @@ class Connection:
             self._services.sessions.detach(self._session)
         self._heard_at = self._loop.time()
         self._session = await self._services.sessions.attach(login, task.connection_session_uuid, self)
+        self._results.largest = self._services.sessions.largest(self._session)
         log.info("session begins", extra={"account": login.account, "session": self._session.uuid})
         await self._reply(AuthenticationResult(connection_session_uuid=self._session.uuid))
         await self._services.sessions.deliver(login.account, self._session.uuid)
 
     async def _reply(self, reply: Struct) -> None:
         """Send a reply that no session waits for."""
-        try:
-            await self.send(encode_reply(self.codec, reply))
-        except Disconnected:
-            return
+        await self._send(encode_reply(self.codec, reply))
+
+    async def _send(self, frame: bytes) -> None:
+        with contextlib.suppress(Disconnected):
+            await self.send(frame)
 
 
 def _release_after(tasks: list[asyncio.Task[None]], holding: Holding) -> None:

@@ -143,7 +143,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A connection that sends nothing for so long is closed."""
     send_timeout: Seconds = 30
     """A connection that takes no reply for so long is dropped."""
-    acknowledge_after: Seconds = 3
+    acknowledge_after: Seconds = 25
     """An asynchronous task that takes longer than this is acknowledged, a quicker one only answered."""
     task_timeout: Seconds = 3600
     """A task that has not ended after this fails, and costs nothing."""

@@ -187,7 +187,7 @@ class WireProgress(Struct, rename=wire_name):
 
     task_uuid: str
     status: str = ""
-    progress: float = 0
+    progress: float = 0  # percent
     tile: WireTile | None = None
 
 
@@ -198,7 +198,7 @@ def decode_event(reply: Raw) -> Event:
         return msgspec.msgpack.decode(reply, type=Result)
     if news.tile is not None:
         return TileReady(task_uuid=news.task_uuid, **msgspec.structs.asdict(news.tile))
-    return Progress(task_uuid=news.task_uuid, share=news.progress)
+    return Progress(task_uuid=news.task_uuid, share=news.progress / 100)
 
 
 def _loaded(data: bytes) -> Image.Image:

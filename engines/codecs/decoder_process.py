@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from typing import Final
 
 import msgspec
+from PIL import AvifImagePlugin
 
 from engines.codecs.image import ImageInfo, decode, inspect
 from engines.codecs.picture import Metadata, Picture
@@ -43,6 +44,8 @@ ANSWER_HEADER: Final = struct.Struct("<?I")
 _BYTES_PER_PIXEL: Final = 48
 """Of memory, at the peak; what most formats and modes need is less than half of it."""
 _BYTES_FOR_ANY: Final = 128 * 2**20
+_AVIF_THREADS: Final = 2
+"""By itself libavif starts one for each processor, whose stacks alone are more than the limit of memory."""
 _MAX_GROWTH: Final = 128 * 2**20
 _PR_SET_PDEATHSIG: Final = 1  # <linux/prctl.h>
 _PR_SET_NO_NEW_PRIVS: Final = 38
@@ -88,6 +91,7 @@ Answer = Inspected | Decoded | Failed
 def main() -> None:
     """Answer requests until there are no more."""
     requests, answers = os.fdopen(os.dup(0), "rb"), io.FileIO(os.dup(1), "wb")
+    AvifImagePlugin.DEFAULT_MAX_THREADS = _AVIF_THREADS
     memory = _Memory()
     _give_up_rights()
     answers.write(READY)

@@ -24,7 +24,7 @@ from typing import Any
 
 from PIL import Image
 
-from engines.codecs.metadata import photoshop_block, with_exif
+from engines.codecs.metadata import photoshop_block, plausible, with_exif
 from engines.codecs.picture import Metadata, Picture
 from engines.codecs.png import write_png
 from engines.errors import ImageTooLargeError
@@ -172,5 +172,5 @@ def _segment(marker: int, content: bytes) -> bytes:
 
 def _jfif_density(resolution: tuple[float, float] | None) -> tuple[int, int]:
     """In dots per inch; zeros if it is not known, or more than JFIF can say."""
-    across, down = (round(dots) for dots in resolution or (0, 0))
+    across, down = (round(dots) for dots in plausible(resolution) or (0, 0))
     return (across, down) if min(across, down) > 0 and max(across, down) < 2**16 else (0, 0)

@@ -16,7 +16,16 @@ from PIL import ExifTags, Image
 
 from engines.codecs.picture import Metadata, Text
 
-__all__ = ["MALFORMED", "iptc_records", "orientation", "photoshop_block", "read_exif", "upright", "with_exif"]
+__all__ = [
+    "MALFORMED",
+    "iptc_records",
+    "orientation",
+    "photoshop_block",
+    "plausible",
+    "read_exif",
+    "upright",
+    "with_exif",
+]
 
 MALFORMED: Final = (
     *(struct.error, SyntaxError, ValueError, TypeError, LookupError, OSError, AttributeError),
@@ -36,6 +45,8 @@ _STORAGE_TAGS: Final = frozenset(
 _EXIF_SIZE_TAGS: Final = (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight)
 _INCH, _CENTIMETRE = 2, 3
 """EXIF 2.32, tag 0x0128; 2 where it is not given."""
+_MAX_BLOCK: Final = 2**23
+"""Bytes of each kind of metadata: more is no description of a picture, but something hidden in it."""
 _USER_COMMENT_CODE: Final = b"UNICODE\0"  # EXIF 2.32, table 9
 _TEXT_TAGS: Final = {
     "Description": ExifTags.Base.ImageDescription,
@@ -73,14 +84,26 @@ def upright(exif: Image.Exif, metadata: Metadata) -> Metadata:
         exif: as it was read; it is spent.
         metadata: what else is known, `exif` being None; a resolution that it has wins over that of EXIF.
     """
-    resolution = metadata.resolution or _resolution(exif)
+    resolution = plausible(metadata.resolution) or _resolution(exif)
+    texts, room = [], _MAX_BLOCK
+    for text in metadata.texts:
+        room -= len(text.text)
+        if room >= 0:
+            texts.append(text)
     return Metadata(
-        exif=_upright_exif(exif, resolution),
-        xmp=_upright_xmp(metadata.xmp),
-        iptc=metadata.iptc,
-        texts=metadata.texts,
+        exif=_bounded(_upright_exif(exif, resolution)),
+        xmp=_bounded(_upright_xmp(metadata.xmp)),
+        iptc=_bounded(metadata.iptc),
+        texts=tuple(texts),
         resolution=resolution,
     )
+
+
+def plausible(resolution: tuple[float, float] | None) -> tuple[float, float] | None:
+    """The resolution, if any format could hold it."""
+    if resolution is None or not all(0.01 <= dots < 1e6 for dots in resolution):  # nor are they NaN
+        return None
+    return resolution
 
 
 def with_exif(metadata: Metadata) -> tuple[bytes | None, tuple[Text, ...]]:
@@ -94,8 +117,8 @@ def with_exif(metadata: Metadata) -> tuple[bytes | None, tuple[Text, ...]]:
     exif = read_exif(metadata.exif)
     left = []
     try:
-        if metadata.resolution is not None:
-            _set_resolution(exif, metadata.resolution)
+        if (resolution := plausible(metadata.resolution)) is not None:
+            _set_resolution(exif, resolution)
         photo = exif.get_ifd(ExifTags.IFD.Exif)
         for text in metadata.texts:
             tag = _TEXT_TAGS.get(text.keyword)
@@ -145,9 +168,12 @@ def _resolution(exif: Image.Exif) -> tuple[float, float] | None:
         per_inch = {_INCH: 1.0, _CENTIMETRE: 2.54}[exif.get(ExifTags.Base.ResolutionUnit, _INCH)]
         across = float(exif[ExifTags.Base.XResolution]) * per_inch
         down = float(exif.get(ExifTags.Base.YResolution, exif[ExifTags.Base.XResolution])) * per_inch
-        if 0 < across < 1e6 and 0 < down < 1e6:
-            return across, down
+        return plausible((across, down))
     return None
+
+
+def _bounded(block: bytes | None) -> bytes | None:
+    return block if block is not None and len(block) <= _MAX_BLOCK else None
 
 
 def _set_resolution(exif: Image.Exif, resolution: tuple[float, float]) -> None:

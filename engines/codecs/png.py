@@ -26,7 +26,7 @@ import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
 
-from engines.codecs.metadata import photoshop_block
+from engines.codecs.metadata import photoshop_block, plausible
 from engines.codecs.picture import Metadata, Picture, Text
 
 __all__ = ["SIGNATURE", "chunk", "write_png"]
@@ -59,8 +59,8 @@ def write_png(picture: Picture, metadata: Metadata = Metadata()) -> bytes:  # no
 
 def _about(metadata: Metadata) -> Iterator[bytes]:
     """The chunks of the metadata."""
-    if metadata.resolution is not None:
-        across, down = (min(round(dots / _METRES_PER_INCH), 2**31 - 1) for dots in metadata.resolution)
+    if (resolution := plausible(metadata.resolution)) is not None:
+        across, down = (round(dots / _METRES_PER_INCH) for dots in resolution)
         yield chunk(b"pHYs", struct.pack(">IIB", across, down, 1))  # 11.3.4.3
     if metadata.exif is not None:
         yield chunk(b"eXIf", metadata.exif.removeprefix(b"Exif\0\0"))

@@ -212,12 +212,12 @@ class PngFile:
             return image
 
     def _icc_profile(self) -> bytes | None:
-        """iCCP (11.3.2.3)."""
+        """The profile of iCCP (11.3.2.3)."""
         name, _, rest = self._others.get(b"iCCP", b"").partition(b"\0")
         return _inflated(rest[1:]) if name and rest[:1] == b"\0" else None
 
     def _resolution(self) -> tuple[float, float] | None:
-        """pHYs (11.3.4.3), where it is in pixels per metre."""
+        """That of pHYs (11.3.4.3), where it is in pixels per metre."""
         data = self._others.get(b"pHYs", b"")
         if len(data) != 9 or data[8] != 1:
             return None

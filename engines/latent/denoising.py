@@ -83,7 +83,9 @@ def upscale_latent(
     )
     noise = np.random.default_rng(wanted.seed)
     prompts: Sequence[Arrays] = [()] if tokens is None else (yield from _prompts(tokens, wanted))
-    small = yield from _encode(padded, windows, weights, noise)
+    level = _noise_level(wanted, weights)
+    small = yield from _encode(padded, windows, weights, noise, level)
+    prompts = [(*prompt, *level) for prompt in prompts]
     latents = yield from _denoise(small, prompts, windows, wanted, weights, noise)
     picture = yield from _decode(latents, windows, weights)
     picture = picture[: weights.scale * height, : weights.scale * width]
@@ -127,15 +129,28 @@ def _prompts(tokens: Tokens, wanted: Diffusion) -> Generator[Runs, list[Arrays],
     ]
 
 
+def _noise_level(wanted: Diffusion, weights: LatentWeights) -> Arrays:
+    """What encoder and UNet take beside, of a model that adds noise to the image: how much."""
+    if not weights.noise_levels:
+        return ()
+    level = weights.default_noise_level if wanted.noise_level is None else wanted.noise_level
+    return (np.asarray(np.int64(level)),)
+
+
 def _encode(
-    pixels: NDArray[np.uint8], windows: Windows, weights: LatentWeights, noise: np.random.Generator
+    pixels: NDArray[np.uint8],
+    windows: Windows,
+    weights: LatentWeights,
+    noise: np.random.Generator,
+    level: Arrays,
 ) -> Generator[Runs, list[Arrays], F32]:
     """What the UNet sees of the image, (I, h, w): drawn from what the encoder holds for possible."""
     moments: list[Blend] = []
     planes = pixels.transpose(2, 0, 1)
     for group, part in _groups(windows):
         images: list[Arrays] = [
-            (np.ascontiguousarray(window.cut(planes, weights.cell).transpose(1, 2, 0)),) for window in group
+            (np.ascontiguousarray(window.cut(planes, weights.cell).transpose(1, 2, 0)), *level)
+            for window in group
         ]
         found = yield Runs("vae_encoder", images, _BEFORE * part)
         moments = moments or [Blend(windows, each.shape[:1]) for each in found[0]]
@@ -167,6 +182,9 @@ def _denoise(
         beta_end=weights.beta_end,
         trained=weights.noise_steps,
         spacing=weights.spacing,
+        curve=weights.curve,
+        offset=weights.steps_offset,
+        last=weights.last_noise,
     )
     levels = levels[wanted.steps - wanted.steps_done :]  # as in image-to-image the first ones are left out
 
@@ -194,6 +212,8 @@ def _denoise(
             latents: F32 = end.value
             break
         del denoised  # as large as the picture; the next is on its way
+    if levels[-1] > 0:  # what is left is a picture with noise, of deviation 1 together
+        latents *= np.float32(1 / math.hypot(levels[-1], 1))
     return latents
 
 

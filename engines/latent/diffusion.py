@@ -22,6 +22,8 @@ class Diffusion:
     """The share of the steps that are done: with less than 1 the enlarged image itself is begun with."""
     scheduler: Scheduler = "Euler"
     colour_fix: ColourFix | None = None
+    noise_level: int | None = None
+    """How much noise is added to the image before the model sees it; None is the model's default."""
 
     @property
     def steps_done(self) -> int:

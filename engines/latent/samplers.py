@@ -25,6 +25,8 @@ Noise: TypeAlias = Callable[[], Array]
 Scheduler = Literal["Euler", "Euler Karras", "Euler a", "Heun", "Heun Karras", "DPM++ 2M", "DPM++ 2M Karras"]
 
 Spacing = Literal["linspace", "trailing", "leading"]
+Curve = Literal["linear", "scaled_linear"]
+LastNoise = Literal["zero", "least"]
 
 _RHO = 7.0  # Karras et al., section 3, below equation 5
 
@@ -37,11 +39,14 @@ def noise_levels(
     beta_end: float,
     trained: int,
     spacing: Spacing = "linspace",
+    curve: Curve = "scaled_linear",
+    offset: int = 1,
+    last: LastNoise = "zero",
 ) -> list[float]:
-    """The deviations of the noise before each step, falling, and 0 after the last.
+    """The deviations of the noise before each step, falling, and after the last.
 
-    Evenly spaced in the steps that the model was trained with, whose square roots of beta rise evenly; with
-    "Karras" in the name as in their equation 5, between the same ends.
+    Evenly spaced in the steps that the model was trained with; with "Karras" in the name as in their
+    equation 5, between the same ends.
 
     Args:
         scheduler: what is to be done.
@@ -52,15 +57,19 @@ def noise_levels(
         spacing: after Lin et al., Common Diffusion Noise Schedules and Sample Steps are Flawed (2023),
             table 2: "linspace" ends with the least noise, which is what a single step gets; "trailing" begins
             with the most, however few steps there are; "leading" with less than the most, and ends as
-            Stable Diffusion's DDIM does, one above the least.
+            Stable Diffusion's DDIM does, `offset` above the least.
+        curve: what rises evenly in the training: beta, or its square root.
+        offset: with which step of the training the spacing "leading" ends.
+        last: what Euler's last step leaves: nothing, or the least noise of the training.
     """
-    betas = np.linspace(math.sqrt(beta_start), math.sqrt(beta_end), trained) ** 2
+    power = 2 if curve == "scaled_linear" else 1
+    betas = np.linspace(beta_start ** (1 / power), beta_end ** (1 / power), trained) ** power
     kept = np.cumprod(1 - betas)
     known = np.sqrt((1 - kept) / kept)
     if spacing == "trailing":
-        wanted = np.arange(1, steps + 1) * (trained / steps) - 1
+        wanted = np.rint(trained - np.arange(steps) * (trained / steps))[::-1] - 1
     elif spacing == "leading":
-        wanted = np.arange(steps) * (trained // steps) + 1.0
+        wanted = np.arange(steps) * (trained // steps) + float(offset)
     else:
         wanted = np.linspace(0, trained - 1, steps)
     levels = np.interp(wanted, np.arange(trained), known)[::-1]
@@ -68,7 +77,7 @@ def noise_levels(
         ramp = np.linspace(0, 1, steps)
         high, low = levels[0] ** (1 / _RHO), levels[-1] ** (1 / _RHO)
         levels = (high + ramp * (low - high)) ** _RHO
-    return [*levels.tolist(), 0.0]
+    return [*levels.tolist(), float(known[0]) if last == "least" and scheduler == "Euler" else 0.0]
 
 
 def evaluations(scheduler: Scheduler, steps: int) -> int:

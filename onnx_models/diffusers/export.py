@@ -7,10 +7,9 @@ each. Only numbers are read from the directory, no code. The packages that read 
 """
 
 import contextlib
-import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,10 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from onnx_models.diffusers.folder import check_files, read_json
 from onnx_models.diffusers.latent_x2 import LATENT_X2
 from onnx_models.diffusers.part import Arrays, Components, Kind, Part
+from onnx_models.diffusers.schedule import Schedule, read_schedule
 from onnx_models.diffusers.x4 import X4
 from onnx_models.errors import DownloadError, MissingConverterError, UnsuitableModelError, one_line
 from onnx_models.files import sha256_of
@@ -73,15 +74,20 @@ def export_latent_upscaler(
 
     """
     kind = kind_of(pipeline)
-    scheduler = _scheduler(pipeline, kind)
+    schedule = read_schedule(pipeline, kind.schedulers, kind.predictions)
+    variants = check_files(pipeline)
     _require()
     on_progress("reading")
     with quietly(), _as_unsuitable("it cannot be read"):
-        found = _read(pipeline)
-    _check_architecture(found, kind)
+        found = _read(pipeline, schedule, variants)
+        tokenizer = _tokenizer_json(found.tokenizer)
+    with _as_unsuitable("its components do not fit together"):
+        _check_architecture(found, kind)
+        layout = kind.layout(found)
+    parts = kind.parts(found, half)
     files: dict[str, tuple[WeightFile, ...]] = {}
     differences: dict[str, float] = {}
-    for part in kind.parts(found, half):
+    for part in _each(parts):
         on_progress(f"exporting {part.name}")
         with quietly(), _as_unsuitable(f"its {part.name} cannot be exported"):
             expected = [_run(part.module, example) for example in part.examples]
@@ -97,9 +103,10 @@ def export_latent_upscaler(
             WeightFile(name, sha256_of(directory / name)) for name in names if (directory / name).exists()
         )
     file = directory / "tokenizer.json"
-    file.write_text(_tokenizer_json(found.tokenizer), encoding="utf-8")
+    file.write_text(tokenizer, encoding="utf-8")
     weights = LatentWeights(
-        **kind.layout(found),
+        **layout,
+        scale=kind.scale,
         text_encoder=files["text_encoder"],
         vae_encoder=files["vae_encoder"],
         unet=files["unet"],
@@ -108,9 +115,14 @@ def export_latent_upscaler(
         channels=found.vae.config.latent_channels,
         multiple=2 ** (len(found.unet.config.block_out_channels) - 1),
         scaling_factor=found.vae.config.scaling_factor,
-        beta_start=scheduler["beta_start"],
-        beta_end=scheduler["beta_end"],
-        noise_steps=scheduler["num_train_timesteps"],
+        beta_start=schedule.training.beta_start,
+        beta_end=schedule.training.beta_end,
+        curve=schedule.training.curve,
+        noise_steps=schedule.training.noise_steps,
+        spacing=schedule.spacing,
+        steps_offset=schedule.steps_offset,
+        last_noise=schedule.last_noise,
+        default_scheduler=schedule.scheduler,
     )
     return Exported(weights, differences)
 
@@ -165,8 +177,9 @@ def kind_of(pipeline: Path) -> Kind:
         UnsuitableModelError: It is no pipeline that can be exported.
 
     """
-    index = _json(pipeline / "model_index.json", "it is not a directory of diffusers")
-    if (found := index.get("_class_name")) not in _KINDS:
+    index = read_json(pipeline / "model_index.json", "it is not a directory of diffusers")
+    found = index.get("_class_name")
+    if not isinstance(found, str) or found not in _KINDS:
         raise UnsuitableModelError(f"it is a {found}, not a {' or '.join(_KINDS)}")
     for name in _KINDS[found].components:
         if not (pipeline / name).is_dir() or not index.get(name):
@@ -174,40 +187,26 @@ def kind_of(pipeline: Path) -> Kind:
     return _KINDS[found]
 
 
-def _scheduler(pipeline: Path, kind: Kind) -> dict[str, Any]:
-    """The noise that the UNet was trained with."""
-    config = _json(pipeline / "scheduler" / "scheduler_config.json", "its component scheduler is missing")
-    for name, values in kind.schedule.items():
-        if name in config and config[name] not in values:
-            raise UnsuitableModelError(f"its scheduler has {name} = {config[name]!r}, which is not offered")
-    for name in ("beta_start", "beta_end", "num_train_timesteps"):
-        if not isinstance(config.get(name), int | float):
-            raise UnsuitableModelError(f"its scheduler has no {name}")
-    return config
-
-
-def _json(path: Path, otherwise: str) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UnsuitableModelError(f"{otherwise}: {path.name} cannot be read") from error
-    except ValueError as error:
-        raise UnsuitableModelError(f"{path.name} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise UnsuitableModelError(f"{path.name} is not a JSON object")
-    return content
-
-
-def _read(pipeline: Path) -> Components:
+def _read(pipeline: Path, schedule: Schedule, variants: Mapping[str, str | None]) -> Components:
     import diffusers  # noqa: PLC0415
     import transformers  # noqa: PLC0415
 
-    text_encoder = transformers.CLIPTextModel.from_pretrained(pipeline / "text_encoder", dtype="float32")
-    tokenizer = transformers.CLIPTokenizer.from_pretrained(pipeline / "tokenizer")
-    unet = diffusers.UNet2DConditionModel.from_pretrained(pipeline, subfolder="unet")
-    vae = diffusers.AutoencoderKL.from_pretrained(pipeline, subfolder="vae")
+    def load(kind: Any, name: str) -> Any:
+        folder, variant = pipeline / name, variants[name]
+        model, info = kind.from_pretrained(
+            folder, variant=variant, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+        if missing := sorted(info["missing_keys"]):  # which these packages fill with random numbers
+            raise UnsuitableModelError(f"its {name} lacks {len(missing)} weights, such as {missing[0]}")
+        return model.float().eval()
+
     return Components(
-        pipeline, text_encoder.float().eval(), tokenizer, unet.float().eval(), vae.float().eval()
+        pipeline,
+        schedule,
+        load(transformers.CLIPTextModel, "text_encoder"),
+        transformers.CLIPTokenizerFast.from_pretrained(pipeline / "tokenizer", local_files_only=True),
+        load(diffusers.UNet2DConditionModel, "unet"),
+        load(diffusers.AutoencoderKL, "vae"),
     )
 
 
@@ -276,9 +275,21 @@ def _tokenizer_json(tokenizer: Any) -> str:
     return content
 
 
+def _each(parts: Iterator[Part]) -> Iterator[Part]:
+    """The parts, whose making fails where components do not fit together."""
+    while True:
+        with quietly(), _as_unsuitable("its components do not fit together"):
+            part = next(parts, None)
+        if part is None:
+            return
+        yield part
+
+
 @contextlib.contextmanager
 def _as_unsuitable(what: str) -> Iterator[None]:
     try:
         yield
+    except UnsuitableModelError:
+        raise
     except Exception as error:  # whatever the packages raise
         raise UnsuitableModelError(f"{what}: {one_line(error, 300)}") from error

@@ -7,7 +7,7 @@ which cannot be exported; as depthwise convolutions of the channels that they ha
 from collections.abc import Iterator
 from typing import Any
 
-from onnx_models.diffusers.part import Arrays, Components, Examples, Kind, Part, decoder_part
+from onnx_models.diffusers.part import Arrays, Components, Examples, Kind, Part, decoder_part, through
 
 __all__ = ["LATENT_X2"]
 
@@ -28,7 +28,7 @@ def _architecture(found: Components) -> dict[str, tuple[Any, Any]]:
 
 
 def _layout(found: Components) -> dict[str, Any]:
-    return {"scale": 2, "cell": _cell(found)}
+    return {"cell": _cell(found)}
 
 
 def _cell(found: Components) -> int:
@@ -60,7 +60,7 @@ def _parts(found: Components, half: bool) -> Iterator[Part]:
 
         def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             planes = image.to(kind).permute(0, 3, 1, 2) * (2 / 255) - 1
-            moments = self.model.quant_conv(self.model.encoder(planes)).float()
+            moments = through(self.model.quant_conv, self.model.encoder(planes)).float()
             mean, logarithm = moments.chunk(2, dim=1)
             return mean, torch.exp(0.5 * logarithm.clamp(-30, 20))
 
@@ -148,15 +148,11 @@ def _fix_channels(unet: Any) -> None:
 
 LATENT_X2 = Kind(
     pipeline="StableDiffusionLatentUpscalePipeline",
+    scale=2,
     components=("text_encoder", "tokenizer", "unet", "vae", "scheduler"),
-    schedule={
-        "beta_schedule": {"scaled_linear"},
-        "prediction_type": {"sample", "original_sample"},
-        "timestep_spacing": {"linspace"},
-        "interpolation_type": {"linear"},
-        "rescale_betas_zero_snr": {False},
-        "trained_betas": {None},
-    },
+    # Of the others diffusers' pipeline makes noise: it scales as those do that count noise in deviations.
+    schedulers=("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler"),
+    predictions=("sample",),
     architecture=_architecture,
     parts=_parts,
     layout=_layout,

@@ -2,16 +2,18 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from onnx_models.diffusers.schedule import Prediction, Schedule
+
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Arrays", "Components", "Examples", "Kind", "Part", "decoder_part"]
+__all__ = ["Arrays", "Components", "Examples", "Kind", "Part", "decoder_part", "through"]
 
 Arrays = Sequence[NDArray[Any]]
 
@@ -23,6 +25,7 @@ class Components(Struct, frozen=True):
     """What was read of a pipeline."""
 
     directory: Path
+    schedule: Schedule
     text_encoder: Any
     tokenizer: Any
     unet: Any
@@ -47,9 +50,12 @@ class Kind(Struct, frozen=True):
 
     pipeline: str
     """The class of diffusers that runs it."""
+    scale: Literal[2, 4]
     components: tuple[str, ...]
-    schedule: dict[str, set[Any]]
-    """What may be in the scheduler's configuration."""
+    schedulers: tuple[str, ...]
+    """The classes of schedulers that diffusers' pipeline runs rightly and the engine has."""
+    predictions: tuple[Prediction, ...]
+    """What its UNet may predict."""
     architecture: Callable[[Components], dict[str, tuple[Any, Any]]]
     """What is found of it, and what must be."""
     parts: Callable[[Components, bool], Iterator[Part]]
@@ -99,6 +105,11 @@ class Examples:
         return tuple((self.normal(count, channels, height, width),) for count, height, width in SIZES)
 
 
+def through(layer: Any, values: Any) -> Any:
+    """What a layer makes of values, if the model has it: VAEs may have no `quant_conv`."""
+    return values if layer is None else layer(values)
+
+
 def decoder_part(vae: Any, kind: "torch.dtype", examples: Examples) -> Part:
     """The VAE's decoder, which gives an image in [0, 1]."""
     import torch  # noqa: PLC0415
@@ -109,7 +120,7 @@ def decoder_part(vae: Any, kind: "torch.dtype", examples: Examples) -> Part:
             self.model = vae
 
         def forward(self, latents: torch.Tensor) -> torch.Tensor:
-            planes = self.model.decoder(self.model.post_quant_conv(latents.to(kind)))
+            planes = self.model.decoder(through(self.model.post_quant_conv, latents.to(kind)))
             return (planes.float() / 2 + 0.5).permute(0, 2, 3, 1)
 
     area = {0: "batch", 2: "height", 3: "width"}

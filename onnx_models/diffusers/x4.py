@@ -2,22 +2,22 @@
 
 Its UNet sees the image itself, not its latents, with some noise added, and takes the level of that noise as a
 class label. What stands for the VAE's encoder returns mean and deviation of the noisy pixels. The UNet counts
-time in steps of its training and returns the velocity of Salimans and Ho, Progressive Distillation (2022);
-the exported UNet converts both into what `LatentWeights` describes. The VAE overflows in half precision, as
-diffusers knows, and stays in single.
+time in steps of its training and returns the picture, the noise, or the velocity of Salimans and Ho,
+Progressive Distillation (2022); the exported UNet converts both into what `LatentWeights` describes. The VAE
+overflows in half precision, as diffusers knows, and stays in single.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from onnx_models.diffusers.folder import Config, read_json
 from onnx_models.diffusers.part import Arrays, Components, Examples, Kind, Part, decoder_part
+from onnx_models.diffusers.schedule import Prediction, read_training
 
 __all__ = ["X4"]
-
-_NOISE_LEVEL = 20
-"""The step of the noise that is added to the image: the default of diffusers."""
 
 
 def _architecture(found: Components) -> dict[str, tuple[Any, Any]]:
@@ -27,27 +27,45 @@ def _architecture(found: Components) -> dict[str, tuple[Any, Any]]:
         "unet takes noise and image": (unet.in_channels, channels + 3),
         "unet gives latents": (unet.out_channels, channels),
         "unet's cross attention": (unet.cross_attention_dim, found.text_encoder.config.hidden_size),
-        "unet's levels of noise": ((unet.num_class_embeds or 0) > _NOISE_LEVEL, True),
+        "unet's levels of noise": (bool(unet.num_class_embeds), True),
         "vae's image": (found.vae.config.in_channels, 3),
         "vae's cell": (2 ** (len(found.vae.config.block_out_channels) - 1), 4),
     }
 
 
-def _layout(_found: Components) -> dict[str, Any]:
-    return {"scale": 4, "cell": 1, "spread": 1, "spacing": "leading"}
+def _layout(found: Components) -> dict[str, Any]:
+    levels = _levels(found)
+    return {
+        "cell": 1,
+        "spread": 1,
+        "noise_levels": levels,
+        "default_noise_level": min(_DEFAULT_NOISE_LEVEL, levels - 1),
+    }
+
+
+def _levels(found: Components) -> int:
+    """How many levels of noise the pipeline takes, of those that the UNet and the schedule have."""
+    index = read_json(found.directory / "model_index.json", "it is not a directory of diffusers")
+    steps = read_training(found.directory, "low_res_scheduler").noise_steps
+    most = Config("pipeline", index, {"max_noise_level": 350}).whole("max_noise_level", 0, 10**6)
+    levels: int = min(found.unet.config.num_class_embeds, steps, most + 1)
+    return levels
+
+
+_DEFAULT_NOISE_LEVEL = 20
+"""That of diffusers' pipeline."""
 
 
 def _parts(found: Components, half: bool) -> Iterator[Part]:
     import torch  # noqa: PLC0415
-    from diffusers import DDIMScheduler, DDPMScheduler  # noqa: PLC0415
 
     kind = torch.float16 if half else torch.float32
     examples = Examples(found)
     text_encoder, unet = found.text_encoder, found.unet
-    of_image = DDPMScheduler.from_pretrained(found.directory, subfolder="low_res_scheduler")
-    kept = float(of_image.alphas_cumprod[_NOISE_LEVEL])
-    trained = DDIMScheduler.from_pretrained(found.directory, subfolder="scheduler").alphas_cumprod.double()
-    levels = (((1 - trained) / trained).sqrt().log() / 4).float()
+    kept = torch.from_numpy(read_training(found.directory, "low_res_scheduler").kept()).float()
+    trained = found.schedule.training.kept()
+    levels = torch.from_numpy(np.log((1 - trained) / trained) / 8).float()
+    prediction = found.schedule.prediction
     scaling = found.vae.config.scaling_factor  # which the engine multiplies by
 
     class TextEncoder(torch.nn.Module):  # type: ignore[misc]
@@ -59,9 +77,14 @@ def _parts(found: Components, half: bool) -> Iterator[Part]:
             return self.model(tokens).last_hidden_state.float()
 
     class NoisyImage(torch.nn.Module):  # type: ignore[misc]
-        def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("kept", kept)
+
+        def forward(self, image: torch.Tensor, level: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             planes = image.float().permute(0, 3, 1, 2) * (2 / 255) - 1
-            return planes * (kept**0.5 / scaling), torch.full_like(planes, (1 - kept) ** 0.5 / scaling)
+            share: torch.Tensor = self.kept[level][:, None, None, None]
+            return planes * (share.sqrt() / scaling), ((1 - share).sqrt() / scaling).expand_as(planes)
 
     class Unet(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -69,20 +92,27 @@ def _parts(found: Components, half: bool) -> Iterator[Part]:
             self.model = unet
             self.register_buffer("levels", levels)
 
-        def forward(self, noisy: torch.Tensor, time: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        def forward(
+            self, noisy: torch.Tensor, time: torch.Tensor, context: torch.Tensor, level: torch.Tensor
+        ) -> torch.Tensor:
             known: torch.Tensor = self.levels
             below = (known[None] <= time[:, None]).sum(1).clamp(1, len(levels) - 1) - 1
             step = below + (time - known[below]) / (known[below + 1] - known[below])
-            level = torch.full_like(below, _NOISE_LEVEL)
-            velocity = self.model(
-                noisy.to(kind), step, context.to(kind), class_labels=level, return_dict=False
-            )[0]
-            return -velocity.float()
+            found = self.model(noisy.to(kind), step, context.to(kind), class_labels=level, return_dict=False)[
+                0
+            ].float()
+            return _as_velocity(prediction, found, noisy[:, : found.shape[1]], torch.exp(4 * time))
 
     def noisy(count: int, height: int, columns: int) -> Arrays:
         shape = count, unet.config.in_channels, height, columns
         time = np.linspace(-0.5, 0.5, count, dtype=np.float32)
-        return examples.normal(*shape), time, examples.normal(count, examples.tokens, examples.words)
+        words = examples.normal(count, examples.tokens, examples.words)
+        return examples.normal(*shape), time, words, level(count)
+
+    def level(count: int) -> NDArray[np.int64]:
+        return np.arange(count, dtype=np.int64) % _levels(found)
+
+    images = tuple((image, level(len(image))) for (image,) in examples.images(1))
 
     batch, side = {0: "batch"}, examples.side
     module = Unet().eval().to(kind)
@@ -92,31 +122,47 @@ def _parts(found: Components, half: bool) -> Iterator[Part]:
         {"tokens": batch}, ((examples.ids(2),), (examples.ids(1),)),
     )  # fmt: skip
     yield Part(
-        "vae_encoder", NoisyImage().eval(), ("image",), ("mean", "deviation"),
-        {"image": {0: "batch", 1: "height", 2: "width"}}, examples.images(1),
+        "vae_encoder", NoisyImage().eval(), ("image", "level"), ("mean", "deviation"),
+        {"image": {0: "batch", 1: "height", 2: "width"}, "level": batch}, images,
     )  # fmt: skip
     yield Part(
-        "unet", module, ("noisy", "time", "context"), ("denoised",),
-        {"noisy": {0: "batch", 2: "height", 3: "width"}, "time": batch, "context": batch},
+        "unet", module, ("noisy", "time", "context", "level"), ("denoised",),
+        {"noisy": {0: "batch", 2: "height", 3: "width"}, "time": batch, "context": batch, "level": batch},
         (noisy(2, side, 2 * side), noisy(1, 2 * side, side)),
     )  # fmt: skip
     yield decoder_part(found.vae, torch.float32, examples)
 
 
+def _as_velocity(prediction: Prediction, found: Any, noisy: Any, deviation: Any) -> Any:
+    """What the engine takes, of what a UNet predicts.
+
+    Args:
+        prediction: What that is.
+        found: The prediction, (N, C, h, w).
+        noisy: The latents with noise, divided by the deviation of both together.
+        deviation: Of the noise, (N,); the latents have 1.
+
+    """
+    if prediction == "v_prediction":
+        return -found
+    deviation = deviation[:, None, None, None]
+    norm = (deviation**2 + 1) ** 0.5
+    if prediction == "epsilon":
+        return noisy * deviation - found * norm
+    return (found * norm - noisy) / deviation
+
+
 X4 = Kind(
     pipeline="StableDiffusionUpscalePipeline",
+    scale=4,
     components=("text_encoder", "tokenizer", "unet", "vae", "scheduler", "low_res_scheduler"),
-    schedule={
-        "_class_name": {"DDIMScheduler"},
-        "beta_schedule": {"scaled_linear"},
-        "clip_sample": {False},
-        "prediction_type": {"v_prediction"},
-        "rescale_betas_zero_snr": {False},
-        "steps_offset": {1},
-        "thresholding": {False},
-        "timestep_spacing": {"leading"},
-        "trained_betas": {None},
-    },
+    schedulers=(
+        "DDIMScheduler",
+        "EulerDiscreteScheduler",
+        "EulerAncestralDiscreteScheduler",
+        "HeunDiscreteScheduler",
+    ),
+    predictions=("epsilon", "v_prediction", "sample"),
     architecture=_architecture,
     parts=_parts,
     layout=_layout,

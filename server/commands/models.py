@@ -44,8 +44,9 @@ def list_models(data: Data = None, config: ConfigFile = None) -> None:
     _print(Text(f"Which one? {catalogue.advice}"), indent=0)
     _head("Installed", "tilewire upscale --model NAME, or the word in brackets")
     for model in catalogue:
-        largest = model.factors[-1]
-        factors = f"up to ×{largest}" if model.fractional else f"×{', ×'.join(map(str, model.factors))}"
+        factors = (
+            f"×{model.reach} in one pass" if model.fractional else f"×{', ×'.join(map(str, model.factors))}"
+        )
         _show(model, settings, factors, "the default" if model is catalogue.default else "")
     if catalogue.downloads:
         _head("To fetch", "tilewire models pull NAME")

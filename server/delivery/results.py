@@ -13,7 +13,7 @@ from server.protocol.replies import Progress, UpscaleResult
 from server.protocol.requests import OutputType
 from server.state.records import TaskRecord
 
-__all__ = ["ClientResults", "Results"]
+__all__ = ["ClientResults", "Results", "too_large"]
 
 
 class Results:
@@ -23,7 +23,7 @@ class Results:
         self._images = images
 
     async def item(
-        self, record: TaskRecord, base_url: str, *, status: bool = False, by_url: bool = False
+        self, record: TaskRecord, base_url: str, *, status: bool = False, by_url: str = ""
     ) -> UpscaleResult | ErrorItem | Progress:
         """The item for a task.
 
@@ -31,7 +31,7 @@ class Results:
             record: the task; one without an outcome is reported as under way.
             base_url: what the client reaches this server as.
             status: whether to say `"status": "success"`, as clients that poll expect.
-            by_url: whether the image's URL takes the place of its bytes, which were cut off again and again.
+            by_url: why the image's URL takes the place of its bytes, if it does; the result says so.
 
         Raises:
             UnavailableError: if the image's bytes, or a presigned URL, were asked for and the store fails.
@@ -41,12 +41,12 @@ class Results:
         request = record.request
         if record.result is None:
             return Progress(
-                task_type=request.task_type, task_uuid=request.task_uuid, status="processing", progress=0.0
+                task_type=request.task_type, task_uuid=request.task_uuid, status="processing", progress=0
             )
         result, wanted, warnings = record.result, request.output_types, list(request.warnings)
         if by_url and wanted != (OutputType.URL,):
             wanted = (OutputType.URL,)
-            warnings.append("the connection ended each time that the image was sent: get it from imageURL")
+            warnings.append(f"{by_url}: get it from imageURL")
         data, url = b"", ""
         try:
             if OutputType.BASE64 in wanted or OutputType.DATA_URI in wanted:
@@ -92,6 +92,8 @@ class ClientResults:
         self._budget = budget
         self._left = budget
         self._turn = asyncio.Lock()
+        self.largest = math.inf
+        """Bytes of a message that the client takes."""
 
     async def item(self, record: TaskRecord, *, status: bool = False) -> UpscaleResult | ErrorItem | Progress:
         """The item for a task; arguments and errors as in `Results.item`.
@@ -107,7 +109,20 @@ class ClientResults:
                     retry_after=1,
                 )
             item = await self._results.item(record, self._base_url, status=status)
-            if isinstance(item, UpscaleResult):
-                for image in (item.image_base64_data, item.image_data_uri):
-                    self._left -= 0 if image is UNSET else len(image)
+            size = _bytes_of_images(item)
+            if size > self.largest:
+                why = too_large(size)
+                return await self._results.item(record, self._base_url, status=status, by_url=why)
+            self._left -= size
             return item
+
+
+def too_large(size: int) -> str:
+    """Say why a client gets the URL of an image in place of so many bytes."""
+    return f"the image takes {size} bytes, more than your client accepts in one message"
+
+
+def _bytes_of_images(item: UpscaleResult | ErrorItem | Progress) -> int:
+    if not isinstance(item, UpscaleResult):
+        return 0
+    return sum(len(image) for image in (item.image_base64_data, item.image_data_uri) if image is not UNSET)

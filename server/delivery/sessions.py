@@ -12,6 +12,7 @@ outbox, or in memory, and may be sent a second time over the next connection.
 
 import asyncio
 import logging
+import math
 import time
 import uuid
 from collections import Counter, defaultdict, deque
@@ -19,10 +20,12 @@ from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Final, Protocol
 
 import msgspec
+from msgspec import Struct
 
-from server.delivery.results import Results
+from server.delivery.results import Results, too_large
 from server.protocol.codec import MESSAGEPACK, Codec, Reply, encode_reply
 from server.protocol.errors import DatabaseUnavailableError, UnavailableError
+from server.protocol.names import wire_name
 from server.state.accounts import AccountId, KeyId, Login
 from server.state.database import Database
 from server.state.outbox import (
@@ -48,6 +51,7 @@ _TRIES: Final = 3
 
 _LARGE: Final = 2**20
 _CUT_REMEMBERED: Final = 100_000
+_BOUNDED_REMEMBERED: Final = 10_000
 _CLOSE_WITHIN: Final = 2.0
 _SETTLE_WITHIN: Final = 1.0
 
@@ -77,6 +81,16 @@ class Link(Protocol):
 
     async def close(self, code: int, reason: str) -> None:
         """Close the connection; harmless if it is closed."""
+
+
+class _KeptItem(Struct, rename=wire_name):
+    task_uuid: str = ""
+
+
+class _Kept(Struct):
+    """A frame that was kept, as far as it says whose it is."""
+
+    data: list[_KeptItem] = []
 
 
 class Session:
@@ -112,6 +126,7 @@ class Sessions:
         self._background: set[asyncio.Task[None]] = set()
         self._confirming: defaultdict[tuple[AccountId, str], set[asyncio.Task[None]]] = defaultdict(set)
         self._cut: Counter[int] = Counter()
+        self._bounded: dict[tuple[AccountId, str], None] = {}
         self.links: set[Link] = set()
         """Every open connection, authenticated or not."""
 
@@ -136,6 +151,19 @@ class Sessions:
         """The session's connection is gone."""
         if self._connected.get((session.account, session.uuid)) is session:
             del self._connected[session.account, session.uuid]
+
+    def note_too_large(self, session: Session) -> None:
+        """The client closed its connection because of a message of more than a mebibyte (1009)."""
+        if len(self._bounded) >= _BOUNDED_REMEMBERED:
+            del self._bounded[next(iter(self._bounded))]
+        self._bounded[session.account, session.uuid] = None
+
+    def largest(self, session: Session) -> float:
+        """Give the bytes of a message that the client takes, once it has refused one.
+
+        Runware's SDK for Python and `websockets` take a mebibyte unless told otherwise.
+        """
+        return _LARGE if (session.account, session.uuid) in self._bounded else math.inf
 
     def link(self, account: AccountId, session_uuid: str | None) -> Link | None:
         """The connection that a session has, if it has one."""
@@ -286,6 +314,12 @@ class Sessions:
 
     async def _frame(self, session: Session, entry: UndeliveredReply) -> bytes:
         codec = session.link.codec
+        if entry.frame is not None and len(entry.frame) > self.largest(session):
+            (kept,) = msgspec.msgpack.decode(entry.frame, type=_Kept).data or [_KeptItem()]
+            record = await self._database.run(find, session.account, kept.task_uuid.lower())
+            if record is not None:
+                why = too_large(len(entry.frame))
+                return encode_reply(codec, await self._outcome(session, record, by_url=why))
         if entry.frame is not None:
             if entry.frame.startswith(b"{"):  # by an earlier version, in JSON
                 return codec.encode(msgspec.json.decode(entry.frame)) if codec.binary else entry.frame
@@ -293,11 +327,14 @@ class Sessions:
         record = await self._database.run(find, session.account, entry.task_uuid or "")
         assert record is not None, "the outbox names a task that is not there"
         frame = encode_reply(codec, await self._outcome(session, record))
-        if len(frame) > _LARGE and self._cut[entry.id] > _TRIES:
-            frame = encode_reply(codec, await self._outcome(session, record, by_url=True))
-        return frame
+        why = ""
+        if len(frame) > self.largest(session):
+            why = too_large(len(frame))
+        elif len(frame) > _LARGE and self._cut[entry.id] > _TRIES:
+            why = "the connection ended each time that the image was sent"
+        return encode_reply(codec, await self._outcome(session, record, by_url=why)) if why else frame
 
-    async def _outcome(self, session: Session, record: TaskRecord, *, by_url: bool = False) -> Reply:
+    async def _outcome(self, session: Session, record: TaskRecord, *, by_url: str = "") -> Reply:
         base_url = session.link.base_url
         try:
             return await self._results.item(record, base_url, by_url=by_url)

@@ -10,7 +10,16 @@ from typing import Any
 
 from msgspec import Struct
 
-from server.handlers import account_management, cancel, get_response, image_upload, model_search, upscale
+from server.handlers import (
+    account_management,
+    cancel,
+    get_response,
+    image_upload,
+    media_storage,
+    model_search,
+    task_details,
+    upscale,
+)
 from server.handlers.context import Context
 from server.protocol.codec import RawTask
 from server.protocol.errors import ErrorItem, ServerError, TaskError, invalid
@@ -20,8 +29,10 @@ from server.protocol.requests import (
     Authentication,
     Cancel,
     GetResponse,
+    GetTaskDetails,
     ImageUpload,
     ImageUpscale,
+    MediaStorage,
     ModelSearch,
     Ping,
     Task,
@@ -49,9 +60,11 @@ _HANDLERS: dict[type[Task], Handler] = {
     Authentication: _misplaced,
     Ping: _pong,
     ImageUpload: image_upload.handle,
+    MediaStorage: media_storage.handle,
     ImageUpscale: upscale.handle,
     Upscale: upscale.handle,
     GetResponse: get_response.handle,
+    GetTaskDetails: task_details.handle,
     AccountManagement: account_management.handle,
     ModelSearch: model_search.handle,
     Cancel: cancel.handle,

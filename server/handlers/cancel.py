@@ -4,8 +4,8 @@ import asyncio
 from typing import Final
 
 from server.handlers.context import Context
-from server.protocol.codec import is_uuid
 from server.protocol.errors import NotFoundError, UnavailableError, invalid
+from server.protocol.fields import is_uuid
 from server.protocol.replies import CancelResult
 from server.protocol.requests import Cancel
 
@@ -34,4 +34,9 @@ async def handle(task: Cancel, context: Context) -> CancelResult:
         raise UnavailableError("the task is stopped, which cannot be recorded for now") from error
     if not stopped:
         raise NotFoundError("taskNotFound", f"no task {task.target_task_uuid} is under way", "targetTaskUUID")
-    return CancelResult(task_uuid=task.task_uuid, target_task_uuid=task.target_task_uuid, status="cancelled")
+    return CancelResult(
+        task_uuid=task.task_uuid,
+        target_task_uuid=task.target_task_uuid,
+        status="cancelled",
+        result="cancelled",
+    )

@@ -35,10 +35,10 @@ async def _item(task: GetResponse, context: Context) -> UpscaleResult | ErrorIte
     webhook = await context.services.database.run(find_webhook, context.account, record.task_uuid)
     if webhook is None or isinstance(item, Progress):
         return item
-    return structs.replace(item, webhook=_told(webhook))
+    return structs.replace(item, webhook=_webhook_item(webhook))
 
 
-def _told(webhook: WebhookRecord) -> WebhookItem:
+def _webhook_item(webhook: WebhookRecord) -> WebhookItem:
     return WebhookItem(
         status=webhook.status.value,
         attempts=webhook.attempts,

@@ -3,22 +3,28 @@
 from server.handlers.context import Context
 from server.protocol.replies import ImageUploadResult
 from server.protocol.requests import ImageUpload
-from server.protocol.sources import InlineImage, RemoteImage, parse_source
+from server.protocol.sources import InlineImage, RemoteImage, read_source
 
 __all__ = ["handle"]
 
 
-async def handle(task: ImageUpload, context: Context) -> ImageUploadResult:
+async def handle(task: ImageUpload, context: Context, *, parameter: str = "image") -> ImageUploadResult:
     """The UUID and URL of the stored image. The same image uploaded again keeps its UUID.
+
+    Args:
+        task: what came.
+        context: how it came.
+        parameter: the name of its image on the wire.
 
     Raises:
         QuotaError: if the account has sent too many images of late.
         TaskError: as `Inputs.obtain`.
     """
-    source = parse_source(task.image, "image", context.raw.codec)
+    source = await read_source(task.image, parameter, context.raw.codec)
+    source = await context.services.inputs.own(context.account, source, context.base_url, parameter)
     edge = context.services.edge
     edge.take_upload(context.account, len(source.data) if isinstance(source, InlineImage) else 0)
-    record = await context.services.inputs.obtain(context.account, source, "image", task.ttl)
+    record = await context.services.inputs.obtain(context.account, source, parameter, task.ttl)
     if isinstance(source, RemoteImage):
         edge.note_upload(context.account, record.size)
     return ImageUploadResult(

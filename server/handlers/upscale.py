@@ -28,17 +28,18 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
     """
     services = context.services
     model = choose_model(services.catalogue, task.model)
-    parameter, source = input_source(task, context.raw.codec)
+    parameter, source = await input_source(task, context.raw.codec)
     check(task, model, services.settings.reachable)
     if task.include_tiles and context.session is None:
         raise unsupported(
             "includeTiles", "tiles come as messages of their own: send the task over a WebSocket"
         )
+    source = await services.inputs.own(context.account, source, context.base_url, parameter)
     if isinstance(source, InlineImage):
         services.edge.take_upload(context.account, len(source.data))
         # Stored before the task is recorded, so that a recorded task can always be run again.
         source = StoredImage((await services.inputs.obtain(context.account, source, parameter)).uuid)
-    warnings = (*context.raw.misspelt(), *await _cut_prompts(task, model, services.upscaler))
+    warnings = (*context.raw.warnings(), *await _cut_prompts(task, model, services.upscaler))
     request = request_for(task, model=model, source=source, parameter=parameter, warnings=warnings)
     session = context.session
     taken = await services.runner.submit(
@@ -64,7 +65,7 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
 
 
 async def _cut_prompts(task: Upscale, model: Model, upscaler: Upscaler) -> tuple[str, ...]:
-    """What is to be told of prompts that the model cuts."""
+    """What the reply says of prompts that the model cuts."""
     diffusion = diffusion_of(task, model)
     if diffusion is None or not (diffusion.prompt or diffusion.negative_prompt):
         return ()  # so it is with models that take no prompts

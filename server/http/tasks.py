@@ -44,7 +44,7 @@ async def post_tasks(request: Request) -> Response:
     raws: list[RawTask] = []
     try:
         login = await _by_header(request, services)
-        raws = codec.split(await _whole_body(request, services.settings, login))
+        raws = list(codec.split(await _whole_body(request, services.settings, login)))
         if login is None or (raws and raws[0].task_type == "authentication"):
             login = await _by_task(raws, request, services)
             raws = raws[1:]
@@ -71,11 +71,15 @@ async def _run_all(
         context = Context(
             services=services, account=account, session=None, base_url=base_url, raw=raw, results=results
         )
-        async with room:
-            return await dispatch(raw, context)
+        return await dispatch(raw, context)
 
+    running = []
     async with asyncio.TaskGroup() as group:
-        running = [group.create_task(run(raw)) for raw in raws]
+        for raw in raws:
+            await room.acquire()
+            task = group.create_task(run(raw))
+            task.add_done_callback(lambda _: room.release())
+            running.append(task)
     return [reply for task in running if (reply := task.result()) is not None]
 
 

@@ -25,6 +25,30 @@ class Inputs:
         # Whoever sends what is slow to decode waits for itself.
         self._decoding = FairGate(decoders.count)
 
+    async def own(
+        self, account: AccountId, source: ImageSource, base_url: str, parameter: str
+    ) -> ImageSource:
+        """Give an image that is named by its URL on this server from the store, in place of that URL.
+
+        Args:
+            account: who names it.
+            source: what is named, by its URL or otherwise.
+            base_url: the address under which the client reaches this server.
+            parameter: what names it.
+
+        Raises:
+            NotFoundError: if it has expired.
+        """
+        if not isinstance(source, RemoteImage) or not source.url.startswith(prefix := f"{base_url}/images/"):
+            return source
+        name = source.url.removeprefix(prefix).partition("?")[0].partition("#")[0]
+        record = await self._images.find_named(name)
+        if record is None:
+            raise NotFoundError("imageNotFound", f"there is no image {name[:128]}, or no more", parameter)
+        if record.account == account:
+            return StoredImage(record.uuid)
+        return InlineImage(await self._images.read(name))  # whoever knows the URL may have it
+
     async def obtain(
         self, account: AccountId, source: ImageSource, parameter: str, ttl: float | None = None
     ) -> ImageRecord:

@@ -23,7 +23,7 @@ from server.state.images import (
     condemn_expired,
     condemn_stale,
     condemned,
-    extend,
+    extend_or_note,
     find_image,
     forget_loose,
     image_named,
@@ -31,7 +31,7 @@ from server.state.images import (
     record_image,
 )
 
-__all__ = ["MEDIA_TYPES", "ImageFile", "ImageStore"]
+__all__ = ["MEDIA_TYPES", "ImageFile", "ImageStore", "new_name"]
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,11 @@ _AT_ONCE: Final = 100
 
 _FRESH_BYTES: Final = 64 * 2**20
 """Bytes of images that are at hand for the one who reads them next."""
+
+
+def new_name(extension: str) -> str:
+    """A name that nobody guesses, for a new file; `extension` is a key of `MEDIA_TYPES`."""
+    return f"{secrets.token_urlsafe(16)}.{extension}"
 
 
 class ImageFile(NamedTuple):
@@ -107,22 +112,47 @@ class ImageStore:
 
     async def put(self, account: AccountId, file: ImageFile, ttl: float) -> ImageRecord:
         """Keep an image for `ttl` seconds."""
-        return await self._put(account, file, ttl, str(uuid.uuid4()))
+        name = new_name(file.extension)
+        await self._database.run(note_loose, name, self._clock())
+        return await self._record(await self.write(account, file, ttl, name), file.data)
 
     async def put_input(self, account: AccountId, file: ImageFile, ttl: float) -> ImageRecord:
         """Keep an input image. The same bytes of the same account get the same UUID, and are kept once."""
         digest = await asyncio.to_thread(_digest, account, file.data)
         image_uuid = str(uuid.UUID(bytes=digest[:16], version=4))
-        now = self._clock()
-        known = await self._database.run(extend, account, image_uuid, now + ttl, now)
+        now, name = self._clock(), new_name(file.extension)
+        known = await self._database.run(extend_or_note, account, image_uuid, now + ttl, now, name)
         if known is None:
-            return await self._put(account, file, ttl, image_uuid)
+            image = await self.write(account, file, ttl, name)
+            return await self._record(image._replace(uuid=image_uuid), file.data)
         try:
             await self._bucket.look(known.name)
         except FileNotFoundError:  # lost, by whatever hand: here are its bytes again
             await self._bucket.write(known.name, file.data, _attributes(known.name, ttl))
         self._fresh.keep(known.name, file.data)
         return known
+
+    async def write(self, account: AccountId, file: ImageFile, ttl: float, name: str) -> ImageRecord:
+        """Write the file of an image; it is up to the caller to record the image.
+
+        Args:
+            account: whose image it is.
+            file: the image.
+            ttl: seconds that it is to be kept.
+            name: of the file, a `new_name` that is recorded as loose.
+        """
+        record = ImageRecord(
+            uuid=str(uuid.uuid4()),
+            account=account,
+            name=name,
+            size=len(file.data),
+            width=file.width,
+            height=file.height,
+            expires=self._clock() + ttl,
+        )
+        await self._bucket.write(name, file.data, _attributes(name, ttl))
+        self._fresh.keep(name, file.data)
+        return record
 
     async def find(self, account: AccountId, image_uuid: str) -> ImageRecord | None:
         """The account's image of this UUID; None if there is none, or no more."""
@@ -178,32 +208,23 @@ class ImageStore:
         """See whether the bucket takes an object, and has it then."""
         await self._bucket.check()
 
-    async def _put(
-        self, account: AccountId, file: ImageFile, ttl: float, image_uuid: str, *, again: bool = False
-    ) -> ImageRecord:
-        now = self._clock()
-        record = ImageRecord(
-            uuid=image_uuid,
-            account=account,
-            name=f"{secrets.token_urlsafe(16)}.{file.extension}",
-            size=len(file.data),
-            width=file.width,
-            height=file.height,
-            expires=now + ttl,
-        )
-        await self._database.run(note_loose, record.name, now)
-        await self._bucket.write(record.name, file.data, _attributes(record.name, ttl))
+    async def _record(self, image: ImageRecord, data: bytes, *, again: bool = False) -> ImageRecord:
+        """Record an image whose file is written."""
         try:
-            kept, superfluous = await self._database.run(record_image, record, now)
+            kept, superfluous = await self._database.run(record_image, image, self._clock())
         except FileCondemnedError:  # a day has passed, as when the machine sleeps
             if again:
                 raise UnavailableError("the image could not be stored in time") from None
-            return await self._put(account, file, ttl, image_uuid, again=True)
+            return await self._write_again(image, data)
         if superfluous is not None:
             await self._delete([superfluous])  # or else the next sweep does
-        if kept is record:
-            self._fresh.keep(kept.name, file.data)
         return kept
+
+    async def _write_again(self, image: ImageRecord, data: bytes) -> ImageRecord:
+        fresh = image._replace(name=new_name(image.name.rpartition(".")[2]))
+        await self._database.run(note_loose, fresh.name, self._clock())
+        await self._bucket.write(fresh.name, data, _attributes(fresh.name, image.expires - self._clock()))
+        return await self._record(fresh, data, again=True)
 
     async def sweep(self) -> int:
         """Delete the images whose time has passed, and what a crash left behind; returns how many images.

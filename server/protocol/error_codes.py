@@ -56,6 +56,12 @@ CODES: Final[Mapping[str, ErrorCode]] = {
     "unsupportedTaskType": ErrorCode(
         400, "The server has no such kind of task.", "Use one of those that the message names."
     ),
+    "unsupportedParameter": ErrorCode(
+        400,
+        "The task has a parameter that does not exist, and whose name is nearly that of one which does. "
+        "Or, by another service's API: the parameter is not offered here.",
+        "Correct the name, as the message says, or leave the parameter out.",
+    ),
     "imageNotFound": ErrorCode(
         404,
         "The account has no image of this UUID, or no longer.",
@@ -73,11 +79,6 @@ CODES: Final[Mapping[str, ErrorCode]] = {
     ),
     "invalidParameter": ErrorCode(
         400, "By another service's API: a parameter is missing or has a wrong value.", "The message names it."
-    ),
-    "unsupportedParameter": ErrorCode(
-        400,
-        "By another service's API: the parameter is not offered here.",
-        "Leave it out; the message names it.",
     ),
     "modelNotFound": ErrorCode(
         404,

@@ -6,10 +6,11 @@ decoder's, is in `extra_json_schema`, for the published schemas. Tests hold both
 
 from decimal import Decimal
 from typing import Annotated, Any, Final
+from uuid import UUID
 
 from msgspec import Meta, Raw
 
-__all__ = ["MAX_URL", "Image", "TargetUrl", "TaskUuid", "TimeToLive", "Usd", "refused"]
+__all__ = ["MAX_URL", "Image", "Name", "TargetUrl", "TaskUuid", "TimeToLive", "Usd", "is_uuid", "refused"]
 
 MAX_URL: Final = 8192
 """The longest URL that is taken; RFC 9110 section 4.1 asks for 8000."""
@@ -44,7 +45,18 @@ TimeToLive = Annotated[
 
 Usd = Annotated[Decimal, Meta(description="US dollars.")]
 
-TargetUrl = Annotated[str, Meta(extra_json_schema={"maxLength": MAX_URL, "pattern": "^https?://"})]
+TargetUrl = Annotated[str, Meta(max_length=MAX_URL, extra_json_schema={"pattern": "^https?://"})]
+
+Name = Annotated[str, Meta(max_length=128)]
+"""The name of a model, of an operation, and the like."""
+
+
+def is_uuid(text: str) -> bool:
+    """Tell whether `text` is a UUID in its canonical form of 36 characters (RFC 9562 section 4)."""
+    try:
+        return len(text) == 36 and str(UUID(text)) == text.lower()
+    except ValueError:
+        return False
 
 
 def refused(reason: str, **schema: Any) -> Meta:

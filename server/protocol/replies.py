@@ -5,7 +5,7 @@ upscale. Fields that do not apply are left out of the frame.
 """
 
 from datetime import UTC, datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -20,9 +20,11 @@ __all__ = [
     "CancelResult",
     "ImageUploadResult",
     "Item",
+    "MediaStorageResult",
     "ModelSearchResult",
     "PingResult",
     "Progress",
+    "TaskDetails",
     "Tile",
     "UpscaleResult",
     "WebhookItem",
@@ -63,6 +65,16 @@ class ImageUploadResult(Item, frozen=True, kw_only=True, tag="imageUpload"):
     image_url: Annotated[str, Meta(description="Where anyone who knows it gets the image.")]
 
 
+class MediaStorageResult(Item, frozen=True, kw_only=True, tag="mediaStorage"):
+    """The image is kept, or deleted."""
+
+    operation: Literal["upload", "delete"]
+    media_uuid: Annotated[str, Meta(description="Of the image.")]
+    media_url: Annotated[
+        str | UnsetType, Meta(description="Of one that is kept: where anyone who knows it gets the image.")
+    ] = UNSET
+
+
 class ModelSearchResult(Item, frozen=True, kw_only=True, tag="modelSearch"):
     """The models that were found."""
 
@@ -80,7 +92,20 @@ class AccountManagementResult(Item, frozen=True, kw_only=True, tag="accountManag
     api_keys: list["KeyItem"]
     webhook_secret: Annotated[str, Meta(description="What the account's webhooks are signed with.")]
     usage: Annotated[
-        dict[str, "Usage"], Meta(description="By span: `total`, `today` (UTC), `last7Days`, `last30Days`.")
+        dict[str, "Usage"],
+        Meta(description="By span: `total`; of days in UTC: `today`, `last7Days`, `last30Days`."),
+    ]
+
+
+class TaskDetails(Item, frozen=True, kw_only=True, tag="getTaskDetails"):
+    """An earlier task, and its answer."""
+
+    request: Annotated[
+        list[dict[str, Any]],
+        Meta(description="The task; an image that came within it is named by the UUID that it got."),
+    ]
+    response: Annotated[
+        dict[str, Any], Meta(description="The frame that answers it: `data` or `errors`, with one item.")
     ]
 
 
@@ -89,6 +114,8 @@ class CancelResult(Item, frozen=True, kw_only=True, tag="cancel"):
 
     target_task_uuid: str
     status: Literal["cancelled"]
+    # Runware's SDKs take a reply without a result for an acknowledgement, and poll.
+    result: Annotated[Literal["cancelled"], Meta(description="The same.")]
 
 
 class Answer(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name):
@@ -122,7 +149,7 @@ class Progress(Answer, frozen=True, kw_only=True):
     """The task is under way."""
 
     status: Literal["processing"]
-    progress: Annotated[float, Meta(ge=0, le=1, description="The share that is done.")]
+    progress: Annotated[int, Meta(ge=0, le=100, description="How much is done, in percent.")]
     queue_position: Annotated[
         Annotated[int, Meta(ge=1)] | UnsetType,
         Meta(description="While it waits behind others: 1 if it is the next."),
@@ -222,3 +249,5 @@ class ModelItem(Struct, frozen=True, kw_only=True, rename=wire_name):
     ] = UNSET
     price_per_megapixel: Annotated[Usd, Meta(description="USD per million output pixels.")]
     licence: str
+    private: Annotated[bool, Meta(description="Runware's SDKs need it; always false.")] = False
+    hero_image: Annotated[str, Meta(description="Runware's SDKs need it; always empty.")] = ""

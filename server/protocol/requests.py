@@ -6,28 +6,32 @@ refuse them instead of ignoring them.
 """
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from server.protocol.fields import Image, TargetUrl, TaskUuid, TimeToLive, refused
+from server.protocol.fields import Image, Name, TargetUrl, TaskUuid, TimeToLive, refused
 from server.protocol.names import wire_name
 
 __all__ = [
+    "TASK_CLASSES",
     "AccountManagement",
     "Authentication",
     "Cancel",
     "ColorFix",
     "DeliveryMethod",
     "GetResponse",
+    "GetTaskDetails",
     "ImageUpload",
     "ImageUpscale",
     "Inputs",
+    "MediaStorage",
     "ModelSearch",
     "OutputFormat",
     "OutputType",
     "Ping",
     "ResizeMode",
+    "Safety",
     "Scheduler",
     "Task",
     "Upscale",
@@ -35,9 +39,6 @@ __all__ = [
 ]
 
 DeliveryMethod = Literal["sync", "async"]
-
-OutputFormat = Literal["JPG", "PNG", "WEBP"]
-"""The file formats of results: the values of `engines.OutputFormat`."""
 
 ResizeMode = Literal["fit", "fill", "crop", "stretch"]
 """What a width and a height together mean."""
@@ -59,6 +60,20 @@ class OutputType(StrEnum):
     DATA_URI = "dataURI"
 
 
+class OutputFormat(StrEnum):
+    """The file format of a result: the values of `engines.OutputFormat`."""
+
+    JPG = "JPG"
+    PNG = "PNG"
+    WEBP = "WEBP"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "OutputFormat | None":
+        """Take other spellings: `png`, `JPEG`."""
+        name = str(value).upper()
+        return cls.__members__.get("JPG" if name == "JPEG" else name)
+
+
 class Task(Struct, frozen=True, kw_only=True, rename=wire_name, tag_field="taskType"):
     """Base of all tasks."""
 
@@ -69,7 +84,9 @@ class Authentication(Task, frozen=True, kw_only=True, tag="authentication"):
     """The first task of a connection: begins a session, or resumes an earlier one."""
 
     task_uuid: Annotated[str, Meta(description="Not needed.")] = ""
-    api_key: Annotated[str, Meta(description="An API key, as `tilewire keys create` printed it.")]
+    api_key: Annotated[
+        str, Meta(max_length=256, description="An API key, as `tilewire keys create` printed it.")
+    ]
     connection_session_uuid: Annotated[
         Annotated[str, Meta(pattern=r"^[\w-]+$", max_length=36)] | None,
         Meta(description="The session to resume; what it could not be sent follows the reply."),
@@ -88,6 +105,13 @@ class ImageUpload(Task, frozen=True, kw_only=True, tag="imageUpload"):
 
     image: Image
     ttl: TimeToLive = None
+
+
+class MediaStorage(Task, frozen=True, kw_only=True, tag="mediaStorage"):
+    """Keeps an image as `imageUpload` does, or deletes one."""
+
+    operation: Annotated[Literal["upload", "delete"], Meta(description="What to do with `media`.")]
+    media: Annotated[Image, Meta(description="The image to keep; to delete one, its UUID.")]
 
 
 class Inputs(Struct, frozen=True):
@@ -148,6 +172,13 @@ class UpscaleSettings(Struct, frozen=True, kw_only=True, rename=wire_name, forbi
             "or their mean and contrast (`adain`). Default: false."
         ),
     ] = UNSET
+    noise_level: Annotated[
+        Annotated[int, Meta(ge=0, le=10_000)] | UnsetType,
+        Meta(
+            description="How much noise is added to the image before the model sees it, from 0 to its "
+            "maximum: the more, the more it invents. Default: 20."
+        ),
+    ] = UNSET
     denoise: Annotated[
         Annotated[int, Meta(ge=0, le=3)] | UnsetType,
         Meta(
@@ -155,20 +186,29 @@ class UpscaleSettings(Struct, frozen=True, kw_only=True, rename=wire_name, forbi
             "Default: none is taken away."
         ),
     ] = UNSET
-    control_net_weight: Annotated[Any | UnsetType, refused("no model has a ControlNet", **{"not": {}})] = (
+    control_net_weight: Annotated[Raw | UnsetType, refused("no model has a ControlNet", **{"not": {}})] = (
         UNSET
     )
-    clip_skip: Annotated[Any | UnsetType, refused("no model takes it", **{"not": {}})] = UNSET
+    clip_skip: Annotated[Raw | UnsetType, refused("no model takes it", **{"not": {}})] = UNSET
     tile_diffusion: Annotated[
-        Any | UnsetType, refused("large images always are made in tiles", **{"not": {}})
+        Raw | UnsetType, refused("large images always are made in tiles", **{"not": {}})
     ] = UNSET
+
+
+class Safety(Struct, frozen=True, rename=wire_name):
+    """Whether images are to be checked for what is not safe for work."""
+
+    check_content: Annotated[
+        bool | None, refused("this server has no safety checker", enum=[False, None])
+    ] = None
+    mode: Annotated[Name | None, refused("this server has no safety checker", enum=["none", None])] = None
 
 
 class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
     """Enlarges an image."""
 
     model: Annotated[
-        str | None,
+        Name | None,
         Meta(description="The name or AIR id of a model. Default: `runware:504@1`, Real-ESRGAN x4plus."),
     ] = None
     inputs: Inputs = Inputs()
@@ -207,10 +247,12 @@ class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
         ),
     ] = None
     output_type: Annotated[
-        OutputType | Annotated[list[OutputType], Meta(min_length=1)],
+        OutputType | Annotated[list[OutputType], Meta(min_length=1, max_length=8)],
         Meta(description="How the result is handed over: one way, or a list of them."),
     ] = OutputType.URL
-    output_format: Annotated[OutputFormat, Meta(description="The file format of the result.")] = "JPG"
+    output_format: Annotated[OutputFormat, Meta(description="The file format of the result.")] = (
+        OutputFormat.JPG
+    )
     output_quality: Annotated[int, Meta(ge=20, le=99, description="Of JPG and WEBP.")] = 95
     include_cost: Annotated[bool, Meta(description="Whether the result tells its cost.")] = False
     include_progress: Annotated[
@@ -252,8 +294,7 @@ class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
     ttl: TimeToLive = None
     check_nsfw: Annotated[bool, refused("this server has no safety checker", const=False)] = False
     safety: Annotated[
-        dict[str, Any] | None,
-        refused("this server has no safety checker", additionalProperties={"enum": [False, None]}),
+        Safety | None, Meta(description="Whether to check what is shown; this server cannot.")
     ] = None
     settings: Annotated[
         UpscaleSettings | None, Meta(description="What only some models take: see their `parameters`.")
@@ -269,11 +310,15 @@ class GetResponse(Task, frozen=True, kw_only=True, tag="getResponse"):
     """Asks for the result of the earlier task with this `taskUUID`, its error, or how far it is."""
 
 
+class GetTaskDetails(Task, frozen=True, kw_only=True, tag="getTaskDetails"):
+    """Asks what the earlier task with this `taskUUID` was sent as, and what became of it."""
+
+
 class AccountManagement(Task, frozen=True, kw_only=True, tag="accountManagement"):
     """Asks for the account's balance, keys and usage."""
 
     operation: Annotated[
-        str, Meta(description="Only `getDetails` is offered.", extra_json_schema={"enum": ["getDetails"]})
+        Name, Meta(description="Only `getDetails` is offered.", extra_json_schema={"enum": ["getDetails"]})
     ]
 
 
@@ -281,10 +326,14 @@ class ModelSearch(Task, frozen=True, kw_only=True, tag="modelSearch"):
     """Lists the installed models."""
 
     search: Annotated[
-        str, Meta(description="Words that the name, AIR id, title or description contains, all of them.")
+        str,
+        Meta(
+            max_length=256,
+            description="Words that the name, AIR id, title or description contains, all of them.",
+        ),
     ] = ""
-    category: Annotated[str | None, Meta(description="All models are of the category `upscaler`.")] = None
-    architecture: Annotated[str | None, Meta(description="Such as `esrgan`.")] = None
+    category: Annotated[Name | None, Meta(description="All models are of the category `upscaler`.")] = None
+    architecture: Annotated[Name | None, Meta(description="Such as `esrgan`.")] = None
     limit: Annotated[int, Meta(ge=1, le=100, description="The most models to list.")] = 20
     offset: Annotated[int, Meta(ge=0, description="How many to skip.")] = 0
 
@@ -293,3 +342,19 @@ class Cancel(Task, frozen=True, kw_only=True, tag="cancel"):
     """Stops a task, whose own reply becomes the error `taskCancelled`. What is not finished costs nothing."""
 
     target_task_uuid: Annotated[TaskUuid, Meta(description="The `taskUUID` of the task to stop.")]
+
+
+TASK_CLASSES: Final[tuple[type[Task], ...]] = (
+    Authentication,
+    Ping,
+    ImageUpload,
+    MediaStorage,
+    ImageUpscale,
+    Upscale,
+    GetResponse,
+    GetTaskDetails,
+    AccountManagement,
+    ModelSearch,
+    Cancel,
+)
+"""One for each `taskType`."""

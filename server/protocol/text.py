@@ -6,7 +6,9 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-__all__ = ["find_control_character", "printable"]
+from server.protocol.errors import invalid
+
+__all__ = ["find_control_character", "printable", "refuse_control_characters"]
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 """The category Cc of Unicode."""
@@ -31,6 +33,17 @@ def find_control_character(value: Any, name: str = "") -> tuple[str, str] | None
         if (at := find_control_character(inner, path)) is not None:
             return at
     return None
+
+
+def refuse_control_characters(value: Any, name: str = "") -> None:
+    """See to it that no text within a value, called `name`, holds a control character.
+
+    Raises:
+        ParameterError: naming the first one that does.
+    """
+    if (found := find_control_character(value, name)) is not None:
+        path, character = found
+        raise invalid(path, f"{path} holds the control character U+{ord(character):04X}", "string")
 
 
 def printable(text: str) -> str:

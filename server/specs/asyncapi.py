@@ -6,9 +6,9 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from server.protocol.codec import JSON, MESSAGEPACK, TASK_CLASSES, Codec
+from server.protocol.codec import JSON, MESSAGEPACK, Codec
 from server.protocol.errors import ErrorItem
-from server.protocol.requests import Task
+from server.protocol.requests import TASK_CLASSES, Task
 from server.specs import examples
 from server.specs.schemas import MESSAGE_CLASSES, REPLIES, Schema, components, schema_name, task_type
 from server.specs.version import VERSION

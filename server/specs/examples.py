@@ -28,6 +28,12 @@ REQUESTS: Final[dict[str, Example]] = {
         "taskUUID": _TASK,
         "image": f"data:image/png;base64,{_BASE64}",
     },
+    "mediaStorage": {
+        "taskType": "mediaStorage",
+        "taskUUID": _TASK,
+        "operation": "upload",
+        "media": f"data:image/png;base64,{_BASE64}",
+    },
     "upscale": {
         "taskType": "upscale",
         "taskUUID": _TASK,
@@ -45,6 +51,7 @@ REQUESTS: Final[dict[str, Example]] = {
         "outputFormat": "WEBP",
     },
     "getResponse": {"taskType": "getResponse", "taskUUID": _TASK},
+    "getTaskDetails": {"taskType": "getTaskDetails", "taskUUID": _TASK},
     "accountManagement": {"taskType": "accountManagement", "taskUUID": _TASK, "operation": "getDetails"},
     "modelSearch": {"taskType": "modelSearch", "taskUUID": _TASK, "search": "anime", "limit": 10},
     "cancel": {
@@ -59,7 +66,7 @@ TILE: Final[Example] = {
     "taskType": "upscale",
     "taskUUID": _TASK,
     "status": "processing",
-    "progress": 0.25,
+    "progress": 25,
     "tile": {
         "x": 0,
         "y": 0,
@@ -80,6 +87,26 @@ REPLIES: Final[dict[str, Example]] = {
         "imageUUID": _IMAGE,
         "imageURL": _URL,
     },
+    "MediaStorageResult": {
+        "taskType": "mediaStorage",
+        "taskUUID": _TASK,
+        "operation": "upload",
+        "mediaUUID": _IMAGE,
+        "mediaURL": _URL,
+    },
+    "TaskDetails": {
+        "taskType": "getTaskDetails",
+        "taskUUID": _TASK,
+        "request": [
+            {
+                "taskType": "upscale",
+                "taskUUID": _TASK,
+                "model": "realesrgan-x4plus",
+                "inputs": {"image": _IMAGE},
+            }
+        ],
+        "response": {"data": [{"taskType": "upscale", "taskUUID": _TASK, "imageURL": _URL}]},
+    },
     "UpscaleResult": {
         "taskType": "upscale",
         "taskUUID": _TASK,
@@ -89,7 +116,7 @@ REPLIES: Final[dict[str, Example]] = {
         "cost": 0.001259,
     },
     "Acknowledgement": {"taskType": "upscale", "taskUUID": _TASK},
-    "Progress": {"taskType": "upscale", "taskUUID": _TASK, "status": "processing", "progress": 0.42},
+    "Progress": {"taskType": "upscale", "taskUUID": _TASK, "status": "processing", "progress": 42},
     "AccountManagementResult": {
         "taskType": "accountManagement",
         "taskUUID": _TASK,
@@ -141,6 +168,7 @@ REPLIES: Final[dict[str, Example]] = {
         "taskUUID": "f3a9a4f6-6a3c-4c6b-8a63-5e0b7d6f9c10",
         "targetTaskUUID": _TASK,
         "status": "cancelled",
+        "result": "cancelled",
     },
 }
 """By the name of the schema."""

@@ -5,8 +5,9 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from server.images.store import MEDIA_TYPES
-from server.protocol.codec import JSON, MESSAGEPACK, TASK_CLASSES
+from server.protocol.codec import JSON, MESSAGEPACK
 from server.protocol.error_codes import CODES, FAMILIES
+from server.protocol.requests import TASK_CLASSES
 from server.specs import examples
 from server.specs.schemas import Schema, components, schema_name, task_type
 from server.specs.version import VERSION

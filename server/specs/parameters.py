@@ -5,9 +5,9 @@ from typing import Any, Final, NamedTuple
 
 from msgspec import Struct
 
-from server.protocol.codec import TASK_CLASSES
 from server.protocol.error_codes import CODES
 from server.protocol.errors import ParameterError, invalid, missing, unsupported
+from server.protocol.requests import TASK_CLASSES
 from server.specs.schemas import Schema, components, schema_name
 
 __all__ = ["Parameter", "ParameterCode", "parameter_codes", "parameters"]

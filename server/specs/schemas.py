@@ -7,7 +7,6 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from server.protocol.codec import TASK_CLASSES
 from server.protocol.errors import ErrorItem
 from server.protocol.replies import (
     AccountManagementResult,
@@ -15,18 +14,23 @@ from server.protocol.replies import (
     AuthenticationResult,
     CancelResult,
     ImageUploadResult,
+    MediaStorageResult,
     ModelSearchResult,
     PingResult,
     Progress,
+    TaskDetails,
     UpscaleResult,
 )
 from server.protocol.requests import (
+    TASK_CLASSES,
     AccountManagement,
     Authentication,
     Cancel,
     GetResponse,
+    GetTaskDetails,
     ImageUpload,
     ImageUpscale,
+    MediaStorage,
     ModelSearch,
     Ping,
     Task,
@@ -55,9 +59,11 @@ REPLIES: Final[Mapping[type[Task], tuple[type[Struct], ...]]] = {
     Authentication: (AuthenticationResult,),
     Ping: (PingResult,),
     ImageUpload: (ImageUploadResult,),
+    MediaStorage: (MediaStorageResult,),
     Upscale: _UPSCALE,
     ImageUpscale: _UPSCALE,
     GetResponse: (UpscaleResult, Progress),
+    GetTaskDetails: (TaskDetails,),
     AccountManagement: (AccountManagementResult,),
     ModelSearch: (ModelSearchResult,),
     Cancel: (CancelResult,),

@@ -173,7 +173,7 @@ def authenticate(
     """What a key opens; None for one that is wrong, revoked or expired.
 
     Looked up by SHA-256: a key has too many random bits to be guessed from a fast hash, and the comparison
-    tells nothing about how much of a wrong key was right.
+    reveals nothing about how much of a wrong key was right.
 
     Args:
         connection: in a transaction.

@@ -18,9 +18,10 @@ what it was charged in all and on each day.
 
 import math
 from enum import StrEnum
+from functools import cache
 from typing import Final
 
-from sqlalchemy import Connection, insert, update
+from sqlalchemy import BigInteger, BindParameter, Connection, Update, bindparam, insert, update
 
 from server.state.tables import accounts, ledger, usage
 
@@ -75,28 +76,24 @@ def move(
     """
     if not amount and destination is not Book.REVENUE:
         return True
-    change = update(accounts).where(accounts.c.id == account)
-    if (column := CACHED.get(source)) is not None:
-        change = change.where(column >= amount).values({column: column - amount})
-    if (column := CACHED.get(destination)) is not None:
-        change = change.values({column: column + amount})
-    if destination is Book.REVENUE:
-        change = change.values(charged=accounts.c.charged + amount, charges=accounts.c.charges + 1)
-    if connection.execute(change).rowcount == 0:
+    of = {"of": account, "moved": amount}
+    if connection.execute(_change(source, destination), of).rowcount == 0:
         return False
-    connection.execute(
-        insert(ledger).values(
-            account_id=account,
-            task_uuid=task_uuid,
-            attempt=attempt,
-            amount=amount,
-            source=source,
-            destination=destination,
-            created=now,
-        )
-    )
+    entry = {
+        "account_id": account,
+        "task_uuid": task_uuid,
+        "attempt": attempt,
+        "amount": amount,
+        "source": source,
+        "destination": destination,
+        "created": now,
+    }
+    connection.execute(_ENTER, entry)
     if destination is Book.REVENUE:
-        _add_to_day(connection, account, amount, day_of(now))
+        day = day_of(now)
+        if connection.execute(_ADD_TO_DAY, of | {"on": day}).rowcount == 0:
+            first = {"account_id": account, "day": day, "charged": amount, "charges": 1}
+            connection.execute(_FIRST_OF_DAY, first)
     return True
 
 
@@ -105,8 +102,25 @@ def day_of(time: float) -> int:
     return math.floor(time / _DAY)
 
 
-def _add_to_day(connection: Connection, account: str, amount: int, day: int) -> None:
-    of_day = usage.c.account_id == account, usage.c.day == day
-    added = {"charged": usage.c.charged + amount, "charges": usage.c.charges + 1}
-    if connection.execute(update(usage).where(*of_day).values(added)).rowcount == 0:
-        connection.execute(insert(usage).values(account_id=account, day=day, charged=amount, charges=1))
+# Statements of the hot path are built once: to build one costs as much as to run it.
+_moved: Final[BindParameter[int]] = bindparam("moved", type_=BigInteger)
+_ENTER: Final = insert(ledger)
+_ADD_TO_DAY: Final = (
+    update(usage)
+    .where(usage.c.account_id == bindparam("of"), usage.c.day == bindparam("on"))
+    .values(charged=usage.c.charged + _moved, charges=usage.c.charges + 1)
+)
+_FIRST_OF_DAY: Final = insert(usage)
+
+
+@cache
+def _change(source: Book, destination: Book) -> Update:
+    """What a movement does to the columns of its account, if the source has enough."""
+    change = update(accounts).where(accounts.c.id == bindparam("of"))
+    if (column := CACHED.get(source)) is not None:
+        change = change.where(column >= _moved).values({column: column - _moved})
+    if (column := CACHED.get(destination)) is not None:
+        change = change.values({column: column + _moved})
+    if destination is Book.REVENUE:
+        change = change.values(charged=accounts.c.charged + _moved, charges=accounts.c.charges + 1)
+    return change

@@ -37,7 +37,7 @@ class ServerLock(Protocol):
         """Take the lock, or make sure that it is held; False if it is not for now. Raises DBAPIError."""
 
     def is_dead(self, connection: Connection, other: ServerId) -> bool:
-        """Whether nobody holds the lock of another server. Only one transaction at a time is told so."""
+        """Whether nobody holds the lock of another server; of two transactions at once one learns it."""
 
     def close(self) -> None:
         """Give the lock up."""

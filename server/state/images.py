@@ -10,7 +10,7 @@ or after, and there is none.
 
 from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, and_, case, delete, insert, select, update
+from sqlalchemy import BindParameter, Connection, Float, and_, bindparam, case, delete, insert, select, update
 
 from server.state.accounts import AccountId
 from server.state.tables import images, loose_files
@@ -23,6 +23,7 @@ __all__ = [
     "condemn_stale",
     "condemned",
     "extend",
+    "extend_or_note",
     "find_image",
     "forget_loose",
     "image_named",
@@ -61,6 +62,34 @@ _COLUMNS = (
 )
 
 
+# Statements of the hot path are built once: to build one costs as much as to run it.
+_now: Final[BindParameter[float]] = bindparam("now", type_=Float)
+_until: Final[BindParameter[float]] = bindparam("until", type_=Float)
+_THIS: Final = (
+    images.c.uuid == bindparam("this"),
+    images.c.account_id == bindparam("of"),
+    images.c.expires > _now,
+)
+_FIND: Final = select(*_COLUMNS).where(*_THIS)
+_FIND_NAMED: Final = select(*_COLUMNS).where(images.c.name == bindparam("called"), images.c.expires > _now)
+_EXTEND: Final = (
+    update(images)
+    .where(*_THIS)
+    .values(expires=case((images.c.expires < _until, _until), else_=images.c.expires))
+    .returning(*_COLUMNS)
+)
+_REPLACE: Final = (
+    delete(images)
+    .where(images.c.uuid == bindparam("this"), images.c.expires <= _now)
+    .returning(images.c.name)
+)
+_INSERT: Final = insert(images)
+_INSERT_LOOSE: Final = insert(loose_files)
+_TAKE_LOOSE: Final = delete(loose_files).where(
+    loose_files.c.name == bindparam("called"), loose_files.c.since > _CONDEMNED
+)
+
+
 def record_image(connection: Connection, image: ImageRecord, now: float) -> tuple[ImageRecord, str | None]:
     """Record an image under its UUID, in place of one that has expired; its file is loose no more.
 
@@ -75,24 +104,13 @@ def record_image(connection: Connection, image: ImageRecord, now: float) -> tupl
     if kept is not None:
         condemn(connection, image.name)
         return kept, image.name
-    loose = loose_files.c.name == image.name, loose_files.c.since > _CONDEMNED
-    if connection.execute(delete(loose_files).where(*loose)).rowcount == 0:
+    if connection.execute(_TAKE_LOOSE, {"called": image.name}).rowcount == 0:
         raise FileCondemnedError
-    expired = delete(images).where(images.c.uuid == image.uuid, images.c.expires <= now)
-    replaced = connection.scalar(expired.returning(images.c.name))
+    replaced = connection.scalar(_REPLACE, {"this": image.uuid, "now": now})
     if replaced is not None:
-        connection.execute(insert(loose_files).values(name=replaced, since=_CONDEMNED))
-    connection.execute(
-        insert(images).values(
-            uuid=image.uuid,
-            account_id=image.account,
-            name=image.name,
-            size=image.size,
-            width=image.width,
-            height=image.height,
-            expires=image.expires,
-        )
-    )
+        connection.execute(_INSERT_LOOSE, {"name": replaced, "since": _CONDEMNED})
+    row = {"account_id" if name == "account" else name: value for name, value in image._asdict().items()}
+    connection.execute(_INSERT, row)
     return image, replaced
 
 
@@ -100,24 +118,41 @@ def extend(
     connection: Connection, account: AccountId, uuid: str, expires: float, now: float
 ) -> ImageRecord | None:
     """Keep an account's image at least until `expires`; None if there is none, or no more."""
-    later = case((images.c.expires < expires, expires), else_=images.c.expires)
-    row = connection.execute(
+    which = {"this": uuid, "of": account, "until": expires, "now": now}
+    row = connection.execute(_EXTEND, which).first()
+    return None if row is None else ImageRecord(*row)
+
+
+def extend_or_note(
+    connection: Connection, account: AccountId, uuid: str, expires: float, now: float, name: str
+) -> ImageRecord | None:
+    """`extend`; if there is no such image `note_loose`, for the file of a new one."""
+    known = extend(connection, account, uuid, expires, now)
+    if known is None:
+        note_loose(connection, name, now)
+    return known
+
+
+def expire(connection: Connection, account: AccountId, uuid: str, now: float) -> bool:
+    """End an account's image now: it is found no more, and its file is swept. False if there is none."""
+    ended = connection.execute(
         update(images)
         .where(images.c.uuid == uuid, images.c.account_id == account, images.c.expires > now)
-        .values(expires=later)
-        .returning(*_COLUMNS)
-    ).first()
-    return None if row is None else ImageRecord(*row)
+        .values(expires=now)
+    )
+    return ended.rowcount > 0
 
 
 def find_image(connection: Connection, account: AccountId, uuid: str, now: float) -> ImageRecord | None:
     """An account's image that has not expired."""
-    return _first(connection, images.c.uuid == uuid, images.c.account_id == account, images.c.expires > now)
+    row = connection.execute(_FIND, {"this": uuid, "of": account, "now": now}).first()
+    return None if row is None else ImageRecord(*row)
 
 
 def image_named(connection: Connection, name: str, now: float) -> ImageRecord | None:
     """Any account's image that has not expired: who knows the name may see it."""
-    return _first(connection, images.c.name == name, images.c.expires > now)
+    row = connection.execute(_FIND_NAMED, {"called": name, "now": now}).first()
+    return None if row is None else ImageRecord(*row)
 
 
 def condemn_expired(connection: Connection, now: float, limit: int) -> list[str]:
@@ -133,7 +168,7 @@ def condemn_expired(connection: Connection, now: float, limit: int) -> list[str]
 
 def note_loose(connection: Connection, name: str, now: float) -> None:
     """Record a file that no image names, before it is written."""
-    connection.execute(insert(loose_files).values(name=name, since=now))
+    connection.execute(_INSERT_LOOSE, {"name": name, "since": now})
 
 
 def condemn(connection: Connection, name: str) -> None:
@@ -161,8 +196,3 @@ def condemned(connection: Connection, after: str, limit: int) -> list[str]:
 def forget_loose(connection: Connection, names: list[str]) -> None:
     """Delete the records of files that are deleted."""
     connection.execute(delete(loose_files).where(loose_files.c.name.in_(names)))
-
-
-def _first(connection: Connection, *conditions: object) -> ImageRecord | None:
-    row = connection.execute(select(*_COLUMNS).where(*conditions)).first()  # type: ignore[arg-type]
-    return None if row is None else ImageRecord(*row)

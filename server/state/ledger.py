@@ -5,7 +5,7 @@ Amounts are whole nanodollars here; `to_usd` and `to_nanodollars` are the only b
 
 from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, bindparam, func, select, text, update
 
 from server.state.accounts import AccountId
 from server.state.books import Book, move
@@ -29,6 +29,12 @@ __all__ = [
 
 MAX_BALANCE: Final = 10**18
 """Nanodollars that an account holds at most, a billion USD: all sums stay within 64 bits."""
+
+
+_BALANCE: Final = select(accounts.c.balance).where(accounts.c.id == bindparam("of")).with_for_update()
+_RESERVED_FROM: Final = select(ledger.c.source).where(
+    ledger.c.attempt == bindparam("id"), text("destination = 'reserved'")
+)
 
 
 class BalanceTooLargeError(Exception):
@@ -78,8 +84,7 @@ def deposit(connection: Connection, account: AccountId, amount: int, now: float)
     Raises:
         BalanceTooLargeError: if the balance would exceed `MAX_BALANCE`.
     """
-    query = select(accounts.c.balance).where(accounts.c.id == account).with_for_update()
-    balance = connection.scalar(query)
+    balance = connection.scalar(_BALANCE, {"of": account})
     if (balance or 0) + amount > MAX_BALANCE:
         raise BalanceTooLargeError(f"the account has {balance or 0} nanodollars, and may have {MAX_BALANCE}")
     if balance is None:
@@ -93,8 +98,8 @@ def reserve(connection: Connection, attempt: Attempt, amount: int, now: float) -
     Raises:
         IntegrityError: if the attempt reserved before.
     """
-    query = select(accounts.c.balance).where(accounts.c.id == attempt.account).with_for_update()
-    source = Book.UNLIMITED if connection.scalar(query) is None else Book.BALANCE
+    balance = connection.scalar(_BALANCE, {"of": attempt.account})
+    source = Book.UNLIMITED if balance is None else Book.BALANCE
     return move(
         connection, attempt.account, amount, source, Book.RESERVED, now, attempt.task_uuid, attempt.id
     )
@@ -105,10 +110,7 @@ def release(connection: Connection, attempt: Attempt, amount: int, now: float) -
     if not amount:
         return
     # Its account may have got a limit meanwhile.
-    query = select(ledger.c.source).where(
-        ledger.c.attempt == attempt.id, ledger.c.destination == Book.RESERVED
-    )
-    source = Book(connection.execute(query).scalar_one())
+    source = Book(connection.execute(_RESERVED_FROM, {"id": attempt.id}).scalar_one())
     moved = move(
         connection, attempt.account, amount, Book.RESERVED, source, now, attempt.task_uuid, attempt.id
     )

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, delete, func, insert, select, text
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, text
 
 from server.state.accounts import AccountId
 from server.state.tables import outbox
@@ -21,6 +21,15 @@ __all__ = [
     "undelivered",
 ]
 
+
+_INSERT: Final = insert(outbox)
+_UNDELIVERED: Final = (
+    select(outbox.c.id, outbox.c.frame, outbox.c.task_uuid)
+    .where(outbox.c.account_id == bindparam("of"), outbox.c.session == bindparam("in"))
+    .order_by(outbox.c.id)
+)
+
+_DELIVERED: Final = delete(outbox).where(outbox.c.id.in_(bindparam("ids", expanding=True)))
 
 _NAMED_AT_ONCE: Final = 500
 
@@ -59,9 +68,8 @@ def keep_outcome(
     connection: Connection, account: AccountId, session: str, now: float, task_uuid: str
 ) -> None:
     """Put the outcome of a task into the outbox of a session."""
-    connection.execute(
-        insert(outbox).values(account_id=account, session=session, task_uuid=task_uuid, created=now)
-    )
+    outcome = {"account_id": account, "session": session, "task_uuid": task_uuid, "created": now}
+    connection.execute(_INSERT, outcome)
 
 
 def forget_outcome(connection: Connection, account: AccountId, task_uuid: str) -> None:
@@ -71,12 +79,8 @@ def forget_outcome(connection: Connection, account: AccountId, task_uuid: str) -
 
 def undelivered(connection: Connection, account: AccountId, session: str) -> list[UndeliveredReply]:
     """The outbox of a session, oldest first."""
-    query = (
-        select(outbox.c.id, outbox.c.frame, outbox.c.task_uuid)
-        .where(outbox.c.account_id == account, outbox.c.session == session)
-        .order_by(outbox.c.id)
-    )
-    return [UndeliveredReply(*row) for row in connection.execute(query)]
+    waiting = connection.execute(_UNDELIVERED, {"of": account, "in": session})
+    return [UndeliveredReply(*row) for row in waiting]
 
 
 def sessions_with_mail(
@@ -98,7 +102,7 @@ def count_undelivered(connection: Connection) -> int:
 
 def delivered(connection: Connection, outbox_ids: Collection[int]) -> None:
     """Take replies out of the outbox."""
-    connection.execute(delete(outbox).where(outbox.c.id.in_(outbox_ids)))
+    connection.execute(_DELIVERED, {"ids": list(outbox_ids)})
 
 
 def purge_undelivered(connection: Connection, before: float) -> int:

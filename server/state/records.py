@@ -4,7 +4,7 @@ import uuid
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from typing import NamedTuple, NewType
+from typing import Any, NamedTuple, NewType
 
 import msgspec
 from msgspec import Struct, structs
@@ -13,8 +13,9 @@ from server.protocol.errors import ErrorItem
 from server.state.accounts import AccountId
 from server.state.claims import ServerId
 from server.state.requests import UpscaleRequest
+from server.state.tables import tasks
 
-__all__ = ["Attempt", "AttemptId", "Status", "StoredResult", "TaskRecord"]
+__all__ = ["COLUMNS", "Attempt", "AttemptId", "Status", "StoredResult", "TaskRecord", "record_of"]
 
 AttemptId = NewType("AttemptId", str)
 
@@ -105,6 +106,35 @@ class TaskRecord:
             )
         except msgspec.DecodeError:
             return False
+
+
+COLUMNS = (
+    tasks.c.account_id,
+    tasks.c.task_uuid,
+    tasks.c.attempt,
+    tasks.c.request,
+    tasks.c.session,
+    tasks.c.status,
+    tasks.c.result,
+    tasks.c.error,
+    tasks.c.price,
+    tasks.c.owner,
+)
+"""What `record_of` needs."""
+
+
+def record_of(row: Any) -> TaskRecord:
+    """The record that a row of `COLUMNS` holds."""
+    return TaskRecord(
+        attempt=Attempt(AccountId(row.account_id), row.task_uuid, AttemptId(row.attempt or "")),
+        encoded_request=row.request,
+        session=row.session,
+        status=Status(row.status),
+        result=row.result and msgspec.json.decode(row.result, type=StoredResult),
+        error=row.error and msgspec.json.decode(row.error, type=ErrorItem),
+        price=row.price,
+        owner=None if row.owner is None else ServerId(row.owner),
+    )
 
 
 def _caseless(request: UpscaleRequest) -> UpscaleRequest:

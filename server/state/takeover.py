@@ -7,9 +7,8 @@ from sqlalchemy import Connection, bindparam, func, select, update
 
 from server.state import ledger
 from server.state.claims import ServerId, ServerLock
-from server.state.records import Attempt, AttemptId, TaskRecord
+from server.state.records import COLUMNS, Attempt, AttemptId, TaskRecord, record_of
 from server.state.tables import tasks, unfinished
-from server.state.tasks import COLUMNS, record_of
 
 __all__ = ["AT_ONCE", "attempts_of", "records_of", "take_over"]
 

@@ -12,28 +12,27 @@ Every transaction locks the task first, then its account.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from server.protocol.errors import ErrorItem, TaskCancelledError
 from server.state import ledger
 from server.state.accounts import AccountId
 from server.state.claims import ServerId
+from server.state.images import ImageRecord, note_loose, record_image
 from server.state.outbox import forget_outcome, keep_outcome
-from server.state.records import Attempt, AttemptId, Status, StoredResult, TaskRecord
+from server.state.records import COLUMNS, Attempt, Status, StoredResult, TaskRecord, record_of
 from server.state.tables import tasks, unfinished
 from server.state.webhooks import Destination, forget_webhook, record_webhook
 
 __all__ = [
-    "COLUMNS",
     "LostTaskError",
     "accept",
     "cancel",
     "fail",
     "find",
-    "record_of",
     "reserve",
     "succeed",
     "withdraw",
@@ -44,19 +43,14 @@ class LostTaskError(Exception):
     """The attempt is not the task's present one, or has ended; what it did does not count."""
 
 
-COLUMNS = (
-    tasks.c.account_id,
-    tasks.c.task_uuid,
-    tasks.c.attempt,
-    tasks.c.request,
-    tasks.c.session,
-    tasks.c.status,
-    tasks.c.result,
-    tasks.c.error,
-    tasks.c.price,
-    tasks.c.owner,
-)
-"""What `record_of` needs."""
+# Statements of the hot path are built once: to build one costs as much as to run it.
+_THIS: Final = tasks.c.account_id == bindparam("of"), tasks.c.task_uuid == bindparam("uuid")
+_FIND: Final = select(*COLUMNS).where(*_THIS)
+_FIND_LOCKED: Final = _FIND.with_for_update()
+_FIND_ACCEPTED_AS: Final = _FIND_LOCKED.where(unfinished, tasks.c.acceptance == bindparam("id"))
+_INSERT: Final = insert(tasks)
+_UPDATE: Final = update(tasks).where(*_THIS)
+_DELETE: Final = delete(tasks).where(*_THIS)
 
 
 def accept(
@@ -82,13 +76,12 @@ def accept(
         owner: the server that runs it.
         admit: called if the task is a new one, perhaps more than once; what it raises refuses the task.
     """
-    of_task = _is(attempt.account, attempt.task_uuid)
     previous = find(connection, attempt.account, attempt.task_uuid, locked=True)
     if previous is not None and not previous.is_for(request):
         return previous
     if previous is not None and previous.status is Status.ACCEPTED:
         again = replace(previous, session=session or previous.session)
-        connection.execute(update(tasks).where(*of_task).values(acceptance=None, session=again.session))
+        _change(connection, attempt, acceptance=None, session=again.session)
         return again
     if previous is not None and previous.status is Status.SUCCEEDED:
         return previous
@@ -107,12 +100,12 @@ def accept(
     }
     if previous is None:
         key = {"account_id": attempt.account, "task_uuid": attempt.task_uuid}
-        connection.execute(insert(tasks).values(key | values))
+        connection.execute(_INSERT, key | values)
         return None
     # An answer that still waits for its session, or for a webhook, would now be about the new attempt.
     forget_webhook(connection, attempt.account, attempt.task_uuid)
     forget_outcome(connection, attempt.account, attempt.task_uuid)
-    connection.execute(update(tasks).where(*of_task).values(values))
+    _change(connection, attempt, **values)
     return None
 
 
@@ -121,14 +114,13 @@ def withdraw(connection: Connection, attempt: Attempt, now: float) -> bool:
 
     It stays, too, if it was sent again since: then somebody waits for it.
     """
-    of_task = _is(attempt.account, attempt.task_uuid)
-    accepted = select(*COLUMNS).where(*of_task, unfinished, tasks.c.acceptance == attempt.id)
-    row = connection.execute(accepted.with_for_update()).first()
+    this = {"of": attempt.account, "uuid": attempt.task_uuid}
+    row = connection.execute(_FIND_ACCEPTED_AS, this | {"id": attempt.id}).first()
     if row is None:
         return False
     record = record_of(row)
     ledger.release(connection, record.attempt, record.price or 0, now)
-    connection.execute(delete(tasks).where(*of_task))
+    connection.execute(_DELETE, this)
     return True
 
 
@@ -136,13 +128,21 @@ def find(
     connection: Connection, account: AccountId, task_uuid: str, *, locked: bool = False
 ) -> TaskRecord | None:
     """The record of a task; `locked` to the end of the transaction if nobody else is to change it."""
-    query = select(*COLUMNS).where(*_is(account, task_uuid))
-    row = connection.execute(query.with_for_update() if locked else query).first()
+    row = connection.execute(_FIND_LOCKED if locked else _FIND, {"of": account, "uuid": task_uuid}).first()
     return None if row is None else record_of(row)
 
 
-def reserve(connection: Connection, attempt: Attempt, amount: int, now: float) -> bool:
+def reserve(
+    connection: Connection, attempt: Attempt, amount: int, now: float, file: str | None = None
+) -> bool:
     """Set aside what an attempt will cost, once; False if the account cannot pay it.
+
+    Args:
+        connection: of the transaction.
+        attempt: whom it is set aside for.
+        amount: in nanodollars.
+        now: the time in seconds since the epoch.
+        file: the name of the file that the result will be written to, which is recorded as loose.
 
     Raises:
         LostTaskError: if the task has another attempt, or an outcome.
@@ -155,6 +155,8 @@ def reserve(connection: Connection, attempt: Attempt, amount: int, now: float) -
     if not ledger.reserve(connection, attempt, amount, now):
         return False
     _change(connection, attempt, price=amount)
+    if file is not None:
+        note_loose(connection, file, now)
     return True
 
 
@@ -164,19 +166,31 @@ def succeed(
     result: StoredResult,
     now: float,
     webhook: Destination | None = None,
+    image: ImageRecord | None = None,
 ) -> TaskRecord:
     """Record the result, charge what was reserved, put the reply into the outbox, and the webhook beside it.
 
     An attempt has one outcome: if it was recorded before, that one stays and nothing is charged again.
 
+    Args:
+        connection: of the transaction.
+        attempt: whose result it is.
+        result: what the reply is made of.
+        now: the time in seconds since the epoch.
+        webhook: where the outcome is to be sent besides the session.
+        image: the result's, whose file is written and which is recorded with it.
+
     Raises:
         LostTaskError: if the task has another attempt.
+        FileCondemnedError: if the image's file is to be deleted, as it took more than a day.
     """
     record = _present(connection, attempt)
     if record is None:
         raise LostTaskError
     if record.status is not Status.ACCEPTED:
         return record
+    if image is not None:
+        record_image(connection, image, now)
     price = record.price or 0
     ledger.charge(connection, attempt, price, now)
     stored = msgspec.structs.replace(result, cost=price)
@@ -235,20 +249,6 @@ def cancel(
     return _fail(connection, record, item, now, webhook)
 
 
-def record_of(row: Any) -> TaskRecord:
-    """The record that a row of `COLUMNS` holds."""
-    return TaskRecord(
-        attempt=Attempt(AccountId(row.account_id), row.task_uuid, AttemptId(row.attempt or "")),
-        encoded_request=row.request,
-        session=row.session,
-        status=Status(row.status),
-        result=row.result and msgspec.json.decode(row.result, type=StoredResult),
-        error=row.error and msgspec.json.decode(row.error, type=ErrorItem),
-        price=row.price,
-        owner=None if row.owner is None else ServerId(row.owner),
-    )
-
-
 def _present(connection: Connection, attempt: Attempt) -> TaskRecord | None:
     """The record of an attempt's task, locked; None if the task has another attempt, or is not there."""
     record = find(connection, attempt.account, attempt.task_uuid, locked=True)
@@ -279,9 +279,5 @@ def _announce(connection: Connection, record: TaskRecord, now: float, webhook: D
         record_webhook(connection, record.account, record.task_uuid, webhook, now)
 
 
-def _change(connection: Connection, attempt: Attempt, **values: object) -> None:
-    connection.execute(update(tasks).where(*_is(attempt.account, attempt.task_uuid)).values(values))
-
-
-def _is(account: AccountId, task_uuid: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    return tasks.c.account_id == account, tasks.c.task_uuid == task_uuid
+def _change(connection: Connection, attempt: Attempt, /, **values: object) -> None:
+    connection.execute(_UPDATE, {"of": attempt.account, "uuid": attempt.task_uuid, **values})

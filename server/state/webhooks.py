@@ -78,23 +78,25 @@ class ClaimedWebhook(NamedTuple):
     attempts: int
 
 
+_INSERT: Final = insert(webhooks)
+
+
 def record_webhook(
     connection: Connection, account: AccountId, task_uuid: str, to: Destination, now: float
 ) -> None:
     """Have the outcome of a task sent, from now on."""
-    connection.execute(
-        insert(webhooks).values(
-            id=f"msg_{uuid.uuid4().hex}",
-            account_id=account,
-            task_uuid=task_uuid,
-            url=to.url,
-            host=_host(to.url),
-            base_url=to.base_url,
-            status=WebhookStatus.PENDING,
-            attempts=0,
-            next_attempt=now,
-        )
-    )
+    webhook = {
+        "id": f"msg_{uuid.uuid4().hex}",
+        "account_id": account,
+        "task_uuid": task_uuid,
+        "url": to.url,
+        "host": _host(to.url),
+        "base_url": to.base_url,
+        "status": WebhookStatus.PENDING,
+        "attempts": 0,
+        "next_attempt": now,
+    }
+    connection.execute(_INSERT, webhook)
 
 
 def forget_webhook(connection: Connection, account: AccountId, task_uuid: str) -> None:

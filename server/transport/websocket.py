@@ -5,7 +5,7 @@ one frame, so that on a slow line no ping or pong gets through until all of it h
 dead that are not.
 
 1. A handshake becomes an ASGI scope; its extension `LINE` holds the connection itself.
-2. Messages come by ASGI's `receive`. They are sent by `SocketProtocol.send`, as bytes: ASGI's way would
+2. Messages come by ASGI's `receive`, and go by `SocketProtocol.send`, as bytes both: ASGI's way would
    decode and encode every text once more.
 3. While the application does not take messages nothing is read, and nobody is held to be dead.
 
@@ -37,10 +37,13 @@ from server.transport.messages import Messages
 from server.transport.pings import Pings
 from server.transport.places import Bounds
 
-__all__ = ["HOLDING", "LINE", "SocketProtocol"]
+__all__ = ["HOLDING", "IS_TEXT", "LINE", "SocketProtocol"]
 
 LINE: Final = "tilewire.line"
 """The ASGI extension in which the application finds the `SocketProtocol`."""
+
+IS_TEXT: Final = "tilewire.is_text"
+"""Says of a message whether its bytes are text: ASGI's way would decode and copy it."""
 
 HOLDING: Final = "tilewire.holding"
 """Where a message has the bytes that it takes of the budget: to be released when it is done with."""
@@ -281,9 +284,9 @@ class SocketProtocol(asyncio.Protocol):
             self._fail(CloseCode.PROTOCOL_ERROR, str(error))
         else:
             if message is not None:
-                kind = "text" if isinstance(message, str) else "bytes"
                 holding = self._incoming.split(self._incoming.size - len(self._unparsed))
-                self._events.put_nowait({"type": "websocket.receive", kind: message, HOLDING: holding})
+                event = {"type": "websocket.receive", "bytes": message.data, IS_TEXT: message.is_text}
+                self._events.put_nowait(event | {HOLDING: holding})
                 self._pause_reading()
 
     def _count_ping(self) -> None:

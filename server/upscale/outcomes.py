@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from sqlalchemy import Connection
@@ -63,7 +64,7 @@ class Outcomes:
         try:
             async with asyncio.timeout(self._task_timeout):
                 with self._news.in_line(running) as on_start:
-                    result = await self._pipeline.run(
+                    result, image = await self._pipeline.run(
                         running.attempt,
                         running.request,
                         story,
@@ -75,10 +76,9 @@ class Outcomes:
             raise
         except Exception as failure:  # noqa: BLE001 - it is what the task failed with
             return await self._fail(running, self._as_task_error(failure))
+        succeed = partial(tasks.succeed, image=image)
         try:
-            return await self._record(
-                tasks.succeed, running, result, running.request.webhook(running.base_url)
-            )
+            return await self._record(succeed, running, result, running.request.webhook(running.base_url))
         except LostTaskError:
             raise
         except Exception:

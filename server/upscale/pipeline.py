@@ -18,7 +18,7 @@ from typing import Final
 from engines import OnRegion, Upscaler, crop, encode, usable_cores
 from onnx_models import Catalogue, Model
 from server.images.inputs import Inputs
-from server.images.store import ImageFile, ImageStore
+from server.images.store import ImageFile, ImageStore, new_name
 from server.limits.fair_gate import FairGate
 from server.money import to_usd
 from server.outbound.fetch import FetchError, ForbiddenAddressError, WebClient
@@ -80,8 +80,10 @@ class Pipeline:
         on_progress: Callable[[float], None],
         regions: AbstractAsyncContextManager[OnRegion | None],
         on_start: Callable[[], None],
-    ) -> StoredResult:
-        """The stored result of a request. Its price is reserved, to be charged when the result is recorded.
+    ) -> tuple[StoredResult, ImageRecord]:
+        """The result of a request and its image, whose file is written.
+
+        Both are to be recorded together; its price is reserved, to be charged with that.
 
         Args:
             attempt: whom the price is reserved for.
@@ -102,20 +104,23 @@ class Pipeline:
         whole = Size(source.width, source.height)
         size, area = sizing(request, model, whole, self._settings)
         work = effort(request, model, whole if area is None else Size(area.width, area.height), size)
-        await self._reserve(attempt, price(self._price_of(model), size, work))
+        name = new_name(request.output_format.extension)
+        await self._reserve(attempt, price(self._price_of(model), size, work), name)
         story.output_pixels = size.width * size.height
         encoded = await self._upscale(
             account, request, model, source, size, area, story, on_progress, regions, on_start
         )
         file = ImageFile(encoded, request.output_format.extension, size.width, size.height)
         with story.measure("store"):
-            image = await self._images.put(account, file, request.ttl or self._settings.image_ttl)
+            ttl = request.ttl or self._settings.image_ttl
+            image = await self._images.write(account, file, ttl, name)
         if request.upload_endpoint is not None:
             with story.measure("upload"):
                 await self._upload(
-                    attempt.account, request.upload_endpoint, encoded, request.output_format.media_type
+                    account, request.upload_endpoint, encoded, request.output_format.media_type
                 )
-        return StoredResult(image_uuid=image.uuid, image_name=image.name, input_image_uuid=source.uuid)
+        result = StoredResult(image_uuid=image.uuid, image_name=name, input_image_uuid=source.uuid)
+        return result, image
 
     async def _upscale(
         self,
@@ -173,8 +178,8 @@ class Pipeline:
                     ),
                 )
 
-    async def _reserve(self, attempt: Attempt, cost: int) -> None:
-        if not await self._database.run(tasks.reserve, attempt, cost, self._clock()):
+    async def _reserve(self, attempt: Attempt, cost: int, name: str) -> None:
+        if not await self._database.run(tasks.reserve, attempt, cost, self._clock(), name):
             statement = await self._database.run(ledger.statement, attempt.account)
             raise InsufficientCreditsError(
                 f"the task costs {to_usd(cost)} USD; the account has {to_usd(statement.available or 0)} USD"

@@ -16,9 +16,8 @@ from onnx_models import LARGEST_FACTOR, Catalogue, Model, UnknownModelError
 from server.outbound.addresses import Reachable
 from server.protocol.codec import Codec
 from server.protocol.errors import TaskError, invalid, missing, unsupported
-from server.protocol.fields import MAX_URL
-from server.protocol.requests import Upscale, UpscaleSettings
-from server.protocol.sources import ImageSource, RemoteImage, StoredImage, parse_source
+from server.protocol.requests import Safety, Upscale, UpscaleSettings
+from server.protocol.sources import ImageSource, RemoteImage, StoredImage, read_source
 from server.state.requests import UpscaleRequest
 
 __all__ = ["check", "choose_model", "cut_warnings", "diffusion_of", "input_source", "request_for"]
@@ -27,7 +26,7 @@ __all__ = ["check", "choose_model", "cut_warnings", "diffusion_of", "input_sourc
 T = TypeVar("T")
 
 
-def input_source(task: Upscale, codec: Codec) -> tuple[str, ImageSource]:
+async def input_source(task: Upscale, codec: Codec) -> tuple[str, ImageSource]:
     """The name of the parameter that gives the input, and what it names.
 
     Raises:
@@ -38,9 +37,9 @@ def input_source(task: Upscale, codec: Codec) -> tuple[str, ImageSource]:
     if task.input_image is not UNSET and task.inputs.image is not UNSET:
         raise invalid("inputImage", "give inputImage or inputs.image, not both")
     if task.input_image is not UNSET:
-        return "inputImage", parse_source(task.input_image, "inputImage", codec)
+        return "inputImage", await read_source(task.input_image, "inputImage", codec)
     if task.inputs.image is not UNSET:
-        return "inputs.image", parse_source(task.inputs.image, "inputs.image", codec)
+        return "inputs.image", await read_source(task.inputs.image, "inputs.image", codec)
     raise missing("inputImage", "an input is required, as inputImage or inputs.image")
 
 
@@ -57,12 +56,10 @@ def check(task: Upscale, model: Model, reachable: Reachable) -> None:
     """
     _refuse_unsupported(task, model)
     _check_factor(task, model)
-    _check_denoise(task, model)
+    _check_levels(task, model)
     if task.keep_hidden_colors and OutputFormat(task.output_format) is OutputFormat.JPG:
         raise invalid("keepHiddenColors", "JPG has no transparency: ask for the outputFormat PNG or WEBP")
     for name, url in (("webhookURL", task.webhook_url), ("uploadEndpoint", task.upload_endpoint)):
-        if url is not None and len(url) > MAX_URL:
-            raise invalid(name, f"{name} is longer than {MAX_URL} characters", "URL")
         if url is not None and not _is_web_address(url):
             raise invalid(name, f"{name} must be a web address: http:// or https:// and a host", "URL")
         if url is not None and not reachable.may_be_named(host := urlsplit(url).hostname or ""):
@@ -99,7 +96,7 @@ def request_for(
         height=task.height,
         resize_mode=task.resize_mode or "fit",
         output_types=tuple(dict.fromkeys(kinds)),
-        output_format=OutputFormat(task.output_format),
+        output_format=OutputFormat(task.output_format.value),
         output_quality=task.output_quality,
         ttl=task.ttl,
         include_cost=task.include_cost,
@@ -123,7 +120,11 @@ def diffusion_of(task: Upscale, model: Model) -> Diffusion | None:
     if model.latent is None:
         return None
     settings = task.settings or UpscaleSettings()
-    default = Diffusion(steps=model.latent.default_steps, seed=UUID(task.task_uuid).int % 2**32)
+    default = Diffusion(
+        steps=model.latent.default_steps,
+        seed=UUID(task.task_uuid).int % 2**32,
+        scheduler=model.latent.default_scheduler,
+    )
     fix = settings.color_fix
     return Diffusion(
         steps=_given(settings.steps, default.steps),
@@ -133,6 +134,7 @@ def diffusion_of(task: Upscale, model: Model) -> Diffusion | None:
         negative_prompt=_given(settings.negative_prompt, default.negative_prompt),
         strength=_given(settings.strength, default.strength),
         scheduler=_given(settings.scheduler, default.scheduler),
+        noise_level=_given(settings.noise_level, default.noise_level),
         colour_fix=("wavelet" if fix else None) if isinstance(fix, bool) else _given(fix, default.colour_fix),
     )
 
@@ -193,8 +195,12 @@ def _check_factor(task: Upscale, model: Model) -> None:
         raise invalid("upscaleFactor", f"{model.name} upscales by {offered}{fractional}", "number")
 
 
-def _check_denoise(task: Upscale, model: Model) -> None:
-    level = _given(task.settings.denoise, None) if task.settings else None
+def _check_levels(task: Upscale, model: Model) -> None:
+    settings = task.settings or UpscaleSettings()
+    most = max(0, model.latent.noise_levels - 1) if model.latent else 0
+    if _given(settings.noise_level, 0) > most:
+        raise invalid("settings.noiseLevel", f"{model.name} adds noise of the levels 0 to {most}", "integer")
+    level = _given(settings.denoise, None)
     if level not in (None, *model.denoise_levels):
         levels = ", ".join(map(str, model.denoise_levels))
         raise invalid("settings.denoise", f"{model.name} removes noise at the levels {levels}", "integer")
@@ -202,15 +208,29 @@ def _check_denoise(task: Upscale, model: Model) -> None:
 
 def _refuse_unsupported(task: Upscale, model: Model) -> None:
     refused: list[TaskError] = []
-    if task.check_nsfw or (task.safety and any(task.safety.values())):
-        name = "checkNSFW" if task.check_nsfw else "safety"
-        refused.append(unsupported(name, "this server has no safety checker"))
+    safety = task.safety or Safety()
+    for name, wanted in (
+        ("checkNSFW", task.check_nsfw),
+        ("safety.checkContent", safety.check_content),
+        ("safety.mode", safety.mode not in (None, "none")),
+    ):
+        if wanted:
+            refused.append(unsupported(name, "this server has no safety checker"))
     if task.number_results != 1:
         refused.append(unsupported("numberResults", "an upscale has one result"))
     refused += [
         unsupported(f"settings.{name}", f"{model.name} has no setting {name!r}")
-        for name in (msgspec.to_builtins(task.settings) if task.settings else ())
+        for name in (_settings_given(task.settings) if task.settings else ())
         if name not in model.parameters
     ]
     if refused:
         raise refused[0]
+
+
+def _settings_given(settings: UpscaleSettings) -> list[str]:
+    """Their names on the wire."""
+    return [
+        field.encode_name
+        for field in msgspec.structs.fields(settings)
+        if getattr(settings, field.name) is not UNSET
+    ]

@@ -72,7 +72,7 @@ class Running:
             task_type=self.request.task_type,
             task_uuid=self.request.task_uuid,
             status="processing",
-            progress=round(self.progress, 4),
+            progress=min(int(100 * self.progress), 99),
             queue_position=UNSET if self.queue_position is None else self.queue_position,
             tile=tile,
         )

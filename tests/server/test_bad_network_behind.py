@@ -26,6 +26,7 @@ from tests.server.support.harness import (
     Item,
     Peer,
     connected,
+    make_image,
     new_uuid,
     open_account,
     until,
@@ -96,6 +97,23 @@ async def test_a_silent_database_is_given_up_after_a_while_and_used_again_when_i
         found = server.services.database.snapshot(audit)
         assert (found.charges, found.mistakes) == (1, [])
         server.stop()
+
+
+async def test_a_stop_does_not_wait_for_a_database_that_fell_silent(
+    start_server: StartServer, postgresql: PostgreSQL, web: Web, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    url = postgresql.new_database()
+    with running_network(server_of(url), seed) as network:
+        server = start_server(**SETTINGS, database_url=through(network, url), drain_timeout=0.1)
+        async with connected(server) as peer:
+            await peer.send(upscale(web.hold("/held.png", make_image())))
+            await web.receive()
+            monkeypatch.setattr(server.services.database._patience, "_seconds", 10 * PATIENCE)
+            network.silent = True
+            web.release("/held.png")
+            async with asyncio.timeout(PATIENCE):
+                await asyncio.to_thread(server.stop)
+        network.silent = False
 
 
 async def told_of(peer: Peer, task: Item) -> Item:

@@ -75,4 +75,4 @@ async def test_what_was_opened_is_closed_if_the_next_cannot_be(
     with pytest.raises(OSError, match="no devices"):
         async with running_services(settings, "http://here", telemetry()):
             pass
-    assert closed == [Decoders, TileStreams, WebClient, Bucket, Database]
+    assert closed == [Decoders, TileStreams, WebClient, WebClient, WebClient, Bucket, Database]

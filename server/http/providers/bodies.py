@@ -9,8 +9,8 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from server.http.tasks import read_body
-from server.protocol.codec import as_parameter_error
 from server.protocol.errors import FrameError
+from server.protocol.raw_task import as_parameter_error
 from server.services import Services
 
 if TYPE_CHECKING:

@@ -127,7 +127,7 @@ class Caller:
     @staticmethod
     def share(item: Progress) -> float:
         """How much of a task is done, from 0 to 1."""
-        return item.progress
+        return item.progress / 100
 
     async def _ask(
         self, kind: type[T], task: Mapping[str, Any], *, acknowledge_after: float | None = None

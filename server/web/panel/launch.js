@@ -91,7 +91,7 @@ export function offerLaunch(tasks, form, runner, pace) {
     button.disabled = can.length === 0;
     byId("start-label").textContent = chosen.length > 1 ? `Upscale ${plural(chosen.length, "image")}` : again ? "Upscale again" : "Upscale";
     all.hidden = !again || others.length < 2 || (others.length === can.length && can.length < 2);
-    all.textContent = `Upscale all ${others.length} images`;
+    all.textContent = `Upscale ${others.length === everyPicture().length ? "all" : "the other"} ${others.length} images`;
     say(chosen, can);
     warn(chosen);
   }

@@ -10,10 +10,14 @@ const LEAST = 1.001; // device pixels per pixel; below that there is nothing to 
 export function offerPixels(viewer) {
   const button = byId("pixels");
   let wanted = read(STORED) === "edges";
+  let drawn = "";
   const draw = () => {
-    button.hidden = viewer.zoom < LEAST;
+    const large = viewer.zoom >= LEAST;
+    if (drawn === `${wanted} ${large}`) return; // it is asked each frame
+    drawn = `${wanted} ${large}`;
+    button.hidden = !large;
     button.setAttribute("aria-pressed", String(wanted));
-    viewer.stage.classList.toggle("edges", wanted && viewer.zoom >= LEAST);
+    viewer.stage.classList.toggle("edges", wanted && large);
   };
   button.addEventListener("click", () => {
     wanted = !wanted;

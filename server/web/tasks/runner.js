@@ -178,7 +178,7 @@ export class Runner extends EventTarget {
     const begins = task.queuePosition !== null && queuePosition === null;
     const started = queuePosition ? null : begins || task.started === null ? Date.now() : task.started;
     if (started !== task.started) this.tasks.update(task.id, { started });
-    this.tasks.update(task.id, { progress, queuePosition, resumes: null });
+    this.tasks.update(task.id, { progress: progress / 100, queuePosition, resumes: null });
     if (!tile) return;
     this.#tiles.set(task.id, [...this.tilesOf(task), tile]);
     this.dispatchEvent(new CustomEvent("tile", { detail: { id: task.id, tile } }));

@@ -113,10 +113,19 @@ def test_texts_of_any_kind_never_spoil_the_file(output_format: OutputFormat) -> 
         ),
         *(Text("Comment", "x" * 200_000), Text("parameters", "\ud800"), Text("parameters", "y" * 100_000)),
     )
-    metadata = Metadata(texts=texts, resolution=(1e9, 1e-9), iptc=bytes(200_000), exif=b"Exif\0\0nonsense")
-    picture = Picture(np.asarray(photograph()), metadata=metadata)
-    with Image.open(io.BytesIO(encode(picture, output_format, keep_metadata=True))) as image:
-        image.load()
+    for resolution in ((1e9, 1e-9), (float("nan"), 1), (float("inf"), 1), (-1, 0)):
+        metadata = Metadata(texts=texts, resolution=resolution, iptc=bytes(200_000), exif=b"Exif\0\0nonsense")
+        picture = Picture(np.asarray(photograph()), metadata=metadata)
+        with Image.open(io.BytesIO(encode(picture, output_format, keep_metadata=True))) as image:
+            image.load()
+
+
+def test_what_is_hidden_in_metadata_costs_itself() -> None:
+    data = saved(photograph(), "JPEG")
+    hidden = b"".join(struct.pack(">BBH", 255, 254, 65535) + bytes(65533) for _ in range(200))
+    picture = decode(data[:2] + hidden + data[2:], max_pixels=LIMIT)
+    assert picture.pixels.shape == (48, 64, 3)
+    assert sum(len(text.text) for text in picture.metadata.texts) <= 2**23
 
 
 def test_nothing_is_kept_unless_asked_for() -> None:

@@ -80,6 +80,26 @@ def test_noise_falls_from_the_most_that_was_trained_to_none(scheduler):
     assert levels[-1] == 0
 
 
+def test_what_is_left_of_the_noise_is_none_or_the_least_of_the_training():
+    known = noise_levels("Euler", 1000, **TRAINING)
+    assert noise_levels("Euler", 10, **TRAINING, last="least")[-1] == pytest.approx(known[-2])
+    assert noise_levels("Heun", 10, **TRAINING, last="least")[-1] == 0
+
+
+def test_leading_steps_end_where_their_offset_says():
+    known = noise_levels("Euler", 1000, **TRAINING)[::-1][1:]
+    for offset in (0, 1):
+        levels = noise_levels("Euler", 10, **TRAINING, spacing="leading", offset=offset)
+        np.testing.assert_allclose(levels[-2::-1], known[offset::100])
+
+
+def test_beta_or_its_square_root_rises_evenly():
+    linear = noise_levels("Euler", 2, **TRAINING, curve="linear")
+    scaled = noise_levels("Euler", 2, **TRAINING, curve="scaled_linear")
+    assert linear[1] == pytest.approx(scaled[1])
+    assert linear[0] > scaled[0]
+
+
 def test_levels_after_karras_are_denser_where_there_is_little_noise():
     even, karras = levels_of("Euler", 20), levels_of("Euler Karras", 20)
     assert karras[10] < even[10]
@@ -94,4 +114,4 @@ def test_trailing_steps_begin_with_the_most_noise_however_few_they_are(steps):
     assert levels[-1] == 0
     if steps > 1:  # evenly: the last is one stride from the beginning of the training's
         known = noise_levels("Euler", 1000, **TRAINING)[::-1][1:]
-        assert levels[-2] == pytest.approx(np.interp(1000 / steps - 1, np.arange(1000), known))
+        assert levels[-2] == pytest.approx(known[round(1000 / steps) - 1])

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from msgspec.structs import replace
 
 from engines import Diffusion, Picture, Upscaler
 from engines.devices.cpu import CpuDevice
@@ -27,10 +29,13 @@ from onnx_models import (
     UnsuitableModelError,
     export_model,
 )
+from onnx_models.diffusers.latent_x2 import LATENT_X2
+from onnx_models.diffusers.schedule import read_schedule
 
 PIPELINE = "StableDiffusionLatentUpscalePipeline"
 COMPONENTS = ("text_encoder", "tokenizer", "unet", "vae", "scheduler")
 SCHEDULER = {
+    "_class_name": "EulerDiscreteScheduler",
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "num_train_timesteps": 1000,
@@ -63,13 +68,19 @@ def hollow(directory: Path, *, kind: str = PIPELINE, without: str = "", **schedu
     return directory
 
 
+def in_order(pipeline: Path) -> Path:
+    """The same with files that look like those of a pipeline."""
+    for component, name in (
+        ("text_encoder", "model"),
+        *((each, "diffusion_pytorch_model") for each in ("unet", "vae")),
+    ):
+        (pipeline / component / f"{name}.safetensors").write_bytes(b"x")
+        (pipeline / component / "config.json").write_text("{}")
+    (pipeline / "tokenizer" / "tokenizer.json").write_text("{}")
+    return pipeline
+
+
 X4_PIPELINE = "StableDiffusionUpscalePipeline"
-X4_SCHEDULER = {
-    "_class_name": "DDIMScheduler",
-    "beta_start": 0.0001,
-    "beta_end": 0.02,
-    "prediction_type": "v_prediction",
-}
 
 
 def export(
@@ -84,8 +95,6 @@ def export(
         ({"kind": "StableDiffusionPipeline"}, f"it is a StableDiffusionPipeline, not a {PIPELINE}"),
         *(({"without": name}, f"its component {name} is missing") for name in COMPONENTS),
         ({"prediction_type": "epsilon"}, "its scheduler has prediction_type = 'epsilon'"),
-        ({"beta_schedule": "linear"}, "its scheduler has beta_schedule = 'linear'"),
-        ({"beta_start": None}, "its scheduler has no beta_start"),
         ({"kind": X4_PIPELINE}, "its component low_res_scheduler is missing"),
     ],
 )
@@ -95,15 +104,6 @@ def test_what_is_no_latent_upscaler_is_told(
     with pytest.raises(UnsuitableModelError, match=told):
         export(hollow(tmp_path / "pipeline", **changes), catalogue, tmp_path / "models")
     assert not list(tmp_path.glob("models/[!.]*"))
-
-
-def test_an_x4_upscaler_that_predicts_something_else_is_told(catalogue: Catalogue, tmp_path: Path) -> None:
-    source = hollow(tmp_path / "pipeline", kind=X4_PIPELINE, **X4_SCHEDULER | {"prediction_type": "epsilon"})
-    (source / "low_res_scheduler").mkdir()
-    index = json.loads((source / "model_index.json").read_text()) | {"low_res_scheduler": ["diffusers", "x"]}
-    (source / "model_index.json").write_text(json.dumps(index))
-    with pytest.raises(UnsuitableModelError, match="its scheduler has prediction_type = 'epsilon'"):
-        export(source, catalogue, tmp_path / "models")
 
 
 def test_what_is_no_directory_of_diffusers_is_told(catalogue: Catalogue, tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_without_pytorch_the_error_says_what_to_install(
     catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    for source in (hollow(tmp_path / "pipeline"), "someone/something"):
+    for source in (in_order(hollow(tmp_path / "pipeline")), "someone/something"):
         with pytest.raises(MissingConverterError, match=r"tilewire\[export\]"):
             export(source, catalogue, tmp_path / "models")
 
@@ -143,9 +143,9 @@ def exported(
 
 
 @with_diffusers
-def test_a_pipeline_with_nothing_in_it_cannot_be_read(catalogue: Catalogue, tmp_path: Path) -> None:
+def test_weights_that_are_none_cannot_be_read(catalogue: Catalogue, tmp_path: Path) -> None:
     with pytest.raises(UnsuitableModelError, match="cannot be read"):
-        export(hollow(tmp_path / "pipeline"), catalogue, tmp_path / "models")
+        export(in_order(hollow(tmp_path / "pipeline")), catalogue, tmp_path / "models")
 
 
 @with_diffusers
@@ -251,14 +251,79 @@ def test_the_result_of_the_x4_upscaler_is_that_of_diffusers(
     assert max(differences.values()) < 1e-5
     (weights,) = model.weights
     assert isinstance(weights, LatentWeights)
-    for size, steps, guidance in itertools.product([(32, 32), (32, 64)], [1, 2, 20], [1.0, 7.5]):
+    assert (weights.noise_levels, weights.default_noise_level) == (100, 20)
+    assert "noiseLevel" in model.parameters
+    cases = itertools.product([(32, 32), (32, 64)], [1, 2, 20], [1.0, 7.5], [None])
+    for size, steps, guidance, level in [*cases, ((40, 72), 3, 2.0, 0), ((40, 72), 3, 2.0, 99)]:
         pixels = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8)
         wanted = Diffusion(
-            steps=steps, seed=5, guidance=guidance, prompt="a cat", negative_prompt="ugly " * 40
+            steps=steps,
+            seed=5,
+            guidance=guidance,
+            prompt="a cat",
+            negative_prompt="ugly " * 40,
+            noise_level=level,
         )
         expected = by_diffusers_x4(tmp_path / "pipeline", pixels, wanted, monkeypatch)
         assert np.abs(np.clip(computed(pixels, wanted, weights), 0, 1) - expected).max() < 1e-3
         assert expected.std() > 0.05
+
+
+SCHEDULERS = [
+    ("EulerDiscreteScheduler", {"use_karras_sigmas": True}),
+    ("EulerDiscreteScheduler", {"timestep_spacing": "trailing", "beta_schedule": "linear"}),
+    ("EulerDiscreteScheduler", {"timestep_spacing": "leading", "steps_offset": 1}),
+    ("HeunDiscreteScheduler", {"use_karras_sigmas": True}),
+    ("HeunDiscreteScheduler", {"num_train_timesteps": 700}),
+]
+
+
+@with_diffusers
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(("name", "changes"), SCHEDULERS)
+def test_the_scheduler_in_the_folder_is_what_is_done(
+    pipeline: Path,
+    exported: tuple[Model, dict[str, float]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    changes: dict[str, Any],
+) -> None:
+    import diffusers  # noqa: PLC0415
+
+    folder = tmp_path / "pipeline"
+    shutil.copytree(pipeline, folder)
+    shutil.rmtree(folder / "scheduler")
+    training = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    scheduler = getattr(diffusers, name)(**training | {"prediction_type": "sample"} | changes)
+    scheduler.save_pretrained(folder / "scheduler")
+    index = json.loads((folder / "model_index.json").read_text()) | {"scheduler": ["diffusers", name]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    weights = with_schedule_of(folder, exported[0])
+    pixels = np.random.default_rng(2).integers(0, 256, (64, 192, 3), np.uint8)
+    wanted = Diffusion(steps=7, seed=6, guidance=3.0, prompt="a dog", scheduler=weights.default_scheduler)
+    expected = by_diffusers(folder, pixels, wanted, monkeypatch)
+    assert np.abs(np.clip(computed(pixels, wanted, weights), 0, 1) - expected).max() < 1e-3
+    assert expected.std() > 0.05
+
+
+def with_schedule_of(folder: Path, model: Model) -> LatentWeights:
+    """The weights of an exported model, with the scheduler of another folder with the same parts."""
+    schedule = read_schedule(folder, LATENT_X2.schedulers, LATENT_X2.predictions)
+    (weights,) = model.weights
+    assert isinstance(weights, LatentWeights)
+    return replace(
+        weights,
+        beta_start=schedule.training.beta_start,
+        beta_end=schedule.training.beta_end,
+        curve=schedule.training.curve,
+        noise_steps=schedule.training.noise_steps,
+        spacing=schedule.spacing,
+        steps_offset=schedule.steps_offset,
+        last_noise=schedule.last_noise,
+        default_scheduler=schedule.scheduler,
+    )
 
 
 def by_diffusers_x4(
@@ -283,6 +348,7 @@ def by_diffusers_x4(
         num_inference_steps=wanted.steps,
         guidance_scale=wanted.guidance,
         negative_prompt=wanted.negative_prompt,
+        noise_level=20 if wanted.noise_level is None else wanted.noise_level,
         latents=start,
         output_type="np",
     ).images

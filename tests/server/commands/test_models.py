@@ -37,7 +37,7 @@ def test_a_model_is_added_listed_used_and_removed(tilewire: Tilewire, tiny: Path
         "mine (local:mine@1): scale 2, tiles of 520 px with an overlap of 8 px, 0.002 USD per megapixel\n"
     )
     shown = tilewire("models", "list").stdout
-    assert re.search(r"^    local:mine@1 · up to ×2 · 0.002 USD/MP · MIT$", shown, re.MULTILINE)
+    assert re.search(r"^    local:mine@1 · ×2 in one pass · 0.002 USD/MP · MIT$", shown, re.MULTILINE)
 
     photo = tmp_path / "photo.png"
     photo.write_bytes(make_image(13, 9, "PNG"))

@@ -115,7 +115,7 @@ async def receive_tile(peer: Peer, task: Item) -> Item:
     item = await peer.receive_item()
     assert (item["taskType"], item["taskUUID"]) == ("upscale", task["taskUUID"])
     assert item["status"] == "processing"
-    assert 0 <= item["progress"] <= 1  # a tile may overtake the news of its progress
+    assert 0 <= item["progress"] <= 100  # a tile may overtake the news of its progress
     tile: Item = item["tile"]
     return tile
 
@@ -334,5 +334,5 @@ def test_even_a_tile_of_noise_stays_below_the_limit_of_the_sdk(mode: str) -> Non
         ),
         binary=False,
     )
-    item = Progress(task_type="upscale", task_uuid=new_uuid(), status="processing", progress=0.5, tile=tile)
+    item = Progress(task_type="upscale", task_uuid=new_uuid(), status="processing", progress=50, tile=tile)
     assert len(JSON.data([item])) < 2**20

@@ -118,6 +118,7 @@ async def test_the_target_itself_is_answered_with_task_cancelled(
         "taskUUID": cancelling["taskUUID"],
         "targetTaskUUID": task["taskUUID"],
         "status": "cancelled",
+        "result": "cancelled",
     }
     assert has_spent_nothing(server, account)
 

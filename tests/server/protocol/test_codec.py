@@ -1,5 +1,6 @@
 """Frames from anyone: they become tasks or errors about them, whatever they hold."""
 
+import base64
 import json
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,10 +11,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from server.protocol.codec import JSON, MESSAGEPACK, TASK_CLASSES, Codec, RawTask
+from server.protocol.codec import JSON, MESSAGEPACK, Codec, RawTask
 from server.protocol.errors import FrameError, ParameterError
-from server.protocol.requests import ImageUpload, Ping, Task, Upscale
-from server.protocol.sources import parse_source
+from server.protocol.requests import TASK_CLASSES, ImageUpload, Ping, Task, Upscale
+from server.protocol.sources import InlineImage, parse_source
 from tests.server.support.harness import new_uuid, upscale
 
 CODECS = [pytest.param(JSON, id="JSON"), pytest.param(MESSAGEPACK, id="MessagePack")]
@@ -28,7 +29,6 @@ def parsed(codec: Codec, frame: bytes | str) -> list[Task | ParameterError]:
     """What a connection makes of a frame: all of the decoding that there is."""
     outcomes: list[Task | ParameterError] = []
     for raw in codec.split(frame):
-        raw.misspelt()
         try:
             task = raw.parse()
             for name in ("image", "input_image"):
@@ -55,6 +55,10 @@ def test_an_array_of_tasks_and_a_single_task_are_taken(codec: Codec) -> None:
     assert parsed(codec, frame_of(codec, [ping, ping])) == [Ping(), Ping()]
     assert parsed(codec, frame_of(codec, ping)) == [Ping()]
     assert parsed(codec, frame_of(codec, [])) == []
+    if codec is JSON:
+        padding = b" " * 70_000
+        assert parsed(codec, padding + frame_of(codec, ping) + padding) == [Ping()]
+        assert parsed(codec, b"[" + frame_of(codec, ping) + padding + b"]") == [Ping()]
 
 
 @pytest.mark.parametrize(
@@ -70,10 +74,12 @@ def test_an_array_of_tasks_and_a_single_task_are_taken(codec: Codec) -> None:
         (b"123", "got `int`"),
         (b'"text"', "got `str`"),
         (b"null", "got `null`"),
-        (b"[" * 100_000, "nested too deeply"),
-        (b'[{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}]", "nested too deeply"),
+        (b"[" * 60_000, "nested too deeply"),
+        (b'[{"a":' + b"[" * 30_000 + b"]" * 30_000 + b"}]", "nested too deeply"),
         (b"[" + b"1," * 2**14 + b"1]", "length <= 16384"),
-        (b"[" + b"1," * 2**21 + b"1]", "more than 1048576 values"),
+        (b"[" + b'"",' * 2**17 + b"1]", "more than 131072 values"),
+        (b"[" + b"1," * 2**17 + b"1]", "in a row that are no string"),
+        (b"[" + b'"%b",' % (b"x" * 60_000) * 300 + b"1]", "bytes beside its large images"),
     ],
     ids=lambda value: repr(value[:24]) if isinstance(value, bytes) else "",
 )
@@ -123,7 +129,7 @@ def test_a_broken_task_fails_alone(codec: Codec) -> None:
         ({"taskUUID": f"{{{UUID}}}"}, "invalidTaskUUID", "taskUUID"),
         ({"taskUUID": "9" * 1_000_000}, "invalidTaskUUID", "taskUUID"),
         ({"taskType": "imageInference"}, "unsupportedTaskType", "taskType"),
-        ({"taskType": "x" * 1_000_000}, "unsupportedTaskType", "taskType"),
+        ({"taskType": "x" * 1_000_000}, "invalidTaskType", "taskType"),
         ({"ttl": 10**15}, "invalidTtl", "ttl"),
         ({"inputs": {"image": "x", "video": "y"}, "outputType": ["URL", "carrierPigeon"]},
          "invalidOutputType", "outputType"),
@@ -167,18 +173,134 @@ def test_deep_values_inside_a_task_fail_their_task_alone() -> None:
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_misspelt_names_are_told_and_others_ignored(codec: Codec) -> None:
-    def told(**fields: Any) -> list[str]:
-        (raw,) = codec.split(frame_of(codec, upscale("x") | fields))
-        return raw.misspelt()
+@pytest.mark.parametrize(
+    ("parameters", "wrong", "right"),
+    [
+        ({"upscalFactor": 2}, "upscalFactor", "upscaleFactor"),
+        ({"UpscaleFactor": 2}, "UpscaleFactor", "upscaleFactor"),
+        ({"upscale_factor": 2}, "upscale_factor", "upscaleFactor"),
+        ({"inputs": {"imgae": "x"}}, "inputs.imgae", "inputs.image"),
+        ({"settings": {"step": 3}}, "settings.step", "settings.steps"),
+        ({"safety": {"checkcontent": True}}, "safety.checkcontent", "safety.checkContent"),
+    ],
+)
+def test_a_misspelt_name_is_an_error_that_names_the_right_one(
+    codec: Codec, parameters: dict[str, Any], wrong: str, right: str
+) -> None:
+    error = fails(codec, upscale("x") | parameters)
+    assert (error.code, error.parameter) == ("unsupportedParameter", wrong)
+    assert error.message == f"there is no parameter {wrong!r}; did you mean {right!r}?"
 
-    assert told(upscalefactor=2, outputTyp="URL") == [
-        "unknown parameter 'outputTyp' was ignored; did you mean 'outputType'?",
-        "unknown parameter 'upscalefactor' was ignored; did you mean 'upscaleFactor'?",
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_other_unknown_names_are_ignored_with_a_warning(codec: Codec) -> None:
+    def warnings(**fields: Any) -> list[str]:
+        (raw,) = codec.split(frame_of(codec, upscale("x") | fields))
+        raw.parse()
+        return raw.warnings()
+
+    assert warnings(somethingElse=1, inputs={"image": "x", "width": 2}) == [
+        "unknown parameter 'somethingElse' was ignored",
+        "unknown parameter 'inputs.width' was ignored",
     ]
-    assert told(somethingElse=1) == []
-    assert len(told(**{f"outputTyp{number}": 1 for number in range(10_000)})) <= 16
-    assert told(**{"outputType" * 1000: 1}) == []
+    assert warnings(steps=3) == ["unknown parameter 'steps' was ignored; did you mean 'settings.steps'?"]
+    assert warnings(routing={}, providerSettings={}, customTaskUUID="x") == [], "Runware's SDKs send these"
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_names_that_are_many_or_long_are_refused(codec: Codec) -> None:
+    assert "17 unknown" in fails(codec, upscale("x") | {f"name{n}": 1 for n in range(17)}).message
+    assert "few fields" in fails(codec, upscale("x") | {f"name{n}": 1 for n in range(300)}).message
+    for name in ("outputType" * 1000, "x" * 100_000):
+        assert "longer than 128 characters" in fails(codec, upscale("x") | {name: 1}).message
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize(
+    ("task", "parameter"),
+    [
+        ({"taskType": "modelSearch", "search": "x" * 257}, "search"),
+        ({"taskType": "modelSearch", "architecture": "x" * 129}, "architecture"),
+        ({"taskType": "accountManagement", "operation": "x" * 129}, "operation"),
+        ({"taskType": "authentication", "apiKey": "x" * 257}, "apiKey"),
+        (upscale("x", model="x" * 129), "model"),
+        (upscale("x", webhookURL="http://a/" + "x" * 8192), "webhookURL"),
+        (upscale("x", uploadEndpoint="http://a/" + "x" * 8192), "uploadEndpoint"),
+        (upscale("x", outputType=["URL"] * 9), "outputType"),
+        (upscale("x", settings={"positivePrompt": "x" * 3001}), "settings.positivePrompt"),
+        (upscale("x", settings={"positivePrompt": "x" * 100_000}), "settings.positivePrompt"),
+        (upscale("x", model="é" * 100_000), "model"),
+        (upscale("x", safety={"mode": "x" * 100_000}), "safety.mode"),
+        (upscale("x", somethingElse="x" * 100_000), "somethingElse"),
+        ({"taskType": "getResponse", "taskUUID": "x" * 100_000}, "taskUUID"),
+        ({"taskType": "x" * 100_000}, "taskType"),
+        (upscale(["x" * 100_000]), "inputs.image"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_every_parameter_but_an_image_has_a_longest_length(
+    codec: Codec, task: dict[str, Any], parameter: str
+) -> None:
+    (raw,) = codec.split(frame_of(codec, {"taskUUID": UUID} | task))
+
+    def read() -> None:
+        parsed_task = raw.parse()
+        assert isinstance(parsed_task, Upscale)
+        parse_source(msgspec.structs.asdict(parsed_task.inputs)["image"], "inputs.image", codec)
+
+    with pytest.raises(ParameterError) as caught:
+        read()
+    assert caught.value.parameter == parameter
+    item = caught.value.item(raw.task_type, raw.task_uuid, None)
+    assert len(codec.errors([item])) < 2000
+    assert b"aside-" not in codec.errors([item])
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("form", ["inputImage", "inputs", "image"])
+def test_long_images_come_through_whole(codec: Codec, form: str) -> None:
+    images = [bytes(range(256)) * size for size in (1, 300, 5000)]
+    texts = [base64.b64encode(image).decode() for image in images]
+    texts[2] = texts[2].replace("/", "\\/") if codec is JSON else texts[2]
+    tasks = [
+        {"taskType": "imageUpload", "taskUUID": UUID, "image": text}
+        if form == "image"
+        else {
+            "taskType": "upscale",
+            "taskUUID": UUID,
+            **({"inputs": {"image": text}} if form == "inputs" else {form: text}),
+        }
+        for text in texts
+    ]
+    frame = frame_of(codec, tasks)
+    if codec is JSON:
+        frame = frame.replace(b"\\\\/", b"\\/")
+    for task, image in zip(parsed(codec, frame), images, strict=True):
+        assert isinstance(task, Upscale | ImageUpload)
+        raw = task.image if isinstance(task, ImageUpload) else task.input_image
+        if form == "inputs" and isinstance(task, Upscale):
+            raw = task.inputs.image
+        assert isinstance(raw, msgspec.Raw)
+        assert parse_source(raw, "image", codec) == InlineImage(image)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_frame_has_a_bounded_number_of_values(codec: Codec) -> None:
+    for value in ([0] * 140_000, [{}] * 140_000, ["x"] * 140_000, [[0] * 400] * 400):
+        with pytest.raises(FrameError, match=r"more than 131072 values|in a row that are no string"):
+            codec.split(frame_of(codec, [upscale("x", somethingElse=value)]))
+    few = [upscale("x", ttl=60, webhookURL="http://a/", includeCost=True) for _ in range(1000)]
+    assert len(list(codec.split(frame_of(codec, few)))) == 1000
+
+
+@given(st.binary(max_size=300), st.integers(0, 7))
+def test_values_are_counted_wherever_a_frame_ends(frame: bytes, length: int) -> None:
+    """Numbers, strings and extensions of all forms, whole and cut short, before too many values."""
+    plain = {"a": [1, -1, 2**40, 1.5, None, True, "x" * 40, "x" * 300, b"y" * 300, {"b": [0] * 20}]}
+    whole = msgspec.msgpack.encode([plain, msgspec.msgpack.Ext(5, b"z" * (1 << length)), [0] * 140_000])
+    with pytest.raises(FrameError, match="more than 131072 values"):
+        MESSAGEPACK.split(whole)
+    only_tasks_or_errors(MESSAGEPACK, whole[: len(whole) // 2] + frame + bytes(140_000))
 
 
 json_values = st.recursive(
@@ -186,9 +308,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=8,
 )
-names = sorted(
-    {name for codec in (JSON, MESSAGEPACK) for known in codec.field_names.values() for name in known}
-)
+names = sorted({"taskType", *(name for task in TASK_CLASSES for name in task.__struct_encode_fields__)})
 likely_values = (
     json_values
     | st.sampled_from(sorted(JSON.decoders))

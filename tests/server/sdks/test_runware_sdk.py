@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import io
 import json
 import threading
 import time
@@ -11,8 +12,10 @@ from decimal import Decimal
 from typing import Any
 
 import aiohttp
+import numpy as np
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
+from PIL import Image
 from runware import RunOptions, Runware, RunwareError
 from runware.logger import LogEntry
 from runware.types.sdk import RuntimeDependencies
@@ -281,7 +284,43 @@ async def test_the_progress_callback_gets_rising_numbers(server: EmbeddedServer)
     assert "imageURL" in result
     assert len(shares) >= 2
     assert shares == sorted(shares)
-    assert all(0 <= share < 1 for share in shares)
+    assert all(0 <= share < 100 for share in shares)
+
+
+async def test_a_result_that_is_too_large_for_the_sdk_comes_by_url(server: EmbeddedServer) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "PNG")
+    image = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    account, key = make_account(server)
+    connections: list[ClientConnection] = []
+    async with runware(server, key=key, connections=connections) as client:
+        (result,) = await client.run(upscale(image, outputType="base64Data", outputFormat="PNG"))
+        refusal = connections[0].protocol.close_sent
+        assert refusal is not None
+        assert refusal.code == 1009
+        (again,) = await client.get_response({"taskUUID": result["taskUUID"]})
+    assert again["imageURL"] == result["imageURL"]
+    assert "more than your client accepts in one message" in result["warnings"][0]
+    assert len(connections) == 2
+    assert charges(server, account) == 1
+
+
+@both_transports
+async def test_the_url_of_a_result_is_an_input(server: EmbeddedServer, transport: str) -> None:
+    _, key = make_account(server)
+    async with runware(server, transport) as client:
+        (result,) = await client.run(upscale(data_uri(), outputFormat="PNG"))
+        (larger,) = await client.run(upscale(result["imageURL"], outputType="base64Data"))
+        uploaded = await client.image_upload({"image": result["imageURL"]})
+        with pytest.raises(RunwareError) as caught:
+            await client.run(upscale(f"{server.url}/images/none.png"))
+    assert size_of(larger) == (96, 64)
+    assert uploaded
+    assert caught.value.code == "notFound"
+    async with runware(server, transport, key=key) as other:
+        (result,) = await other.run(upscale(result["imageURL"], outputType="base64Data"))
+    assert size_of(result) == (96, 64)
 
 
 async def test_tiles_are_progress_to_a_caller_that_asks_for_them(server: EmbeddedServer) -> None:

@@ -17,7 +17,7 @@ from server.state.database import Database
 from server.state.records import Attempt, Status, StoredResult, TaskRecord
 from server.state.takeover import attempts_of, records_of, take_over
 from server.state.tasks import LostTaskError
-from tests.server.support.harness import new_uuid
+from tests.server.support.harness import new_uuid, until
 from tests.server.support.postgresql import PostgreSQL
 from tests.server.support.records import accepted, attempt_of, record_of
 
@@ -431,7 +431,7 @@ def test_the_lock_files_of_killed_servers_are_deleted_by_the_next(tmp_path: Path
     database.close()
 
 
-def test_a_lock_whose_connection_is_lost_is_taken_again(postgresql: PostgreSQL) -> None:
+async def test_a_lock_whose_connection_is_lost_is_taken_again(postgresql: PostgreSQL) -> None:
     database = Database(postgresql.new_database())
     mine, other = database.server_lock(), database.server_lock()
     assert mine.hold()
@@ -442,7 +442,7 @@ def test_a_lock_whose_connection_is_lost_is_taken_again(postgresql: PostgreSQL) 
     assert mine.hold()
     assert not database.run_sync(other.is_dead, mine.server)
     mine.close()
-    assert database.run_sync(other.is_dead, mine.server)
+    await until(lambda: database.run_sync(other.is_dead, mine.server))  # once the server has noticed
     other.close()
     database.close()
 

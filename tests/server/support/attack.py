@@ -325,7 +325,7 @@ def _expect(expected: Expected, batch: Batch, frame: Frame) -> None:
     """What the frame must be answered with, by the codec and, where that can tell, by another reader."""
     data = frame.data.decode() if frame.text else frame.data
     try:
-        raws = (MESSAGEPACK if batch.binary else JSON).split(data)
+        raws = list((MESSAGEPACK if batch.binary else JSON).split(data))
     except FrameError:
         expected.add_nameless()
         return
@@ -337,7 +337,7 @@ def _expect(expected: Expected, batch: Batch, frame: Frame) -> None:
 def _judge_answer(batch: Batch, frame: Frame, items: list[Item]) -> None:
     """Whether a POST was answered with one item for each task."""
     try:
-        raws = (MESSAGEPACK if batch.binary else JSON).split(frame.data)
+        raws = list((MESSAGEPACK if batch.binary else JSON).split(frame.data))
     except FrameError:
         if [item.get("code") for item in items] != ["invalidFrame"]:
             raise Wrong(f"not one invalidFrame: {items[:10]}") from None

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import inspect
 
-from server.protocol.codec import TASK_CLASSES
+from server.protocol.requests import TASK_CLASSES
 from tests.server.support.harness import FAST_MODEL, KEY, make_image
 
 __all__ = ["CHANNELS", "Batch", "Channel", "Frame", "batches"]

@@ -79,14 +79,16 @@ class SteppedPipeline:
         self._database = database
         self.waiting: list[tuple[Attempt, asyncio.Event]] = []
 
-    async def run(self, attempt: Attempt, request: UpscaleRequest, *_: object) -> StoredResult:
+    async def run(
+        self, attempt: Attempt, request: UpscaleRequest, *_: object, **__: object
+    ) -> tuple[StoredResult, None]:
         await self._wait(attempt)
         if not await self._database.run(tasks.reserve, attempt, PRICES[request.model], time.time()):
             raise InsufficientCreditsError("too dear")
         await self._wait(attempt)
         if request.model == "failing":
             raise TransferError("uploadFailed", "no")
-        return RESULT
+        return RESULT, None
 
     async def _wait(self, attempt: Attempt) -> None:
         place = attempt, asyncio.Event()

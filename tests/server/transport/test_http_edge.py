@@ -186,7 +186,7 @@ async def test_the_key_of_the_header_is_checked_before_the_body_comes(
 async def test_a_body_without_a_header_may_only_be_small(server: EmbeddedServer, chunked: bool) -> None:
     search = {"taskType": "modelSearch", "taskUUID": new_uuid()}
     small = msgspec.json.encode([AUTHENTICATION, search])
-    large = msgspec.json.encode([AUTHENTICATION, search | {"search": "x" * 70_000}])
+    large = small.ljust(70_000)
 
     async def post(body: bytes, **headers: str) -> int:
         async def parts() -> AsyncIterator[bytes]:

@@ -10,6 +10,7 @@ _ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 def upgrade() -> None:
+    """Take this step."""
     op.create_table(
         "accounts",
         sa.Column("id", sa.String(36), primary_key=True),

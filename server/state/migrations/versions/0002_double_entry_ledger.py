@@ -57,6 +57,7 @@ _SETTLE = """
 
 
 def upgrade() -> None:
+    """Take this step."""
     op.add_column("tasks", sa.Column("owner", sa.String(36)))
     op.execute("UPDATE tasks SET reserved = 0 WHERE reserved <> 0")
     op.execute("UPDATE accounts SET reserved = 0 WHERE reserved <> 0")

@@ -8,6 +8,7 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
+    """Take this step."""
     for column in (
         sa.Column("webhook_secret", sa.String(100)),
         sa.Column("old_webhook_secret", sa.String(100)),

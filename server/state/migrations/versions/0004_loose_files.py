@@ -8,6 +8,7 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
+    """Take this step."""
     op.create_table(
         "loose_files",
         sa.Column("name", sa.String(64), primary_key=True),

@@ -8,6 +8,7 @@ down_revision = "0004"
 
 
 def upgrade() -> None:
+    """Take this step."""
     op.add_column("webhooks", sa.Column("ended", sa.Float))
     op.execute("""
         UPDATE webhooks SET ended = (

@@ -65,6 +65,7 @@ _TOTALS = """
 
 
 def upgrade() -> None:
+    """Take this step."""
     for statement in _GIVE_BACK:
         op.execute(statement)
     op.add_column("tasks", sa.Column("attempt", sa.String(32)))

@@ -1,0 +1,57 @@
+"""`getTaskDetails`: an earlier task as it was sent, and its answer."""
+
+from typing import Any, Final
+
+from msgspec import to_builtins
+
+from engines import Diffusion
+from server.handlers.context import Context
+from server.protocol.errors import ErrorItem, NotFoundError
+from server.protocol.names import wire_name
+from server.protocol.replies import TaskDetails
+from server.protocol.requests import GetTaskDetails
+from server.protocol.sources import StoredImage
+from server.state import tasks
+from server.state.requests import UpscaleRequest
+
+__all__ = ["handle"]
+
+_NAMES: Final = {"factor": "upscaleFactor", "output_types": "outputType"}
+_SETTINGS: Final = {"guidance": "CFGScale", "prompt": "positivePrompt", "colour_fix": "colorFix"}
+
+
+async def handle(task: GetTaskDetails, context: Context) -> TaskDetails:
+    """Give the task of this UUID, and its result, its error, or how far it is; images by URL.
+
+    Raises:
+        NotFoundError: if the account has no such task.
+    """
+    await context.settled(task.task_uuid)
+    services = context.services
+    record = await services.database.run(tasks.find, context.account, task.task_uuid.lower())
+    if record is None:
+        raise NotFoundError("taskNotFound", f"there is no task {task.task_uuid}", "taskUUID")
+    item = await services.results.item(record, context.base_url, by_url="this is about the task alone")
+    answer = {"errors": [item]} if isinstance(item, ErrorItem) else {"data": [item]}
+    return TaskDetails(task_uuid=task.task_uuid, request=[_as_sent(record.request)], response=answer)
+
+
+def _as_sent(request: UpscaleRequest) -> dict[str, Any]:
+    """The task on the wire. What it left out may be there with its default."""
+    fields: dict[str, Any] = to_builtins(request)
+    for name in ("source", "parameter", "warnings", "diffusion", "denoise"):
+        fields.pop(name, None)
+    sent = {_NAMES.get(name, wire_name(name)): value for name, value in fields.items()}
+    image = request.source.uuid if isinstance(request.source, StoredImage) else request.source.url
+    sent |= {"inputImage": image} if request.parameter == "inputImage" else {"inputs": {"image": image}}
+    settings = {} if request.diffusion is None else _settings(request.diffusion)
+    if request.denoise is not None:
+        settings["denoise"] = request.denoise
+    return sent | ({"settings": settings} if settings else {})
+
+
+def _settings(diffusion: Diffusion) -> dict[str, Any]:
+    fields: dict[str, Any] = to_builtins(diffusion)
+    return {
+        _SETTINGS.get(name, wire_name(name)): value for name, value in fields.items() if value is not None
+    }

@@ -1,0 +1,214 @@
+"""Whatever is wrong with a diffusers folder is one message, and never another error."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from onnx_models import (
+    Catalogue,
+    CatalogueError,
+    Facts,
+    MissingConverterError,
+    UnsuitableModelError,
+    export_model,
+)
+from onnx_models.diffusers import export as exporting
+from onnx_models.diffusers.folder import check_files
+
+REPLACEMENTS = (None, float("nan"), [], "text", 0, -1, 1e30)
+NETWORK = {"block_out_channels": [8, 16], "in_channels": 8, "out_channels": 5, "cross_attention_dim": 32}
+FILES: dict[str, Any] = {
+    "model_index.json": {
+        "_class_name": "StableDiffusionLatentUpscalePipeline",
+        **{name: ["diffusers", name] for name in ("text_encoder", "tokenizer", "unet", "vae", "scheduler")},
+    },
+    "scheduler/scheduler_config.json": {
+        "_class_name": "EulerDiscreteScheduler",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "num_train_timesteps": 1000,
+        "prediction_type": "sample",
+        "steps_offset": 0,
+        "timestep_spacing": "linspace",
+        "trained_betas": None,
+    },
+    "text_encoder/config.json": {"hidden_size": 32, "vocab_size": 99, "num_hidden_layers": 3},
+    "unet/config.json": NETWORK,
+    "vae/config.json": {"latent_channels": 4, "block_out_channels": [8, 8], "scaling_factor": 0.2},
+    "tokenizer/tokenizer.json": {"version": "1.0"},
+}
+WEIGHTS = {
+    "text_encoder": "model.safetensors",
+    "unet": "diffusion_pytorch_model.safetensors",
+    "vae": "diffusion_pytorch_model.safetensors",
+}
+
+
+with_diffusers = pytest.mark.skipif(
+    any(find_spec(name) is None for name in ("diffusers", "onnxscript", "torch", "transformers")),
+    reason="to export needs PyTorch, diffusers and transformers: pip install 'tilewire[export]'",
+)
+
+
+class ReachedError(Exception):
+    """All that is checked before PyTorch is needed was in order."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is in order as far as it is looked at without PyTorch, which there is not."""
+
+    def reached() -> None:
+        raise ReachedError
+
+    monkeypatch.setattr(exporting, "_require", reached)
+    folder = tmp_path / "pipeline"
+    for name, values in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps(values))
+    for component, name in WEIGHTS.items():
+        (folder / component / name).write_bytes(b"x")
+    return folder
+
+
+def leaves(values: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The place of every value in JSON, lists and objects included."""
+    if path:
+        yield path
+    items = (
+        values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
+    )
+    for key, value in items:
+        yield from leaves(value, (*path, key))
+
+
+def replaced(values: Any, path: tuple[Any, ...], new: Any) -> Any:
+    changed = json.loads(json.dumps(values))
+    place = changed
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = new
+    return changed
+
+
+def export(folder: Path, catalogue: Catalogue, open_part: Any = None) -> None:
+    export_model(str(folder), Facts(), catalogue, folder.parent / "models", open_part)
+
+
+def test_every_value_replaced_and_every_file_damaged_is_one_message(
+    folder: Path, catalogue: Catalogue
+) -> None:
+    with pytest.raises(ReachedError):
+        export(folder, catalogue)
+    refused = 0
+    for name, values in FILES.items():
+        contents = [
+            json.dumps(replaced(values, path, new)) for path in leaves(values) for new in REPLACEMENTS
+        ]
+        good = (folder / name).read_text()
+        for content in [*contents, "", good[: len(good) // 2], "[]", "[" * 100_000, "\0"]:
+            (folder / name).write_text(content)
+            with pytest.raises((UnsuitableModelError, ReachedError)) as raised:
+                export(folder, catalogue)
+            refused += raised.type is UnsuitableModelError
+            assert "\n" not in str(raised.value)
+        (folder / name).write_bytes(b"\xff")
+        with pytest.raises((UnsuitableModelError, ReachedError)):
+            export(folder, catalogue)
+        (folder / name).unlink()
+        with pytest.raises(UnsuitableModelError):
+            export(folder, catalogue)
+        (folder / name).write_text(good)
+    assert refused > 200
+    assert not list(folder.parent.glob("models/[!.]*"))
+
+
+@pytest.mark.parametrize(
+    ("component", "damage", "told"),
+    [
+        ("unet", lambda file: file.unlink(), "its unet has no weights"),
+        ("vae", lambda file: file.write_bytes(b""), "its vae has no weights"),
+        ("unet", lambda file: file.rename(file.with_suffix(".bin")), r"its unet is a pickle \(\.bin\)"),
+    ],
+)
+def test_weights_that_are_not_read_are_named(
+    folder: Path, catalogue: Catalogue, component: str, damage: Any, told: str
+) -> None:
+    damage(folder / component / WEIGHTS[component])
+    with pytest.raises(UnsuitableModelError, match=told):
+        export(folder, catalogue)
+
+
+def test_where_there_are_only_fp16_variants_they_are_taken(folder: Path) -> None:
+    file = folder / "unet" / WEIGHTS["unet"]
+    file.rename(file.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    assert check_files(folder) == {"text_encoder": None, "unet": "fp16", "vae": None}
+
+
+def test_a_window_that_is_too_small_is_reported_before_the_export(folder: Path, catalogue: Catalogue) -> None:
+    for facts in (Facts(tile=2), Facts(tile=64, overlap=40)):
+        with pytest.raises(CatalogueError, match="is too small for an overlap of"):
+            export_model(str(folder), facts, catalogue, folder.parent / "models", lambda _path: None)
+
+
+@with_diffusers
+@pytest.mark.parametrize("component", ["text_encoder", "vae"])
+def test_weights_that_are_missing_are_not_made_up(
+    catalogue: Catalogue, tmp_path: Path, component: str
+) -> None:
+    from safetensors.torch import load_file, save_file  # noqa: PLC0415 - needs PyTorch
+
+    from tests.onnx_models.support import tiny_pipeline  # noqa: PLC0415
+
+    tiny_pipeline.save_tiny_x4_pipeline(tmp_path / "pipeline")
+    file = tmp_path / "pipeline" / component / WEIGHTS[component]
+    weights = load_file(file)
+    gone = min(weights)
+    del weights[gone]
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(UnsuitableModelError, match=f"its {component} lacks 1 weights, such as .*{gone}"):
+        export(tmp_path / "pipeline", catalogue)
+
+
+@with_diffusers
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("kind", ["x2", "x4"])
+def test_nothing_that_pytorch_finds_in_a_folder_is_another_error(
+    catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Each value of a real folder is replaced once; what is still in order is left before the export."""
+    from tests.onnx_models.support import tiny_pipeline  # noqa: PLC0415 - needs PyTorch
+
+    def reached(*_arguments: object, **_more: object) -> None:
+        raise ReachedError
+
+    monkeypatch.setattr(exporting, "_export", reached)
+    folder = tmp_path / "pipeline"
+    (tiny_pipeline.save_tiny_x4_pipeline if kind == "x4" else tiny_pipeline.save_tiny_pipeline)(folder)
+    shutil.rmtree(folder / "tokenizer-files")
+    random = np.random.default_rng(7)
+    with pytest.raises(UnsuitableModelError, match="cannot be exported: ReachedError"):
+        export(folder, catalogue)
+    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        good = file.read_bytes()
+        damaged = [b"", good[: len(good) // 2]]
+        if file.suffix == ".json" and len(good) < 10_000:
+            values = json.loads(good)
+            damaged += [
+                json.dumps(replaced(values, path, REPLACEMENTS[random.integers(len(REPLACEMENTS))])).encode()
+                for path in leaves(values)
+            ]
+        for content in damaged:
+            file.write_bytes(content)
+            with pytest.raises((UnsuitableModelError, MissingConverterError)) as raised:
+                export(folder, catalogue)
+            assert "\n" not in str(raised.value)
+        file.write_bytes(good)
