@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["Metadata", "Picture", "Text", "as_grey", "as_rgb", "resize", "resize_rows"]
+__all__ = ["Metadata", "Picture", "Text", "as_grey", "as_rgb", "resize", "resize_columns", "resize_rows"]
 
 
 class Text(NamedTuple):
@@ -75,16 +75,29 @@ def as_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def resize(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """Resamples (H, W, 3) or (H, W) uint8 to `height` x `width` with Lanczos (three lobes), antialiased.
+    """Resamples to `height` x `width` with Lanczos (three lobes), antialiased; the columns first.
 
-    The result is read-only. Lanczos overshoots at hard edges; values are clipped to 0..255.
+    Each of the two passes rounds and clips, so their order shows at hard edges, where Lanczos overshoots.
+    Pillow chooses it by the shape, which would let results depend on how they are cut into tiles.
+
+    Args:
+        pixels: (H, W, 3) or (H, W) uint8.
+        width: in pixels.
+        height: in pixels.
+
+    Returns:
+        The result, read-only; values are clipped to 0..255.
     """
-    return resize_rows(pixels, width, height, 0, len(pixels))
+    return resize_rows(resize_columns(pixels, width), height, 0, len(pixels))
 
 
-def resize_rows(
-    pixels: NDArray[np.uint8], width: int, height: int, top: float, bottom: float
-) -> NDArray[np.uint8]:
-    """`resize` of the rows from `top` to `bottom` only; rows beyond them are still looked at."""
-    box = (0, top, pixels.shape[1], bottom)
+def resize_columns(pixels: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
+    """The first pass of `resize`: (H, W, 3) or (H, W) to `width` columns, each row by itself."""
+    return np.asarray(Image.fromarray(pixels).resize((width, len(pixels)), Image.Resampling.LANCZOS))
+
+
+def resize_rows(pixels: NDArray[np.uint8], height: int, top: float, bottom: float) -> NDArray[np.uint8]:
+    """The second pass of `resize`: the rows from `top` to `bottom`; those beyond them are still looked at."""
+    width = pixels.shape[1]
+    box = (0, top, width, bottom)
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS, box))

@@ -8,7 +8,10 @@ Shapes stay dynamic: the first run of another size costs some tens of millisecon
 """
 
 import importlib.util
+import os
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from numpy.typing import NDArray
@@ -70,9 +73,11 @@ class OpenVinoDevice:
         }
         split = network.split
         files = [network.path] if split is None else [split.body, split.tail]
+        if (cache := _cache(network, files[0].parent)) is not None:
+            configuration["CACHE_DIR"] = str(cache)
         with loading(network.path.name, self.name):
             core = import_openvino().Core()
-            compiled = [core.compile_model(core.read_model(file), "CPU", configuration) for file in files]
+            compiled = [core.compile_model(file, "CPU", configuration) for file in files]
             sessions = [_OpenVinoSession(each, each.create_infer_request()) for each in compiled]
         if split is None:
             return sessions[0]
@@ -104,6 +109,24 @@ class _OpenVinoSession:
     def release_memory(self) -> None:
         """See `Session.release_memory`."""
         self._compiled.release_memory()
+
+
+def _cache(network: Network, directory: Path) -> Path | None:
+    """Where a compiled network is kept, for this version of OpenVINO only; None if it cannot be.
+
+    A network is loaded from there in a fifth of the time, and its weights are mapped rather than copied
+    (measured: x4plus takes 0.2 s and 105 MB in place of 1 s and 180 MB). If what is kept is
+    damaged, OpenVINO compiles again:
+    https://docs.openvino.ai/2025/openvino-workflow/running-inference/optimize-inference/optimizing-latency/model-caching-overview.html
+    """
+    if not network.sha256 or not os.access(directory, os.W_OK):
+        return None
+    versions = directory / "openvino"
+    version: str = import_openvino().__version__  # such as 2026.4.1-22982-e213a147257-releases/2026/4
+    of_version = versions / version.partition("-")[0]
+    if not of_version.is_dir():
+        shutil.rmtree(versions, ignore_errors=True)
+    return of_version / f"{network.path.stem}-{network.sha256[:16]}"
 
 
 def find_openvino(threads: int, precision: CpuPrecision = "auto") -> OpenVinoDevice:

@@ -273,9 +273,7 @@ class Dispatcher:
         if find is not None:
             device = find()  # may take seconds
             with self.changed:
-                added = self.fleet.end_replacing(device)
-                if not self.closing:
-                    self._start(added)
+                self._start(self.fleet.end_replacing(None if self.closing else device))
                 self.changed.notify_all()
         with self.changed:
             failed = [] if self.usable else self._give_up()

@@ -107,6 +107,7 @@ class Worker:
 
     def begin(self, job: Job | None, now: float) -> None:
         """Take note of what it is at from now on."""
+        self.end(now)
         self.job, self.began = job, now
 
     def end(self, now: float) -> None:
@@ -173,6 +174,7 @@ class Worker:
             ModelError: if it cannot be loaded, or is not what it should be.
         """
         if (loaded := self.sessions.get(network)) is None:
+            self._hold_memory()
             if isinstance(network, Part):
                 part = self.device.open_part(network)
                 loaded = Loaded(part.run_part, part.release_memory)
@@ -198,7 +200,7 @@ class Worker:
             Exception: of any class, if the network cannot be loaded, the device is lost, has no memory for
                 the batch, or fails with a single tile.
         """
-        self.holds_since = self.began if self.holds_since is None else self.holds_since
+        self._hold_memory()
         run = self.load(batch.key.network, calibration).run
         tiles = [tile for _, tile in batch.tiles]
         try:
@@ -245,11 +247,14 @@ class Worker:
         short = costs.seconds(key.network, key.pixels)
         return short is not None and short <= _SMALL * long
 
+    def _hold_memory(self) -> None:
+        if self.holds_since is None:
+            self.holds_since = self.began
+
     def idle_for(self, idle: float, now: float) -> float | None:
         """Seconds without work after which memory is to be given back; None if there is none.
 
-        Where there always comes something before `idle` seconds have gone by, a pause without work is used
-        for it from time to time.
+        A device that is never without work for `idle` seconds uses a shorter pause from time to time.
         """
         if self.holds_since is None:
             return None

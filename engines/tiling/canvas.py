@@ -1,8 +1,9 @@
 """Where finished tiles become the output, holding no more of the native image than is needed.
 
 A result of a native size is pasted in place. For any other the native image can be many times larger than the
-output (sixteen times for a factor of just above 1), so it never exists as a whole: each row of tiles is
-reduced to output rows as soon as it is complete, and dropped.
+output (sixteen times for a factor of just above 1), so it never exists as a whole. Each row of tiles is
+reduced to the output's width as soon as it is complete, and these rows to the output's, some at a time. Which
+of them are computed together does not depend on the tiles, and so neither does the result.
 """
 
 import math
@@ -13,15 +14,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.codecs.picture import as_grey, resize_rows
+from engines.codecs.picture import as_grey, resize_columns, resize_rows
 from engines.tiling.tiles import Area, Tile, TilePlan
 
 __all__ = ["Canvas", "OnArea"]
 
 OnArea = Callable[[Area, NDArray[np.uint8]], None]
 
-# Lanczos with three lobes looks at this many output pixels on each side; one more for rounding.
-_SUPPORT = 3 + 1
+_LOBES = 3
+"""How many output rows Lanczos looks beyond a row, on each side."""
+
+_TOGETHER = 64
+"""Output rows that are computed at once."""
 
 
 @dataclass(slots=True, eq=False)
@@ -71,9 +75,10 @@ class Canvas:
         self._lock = threading.Lock()
         self._missing = len(plan)
         self._bands: dict[int, _Band] = {}
+        self._numbers = {rows: number for number, rows in enumerate(plan.rows)}
         self._next_band = 0
         self._first_row = 0  # native row that `_rows` begins with
-        self._rows = np.empty((0, self._native_width, *self.pixels.shape[2:]), np.uint8)
+        self._rows = np.empty((0, width, *self.pixels.shape[2:]), np.uint8)
         self._done = 0  # output rows
 
     @property
@@ -92,7 +97,7 @@ class Canvas:
                 self._missing -= 1
             return False
         rows = tile.rows
-        number = self._plan.rows.index(rows)
+        number = self._numbers[rows]
         with self._lock:
             band = self._bands.setdefault(number, self._new_band(rows.keep_stop - rows.keep_start))
         tile.paste(upscaled, band.pixels, self._scale, top=rows.keep_start)
@@ -106,29 +111,39 @@ class Canvas:
             with self._lock:
                 del self._bands[self._next_band]
             self._next_band += 1
-            self._rows = np.concatenate((self._rows, band.pixels))
+            reduced = resize_columns(band.pixels, self.pixels.shape[1])
+            self._rows = np.concatenate((self._rows, reduced))
             self._reduce_rows()
 
     def _new_band(self, height: int) -> _Band:
-        pixels = np.empty((height * self._scale, *self._rows.shape[1:]), np.uint8)
+        pixels = np.empty((height * self._scale, self._native_width, *self.pixels.shape[2:]), np.uint8)
         return _Band(pixels, len(self._plan.columns))
 
     def _reduce_rows(self) -> None:
         """Make the output rows that the native rows at hand suffice for; drop those not needed any more."""
-        height, width = self.pixels.shape[:2]
-        ratio = self._native_height / height
         known = self._first_row + len(self._rows)
-        stop = height if known == self._native_height else int(known / ratio - _SUPPORT)
-        if stop <= self._done:
-            return
-        top = self._done * ratio - self._first_row
-        bottom = min(stop * ratio - self._first_row, len(self._rows))
-        self.pixels[self._done : stop] = resize_rows(self._rows, width, stop - self._done, top, bottom)
-        self._finish(Area(0, self._done, width, stop))
-        self._done = stop
-        unused = max(0, math.floor((stop - _SUPPORT) * ratio) - self._first_row)
-        self._first_row += unused
-        self._rows = self._rows[unused:].copy()
+        height, width = self.pixels.shape[:2]
+        while self._done < height:
+            stop = min(self._done + _TOGETHER, height)
+            first, last = self._rows_for(self._done, stop)
+            if last > known:
+                break
+            native = self._rows[first - self._first_row : last - self._first_row]
+            top, bottom = (row * self._native_height / height - first for row in (self._done, stop))
+            count = stop - self._done
+            self.pixels[self._done : stop] = resize_rows(native, count, top, min(bottom, len(native)))
+            self._finish(Area(0, self._done, width, stop))
+            self._done = stop
+        needed = known if self._done == height else self._rows_for(self._done, height)[0]
+        self._rows = self._rows[needed - self._first_row :].copy()
+        self._first_row = needed
+
+    def _rows_for(self, start: int, stop: int) -> tuple[int, int]:
+        """The native rows that output rows are made of: the first, and the one after the last."""
+        ratio = self._native_height / len(self.pixels)
+        first = math.floor((start - _LOBES) * ratio) - 1
+        last = math.ceil((stop + _LOBES) * ratio) + 1
+        return max(0, first), min(last, self._native_height)
 
     def _finish(self, area: Area) -> None:
         if self._on_area is not None:

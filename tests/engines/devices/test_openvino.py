@@ -1,5 +1,8 @@
 """The CPU by OpenVINO gives what ONNX Runtime gives. Skipped where it is not installed."""
 
+import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,50 @@ STATM = Path("/proc/self/statm")
 @pytest.fixture(scope="module")
 def session(small_network):
     return find_openvino(2, "fp32").open(small_network)
+
+
+@pytest.fixture
+def kept(small_network, tmp_path):
+    """A network whose compiled form is kept, in a folder of its own, and that folder."""
+    path = Path(shutil.copy(small_network.path, tmp_path / "network.onnx"))
+    return replace(small_network, path=path, split=None), tmp_path / "openvino"
+
+
+def compiled(folder):
+    return {file: file.stat().st_mtime_ns for file in folder.rglob("*.blob")}
+
+
+def test_a_network_is_compiled_once_and_again_if_what_is_kept_is_damaged(kept, session):
+    network, folder = kept
+    expected = session.run(noise(1, 16, 16))
+    seen = []
+    for damage in (None, None, b"", b"damaged"):
+        if damage is not None:
+            for file in compiled(folder):
+                file.chmod(0o600)
+                file.write_bytes(damage)
+        assert np.array_equal(find_openvino(2, "fp32").open(network).run(noise(1, 16, 16)), expected)
+        seen.append(compiled(folder))
+    assert seen[0] == seen[1] != seen[2]
+    assert len(seen[0]) == len(seen[3]) == 1
+
+
+def test_what_another_version_has_compiled_is_removed_and_another_network_is_compiled_anew(kept):
+    network, folder = kept
+    old = folder / "2020.1" / "network-0" / "1.blob"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    find_openvino(2, "fp32").open(network)
+    find_openvino(2, "fp32").open(replace(network, sha256="f" * 64))
+    assert not old.exists()
+    assert len(compiled(folder)) == 2
+
+
+def test_where_nothing_can_be_kept_a_network_runs_all_the_same(kept, monkeypatch):
+    network, folder = kept
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert find_openvino(2, "fp32").open(network).run(noise(1, 4, 4)).shape == (1, 8, 8, 3)
+    assert not folder.exists()
 
 
 def noise(*shape):

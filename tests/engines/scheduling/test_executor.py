@@ -151,6 +151,7 @@ def test_each_run_of_a_batch_that_is_run_one_by_one_has_the_time_of_a_run(execut
     wait_for(tiles[1])
     executor._dispatcher.retire_stalled()
     assert executor.usable
+    assert executor.activity(lambda: {KEY.network: "model"}).devices[0].busy_seconds == clock.now
 
 
 def test_a_device_holds_nothing_of_what_it_has_done(executor_of):
@@ -508,6 +509,30 @@ def test_while_a_stand_in_is_looked_for_tasks_come_and_go_and_loads_wait(executo
     wait_for(*tiles[:3])
     assert [tile.told for tile in tiles] == [[0], [1], [2], []]
     assert OTHER_KEY.network.path in cpu.opened
+
+
+def test_closing_does_not_wait_for_a_stand_in_that_comes_too_late(executor_of, caplog):
+    looking, found = threading.Event(), threading.Event()
+
+    def find():
+        looking.set()
+        assert found.wait(WAIT)
+        return FakeDevice("the CPU")
+
+    gpu = FakeDevice("the GPU")
+    gpu.error = lost()
+    executor = executor_of(gpu, stand_in=find)
+    tile = FakeTile(1)
+    executor.submit("", "task", KEY, [tile])
+    assert looking.wait(WAIT)
+    closer = threading.Thread(target=executor.close)
+    closer.start()
+    wait_for(tile)
+    found.set()
+    closer.join(WAIT)
+    assert not closer.is_alive()
+    executor.close()
+    assert executor.stand_in is None
 
 
 def test_a_network_that_no_gpu_can_load_any_longer_is_loaded_where_they_are_replaced(executor_of, caplog):
