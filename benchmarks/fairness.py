@@ -233,7 +233,8 @@ def raise_error(item: dict[str, Any]) -> None:
 
 def make_key(account: str, data: str) -> str:
     """A key of another account, in the data directory of a server that is yet to start."""
-    command = [sys.executable, "-m", "server", "keys", "create", "--account", account, "--data", data]
+    command = [sys.executable, "-m", "server", "keys", "create", "--account", account]
+    command += ["--credit", "unlimited", "--data", data]
     return subprocess.check_output(command, text=True).strip()
 
 

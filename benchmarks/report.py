@@ -30,7 +30,7 @@ __all__ = [
     "wait_until_ready",
 ]
 
-KEY = "tw_benchmark"
+KEY = "tw_key-of-the-benchmarks"
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -94,7 +94,7 @@ class _Console(Console):
     """Shows names and labels as they are: no markup, no highlighting, nothing that a terminal obeys."""
 
     def __init__(self, output: _Output, **more: Any) -> None:
-        super().__init__(file=output, highlight=False, markup=False, soft_wrap=True, **more)  # type: ignore[arg-type]
+        super().__init__(file=output, highlight=False, markup=False, emoji=False, soft_wrap=True, **more)  # type: ignore[arg-type]
 
     def render_str(self, text: str, **more: Any) -> Text:
         return super().render_str(_spelt_out(text), **more)

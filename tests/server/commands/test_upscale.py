@@ -204,7 +204,7 @@ def test_what_is_not_an_image_is_told_and_the_others_are_done(upscale: Tilewire,
         assert shape(file.with_name(f"{file.stem}-2x.png")) == ("PNG", (48, 32))
 
 
-@pytest.mark.parametrize("name", ["[a].jpg", "[bold]x[ red].jpg", "spaß 日本.jpg", "-x [dim].jpg"])
+@pytest.mark.parametrize("name", ["[a] :heart:.jpg", "[bold]x[ red].jpg", "spaß 日本.jpg", "-x [dim].jpg"])
 def test_any_file_name_is_shown_as_it_is(upscale: Tilewire, folder: Path, name: str) -> None:
     good = save(folder / name, make_image(image_format="JPEG"))
     bad = save(folder / f"bad {name}", b"nothing")
