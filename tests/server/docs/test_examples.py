@@ -102,7 +102,9 @@ def test_examples_in_javascript_run(
     assert f"{server.url}/images/" in run(directory, "node", "example.mjs")
 
 
-@each(examples("bash", naming="curl "))  # the others install and start the server
+@each(
+    [example for example in examples("bash", naming="curl ") if EXAMPLE_ADDRESS in example.code]
+)  # the others install and start the server
 def test_examples_for_the_shell_run(example: Example, server: EmbeddedServer, directory: Path) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")

@@ -49,7 +49,8 @@ async def test_a_task_is_counted_where_it_passes(start_server: StartServer) -> N
     (device,) = server.services.upscaler.devices
     on_device = labels(device=device.name, model=FAST_MODEL)
     assert metrics["tilewire_device_tiles_total" + on_device] == 1
-    assert metrics["tilewire_device_pixels_total" + on_device] > (24 * 2) * (16 * 2), "with its border"
+    border = 2 * 10  # continued on both sides
+    assert metrics["tilewire_device_pixels_total" + on_device] == (24 + border) * 2 * (16 + border) * 2
     assert metrics["tilewire_batch_fill_ratio_count" + on_device] == 1
     assert metrics["tilewire_device_up" + labels(device=device.name)] == 1
     assert metrics["tilewire_device_busy_seconds_total" + labels(device=device.name)] > 0
@@ -111,10 +112,10 @@ async def test_names_that_clients_choose_do_not_become_labels(start_server: Star
         await peer.receive()
     metrics = await metrics_of(server)
     assert {name for name in metrics if name.startswith("tilewire_errors")} == {
-        "tilewire_errors_total{code=unsupportedParameter}",
+        "tilewire_errors_total{code=invalidParameter}",
         "tilewire_errors_total{code=invalidFrame}",
     }
-    assert metrics["tilewire_errors_total{code=unsupportedParameter}"] == 2
+    assert metrics["tilewire_errors_total{code=invalidParameter}"] == 2
     assert error_label("nonsense") == "other"
 
 

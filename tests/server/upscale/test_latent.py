@@ -136,9 +136,10 @@ async def test_a_prompt_that_is_too_long_is_cut_with_a_warning(server: EmbeddedS
 async def test_other_factors_are_told(server: EmbeddedServer) -> None:
     async with connected(server) as peer:
         (error,) = await peer.ask(task(upscaleFactor=17))
-        (result,) = await peer.ask(task(upscaleFactor=1.5))
+        results = await peer.ask(task(upscaleFactor=1.5), task(upscaleFactor=4))
     assert error["code"] == "invalidUpscaleFactor"
-    assert open_image(base64.b64decode(result["imageBase64Data"])).size == (60, 36)
+    sizes = [open_image(base64.b64decode(result["imageBase64Data"])).size for result in results]
+    assert sizes == [(60, 36), (160, 96)]
 
 
 async def test_more_work_than_the_default_steps_costs_in_proportion(server: EmbeddedServer) -> None:
@@ -231,17 +232,17 @@ async def test_a_model_that_is_not_installed_names_the_command_to_get_it(start_s
 def test_the_commands_know_it_and_remove_it(tilewire: Tilewire, tmp_path: Path) -> None:
     added = tmp_path / "data" / "models"
     listed = " ".join(tilewire("models", "list").output.split())
-    assert "stabilityai/sd-x2-latent-upscaler" in listed
+    assert "tilewire models export stabilityai/sd-x2-latent-upscaler" in listed
     add_tiny_latent(added)
     listed = " ".join(tilewire("models", "list").output.split())
     assert "runware:502@1" in listed
-    assert "stabilityai/sd-x2" not in listed
+    assert "tilewire models export stabilityai/sd-x2" not in listed
     assert tilewire("models", "verify").exit_code == 0
     (file,) = added.glob("*/unet.onnx")
     file.write_bytes(b"damaged")
     assert tilewire("models", "verify").exit_code == 1
     assert tilewire("models", "remove", "sd-x2-latent-upscaler").exit_code == 0
-    assert list(added.glob("[!.]*")) == []
+    assert list(added.iterdir()) == []
 
 
 def test_an_exported_model_is_told_listed_and_not_exported_twice(
@@ -260,7 +261,9 @@ def test_an_exported_model_is_told_listed_and_not_exported_twice(
     assert "sd-x2-latent-upscaler (runware:502@1): windows of 256 px with an overlap of 64 px" in told
     assert "0.5 USD per megapixel; from PyTorch: unet 1e-06" in told
     listed = " ".join(tilewire("models", "list").output.split())
-    assert "runware:502@1 · ×2 in one pass · 0.5 USD/MP · openrail++" in listed
+    assert (
+        "Stable Diffusion x2 latent upscaler: any factor up to 2; 0.5 USD per megapixel; openrail++" in listed
+    )
     again = tilewire("models", "export", "someone/pipeline")
     assert (again.exit_code, again.stdout) == (2, "")
     assert "is taken" in again.stderr
