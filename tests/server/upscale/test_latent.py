@@ -232,11 +232,11 @@ async def test_a_model_that_is_not_installed_names_the_command_to_get_it(start_s
 def test_the_commands_know_it_and_remove_it(tilewire: Tilewire, tmp_path: Path) -> None:
     added = tmp_path / "data" / "models"
     listed = " ".join(tilewire("models", "list").output.split())
-    assert "tilewire models export stabilityai/sd-x2-latent-upscaler" in listed
+    assert "runware:502@1 · stabilityai/sd-x2-latent-upscaler" in listed, "it can be exported"
     add_tiny_latent(added)
     listed = " ".join(tilewire("models", "list").output.split())
     assert "runware:502@1" in listed
-    assert "tilewire models export stabilityai/sd-x2" not in listed
+    assert "stabilityai/sd-x2-latent-upscaler" not in listed, "it is installed"
     assert tilewire("models", "verify").exit_code == 0
     (file,) = added.glob("*/unet.onnx")
     file.write_bytes(b"damaged")
@@ -261,9 +261,9 @@ def test_an_exported_model_is_told_listed_and_not_exported_twice(
     assert "sd-x2-latent-upscaler (runware:502@1): windows of 256 px with an overlap of 64 px" in told
     assert "0.5 USD per megapixel; from PyTorch: unet 1e-06" in told
     listed = " ".join(tilewire("models", "list").output.split())
-    assert (
-        "Stable Diffusion x2 latent upscaler: any factor up to 2; 0.5 USD per megapixel; openrail++" in listed
-    )
+    installed = listed.partition("To fetch")[0]
+    assert "sd-x2-latent-upscaler" in installed
+    assert "0.5 USD/MP · openrail++" in installed
     again = tilewire("models", "export", "someone/pipeline")
     assert (again.exit_code, again.stdout) == (2, "")
     assert "is taken" in again.stderr

@@ -158,9 +158,9 @@ def test_halves_are_rounded_up(
 def test_hidden_colours_need_a_format_with_transparency(catalogue: Catalogue) -> None:
     model = catalogue.get(FAST_MODEL)
     for output_format in ("PNG", "WEBP"):
-        check(task_of(keepHiddenColors=True, outputFormat=output_format), model)
+        check(task_of(keepHiddenColors=True, outputFormat=output_format), model, Reachable())
     with pytest.raises(ParameterError, match="JPG has no transparency") as caught:
-        check(task_of(keepHiddenColors=True, outputFormat="JPG"), model)
+        check(task_of(keepHiddenColors=True, outputFormat="JPG"), model, Reachable())
     assert caught.value.parameter == "keepHiddenColors"
 
 
