@@ -4,8 +4,11 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
+from typing import Final
 
 __all__ = ["FairGate"]
+
+_NOBODY: Final = object()  # not None, as which work without an account is counted
 
 
 class FairGate:
@@ -44,7 +47,7 @@ class FairGate:
             self._admit()
 
     def _admit(self) -> None:
-        while (account := self._next()) is not None:
+        while (account := self._next()) is not _NOBODY:
             amount, turn = self._waiting[account][0]
             if turn.cancelled():  # whoever waited for it has not run since
                 self._forget(account, turn)
@@ -56,10 +59,10 @@ class FairGate:
             self._end_turn(account)
             turn.set_result(None)
 
-    def _next(self) -> Hashable | None:
-        """Whose turn it is, of those that wait and have not used up their share."""
+    def _next(self) -> Hashable:
+        """Whose turn it is, of those that wait and have not used up their share; or `_NOBODY`."""
         ready = [account for account in self._waiting if not self._has_its_share(account)]
-        return min(ready, key=lambda account: self._used.get(account, 0), default=None)
+        return min(ready, key=lambda account: self._used.get(account, 0), default=_NOBODY)
 
     def _has_its_share(self, account: Hashable) -> bool:
         used = self._used.get(account, 0)

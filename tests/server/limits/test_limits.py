@@ -218,3 +218,11 @@ async def test_what_is_larger_than_a_share_runs_as_the_only_one_of_its_account()
         async with gate.hold("B", 1.0):
             pass
     await second
+
+
+async def test_work_of_no_account_has_its_turn_like_any_other() -> None:
+    gate = FairGate(1)
+    async with asyncio.timeout(PATIENCE):
+        for account in (None, "ada", None):
+            async with gate.hold(account, 1):
+                pass
