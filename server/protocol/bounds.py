@@ -86,8 +86,11 @@ def _without_padding(frame: bytes) -> bytes:
     end = frame.rfind(b'"') + 1
     if len(frame) - end <= MAX_PARAMETER:
         return frame
-    if len(frame[end:].translate(None, b" \t\r\n")) > MAX_PARAMETER:
-        raise FrameError(f"the frame has {len(frame) - end} bytes in a row that are no string")
+    solid = 0
+    for start in range(end, len(frame), MAX_PARAMETER):
+        solid += len(frame[start : start + MAX_PARAMETER].translate(None, b" \t\r\n"))
+        if solid > MAX_PARAMETER:
+            raise FrameError(f"the frame has {len(frame) - end} bytes in a row that are no string")
     return frame[:end] + b" ".join(frame[end:].split())
 
 

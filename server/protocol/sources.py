@@ -42,6 +42,9 @@ _ESCAPE: Final = re.compile(rb"\\(?:u[0-9A-Fa-f]{0,3})?$")
 _SHORT: Final = 2 * MAX_URL
 """Bytes within which a value may be a UUID or a URL; what is longer is an image."""
 
+_TEXT_HEADERS: Final = {0xDA: 3, 0xDB: 5}
+"""Bytes before a long text in MessagePack."""
+
 _PIECE: Final = 2**20
 """Bytes of base64 that are decoded in one step: between two, other threads get their turn."""
 
@@ -70,6 +73,8 @@ def parse_source(raw: Raw, parameter: str, codec: Codec) -> ImageSource:
     view = memoryview(raw)
     if len(view) > _SHORT and not codec.binary and view[0] == ord('"'):
         return InlineImage(_decode_base64(view[1:-1], parameter))
+    if len(view) > _SHORT and codec.binary and view[0] in _TEXT_HEADERS:
+        return InlineImage(_decode_base64(view[_TEXT_HEADERS[view[0]] :], parameter))
     try:
         value = codec.text_or_bytes(raw)
     except msgspec.DecodeError as error:
