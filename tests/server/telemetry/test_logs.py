@@ -104,8 +104,9 @@ async def test_a_task_can_be_followed_by_its_id_and_no_secret_is_logged(
         async with connected(server, key=None) as peer:
             session = (await peer.authenticate())["connectionSessionUUID"]
             await peer.ask(good, bad)
-        await web.receive()
-        await until(server, lambda metrics: metrics["tilewire_outbox_replies"] == 0)
+            await web.receive()
+            # A reply is delivered once its client is known to have it.
+            await until(server, lambda metrics: metrics["tilewire_outbox_replies"] == 0)
         server.process.terminate()
         _, errors = await asyncio.to_thread(server.ended)
     lines = [json.loads(line) for line in errors.splitlines()]
