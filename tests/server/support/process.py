@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,10 +40,13 @@ class ServerProcess:
         announced: what it printed when it was ready.
     """
 
-    def __init__(self, process: subprocess.Popen[str], errors: IO[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], errors: IO[str], *, in_json: bool = False) -> None:
         self.process = process
         self._errors = errors
         self.announced = ""
+        if in_json:
+            self.url = self._logged_url()
+            return
         assert process.stdout is not None
         while "models:" not in self.announced:
             line = process.stdout.readline()
@@ -51,6 +55,13 @@ class ServerProcess:
         match = re.search(r"ready at ws(://\S+)/v1", self.announced)
         assert match is not None
         self.url = f"http{match[1]}"
+
+    def _logged_url(self) -> str:
+        """The URL in the line of the log that says that the server is ready."""
+        while (match := re.search(rb'"event":"ready".*?"url":"([^"]+)"', self.logged())) is None:
+            assert self.process.poll() is None, f"the server did not start: {self.ended()}"
+            time.sleep(0.02)
+        return match[1].decode()
 
     def logged(self, start: int = 0) -> bytes:
         """What was written to stderr so far, from a byte on."""
@@ -88,7 +99,7 @@ def serving(data: Path, model_directory: Path, *, port: int = 0, **more: str) ->
             text=True,
         )
         try:
-            yield ServerProcess(process, errors)
+            yield ServerProcess(process, errors, in_json=more.get("TILEWIRE_LOG_FORMAT") == "json")
         finally:
             if process.poll() is None:
                 process.kill()
