@@ -121,7 +121,7 @@ def _cache(network: Network, directory: Path) -> Path | None:
     """
     if not network.sha256 or not os.access(directory, os.W_OK):
         return None
-    versions = directory / "openvino"
+    versions = directory / ".openvino"
     version: str = import_openvino().__version__  # such as 2026.4.1-22982-e213a147257-releases/2026/4
     of_version = versions / version.partition("-")[0]
     if not of_version.is_dir():

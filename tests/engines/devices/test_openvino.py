@@ -26,7 +26,7 @@ def session(small_network):
 def kept(small_network, tmp_path):
     """A network whose compiled form is kept, in a folder of its own, and that folder."""
     path = Path(shutil.copy(small_network.path, tmp_path / "network.onnx"))
-    return replace(small_network, path=path, split=None), tmp_path / "openvino"
+    return replace(small_network, path=path, split=None), tmp_path / ".openvino"
 
 
 def compiled(folder):

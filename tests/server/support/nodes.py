@@ -119,6 +119,9 @@ class Client:
                 self.results.append((item["taskUUID"], round(item["cost"] * 1e9)))
         self.errors += [(item["taskUUID"], item["code"]) for item in message.get("errors", [])]
 
+    async def room(self) -> None:
+        pass
+
     def confirm(self) -> asyncio.Future[bool]:
         arrived = asyncio.get_running_loop().create_future()
         arrived.set_result(not self.is_cut)

@@ -3,6 +3,7 @@
 The signatures are computed by botocore, not by what made them.
 """
 
+import contextlib
 import datetime
 import threading
 import time
@@ -55,7 +56,9 @@ class S3:
             aws_access_key_id=KEY_ID,
             aws_secret_access_key=SECRET,
         )
-        self.client.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+        # Tried again by boto3 on a busy machine, the second try finds the bucket of the first.
+        with contextlib.suppress(self.client.exceptions.BucketAlreadyOwnedByYou):
+            self.client.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
 
     def start(self) -> None:
         self._server = make_server("127.0.0.1", self._port, self._checked, threaded=True)

@@ -112,10 +112,10 @@ async def test_names_that_clients_choose_do_not_become_labels(start_server: Star
         await peer.receive()
     metrics = await metrics_of(server)
     assert {name for name in metrics if name.startswith("tilewire_errors")} == {
-        "tilewire_errors_total{code=invalidParameter}",
+        "tilewire_errors_total{code=unsupportedParameter}",
         "tilewire_errors_total{code=invalidFrame}",
     }
-    assert metrics["tilewire_errors_total{code=invalidParameter}"] == 2
+    assert metrics["tilewire_errors_total{code=unsupportedParameter}"] == 2
     assert error_label("nonsense") == "other"
 
 
