@@ -7,9 +7,9 @@ from msgspec import UNSET, Meta, Struct
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from onnx_models import Model
 from server.http.providers.bodies import read_json
 from server.http.providers.caller import Caller, ServiceRoute, not_offered, status_of
+from server.http.providers.upscalers import prompted_model
 from server.protocol.errors import ErrorItem
 
 __all__ = ["ROUTES"]
@@ -51,7 +51,7 @@ def _how(body: Upscale, caller: Caller) -> dict[str, Any]:
         wanted.append("quality")
     if not wanted or body.upscale_by == 4:
         return {}
-    model = next((model for model in caller.services.catalogue if _takes_prompts(model)), None)
+    model = prompted_model(caller.services.catalogue)
     if model is None or model.latent is None:
         raise not_offered(
             wanted[0],
@@ -67,10 +67,6 @@ def _how(body: Upscale, caller: Caller) -> dict[str, Any]:
         # By Photio's page 1 is the most similar.
         settings["strength"] = max(0.05, 1 - body.denoising_strength)
     return {"model": model.name, "settings": settings}
-
-
-def _takes_prompts(model: Model) -> bool:
-    return {"positivePrompt", "strength"} <= set(model.parameters)
 
 
 def fail(item: ErrorItem) -> Response:

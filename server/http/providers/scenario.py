@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from onnx_models import Model
 from server.http.providers.bodies import read_json
 from server.http.providers.caller import Caller, FailedError, ServiceRoute, not_offered, status_of
-from server.http.providers.upscalers import model_called
+from server.http.providers.upscalers import model_called, prompted_model
 from server.images.store import MEDIA_TYPES
 from server.protocol.errors import ErrorItem, NotFoundError
 from server.protocol.replies import Progress, UpscaleResult
@@ -176,7 +176,7 @@ def _how(request: Request, body: Upscale, caller: Caller) -> dict[str, Any]:
         asked.append("preset")
     if not asked:
         return {}
-    model = next((each for each in caller.services.catalogue if _takes_prompts(each)), None)
+    model = prompted_model(caller.services.catalogue)
     if model is None:
         raise not_offered(
             wire[asked[0]],
@@ -199,10 +199,6 @@ def _settings(body: Upscale) -> dict[str, Any]:
         "strength": body.strength or (body.creativity / 100 if body.creativity else None),
     }
     return {name: value for name, value in given.items() if value is not None}
-
-
-def _takes_prompts(model: Model) -> bool:
-    return {"positivePrompt", "strength"} <= set(model.parameters)
 
 
 def _model(name: str, caller: Caller) -> Model:

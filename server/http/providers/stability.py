@@ -17,10 +17,9 @@ from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from onnx_models import Model
 from server.http.providers.bodies import read_form
 from server.http.providers.caller import Caller, ServiceRoute, not_offered, status_of, wrong
-from server.http.providers.upscalers import model_called
+from server.http.providers.upscalers import model_called, prompted_model
 from server.protocol.errors import ErrorItem, NotFoundError
 from server.protocol.replies import Progress, UpscaleResult
 
@@ -182,7 +181,7 @@ def _diffusion(form: Mapping[str, bytes], caller: Caller, *, default: float, low
     if not prompt:
         raise wrong("prompt", "prompt: is required")
     creativity = _number(form, "creativity", float, lowest, 0.5, default)
-    model = next((model for model in caller.services.catalogue if _is_creative(model)), None)
+    model = prompted_model(caller.services.catalogue)
     if model is None:
         raise not_offered(
             "prompt",
@@ -195,10 +194,6 @@ def _diffusion(form: Mapping[str, bytes], caller: Caller, *, default: float, low
     if seed := _number(form, "seed", int, 0, 2**32 - 2, 0):
         settings["seed"] = seed
     return {"model": model.name, "settings": settings}
-
-
-def _is_creative(model: Model) -> bool:
-    return {"positivePrompt", "strength"} <= set(model.parameters)
 
 
 def _v2_result(request: Request, item: UpscaleResult, key: str, wanted: str | None) -> Response:
