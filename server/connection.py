@@ -131,7 +131,7 @@ class Connection:
         if self._gone:
             return
         self._gone = True
-        if self.unsent:  # the client would have to read all that first
+        if self._unsent:  # the client would have to read all that first
             self._line.abort()
         else:
             self._line.close(code, reason)
