@@ -62,9 +62,11 @@ class TaskRecord:
         attempt: the one that is under way, or that gave the task its outcome.
         encoded_request: the request, in JSON.
         session: where the outcome is to be sent.
-        result: if it succeeded.
-        error: if it failed.
-        price: what the attempt costs, in nanodollars; None before that is known, and if it failed.
+        result: if it succeeded. One that is about to be uploaded is there before the task has an outcome.
+        error: if it failed; beside a result, why the result could not be uploaded.
+        price: what the task costs, in nanodollars; None before that is known, and if it failed.
+        due: what it owes of that, whatever becomes of it: that part of the result has left the server.
+        charged: what it was charged by the attempts that have ended.
         owner: the server that runs it.
     """
 
@@ -75,7 +77,19 @@ class TaskRecord:
     result: StoredResult | None = None
     error: ErrorItem | None = None
     price: int | None = None
+    due: int = 0
+    charged: int = 0
     owner: ServerId | None = None
+
+    @property
+    def reserved(self) -> int:
+        """What is set aside for the attempt, while it is under way."""
+        return 0 if self.price is None else self.price - self.charged
+
+    @property
+    def owed(self) -> int:
+        """What the attempt owes of that, should it end now."""
+        return 0 if self.price is None else max(self.due - self.charged, 0)
 
     @property
     def account(self) -> AccountId:
@@ -118,6 +132,8 @@ COLUMNS = (
     tasks.c.result,
     tasks.c.error,
     tasks.c.price,
+    tasks.c.due,
+    tasks.c.charged,
     tasks.c.owner,
 )
 """What `record_of` needs."""
@@ -133,6 +149,8 @@ def record_of(row: Any) -> TaskRecord:
         result=row.result and msgspec.json.decode(row.result, type=StoredResult),
         error=row.error and msgspec.json.decode(row.error, type=ErrorItem),
         price=row.price,
+        due=row.due,
+        charged=row.charged,
         owner=None if row.owner is None else ServerId(row.owner),
     )
 

@@ -20,7 +20,7 @@ from sqlalchemy import (
 __all__ = [
     "accounts",
     "api_keys",
-    "failed",
+    "failed_for_free",
     "images",
     "is_pending",
     "ledger",
@@ -70,7 +70,7 @@ api_keys = Table(
 
 # Conditions that are spelt out, without a parameter, so that the partial indexes serve them.
 unfinished = text("status = 'accepted'")
-failed = text("status = 'failed'")
+failed_for_free = text("status = 'failed' AND charged = 0")
 is_pending = text("next_attempt IS NOT NULL")
 
 tasks = Table(
@@ -83,7 +83,9 @@ tasks = Table(
     Column("status", String(10), nullable=False),  # accepted, succeeded, failed
     Column("result", LargeBinary),
     Column("error", LargeBinary),
-    Column("price", BigInteger),  # set aside while it runs, charged once it succeeded; null: not yet known
+    Column("price", BigInteger),  # set aside while it runs, but for what is charged; null: not yet known
+    Column("due", BigInteger, nullable=False, default=0),  # of the price: for what has left the server
+    Column("charged", BigInteger, nullable=False, default=0),  # in all, by the attempts that have ended
     Column("owner", String(36)),  # the server that runs it
     Column("attempt", String(32)),  # changes each time that it begins anew
     Column("acceptance", String(32)),  # the attempt it was accepted as; null once it was sent again
@@ -93,12 +95,11 @@ tasks = Table(
     Index(
         "tasks_accepted", "owner", "attempt", "status", sqlite_where=unfinished, postgresql_where=unfinished
     ),
-    Index("tasks_failed", "finished", sqlite_where=failed, postgresql_where=failed),
+    Index("tasks_failed", "finished", sqlite_where=failed_for_free, postgresql_where=failed_for_free),
 )
 
 _reservations = text("destination = 'reserved'")
 _ends = text("source = 'reserved'")
-_charges = text("destination = 'revenue'")
 
 # Append-only: triggers, which the migrations make, refuse to change or delete rows.
 ledger = Table(
@@ -121,14 +122,14 @@ ledger = Table(
         sqlite_where=_reservations,
         postgresql_where=_reservations,
     ),
-    Index("one_end_per_attempt", "attempt", unique=True, sqlite_where=_ends, postgresql_where=_ends),
+    # What it owes is charged, the rest is released.
     Index(
-        "one_charge_per_task",
-        "account_id",
-        "task_uuid",
+        "one_end_per_attempt",
+        "attempt",
+        "destination",
         unique=True,
-        sqlite_where=_charges,
-        postgresql_where=_charges,
+        sqlite_where=_ends,
+        postgresql_where=_ends,
     ),
 )
 

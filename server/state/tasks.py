@@ -7,6 +7,10 @@ Each time that a task begins it is a new attempt, whose id is in its row. To res
 is up to that attempt alone, whatever older ones are still at: a task that was cancelled, sent again or taken
 over meanwhile is theirs no more. An attempt reserves once and ends once; the ledger's constraints see to it.
 
+What leaves the server before the task has an outcome is noted before: parts of the result that are sent while
+it is made, and a result that is to be uploaded. The task owes that from then on, whatever becomes of it. What
+it was charged counts when it is tried again: in all it is charged its price at most.
+
 Every transaction locks the task first, then its account.
 """
 
@@ -17,7 +21,8 @@ from typing import Final
 import msgspec
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
-from server.protocol.errors import ErrorItem, TaskCancelledError
+from server.money import to_usd
+from server.protocol.errors import ErrorItem, TaskCancelledError, UnavailableError
 from server.state import ledger
 from server.state.accounts import AccountId
 from server.state.claims import ServerId
@@ -33,6 +38,8 @@ __all__ = [
     "cancel",
     "fail",
     "find",
+    "keep",
+    "note_sent",
     "reserve",
     "succeed",
     "withdraw",
@@ -42,6 +49,9 @@ __all__ = [
 class LostTaskError(Exception):
     """The attempt is not the task's present one, or has ended; what it did does not count."""
 
+
+_ROUNDED_TO: Final = 1000
+"""Nanodollars: amounts are whole microdollars."""
 
 # Statements of the hot path are built once: to build one costs as much as to run it.
 _THIS: Final = tasks.c.account_id == bindparam("of"), tasks.c.task_uuid == bindparam("uuid")
@@ -112,14 +122,19 @@ def accept(
 def withdraw(connection: Connection, attempt: Attempt, now: float) -> bool:
     """Forget a task without an outcome, whoever runs it by now; False if it was not accepted as this attempt.
 
-    It stays, too, if it was sent again since: then somebody waits for it.
+    It stays, too, if it was sent again since: then somebody waits for it. One that was charged, or has to be,
+    is not forgotten: it fails.
     """
     this = {"of": attempt.account, "uuid": attempt.task_uuid}
     row = connection.execute(_FIND_ACCEPTED_AS, this | {"id": attempt.id}).first()
     if row is None:
         return False
     record = record_of(row)
-    ledger.release(connection, record.attempt, record.price or 0, now)
+    if record.charged or record.due:
+        error = UnavailableError("the task was given up; send it again")
+        _end(connection, record, error.item(None, record.task_uuid, None), now)
+        return True
+    ledger.settle(connection, record.attempt, record.reserved, 0, now)
     connection.execute(_DELETE, this)
     return True
 
@@ -152,12 +167,54 @@ def reserve(
         raise LostTaskError
     if record.price is not None:  # it was done, and the answer lost
         return True
-    if not ledger.reserve(connection, attempt, amount, now):
+    price = max(amount, record.charged)
+    if not ledger.reserve(connection, attempt, price - record.charged, now):
         return False
-    _change(connection, attempt, price=amount)
+    _change(connection, attempt, price=price)
     if file is not None:
         note_loose(connection, file, now)
     return True
+
+
+def note_sent(connection: Connection, attempt: Attempt, sent: int, total: int) -> bool:
+    """Note that a part of the result is about to leave: the task owes as much of its price, rounded up.
+
+    Args:
+        connection: in a transaction.
+        attempt: that makes the result; its price is reserved.
+        sent: pixels of the result that have left then.
+        total: pixels that it has.
+
+    Returns:
+        False if nothing may be sent, as the task has another attempt, or an outcome.
+    """
+    record = _present(connection, attempt)
+    if record is None or record.status is not Status.ACCEPTED or record.price is None:
+        return False
+    due = min(-(-record.price * sent // (total * _ROUNDED_TO)) * _ROUNDED_TO, record.price)
+    if due > record.due:
+        _change(connection, attempt, due=due)
+    return True
+
+
+def keep(
+    connection: Connection, attempt: Attempt, result: StoredResult, now: float, image: ImageRecord
+) -> None:
+    """Record a result that is about to be uploaded: the task owes its price, and never fails without it.
+
+    Raises:
+        LostTaskError: if the task has another attempt, or an outcome.
+        FileCondemnedError: as `succeed`.
+    """
+    record = _present(connection, attempt)
+    if record is None or record.status is not Status.ACCEPTED:
+        raise LostTaskError
+    if record.result is not None:  # it was done, and the answer lost
+        return
+    record_image(connection, image, now)
+    price = record.price or 0
+    stored = msgspec.structs.replace(result, cost=price)
+    _change(connection, attempt, result=msgspec.json.encode(stored), due=price)
 
 
 def succeed(
@@ -168,7 +225,7 @@ def succeed(
     webhook: Destination | None = None,
     image: ImageRecord | None = None,
 ) -> TaskRecord:
-    """Record the result, charge what was reserved, put the reply into the outbox, and the webhook beside it.
+    """Record the result, charge its price, put the reply into the outbox, and the webhook beside it.
 
     An attempt has one outcome: if it was recorded before, that one stays and nothing is charged again.
 
@@ -191,19 +248,14 @@ def succeed(
         return record
     if image is not None:
         record_image(connection, image, now)
-    price = record.price or 0
-    ledger.charge(connection, attempt, price, now)
+    price = record.charged if record.price is None else record.price
     stored = msgspec.structs.replace(result, cost=price)
-    _change(
-        connection,
-        attempt,
-        status=Status.SUCCEEDED,
-        result=msgspec.json.encode(stored),
-        price=price,
-        finished=now,
+    ended = replace(
+        record, status=Status.SUCCEEDED, result=stored, error=None, price=price, due=price, charged=price
     )
+    _settle(connection, record, ended, now)
     _announce(connection, record, now, webhook)
-    return replace(record, status=Status.SUCCEEDED, result=stored, price=price)
+    return ended
 
 
 def fail(
@@ -213,7 +265,9 @@ def fail(
     now: float,
     webhook: Destination | None = None,
 ) -> TaskRecord:
-    """Record the error, release what was reserved, announce it as `succeed` does; once, too.
+    """Record the error, charge what is owed, release the rest, announce it as `succeed` does; once, too.
+
+    If there is a result, it stays, and the task counts as one that succeeded: only its upload failed.
 
     Raises:
         LostTaskError: if the task has another attempt.
@@ -229,7 +283,9 @@ def fail(
 def cancel(
     connection: Connection, account: AccountId, task_uuid: str, base_url: str, now: float
 ) -> TaskRecord | None:
-    """Have a task fail as cancelled, whichever server it belongs to; None if there is none, or it has ended.
+    """Have a task end as cancelled, whichever server it belongs to; None if there is none, or it has ended.
+
+    What it owes by then is charged: see `fail`.
 
     Args:
         connection: in a transaction.
@@ -258,17 +314,42 @@ def _present(connection: Connection, attempt: Attempt) -> TaskRecord | None:
 def _fail(
     connection: Connection, record: TaskRecord, error: ErrorItem, now: float, webhook: Destination | None
 ) -> TaskRecord:
-    ledger.release(connection, record.attempt, record.price or 0, now)
+    ended = _end(connection, record, error, now)
+    _announce(connection, record, now, webhook)
+    return ended
+
+
+def _end(connection: Connection, record: TaskRecord, error: ErrorItem, now: float) -> TaskRecord:
+    """End a task by an error, that says what it costs all the same."""
+    cost = record.charged + record.owed
+    why = f"the result is kept and costs {to_usd(cost):f} USD: getResponse has it" if record.result else ""
+    if not why and record.owed:
+        why = f"{to_usd(record.owed):f} USD is charged for the part of the result that was sent"
+    if why:
+        error = msgspec.structs.replace(error, message=f"{error.message}; {why}")
+    status, price = (Status.SUCCEEDED, cost) if record.result else (Status.FAILED, None)
+    ended = replace(record, status=status, error=error, price=price, due=cost, charged=cost)
+    _settle(connection, record, ended, now)
+    return ended
+
+
+def _settle(connection: Connection, record: TaskRecord, ended: TaskRecord, now: float) -> None:
+    """Record how a task has ended, and move its money: each that succeeds has a charge."""
+    owed = ended.charged - record.charged
+    if ended.status is Status.SUCCEEDED and not ended.charged:
+        ledger.charge(connection, record.attempt, 0, now)
+    ledger.settle(connection, record.attempt, record.reserved, owed, now)
     _change(
         connection,
         record.attempt,
-        status=Status.FAILED,
-        error=msgspec.json.encode(error),
-        price=None,
+        status=ended.status,
+        result=ended.result and msgspec.json.encode(ended.result),
+        error=ended.error and msgspec.json.encode(ended.error),
+        price=ended.price,
+        due=ended.due,
+        charged=ended.charged,
         finished=now,
     )
-    _announce(connection, record, now, webhook)
-    return replace(record, status=Status.FAILED, error=error, price=None)
 
 
 def _announce(connection: Connection, record: TaskRecord, now: float, webhook: Destination | None) -> None:
