@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from functools import partial
@@ -52,6 +52,7 @@ class Services:
     """The parts that requests are handled with.
 
     Attributes:
+        destinations: what sends outcomes, by the parameter that says where.
         first_key: the API key that was made because there was none; this is the one time it is known.
     """
 
@@ -66,6 +67,7 @@ class Services:
     results: Results
     runner: Runner
     webhooks: WebhookSender
+    destinations: Mapping[str, WebClient]
     readiness: Readiness
     telemetry: Telemetry
     clock: Callable[[], float]
@@ -207,6 +209,7 @@ async def running_services(
             results=results,
             runner=runner,
             webhooks=webhooks,
+            destinations={"webhookURL": for_webhooks, "uploadEndpoint": for_uploads},
             readiness=Readiness(upscaler, database, images),
             telemetry=telemetry,
             clock=clock,

@@ -146,7 +146,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     acknowledge_after: Seconds = 25
     """An asynchronous task that takes longer than this is acknowledged, a quicker one only answered."""
     task_timeout: Seconds = 3600
-    """A task that has not ended after this fails, and costs nothing."""
+    """A task that has not ended after this fails."""
     decode_timeout: Seconds = 30
     """Processor time that decoding one image may take; the time in all may be three times that."""
     fetch_timeout: Seconds = 30

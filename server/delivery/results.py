@@ -11,7 +11,7 @@ from server.protocol.codec import data_uri
 from server.protocol.errors import ErrorItem, NotFoundError, RateLimitError
 from server.protocol.replies import Progress, UpscaleResult
 from server.protocol.requests import OutputType
-from server.state.records import TaskRecord
+from server.state.records import Status, TaskRecord
 
 __all__ = ["ClientResults", "Results", "too_large"]
 
@@ -30,20 +30,23 @@ class Results:
         Args:
             record: the task; one without an outcome is reported as under way.
             base_url: what the client reaches this server as.
-            status: whether to say `"status": "success"`, as clients that poll expect.
+            status: whether to say `"status": "success"`, as clients that poll expect. These get a result that
+                could not be uploaded; others the error.
             by_url: why the image's URL takes the place of its bytes, if it does; the result says so.
 
         Raises:
             UnavailableError: if the image's bytes, or a presigned URL, were asked for and the store fails.
         """
-        if record.error is not None:
+        if record.error is not None and not (status and record.result is not None):
             return record.error
         request = record.request
-        if record.result is None:
+        if record.result is None or record.status is Status.ACCEPTED:
             return Progress(
                 task_type=request.task_type, task_uuid=request.task_uuid, status="processing", progress=0
             )
         result, wanted, warnings = record.result, request.output_types, list(request.warnings)
+        if record.error is not None:
+            warnings.append(record.error.message)
         if by_url and wanted != (OutputType.URL,):
             wanted = (OutputType.URL,)
             warnings.append(f"{by_url}: get it from imageURL")

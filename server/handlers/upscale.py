@@ -7,10 +7,12 @@ from msgspec import Struct, structs
 from engines import ModelError, Upscaler
 from onnx_models import Model
 from server.handlers.context import Context
-from server.protocol.errors import UnavailableError, unsupported
+from server.outbound.fetch import FetchError
+from server.protocol.errors import UnavailableError, invalid, unsupported
 from server.protocol.replies import Acknowledgement
 from server.protocol.requests import Upscale
 from server.protocol.sources import InlineImage, StoredImage
+from server.state import tasks
 from server.state.records import Status, TaskRecord
 from server.state.requests import UpscaleRequest
 from server.state.tasks import LostTaskError
@@ -30,6 +32,7 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
     model = choose_model(services.catalogue, task.model)
     parameter, source = await input_source(task, context.raw.codec)
     check(task, model, services.settings.reachable)
+    await _reach_destinations(task, context)
     if task.include_tiles and context.session is None:
         raise unsupported(
             "includeTiles", "tiles come as messages of their own: send the task over a WebSocket"
@@ -62,6 +65,28 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         return await _wait(taken, None, context)
     patience = context.acknowledge_after
     return await _wait(taken, services.settings.acknowledge_after if patience is None else patience, context)
+
+
+async def _reach_destinations(task: Upscale, context: Context) -> None:
+    """See that the outcome can go where it is wanted, before anything is done for it.
+
+    A task that is sent again gets its answer whatever has become of its hosts.
+
+    Raises:
+        ParameterError: naming the URL whose host cannot be reached.
+    """
+    given = {"webhookURL": task.webhook_url, "uploadEndpoint": task.upload_endpoint}
+    wanted = {name: url for name, url in given.items() if url is not None}
+    if not wanted:
+        return
+    known = await context.services.database.run(tasks.find, context.account, task.task_uuid.lower())
+    if known is not None and known.status is not Status.FAILED:
+        return
+    for name, url in wanted.items():
+        try:
+            await context.services.destinations[name].reach(url, account=context.account)
+        except FetchError as error:
+            raise invalid(name, f"{name}: {error}", "URL") from error
 
 
 async def _cut_prompts(task: Upscale, model: Model, upscaler: Upscaler) -> tuple[str, ...]:

@@ -90,7 +90,12 @@ CODES: Final[Mapping[str, ErrorCode]] = {
         "The `taskUUID` was used for another request before.",
         "Use a new UUID for each request; repeat one only to ask for the same result again.",
     ),
-    "taskCancelled": ErrorCode(409, "The task was cancelled; it costs nothing.", "Nothing."),
+    "taskCancelled": ErrorCode(
+        409,
+        "The task was cancelled. It costs nothing, but for tiles that were sent by then; if its result was "
+        "already being sent to `uploadEndpoint`, its price. The message says so.",
+        "Nothing. A result that is kept can be had by `getResponse`.",
+    ),
     "downloadFailed": ErrorCode(
         400,
         "The input could not be fetched from its URL.",
@@ -98,8 +103,8 @@ CODES: Final[Mapping[str, ErrorCode]] = {
     ),
     "uploadFailed": ErrorCode(
         400,
-        "The result could not be sent to `uploadEndpoint`; the task costs nothing.",
-        "Check that the endpoint takes a PUT and answers with a status of 200 to 299.",
+        "The result could not be sent to `uploadEndpoint`. It is kept, and charged.",
+        "Get it by `getResponse`. Check that the endpoint answers a PUT with a status of 200 to 299.",
     ),
     "authenticationRateLimit": ErrorCode(
         429,
@@ -139,12 +144,12 @@ CODES: Final[Mapping[str, ErrorCode]] = {
     ),
     "taskTimeout": ErrorCode(
         504,
-        "The task did not end in time; it costs nothing.",
+        "The task did not end in time; it costs nothing, but for tiles that were sent by then.",
         "Send it again when the server has less to do, or ask for a smaller image.",
     ),
     "internalServerError": ErrorCode(
         500,
-        "The server failed; the task costs nothing.",
+        "The server failed; the task costs nothing, but for tiles that were sent by then.",
         "Send it again. If it fails again, look at the server's log.",
     ),
 }

@@ -182,7 +182,7 @@ def note_sent(connection: Connection, attempt: Attempt, sent: int, total: int) -
     Args:
         connection: in a transaction.
         attempt: that makes the result; its price is reserved.
-        sent: pixels of the result that have left then.
+        sent: pixels of the result that the attempt has sent then.
         total: pixels that it has.
 
     Returns:
@@ -191,7 +191,8 @@ def note_sent(connection: Connection, attempt: Attempt, sent: int, total: int) -
     record = _present(connection, attempt)
     if record is None or record.status is not Status.ACCEPTED or record.price is None:
         return False
-    due = min(-(-record.price * sent // (total * _ROUNDED_TO)) * _ROUNDED_TO, record.price)
+    part = -(-record.price * sent // (total * _ROUNDED_TO)) * _ROUNDED_TO
+    due = min(record.charged + part, record.price)
     if due > record.due:
         _change(connection, attempt, due=due)
     return True
@@ -326,7 +327,7 @@ def _end(connection: Connection, record: TaskRecord, error: ErrorItem, now: floa
     if not why and record.owed:
         why = f"{to_usd(record.owed):f} USD is charged for the part of the result that was sent"
     if why:
-        error = msgspec.structs.replace(error, message=f"{error.message}; {why}")
+        error = msgspec.structs.replace(error, message=f"{error.message}; {why}", cost=to_usd(cost))
     status, price = (Status.SUCCEEDED, cost) if record.result else (Status.FAILED, None)
     ended = replace(record, status=status, error=error, price=price, due=cost, charged=cost)
     _settle(connection, record, ended, now)

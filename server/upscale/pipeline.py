@@ -2,7 +2,8 @@
 
 1. The input is obtained, the result sized and priced, the price reserved.
 2. When there is room in memory the input is decoded, upscaled and encoded.
-3. The result is stored, and sent where the task wants it.
+3. The result is stored, and sent where the task wants it. It is recorded before that, and charged whatever
+   becomes of it: a client whose endpoint fails, or that cancels, has it all the same.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from server.images.store import ImageFile, ImageStore, new_name
 from server.limits.fair_gate import FairGate
 from server.money import to_usd
 from server.outbound.fetch import FetchError, ForbiddenAddressError, WebClient
-from server.protocol.errors import InsufficientCreditsError, TransferError, invalid
+from server.protocol.errors import InsufficientCreditsError, NotFoundError, TransferError, invalid
 from server.settings import Settings
 from server.state import ledger, tasks
 from server.state.accounts import AccountId
@@ -80,8 +81,8 @@ class Pipeline:
         on_progress: Callable[[float], None],
         regions: AbstractAsyncContextManager[OnRegion | None],
         on_start: Callable[[], None],
-    ) -> tuple[StoredResult, ImageRecord]:
-        """The result of a request and its image, whose file is written.
+    ) -> tuple[StoredResult, ImageRecord | None]:
+        """The result of a request and its image, whose file is written; None if the image is recorded.
 
         Both are to be recorded together; its price is reserved, to be charged with that.
 
@@ -99,6 +100,11 @@ class Pipeline:
             EngineError: what the model could not do.
         """
         account, model = attempt.account, self._catalogue.get(request.model)
+        if request.upload_endpoint is not None:
+            record = await self._database.run(tasks.find, account, attempt.task_uuid)
+            if record is not None and record.result is not None:  # the server was killed while it uploaded
+                await self._upload(attempt, request, await self._stored(record.result), story)
+                return record.result, None
         with story.measure("fetch"):
             source = await self._inputs.obtain(account, request.source, request.parameter)
         whole = Size(source.width, source.height)
@@ -114,13 +120,12 @@ class Pipeline:
         with story.measure("store"):
             ttl = request.ttl or self._settings.image_ttl
             image = await self._images.write(account, file, ttl, name)
-        if request.upload_endpoint is not None:
-            with story.measure("upload"):
-                await self._upload(
-                    account, request.upload_endpoint, encoded, request.output_format.media_type
-                )
         result = StoredResult(image_uuid=image.uuid, image_name=name, input_image_uuid=source.uuid)
-        return result, image
+        if request.upload_endpoint is None:
+            return result, image
+        await self._database.insist(tasks.keep, attempt, result, self._clock(), image)
+        await self._upload(attempt, request, encoded, story)
+        return result, None
 
     async def _upscale(
         self,
@@ -185,9 +190,18 @@ class Pipeline:
                 f"the task costs {to_usd(cost)} USD; the account has {to_usd(statement.available or 0)} USD"
             )
 
-    async def _upload(self, account: AccountId, endpoint: str, encoded: bytes, media_type: str) -> None:
+    async def _stored(self, result: StoredResult) -> bytes:
         try:
-            await self._web.send("PUT", endpoint, encoded, media_type, account=account)
+            return await self._images.read(result.image_name)
+        except FileNotFoundError as error:
+            raise NotFoundError("imageExpired", f"image {result.image_uuid} has expired") from error
+
+    async def _upload(self, attempt: Attempt, request: UpscaleRequest, encoded: bytes, story: Story) -> None:
+        """Send a result that is recorded where the task wants it."""
+        endpoint, media_type = request.upload_endpoint or "", request.output_format.media_type
+        try:
+            with story.measure("upload"):
+                await self._web.send("PUT", endpoint, encoded, media_type, account=attempt.account)
         except ForbiddenAddressError as error:
             raise invalid("uploadEndpoint", f"uploadEndpoint: {error}") from error
         except FetchError as error:

@@ -75,7 +75,7 @@ class Runner:
             clock: the time in seconds since the epoch.
         """
         admission = Admission(limit=settings.max_tasks, limit_per_account=settings.max_tasks_in_flight)
-        news = News(sessions, tiles, settings.acknowledge_after)
+        news = News(database, sessions, tiles, settings.acknowledge_after)
         outcomes = Outcomes(database, pipeline, news, settings.task_timeout, clock)
         self._database = database
         self._admission = admission

@@ -15,7 +15,7 @@ const DELAYS = [300, 1000, 2000, 4000, 8000, 15_000];
 /**
  * @typedef {Record<string, any>} Item
  * @typedef {{code: string, message: string, taskUUID?: string, taskType?: string, parameter?: string,
- *   documentation?: string, retryAfter?: number}} ErrorItem
+ *   documentation?: string, retryAfter?: number, cost?: number}} ErrorItem
  *
  * @typedef {object} Listening What to do while a request has no answer yet. All may be left out.
  * @property {(item: Item) => void} [onNews] It is under way.

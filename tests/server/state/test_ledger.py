@@ -146,7 +146,8 @@ class Bookkeeping(RuleBasedStateMachine):
         assert self.database.run_sync(tasks.note_sent, self.attempt(task), sent, 7) is has_price
         if has_price:
             part = min(math.ceil(paper.price * sent / 7 / 1000) * 1000, paper.price)
-            self.open[task] = paper._replace(owed=max(paper.owed, part))
+            owed = min(paper.paid + part, paper.price)
+            self.open[task] = paper._replace(owed=max(paper.owed, owed))
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), again=st.booleans())

@@ -1,5 +1,7 @@
 """The promise that everything else is built around: what is delivered is charged once, at its price.
 
+So is what leaves a server before: tiles by their part of the price, results that are uploaded whole.
+
 Tasks are sent, cancelled and sent again, at two servers, whose connections to clients and to the database are
 cut, which are killed and replaced, in any order and at the same time. Nothing that is delivered is free,
 nothing that is charged is lost, and nothing is charged twice.
@@ -10,6 +12,7 @@ takes ten thousand steps on each database.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,7 +29,7 @@ from server.state.database import Database
 from server.state.records import Status, TaskRecord
 from server.state.tasks import find
 from tests.server.support.harness import new_uuid
-from tests.server.support.nodes import PRICES, Client, Node, charges_of, request_for
+from tests.server.support.nodes import PARTS, PRICES, Client, Node, World, charges_of, request_for
 from tests.server.support.postgresql import PostgreSQL
 
 CREDIT = 60_000
@@ -60,6 +63,7 @@ class Customers(RuleBasedStateMachine):
         self.books = Database(self.url)
         self.account = self.books.run_sync(account_named, "ada", 0.0, balance=CREDIT)
         self.loop = asyncio.new_event_loop()
+        self.world = World()
         self.nodes = [self.new_node(), self.new_node()]
         self.clients: dict[str, Client] = {}
         self.everyone: list[Client] = []
@@ -71,7 +75,7 @@ class Customers(RuleBasedStateMachine):
 
     def new_node(self) -> Node:
         async def begin() -> Node:
-            return Node(self.url, self.account)
+            return Node(self.url, self.account, self.world)
 
         return self.loop.run_until_complete(begin())
 
@@ -99,15 +103,44 @@ class Customers(RuleBasedStateMachine):
     @invariant()
     def everything_is_in_order(self) -> None:
         assert self.books.snapshot(audit).mistakes == []
-        charges = self.books.run_sync(charges_of, self.account)
-        for task, amounts in charges.items():
-            assert amounts == [PRICES[self.models[task]]]
-        for task, cost in self.got():
-            assert charges.get(task) == [cost], "it was delivered"
+        charged = self.charged()
+        got = dict(self.got())
+        for task, model in self.models.items():
+            amount, price = charged.get(task, 0), PRICES[model]
+            record = self.books.run_sync(find, self.account, task)
+            owed = amount if record is None else max(amount, record.due)
+            assert amount <= price, "it was charged more than once"
+            assert amount <= self.most(task, price), "it was charged, and nothing left"
+            assert owed >= self.least(task, price), "a part of it was free"
+            if task in got:
+                assert amount == got[task] == price, "it was delivered"
+
+    def charged(self) -> dict[str, int]:
+        """What each task was charged in all."""
+        return {task: sum(amounts) for task, amounts in self.books.run_sync(charges_of, self.account).items()}
+
+    def least(self, task: str, price: int) -> int:
+        """What is to be paid for what somebody has of a task."""
+        if task in self.world.uploaded:
+            return price
+        return min(math.ceil(price * sum(client.tiles[task] for client in self.everyone) / PARTS), price)
+
+    def most(self, task: str, price: int) -> int:
+        """What may be charged for what may have left of a task, to a client that was gone perhaps."""
+        record = self.books.run_sync(find, self.account, task)
+        if record is not None and record.result is not None:
+            return price
+        tiles = [count for attempt, count in self.world.tiles.items() if attempt.task_uuid == task]
+        return min(sum(math.ceil(price * count / PARTS / 1000) * 1000 for count in tiles), price)
 
     def nothing_that_is_charged_is_lost(self) -> None:
         got = {task for task, _ in self.got()}
-        for task in self.books.run_sync(charges_of, self.account):
+        for task, amount in self.charged().items():
+            record = self.books.run_sync(find, self.account, task)
+            assert record is not None
+            if record.error is not None:
+                assert round((record.error.cost or 0) * 10**9) == amount, "the error says what it costs"
+                continue
             assert task in got, "it was charged, and never came"
             assert task not in self.refused, "it was refused, and charged"
 
@@ -135,7 +168,7 @@ class Customers(RuleBasedStateMachine):
         await node.crash()
         # Killed within the second in which the server would have withdrawn it: nobody knows of it any more.
         self.refused = {task: at for task, at in self.refused.items() if at is not node}
-        self.nodes[victim] = Node(self.url, self.account)
+        self.nodes[victim] = Node(self.url, self.account, self.world)
 
     async def do(self, kind: str, *arguments: Any) -> None:
         act: Callable[..., Coroutine[Any, Any, None]] = getattr(self, f"do_{kind}")
