@@ -324,8 +324,8 @@ def _end(connection: Connection, record: TaskRecord, error: ErrorItem, now: floa
     """End a task by an error, that says what it costs all the same."""
     cost = record.charged + record.owed
     why = f"the result is kept and costs {to_usd(cost):f} USD: getResponse has it" if record.result else ""
-    if not why and record.owed:
-        why = f"{to_usd(record.owed):f} USD is charged for the part of the result that was sent"
+    if not why and cost:
+        why = f"{to_usd(cost):f} USD is charged for the part of the result that was sent"
     if why:
         error = msgspec.structs.replace(error, message=f"{error.message}; {why}", cost=to_usd(cost))
     status, price = (Status.SUCCEEDED, cost) if record.result else (Status.FAILED, None)

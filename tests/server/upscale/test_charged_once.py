@@ -95,6 +95,29 @@ class Customers(RuleBasedStateMachine):
         type(self).steps += len(together)
         self.loop.run_until_complete(self.act(together))
 
+    @rule(
+        node=nodes,
+        model=st.sampled_from(["tiles", "failing tiles", "upload"]),
+        session=sessions,
+        steps=st.integers(2, PARTS + 2),
+        end=st.sampled_from(["cancel", "kill", "cut", ""]),
+        together=st.lists(actions, max_size=2),
+    )
+    def a_part_of_a_result_leaves(
+        self, node: int, model: str, session: str, steps: int, end: str, together: list[tuple[Any, ...]]
+    ) -> None:
+        """A client that is connected gets tiles, or an upload is under way, when something happens."""
+        type(self).steps += 2 + steps + len(together)
+        self.loop.run_until_complete(self.act([("connect", node, session)]))
+        self.loop.run_until_complete(self.act([("send", node, model, session)]))
+        task = list(self.models)[-1]
+        for _ in range(steps):
+            self.loop.run_until_complete(self.act([("work_at", node, task)]))
+        happens = {"cancel": [("cancel_it", node, task)], "cut": [("cut", session)]}
+        self.loop.run_until_complete(
+            self.act([*happens.get(end, []), *together], node if end == "kill" else None)
+        )
+
     @rule(together=st.lists(actions, max_size=2), victim=nodes, delay=st.integers(0, 8))
     def a_server_is_killed(self, together: list[tuple[Any, ...]], victim: int, delay: int) -> None:
         type(self).steps += 1 + len(together)
@@ -203,11 +226,19 @@ class Customers(RuleBasedStateMachine):
 
     async def do_cancel(self, node: int, number: int) -> None:
         if self.models:
-            await self.nodes[node].runner.cancel(self.account, self.task(number), "http://us")
+            await self.do_cancel_it(node, self.task(number))
+
+    async def do_cancel_it(self, node: int, task: str) -> None:
+        await self.nodes[node].runner.cancel(self.account, task, "http://us")
 
     async def do_work(self, node: int, number: int) -> None:
         if waiting := self.nodes[node].pipeline.waiting:
             waiting[number % len(waiting)][1].set()
+
+    async def do_work_at(self, node: int, task: str) -> None:
+        for attempt, event in self.nodes[node].pipeline.waiting:
+            if attempt.task_uuid == task:
+                event.set()
 
     async def do_look(self, node: int) -> None:
         await self.nodes[node].look()
