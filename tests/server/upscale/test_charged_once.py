@@ -136,7 +136,7 @@ class Customers(RuleBasedStateMachine):
             assert amount <= self.most(task, price), "it was charged, and nothing left"
             assert owed >= self.least(task, price), "a part of it was free"
             if task in got:
-                assert amount == got[task] == price, "it was delivered"
+                assert (amount, got[task]) == (price, price), f"{task} was delivered: {record}"
 
     def charged(self) -> dict[str, int]:
         """What each task was charged in all."""
@@ -221,7 +221,8 @@ class Customers(RuleBasedStateMachine):
             return
         self.promised.add(task)
         self.refused.pop(task, None)
-        if isinstance(taken, TaskRecord) and taken.result is not None:
+        if isinstance(taken, TaskRecord) and taken.status is Status.SUCCEEDED and taken.error is None:
+            assert taken.result is not None
             self.answered.append((task, taken.result.cost))
 
     async def do_cancel(self, node: int, number: int) -> None:
