@@ -180,7 +180,7 @@ class Upscaler:
         )
         result = results[0]
         if blend is not None and len(results) == 2:
-            result = await self._pixels.run(blended, *results, blend.visibility)
+            result = await self._pixels.run(blended, results[0], results[1], blend.visibility)
         if on_region is not None:
             regions = RegionReporter(picture, width, height, on_region, wanted.wraps)
             await self._pixels.run(_report_whole, result, regions)
@@ -209,7 +209,7 @@ class Upscaler:
             as_wanted = replace(wanted, size=turn.size(*wanted.size), wraps=turn.wraps(wanted.wraps))
             progress = within(on_progress, number / len(TURNS), (number + 1) / len(TURNS))
             result = await self._once(turned, layer, as_wanted, on_start, progress, on_region)
-            await self._pixels.run(lambda turn=turn, result=result: mean.add(turn.back(result)))
+            await self._pixels.run(mean.add, await self._pixels.run(turn.back, result))
             on_start = None
         return await self._pixels.run(mean.picture)
 
