@@ -66,6 +66,8 @@ class TaskRecord:
         error: if it failed.
         price: what the attempt costs, in nanodollars; None before that is known, and if it failed.
         owner: the server that runs it.
+        created: when it was accepted, in seconds since the epoch.
+        finished: when it had its outcome.
     """
 
     attempt: Attempt
@@ -76,6 +78,8 @@ class TaskRecord:
     error: ErrorItem | None = None
     price: int | None = None
     owner: ServerId | None = None
+    created: float = 0.0
+    finished: float | None = None
 
     @property
     def account(self) -> AccountId:
@@ -119,6 +123,8 @@ COLUMNS = (
     tasks.c.error,
     tasks.c.price,
     tasks.c.owner,
+    tasks.c.created,
+    tasks.c.finished,
 )
 """What `record_of` needs."""
 
@@ -134,6 +140,8 @@ def record_of(row: Any) -> TaskRecord:
         error=row.error and msgspec.json.decode(row.error, type=ErrorItem),
         price=row.price,
         owner=None if row.owner is None else ServerId(row.owner),
+        created=row.created,
+        finished=row.finished,
     )
 
 
