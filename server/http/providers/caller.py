@@ -41,6 +41,7 @@ from server.state import ledger, tasks
 from server.state.accounts import AccountId, account_named
 from server.state.records import TaskRecord
 from server.state.requests import Service
+from server.transport.peers import is_local_user
 
 __all__ = ["Caller", "FailedError", "ServiceRoute", "not_offered", "status_of", "wrong"]
 
@@ -347,4 +348,4 @@ def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost"
+        return host == "localhost" or is_local_user(host)
