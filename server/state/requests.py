@@ -8,7 +8,14 @@ from server.protocol.requests import OutputType, ResizeMode
 from server.protocol.sources import RemoteImage, StoredImage
 from server.state.webhooks import Destination
 
-__all__ = ["UpscaleRequest"]
+__all__ = ["Denoiser", "UpscaleRequest"]
+
+
+class Denoiser(Struct, frozen=True, kw_only=True):
+    """What is to remove noise before the upscale."""
+
+    model: str
+    strength: float
 
 
 class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -39,6 +46,7 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """For models that remove noise."""
     denoise: int | None = None
     """For models with levels of it."""
+    denoiser: Denoiser | None = None
     warnings: tuple[str, ...] = ()
 
     def failure(self, error: TaskError, base_url: str) -> ErrorItem:
