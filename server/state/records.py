@@ -1,6 +1,7 @@
 """What is recorded of a task: the request that it was accepted with, its attempt, and how it ended."""
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -123,17 +124,18 @@ COLUMNS = (
 """What `record_of` needs."""
 
 
-def record_of(row: Any) -> TaskRecord:
+def record_of(row: Sequence[Any]) -> TaskRecord:
     """The record that a row of `COLUMNS` holds."""
+    account, task_uuid, attempt, request, session, status, result, error, price, owner = row
     return TaskRecord(
-        attempt=Attempt(AccountId(row.account_id), row.task_uuid, AttemptId(row.attempt or "")),
-        encoded_request=row.request,
-        session=row.session,
-        status=Status(row.status),
-        result=row.result and msgspec.json.decode(row.result, type=StoredResult),
-        error=row.error and msgspec.json.decode(row.error, type=ErrorItem),
-        price=row.price,
-        owner=None if row.owner is None else ServerId(row.owner),
+        attempt=Attempt(AccountId(account), task_uuid, AttemptId(attempt or "")),
+        encoded_request=request,
+        session=session,
+        status=Status(status),
+        result=result and msgspec.json.decode(result, type=StoredResult),
+        error=error and msgspec.json.decode(error, type=ErrorItem),
+        price=price,
+        owner=None if owner is None else ServerId(owner),
     )
 
 

@@ -38,6 +38,7 @@ from server.protocol.replies import ImageUploadResult, Progress, UpscaleResult
 from server.services import Services
 from server.state import ledger
 from server.state.accounts import AccountId, account_named
+from server.transport.peers import is_local_user
 
 __all__ = ["Caller", "FailedError", "ServiceRoute", "not_offered", "status_of", "wrong"]
 
@@ -313,4 +314,4 @@ def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost"
+        return host == "localhost" or is_local_user(host)
