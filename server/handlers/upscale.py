@@ -43,7 +43,13 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         source = StoredImage((await services.inputs.obtain(context.account, source, parameter)).uuid)
     warnings = (*context.raw.warnings(), *await _cut_prompts(task, model, services.upscaler))
     request = request_for(
-        task, model=model, source=source, parameter=parameter, warnings=warnings, denoiser=denoiser
+        task,
+        model=model,
+        source=source,
+        parameter=parameter,
+        warnings=warnings,
+        denoiser=denoiser,
+        service=context.service,
     )
     session = context.session
     taken = await services.runner.submit(
