@@ -10,7 +10,6 @@ from server.protocol.requests import OutputType, ResizeMode
 from server.protocol.sources import RemoteImage, StoredImage
 from server.state.webhooks import Destination
 
-
 __all__ = ["Denoiser", "Service", "UpscaleRequest"]
 
 Service = Literal["runware", "a1111", "novita", "photio", "scenario", "stability"]
