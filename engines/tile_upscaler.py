@@ -62,7 +62,13 @@ class TileUpscaler:
     """Upscales pictures by networks that take tiles."""
 
     def __init__(
-        self, executor: Executor, models: LoadedModels, pixels: Threads, *, in_batches: bool
+        self,
+        executor: Executor,
+        models: LoadedModels,
+        pixels: Threads,
+        resampler: Threads,
+        *,
+        in_batches: bool,
     ) -> None:
         """Upscale on the devices of `executor`.
 
@@ -70,6 +76,7 @@ class TileUpscaler:
             executor: what runs the tiles.
             models: the networks.
             pixels: threads for the work beside the devices.
+            resampler: as of `TileJob`.
             in_batches: whether a device takes several tiles at once.
         """
         self._executor = executor
@@ -77,11 +84,7 @@ class TileUpscaler:
         self._pixels = pixels
         self._step = _SHARED_STEP if in_batches else 1
         self._task_ids = itertools.count()
-        self._resampler = Threads(1, "resampler")
-
-    def close(self) -> None:
-        """End its thread; the executor must have been closed. Blocks."""
-        self._resampler.close()
+        self._resampler = resampler
 
     async def upscale(
         self,

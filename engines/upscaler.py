@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.activity import Activity
+from engines.auxiliaries import Auxiliaries
 from engines.codecs.picture import Picture
 from engines.devices.cores import usable_cores
 from engines.devices.device import Device
@@ -52,7 +53,11 @@ class _Wanted:
 
 
 class Upscaler:
-    """Upscales pictures on the devices of this machine. Close it when done."""
+    """Upscales pictures on the devices of this machine. Close it when done.
+
+    Attributes:
+        auxiliaries: what other models do before an upscale, or after it.
+    """
 
     def __init__(
         self,
@@ -75,8 +80,12 @@ class Upscaler:
         self._executor = Executor(self.devices, calibration=calibration, stand_in=stand_in, patience=patience)
         self._pixels = Threads(usable_cores(), "pixels")
         self._models = LoadedModels(self._executor, model_directory, self._pixels)
+        self._resampler = Threads(1, "resampler")
         in_batches = any(device.largest_batch > 1 for device in self.devices)
-        self._tiles = TileUpscaler(self._executor, self._models, self._pixels, in_batches=in_batches)
+        self._tiles = TileUpscaler(
+            self._executor, self._models, self._pixels, self._resampler, in_batches=in_batches
+        )
+        self.auxiliaries = Auxiliaries(self._executor, self._models, self._pixels, self._resampler)
 
     @property
     def usable(self) -> bool:
@@ -190,7 +199,7 @@ class Upscaler:
         """Let the batch that runs finish; every upscale under way ends in a ModelError. Blocks."""
         self._executor.close()
         self._models.close()
-        self._tiles.close()
+        self._resampler.close()
         self._pixels.close()
 
     async def _mean(

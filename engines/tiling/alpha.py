@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from engines.codecs.picture import Picture
-from engines.tiling.tiles import NO_WRAPS, Area, Wraps
+from engines.tiling.tiles import NO_WRAPS, Area, Wraps, continued, without
 
 __all__ = ["bound_alpha", "fill_hidden", "with_planes"]
 
@@ -44,9 +44,8 @@ def fill_hidden(
         wraps: where the picture goes on at its opposite edge.
     """
     if any(wraps):
-        pixels, alpha = (_continued(plane, wraps, _ALSO_NEARBY) for plane in (pixels, alpha))
-        rows, columns = (slice(_ALSO_NEARBY, -_ALSO_NEARBY) if wrapped else slice(None) for wrapped in wraps)
-        return np.ascontiguousarray(fill_hidden(pixels, alpha)[rows, columns])
+        pixels, alpha = (continued(plane, wraps, _ALSO_NEARBY) for plane in (pixels, alpha))
+        return without(fill_hidden(pixels, alpha), wraps, _ALSO_NEARBY)
     largest = np.maximum(_largest_nearby(alpha), 1)
     weight = Image.fromarray((alpha.astype(np.uint16) * 255 // largest).astype(np.uint8))
     if weight.getextrema() in {(0, 0), (255, 255)}:
@@ -88,7 +87,7 @@ def bound_alpha(
     """
     rows = _nearest(area.top, area.bottom, len(source), height) + wraps.rows
     columns = _nearest(area.left, area.right, source.shape[1], width) + wraps.columns
-    source = _continued(source, wraps, 1)
+    source = continued(source, wraps, 1)
     top, left = max(0, rows[0] - 1), max(0, columns[0] - 1)
     window = Image.fromarray(source[top : rows[-1] + 2, left : columns[-1] + 2])
     low, high = (
@@ -106,14 +105,6 @@ def with_planes(picture: Picture, planes: list[NDArray[np.uint8]], wraps: Wraps 
     height, width = alpha.shape
     bounded = bound_alpha(alpha, picture.alpha, Area(0, 0, width, height), width, height, wraps)
     return replace(picture, pixels=pixels, alpha=bounded)
-
-
-def _continued(plane: NDArray[np.uint8], wraps: Wraps, margin: int) -> NDArray[np.uint8]:
-    """A plane, (H, W, …), with `margin` pixels of its opposite edge on either side where it wraps."""
-    if not any(wraps):
-        return plane
-    margins = [(margin * wrapped, margin * wrapped) for wrapped in wraps]
-    return np.pad(plane, [*margins, *[(0, 0)] * (plane.ndim - 2)], "wrap")
 
 
 def _nearest(start: int, stop: int, length: int, upscaled_length: int) -> NDArray[np.intp]:

@@ -25,7 +25,19 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BORDER", "NO_WRAPS", "Area", "Segment", "Tile", "TilePlan", "Wraps", "plan_tiles", "split_axis"]
+__all__ = [
+    "BORDER",
+    "NO_WRAPS",
+    "Area",
+    "Segment",
+    "Tile",
+    "TilePlan",
+    "Wraps",
+    "continued",
+    "plan_tiles",
+    "split_axis",
+    "without",
+]
 
 
 BORDER = 10
@@ -69,6 +81,20 @@ class Wraps(NamedTuple):
 
 
 NO_WRAPS = Wraps()
+
+
+def continued(plane: NDArray[np.uint8], wraps: Wraps, margin: int) -> NDArray[np.uint8]:
+    """A plane, (H, W, …), with `margin` pixels of its opposite edge on either side where it wraps."""
+    if not any(wraps):
+        return plane
+    margins = [(margin * wrapped, margin * wrapped) for wrapped in wraps]
+    return np.pad(plane, [*margins, *[(0, 0)] * (plane.ndim - 2)], "wrap")
+
+
+def without(plane: NDArray[np.uint8], wraps: Wraps, margin: int) -> NDArray[np.uint8]:
+    """A plane without what it was continued by."""
+    rows, columns = (slice(margin, -margin) if wrapped else slice(None) for wrapped in wraps)
+    return np.ascontiguousarray(plane[rows, columns])
 
 
 class Segment(NamedTuple):

@@ -10,7 +10,7 @@ from server.protocol.requests import OutputType, ResizeMode
 from server.protocol.sources import RemoteImage, StoredImage
 from server.state.webhooks import Destination
 
-__all__ = ["BlendRequest", "Service", "UpscaleRequest"]
+__all__ = ["BlendRequest", "Denoiser", "Service", "UpscaleRequest"]
 
 Service = Literal["runware", "a1111", "novita", "photio", "scenario", "stability"]
 """In whose shape a task came: Runware's is that of sockets and `POST /v1`."""
@@ -22,6 +22,13 @@ class BlendRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     model: str
     visibility: float
     diffusion: Diffusion | None = None
+
+
+class Denoiser(Struct, frozen=True, kw_only=True):
+    """What is to remove noise before the upscale."""
+
+    model: str
+    strength: float
 
 
 class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -55,6 +62,7 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """For models that remove noise."""
     denoise: int | None = None
     """For models with levels of it."""
+    denoiser: Denoiser | None = None
     warnings: tuple[str, ...] = ()
     service: Service = "runware"
 

@@ -30,6 +30,7 @@ from server.state.images import ImageRecord
 from server.state.records import Attempt, StoredResult
 from server.state.requests import UpscaleRequest
 from server.telemetry.story import Story
+from server.upscale.auxiliaries import AuxiliarySteps
 from server.upscale.pricing import effort, price
 from server.upscale.sizing import Area, Size, sizing
 
@@ -59,6 +60,7 @@ class Pipeline:
         self._database = database
         self._catalogue = catalogue
         self._upscaler = upscaler
+        self._auxiliaries = AuxiliarySteps(catalogue, upscaler, settings)
         self._images = images
         self._inputs = inputs
         self._web = web
@@ -102,9 +104,10 @@ class Pipeline:
             source = await self._inputs.obtain(account, request.source, request.parameter)
         whole = Size(source.width, source.height)
         size, area = sizing(request, model, whole, self._settings)
-        part = whole if area is None else Size(area.width, area.height)
+        shown = whole if area is None else Size(area.width, area.height)
+        cost = self._price(request, shown, size) + self._auxiliaries.price(request, shown)
         name = new_name(request.output_format.extension)
-        await self._reserve(attempt, self._price(request, part, size), name)
+        await self._reserve(attempt, cost, name)
         story.output_pixels = size.width * size.height
         story.is_plain = not request.tta and request.blend is None
         encoded = await self._upscale(
@@ -152,6 +155,9 @@ class Pipeline:
                     measuring.become("inference")
                     on_start()
 
+                picture, progress = await self._auxiliaries.before(
+                    picture, request, account, started, on_progress
+                )
                 upscaled = await self._upscaler.upscale(
                     picture,
                     model,
@@ -165,7 +171,7 @@ class Pipeline:
                     tta=request.tta,
                     blend=self._blend(request),
                     on_start=started,
-                    on_progress=on_progress,
+                    on_progress=progress,
                     on_region=on_region,
                 )
             with story.measure("encode"):

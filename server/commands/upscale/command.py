@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
+import msgspec
 import typer
 
 from onnx_models import ModelBuildError, UnknownModelError, load_catalogue, one_line
@@ -99,8 +100,21 @@ def upscale(
         ),
     ] = False,
     denoise: Annotated[
-        int | None,
-        typer.Option(min=0, max=3, metavar="0-3", help="How much noise to remove first, by models that can."),
+        float | None,
+        typer.Option(
+            min=0,
+            max=75,
+            metavar="0-75",
+            help="Remove noise first: its standard deviation in levels of 255; needs: tilewire models pull "
+            "ffdnet. [default: 0]",
+        ),
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="What only some models take, such as denoise=1 or steps=4; may be given several times.",
+        ),
     ] = None,
     seamless: Annotated[
         Literal["x", "y", "both"] | None,
@@ -164,6 +178,7 @@ def upscale(
                 keep_metadata=keep_metadata,
                 keep_hidden_colors=keep_hidden_colors,
                 denoise=denoise,
+                settings=_settings(setting or []),
                 seamless=seamless,
                 tta=tta,
                 blend=_blend(blend, visibility),
@@ -205,6 +220,8 @@ class _Run:
         """
         catalogue = load_catalogue(settings.effective_added_models)
         model = catalogue.default if self._options.model is None else catalogue.get(self._options.model)
+        if self._options.denoise:
+            catalogue.auxiliary("denoiser")  # found out before anything is started
         offer = choose_offer([model], None)
         models = [model] if self._options.blend is None else [model, catalogue.get(self._options.blend[0])]
         plan = self._plan(offer, largest_result(settings))
@@ -263,6 +280,20 @@ class _Run:
     def _report(self, plan: Plan, *, show_cost: bool) -> Report:
         into_output = any(is_standard_output(job.target) for job in plan.jobs)
         return Report(plan, problems if into_output else console, problems, show_cost=show_cost)
+
+
+def _settings(given: list[str]) -> dict[str, Any]:
+    """What the models' own settings were given as: numbers, true and false as such, else text."""
+    settings: dict[str, Any] = {}
+    for each in given:
+        name, separator, value = each.partition("=")
+        if not (name and separator):
+            raise ValueError(f"--setting {each}: give NAME=VALUE, such as denoise=1")
+        try:
+            settings[name] = msgspec.json.decode(value)
+        except msgspec.DecodeError:
+            settings[name] = value
+    return settings
 
 
 def _blend(model: str | None, visibility: float | None) -> tuple[str, float] | None:

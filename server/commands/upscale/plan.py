@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from glob import has_magic
 from itertools import count
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from msgspec import Struct
 
@@ -43,7 +43,8 @@ class Options(Struct, frozen=True, kw_only=True):
     quality: int | None = None
     keep_metadata: bool = False
     keep_hidden_colors: bool = False
-    denoise: int | None = None
+    denoise: float | None = None
+    settings: dict[str, Any] = {}
     seamless: Literal["x", "y", "both"] | None = None
     tta: bool = False
     blend: tuple[str, float] | None = None
@@ -53,8 +54,10 @@ class Options(Struct, frozen=True, kw_only=True):
     def of_task(self) -> TaskOptions:
         """What the task says beside model, size and format, as options of the client; only what was given."""
         given: TaskOptions = {}
-        if self.denoise is not None:
-            given["settings"] = {"denoise": self.denoise}
+        if self.denoise:
+            given["denoise"] = self.denoise
+        if self.settings:
+            given["settings"] = self.settings
         if self.seamless is not None:
             given["seamless"] = self.seamless
         if self.tta:
@@ -108,8 +111,10 @@ def recipe(job: Job, source: bytes, options: Options, offer: Offer) -> bytes:
         offer: of the model.
     """
     keeps = options.keep_metadata, options.keep_hidden_colors
-    more = [options.of_task()] if options.of_task() else []
-    return recipe_of(source, (offer.air, job.factor, job.image_format, options.quality, *keeps, *more))
+    how = (offer.air, job.factor, job.image_format, options.quality, *keeps)
+    more = options.of_task()
+    steps = (("denoise", options.denoise),) if more.pop("denoise", None) else ()
+    return recipe_of(source, (*how, *steps, *([more] if more else [])))
 
 
 def is_folder(output: str, inputs: list[str]) -> bool:

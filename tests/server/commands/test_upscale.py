@@ -204,7 +204,7 @@ def test_seams_flips_and_a_second_model_are_passed_on_and_make_another_result(
     assert "1 done before" in upscale(folder, *FAST, *more).stdout
     assert tilewire("upscale", folder / "a.png", *FAST, *more, "-o", folder / "here.png").exit_code == 0
     assert (folder / "here.png").read_bytes() == made
-    failed = upscale(folder / "a.png", *FAST, "--denoise", "1", "-o", folder / "b.png")
+    failed = upscale(folder / "a.png", *FAST, "--setting", "denoise=1", "-o", folder / "b.png")
     assert failed.exit_code == 1
     assert "no setting 'denoise'" in failed.stderr
 
@@ -265,7 +265,7 @@ def test_a_wrong_model_is_told_with_those_there_are(tilewire: Tilewire, photo: P
         (("--megapixels", "0"), "--megapixels"),
         (("--url", "ws://127.0.0.1:9/v1"), "key"),
         (("--seamless", "z"), "--seamless"),
-        (("--denoise", "4"), "--denoise"),
+        (("--setting", "denoise"), "NAME=VALUE"),
         (("--blend", "nonsense"), "'nonsense'"),
         (("--visibility", "0.5"), "--blend"),
         (("--blend", FAST_MODEL, "--visibility", "1.5"), "--visibility"),
