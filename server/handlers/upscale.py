@@ -40,7 +40,9 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         # Stored before the task is recorded, so that a recorded task can always be run again.
         source = StoredImage((await services.inputs.obtain(context.account, source, parameter)).uuid)
     warnings = (*context.raw.warnings(), *await _cut_prompts(task, model, services.upscaler))
-    request = request_for(task, model=model, source=source, parameter=parameter, warnings=warnings)
+    request = request_for(
+        task, model=model, source=source, parameter=parameter, warnings=warnings, service=context.service
+    )
     session = context.session
     taken = await services.runner.submit(
         context.account,

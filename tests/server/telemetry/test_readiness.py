@@ -9,7 +9,7 @@ from typing import Any
 
 import httpcore
 import pytest
-from sqlalchemy import Connection, event
+from sqlalchemy import event
 
 from server.protocol.errors import DatabaseUnavailableError, UnavailableError
 from server.telemetry.readiness import Readiness
@@ -134,10 +134,11 @@ async def test_a_database_that_only_reads_is_told_over_http(
 
     only_reads = ["ON"]
 
-    def switch(connection: Connection) -> None:
-        connection.connection.cursor().execute(f"PRAGMA query_only={only_reads[0]}")
+    def switch(connection: Any, *_: Any) -> None:
+        connection.cursor().execute(f"PRAGMA query_only={only_reads[0]}")
 
-    event.listen(engine, "begin", switch)
+    event.listen(engine, "begin", lambda connection: switch(connection.connection))
+    event.listen(engine, "checkout", switch)  # one that cannot be written to is given back
     await until(lambda: _is_ready(server, (503, "the database is read-only\n")))
     only_reads[0] = "OFF"
     await until(lambda: _is_ready(server, (200, "ready\n")))
