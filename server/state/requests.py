@@ -1,5 +1,7 @@
 """What is kept of an upscale task that was accepted."""
 
+from typing import Literal
+
 from msgspec import Struct
 
 from engines import Diffusion, OutputFormat
@@ -8,7 +10,17 @@ from server.protocol.requests import OutputType, ResizeMode
 from server.protocol.sources import RemoteImage, StoredImage
 from server.state.webhooks import Destination
 
-__all__ = ["UpscaleRequest"]
+__all__ = ["Denoiser", "Service", "UpscaleRequest"]
+
+Service = Literal["runware", "a1111", "novita", "photio", "scenario", "stability"]
+"""In whose shape a task came: Runware's is that of sockets and `POST /v1`."""
+
+
+class Denoiser(Struct, frozen=True, kw_only=True):
+    """What is to remove noise before the upscale."""
+
+    model: str
+    strength: float
 
 
 class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -39,7 +51,9 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """For models that remove noise."""
     denoise: int | None = None
     """For models with levels of it."""
+    denoiser: Denoiser | None = None
     warnings: tuple[str, ...] = ()
+    service: Service = "runware"
 
     def failure(self, error: TaskError, base_url: str) -> ErrorItem:
         """The error as the client gets it.
