@@ -26,6 +26,7 @@ __all__ = [
     "ledger",
     "loose_files",
     "metadata",
+    "of_services",
     "outbox",
     "tasks",
     "unfinished",
@@ -70,6 +71,7 @@ api_keys = Table(
 
 # Conditions that are spelt out, without a parameter, so that the partial indexes serve them.
 unfinished = text("status = 'accepted'")
+of_services = text("service IS NOT NULL")
 failed_for_free = text("status = 'failed' AND charged = 0")
 is_pending = text("next_attempt IS NOT NULL")
 
@@ -87,6 +89,7 @@ tasks = Table(
     Column("due", BigInteger, nullable=False, default=0),  # of the price: for what has left the server
     Column("charged", BigInteger, nullable=False, default=0),  # in all, by the attempts that have ended
     Column("owner", String(36)),  # the server that runs it
+    Column("service", String(10)),  # in whose shape it came; null: in Runware's
     Column("attempt", String(32)),  # changes each time that it begins anew
     Column("acceptance", String(32)),  # the attempt it was accepted as; null once it was sent again
     Column("created", Float, nullable=False),
@@ -94,6 +97,14 @@ tasks = Table(
     # With the status, so that the index alone says which attempts a server has.
     Index(
         "tasks_accepted", "owner", "attempt", "status", sqlite_where=unfinished, postgresql_where=unfinished
+    ),
+    Index(
+        "tasks_by_service",
+        "account_id",
+        "service",
+        "created",
+        sqlite_where=of_services,
+        postgresql_where=of_services,
     ),
     Index("tasks_failed", "finished", sqlite_where=failed_for_free, postgresql_where=failed_for_free),
 )

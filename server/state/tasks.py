@@ -14,6 +14,7 @@ it was charged counts when it is tried again: in all it is charged its price at 
 Every transaction locks the task first, then its account.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -28,8 +29,10 @@ from server.state.accounts import AccountId
 from server.state.claims import ServerId
 from server.state.images import ImageRecord, note_loose, record_image
 from server.state.outbox import forget_outcome, keep_outcome
+from server.state.prepared import Prepared
 from server.state.records import COLUMNS, Attempt, Status, StoredResult, TaskRecord, record_of
-from server.state.tables import tasks, unfinished
+from server.state.requests import Service
+from server.state.tables import of_services, tasks, unfinished
 from server.state.webhooks import Destination, forget_webhook, record_webhook
 
 __all__ = [
@@ -39,6 +42,7 @@ __all__ = [
     "fail",
     "find",
     "keep",
+    "latest",
     "note_sent",
     "reserve",
     "succeed",
@@ -53,14 +57,16 @@ class LostTaskError(Exception):
 _ROUNDED_TO: Final = 1000
 """Nanodollars: amounts are whole microdollars."""
 
-# Statements of the hot path are built once: to build one costs as much as to run it.
 _THIS: Final = tasks.c.account_id == bindparam("of"), tasks.c.task_uuid == bindparam("uuid")
-_FIND: Final = select(*COLUMNS).where(*_THIS)
-_FIND_LOCKED: Final = _FIND.with_for_update()
-_FIND_ACCEPTED_AS: Final = _FIND_LOCKED.where(unfinished, tasks.c.acceptance == bindparam("id"))
-_INSERT: Final = insert(tasks)
-_UPDATE: Final = update(tasks).where(*_THIS)
-_DELETE: Final = delete(tasks).where(*_THIS)
+_QUERY: Final = select(*COLUMNS).where(*_THIS)
+_FIND: Final = Prepared(_QUERY)
+_FIND_LOCKED: Final = Prepared(_QUERY.with_for_update())
+_FIND_ACCEPTED_AS: Final = Prepared(
+    _QUERY.where(unfinished, tasks.c.acceptance == bindparam("id")).with_for_update()
+)
+_INSERT: Final = Prepared(insert(tasks))
+_UPDATE: Final = Prepared(update(tasks).where(*_THIS))
+_DELETE: Final = Prepared(delete(tasks).where(*_THIS))
 
 
 def accept(
@@ -71,6 +77,7 @@ def accept(
     now: float,
     owner: ServerId | None = None,
     admit: Callable[[], None] | None = None,
+    service: Service = "runware",
 ) -> TaskRecord | None:
     """Record a new task; if the account used the UUID before, return that record.
 
@@ -85,6 +92,7 @@ def accept(
         now: the time in seconds since the epoch.
         owner: the server that runs it.
         admit: called if the task is a new one, perhaps more than once; what it raises refuses the task.
+        service: in whose shape it came.
     """
     previous = find(connection, attempt.account, attempt.task_uuid, locked=True)
     if previous is not None and not previous.is_for(request):
@@ -105,12 +113,14 @@ def accept(
         "status": Status.ACCEPTED,
         "error": None,
         "owner": owner,
+        "service": None if service == "runware" else service,
         "created": now,
         "finished": None,
     }
     if previous is None:
-        key = {"account_id": attempt.account, "task_uuid": attempt.task_uuid}
-        connection.execute(_INSERT, key | values)
+        key: dict[str, object] = {"account_id": attempt.account, "task_uuid": attempt.task_uuid}
+        key |= {"due": 0, "charged": 0}
+        _INSERT.count(connection, key | values)
         return None
     # An answer that still waits for its session, or for a webhook, would now be about the new attempt.
     forget_webhook(connection, attempt.account, attempt.task_uuid)
@@ -126,7 +136,7 @@ def withdraw(connection: Connection, attempt: Attempt, now: float) -> bool:
     is not forgotten: it fails.
     """
     this = {"of": attempt.account, "uuid": attempt.task_uuid}
-    row = connection.execute(_FIND_ACCEPTED_AS, this | {"id": attempt.id}).first()
+    row = _FIND_ACCEPTED_AS.first(connection, this | {"id": attempt.id})
     if row is None:
         return False
     record = record_of(row)
@@ -135,7 +145,7 @@ def withdraw(connection: Connection, attempt: Attempt, now: float) -> bool:
         _end(connection, record, error.item(None, record.task_uuid, None), now)
         return True
     ledger.settle(connection, record.attempt, record.reserved, 0, now)
-    connection.execute(_DELETE, this)
+    _DELETE.count(connection, this)
     return True
 
 
@@ -143,8 +153,32 @@ def find(
     connection: Connection, account: AccountId, task_uuid: str, *, locked: bool = False
 ) -> TaskRecord | None:
     """The record of a task; `locked` to the end of the transaction if nobody else is to change it."""
-    row = connection.execute(_FIND_LOCKED if locked else _FIND, {"of": account, "uuid": task_uuid}).first()
+    query = _FIND_LOCKED if locked else _FIND
+    row = query.first(connection, {"of": account, "uuid": task_uuid})
     return None if row is None else record_of(row)
+
+
+def latest(
+    connection: Connection, account: AccountId, service: Service, limit: int, before: float = math.inf
+) -> list[TaskRecord]:
+    """An account's tasks in the shape of another service than Runware, the newest first.
+
+    Args:
+        connection: of the transaction.
+        account: whose tasks.
+        service: in whose shape they came.
+        limit: how many at most.
+        before: only those created earlier, in seconds since the epoch.
+    """
+    query = (
+        select(*COLUMNS)
+        .where(
+            of_services, tasks.c.account_id == account, tasks.c.service == service, tasks.c.created < before
+        )
+        .order_by(tasks.c.created.desc())
+        .limit(limit)
+    )
+    return [record_of(row) for row in connection.execute(query)]
 
 
 def reserve(
@@ -252,7 +286,14 @@ def succeed(
     price = record.charged if record.price is None else record.price
     stored = msgspec.structs.replace(result, cost=price)
     ended = replace(
-        record, status=Status.SUCCEEDED, result=stored, error=None, price=price, due=price, charged=price
+        record,
+        status=Status.SUCCEEDED,
+        result=stored,
+        error=None,
+        price=price,
+        due=price,
+        charged=price,
+        finished=now,
     )
     _settle(connection, record, ended, now)
     _announce(connection, record, now, webhook)
@@ -329,7 +370,7 @@ def _end(connection: Connection, record: TaskRecord, error: ErrorItem, now: floa
     if why:
         error = msgspec.structs.replace(error, message=f"{error.message}; {why}", cost=to_usd(cost))
     status, price = (Status.SUCCEEDED, cost) if record.result else (Status.FAILED, None)
-    ended = replace(record, status=status, error=error, price=price, due=cost, charged=cost)
+    ended = replace(record, status=status, error=error, price=price, due=cost, charged=cost, finished=now)
     _settle(connection, record, ended, now)
     return ended
 
@@ -349,7 +390,7 @@ def _settle(connection: Connection, record: TaskRecord, ended: TaskRecord, now: 
         price=ended.price,
         due=ended.due,
         charged=ended.charged,
-        finished=now,
+        finished=ended.finished,
     )
 
 
@@ -362,4 +403,4 @@ def _announce(connection: Connection, record: TaskRecord, now: float, webhook: D
 
 
 def _change(connection: Connection, attempt: Attempt, /, **values: object) -> None:
-    connection.execute(_UPDATE, {"of": attempt.account, "uuid": attempt.task_uuid, **values})
+    _UPDATE.count(connection, {"of": attempt.account, "uuid": attempt.task_uuid, **values})
