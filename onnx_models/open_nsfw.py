@@ -7,6 +7,7 @@ is likely to be safe with high probability, scores > 0.8 that it is highly proba
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper, numpy_helper
 from onnx.checker import ValidationError
 
@@ -37,7 +38,7 @@ def convert(content: bytes) -> onnx.ModelProto:
         network = onnx.load_model_from_string(content)
         onnx.checker.check_model(network)
         (given,), (made,) = network.graph.input, network.graph.output
-    except (ValidationError, ValueError, TypeError) as error:
+    except (DecodeError, ValidationError, ValueError) as error:
         raise UnsuitableModelError("it is not open_nsfw as an ONNX file") from error
     shape = [dim.dim_value for dim in given.type.tensor_type.shape.dim]
     classes = [dim.dim_value for dim in made.type.tensor_type.shape.dim]
