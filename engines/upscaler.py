@@ -39,6 +39,7 @@ from engines.tile_job import TileJob
 from engines.tiling.alpha import fill_hidden, with_planes
 from engines.tiling.canvas import Canvas
 from engines.tiling.flat import flat_tiles
+from engines.tiling.menu import sides_for
 from engines.tiling.regions import OnRegion, RegionReporter
 from engines.tiling.tiles import BORDER, TilePlan, plan_tiles
 from onnx_models import (
@@ -241,13 +242,15 @@ class Upscaler:
         """Tiles of at most `largest` pixels a side, smaller where the devices had no memory for them."""
         if (room := self._executor.room(network)) is not None:
             largest = min(largest, math.isqrt(room))
+        tile = max(largest, _smallest_tile(model))
+        share_runs = any(device.largest_batch > 1 for device in self.devices)
         return plan_tiles(
             picture.height,
             picture.width,
-            tile=max(largest, _smallest_tile(model)),
+            tile=tile,
             overlap=model.overlap,
             border=min(BORDER, model.overlap),
-            step=_SHARED_STEP if any(device.largest_batch > 1 for device in self.devices) else 1,
+            sides=sides_for(tile, model.overlap) if share_runs else (),
         )
 
     async def _run(
@@ -308,6 +311,3 @@ def _smallest_tile(model: Model) -> int:
 
 
 _SMALLEST_CORE = 16
-
-_SHARED_STEP = 32
-"""Tiles that may share a batch have sides of multiples of this: few shapes, for little more work."""

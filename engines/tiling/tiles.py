@@ -14,7 +14,8 @@ mirror image: left to itself a network takes what it does not see for black, and
 All windows of one plan have the same size, so that they share one compiled shape and can share a batch.
 """
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -67,32 +68,50 @@ class Segment(NamedTuple):
     keep_stop: int
 
 
-def split_axis(length: int, limit: int, overlap: int, *, border: int = 0, step: int = 1) -> list[Segment]:
+def split_axis(
+    length: int, limit: int, overlap: int, *, border: int = 0, sides: Sequence[int] = ()
+) -> list[Segment]:
     """Cover `length` pixels with equal windows of at most `limit`, neighbours sharing at least 2 × `overlap`.
 
-    The first window begins `border` pixels before the first pixel, the last one ends as many behind the last.
+    The first window begins `border` pixels before the first pixel, the last one ends at least as many behind
+    the last.
 
     The cut between two neighbours is in the middle of what they share, so every kept pixel has at least
-    `overlap` pixels of context. The windows are as short as their number allows, rounded up to a multiple of
-    `step` where the limit lets them: tiles of one shape can share a batch, whatever picture they are of.
+    `overlap` pixels of context. The windows are as short as their number allows; or as long as that one of
+    `sides` with which they have the fewest pixels together, where any are given.
 
     Raises:
         ValueError: if `limit` leaves no core between two overlaps.
     """
     continued = length + 2 * border
-    if continued <= limit:
-        return [Segment(-border, length + border, 0, length)]
-    if limit <= 2 * overlap:
-        raise ValueError(f"a window of {limit} px has no core between two overlaps of {overlap} px")
-    count = -(-(continued - 2 * overlap) // (limit - 2 * overlap))
-    shortest = -(-(continued + 2 * overlap * (count - 1)) // count)
-    size = min(limit, -(-shortest // step) * step)
+    if sides:
+        size = min(sides, key=lambda side: side * _windows(continued, side, overlap))
+        count = _windows(continued, size, overlap)
+    else:
+        count = _windows(continued, limit, overlap)
+        size = -(-(continued + 2 * overlap * (count - 1)) // count) if count < _TOO_MANY else limit
+    if count >= _TOO_MANY:
+        raise ValueError(f"a window of {size} px has no core between two overlaps of {overlap} px")
+    if count == 1:
+        return [Segment(-border, size - border, 0, length)]
     starts = [index * (continued - size) // (count - 1) - border for index in range(count)]
     cuts = [0, *((left + size + right) // 2 for left, right in pairwise(starts)), length]
     return [
         Segment(start, start + size, keep_start, keep_stop)
         for start, (keep_start, keep_stop) in zip(starts, pairwise(cuts), strict=True)
     ]
+
+
+def _windows(continued: int, size: int, overlap: int) -> int:
+    """How many windows of a size it takes; `_TOO_MANY` where they would have no core."""
+    if continued <= size:
+        return 1
+    if size <= 2 * overlap:
+        return _TOO_MANY
+    return -(-(continued - 2 * overlap) // (size - 2 * overlap))
+
+
+_TOO_MANY = sys.maxsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,18 +177,18 @@ class TilePlan:
 
 
 def plan_tiles(
-    height: int, width: int, *, tile: int, overlap: int, border: int = 0, step: int = 1
+    height: int, width: int, *, tile: int, overlap: int, border: int = 0, sides: Sequence[int] = ()
 ) -> TilePlan:
     """Cut an image of `height` × `width` into tiles of at most `tile` × `tile` pixels.
 
-    An image of no more pixels than one tile runs whole, whatever its shape. For `border` and `step` see
-    `split_axis`; what an image is continued by counts.
+    An image of no more pixels than one tile runs whole, whatever its shape, unless there are `sides`. For
+    those and `border` see `split_axis`; what an image is continued by counts.
     """
-    if (height + 2 * border) * (width + 2 * border) <= tile * tile:
+    if not sides and (height + 2 * border) * (width + 2 * border) <= tile * tile:
         rows, columns = ([Segment(-border, length + border, 0, length)] for length in (height, width))
     else:
-        rows = split_axis(height, tile, overlap, border=border, step=step)
-        columns = split_axis(width, tile, overlap, border=border, step=step)
+        rows = split_axis(height, tile, overlap, border=border, sides=sides)
+        columns = split_axis(width, tile, overlap, border=border, sides=sides)
     return TilePlan(
         height=rows[0].stop - rows[0].start,
         width=columns[0].stop - columns[0].start,
