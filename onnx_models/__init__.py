@@ -11,6 +11,7 @@ Every file takes and returns uint8 NHWC images. Nothing here runs a model.
 
 from onnx_models.activations import largest_activation
 from onnx_models.add import Facts, add_model, export_model
+from onnx_models.auxiliary import KINDS, Auxiliary, AuxiliaryKind, verified_file
 from onnx_models.build import State, built_state, ensure_built, ncnn_files, repair
 from onnx_models.catalogue import Catalogue, load_catalogue, parse_catalogue
 from onnx_models.convert import Converted
@@ -35,6 +36,7 @@ from onnx_models.errors import (
     WeightsChecksumError,
     one_line,
 )
+from onnx_models.ffdnet import CELL, pack
 from onnx_models.files import write_atomically
 from onnx_models.graph import (
     FROM_UNIT,
@@ -72,8 +74,10 @@ from onnx_models.pull import pull_model
 from onnx_models.sources import size_of
 
 __all__ = [
+    "CELL",
     "FROM_UNIT",
     "INPUT",
+    "KINDS",
     "LARGEST_FACTOR",
     "OUTPUT",
     "TO_FLOAT",
@@ -82,6 +86,8 @@ __all__ = [
     "TO_UINT8",
     "TO_UNIT",
     "Archive",
+    "Auxiliary",
+    "AuxiliaryKind",
     "BrokenEntryError",
     "BuiltNetwork",
     "Catalogue",
@@ -130,12 +136,14 @@ __all__ = [
     "ncnn_blob",
     "ncnn_files",
     "one_line",
+    "pack",
     "parse_catalogue",
     "pull_model",
     "read_entry",
     "remove_entry",
     "repair",
     "size_of",
+    "verified_file",
     "wrap_uint8",
     "write_atomically",
 ]

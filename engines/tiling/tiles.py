@@ -11,6 +11,9 @@ mirror image: left to itself a network takes what it does not see for black, and
 | x4plus-anime                    | 4.6      | 5.8       | 6.0           | 5.0           |
 | animevideov3                    | 2.7      | 3.6       | 3.7           | 2.6           |
 
+A texture that is to be laid side by side with itself goes on at its opposite edge instead, as far as the
+network sees, so that no seam shows between two of its results.
+
 All windows of one plan have the same size, so that they share one compiled shape and can share a batch.
 """
 
@@ -23,7 +26,19 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BORDER", "Area", "Segment", "Tile", "TilePlan", "plan_tiles", "split_axis"]
+__all__ = [
+    "BORDER",
+    "NO_WRAPS",
+    "Area",
+    "Segment",
+    "Tile",
+    "TilePlan",
+    "Wraps",
+    "continued",
+    "plan_tiles",
+    "split_axis",
+    "without",
+]
 
 
 BORDER = 10
@@ -59,6 +74,30 @@ class Area(NamedTuple):
         )
 
 
+class Wraps(NamedTuple):
+    """Along which axes a picture goes on at its opposite edge: down its rows, across its columns."""
+
+    rows: bool = False
+    columns: bool = False
+
+
+NO_WRAPS = Wraps()
+
+
+def continued(plane: NDArray[np.uint8], wraps: Wraps, margin: int) -> NDArray[np.uint8]:
+    """A plane, (H, W, …), with `margin` pixels of its opposite edge on either side where it wraps."""
+    if not any(wraps):
+        return plane
+    margins = [(margin * wrapped, margin * wrapped) for wrapped in wraps]
+    return np.pad(plane, [*margins, *[(0, 0)] * (plane.ndim - 2)], "wrap")
+
+
+def without(plane: NDArray[np.uint8], wraps: Wraps, margin: int) -> NDArray[np.uint8]:
+    """A plane without what it was continued by."""
+    rows, columns = (slice(margin, -margin) if wrapped else slice(None) for wrapped in wraps)
+    return np.ascontiguousarray(plane[rows, columns])
+
+
 class Segment(NamedTuple):
     """One axis of a tile, in input pixels: run [start, stop), keep [keep_start, keep_stop)."""
 
@@ -69,7 +108,7 @@ class Segment(NamedTuple):
 
 
 def split_axis(
-    length: int, limit: int, overlap: int, *, border: int = 0, sides: Sequence[int] = ()
+    length: int, limit: int, overlap: int, *, border: int = 0, step: int = 1, sides: Sequence[int] = ()
 ) -> list[Segment]:
     """Cover `length` pixels with equal windows of at most `limit`, neighbours sharing at least 2 × `overlap`.
 
@@ -77,21 +116,26 @@ def split_axis(
     the last.
 
     The cut between two neighbours is in the middle of what they share, so every kept pixel has at least
-    `overlap` pixels of context. The windows are as short as their number allows; or as long as that one of
-    `sides` with which they have the fewest pixels together, where any are given.
+    `overlap` pixels of context. The windows are as short as their number allows, rounded up to a multiple of
+    `step` where the limit lets them: tiles of one shape can share a batch, whatever picture they are of. Or
+    they have that one of `sides` with which they have the fewest pixels together, where any are given.
 
     Raises:
         ValueError: if `limit` leaves no core between two overlaps.
     """
     continued = length + 2 * border
     if sides:
-        size = min(sides, key=lambda side: side * _windows(continued, side, overlap))
-        count = _windows(continued, size, overlap)
+        limit = min(sides, key=lambda side: side * _windows(continued, side, overlap))
+    count = _windows(continued, limit, overlap)
+    if count == _TOO_MANY:
+        raise ValueError(f"a window of {limit} px has no core between two overlaps of {overlap} px")
+    if sides:
+        size = limit
+    elif count == 1:
+        size = continued
     else:
-        count = _windows(continued, limit, overlap)
-        size = -(-(continued + 2 * overlap * (count - 1)) // count) if count < _TOO_MANY else limit
-    if count >= _TOO_MANY:
-        raise ValueError(f"a window of {size} px has no core between two overlaps of {overlap} px")
+        shortest = -(-(continued + 2 * overlap * (count - 1)) // count)
+        size = min(limit, -(-shortest // step) * step)
     if count == 1:
         return [Segment(-border, size - border, 0, length)]
     starts = [index * (continued - size) // (count - 1) - border for index in range(count)]
@@ -120,15 +164,25 @@ class Tile:
 
     rows: Segment
     columns: Segment
+    wraps: Wraps = NO_WRAPS
 
     def cut(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The window's pixels, (h, w, …), of `image` (H, W, …), which is continued by its mirror image."""
-        inside, beyond = [], []
-        for segment, length in zip((self.rows, self.columns), image.shape[:2], strict=True):
+        """The window's pixels, (h, w, …), of `image` (H, W, …).
+
+        Where it wraps the image goes on at its opposite edge, elsewhere it is continued by its mirror image.
+        """
+        window, inside, beyond = image, [], []
+        for axis, segment in enumerate((self.rows, self.columns)):
+            length = image.shape[axis]
             start, stop = max(0, segment.start), min(length, segment.stop)
+            margin = start - segment.start, segment.stop - stop
+            if self.wraps[axis] and any(margin):
+                places = np.arange(segment.start, segment.stop)
+                window = window.take(places, axis, mode="wrap")
+                start, stop, margin = 0, len(places), (0, 0)
             inside.append(slice(start, stop))
-            beyond.append((start - segment.start, segment.stop - stop))
-        window = image[tuple(inside)]
+            beyond.append(margin)
+        window = window[tuple(inside)]
         if not any(map(any, beyond)):
             return window
         return np.pad(window, [*beyond, *[(0, 0)] * (image.ndim - 2)], "symmetric")
@@ -144,16 +198,22 @@ class Tile:
         )
 
     def paste(
-        self, upscaled: NDArray[np.uint8], canvas: NDArray[np.uint8], scale: int, *, top: int = 0
+        self,
+        upscaled: NDArray[np.uint8],
+        canvas: NDArray[np.uint8],
+        scale: int,
+        *,
+        top: int = 0,
+        left: int = 0,
     ) -> None:
         """Copy the core of `upscaled` (h × scale, w × scale, …) to its place on `canvas` (H × scale, …).
 
-        `top` is the image's row that the canvas begins with, in input pixels.
+        `top` and `left` are the image's row and column that the canvas begins with, in input pixels.
         """
         rows, columns = self.rows, self.columns
         canvas[
             (rows.keep_start - top) * scale : (rows.keep_stop - top) * scale,
-            columns.keep_start * scale : columns.keep_stop * scale,
+            (columns.keep_start - left) * scale : (columns.keep_stop - left) * scale,
         ] = upscaled[
             (rows.keep_start - rows.start) * scale : (rows.keep_stop - rows.start) * scale,
             (columns.keep_start - columns.start) * scale : (columns.keep_stop - columns.start) * scale,
@@ -162,36 +222,73 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class TilePlan:
-    """The tiles of one image, row by row; all `height` × `width` input pixels large."""
+    """The tiles of one image, row by row; all `height` × `width` input pixels large.
+
+    Together they keep the image, and where it wraps perhaps some of what it goes on with.
+    """
 
     height: int
     width: int
     rows: tuple[Segment, ...]
     columns: tuple[Segment, ...]
+    wraps: Wraps = NO_WRAPS
 
     def __len__(self) -> int:
         return len(self.rows) * len(self.columns)
 
     def __iter__(self) -> Iterator[Tile]:
-        return (Tile(rows, columns) for rows in self.rows for columns in self.columns)
+        return (Tile(rows, columns, self.wraps) for rows in self.rows for columns in self.columns)
 
 
 def plan_tiles(
-    height: int, width: int, *, tile: int, overlap: int, border: int = 0, sides: Sequence[int] = ()
+    height: int,
+    width: int,
+    *,
+    tile: int,
+    overlap: int,
+    border: int = 0,
+    step: int = 1,
+    sides: Sequence[int] = (),
+    wraps: Wraps = NO_WRAPS,
+    beyond: int = 0,
 ) -> TilePlan:
     """Cut an image of `height` × `width` into tiles of at most `tile` × `tile` pixels.
 
-    An image of no more pixels than one tile runs whole, whatever its shape, unless there are `sides`. For
-    those and `border` see `split_axis`; what an image is continued by counts.
+    An image of no more pixels than one tile runs whole, whatever its shape, unless there are `sides`; what it
+    is continued by counts.
+
+    Args:
+        height: of the image, in pixels.
+        width: likewise.
+        tile: the largest side of one.
+        overlap: how far the network looks.
+        border: by how much the image is continued where it does not wrap.
+        step: see `split_axis`.
+        sides: those that tiles may have, the longest of them `tile`; any where there are none.
+        wraps: where the image goes on at its opposite edge.
+        beyond: how many pixels of what it goes on with are kept on either side.
     """
-    if not sides and (height + 2 * border) * (width + 2 * border) <= tile * tile:
-        rows, columns = ([Segment(-border, length + border, 0, length)] for length in (height, width))
+    kept = [beyond if wrapped else 0 for wrapped in wraps]
+    borders = [overlap if wrapped else border for wrapped in wraps]
+    lengths = [length + 2 * more for length, more in zip((height, width), kept, strict=True)]
+    whole = [length + 2 * more for length, more in zip(lengths, borders, strict=True)]
+    if not sides and whole[0] * whole[1] <= tile * tile:
+        axes = [
+            [Segment(-more, length + more, 0, length)] for length, more in zip(lengths, borders, strict=True)
+        ]
     else:
-        rows = split_axis(height, tile, overlap, border=border, sides=sides)
-        columns = split_axis(width, tile, overlap, border=border, sides=sides)
+        axes = [
+            split_axis(length, tile, overlap, border=more, step=step, sides=sides)
+            for length, more in zip(lengths, borders, strict=True)
+        ]
+    rows, columns = (
+        tuple(Segment(*(place - more for place in segment)) for segment in axis)
+        for axis, more in zip(axes, kept, strict=True)
+    )
     return TilePlan(
         height=rows[0].stop - rows[0].start,
         width=columns[0].stop - columns[0].start,
-        rows=tuple(rows),
-        columns=tuple(columns),
+        rows=rows,
+        columns=columns,
+        wraps=wraps,
     )

@@ -67,6 +67,8 @@ class TaskRecord:
         error: if it failed.
         price: what the attempt costs, in nanodollars; None before that is known, and if it failed.
         owner: the server that runs it.
+        created: when it was accepted, in seconds since the epoch.
+        finished: when it had its outcome.
     """
 
     attempt: Attempt
@@ -77,6 +79,8 @@ class TaskRecord:
     error: ErrorItem | None = None
     price: int | None = None
     owner: ServerId | None = None
+    created: float = 0.0
+    finished: float | None = None
 
     @property
     def account(self) -> AccountId:
@@ -120,13 +124,17 @@ COLUMNS = (
     tasks.c.error,
     tasks.c.price,
     tasks.c.owner,
+    tasks.c.created,
+    tasks.c.finished,
 )
 """What `record_of` needs."""
 
 
 def record_of(row: Sequence[Any]) -> TaskRecord:
     """The record that a row of `COLUMNS` holds."""
-    account, task_uuid, attempt, request, session, status, result, error, price, owner = row
+    account, task_uuid, attempt, request, session, status, result, error, price, owner, created, finished = (
+        row
+    )
     return TaskRecord(
         attempt=Attempt(AccountId(account), task_uuid, AttemptId(attempt or "")),
         encoded_request=request,
@@ -136,6 +144,8 @@ def record_of(row: Sequence[Any]) -> TaskRecord:
         error=error and msgspec.json.decode(error, type=ErrorItem),
         price=price,
         owner=None if owner is None else ServerId(owner),
+        created=created,
+        finished=finished,
     )
 
 

@@ -10,6 +10,7 @@ over meanwhile is theirs no more. An attempt reserves once and ends once; the le
 Every transaction locks the task first, then its account.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -25,7 +26,8 @@ from server.state.images import ImageRecord, note_loose, record_image
 from server.state.outbox import forget_outcome, keep_outcome
 from server.state.prepared import Prepared
 from server.state.records import COLUMNS, Attempt, Status, StoredResult, TaskRecord, record_of
-from server.state.tables import tasks, unfinished
+from server.state.requests import Service
+from server.state.tables import of_services, tasks, unfinished
 from server.state.webhooks import Destination, forget_webhook, record_webhook
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "cancel",
     "fail",
     "find",
+    "latest",
     "reserve",
     "succeed",
     "withdraw",
@@ -64,6 +67,7 @@ def accept(
     now: float,
     owner: ServerId | None = None,
     admit: Callable[[], None] | None = None,
+    service: Service = "runware",
 ) -> TaskRecord | None:
     """Record a new task; if the account used the UUID before, return that record.
 
@@ -78,6 +82,7 @@ def accept(
         now: the time in seconds since the epoch.
         owner: the server that runs it.
         admit: called if the task is a new one, perhaps more than once; what it raises refuses the task.
+        service: in whose shape it came.
     """
     previous = find(connection, attempt.account, attempt.task_uuid, locked=True)
     if previous is not None and not previous.is_for(request):
@@ -98,6 +103,7 @@ def accept(
         "status": Status.ACCEPTED,
         "error": None,
         "owner": owner,
+        "service": None if service == "runware" else service,
         "created": now,
         "finished": None,
     }
@@ -134,6 +140,29 @@ def find(
     query = _FIND_LOCKED if locked else _FIND
     row = query.first(connection, {"of": account, "uuid": task_uuid})
     return None if row is None else record_of(row)
+
+
+def latest(
+    connection: Connection, account: AccountId, service: Service, limit: int, before: float = math.inf
+) -> list[TaskRecord]:
+    """An account's tasks in the shape of another service than Runware, the newest first.
+
+    Args:
+        connection: of the transaction.
+        account: whose tasks.
+        service: in whose shape they came.
+        limit: how many at most.
+        before: only those created earlier, in seconds since the epoch.
+    """
+    query = (
+        select(*COLUMNS)
+        .where(
+            of_services, tasks.c.account_id == account, tasks.c.service == service, tasks.c.created < before
+        )
+        .order_by(tasks.c.created.desc())
+        .limit(limit)
+    )
+    return [record_of(row) for row in connection.execute(query)]
 
 
 def reserve(
@@ -207,7 +236,7 @@ def succeed(
         finished=now,
     )
     _announce(connection, record, now, webhook)
-    return replace(record, status=Status.SUCCEEDED, result=stored, price=price)
+    return replace(record, status=Status.SUCCEEDED, result=stored, price=price, finished=now)
 
 
 def fail(
@@ -272,7 +301,7 @@ def _fail(
         finished=now,
     )
     _announce(connection, record, now, webhook)
-    return replace(record, status=Status.FAILED, error=error, price=None)
+    return replace(record, status=Status.FAILED, error=error, price=None, finished=now)
 
 
 def _announce(connection: Connection, record: TaskRecord, now: float, webhook: Destination | None) -> None:

@@ -60,6 +60,15 @@ def test_the_side_is_the_one_with_which_windows_have_the_fewest_pixels(length, c
 
 
 @given(lengths, cores, overlaps)
+def test_windows_are_as_short_as_their_number_allows_or_the_next_multiple_of_the_step(length, core, overlap):
+    limit = core + 2 * overlap
+    shortest, stepped = (split_axis(length, limit, overlap, step=step) for step in (1, 32))
+    assert len(shortest) == len(stepped)
+    short, long = (segments[0].stop - segments[0].start for segments in (shortest, stepped))
+    assert long == (length if len(stepped) == 1 else min(limit, -(-short // 32) * 32))
+
+
+@given(lengths, cores, overlaps)
 def test_there_are_as_few_windows_as_the_limit_allows(length, core, overlap):
     limit = core + 2 * overlap
     count = len(split_axis(length, limit, overlap))
