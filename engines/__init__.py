@@ -29,8 +29,9 @@ from engines.errors import (
     SpoiltResultError,
     UnsupportedImageError,
 )
+from engines.metering import DeviceTime, device_time
 from engines.passes import sizes_of_passes
-from engines.tiling.regions import OnRegion, Region
+from engines.tiling.regions import OnRegion, Region, report_whole
 
 if TYPE_CHECKING:
     from engines.codecs.decoder_pool import Decoders
@@ -83,6 +84,7 @@ __all__ = [
     "DeviceChoice",
     "DeviceLostError",
     "DeviceOutOfMemoryError",
+    "DeviceTime",
     "Diffusion",
     "EngineError",
     "ImageError",
@@ -108,10 +110,12 @@ __all__ = [
     "Waiting",
     "crop",
     "decode",
+    "device_time",
     "encode",
     "find_devices",
     "inspect",
     "open_on_cpu",
+    "report_whole",
     "resize",
     "sizes_of_passes",
     "stand_in_for",

@@ -19,6 +19,7 @@ from server.state.tasks import LostTaskError
 from server.upscale.auxiliaries import denoiser_of
 from server.upscale.request import check, choose_models, cut_warnings, diffusion_of, input_source, request_for
 from server.upscale.running import Running
+from server.upscale.safety import safety_of
 
 __all__ = ["handle"]
 
@@ -34,6 +35,7 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
     parameter, source = await input_source(task, context.raw.codec)
     check(task, models, services.settings.reachable)
     denoiser = denoiser_of(task, services.catalogue)
+    safety = safety_of(task, services.catalogue)
     await _reach_destinations(task, context)
     if task.include_tiles and context.session is None:
         raise unsupported(
@@ -52,6 +54,7 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         parameter=parameter,
         warnings=warnings,
         denoiser=denoiser,
+        safety=safety,
         service=context.service,
     )
     session = context.session

@@ -96,6 +96,12 @@ CODES: Final[Mapping[str, ErrorCode]] = {
         "already being sent to `uploadEndpoint`, its price. The message says so.",
         "Nothing. A result that is kept can be had by `getResponse`.",
     ),
+    "nsfwContentDetected": ErrorCode(
+        400,
+        "The input or the result may not be safe for work, and the task or the server refuses that; it costs "
+        "nothing.",
+        "Use another image. The checker errs at times: ask whoever runs the server.",
+    ),
     "downloadFailed": ErrorCode(
         400,
         "The input could not be fetched from its URL.",

@@ -16,7 +16,7 @@ from server.state.claims import ServerId
 from server.state.requests import UpscaleRequest
 from server.state.tables import tasks
 
-__all__ = ["COLUMNS", "Attempt", "AttemptId", "Status", "StoredResult", "TaskRecord", "record_of"]
+__all__ = ["COLUMNS", "Attempt", "AttemptId", "Safety", "Status", "StoredResult", "TaskRecord", "record_of"]
 
 AttemptId = NewType("AttemptId", str)
 
@@ -46,6 +46,14 @@ class Attempt(NamedTuple):
         return cls(account, task_uuid.lower(), AttemptId(uuid.uuid4().hex))
 
 
+class Safety(Struct, frozen=True):
+    """What was found of what is not safe for work: scores from 0 to 1, and whether one is too large."""
+
+    input: float
+    result: float
+    flagged: bool
+
+
 class StoredResult(Struct, frozen=True, omit_defaults=True):
     """What a finished upscale is rebuilt from: the image is in the store. `cost` in nanodollars."""
 
@@ -53,6 +61,7 @@ class StoredResult(Struct, frozen=True, omit_defaults=True):
     image_name: str
     input_image_uuid: str
     cost: int = 0
+    safety: Safety | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,7 @@ class TaskRecord:
         price: what the task costs, in nanodollars; None before that is known, and if it failed.
         due: what it owes of that, whatever becomes of it: that part of the result has left the server.
         charged: what it was charged by the attempts that have ended.
+        spent: of that, by the one that has just ended; only whoever ended it knows.
         owner: the server that runs it.
         created: when it was accepted, in seconds since the epoch.
         finished: when it had its outcome.
@@ -82,6 +92,7 @@ class TaskRecord:
     price: int | None = None
     due: int = 0
     charged: int = 0
+    spent: int = 0
     owner: ServerId | None = None
     created: float = 0.0
     finished: float | None = None

@@ -37,7 +37,7 @@ def record(result: StoredResult | None = None, error: TaskError | None = None) -
     item = None if error is None else error.item("upscale", "task", None)
     cost = 0 if result is None else result.cost
     attempt = Attempt.of(SUBJECT.account, "task")
-    return TaskRecord(attempt, b"{}", "session", status, result, item, price=cost, charged=cost)
+    return TaskRecord(attempt, b"{}", "session", status, result, item, charged=cost, spent=cost)
 
 
 def test_stages_are_told_in_the_order_in_which_they_end() -> None:
