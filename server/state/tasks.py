@@ -285,19 +285,9 @@ def succeed(
         record_image(connection, image, now)
     price = record.charged if record.price is None else record.price
     stored = msgspec.structs.replace(result, cost=price)
-    ended = replace(
-        record,
-        status=Status.SUCCEEDED,
-        result=stored,
-        error=None,
-        price=price,
-        due=price,
-        charged=price,
-        finished=now,
-    )
-    _settle(connection, record, ended, now)
+    ended = replace(record, status=Status.SUCCEEDED, result=stored, error=None, price=price, charged=price)
     _announce(connection, record, now, webhook)
-    return ended
+    return _settle(connection, record, ended, now)
 
 
 def fail(
@@ -370,12 +360,11 @@ def _end(connection: Connection, record: TaskRecord, error: ErrorItem, now: floa
     if why:
         error = msgspec.structs.replace(error, message=f"{error.message}; {why}", cost=to_usd(cost))
     status, price = (Status.SUCCEEDED, cost) if record.result else (Status.FAILED, None)
-    ended = replace(record, status=status, error=error, price=price, due=cost, charged=cost, finished=now)
-    _settle(connection, record, ended, now)
-    return ended
+    ended = replace(record, status=status, error=error, price=price, charged=cost)
+    return _settle(connection, record, ended, now)
 
 
-def _settle(connection: Connection, record: TaskRecord, ended: TaskRecord, now: float) -> None:
+def _settle(connection: Connection, record: TaskRecord, ended: TaskRecord, now: float) -> TaskRecord:
     """Record how a task has ended, and move its money: each that succeeds has a charge."""
     owed = ended.charged - record.charged
     if ended.status is Status.SUCCEEDED and not ended.charged:
@@ -388,10 +377,11 @@ def _settle(connection: Connection, record: TaskRecord, ended: TaskRecord, now: 
         result=ended.result and msgspec.json.encode(ended.result),
         error=ended.error and msgspec.json.encode(ended.error),
         price=ended.price,
-        due=ended.due,
+        due=ended.charged,
         charged=ended.charged,
-        finished=ended.finished,
+        finished=now,
     )
+    return replace(ended, due=ended.charged, spent=owed, finished=now)
 
 
 def _announce(connection: Connection, record: TaskRecord, now: float, webhook: Destination | None) -> None:

@@ -128,8 +128,11 @@ class News:
         return self._tiles.open(
             lambda: self._sessions.link(running.account, running.session),
             running.news,
-            partial(self._database.run, tasks.note_sent, running.attempt),
+            partial(self._note_sent, running.attempt),
         )
+
+    async def _note_sent(self, attempt: Attempt, sent: int, total: int) -> bool:
+        return await self._database.run(tasks.note_sent, attempt, sent, total)
 
     def acknowledge_later(self, running: Running) -> None:
         """Hold the acknowledgement back: a client that gets one waits before it looks for the result."""
