@@ -22,11 +22,12 @@ from server.delivery.webhooks import WebhookBody, WebhookSender
 from server.images.bucket import Bucket, open_store
 from server.images.inputs import Inputs
 from server.images.store import ImageStore
+from server.limits.disk import stored_bytes_limit
 from server.limits.edge import Edge
 from server.limits.shares import OutwardShares
 from server.outbound.fetch import WebClient
 from server.private import private_directory
-from server.protocol.errors import AuthenticationError, DatabaseUnavailableError
+from server.protocol.errors import AuthenticationError, DatabaseUnavailableError, invalid
 from server.settings import Settings
 from server.state.accounts import (
     DEFAULT_ACCOUNT,
@@ -100,6 +101,16 @@ class Services:
         """What an API key opens; None if it is wrong or revoked."""
         return await self.database.run(authenticate, key, self.clock(), configured=self.settings.api_key)
 
+    def check_ttl(self, ttl: int | None) -> None:
+        """See that an image is not to be kept for too long.
+
+        Raises:
+            ParameterError: if it is.
+        """
+        longest = max(self.settings.max_image_ttl, self.settings.image_ttl)
+        if ttl is not None and ttl > longest:
+            raise invalid("ttl", f"images are kept for {longest} seconds at most (max_image_ttl)", "integer")
+
     def client_results(self, base_url: str) -> ClientResults:
         """What reads the results that go into one answer over HTTP.
 
@@ -143,7 +154,13 @@ async def running_services(
         stack.enter_context(closing(database))
         bucket = Bucket(open_store(settings.storage_url, settings.data / "images"))
         stack.push_async_callback(asyncio.to_thread, bucket.close)
-        images = ImageStore(bucket, database, clock, presigned=settings.image_urls == "presigned")
+        images = ImageStore(
+            bucket,
+            database,
+            clock,
+            presigned=settings.image_urls == "presigned",
+            limit=stored_bytes_limit(settings),
+        )
         # Connections of their own for each purpose: inputs that hang hold up no webhook.
         for_inputs, for_uploads, for_webhooks = (
             WebClient(
@@ -163,7 +180,8 @@ async def running_services(
         lock = database.server_lock()
         stack.push_async_callback(asyncio.to_thread, lock.close)
 
-        inputs = Inputs(images, for_inputs, decoders, settings)
+        edge = Edge(settings)
+        inputs = Inputs(images, for_inputs, decoders, edge, settings)
         results = Results(images)
         sessions = Sessions(database, results, clock)
         stack.push_async_callback(sessions.close)
@@ -220,7 +238,7 @@ async def running_services(
         await reconcile(runner, base_url)
         yield Services(
             settings=settings,
-            edge=Edge(settings),
+            edge=edge,
             database=database,
             catalogue=catalogue,
             upscaler=upscaler,

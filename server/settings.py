@@ -172,6 +172,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     image_ttl: Positive = 7 * 86400
     """How long images are kept when the task has no `ttl`."""
+    max_image_ttl: Positive = 30 * 86400
+    """The longest `ttl` of a task, unless `image_ttl` is longer."""
+    max_stored_bytes: Positive | None = None
+    """Images that are kept of one account; default: a quarter of the disk, or 1 TiB in a bucket."""
     undelivered_ttl: Positive = 86400
     """How long undelivered replies wait for their session to resume."""
     record_ttl: Positive = 30 * 86400

@@ -1,18 +1,22 @@
 """`upscale` and its classic name `imageUpscale`: the work that the server is for."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from msgspec import Struct, structs
 
 from engines import ModelError, Upscaler
 from onnx_models import Model
 from server.handlers.context import Context
+from server.images.store import ImageFile
 from server.outbound.fetch import FetchError
-from server.protocol.errors import UnavailableError, invalid, unsupported
+from server.protocol.errors import DatabaseUnavailableError, TaskError, UnavailableError, invalid, unsupported
 from server.protocol.replies import Acknowledgement
 from server.protocol.requests import Upscale
 from server.protocol.sources import InlineImage, StoredImage
 from server.state import tasks
+from server.state.images import ImageRecord
 from server.state.records import Status, TaskRecord
 from server.state.requests import UpscaleRequest
 from server.state.tasks import LostTaskError
@@ -41,11 +45,11 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         raise unsupported(
             "includeTiles", "tiles come as messages of their own: send the task over a WebSocket"
         )
+    services.check_ttl(task.ttl)
     source = await services.inputs.own(context.account, source, context.base_url, parameter)
+    file: ImageRecord | ImageFile | None = None
     if isinstance(source, InlineImage):
-        services.edge.take_upload(context.account, len(source.data))
-        # Stored before the task is recorded, so that a recorded task can always be run again.
-        source = StoredImage((await services.inputs.obtain(context.account, source, parameter)).uuid)
+        file, source = await services.inputs.look(context.account, source, parameter), StoredImage("")
     warnings = (*context.raw.warnings(), *await _cut_prompts(task, models.first, services.upscaler))
     request = request_for(
         task,
@@ -58,13 +62,14 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         service=context.service,
     )
     session = context.session
-    taken = await services.runner.submit(
+    submit = partial(
+        services.runner.submit,
         context.account,
-        request,
         session=session.uuid if session else None,
         base_url=context.base_url,
         acknowledge=task.delivery_method == "async" and session is not None,
     )
+    taken = await (submit(request) if file is None else _submit_with(file, request, submit, context))
     if isinstance(taken, TaskRecord) and taken.status is Status.ACCEPTED:  # another server is at it
         if session is not None:
             return None if task.delivery_method != "async" else _acknowledgement(request)
@@ -78,6 +83,36 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         return await _wait(taken, None, context)
     patience = context.acknowledge_after
     return await _wait(taken, services.settings.acknowledge_after if patience is None else patience, context)
+
+
+async def _submit_with(
+    file: ImageRecord | ImageFile,
+    request: UpscaleRequest,
+    submit: Callable[..., Awaitable[Running | TaskRecord]],
+    context: Context,
+) -> Running | TaskRecord:
+    """Submit a task with its input, which is kept before, so that an accepted task can always be run again.
+
+    What the account cannot pay for is not kept, nor is the input of a task that is refused.
+
+    Raises:
+        TaskError: if the task is refused.
+    """
+    services, account = context.services, context.account
+    price = services.runner.price(request, file.width, file.height)
+    if isinstance(file, ImageRecord):
+        kept, is_new = file, False
+    else:
+        payable = partial(tasks.check_payable, account=account, task_uuid=request.task_uuid, price=price)
+        kept, is_new = await services.inputs.keep(account, file, check=payable)
+    try:
+        return await submit(structs.replace(request, source=StoredImage(kept.uuid)), price=price)
+    except DatabaseUnavailableError:
+        raise  # it may be accepted for all that
+    except TaskError:
+        if is_new:
+            await services.images.discard(kept)
+        raise
 
 
 async def _reach_destinations(task: Upscale, context: Context) -> None:

@@ -2,13 +2,14 @@
 
 from engines import Decoders, ImageError, ImageTooLargeError, Picture
 from server.images.store import ImageFile, ImageStore
+from server.limits.edge import Edge
 from server.limits.fair_gate import FairGate
 from server.outbound.fetch import FetchError, ForbiddenAddressError, WebClient
 from server.protocol.errors import NotFoundError, TransferError, invalid
 from server.protocol.sources import ImageSource, InlineImage, RemoteImage, StoredImage
 from server.settings import Settings
 from server.state.accounts import AccountId
-from server.state.images import ImageRecord
+from server.state.images import Check, ImageRecord
 
 __all__ = ["Inputs"]
 
@@ -16,8 +17,11 @@ __all__ = ["Inputs"]
 class Inputs:
     """Gets input images into the store, and their pixels out of it."""
 
-    def __init__(self, images: ImageStore, web: WebClient, decoders: Decoders, settings: Settings) -> None:
+    def __init__(
+        self, images: ImageStore, web: WebClient, decoders: Decoders, edge: Edge, settings: Settings
+    ) -> None:
         self._images = images
+        self._edge = edge
         self._web = web
         self._decoders = decoders
         self._settings = settings
@@ -55,10 +59,20 @@ class Inputs:
         """The stored image that `source` names; an image from outside is fetched, checked and kept.
 
         Raises:
+            TaskError: as `look` and `keep`.
+        """
+        found = await self.look(account, source, parameter)
+        return found if isinstance(found, ImageRecord) else (await self.keep(account, found, ttl))[0]
+
+    async def look(self, account: AccountId, source: ImageSource, parameter: str) -> ImageRecord | ImageFile:
+        """The image that `source` names; one from outside is fetched, counted and checked, but not yet kept.
+
+        Raises:
             NotFoundError: if an image UUID is unknown or has expired.
             TransferError: if a URL cannot be fetched.
             ParameterError: naming `parameter`, for a URL that is not allowed, and for data that is not an
                 image, is broken or too large.
+            QuotaError: if the account has sent, or had fetched, too many bytes of late.
         """
         match source:
             case StoredImage(uuid):
@@ -67,9 +81,11 @@ class Inputs:
                     raise NotFoundError("imageNotFound", f"there is no image {uuid}, or no more", parameter)
                 return record
             case RemoteImage(url):
+                self._edge.take_upload(account, 0)
                 data = await self._fetch(account, url, parameter)
+                self._edge.note_upload(account, len(data))
             case InlineImage(data):
-                pass
+                self._edge.take_upload(account, len(data))
         if len(data) > self._settings.max_image_bytes:
             raise invalid(
                 parameter,
@@ -83,9 +99,14 @@ class Inputs:
             raise invalid(parameter, f"{str(error).rstrip('.')}, by max_input_megapixels") from error
         except ImageError as error:
             raise invalid(parameter, str(error)) from error
+        return ImageFile(data, _extension(info.format), info.width, info.height)
+
+    async def keep(
+        self, account: AccountId, file: ImageFile, ttl: float | None = None, check: Check | None = None
+    ) -> tuple[ImageRecord, bool]:
+        """Keep an image, by default as long as the settings say; see `ImageStore.put_input`."""
         kept_for = self._settings.image_ttl if ttl is None else ttl
-        file = ImageFile(data, _extension(info.format), info.width, info.height)
-        return await self._images.put_input(account, file, kept_for)
+        return await self._images.put_input(account, file, kept_for, check)
 
     async def decode(self, record: ImageRecord, parameter: str) -> Picture:
         """The pixels of a stored input.

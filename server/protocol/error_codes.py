@@ -137,6 +137,11 @@ CODES: Final[Mapping[str, ErrorCode]] = {
         "The account sent as many bytes of images as it may within an hour.",
         "Try again after `retryAfter` seconds. Images that were uploaded before can be named by UUID.",
     ),
+    "storageQuotaExceeded": ErrorCode(
+        429,
+        "The account keeps as many bytes of images, inputs and results, as it may (`max_stored_bytes`).",
+        "Delete some by `mediaStorage`, or ask for a shorter `ttl`: what has expired counts no more.",
+    ),
     "taskRateLimit": ErrorCode(
         429,
         "The account has as many unfinished tasks as it may have.",

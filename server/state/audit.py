@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, lite
 
 from server.state.books import CACHED, Book
 from server.state.records import Status
-from server.state.tables import accounts, ledger, tasks, usage
+from server.state.tables import accounts, images, ledger, tasks, usage
 
 __all__ = ["Audit", "audit"]
 
@@ -35,6 +35,7 @@ def audit(connection: Connection) -> Audit:
        its price. There is no charge without a task.
     4. No charge is more than its attempt reserved.
     5. All books together sum to zero.
+    6. The bytes that are kept of each account's images are the sum of their sizes.
     """
     mistakes = [
         *_cached_sums(connection),
@@ -42,6 +43,7 @@ def audit(connection: Connection) -> Audit:
         *_tasks(connection),
         *_charges(connection),
         *_total(connection),
+        *_stored(connection),
     ]
     return Audit(
         accounts=_count(connection, select(accounts.c.id)),
@@ -188,6 +190,19 @@ def _total(connection: Connection) -> Iterator[str]:
     of_house = sum(int(amount or 0) for row in entries for amount in row)
     if of_accounts + of_house != 0:
         yield f"all books sum to {of_accounts + of_house}: {of_accounts} of accounts, {of_house} of the house"
+
+
+def _stored(connection: Connection) -> Iterator[str]:
+    sums = select(images.c.account_id, func.sum(images.c.size).label("total")).group_by(images.c.account_id)
+    found = sums.subquery()
+    total = func.coalesce(found.c.total, 0)
+    query = (
+        select(accounts.c.name, accounts.c.stored, total.label("total"))
+        .outerjoin(found, found.c.account_id == accounts.c.id)
+        .where(accounts.c.stored != total)
+    )
+    for row in connection.execute(query):
+        yield f"account {row.name!r}: {row.stored} bytes are kept as stored, its images have {row.total}"
 
 
 def _sum(book: Book) -> ColumnElement[int]:

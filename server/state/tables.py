@@ -48,6 +48,7 @@ accounts = Table(
     Column("reserved", BigInteger, nullable=False, default=0),  # set aside for running tasks
     Column("charged", BigInteger, nullable=False, default=0),  # in all
     Column("charges", BigInteger, nullable=False, default=0),  # how many
+    Column("stored", BigInteger, nullable=False, default=0),  # bytes of its images
     Column("created", Float, nullable=False),
     Column("webhook_secret", String(100)),  # null: none was needed yet
     Column("old_webhook_secret", String(100)),  # signs beside the new one

@@ -23,11 +23,11 @@ import msgspec
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from server.money import to_usd
-from server.protocol.errors import ErrorItem, TaskCancelledError, UnavailableError
+from server.protocol.errors import ErrorItem, InsufficientCreditsError, TaskCancelledError, UnavailableError
 from server.state import ledger
 from server.state.accounts import AccountId
 from server.state.claims import ServerId
-from server.state.images import ImageRecord, note_loose, record_image
+from server.state.images import NO_LIMIT, ImageRecord, note_loose, record_image
 from server.state.outbox import forget_outcome, keep_outcome
 from server.state.prepared import Prepared
 from server.state.records import COLUMNS, Attempt, Status, StoredResult, TaskRecord, record_of
@@ -39,6 +39,7 @@ __all__ = [
     "LostTaskError",
     "accept",
     "cancel",
+    "check_payable",
     "fail",
     "find",
     "keep",
@@ -46,6 +47,7 @@ __all__ = [
     "note_sent",
     "reserve",
     "succeed",
+    "too_dear",
     "withdraw",
 ]
 
@@ -78,6 +80,7 @@ def accept(
     owner: ServerId | None = None,
     admit: Callable[[], None] | None = None,
     service: Service = "runware",
+    price: int | None = None,
 ) -> TaskRecord | None:
     """Record a new task; if the account used the UUID before, return that record.
 
@@ -93,6 +96,10 @@ def accept(
         owner: the server that runs it.
         admit: called if the task is a new one, perhaps more than once; what it raises refuses the task.
         service: in whose shape it came.
+        price: what is reserved for it, in nanodollars; None if that is not known yet.
+
+    Raises:
+        InsufficientCreditsError: if the account cannot pay that; nothing is recorded then.
     """
     previous = find(connection, attempt.account, attempt.task_uuid, locked=True)
     if previous is not None and not previous.is_for(request):
@@ -121,12 +128,40 @@ def accept(
         key: dict[str, object] = {"account_id": attempt.account, "task_uuid": attempt.task_uuid}
         key |= {"due": 0, "charged": 0}
         _INSERT.count(connection, key | values)
+        _reserve_or_refuse(connection, attempt, price, now)
         return None
     # An answer that still waits for its session, or for a webhook, would now be about the new attempt.
     forget_webhook(connection, attempt.account, attempt.task_uuid)
     forget_outcome(connection, attempt.account, attempt.task_uuid)
     _change(connection, attempt, **values)
+    _reserve_or_refuse(connection, attempt, price, now)
     return None
+
+
+def check_payable(connection: Connection, account: AccountId, task_uuid: str, price: int) -> None:
+    """See that the account could pay for a task, unless it is known and need not be paid.
+
+    Raises:
+        InsufficientCreditsError: if it could not.
+    """
+    known = find(connection, account, task_uuid.lower())
+    if known is None or known.status is Status.FAILED:
+        available = ledger.statement(connection, account).available
+        if available is not None and available < price - (0 if known is None else known.charged):
+            raise too_dear(connection, account, price)
+
+
+def too_dear(connection: Connection, account: AccountId, price: int) -> InsufficientCreditsError:
+    """The error that an account cannot pay a price."""
+    available = ledger.statement(connection, account).available
+    return InsufficientCreditsError(
+        f"the task costs {to_usd(price)} USD; the account has {to_usd(available or 0)} USD"
+    )
+
+
+def _reserve_or_refuse(connection: Connection, attempt: Attempt, price: int | None, now: float) -> None:
+    if price is not None and not reserve(connection, attempt, price, now):
+        raise too_dear(connection, attempt.account, price)
 
 
 def withdraw(connection: Connection, attempt: Attempt, now: float) -> bool:
@@ -199,12 +234,11 @@ def reserve(
     record = _present(connection, attempt)
     if record is None or record.status is not Status.ACCEPTED:
         raise LostTaskError
-    if record.price is not None:  # it was done, and the answer lost
-        return True
-    price = max(amount, record.charged)
-    if not ledger.reserve(connection, attempt, price - record.charged, now):
-        return False
-    _change(connection, attempt, price=price)
+    if record.price is None:  # else it was done, as it was accepted
+        price = max(amount, record.charged)
+        if not ledger.reserve(connection, attempt, price - record.charged, now):
+            return False
+        _change(connection, attempt, price=price)
     if file is not None:
         note_loose(connection, file, now)
     return True
@@ -233,20 +267,26 @@ def note_sent(connection: Connection, attempt: Attempt, sent: int, total: int) -
 
 
 def keep(
-    connection: Connection, attempt: Attempt, result: StoredResult, now: float, image: ImageRecord
+    connection: Connection,
+    attempt: Attempt,
+    result: StoredResult,
+    now: float,
+    image: ImageRecord,
+    limit: int = NO_LIMIT,
 ) -> None:
     """Record a result that is about to be uploaded: the task owes its price, and never fails without it.
 
+    Arguments and errors are as of `succeed`.
+
     Raises:
         LostTaskError: if the task has another attempt, or an outcome.
-        FileCondemnedError: as `succeed`.
     """
     record = _present(connection, attempt)
     if record is None or record.status is not Status.ACCEPTED:
         raise LostTaskError
     if record.result is not None:  # it was done, and the answer lost
         return
-    record_image(connection, image, now)
+    record_image(connection, image, now, limit)
     price = record.price or 0
     stored = msgspec.structs.replace(result, cost=price)
     _change(connection, attempt, result=msgspec.json.encode(stored), due=price)
@@ -259,6 +299,7 @@ def succeed(
     now: float,
     webhook: Destination | None = None,
     image: ImageRecord | None = None,
+    limit: int = NO_LIMIT,
 ) -> TaskRecord:
     """Record the result, charge its price, put the reply into the outbox, and the webhook beside it.
 
@@ -271,10 +312,12 @@ def succeed(
         now: the time in seconds since the epoch.
         webhook: where the outcome is to be sent besides the session.
         image: the result's, whose file is written and which is recorded with it.
+        limit: bytes of images that the account may have.
 
     Raises:
         LostTaskError: if the task has another attempt.
         FileCondemnedError: if the image's file is to be deleted, as it took more than a day.
+        QuotaError: if the account has too many bytes of images.
     """
     record = _present(connection, attempt)
     if record is None:
@@ -282,7 +325,7 @@ def succeed(
     if record.status is not Status.ACCEPTED:
         return record
     if image is not None:
-        record_image(connection, image, now)
+        record_image(connection, image, now, limit)
     price = record.charged if record.price is None else record.price
     stored = msgspec.structs.replace(result, cost=price)
     ended = replace(record, status=Status.SUCCEEDED, result=stored, error=None, price=price, charged=price)

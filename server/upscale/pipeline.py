@@ -13,18 +13,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from engines import Blend, OnRegion, Upscaler, crop, encode, report_whole, usable_cores
 from onnx_models import Catalogue, Model
 from server.images.inputs import Inputs
 from server.images.store import ImageFile, ImageStore, new_name
 from server.limits.fair_gate import FairGate
-from server.money import to_usd
 from server.outbound.fetch import FetchError, ForbiddenAddressError, WebClient
-from server.protocol.errors import InsufficientCreditsError, NotFoundError, TransferError, invalid
+from server.protocol.errors import NotFoundError, QuotaError, TransferError, invalid
 from server.settings import Settings
-from server.state import ledger, tasks
+from server.state import tasks
 from server.state.accounts import AccountId
 from server.state.database import Database
 from server.state.images import ImageRecord
@@ -41,6 +40,14 @@ __all__ = ["Pipeline"]
 log = logging.getLogger(__name__)
 
 _SMALL_SHARE: Final = 1 / 8
+
+
+class Quote(NamedTuple):
+    """What a request comes to; see `sizing`, and `price` in nanodollars."""
+
+    size: Size
+    area: Area | None
+    price: int
 
 
 class Pipeline:
@@ -76,6 +83,29 @@ class Pipeline:
         self._large_gate = FairGate(*(limit * (1 - _SMALL_SHARE) for limit in active))
         self._small = settings.active_megapixels * _SMALL_SHARE / 8
 
+    @property
+    def stored_limit(self) -> int:
+        """Bytes of images that an account may have."""
+        return self._images.limit
+
+    def quote(self, request: UpscaleRequest, source: Size) -> Quote:
+        """How large the result will be, of which part of the input, and what it costs.
+
+        Args:
+            request: what is to be done.
+            source: the size of the input.
+
+        Raises:
+            ParameterError: if the result is larger than the limit, or cannot be reached by the model.
+        """
+        size, area = sizing(request, self._catalogue.get(request.model), source, self._settings)
+        shown = source if area is None else Size(area.width, area.height)
+        return Quote(size, area, self._price(request, shown, size) + self._auxiliaries.price(request, shown))
+
+    async def drop(self, image: ImageRecord) -> None:
+        """Delete the file of a result that could not be recorded."""
+        await self._images.drop(image.name)
+
     async def run(
         self,
         attempt: Attempt,
@@ -109,13 +139,11 @@ class Pipeline:
                 await self._upload(attempt, request, await self._stored(record.result), story)
                 return record.result, None
         with story.measure("fetch"):
-            source = await self._inputs.obtain(account, request.source, request.parameter)
-        whole = Size(source.width, source.height)
-        size, area = sizing(request, model, whole, self._settings)
-        shown = whole if area is None else Size(area.width, area.height)
-        cost = self._price(request, shown, size) + self._auxiliaries.price(request, shown)
+            found = await self._inputs.look(account, request.source, request.parameter)
+        size, area, cost = self.quote(request, Size(found.width, found.height))
         name = new_name(request.output_format.extension)
         await self._reserve(attempt, cost, name)
+        source = found if isinstance(found, ImageRecord) else (await self._inputs.keep(account, found))[0]
         story.output_pixels = size.width * size.height
         story.is_plain = not request.tta and request.blend is None
         encoded, safety = await self._upscale(
@@ -130,7 +158,12 @@ class Pipeline:
         )
         if request.upload_endpoint is None:
             return result, image
-        await self._database.insist(tasks.keep, attempt, result, self._clock(), image)
+        try:
+            keep = partial(tasks.keep, limit=self._images.limit)
+            await self._database.insist(keep, attempt, result, self._clock(), image)
+        except QuotaError:
+            await self._images.drop(name)
+            raise
         await self._upload(attempt, request, encoded, story)
         return result, None
 
@@ -205,10 +238,7 @@ class Pipeline:
 
     async def _reserve(self, attempt: Attempt, cost: int, name: str) -> None:
         if not await self._database.run(tasks.reserve, attempt, cost, self._clock(), name):
-            statement = await self._database.run(ledger.statement, attempt.account)
-            raise InsufficientCreditsError(
-                f"the task costs {to_usd(cost)} USD; the account has {to_usd(statement.available or 0)} USD"
-            )
+            raise await self._database.run(tasks.too_dear, attempt.account, cost)
 
     async def _stored(self, result: StoredResult) -> bytes:
         try:

@@ -35,6 +35,7 @@ from server.upscale.execution import Execution
 from server.upscale.outcomes import Outcomes
 from server.upscale.pipeline import Pipeline
 from server.upscale.running import News, Running
+from server.upscale.sizing import Size
 
 __all__ = ["Runner"]
 
@@ -78,6 +79,7 @@ class Runner:
         news = News(database, sessions, tiles, settings.acknowledge_after)
         outcomes = Outcomes(database, pipeline, news, settings.task_timeout, clock)
         self._database = database
+        self._pipeline = pipeline
         self._admission = admission
         self._news = news
         self._outcomes = outcomes
@@ -111,6 +113,14 @@ class Runner:
         """Whether any task is under way whose outcome goes to this session."""
         return any(running.account == account and running.session == session for running in self._execution)
 
+    def price(self, request: UpscaleRequest, width: int, height: int) -> int:
+        """What a request costs, in nanodollars, for an input of this size.
+
+        Raises:
+            ParameterError: if its result would be too large.
+        """
+        return self._pipeline.quote(request, Size(width, height)).price
+
     async def submit(
         self,
         account: AccountId,
@@ -119,6 +129,7 @@ class Runner:
         session: str | None,
         base_url: str,
         acknowledge: bool = False,
+        price: int | None = None,
     ) -> Running | TaskRecord:
         """Take a task on; or, for one that was sent before, what became of it.
 
@@ -132,17 +143,19 @@ class Runner:
             session: where the outcome is to be sent.
             base_url: what the client reaches this server as.
             acknowledge: whether to acknowledge the task to the session if its result takes a while.
+            price: what it costs, in nanodollars, if that is known.
 
         Raises:
             ConflictError: if the account used the UUID for another request.
             RateLimitError: if the account has too many tasks under way.
             BusyError: if all accounts together have.
+            InsufficientCreditsError: if the account cannot pay the price.
         """
         attempt = Attempt.of(account, request.task_uuid)
         encoded = msgspec.json.encode(request)
         taken: Running | TaskRecord
         async with self._turn(account, attempt.task_uuid):
-            previous = await self._accept(attempt, request, encoded, session)
+            previous = await self._accept(attempt, request, encoded, session, price)
             if previous is None:
                 taken = self._execution.start(attempt, request, session, base_url)
             elif previous.is_for(encoded):
@@ -221,7 +234,12 @@ class Runner:
         return self._turns.setdefault((account, key), asyncio.Lock())
 
     async def _accept(
-        self, attempt: Attempt, request: UpscaleRequest, encoded: bytes, session: str | None
+        self,
+        attempt: Attempt,
+        request: UpscaleRequest,
+        encoded: bytes,
+        session: str | None,
+        price: int | None,
     ) -> TaskRecord | None:
         """Record a new task, or return the record of one that was sent before."""
         admit = partial(self._admission.enter, attempt.account, attempt.id)
@@ -235,6 +253,7 @@ class Runner:
                 self._lock.server,
                 admit,
                 request.service,
+                price,
             )
         except BaseException as error:
             self._admission.leave(attempt.id, self._clock())
