@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Callable
 
 from msgspec import UNSET
 
@@ -98,16 +99,44 @@ class ClientResults:
         self._budget = budget
         self._left = budget
         self._turn = asyncio.Lock()
+        self._count: Callable[[int], bool] = lambda _size: True
+        self._room = asyncio.Event()
+        self._room.set()
+        self._is_refused = False
         self.largest = math.inf
         """Bytes of a message that the client takes."""
+
+    def count_by(self, count: Callable[[int], bool]) -> None:
+        """Count the bytes of images that are held for the answer.
+
+        Args:
+            count: takes so many more; False if no more should be read until `go_on`, or `refuse`.
+        """
+        self._count = count
+
+    def go_on(self) -> None:
+        """There is room for what is read."""
+        self._room.set()
+
+    def refuse(self) -> None:
+        """There is none, and no other answer of the client holds more: read no more."""
+        self._is_refused = True
+        self._room.set()
 
     async def item(self, record: TaskRecord, *, status: bool = False) -> UpscaleResult | ErrorItem | Progress:
         """The item for a task; arguments and errors as in `Results.item`.
 
         Raises:
-            RateLimitError: if the answer holds as much as it may.
+            RateLimitError: if the answer, or all of them together, hold as much as they may.
         """
         async with self._turn:
+            await self._room.wait()
+            if self._is_refused:
+                raise RateLimitError(
+                    "replyRateLimit",
+                    "too many answers wait to be read; ask for this one by getResponse",
+                    retry_after=1,
+                )
             if self._left <= 0:
                 raise RateLimitError(
                     "replyRateLimit",
@@ -120,6 +149,8 @@ class ClientResults:
                 why = too_large(size)
                 return await self._results.item(record, self._base_url, status=status, by_url=why)
             self._left -= size
+            if size and not self._count(size):
+                self._room.clear()
             return item
 
 

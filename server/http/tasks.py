@@ -9,6 +9,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from server.handlers import Context, as_item, dispatch
+from server.http.answers import results_for
 from server.http.gate import HOLDING, client_address
 from server.limits.edge import FIRST_FRAME_BYTES
 from server.limits.memory import Memory
@@ -47,6 +48,7 @@ async def post_tasks(request: Request) -> Response:
         raws = list(codec.split(await _whole_body(request, services.settings, login)))
         if login is None or (raws and raws[0].task_type == "authentication"):
             login = await _by_task(raws, request, services)
+            request.scope[HOLDING].give_to(login.account)
             raws = raws[1:]
         services.edge.take_connection(login.account)
     except TaskError as error:
@@ -55,17 +57,17 @@ async def post_tasks(request: Request) -> Response:
             services.telemetry.metrics.error_sent(error.code)
         return _response(codec, refused or [error.item(None, None, f"{base_url}/docs/errors")])
     try:
-        return _response(codec, await _run_all(raws, login.account, base_url, services))
+        return _response(codec, await _run_all(raws, login.account, request, services))
     finally:
         services.edge.account_connections.give_back(login.account)
 
 
 async def _run_all(
-    raws: Sequence[RawTask], account: AccountId, base_url: str, services: Services
+    raws: Sequence[RawTask], account: AccountId, request: Request, services: Services
 ) -> list[Struct]:
     """The replies to the tasks, in their order."""
     room = asyncio.Semaphore(_TASKS_AT_ONCE)
-    results = services.client_results(base_url)
+    base_url, results = request.app.state.base_url(request), results_for(request, account)
 
     async def run(raw: RawTask) -> Struct | None:
         context = Context(

@@ -22,7 +22,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from server.delivery.results import ClientResults
 from server.handlers import Context, dispatch
+from server.http.answers import results_for
 from server.http.gate import client_address
 from server.money import to_usd
 from server.protocol.codec import MESSAGEPACK
@@ -68,6 +70,7 @@ class Caller:
     account: AccountId
     base_url: str
     service: Service
+    results: ClientResults
 
     async def upscale(self, *, task_uuid: str | None = None, **task: Any) -> UpscaleResult:
         """The result of an upscale task, once it is done.
@@ -170,7 +173,7 @@ class Caller:
                 session=None,
                 base_url=self.base_url,
                 raw=raw,
-                results=self.services.client_results(self.base_url),
+                results=self.results,
                 acknowledge_after=acknowledge_after,
                 service=self.service,
             ),
@@ -283,7 +286,8 @@ async def _handled(request: Request, services: Services, handle: Handler, servic
     account = await _account(request, services)
     services.edge.take_connection(account)
     try:
-        return await handle(request, Caller(services, account, request.app.state.base_url(request), service))
+        base_url, results = request.app.state.base_url(request), results_for(request, account)
+        return await handle(request, Caller(services, account, base_url, service, results))
     finally:
         services.edge.account_connections.give_back(account)
 

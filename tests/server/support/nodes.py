@@ -208,7 +208,7 @@ class Client:
     async def room(self) -> None:
         pass
 
-    def confirm(self) -> asyncio.Future[bool]:
+    def confirm(self, _kept: int = 0) -> asyncio.Future[bool]:
         arrived = asyncio.get_running_loop().create_future()
         arrived.set_result(not self.is_cut)
         return arrived
