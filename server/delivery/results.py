@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections.abc import Callable
 
+import msgspec
 from msgspec import UNSET
 
 from server.images.store import MEDIA_TYPES, ImageStore
@@ -12,7 +13,7 @@ from server.protocol.codec import data_uri
 from server.protocol.errors import ErrorItem, NotFoundError, RateLimitError
 from server.protocol.replies import NsfwScores, Progress, UpscaleResult
 from server.protocol.requests import OutputType
-from server.state.records import Status, TaskRecord
+from server.state.records import Status, TaskRecord, unreadable
 
 __all__ = ["ClientResults", "Results", "too_large"]
 
@@ -40,7 +41,10 @@ class Results:
         """
         if record.error is not None and not (status and record.result is not None):
             return record.error
-        request = record.request
+        try:
+            request = record.request
+        except msgspec.DecodeError:
+            return unreadable(record.task_uuid)
         if record.result is None or record.status is Status.ACCEPTED:
             return Progress(
                 task_type=request.task_type, task_uuid=request.task_uuid, status="processing", progress=0

@@ -218,7 +218,14 @@ class Sessions:
                         continue
                     await session.link.room()
                     self._cut[entry.id] += 1  # until it is confirmed
-                    await session.link.send(await self._frame(session, entry))
+                    try:
+                        frame = await self._frame(session, entry)
+                    except msgspec.DecodeError:
+                        log.exception("a kept reply cannot be read, and is dropped")
+                        await self._database.run(delivered, [entry.id])
+                        del self._cut[entry.id]
+                        continue
+                    await session.link.send(frame)
                     session.sent.add(entry.id)
                     self._await_confirmation(session, entry.id)
                     if entry.task_uuid is not None:

@@ -1,6 +1,5 @@
 """Answers to POSTs: the images in them count as what waits to go out, for the account that asked."""
 
-
 from starlette.requests import Request
 
 from server.delivery.results import ClientResults

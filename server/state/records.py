@@ -1,5 +1,6 @@
 """What is recorded of a task: the request that it was accepted with, its attempt, and how it ended."""
 
+import logging
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +11,25 @@ from typing import Any, NamedTuple, NewType
 import msgspec
 from msgspec import Struct, structs
 
-from server.protocol.errors import ErrorItem
+from server.protocol.errors import ErrorItem, ServerError
 from server.state.accounts import AccountId
 from server.state.claims import ServerId
 from server.state.requests import UpscaleRequest
 from server.state.tables import tasks
 
-__all__ = ["COLUMNS", "Attempt", "AttemptId", "Safety", "Status", "StoredResult", "TaskRecord", "record_of"]
+__all__ = [
+    "COLUMNS",
+    "Attempt",
+    "AttemptId",
+    "Safety",
+    "Status",
+    "StoredResult",
+    "TaskRecord",
+    "record_of",
+    "unreadable",
+]
+
+log = logging.getLogger(__name__)
 
 AttemptId = NewType("AttemptId", str)
 
@@ -175,13 +188,14 @@ def record_of(row: Sequence[Any]) -> TaskRecord:
         created,
         finished,
     ) = row
+    outcome, failure = _outcome_of(task_uuid, Status(status), result, error)
     return TaskRecord(
         attempt=Attempt(AccountId(account), task_uuid, AttemptId(attempt or "")),
         encoded_request=request,
         session=session,
         status=Status(status),
-        result=result and msgspec.json.decode(result, type=StoredResult),
-        error=error and msgspec.json.decode(error, type=ErrorItem),
+        result=outcome,
+        error=failure,
         price=price,
         due=due,
         charged=charged,
@@ -189,6 +203,25 @@ def record_of(row: Sequence[Any]) -> TaskRecord:
         created=created,
         finished=finished,
     )
+
+
+def _outcome_of(
+    task_uuid: str, status: Status, result: bytes | None, error: bytes | None
+) -> tuple[StoredResult | None, ErrorItem | None]:
+    """How a task ended; one that cannot be read is an error, and stands in nobody's way."""
+    try:
+        return (
+            None if result is None else msgspec.json.decode(result, type=StoredResult),
+            None if error is None else msgspec.json.decode(error, type=ErrorItem),
+        )
+    except msgspec.DecodeError:
+        log.exception("the outcome of task %s cannot be read", task_uuid)
+        return None, None if status is Status.ACCEPTED else unreadable(task_uuid)
+
+
+def unreadable(task_uuid: str) -> ErrorItem:
+    """What a client gets of a task whose record cannot be read."""
+    return ServerError("what is recorded of the task cannot be read").item(None, task_uuid, None)
 
 
 def _caseless(request: UpscaleRequest) -> UpscaleRequest:
