@@ -142,10 +142,12 @@ class WebClient:
         """
         async with self._guarded(url):
             address = httpcore.URL(self._checked(url)).origin
-        now = asyncio.get_running_loop().time()
-        if self._reached.get(str(address), 0) > now:
+        time = asyncio.get_running_loop().time
+        if self._reached.get(str(address), 0) > time():
             return
         async with self._place(account, url), self._guarded(url):
+            if self._reached.get(str(address), 0) > time():  # while this one waited
+                return
             host, seconds = address.host.decode(), self._timeout
             stream = await self._backend.connect_tcp(host, address.port, timeout=seconds)
             try:
@@ -153,7 +155,7 @@ class WebClient:
                     stream = await stream.start_tls(self._tls, server_hostname=host, timeout=seconds)
             finally:
                 await stream.aclose()
-        self._reached[str(address)] = now + _REACHED_FOR
+        self._reached[str(address)] = time() + _REACHED_FOR
         if len(self._reached) > _REACHED_REMEMBERED:
             del self._reached[next(iter(self._reached))]
 
