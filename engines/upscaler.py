@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.activity import Activity
+from engines.auxiliaries import Auxiliaries
 from engines.codecs.picture import Picture
 from engines.devices.cores import usable_cores
 from engines.devices.device import Device
@@ -52,7 +53,11 @@ __all__ = ["Upscaler"]
 
 
 class Upscaler:
-    """Upscales pictures on the devices of this machine. Close it when done."""
+    """Upscales pictures on the devices of this machine. Close it when done.
+
+    Attributes:
+        auxiliaries: what other models do before an upscale, or after it.
+    """
 
     def __init__(
         self,
@@ -77,6 +82,7 @@ class Upscaler:
         self._models = LoadedModels(self._executor, model_directory, self._pixels)
         self._task_ids = itertools.count()
         self._resampler = Threads(1, "resampler")
+        self.auxiliaries = Auxiliaries(self._executor, self._models, self._pixels, self._resampler)
 
     @property
     def usable(self) -> bool:

@@ -46,6 +46,8 @@ class Options(TypedDict, total=False):
     """Whether to keep EXIF, XMP, IPTC, texts and the resolution; default: no."""
     keep_hidden_colors: bool | None
     """Whether to keep the colours of transparent pixels, of a texture; default: no."""
+    denoise: float | None
+    """How much noise to remove first, 0 to 75: its standard deviation in levels of 255; default: none."""
     ttl: int | None
     """Seconds until the server deletes the result."""
     include_image: bool
@@ -217,11 +219,17 @@ class Tilewire:
         """
         return await self._link.cancel(canonical_uuid(task_uuid))
 
-    async def models(self) -> list[Model]:
-        """List the models that the server has."""
+    async def models(self, category: str | None = None) -> list[Model]:
+        """List the models that the server has.
+
+        Args:
+            category: `denoiser`, `faceRestorer` or `faceDetector`; default: those that enlarge.
+        """
         found: list[Model] = []
         while True:
-            page = await self._ask(ModelPage, "modelSearch", limit=_MOST_MODELS, offset=len(found))
+            page = await self._ask(
+                ModelPage, "modelSearch", category=category, limit=_MOST_MODELS, offset=len(found)
+            )
             found += page.results
             if not page.results or len(found) >= page.total_results:
                 return found
@@ -242,6 +250,8 @@ class Tilewire:
         parameters: dict[str, Any] = {**options}
         outputs = ["URL", "base64Data"] if parameters.pop("include_image", True) else ["URL"]
         parameters["upscale_factor"] = parameters.pop("factor", None)
+        if parameters.get("denoise") is not None:
+            parameters["denoise"] = {"strength": parameters["denoise"]}
         if parameters.get("task_uuid") is not None:
             parameters["task_uuid"] = canonical_uuid(parameters["task_uuid"])
         self._link.check_use()

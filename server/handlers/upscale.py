@@ -14,6 +14,7 @@ from server.protocol.sources import InlineImage, StoredImage
 from server.state.records import Status, TaskRecord
 from server.state.requests import UpscaleRequest
 from server.state.tasks import LostTaskError
+from server.upscale.auxiliaries import denoiser_of
 from server.upscale.request import check, choose_model, cut_warnings, diffusion_of, input_source, request_for
 from server.upscale.running import Running
 
@@ -30,6 +31,7 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
     model = choose_model(services.catalogue, task.model)
     parameter, source = await input_source(task, context.raw.codec)
     check(task, model, services.settings.reachable)
+    denoiser = denoiser_of(task, services.catalogue)
     if task.include_tiles and context.session is None:
         raise unsupported(
             "includeTiles", "tiles come as messages of their own: send the task over a WebSocket"
@@ -41,7 +43,13 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         source = StoredImage((await services.inputs.obtain(context.account, source, parameter)).uuid)
     warnings = (*context.raw.warnings(), *await _cut_prompts(task, model, services.upscaler))
     request = request_for(
-        task, model=model, source=source, parameter=parameter, warnings=warnings, service=context.service
+        task,
+        model=model,
+        source=source,
+        parameter=parameter,
+        warnings=warnings,
+        denoiser=denoiser,
+        service=context.service,
     )
     session = context.session
     taken = await services.runner.submit(

@@ -20,6 +20,7 @@ __all__ = [
     "Cancel",
     "ColorFix",
     "DeliveryMethod",
+    "Denoise",
     "GetResponse",
     "GetTaskDetails",
     "ImageUpload",
@@ -204,6 +205,24 @@ class Safety(Struct, frozen=True, rename=wire_name):
     mode: Annotated[Name | None, refused("this server has no safety checker", enum=["none", None])] = None
 
 
+class Denoise(Struct, frozen=True, kw_only=True, rename=wire_name, forbid_unknown_fields=True):
+    """Noise is removed before the upscale, whatever the model: a step of its own, at its own cost."""
+
+    strength: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=75,
+            description="How much: the standard deviation of the noise, in levels of 255. 5 is a good camera "
+            "in poor light, 25 plainly noisy, 50 hardly a picture; 0 removes none. More than there is takes "
+            "texture as well.",
+        ),
+    ]
+    model: Annotated[
+        Name | None, Meta(description="The name or AIR id of a denoiser. Default: the one that is installed.")
+    ] = None
+
+
 class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
     """Enlarges an image."""
 
@@ -296,6 +315,12 @@ class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
     safety: Annotated[
         Safety | None, Meta(description="Whether to check what is shown; this server cannot.")
     ] = None
+    denoise: Annotated[
+        Denoise | None,
+        Meta(
+            description="Removes noise first, whatever the model; `settings.denoise` is what some models do."
+        ),
+    ] = None
     settings: Annotated[
         UpscaleSettings | None, Meta(description="What only some models take: see their `parameters`.")
     ] = None
@@ -332,7 +357,13 @@ class ModelSearch(Task, frozen=True, kw_only=True, tag="modelSearch"):
             description="Words that the name, AIR id, title or description contains, all of them.",
         ),
     ] = ""
-    category: Annotated[Name | None, Meta(description="All models are of the category `upscaler`.")] = None
+    category: Annotated[
+        Name | None,
+        Meta(
+            description="`upscaler`; or what works beside: `denoiser`, `faceRestorer`, `faceDetector`. "
+            "Default: `upscaler`."
+        ),
+    ] = None
     architecture: Annotated[Name | None, Meta(description="Such as `esrgan`.")] = None
     limit: Annotated[int, Meta(ge=1, le=100, description="The most models to list.")] = 20
     offset: Annotated[int, Meta(ge=0, description="How many to skip.")] = 0

@@ -10,10 +10,17 @@ from server.protocol.requests import OutputType, ResizeMode
 from server.protocol.sources import RemoteImage, StoredImage
 from server.state.webhooks import Destination
 
-__all__ = ["Service", "UpscaleRequest"]
+__all__ = ["Denoiser", "Service", "UpscaleRequest"]
 
 Service = Literal["runware", "a1111", "novita", "photio", "scenario", "stability"]
 """In whose shape a task came: Runware's is that of sockets and `POST /v1`."""
+
+
+class Denoiser(Struct, frozen=True, kw_only=True):
+    """What is to remove noise before the upscale."""
+
+    model: str
+    strength: float
 
 
 class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -44,6 +51,7 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """For models that remove noise."""
     denoise: int | None = None
     """For models with levels of it."""
+    denoiser: Denoiser | None = None
     warnings: tuple[str, ...] = ()
     service: Service = "runware"
 

@@ -31,6 +31,7 @@ from server.state.images import ImageRecord
 from server.state.records import Attempt, StoredResult
 from server.state.requests import UpscaleRequest
 from server.telemetry.story import Story
+from server.upscale.auxiliaries import AuxiliarySteps
 from server.upscale.pricing import effort, price
 from server.upscale.sizing import Area, Size, sizing
 
@@ -60,6 +61,7 @@ class Pipeline:
         self._database = database
         self._catalogue = catalogue
         self._upscaler = upscaler
+        self._auxiliaries = AuxiliarySteps(catalogue, upscaler, settings)
         self._images = images
         self._inputs = inputs
         self._web = web
@@ -103,9 +105,11 @@ class Pipeline:
             source = await self._inputs.obtain(account, request.source, request.parameter)
         whole = Size(source.width, source.height)
         size, area = sizing(request, model, whole, self._settings)
-        work = effort(request, model, whole if area is None else Size(area.width, area.height), size)
+        shown = whole if area is None else Size(area.width, area.height)
+        cost = price(self._price_of(model), size, effort(request, model, shown, size))
+        cost += self._auxiliaries.price(request, shown)
         name = new_name(request.output_format.extension)
-        await self._reserve(attempt, price(self._price_of(model), size, work), name)
+        await self._reserve(attempt, cost, name)
         story.output_pixels = size.width * size.height
         encoded = await self._upscale(
             account, request, model, source, size, area, story, on_progress, regions, on_start
@@ -152,6 +156,9 @@ class Pipeline:
                     measuring.become("inference")
                     on_start()
 
+                picture, progress = await self._auxiliaries.before(
+                    picture, request, account, started, on_progress
+                )
                 upscaled = await self._upscaler.upscale(
                     picture,
                     model,
@@ -162,7 +169,7 @@ class Pipeline:
                     keep_hidden=request.keep_hidden_colors,
                     denoise=request.denoise,
                     on_start=started,
-                    on_progress=on_progress,
+                    on_progress=progress,
                     on_region=on_region,
                 )
             with story.measure("encode"):

@@ -18,7 +18,7 @@ from server.protocol.codec import Codec
 from server.protocol.errors import TaskError, invalid, missing, unsupported
 from server.protocol.requests import Safety, Upscale, UpscaleSettings
 from server.protocol.sources import ImageSource, RemoteImage, StoredImage, read_source
-from server.state.requests import Service, UpscaleRequest
+from server.state.requests import Denoiser, Service, UpscaleRequest
 
 __all__ = ["check", "choose_model", "cut_warnings", "diffusion_of", "input_source", "request_for"]
 
@@ -73,6 +73,7 @@ def request_for(
     source: StoredImage | RemoteImage,
     parameter: str,
     warnings: tuple[str, ...],
+    denoiser: Denoiser | None = None,
     service: Service = "runware",
 ) -> UpscaleRequest:
     """The request that a checked task amounts to.
@@ -83,6 +84,7 @@ def request_for(
         source: the input; one that came within the task is stored by now.
         parameter: which one named it.
         warnings: what the reply is to say beside the result.
+        denoiser: what removes noise before.
         service: in whose shape it came.
     """
     kinds = task.output_type if isinstance(task.output_type, list) else [task.output_type]
@@ -110,6 +112,7 @@ def request_for(
         upload_endpoint=task.upload_endpoint,
         diffusion=diffusion_of(task, model),
         denoise=_given(task.settings.denoise, None) if task.settings else None,
+        denoiser=denoiser,
         warnings=warnings,
         service=service,
     )

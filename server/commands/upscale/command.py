@@ -98,6 +98,16 @@ def upscale(
             "--keep-hidden-colors", help="Keep the colours of transparent pixels, as of textures; not in JPG."
         ),
     ] = False,
+    denoise: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=75,
+            metavar="0-75",
+            help="Remove noise first: its standard deviation in levels of 255; needs: tilewire models pull "
+            "ffdnet. [default: 0]",
+        ),
+    ] = None,
     overwrite: Annotated[
         bool,
         typer.Option("--overwrite", help="Do again what was done before, and replace files that are there."),
@@ -142,6 +152,7 @@ def upscale(
                 quality=quality,
                 keep_metadata=keep_metadata,
                 keep_hidden_colors=keep_hidden_colors,
+                denoise=denoise,
                 overwrite=overwrite,
             )
             run = _Run(inputs, options)
@@ -180,6 +191,8 @@ class _Run:
         """
         catalogue = load_catalogue(settings.effective_added_models)
         model = catalogue.default if self._options.model is None else catalogue.get(self._options.model)
+        if self._options.denoise:
+            catalogue.auxiliary("denoiser")  # found out before anything is started
         offer = choose_offer([model], None)
         plan = self._plan(offer, largest_result(settings))
         report = self._report(plan, show_cost=False)

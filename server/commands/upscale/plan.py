@@ -42,6 +42,7 @@ class Options(Struct, frozen=True, kw_only=True):
     quality: int | None = None
     keep_metadata: bool = False
     keep_hidden_colors: bool = False
+    denoise: float | None = None
     overwrite: bool = False
 
 
@@ -89,7 +90,9 @@ def recipe(job: Job, source: bytes, options: Options, offer: Offer) -> bytes:
         offer: of the model.
     """
     keeps = options.keep_metadata, options.keep_hidden_colors
-    return recipe_of(source, (offer.air, job.factor, job.image_format, options.quality, *keeps))
+    how = (offer.air, job.factor, job.image_format, options.quality, *keeps)
+    steps = (("denoise", options.denoise),) if options.denoise else ()
+    return recipe_of(source, (*how, *steps))
 
 
 def is_folder(output: str, inputs: list[str]) -> bool:

@@ -68,6 +68,7 @@ async def _upscale(
         "output_quality": options.quality,
         "keep_metadata": options.keep_metadata,
         "ttl": _RESULTS_FOR,
+        "denoise": options.denoise or None,
         "keep_hidden_colors": options.keep_hidden_colors and job.image_format != "JPG",
     }
     report.begin(job)
