@@ -461,7 +461,7 @@ async def test_no_key_shows_the_secret_that_verifies(
         await peer.ask(upscale(encoded(), webhookURL=f"{web.url}/hook"))
         (reply,) = await peer.ask(details)
     call = await web.receive()
-    (secret,) = await server.services.database.run(
+    (secret,) = server.services.database.run_sync(
         webhooks.signing_secrets, AccountId(account.id), time.time()
     )
     assert Webhook(secret).verify(call.body, call.headers)["data"]
