@@ -91,6 +91,7 @@ class AuxiliarySteps:
             picture,
             self._denoiser(request.denoiser),
             request.denoiser.strength,
+            seamless=request.seamless,
             account=account,
             on_start=on_start,
             on_progress=lambda share: on_progress(_DENOISING * share),

@@ -62,13 +62,13 @@ async def _upscale(
 ) -> None:
     """Upscale one picture, and report what became of it."""
     told: TaskOptions = {
+        **options.of_task(),
         "model": offer.name,
         "factor": job.factor,
         "output_format": job.image_format,
         "output_quality": options.quality,
         "keep_metadata": options.keep_metadata,
         "ttl": _RESULTS_FOR,
-        "denoise": options.denoise or None,
         "keep_hidden_colors": options.keep_hidden_colors and job.image_format != "JPG",
     }
     report.begin(job)
