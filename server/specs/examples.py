@@ -157,7 +157,7 @@ REPLIES: Final[dict[str, Example]] = {
                 "upscaleFactors": [2, 3, 4],
                 "fractionalFactors": True,
                 "parameters": [],
-                "options": ["seamless", "tta", "blend"],
+                "options": ["seamless", "tta", "blend", "checkNSFW"],
                 "pricePerMegapixel": 0.0002,
                 "licence": "BSD-3-Clause",
             }

@@ -16,7 +16,7 @@ from server.state.claims import ServerId
 from server.state.requests import Service, UpscaleRequest
 from server.state.tables import tasks
 
-__all__ = ["COLUMNS", "Attempt", "AttemptId", "Status", "StoredResult", "TaskRecord", "record_of"]
+__all__ = ["COLUMNS", "Attempt", "AttemptId", "Safety", "Status", "StoredResult", "TaskRecord", "record_of"]
 
 AttemptId = NewType("AttemptId", str)
 
@@ -46,6 +46,14 @@ class Attempt(NamedTuple):
         return cls(account, task_uuid.lower(), AttemptId(uuid.uuid4().hex))
 
 
+class Safety(Struct, frozen=True):
+    """What was found of what is not safe for work: scores from 0 to 1, and whether one is too large."""
+
+    input: float
+    result: float
+    flagged: bool
+
+
 class StoredResult(Struct, frozen=True, omit_defaults=True):
     """What a finished upscale is rebuilt from: the image is in the store. `cost` in nanodollars."""
 
@@ -53,6 +61,7 @@ class StoredResult(Struct, frozen=True, omit_defaults=True):
     image_name: str
     input_image_uuid: str
     cost: int = 0
+    safety: Safety | None = None
 
 
 @dataclass(frozen=True)
