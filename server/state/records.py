@@ -14,7 +14,7 @@ from msgspec import Struct, structs
 from server.protocol.errors import ErrorItem, ServerError
 from server.state.accounts import AccountId
 from server.state.claims import ServerId
-from server.state.requests import UpscaleRequest
+from server.state.requests import Service, UpscaleRequest
 from server.state.tables import tasks
 
 __all__ = [
@@ -94,6 +94,7 @@ class TaskRecord:
         owner: the server that runs it.
         created: when it was accepted, in seconds since the epoch.
         finished: when it had its outcome.
+        service: in whose shape it came.
     """
 
     attempt: Attempt
@@ -109,6 +110,7 @@ class TaskRecord:
     owner: ServerId | None = None
     created: float = 0.0
     finished: float | None = None
+    service: Service = "runware"
 
     @property
     def reserved(self) -> int:
@@ -166,28 +168,16 @@ COLUMNS = (
     tasks.c.owner,
     tasks.c.created,
     tasks.c.finished,
+    tasks.c.service,
 )
 """What `record_of` needs."""
 
 
 def record_of(row: Sequence[Any]) -> TaskRecord:
     """The record that a row of `COLUMNS` holds."""
-    (
-        account,
-        task_uuid,
-        attempt,
-        request,
-        session,
-        status,
-        result,
-        error,
-        price,
-        due,
-        charged,
-        owner,
-        created,
-        finished,
-    ) = row
+    account, task_uuid, attempt, request, session, status, result, error, *money, owner = row[:12]
+    price, due, charged = money
+    created, finished, service = row[12:]
     outcome, failure = _outcome_of(task_uuid, Status(status), result, error)
     return TaskRecord(
         attempt=Attempt(AccountId(account), task_uuid, AttemptId(attempt or "")),
@@ -202,6 +192,7 @@ def record_of(row: Sequence[Any]) -> TaskRecord:
         owner=None if owner is None else ServerId(owner),
         created=created,
         finished=finished,
+        service=service or "runware",
     )
 
 
