@@ -40,7 +40,7 @@ def stored(server: EmbeddedServer, account: AccountId) -> int:
 def files(server: EmbeddedServer) -> list[int]:
     """The sizes of the files in the store."""
     folder = Path(server.services.settings.data) / "images"
-    return sorted(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return sorted(file.stat().st_size for file in folder.rglob("*.png"))
 
 
 def encoded(image: bytes) -> str:
@@ -134,7 +134,7 @@ async def test_what_is_deleted_makes_room(start_server: StartServer) -> None:
 
 async def test_refused_tasks_keep_no_input(start_server: StartServer) -> None:
     server = start_server()
-    account = open_account(server, credit=Decimal("0.000001"))
+    account = open_account(server, credit=Decimal(0))
     images = [make_image(60, 40, seed=seed) for seed in range(10)]
     async with connected(server, key=account.key) as peer:
         errors = await peer.ask(*(upscale(encoded(image)) for image in images))
