@@ -30,7 +30,7 @@ from server.settings import Settings
 from server.state import tasks
 from server.state.accounts import AccountId, Login
 from server.state.database import Database
-from server.state.images import ImageRecord
+from server.state.images import NO_LIMIT, ImageRecord
 from server.state.records import Attempt, StoredResult
 from server.state.requests import UpscaleRequest
 from server.state.tables import ledger
@@ -110,6 +110,8 @@ class World:
 
 class SteppedPipeline:
     """Reserves a price, gives tiles and a result, and uploads it, each when it is let."""
+
+    stored_limit = NO_LIMIT
 
     def __init__(self, database: LossyDatabase, world: World) -> None:
         self._database = database
