@@ -3,7 +3,7 @@
 import logging
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from typing import Any, NamedTuple, NewType
@@ -106,7 +106,7 @@ class TaskRecord:
     price: int | None = None
     due: int = 0
     charged: int = 0
-    spent: int = 0
+    spent: int = field(default=0, compare=False)
     owner: ServerId | None = None
     created: float = 0.0
     finished: float | None = None
