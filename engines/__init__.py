@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from engines.devices.device import Device
     from engines.devices.find import DeviceChoice, PrecisionChoice, RuntimeChoice, find_devices, stand_in_for
     from engines.devices.ort import open_on_cpu
+    from engines.faces.blending import RestoredFace
+    from engines.faces.detection import Face
     from engines.latent.colour_fix import ColourFix
     from engines.latent.diffusion import Diffusion
     from engines.latent.samplers import Scheduler
@@ -56,7 +58,9 @@ else:
         "Device": "engines.devices.device",
         "DeviceChoice": "engines.devices.find",
         "Diffusion": "engines.latent.diffusion",
+        "Face": "engines.faces.detection",
         "PrecisionChoice": "engines.devices.find",
+        "RestoredFace": "engines.faces.blending",
         "RuntimeChoice": "engines.devices.find",
         "Scheduler": "engines.latent.samplers",
         "Upscaler": "engines.upscaler",
@@ -79,6 +83,7 @@ __all__ = [
     "DeviceOutOfMemoryError",
     "Diffusion",
     "EngineError",
+    "Face",
     "ImageError",
     "ImageInfo",
     "ImageTooLargeError",
@@ -91,6 +96,7 @@ __all__ = [
     "Picture",
     "PrecisionChoice",
     "Region",
+    "RestoredFace",
     "RunKind",
     "RuntimeChoice",
     "Scheduler",

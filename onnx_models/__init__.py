@@ -35,6 +35,7 @@ from onnx_models.errors import (
     WeightsChecksumError,
     one_line,
 )
+from onnx_models.face_restorer import Restorer
 from onnx_models.ffdnet import CELL, pack
 from onnx_models.files import write_atomically
 from onnx_models.graph import FROM_UNIT, INPUT, OUTPUT, TO_FLOAT, TO_NCHW, TO_NHWC, TO_UINT8, TO_UNIT
@@ -49,7 +50,7 @@ from onnx_models.model import (
 )
 from onnx_models.ncnn import ncnn_blob
 from onnx_models.network import BuiltNetwork, Split, ensure_network
-from onnx_models.probe import OpenNetwork, Run
+from onnx_models.probe import OpenNetwork, OpenPart, Run, RunPart
 from onnx_models.published import (
     Archive,
     Download,
@@ -101,10 +102,13 @@ __all__ = [
     "NotInstalledError",
     "OnnxWeights",
     "OpenNetwork",
+    "OpenPart",
     "Published",
     "PublishedFile",
     "PublishedNetwork",
+    "Restorer",
     "Run",
+    "RunPart",
     "Source",
     "Split",
     "State",

@@ -14,7 +14,7 @@ from server.protocol.sources import InlineImage, StoredImage
 from server.state.records import Status, TaskRecord
 from server.state.requests import UpscaleRequest
 from server.state.tasks import LostTaskError
-from server.upscale.auxiliaries import denoiser_of
+from server.upscale.auxiliaries import denoiser_of, face_restorer_of
 from server.upscale.request import check, choose_model, cut_warnings, diffusion_of, input_source, request_for
 from server.upscale.running import Running
 
@@ -32,6 +32,7 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
     parameter, source = await input_source(task, context.raw.codec)
     check(task, model, services.settings.reachable)
     denoiser = denoiser_of(task, services.catalogue)
+    face_restorer = face_restorer_of(task, services.catalogue)
     if task.include_tiles and context.session is None:
         raise unsupported(
             "includeTiles", "tiles come as messages of their own: send the task over a WebSocket"
@@ -49,6 +50,7 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         parameter=parameter,
         warnings=warnings,
         denoiser=denoiser,
+        face_restorer=face_restorer,
         service=context.service,
     )
     session = context.session

@@ -107,7 +107,7 @@ class Pipeline:
         size, area = sizing(request, model, whole, self._settings)
         shown = whole if area is None else Size(area.width, area.height)
         cost = price(self._price_of(model), size, effort(request, model, shown, size))
-        cost += self._auxiliaries.price(request, shown)
+        cost += self._auxiliaries.price(request, shown, size)
         name = new_name(request.output_format.extension)
         await self._reserve(attempt, cost, name)
         story.output_pixels = size.width * size.height
@@ -156,9 +156,8 @@ class Pipeline:
                     measuring.become("inference")
                     on_start()
 
-                picture, progress = await self._auxiliaries.before(
-                    picture, request, account, started, on_progress
-                )
+                steps = self._auxiliaries.of(request, account, started, on_progress)
+                picture = await steps.before(picture)
                 upscaled = await self._upscaler.upscale(
                     picture,
                     model,
@@ -169,9 +168,10 @@ class Pipeline:
                     keep_hidden=request.keep_hidden_colors,
                     denoise=request.denoise,
                     on_start=started,
-                    on_progress=progress,
+                    on_progress=steps.on_progress,
                     on_region=on_region,
                 )
+                upscaled = await steps.after(upscaled, on_region)
             with story.measure("encode"):
                 return await asyncio.get_running_loop().run_in_executor(
                     self._encoders,

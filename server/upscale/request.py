@@ -18,7 +18,7 @@ from server.protocol.codec import Codec
 from server.protocol.errors import TaskError, invalid, missing, unsupported
 from server.protocol.requests import Safety, Upscale, UpscaleSettings
 from server.protocol.sources import ImageSource, RemoteImage, StoredImage, read_source
-from server.state.requests import Denoiser, Service, UpscaleRequest
+from server.state.requests import Denoiser, FaceRestorer, Service, UpscaleRequest
 
 __all__ = ["check", "choose_model", "cut_warnings", "diffusion_of", "input_source", "request_for"]
 
@@ -74,6 +74,7 @@ def request_for(
     parameter: str,
     warnings: tuple[str, ...],
     denoiser: Denoiser | None = None,
+    face_restorer: FaceRestorer | None = None,
     service: Service = "runware",
 ) -> UpscaleRequest:
     """The request that a checked task amounts to.
@@ -85,6 +86,7 @@ def request_for(
         parameter: which one named it.
         warnings: what the reply is to say beside the result.
         denoiser: what removes noise before.
+        face_restorer: what restores faces.
         service: in whose shape it came.
     """
     kinds = task.output_type if isinstance(task.output_type, list) else [task.output_type]
@@ -113,6 +115,7 @@ def request_for(
         diffusion=diffusion_of(task, model),
         denoise=_given(task.settings.denoise, None) if task.settings else None,
         denoiser=denoiser,
+        face_restorer=face_restorer,
         warnings=warnings,
         service=service,
     )

@@ -16,7 +16,7 @@ from server.commands.upscale.sizing import Offer, Wanted, check_wanted, factor_f
 from server.commands.upscale.sources import STANDARD, Found, Source
 from server.commands.upscale.targets import cannot_be_written, has_content, is_stream, place_of
 
-__all__ = ["Job", "Options", "Plan", "is_folder", "make_plan", "recipe"]
+__all__ = ["Faces", "Job", "Options", "Plan", "is_folder", "make_plan", "recipe"]
 
 Format = Literal["JPG", "PNG", "WEBP"]
 
@@ -32,6 +32,14 @@ _WRITES: Final = ".jpg, .jpeg, .png and .webp"
 _OF_CONTENT: Final[dict[str, Format]] = {"JPEG": "JPG", "PNG": "PNG", "WEBP": "WEBP"}
 
 
+class Faces(Struct, frozen=True):
+    """How faces are to be restored; a model or weight of None is the server's default."""
+
+    model: str | None
+    visibility: float
+    weight: float | None
+
+
 class Options(Struct, frozen=True, kw_only=True):
     """What the command was given; None means not given."""
 
@@ -43,6 +51,7 @@ class Options(Struct, frozen=True, kw_only=True):
     keep_metadata: bool = False
     keep_hidden_colors: bool = False
     denoise: float | None = None
+    faces: Faces | None = None
     overwrite: bool = False
 
 
@@ -91,8 +100,9 @@ def recipe(job: Job, source: bytes, options: Options, offer: Offer) -> bytes:
     """
     keeps = options.keep_metadata, options.keep_hidden_colors
     how = (offer.air, job.factor, job.image_format, options.quality, *keeps)
-    steps = (("denoise", options.denoise),) if options.denoise else ()
-    return recipe_of(source, (*how, *steps))
+    steps = {"denoise": options.denoise, "faces": options.faces}
+    asked = [(name, step) for name, step in steps.items() if step]
+    return recipe_of(source, (*how, *asked))
 
 
 def is_folder(output: str, inputs: list[str]) -> bool:

@@ -68,9 +68,15 @@ async def _upscale(
         "output_quality": options.quality,
         "keep_metadata": options.keep_metadata,
         "ttl": _RESULTS_FOR,
-        "denoise": options.denoise or None,
         "keep_hidden_colors": options.keep_hidden_colors and job.image_format != "JPG",
+        "denoise": options.denoise or None,
     }
+    if (faces := options.faces) is not None:
+        told |= {
+            "restore_faces": faces.model or True,
+            "face_visibility": faces.visibility,
+            "face_weight": faces.weight,
+        }
     report.begin(job)
     try:
         data = await asyncio.to_thread(job.source.read)
