@@ -29,6 +29,7 @@ from engines.errors import (
     SpoiltResultError,
     UnsupportedImageError,
 )
+from engines.metering import DeviceTime, device_time
 from engines.passes import sizes_of_passes
 from engines.tiling.regions import OnRegion, Region
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from engines.devices.device import Device
     from engines.devices.find import DeviceChoice, PrecisionChoice, RuntimeChoice, find_devices, stand_in_for
     from engines.devices.ort import open_on_cpu
+    from engines.ensemble import TURNS, Blend, Seamless
     from engines.faces.blending import RestoredFace
     from engines.faces.detection import Face
     from engines.latent.colour_fix import ColourFix
@@ -53,6 +55,8 @@ else:
         return getattr(import_module(_LATER[name]), name)
 
     _LATER = {
+        "TURNS": "engines.ensemble",
+        "Blend": "engines.ensemble",
         "ColourFix": "engines.latent.colour_fix",
         "Decoders": "engines.codecs.decoder_pool",
         "Device": "engines.devices.device",
@@ -62,6 +66,7 @@ else:
         "PrecisionChoice": "engines.devices.find",
         "RestoredFace": "engines.faces.blending",
         "RuntimeChoice": "engines.devices.find",
+        "Seamless": "engines.ensemble",
         "Scheduler": "engines.latent.samplers",
         "Upscaler": "engines.upscaler",
         "find_devices": "engines.devices.find",
@@ -72,7 +77,9 @@ else:
 
 
 __all__ = [
+    "TURNS",
     "Activity",
+    "Blend",
     "BrokenImageError",
     "ColourFix",
     "Decoders",
@@ -81,6 +88,7 @@ __all__ = [
     "DeviceChoice",
     "DeviceLostError",
     "DeviceOutOfMemoryError",
+    "DeviceTime",
     "Diffusion",
     "EngineError",
     "Face",
@@ -100,6 +108,7 @@ __all__ = [
     "RunKind",
     "RuntimeChoice",
     "Scheduler",
+    "Seamless",
     "SpoiltResultError",
     "Text",
     "UnsupportedImageError",
@@ -107,6 +116,7 @@ __all__ = [
     "Waiting",
     "crop",
     "decode",
+    "device_time",
     "encode",
     "find_devices",
     "inspect",

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from engines.codecs.picture import Picture
 from engines.denoiser import Denoiser
+from engines.ensemble import Seamless, wraps_of
 from engines.faces.blending import RestoredFace
 from engines.faces.detection import Face
 from engines.faces.restoring import Faces
@@ -13,6 +14,7 @@ from engines.progress import Progress, rising
 from engines.scheduling.executor import Executor
 from engines.threads import Threads
 from engines.tiling.regions import OnRegion, Region
+from engines.tiling.tiles import continued, without
 from onnx_models import Auxiliary
 
 __all__ = ["Auxiliaries"]
@@ -40,6 +42,7 @@ class Auxiliaries:
         denoiser: Auxiliary,
         strength: float,
         *,
+        seamless: Seamless | None = None,
         account: str = "",
         on_start: Callable[[], None] | None = None,
         on_progress: Progress | None = None,
@@ -50,6 +53,7 @@ class Auxiliaries:
             picture: what is to be cleaned.
             denoiser: the model.
             strength: the standard deviation of the noise that is to go, in levels of 255.
+            seamless: where the picture goes on at its opposite edge.
             account: whose share of the devices it uses.
             on_start: called on the event loop when a device takes the first tile; again if the picture is
                 begun again with smaller ones.
@@ -59,15 +63,16 @@ class Auxiliaries:
             ModelError: if the model cannot be loaded or run.
         """
         part = await self._models.part(denoiser)
+        wraps, margin = wraps_of(seamless), self._denoiser.reach
         pixels = await self._denoiser.denoise(
-            picture.pixels,
+            continued(picture.pixels, wraps, margin),
             part,
             strength,
             account=account,
             on_start=on_start,
             on_progress=rising(on_progress or (lambda _share: None)),
         )
-        return replace(picture, pixels=pixels)
+        return replace(picture, pixels=without(pixels, wraps, margin) if any(wraps) else pixels)
 
     async def find_faces(
         self,

@@ -41,7 +41,13 @@ _numbers = itertools.count()
 
 
 class Denoiser:
-    """What removes noise, on the devices of an executor."""
+    """What removes noise, on the devices of an executor.
+
+    Attributes:
+        reach: how many pixels far it sees.
+    """
+
+    reach = CELL * _REACH
 
     def __init__(self, executor: Executor, pixels: Threads, resampler: Threads) -> None:
         """Begin with nothing to do.

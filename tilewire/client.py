@@ -18,11 +18,20 @@ from tilewire.pictures import has_alpha
 from tilewire.sources import Source, wire_image
 from tilewire.wire import canonical_uuid, wire_name
 
-__all__ = ["Options", "Tilewire"]
+__all__ = ["Blend", "Options", "Tilewire"]
 
 _MOST_MODELS: Final = 100  # of one modelSearch
 
 T = TypeVar("T")
+
+
+class Blend(TypedDict):
+    """A second model, and how much of its result is laid over the first one's."""
+
+    model: str
+    """Name or AIR id."""
+    visibility: float
+    """From 0 to 1."""
 
 
 class Options(TypedDict, total=False):
@@ -38,6 +47,16 @@ class Options(TypedDict, total=False):
     """How many pixels wide, in place of a factor; with a height too, what fits within the two."""
     height: int | None
     """How many pixels high, in place of a factor."""
+    resize_mode: Literal["fit", "fill", "crop", "stretch"] | None
+    """What a width and a height together mean; default: fit."""
+    settings: dict[str, Any] | None
+    """What only some models take, such as `{"denoise": 1}`: see `Model.parameters`."""
+    seamless: Literal["x", "y", "both"] | None
+    """Where opposite edges are to meet without a seam, as of textures; see `Model.options`."""
+    tta: Literal[1, 8] | None
+    """8: the mean over all flips and turns of the picture, for eight times the work and cost."""
+    blend: Blend | None
+    """A second model, whose result is laid over the first one's."""
     output_format: Literal["JPG", "PNG", "WEBP"] | None
     """Default: JPG, or PNG where the source is seen to have transparency, which JPG cannot hold."""
     output_quality: int | None

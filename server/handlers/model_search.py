@@ -8,6 +8,7 @@ from server.protocol.replies import ModelItem, ModelSearchResult
 from server.protocol.requests import ModelSearch
 from server.settings import Settings
 from server.telemetry.speeds import Speeds
+from server.upscale.request import options_of
 
 __all__ = ["handle"]
 
@@ -63,6 +64,7 @@ def _describe(model: Model, settings: Settings, speeds: Speeds) -> ModelItem:
         upscale_factors=list(model.factors),
         fractional_factors=model.fractional,
         parameters=list(model.parameters),
+        options=options_of(model),
         default_steps=UNSET if model.latent is None else model.latent.default_steps,
         seconds_per_megapixel=UNSET if speed is None else round(speed, 4),
         price_per_megapixel=settings.prices.get(model.name, model.price_per_megapixel),
@@ -83,6 +85,7 @@ def _describe_auxiliary(model: Auxiliary, settings: Settings) -> ModelItem:
         upscale_factors=[],
         fractional_factors=False,
         parameters=list(model.parameters),
+        options=[],
         price_per_megapixel=settings.prices.get(model.name, model.price_per_megapixel),
         licence=model.licence,
     )

@@ -15,7 +15,7 @@ from server.state.records import Status, TaskRecord
 from server.state.requests import UpscaleRequest
 from server.state.tasks import LostTaskError
 from server.upscale.auxiliaries import denoiser_of, face_restorer_of
-from server.upscale.request import check, choose_model, cut_warnings, diffusion_of, input_source, request_for
+from server.upscale.request import check, choose_models, cut_warnings, diffusion_of, input_source, request_for
 from server.upscale.running import Running
 
 __all__ = ["handle"]
@@ -28,9 +28,9 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         TaskError: if the task is refused.
     """
     services = context.services
-    model = choose_model(services.catalogue, task.model)
+    models = choose_models(services.catalogue, task)
     parameter, source = await input_source(task, context.raw.codec)
-    check(task, model, services.settings.reachable)
+    check(task, models, services.settings.reachable)
     denoiser = denoiser_of(task, services.catalogue)
     face_restorer = face_restorer_of(task, services.catalogue)
     if task.include_tiles and context.session is None:
@@ -42,10 +42,10 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         services.edge.take_upload(context.account, len(source.data))
         # Stored before the task is recorded, so that a recorded task can always be run again.
         source = StoredImage((await services.inputs.obtain(context.account, source, parameter)).uuid)
-    warnings = (*context.raw.warnings(), *await _cut_prompts(task, model, services.upscaler))
+    warnings = (*context.raw.warnings(), *await _cut_prompts(task, models.first, services.upscaler))
     request = request_for(
         task,
-        model=model,
+        models=models,
         source=source,
         parameter=parameter,
         warnings=warnings,

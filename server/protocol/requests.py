@@ -17,6 +17,7 @@ __all__ = [
     "TASK_CLASSES",
     "AccountManagement",
     "Authentication",
+    "BlendWith",
     "Cancel",
     "ColorFix",
     "DeliveryMethod",
@@ -35,6 +36,7 @@ __all__ = [
     "ResizeMode",
     "Safety",
     "Scheduler",
+    "Seamless",
     "Task",
     "Upscale",
     "UpscaleSettings",
@@ -44,6 +46,9 @@ DeliveryMethod = Literal["sync", "async"]
 
 ResizeMode = Literal["fit", "fill", "crop", "stretch"]
 """What a width and a height together mean."""
+
+Seamless = Literal["x", "y", "both"]
+"""Along which axes the edges of a texture are to meet: the `Seamless` of `engines`."""
 
 Scheduler = Literal["Euler", "Euler Karras", "Euler a", "Heun", "Heun Karras", "DPM++ 2M", "DPM++ 2M Karras"]
 """How a latent upscaler removes noise: the schedulers of `engines.Diffusion`."""
@@ -206,6 +211,20 @@ class Safety(Struct, frozen=True, rename=wire_name):
     mode: Annotated[Name | None, refused("this server has no safety checker", enum=["none", None])] = None
 
 
+class BlendWith(Struct, frozen=True, kw_only=True, rename=wire_name, forbid_unknown_fields=True):
+    """A second model, whose result is laid over that of the first."""
+
+    model: Annotated[Name, Meta(description="The name or AIR id of the second model.")]
+    visibility: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="How much of its result is seen: 0 is nothing, and costs nothing; 1 is only this.",
+        ),
+    ]
+
+
 class Denoise(Struct, frozen=True, kw_only=True, rename=wire_name, forbid_unknown_fields=True):
     """Noise is removed before the upscale, whatever the model: a step of its own, at its own cost."""
 
@@ -290,6 +309,29 @@ class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
             description="What `width` and `height` together mean: `fit`, as large as fits within both; "
             "`fill`, as small as covers both; `crop`, exactly both, cut at the sides; `stretch`, exactly "
             "both, out of proportion. Default: `fit`."
+        ),
+    ] = None
+    seamless: Annotated[
+        Seamless | bool | None,
+        Meta(
+            description="For textures and skyboxes: the picture goes on at its opposite edge, so that "
+            "results side by side show no seam. `x`: left and right meet, `y`: top and bottom, `both` "
+            "(or true): all. Latent upscalers cannot."
+        ),
+    ] = None
+    tta: Annotated[
+        Literal[1, 8] | None,
+        Meta(
+            description="8: the result is the mean of what becomes of the eight flips and turns of the "
+            "picture (test-time augmentation), a little nearer to the truth for eight times the work and "
+            "cost. Default: 1."
+        ),
+    ] = None
+    blend: Annotated[
+        BlendWith | None,
+        Meta(
+            description="A second model, whose result is laid over the first one's; it costs what both do. "
+            "`settings` are for the first one."
         ),
     ] = None
     output_type: Annotated[

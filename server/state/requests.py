@@ -4,16 +4,24 @@ from typing import Literal
 
 from msgspec import Struct
 
-from engines import Diffusion, OutputFormat
+from engines import Diffusion, OutputFormat, Seamless
 from server.protocol.errors import ErrorItem, TaskError
 from server.protocol.requests import OutputType, ResizeMode
 from server.protocol.sources import RemoteImage, StoredImage
 from server.state.webhooks import Destination
 
-__all__ = ["Denoiser", "FaceRestorer", "Service", "UpscaleRequest"]
+__all__ = ["BlendRequest", "Denoiser", "FaceRestorer", "Service", "UpscaleRequest"]
 
 Service = Literal["runware", "a1111", "novita", "photio", "scenario", "stability"]
 """In whose shape a task came: Runware's is that of sockets and `POST /v1`."""
+
+
+class BlendRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A second model, whose result is laid over that of the first."""
+
+    model: str
+    visibility: float
+    diffusion: Diffusion | None = None
 
 
 class Denoiser(Struct, frozen=True, kw_only=True):
@@ -45,6 +53,9 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     width: int | None = None
     height: int | None = None
     resize_mode: ResizeMode = "fit"
+    seamless: Seamless | None = None
+    tta: bool = False
+    blend: BlendRequest | None = None
     output_types: tuple[OutputType, ...]
     output_format: OutputFormat
     output_quality: int

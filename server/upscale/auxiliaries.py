@@ -159,6 +159,7 @@ class Steps:
                 picture,
                 self._catalogue.auxiliary("denoiser", denoiser.model),
                 denoiser.strength,
+                seamless=self._request.seamless,
                 account=self._account,
                 on_start=self._on_start,
                 on_progress=self._denoising,

@@ -40,6 +40,20 @@ async def test_tiles_are_what_the_whole_picture_would_be(upscaler, auxiliary, si
     assert (started, shares == sorted(shares), shares[-1]) == ([True], True, 1)
 
 
+async def test_a_texture_is_denoised_across_the_edges_that_meet(upscaler, auxiliary):
+    pixels = np.random.default_rng(3).integers(0, 256, (36, 50, 3), np.uint8)
+
+    async def denoised_texture(pixels, seamless):
+        return (
+            await upscaler.auxiliaries.denoise(Picture(pixels=pixels), auxiliary, 25, seamless=seamless)
+        ).pixels
+
+    moved = np.ascontiguousarray(np.roll(pixels, (10, 14), (0, 1)))
+    expected = np.roll(await denoised_texture(pixels, "both"), (10, 14), (0, 1)).astype(int)
+    assert np.abs(await denoised_texture(moved, "both") - expected).max() <= 1
+    assert np.abs(await denoised_texture(moved, None) - expected).max() > 1
+
+
 async def test_grey_stays_grey(upscaler, auxiliary):
     grey = np.random.default_rng(2).integers(0, 256, (40, 50), np.uint8)
     found = await upscaler.auxiliaries.denoise(Picture(pixels=grey), auxiliary, 25)

@@ -62,6 +62,7 @@ async def _upscale(
 ) -> None:
     """Upscale one picture, and report what became of it."""
     told: TaskOptions = {
+        **options.of_task(),
         "model": offer.name,
         "factor": job.factor,
         "output_format": job.image_format,
@@ -69,14 +70,7 @@ async def _upscale(
         "keep_metadata": options.keep_metadata,
         "ttl": _RESULTS_FOR,
         "keep_hidden_colors": options.keep_hidden_colors and job.image_format != "JPG",
-        "denoise": options.denoise or None,
     }
-    if (faces := options.faces) is not None:
-        told |= {
-            "restore_faces": faces.model or True,
-            "face_visibility": faces.visibility,
-            "face_weight": faces.weight,
-        }
     report.begin(job)
     try:
         data = await asyncio.to_thread(job.source.read)

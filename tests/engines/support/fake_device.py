@@ -85,6 +85,7 @@ class FakeTile:
     value: int
     side: int = 2
     told: list = field(default_factory=list)
+    seconds: float = 0.0
     ended: threading.Event = field(default_factory=threading.Event)
 
     def read(self):
@@ -98,6 +99,9 @@ class FakeTile:
             raise OSError("no room")
         self.told.append(int(upscaled[0, 0, 0]))
         self.ended.set()
+
+    def took(self, seconds):
+        self.seconds += seconds
 
     def fail(self, error):
         self.told.append(error)

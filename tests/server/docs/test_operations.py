@@ -1,7 +1,10 @@
 """The documents for operators speak of what is there."""
 
 import json
+import os
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +12,8 @@ import pytest
 
 from server.telemetry.metrics import Metrics
 from server.telemetry.story import STAGES
+from tests.server.support import nginx
+from tests.server.support.certificate import make_certificate
 from tests.server.telemetry.test_metrics import SNAPSHOT
 
 DOCS = Path(__file__).parents[3] / "server" / "docs"
@@ -29,7 +34,8 @@ def series(name: str) -> set[str]:
 
 def test_the_dashboard_asks_for_metrics_that_exist_and_for_all_of_them() -> None:
     dashboard = json.loads((DOCS / "grafana.json").read_text())
-    queries = " ".join(target["expr"] for panel in dashboard["panels"] for target in panel["targets"])
+    panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+    queries = " ".join(target["expr"] for panel in panels for target in panel["targets"])
     asked = set(re.findall(r"\b(?:tilewire|process)_\w+", queries))
     assert asked <= {name for metric in EXPORTED for name in series(metric)}
     assert not [
@@ -47,3 +53,83 @@ def test_the_table_of_metrics_is_complete_and_true() -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_is_explained(stage: str) -> None:
     assert f"`{stage}`" in (DOCS / "operations.md").read_text()
+
+
+@pytest.mark.skipif(not nginx.is_installed(), reason="nginx is not installed")
+def test_nginx_takes_its_configuration(tmp_path: Path) -> None:
+    site = nginx.block("several-servers", "nginx")
+    for kind, file in zip(("pem", "key"), make_certificate(tmp_path), strict=True):
+        site = site.replace(f"/etc/ssl/up.example.org.{kind}", str(file))
+    checked = subprocess.run(
+        [*nginx.command(tmp_path, site), "-t"], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stderr
+    assert "[warn]" not in checked.stderr
+
+
+@pytest.mark.skipif(shutil.which("caddy") is None, reason="Caddy is not installed")
+def test_caddy_takes_its_configuration(tmp_path: Path) -> None:
+    (tmp_path / "Caddyfile").write_text(nginx.block("several-servers", "caddyfile"))
+    command = ["caddy", "validate", "--adapter", "caddyfile", "--config", tmp_path / "Caddyfile"]
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    checked = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert checked.returncode == 0, checked.stderr
+    assert "not formatted" not in checked.stderr
+
+
+def test_alerts_ask_for_metrics_that_exist() -> None:
+    rules = (DOCS / "alerts.yml").read_text()
+    asked = set(re.findall(r"\b(?:tilewire|process)_\w+", rules))
+    assert asked
+    assert asked <= {name for metric in EXPORTED for name in series(metric)}
+    labels_of_alerts = re.findall(r"- alert: (\w+)", rules)
+    assert len(labels_of_alerts) == len(set(labels_of_alerts)) == rules.count("summary: ")
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_prometheus_takes_the_alerts_and_they_fire(tmp_path: Path) -> None:
+    checked = subprocess.run(
+        ["promtool", "check", "rules", "--lint-fatal", DOCS / "alerts.yml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stderr
+    (tmp_path / "test.yml").write_text(FIRING.replace("ALERTS", str(DOCS / "alerts.yml")))
+    tested = subprocess.run(
+        ["promtool", "test", "rules", tmp_path / "test.yml"], capture_output=True, text=True, check=False
+    )
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+FIRING = """
+rule_files: [ALERTS]
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - {series: 'up{job="tilewire", instance="a"}', values: "1x30"}
+      - {series: 'up{job="tilewire", instance="b"}', values: "0x30"}
+      - {series: 'tilewire_reserved_usd{job="tilewire", instance="c"}', values: "0x30"}
+      - {series: 'tilewire_device_up{instance="a", device="cpu"}', values: "1x30"}
+      - {series: 'tilewire_account_charged_usd_total{account="ada"}', values: "0x10 0+1x20"}
+      - {series: 'tilewire_account_tasks_total{account="ada", outcome="failed"}', values: "0+9x40"}
+      - {series: 'tilewire_account_tasks_total{account="ada", outcome="succeeded"}', values: "0+1x40"}
+    alert_rule_test:
+      - eval_time: 5m
+        alertname: TilewireDown
+        exp_alerts:
+          - exp_labels: {severity: page, job: tilewire, instance: b}
+            exp_annotations: {summary: "b does not answer"}
+      - eval_time: 5m
+        alertname: TilewireDatabaseAway
+        exp_alerts:
+          - exp_labels: {severity: page, job: tilewire, instance: a}
+            exp_annotations: {summary: "a cannot use its database: tasks are refused"}
+      - {eval_time: 5m, alertname: TilewireDeviceLost, exp_alerts: []}
+      - eval_time: 31m
+        alertname: TilewireAccountFails
+        exp_alerts:
+          - exp_labels: {severity: ticket, account: ada}
+            exp_annotations: {summary: "90% of the tasks of ada fail"}
+"""
