@@ -15,7 +15,7 @@ from server.state.requests import Denoiser, FaceRestorer, UpscaleRequest
 from server.upscale.pricing import price
 from server.upscale.sizing import Size
 
-__all__ = ["AuxiliarySteps", "Steps", "denoiser_of", "face_restorer_of"]
+__all__ = ["AuxiliarySteps", "Steps", "denoiser_of", "face_restorer_of", "offered_beside"]
 
 Progress = Callable[[float], None]
 
@@ -55,6 +55,13 @@ def face_restorer_of(task: Upscale, catalogue: Catalogue) -> FaceRestorer | None
         weight=None if wanted.weight is UNSET else wanted.weight,
         upscale_first=wanted.upscale_first,
     )
+
+
+def offered_beside(catalogue: Catalogue) -> list[str]:
+    """The parameters of a task that ask for a step beside the upscale, and can be honoured here."""
+    kinds = {each.kind for each in catalogue.auxiliaries}
+    needed = {"denoise": {"denoiser"}, "faceRestoration": {"faceDetector", "faceRestorer"}}
+    return [name for name, models in needed.items() if models <= kinds]
 
 
 def _installed(catalogue: Catalogue, kind: AuxiliaryKind, name: str | None, parameter: str) -> Auxiliary:

@@ -109,7 +109,8 @@ class Pipeline:
         name = new_name(request.output_format.extension)
         await self._reserve(attempt, cost, name)
         story.output_pixels = size.width * size.height
-        story.is_plain = not request.tta and request.blend is None
+        beside = (request.blend, request.denoiser, request.face_restorer)
+        story.is_plain = not request.tta and beside == (None, None, None)
         encoded = await self._upscale(
             account, request, model, source, size, area, story, on_progress, regions, on_start
         )

@@ -1,14 +1,34 @@
 """A server's directory of models, with networks that find and restore faces and are quick to run."""
 
+import io
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from engines import open_on_cpu
 from onnx_models import Auxiliary, Facts, WeightFile, add_model, load_catalogue
 from onnx_models.centerface import convert
 from onnx_models.entries import write_auxiliary
 from tests.onnx_models.support.faces import like_centerface, restorer
+
+HEIGHT, WIDTH = 260, 400
+CENTRES = ((100, 120), (300, 140))
+"""Of faces: x and y."""
+
+
+def portrait(*centres: tuple[int, int]) -> bytes:
+    """A dull picture with a red mark in the middle of each face."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    wave = 100 + 30 * np.sin(x / 17) * np.cos(y / 13)
+    pixels = np.stack([wave, wave + 5, wave + 10], -1).astype(np.uint8)
+    for x0, y0 in centres:
+        pixels[y0 : y0 + 4, x0 : x0 + 4] = (255, 0, 0)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
 
 
 def add_detector(directory: Path) -> Auxiliary:

@@ -12,26 +12,9 @@ from PIL import Image
 
 from server.serving import EmbeddedServer
 from tests.server.conftest import StartServer, Tilewire, settings_for
-from tests.server.support.faces import add_detector, add_restorer
+from tests.server.support.faces import CENTRES, HEIGHT, WIDTH, add_detector, add_restorer, portrait
 from tests.server.support.harness import KEY, Peer, connected, new_uuid, open_image
 from tilewire import Tilewire as Client
-
-HEIGHT, WIDTH = 260, 400
-CENTRES = ((100, 120), (300, 140))
-"""Of faces: x and y."""
-
-
-def portrait(*centres: tuple[int, int]) -> bytes:
-    """A dull picture with a red mark in the middle of each face."""
-    y, x = np.mgrid[:HEIGHT, :WIDTH]
-    wave = 100 + 30 * np.sin(x / 17) * np.cos(y / 13)
-    pixels = np.stack([wave, wave + 5, wave + 10], -1).astype(np.uint8)
-    for x0, y0 in centres:
-        pixels[y0 : y0 + 4, x0 : x0 + 4] = (255, 0, 0)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
-
 
 FILE = portrait(*CENTRES)
 
