@@ -9,7 +9,7 @@ from typing import Final
 
 import onnx
 
-from onnx_models import centerface, ffdnet, ncnn, spandrel
+from onnx_models import centerface, ffdnet, ncnn, open_nsfw, spandrel
 from onnx_models.add import Facts, add_model, refuse_duplicates
 from onnx_models.auxiliary import Auxiliary
 from onnx_models.catalogue import Catalogue
@@ -131,6 +131,7 @@ def _add_auxiliary(download: Download, files: Mapping[str, Path], directory: Pat
 _CONVERTERS: Final[Mapping[str, Callable[[bytes], onnx.ModelProto]]] = {
     "denoiser": lambda content: ffdnet.convert(read_tensors(content)),
     "faceDetector": centerface.convert,
+    "safetyChecker": open_nsfw.convert,
 }
 """What makes a network of a file that is known; any other is looked at as one of the user's."""
 

@@ -73,6 +73,9 @@ class Options(TypedDict, total=False):
     """How much of restored faces is to be seen, 0 to 1; default: 1."""
     face_weight: float | None
     """Of CodeFormer: from 0, the finest face, to 1, the one most like what is seen; default: 0.5."""
+    nsfw: Literal["flag", "refuse"] | None
+    """Look for what is not safe for work: the result then has `nsfw`, or the task fails with
+    `nsfwContentDetected`. Default: as the server has it."""
     ttl: int | None
     """Seconds until the server deletes the result."""
     include_image: bool
@@ -280,6 +283,8 @@ class Tilewire:
         parameters["face_restoration"] = _faces(
             *(parameters.pop(name, None) for name in ("restore_faces", "face_visibility", "face_weight"))
         )
+        if (action := parameters.pop("nsfw", None)) is not None:
+            parameters["safety"] = {"action": action}
         if parameters.get("task_uuid") is not None:
             parameters["task_uuid"] = canonical_uuid(parameters["task_uuid"])
         self._link.check_use()

@@ -2,13 +2,12 @@
 
 from msgspec import UNSET
 
-from onnx_models import Auxiliary, Model
+from onnx_models import Auxiliary, Catalogue, Model
 from server.handlers.context import Context
 from server.protocol.replies import ModelItem, ModelSearchResult
 from server.protocol.requests import ModelSearch
 from server.settings import Settings
 from server.telemetry.speeds import Speeds
-from server.upscale.auxiliaries import offered_beside
 from server.upscale.request import options_of
 
 __all__ = ["handle"]
@@ -23,9 +22,8 @@ async def handle(task: ModelSearch, context: Context) -> ModelSearchResult:
     """
     words = task.search.casefold().split()
     settings, speeds = context.services.settings, context.services.telemetry.speeds
-    beside = offered_beside(context.services.catalogue)
     found = [
-        _describe(model, settings, speeds, beside)
+        _describe(model, context.services.catalogue, settings, speeds)
         for model in context.services.catalogue
         if all(word in _text(model) for word in words)
         and task.category in (None, _CATEGORY)
@@ -51,7 +49,7 @@ def _text(model: Model | Auxiliary) -> str:
     return " ".join(words).casefold()
 
 
-def _describe(model: Model, settings: Settings, speeds: Speeds, beside: list[str]) -> ModelItem:
+def _describe(model: Model, catalogue: Catalogue, settings: Settings, speeds: Speeds) -> ModelItem:
     # How many looks a latent upscaler takes is up to the task: it has no speed of its own.
     speed = speeds.seconds_per_megapixel(model.name) if model.latent is None else None
     return ModelItem(
@@ -66,7 +64,7 @@ def _describe(model: Model, settings: Settings, speeds: Speeds, beside: list[str
         upscale_factors=list(model.factors),
         fractional_factors=model.fractional,
         parameters=list(model.parameters),
-        options=[*options_of(model), *beside],
+        options=options_of(model, catalogue),
         default_steps=UNSET if model.latent is None else model.latent.default_steps,
         seconds_per_megapixel=UNSET if speed is None else round(speed, 4),
         price_per_megapixel=settings.prices.get(model.name, model.price_per_megapixel),

@@ -55,6 +55,8 @@ def _as_sent(request: UpscaleRequest) -> dict[str, Any]:
     sent |= {"inputImage": image} if request.parameter == "inputImage" else {"inputs": {"image": image}}
     if request.tta:
         sent["tta"] = 8
+    if request.safety is not None:
+        sent["safety"] = {"checkContent": True, "action": request.safety}
     if request.blend is not None:
         sent["blend"] = {"model": request.blend.model, "visibility": request.blend.visibility}
     settings = {} if request.diffusion is None else _settings(request.diffusion)

@@ -58,6 +58,7 @@ class Options(Struct, frozen=True, kw_only=True):
     tta: bool = False
     blend: tuple[str, float] | None = None
     """The second model, and its visibility."""
+    nsfw: Literal["flag", "refuse"] | None = None
     overwrite: bool = False
 
     def of_task(self) -> TaskOptions:
@@ -77,6 +78,8 @@ class Options(Struct, frozen=True, kw_only=True):
             given["restore_faces"] = self.faces.model or True
             given["face_visibility"] = self.faces.visibility
             given["face_weight"] = self.faces.weight
+        if self.nsfw is not None:
+            given["nsfw"] = self.nsfw
         return given
 
 
