@@ -402,9 +402,8 @@ def test_noise_and_faces_can_be_asked_for_where_models_for_them_are_installed(
     page.start()
     page.wait_for("done")
     page.tab.click("#code-button")
-    code = " ".join(page.text("#code-panel").split())
-    assert '"strength": 12.5' in code
-    for part in ('"visibility": 0.8', '"weight": 0.25', "local:weighed@1"):
+    code = "".join(page.text("#code-panel").split())
+    for part in ('"strength":12.5', '"visibility":0.8', '"weight":0.25', '"model":"local:weighed@1"'):
         assert part in code
 
 
