@@ -137,21 +137,22 @@ def checkpoint_of(architecture: str):
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["GFPGAN", "RestoreFormer", "CodeFormer"])
 def test_a_checkpoint_computes_what_pytorch_does(architecture, tmp_path):
-    import_torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch")
     network = checkpoint_of(architecture).eval()
     file = tmp_path / f"{architecture}.pth"
-    import_torch.save(network.state_dict(), file)
+    torch.save(network.state_dict(), file)
     added, measured = add(file, tmp_path / "added", accept_licence=True)
     assert measured.architecture == architecture
     assert measured.difference < 1e-4
     assert added.batches
     assert (added.parameters == ("weight",)) == (architecture == "CodeFormer")
-    signed = import_torch.from_numpy(FACE.transpose(2, 0, 1)[np.newaxis].astype(np.float32) / 127.5 - 1)
+    planes = np.ascontiguousarray(FACE.transpose(2, 0, 1)[np.newaxis], np.float32)
+    signed = torch.from_numpy(planes / np.float32(127.5) - 1)
     how = {
         "GFPGAN": {"randomize_noise": False},
         "CodeFormer": {"weight": 0.7},
     }.get(architecture, {})
-    with import_torch.inference_mode():
+    with torch.inference_mode():
         expected = network(signed, **how)[0].numpy().squeeze()
     expected = np.clip((expected.transpose(1, 2, 0) + 1) * 127.5, 0, 255)
     beside = [np.array([0.7, 0.7], np.float32)] if architecture == "CodeFormer" else []
