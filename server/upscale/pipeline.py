@@ -100,7 +100,8 @@ class Pipeline:
         """
         size, area = sizing(request, self._catalogue.get(request.model), source, self._settings)
         shown = source if area is None else Size(area.width, area.height)
-        return Quote(size, area, self._price(request, shown, size) + self._auxiliaries.price(request, shown))
+        cost = self._price(request, shown, size) + self._auxiliaries.price(request, shown, size)
+        return Quote(size, area, cost)
 
     async def drop(self, image: ImageRecord) -> None:
         """Delete the file of a result that could not be recorded."""
@@ -145,7 +146,8 @@ class Pipeline:
         await self._reserve(attempt, cost, name)
         source = found if isinstance(found, ImageRecord) else (await self._inputs.keep(account, found))[0]
         story.output_pixels = size.width * size.height
-        story.is_plain = not request.tta and request.blend is None
+        beside = (request.blend, request.denoiser, request.face_restorer)
+        story.is_plain = not request.tta and beside == (None, None, None)
         encoded, safety = await self._upscale(
             account, request, model, source, size, area, story, on_progress, regions, on_start
         )
@@ -199,9 +201,8 @@ class Pipeline:
                     measuring.become("inference")
                     on_start()
 
-                picture, progress = await self._auxiliaries.before(
-                    picture, request, account, started, on_progress
-                )
+                steps = self._auxiliaries.of(request, account, started, on_progress)
+                picture = await steps.before(picture)
                 upscaled = await self._upscaler.upscale(
                     picture,
                     model,
@@ -215,10 +216,11 @@ class Pipeline:
                     tta=request.tta,
                     blend=self._blend(request),
                     on_start=started,
-                    on_progress=progress,
+                    on_progress=steps.on_progress,
                     # What may be refused is not shown before it has been looked at.
                     on_region=None if action == "refuse" else on_region,
                 )
+                upscaled = await steps.after(upscaled, None if action == "refuse" else on_region)
             of_result = await self._safety.score(upscaled, "the result", action, account, story)
             if action == "refuse" and on_region is not None:
                 report_whole(upscaled, picture, on_region)
