@@ -18,6 +18,7 @@ from server.http.pages import get_health, get_readiness
 from server.http.providers import ROUTES as PROVIDERS
 from server.http.specs import get_asyncapi, get_openapi, get_schema
 from server.http.tasks import post_tasks
+from server.http.tokens import post_token
 from server.http.web import Page
 from server.protocol.errors import RateLimitError, UnavailableError
 from server.settings import Settings
@@ -42,6 +43,7 @@ def create_app(settings: Settings) -> Starlette:
             Route("/service-worker.js", page.get_app_file),
             Route("/", post_tasks, methods=["POST"]),
             Route("/v1", post_tasks, methods=["POST"]),
+            Route("/v1/tokens", post_token, methods=["POST"]),
             Route("/images/{name}", get_image, methods=["GET", "HEAD"]),
             *PROVIDERS,
             Route("/healthz", get_health),

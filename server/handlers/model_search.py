@@ -17,10 +17,12 @@ _CATEGORY = "upscaler"
 async def handle(task: ModelSearch, context: Context) -> ModelSearchResult:
     """The models whose name, aliases, AIR id, title or description contain all words of `search`."""
     words = task.search.casefold().split()
+    grant = context.login.grant
     found = [
         _describe(model, context.services.settings, context.services.telemetry.speeds)
         for model in context.services.catalogue
-        if all(word in _text(model) for word in words)
+        if (grant is None or not grant.terms.models or model.name in grant.terms.models)
+        and all(word in _text(model) for word in words)
         and task.category in (None, _CATEGORY)
         and task.architecture in (None, model.family)
     ]

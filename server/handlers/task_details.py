@@ -29,7 +29,7 @@ async def handle(task: GetTaskDetails, context: Context) -> TaskDetails:
     await context.settled(task.task_uuid)
     services = context.services
     record = await services.database.run(tasks.find, context.account, task.task_uuid.lower())
-    if record is None:
+    if record is None or not context.sees(record):
         raise NotFoundError("taskNotFound", f"there is no task {task.task_uuid}", "taskUUID")
     item = await services.results.item(record, context.base_url, by_url="this is about the task alone")
     answer = {"errors": [item]} if isinstance(item, ErrorItem) else {"data": [item]}
@@ -39,7 +39,7 @@ async def handle(task: GetTaskDetails, context: Context) -> TaskDetails:
 def _as_sent(request: UpscaleRequest) -> dict[str, Any]:
     """The task on the wire. What it left out may be there with its default."""
     fields: dict[str, Any] = to_builtins(request)
-    for name in ("source", "parameter", "warnings", "diffusion", "denoise"):
+    for name in ("source", "parameter", "warnings", "diffusion", "denoise", "grant"):
         fields.pop(name, None)
     sent = {_NAMES.get(name, wire_name(name)): value for name, value in fields.items()}
     image = request.source.uuid if isinstance(request.source, StoredImage) else request.source.url

@@ -11,8 +11,9 @@ from server.protocol.errors import UnavailableError, unsupported
 from server.protocol.replies import Acknowledgement
 from server.protocol.requests import Upscale
 from server.protocol.sources import InlineImage, StoredImage
+from server.state.logins import Login
 from server.state.records import Status, TaskRecord
-from server.state.requests import UpscaleRequest
+from server.state.requests import TaskGrant, UpscaleRequest
 from server.state.tasks import LostTaskError
 from server.upscale.request import check, choose_model, cut_warnings, diffusion_of, input_source, request_for
 from server.upscale.running import Running
@@ -27,20 +28,28 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         TaskError: if the task is refused.
     """
     services = context.services
-    model = choose_model(services.catalogue, task.model)
+    model = choose_model(services.catalogue, task.model, context.login.grant)
     parameter, source = await input_source(task, context.raw.codec)
     check(task, model, services.settings.reachable)
     if task.include_tiles and context.session is None:
         raise unsupported(
             "includeTiles", "tiles come as messages of their own: send the task over a WebSocket"
         )
-    source = await services.inputs.own(context.account, source, context.base_url, parameter)
+    source = await services.inputs.own(context.login, source, context.base_url, parameter)
     if isinstance(source, InlineImage):
         services.edge.take_upload(context.account, len(source.data))
         # Stored before the task is recorded, so that a recorded task can always be run again.
-        source = StoredImage((await services.inputs.obtain(context.account, source, parameter)).uuid)
+        kept = await services.inputs.obtain(context.account, source, parameter, scope=context.scope)
+        source = StoredImage(kept.uuid)
     warnings = (*context.raw.warnings(), *await _cut_prompts(task, model, services.upscaler))
-    request = request_for(task, model=model, source=source, parameter=parameter, warnings=warnings)
+    request = request_for(
+        task,
+        model=model,
+        source=source,
+        parameter=parameter,
+        warnings=warnings,
+        grant=_task_grant(context.login),
+    )
     session = context.session
     taken = await services.runner.submit(
         context.account,
@@ -90,6 +99,12 @@ async def _wait(running: Running, patience: float | None, context: Context) -> S
             ) from None
         raise
     return await context.results.item(record)
+
+
+def _task_grant(login: Login) -> TaskGrant | None:
+    """What is kept of the token that a task comes with."""
+    grant = login.grant
+    return None if grant is None else TaskGrant(grant.scope, grant.token, grant.terms.max_megapixels)
 
 
 def _acknowledgement(request: UpscaleRequest) -> Acknowledgement:

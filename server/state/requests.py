@@ -8,7 +8,21 @@ from server.protocol.requests import OutputType, ResizeMode
 from server.protocol.sources import RemoteImage, StoredImage
 from server.state.webhooks import Destination
 
-__all__ = ["UpscaleRequest"]
+__all__ = ["TaskGrant", "UpscaleRequest"]
+
+
+class TaskGrant(Struct, frozen=True, omit_defaults=True):
+    """What is kept of the token that a task came with.
+
+    Attributes:
+        scope: who sees the task.
+        token: whose limits it counts for.
+        max_megapixels: of the result.
+    """
+
+    scope: str
+    token: str = ""
+    max_megapixels: float | None = None
 
 
 class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -40,6 +54,17 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     denoise: int | None = None
     """For models with levels of it."""
     warnings: tuple[str, ...] = ()
+    grant: TaskGrant | None = None
+
+    @property
+    def scope(self) -> str | None:
+        """Of the token that it came with; None if it came with a key."""
+        return None if self.grant is None else self.grant.scope
+
+    @property
+    def token(self) -> str | None:
+        """The id of the token that it came with."""
+        return None if self.grant is None else self.grant.token
 
     def failure(self, error: TaskError, base_url: str) -> ErrorItem:
         """The error as the client gets it.

@@ -100,12 +100,14 @@ class Pipeline:
         """
         account, model = attempt.account, self._catalogue.get(request.model)
         with story.measure("fetch"):
-            source = await self._inputs.obtain(account, request.source, request.parameter)
+            source = await self._inputs.obtain(
+                account, request.source, request.parameter, scope=request.scope
+            )
         whole = Size(source.width, source.height)
         size, area = sizing(request, model, whole, self._settings)
         work = effort(request, model, whole if area is None else Size(area.width, area.height), size)
         name = new_name(request.output_format.extension)
-        await self._reserve(attempt, price(self._price_of(model), size, work), name)
+        await self._reserve(attempt, price(self._price_of(model), size, work), name, request.token)
         story.output_pixels = size.width * size.height
         encoded = await self._upscale(
             account, request, model, source, size, area, story, on_progress, regions, on_start
@@ -113,7 +115,7 @@ class Pipeline:
         file = ImageFile(encoded, request.output_format.extension, size.width, size.height)
         with story.measure("store"):
             ttl = request.ttl or self._settings.image_ttl
-            image = await self._images.write(account, file, ttl, name)
+            image = await self._images.write(account, file, ttl, name, request.scope)
         if request.upload_endpoint is not None:
             with story.measure("upload"):
                 await self._upload(
@@ -178,11 +180,16 @@ class Pipeline:
                     ),
                 )
 
-    async def _reserve(self, attempt: Attempt, cost: int, name: str) -> None:
-        if not await self._database.run(tasks.reserve, attempt, cost, self._clock(), name):
+    async def _reserve(self, attempt: Attempt, cost: int, name: str, token: str | None) -> None:
+        if not await self._database.run(tasks.reserve, attempt, cost, self._clock(), name, token):
+            if token is not None:  # what the account has is not for pages to know
+                raise InsufficientCreditsError(
+                    "insufficientCredits", "the account that the token belongs to cannot pay for the task"
+                )
             statement = await self._database.run(ledger.statement, attempt.account)
             raise InsufficientCreditsError(
-                f"the task costs {to_usd(cost)} USD; the account has {to_usd(statement.available or 0)} USD"
+                "insufficientCredits",
+                f"the task costs {to_usd(cost)} USD; the account has {to_usd(statement.available or 0)} USD",
             )
 
     async def _upload(self, account: AccountId, endpoint: str, encoded: bytes, media_type: str) -> None:

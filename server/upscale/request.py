@@ -18,7 +18,8 @@ from server.protocol.codec import Codec
 from server.protocol.errors import TaskError, invalid, missing, unsupported
 from server.protocol.requests import Safety, Upscale, UpscaleSettings
 from server.protocol.sources import ImageSource, RemoteImage, StoredImage, read_source
-from server.state.requests import UpscaleRequest
+from server.state.grants import Grant
+from server.state.requests import TaskGrant, UpscaleRequest
 
 __all__ = ["check", "choose_model", "cut_warnings", "diffusion_of", "input_source", "request_for"]
 
@@ -73,6 +74,7 @@ def request_for(
     source: StoredImage | RemoteImage,
     parameter: str,
     warnings: tuple[str, ...],
+    grant: TaskGrant | None = None,
 ) -> UpscaleRequest:
     """The request that a checked task amounts to.
 
@@ -82,6 +84,7 @@ def request_for(
         source: the input; one that came within the task is stored by now.
         parameter: which one named it.
         warnings: what the reply is to say beside the result.
+        grant: of the token that it came with.
     """
     kinds = task.output_type if isinstance(task.output_type, list) else [task.output_type]
     return UpscaleRequest(
@@ -109,6 +112,7 @@ def request_for(
         diffusion=diffusion_of(task, model),
         denoise=_given(task.settings.denoise, None) if task.settings else None,
         warnings=warnings,
+        grant=grant,
     )
 
 
@@ -155,18 +159,23 @@ def cut_warnings(cut: Iterable[str]) -> tuple[str, ...]:
     )
 
 
-def choose_model(catalogue: Catalogue, name: str | None) -> Model:
-    """The model of this name or AIR id, or the default.
+def choose_model(catalogue: Catalogue, name: str | None, grant: Grant | None = None) -> Model:
+    """The model of this name or AIR id, or the default: of a token the first that it is for.
 
     Raises:
-        ParameterError: if there is none; the message names those that there are.
+        ParameterError: if there is none, and the message names those that there are; or it is not one of the
+            token's.
     """
-    if name is None:
-        return catalogue.default
+    offered = () if grant is None else grant.terms.models
     try:
-        return catalogue.get(name)
+        if name is None:
+            return catalogue.get(offered[0]) if offered else catalogue.default
+        model = catalogue.get(name)
     except UnknownModelError as error:
         raise invalid("model", str(error)) from error
+    if offered and model.name not in offered:
+        raise unsupported("model", f"the token is for these models: {', '.join(offered)}")
+    return model
 
 
 def _is_web_address(url: str) -> bool:

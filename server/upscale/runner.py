@@ -28,6 +28,7 @@ from server.state import takeover, tasks
 from server.state.accounts import AccountId
 from server.state.claims import ServerLock
 from server.state.database import Database
+from server.state.logins import Login
 from server.state.records import Attempt, Status, TaskRecord
 from server.state.requests import UpscaleRequest
 from server.telemetry.telemetry import Telemetry
@@ -134,7 +135,8 @@ class Runner:
             acknowledge: whether to acknowledge the task to the session if its result takes a while.
 
         Raises:
-            ConflictError: if the account used the UUID for another request.
+            ConflictError: if the account, or another token of it, used the UUID for another request.
+            QuotaError: if its token has begun as many tasks as it may.
             RateLimitError: if the account has too many tasks under way.
             BusyError: if all accounts together have.
         """
@@ -142,7 +144,7 @@ class Runner:
         encoded = msgspec.json.encode(request)
         taken: Running | TaskRecord
         async with self._turn(account, attempt.task_uuid):
-            previous = await self._accept(attempt, encoded, session)
+            previous = await self._accept(attempt, encoded, session, request.token)
             if previous is None:
                 taken = self._execution.start(attempt, request, session, base_url)
             elif previous.is_for(encoded):
@@ -153,11 +155,12 @@ class Runner:
             self._news.acknowledge_later(taken)
         return taken
 
-    async def cancel(self, account: AccountId, task_uuid: str, base_url: str) -> bool:
+    async def cancel(self, login: Login, task_uuid: str, base_url: str) -> bool:
         """Have a task end as cancelled, wherever it runs; False if there is none, or it has ended."""
+        account = login.account
         key = task_uuid.lower()
         async with self._turn(account, key):
-            ended = await self._database.run(tasks.cancel, account, key, base_url, self._clock())
+            ended = await self._database.run(tasks.cancel, account, key, base_url, self._clock(), login.scope)
             if ended is None:
                 return False
             if (running := self._execution.find_attempt(ended.attempt)) is not None:
@@ -220,12 +223,14 @@ class Runner:
         """What is held while it changes whether, and where, a task runs."""
         return self._turns.setdefault((account, key), asyncio.Lock())
 
-    async def _accept(self, attempt: Attempt, encoded: bytes, session: str | None) -> TaskRecord | None:
+    async def _accept(
+        self, attempt: Attempt, encoded: bytes, session: str | None, token: str | None
+    ) -> TaskRecord | None:
         """Record a new task, or return the record of one that was sent before."""
         admit = partial(self._admission.enter, attempt.account, attempt.id)
         try:
             return await self._database.run(
-                tasks.accept, attempt, encoded, session, self._clock(), self._lock.server, admit
+                tasks.accept, attempt, encoded, session, self._clock(), self._lock.server, admit, token
             )
         except BaseException as error:
             self._admission.leave(attempt.id, self._clock())

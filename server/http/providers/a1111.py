@@ -21,7 +21,6 @@ from server.http.providers.caller import Caller, FailedError, ServiceRoute, not_
 from server.http.providers.upscalers import model_called, upscalers
 from server.protocol.errors import ErrorItem
 from server.protocol.replies import Progress
-from server.state.accounts import AccountId
 
 __all__ = ["ROUTES"]
 
@@ -172,8 +171,8 @@ async def progress(request: Request, caller: Caller) -> Response:
 
 def _jobs(request: Request, caller: Caller) -> set[str]:
     """The tasks of the account that came by these endpoints and are under way."""
-    jobs: defaultdict[AccountId, set[str]] = request.app.state.a1111_jobs
-    return jobs[caller.account]
+    jobs: defaultdict[str, set[str]] = request.app.state.a1111_jobs
+    return jobs[caller.owner]
 
 
 async def _share(caller: Caller, job: str) -> float:

@@ -229,7 +229,7 @@ def _model_item(model: Model) -> dict[str, Any]:
 
 
 async def _asset(given: str, caller: Caller) -> dict[str, Any]:
-    record = await caller.services.images.find(caller.account, _uuid(given, "assetId"))
+    record = await caller.services.images.find(caller.account, _uuid(given, "assetId"), caller.login.scope)
     if record is None:
         raise NotFoundError("imageNotFound", f"there is no asset {given[:64]}", "assetId")
     return await _asset_item(record, caller)
@@ -250,8 +250,8 @@ async def _asset_item(record: ImageRecord, caller: Caller) -> dict[str, Any]:
         "collectionIds": [],
         "editCapabilities": [],
         "privacy": "private",
-        "authorId": str(caller.account),
-        "ownerId": str(caller.account),
+        "authorId": caller.owner,
+        "ownerId": caller.owner,
         "createdAt": created,
         "updatedAt": created,
     }
@@ -287,8 +287,8 @@ async def _job(given: str, caller: Caller) -> dict[str, Any]:
         "statusHistory": [{"date": now, "status": status}],
         "metadata": metadata | {"assetIds": assets},
         "billing": {"cuCost": 0, "cuDiscount": 0},
-        "authorId": str(caller.account),
-        "ownerId": str(caller.account),
+        "authorId": caller.owner,
+        "ownerId": caller.owner,
     }
 
 

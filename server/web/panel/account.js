@@ -3,7 +3,7 @@
 import { byId } from "../parts/dom.js";
 import { money } from "../parts/format.js";
 import { limits } from "../tasks/images.js";
-import { ConnectionLost } from "../wire/connection.js";
+import { ConnectionLost, Refused } from "../wire/connection.js";
 
 let priced = false;
 
@@ -30,8 +30,14 @@ export function followAccount(connection, form, runner, changed) {
     form.setModels(results);
   }
 
+  /** Who signed in with a token does not see the account. */
+  const unlessRefused = (/** @type {unknown} */ error) => {
+    if (!(error instanceof Refused)) throw error;
+    return { balance: { amount: null } };
+  };
+
   async function credit() {
-    const { balance } = await connection.request({ taskType: "accountManagement", operation: "getDetails" });
+    const { balance } = await connection.request({ taskType: "accountManagement", operation: "getDetails" }).catch(unlessRefused);
     byId("credit").hidden = balance.amount === null;
     byId("credit").textContent = balance.amount === null ? "" : `Credit ${money(balance.amount)}`;
     const before = priced;
