@@ -22,6 +22,7 @@ from server.http.tokens import post_token
 from server.http.web import Page
 from server.protocol.errors import RateLimitError, UnavailableError
 from server.settings import Settings
+from server.transport.peers import is_local_user
 
 __all__ = ["create_app"]
 
@@ -99,8 +100,14 @@ async def _say_unavailable(_request: Request, error: Exception) -> Response:
 
 
 def _base_url(settings: Settings, connection: HTTPConnection) -> str:
-    """What the client reaches the server as: by the setting, or as it addressed it."""
+    """What the client reaches the server as: by the setting, or as it addressed it.
+
+    Over the Unix socket it has no name for it but localhost, which leads nowhere by TCP.
+    """
     if settings.public_url is not None:
         return settings.public_url.rstrip("/")
+    if is_local_user(client_address(connection.scope)) and connection.url.netloc == "localhost":
+        own_url: str = connection.app.state.own_url
+        return own_url
     scheme = {"ws": "http", "wss": "https"}.get(connection.url.scheme, connection.url.scheme)
     return f"{scheme}://{connection.url.netloc}"

@@ -1,13 +1,14 @@
 """Runs the application: in the foreground until a signal stops it, or in a thread beside other work."""
 
-import os
+import asyncio
 import signal
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Final
 
@@ -18,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from engines import EngineError
 from onnx_models import UnknownModelError, one_line
 from server.app import create_app
+from server.http.providers import webhook_bodies
 from server.http.security import SecurityHeaders
 from server.images.bucket import StoreError
 from server.limits.memory import Memory
@@ -27,6 +29,7 @@ from server.state.migrations import UnusableDatabaseError
 from server.state.words import database_problem
 from server.telemetry.telemetry import running_telemetry
 from server.transport.config import Config
+from server.transport.listeners import ListenError, take_port, taken_unix_socket
 
 __all__ = ["EmbeddedServer", "StartError", "serve"]
 
@@ -37,6 +40,9 @@ _SETTLE: Final = 2
 """Seconds that clients may take to confirm the last replies; others are sent again after the next start."""
 
 _KEEP_ALIVE: Final = 15
+
+_OVER_UNIX_SOCKET: Final = "http://localhost"
+"""What the URLs begin with that a server sends which has no other address."""
 
 Ready = Callable[[str, Services], None]
 
@@ -73,7 +79,7 @@ class EmbeddedServer:
     """A server in a thread of its own, for the time of a `with` block.
 
     Attributes:
-        url: what it is reached as, `http://host:port`.
+        url: what it is reached as, `http://host:port`; without TCP `unix:///path`.
         services: its parts.
     """
 
@@ -129,6 +135,7 @@ class _Server(uvicorn.Server):
         self._settings = settings
         self._on_ready = on_ready
         self._running = AsyncExitStack()
+        self._unix_socket: socket.socket | None = None
         self._app = create_app(settings)
         self._app.state.stopping = lambda: self.should_exit
         memory = self._app.state.memory = Memory(settings)
@@ -154,27 +161,35 @@ class _Server(uvicorn.Server):
         Raises:
             StartError: if the server could not start.
         """
-        # Before anything else: a second server that is started by mistake is refused at once.
-        sockets = _take_port(self._settings.host, self._settings.port)
-        try:
-            self.run(sockets)
-        finally:
-            for taken in sockets:
-                taken.close()
+        with ExitStack() as taken:
+            try:
+                if self._settings.uds is not None:
+                    self._unix_socket = taken.enter_context(taken_unix_socket(self._settings))
+                ports = take_port(self._settings.host, self._settings.port) if self._settings.tcp else []
+            except ListenError as error:
+                raise StartError(str(error)) from error
+            for port in ports:
+                taken.callback(port.close)
+            self.run(ports)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         assert sockets is not None
-        host, port = sockets[0].getsockname()[:2]
-        name = f"[{host}]" if ":" in host else host
-        url = f"{'https' if self.config.is_ssl else 'http'}://{name}:{port}"
-        settings = msgspec.structs.replace(self._settings, port=port)
+        settings, url = self._settings, f"unix://{(self._settings.uds or Path()).absolute()}"
+        if sockets:
+            host, port = sockets[0].getsockname()[:2]
+            name = f"[{host}]" if ":" in host else host
+            url = f"{'https' if self.config.is_ssl else 'http'}://{name}:{port}"
+            settings = msgspec.structs.replace(settings, port=port)
+        base_url = self._app.state.own_url = url if sockets else _OVER_UNIX_SOCKET
         try:
             telemetry = await self._running.enter_async_context(running_telemetry(settings))
         except (OSError, ImportError) as error:
             raise StartError(one_line(error)) from error
         try:
             services = await self._running.enter_async_context(
-                running_services(settings, settings.public_url or url, telemetry)
+                running_services(
+                    settings, settings.public_url or base_url, telemetry, webhook_bodies(settings.image_ttl)
+                )
             )
         except (SQLAlchemyError, ImportError) as error:
             reason = database_problem(error, settings.effective_database_url)
@@ -183,7 +198,24 @@ class _Server(uvicorn.Server):
             raise StartError(one_line(error)) from error
         self._app.state.services = services
         await super().startup(sockets)
+        if self._unix_socket is not None:
+            await self._listen_on(self._unix_socket)
         self._on_ready(url, services)
+
+    async def _listen_on(self, unix_socket: socket.socket) -> None:
+        """As uvicorn does on the others; not by TLS, as nobody can listen in."""
+        loop = asyncio.get_running_loop()
+
+        def protocol() -> asyncio.Protocol:
+            return self.config.http_protocol_class(  # type: ignore[call-arg]  # as in uvicorn
+                config=self.config,
+                server_state=self.server_state,
+                app_state=self.lifespan.state,
+                _loop=loop,
+            )
+
+        backlog = self.config.backlog
+        self.servers.append(await loop.create_unix_server(protocol, sock=unix_socket, backlog=backlog))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - as uvicorn has it
         if not self.should_exit:
@@ -229,27 +261,3 @@ def _tls_context(settings: Settings) -> ssl.SSLContext:
         )
         raise StartError(f"tls_certificate, tls_key: {files}: {reason}") from error
     return context
-
-
-def _take_port(host: str, port: int) -> list[socket.socket]:
-    """A socket for each address of a host, bound and not yet listening.
-
-    Raises:
-        StartError: if the host is not ours or the port is taken.
-    """
-    sockets: list[socket.socket] = []
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, kind, protocol, _, address in dict.fromkeys(found):
-            sockets.append(taken := socket.socket(family, kind, protocol))
-            if os.name == "posix":  # elsewhere the option lets several servers have one port
-                taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            own_port = sockets[0].getsockname()[1] or port  # the first one's, where any will do
-            taken.bind((address[0], own_port, *address[2:]))
-    except OSError as error:
-        for taken in sockets:
-            taken.close()
-        raise StartError(f"cannot listen on {host}, port {port}: {error.strerror}") from error
-    return sockets

@@ -27,6 +27,7 @@ __all__ = ["LogFormat", "Settings", "SettingsError", "Sourced", "load_settings"]
 log = logging.getLogger(__name__)
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+")
+_USER = re.compile(r"unix:[0-9]+")
 _LISTS = ("models", "trusted_proxies", "allowed_origins", "allowed_private")
 
 LogFormat = Literal["text", "json"]
@@ -45,12 +46,21 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Address to listen on."""
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
     """Port to listen on; 0 takes a free one."""
+    tcp: bool = True
+    """Whether to listen on `host` and `port`; false needs `uds`."""
+    uds: Path | None = None
+    """Unix socket to listen on too, such as /run/tilewire/tilewire.sock; its mode is 0660."""
+    uds_owner: Annotated[str, Meta(min_length=1)] | None = None
+    """Name or number of the user who owns that socket; default: who started the server."""
+    uds_group: Annotated[str, Meta(min_length=1)] | None = None
+    """Name or number of the group whose members may connect to it; default: of who started the server."""
     tls_certificate: Path | None = None
     """PEM file with the certificate and its chain: the server then speaks https and wss."""
     tls_key: Path | None = None
     """PEM file with the private key, if it is not in the file of the certificate."""
     trusted_proxies: tuple[str, ...] = ()
-    """Addresses and networks of proxies whose X-Forwarded-For and -Proto are believed; `*` for any."""
+    """Addresses and networks of proxies whose X-Forwarded-For and -Proto are believed; `unix:1000` for a user
+    of the Unix socket, `*` for any."""
     allowed_origins: tuple[str, ...] = ("*",)
     """Origins of the web pages that may use the server, beside its own; `*` for any."""
     public_url: str | None = None
@@ -184,16 +194,27 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             _ = self.reachable
         except ValueError as error:
             raise ValueError(f"{error} - at `$.allowed_private`") from error
+        self._check_unix_socket()
         if self.tls_key is not None and self.tls_certificate is None:
             raise ValueError("needs tls_certificate too - at `$.tls_key`")
         for proxy in self.trusted_proxies:
-            if proxy != "*" and not _is_network(proxy):
-                raise ValueError(f"{proxy!r} is neither an address nor a network - at `$.trusted_proxies`")
+            if proxy != "*" and not _is_network(proxy) and not _USER.fullmatch(proxy):
+                raise ValueError(
+                    f"{proxy!r} is no address, network or user such as unix:1000 - at `$.trusted_proxies`"
+                )
         for origin in self.allowed_origins:
             if origin != "*" and not _ORIGIN.fullmatch(origin):
                 raise ValueError(
                     f"{origin!r} is no origin, such as https://shop.example - at `$.allowed_origins`"
                 )
+
+    def _check_unix_socket(self) -> None:
+        if self.uds is None:
+            if not self.tcp:
+                raise ValueError("without it uds is needed - at `$.tcp`")
+            for name in ("uds_owner", "uds_group"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"needs uds too - at `$.{name}`")
 
     @property
     def reachable(self) -> Reachable:

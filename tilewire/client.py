@@ -70,7 +70,8 @@ class Tilewire:
         """Make a client; `async with` connects it.
 
         Args:
-            url: the server's address: ws://host:port/v1, wss://… behind TLS, or that of its page.
+            url: the server's address: ws://host:port/v1, wss://… behind TLS, that of its page, or
+                unix:///path on the same machine.
             key: an API key.
             concurrency: how many upscales are on the server at once; further calls wait here.
             patience: seconds to keep trying, each time, while the server is gone or does not take a task.

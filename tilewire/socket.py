@@ -18,12 +18,14 @@ from websockets.typing import Subprotocol
 from tilewire.errors import UnreachableError
 from tilewire.wire import SUBPROTOCOL
 
-__all__ = ["Socket", "backoff", "open_socket", "socket_url"]
+__all__ = ["Socket", "backoff", "open_socket", "socket_url", "unix_path"]
 
 # Seconds.
 _CLOSED_WITHIN: Final = 2
 _PING_AFTER: Final = 20.0
 _DEAD_AFTER: Final = 60.0
+
+_OVER_UNIX_SOCKET: Final = "ws://localhost/v1"
 
 
 class Socket(ClientConnection):
@@ -72,25 +74,29 @@ async def open_socket(url: str) -> Socket:
     """Give a connection that speaks MessagePack.
 
     Args:
-        url: see `socket_url`.
+        url: see `socket_url` and `unix_path`.
 
     Raises:
         UnreachableError: if there is none to be had.
     """
-    address = socket_url(url)
+    path = unix_path(url)
+    address = _OVER_UNIX_SOCKET if path else socket_url(url)
+    where: dict[str, Any] = {"unix": True, "path": path} if path else {}
     try:
         socket = await connect(
             address,
+            **where,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             compression=None,  # images do not compress
             max_size=None,
             ping_interval=None,  # `Socket.watch` does it
             close_timeout=_CLOSED_WITHIN,
-            proxy=None if _is_loopback(address) else True,
+            proxy=None if path or _is_loopback(address) else True,
             create_connection=Socket,
         )
     except InvalidURI as error:
-        raise UnreachableError(f"{url} is not an address of the form ws://host:port/v1") from error
+        forms = "ws://host:port/v1 or unix:///path"
+        raise UnreachableError(f"{url} is not an address of the form {forms}") from error
     except (OSError, InvalidHandshake, InvalidProxy, ImportError, TimeoutError) as error:
         raise UnreachableError(f"{url} cannot be reached: {_reason(error)}") from error
     if socket.subprotocol != SUBPROTOCOL:
@@ -98,6 +104,12 @@ async def open_socket(url: str) -> Socket:
         raise UnreachableError(f"{url} is not Tilewire: it does not speak {SUBPROTOCOL}")
     assert isinstance(socket, Socket)
     return socket
+
+
+def unix_path(url: str) -> str | None:
+    """Give the path of the Unix socket that an address names, `unix:///run/tilewire.sock`; None of others."""
+    path = url.removeprefix("unix://")
+    return path if path.startswith("/") and path != url else None
 
 
 def socket_url(url: str) -> str:

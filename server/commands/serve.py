@@ -42,6 +42,12 @@ def serve(
     port: Annotated[
         int | None, typer.Option(metavar="N", help="Port to listen on; 0 takes a free one.")
     ] = None,
+    uds: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Unix socket to listen on too, for this machine only.")
+    ] = None,
+    tcp: Annotated[
+        bool | None, typer.Option("--tcp/--no-tcp", help="Listen on the address and port. [default: yes]")
+    ] = None,
     data: Data = None,
     models: Annotated[
         str | None,
@@ -57,7 +63,7 @@ def serve(
     """
     os.umask(0o077)  # what the server writes is nobody else's business
     loaded = tuple(name.strip() for name in models.split(",")) if models else None
-    settings, _ = effective_settings(config, host=host, port=port, data=data, models=loaded)
+    settings, _ = effective_settings(config, host=host, port=port, uds=uds, tcp=tcp, data=data, models=loaded)
     configure_logging(settings.log_level, settings.log_format, problems)
     as_json = settings.log_format == "json"
     with ExitStack() as stack:
@@ -78,29 +84,39 @@ def serve(
 
 
 def _announce(url: str, services: Services) -> None:
-    console.print(Text.assemble("Tilewire is ready at ", (f"{url.replace('http', 'ws', 1)}/v1", "bold")))
-    console.print(f"by POST: {url}/v1")
-    page = _page(url, services)
-    key = services.first_key
-    if key is None:
-        console.print(f"page: {page}")
-    elif console.is_terminal:
-        # In the fragment, which browsers send to nobody.
-        console.print(Text.assemble("page: ", (f"{page}#key={key}", "bold"), " (signs you in)"))
+    settings, key = services.settings, services.first_key
+    address = f"{url.replace('http', 'ws', 1)}/v1" if settings.tcp else url
+    console.print(Text.assemble("Tilewire is ready at ", (address, "bold")))
+    if settings.tcp:
+        if settings.uds is not None:
+            console.print(f"for programs on this machine: unix://{settings.uds.absolute()}")
+        console.print(f"by POST: {url}/v1")
+        _announce_page(_page(url, services), key)
+    if key is not None and console.is_terminal:
         console.print(Text.assemble("API key, shown this once: ", (key, "bold")))
-    else:
-        console.print(f"page: {page}")
+    elif key is not None:
         console.print(f"API key: in {_kept(key, services)}, for this user only")
-    console.print(f"documentation: {page}docs/")
     for name in _devices(services):
         console.print(f"device: {name}")
     names = ", ".join(_models(services))
     console.print(textwrap.fill(f"models: {names}", 80, subsequent_indent=" " * 8, break_on_hyphens=False))
 
 
+def _announce_page(page: str, key: str | None) -> None:
+    if key is not None and console.is_terminal:
+        # In the fragment, which browsers send to nobody.
+        console.print(Text.assemble("page: ", (f"{page}#key={key}", "bold"), " (signs you in)"))
+    else:
+        console.print(f"page: {page}")
+    console.print(f"documentation: {page}docs/")
+
+
 def _log_ready(url: str, services: Services) -> None:
     """The same as one line of the log, for machines."""
-    more = {} if services.first_key is None else {"key_file": str(_kept(services.first_key, services))}
+    uds = services.settings.uds
+    more = {} if uds is None else {"uds": str(uds.absolute())}
+    if services.first_key is not None:
+        more["key_file"] = str(_kept(services.first_key, services))
     log.info(
         "ready",
         extra={

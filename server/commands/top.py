@@ -12,6 +12,7 @@ from server.commands.address import http_address
 from server.commands.running import running_servers
 from server.commands.terminal import ConfigFile, console, effective_settings, give_up
 from server.commands.top_view import Scrape, parse, view
+from tilewire.socket import unix_path
 
 __all__ = ["top"]
 
@@ -27,7 +28,8 @@ def top(
         str | None,
         typer.Option(
             metavar="URL",
-            help="A running server, such as http://host:8080. [default: the one on this machine]",
+            help="A running server, such as http://host:8080 or unix:///path. "
+            "[default: the one on this machine]",
         ),
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Print the figures once, and end.")] = False,
@@ -43,7 +45,7 @@ def top(
     try:
         address = _of_this_machine(config) if url is None else http_address(url)
     except ValueError:
-        give_up(f"{url} is not a server's address, such as http://host:8080", status=1)
+        give_up(f"{url} is not a server's address, such as http://host:8080 or unix:///path", status=1)
     try:
         before = _scrape(address)
         time.sleep(interval)
@@ -68,14 +70,19 @@ def _of_this_machine(config: Path | None) -> str:
     if len(running) == 1:
         return running[0].url
     settings, _ = effective_settings(config)
+    if not settings.tcp and settings.uds is not None:
+        return f"unix://{settings.uds.absolute()}"
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - asked, not bound
     return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
 
 def _scrape(address: str) -> Scrape:
     timeouts = dict.fromkeys(("connect", "read", "write", "pool"), _TIMEOUT)
+    path = unix_path(address)
+    page = f"{address if path is None else 'http://localhost'}/metrics"
     try:
-        response = httpcore.request("GET", f"{address}/metrics", extensions={"timeout": timeouts})
+        with httpcore.ConnectionPool(uds=path) as connections:
+            response = connections.request("GET", page, extensions={"timeout": timeouts})
     except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, OSError) as error:
         raise _UnreachableError(f"{address} cannot be reached: {error or 'no answer'}") from error
     except (httpcore.UnsupportedProtocol, ValueError) as error:

@@ -11,6 +11,7 @@ from server.services import Services
 from server.state.accounts import AccountId
 from server.state.logins import Login
 from server.state.records import TaskRecord
+from server.state.requests import Service
 
 __all__ = ["Context"]
 
@@ -26,6 +27,7 @@ class Context:
         raw: the task as it came.
         results: reads the results that this client gets.
         acknowledge_after: seconds that HTTP waits for an asynchronous task; None: as the setting says.
+        service: in whose shape the task came.
         accepting: upscales that came before over the same connection and may not be taken on yet, by UUID.
     """
 
@@ -37,6 +39,7 @@ class Context:
     results: ClientResults
     accepting: Mapping[str, asyncio.Task[None]] = field(default_factory=dict)
     acknowledge_after: float | None = None
+    service: Service = "runware"
 
     @property
     def account(self) -> AccountId:

@@ -48,6 +48,7 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         source=source,
         parameter=parameter,
         warnings=warnings,
+        service=context.service,
         grant=_task_grant(context.login),
     )
     session = context.session

@@ -17,6 +17,7 @@ from server.state import ledger
 from server.state.outbox import count_undelivered
 from server.state.webhooks import count_pending
 from server.telemetry.metrics import Snapshot
+from server.transport.peers import is_local_user
 
 __all__ = ["get_metrics"]
 
@@ -46,6 +47,8 @@ def _is_local(request: Request) -> bool:
         return False
     if not is_own_host(request.url.netloc, request.app.state.services.settings):
         return False
+    if is_local_user(request.client.host):
+        return True
     own, _ = request.scope["server"]  # a peer of the same address is this machine as well
     return request.client.host == own or ipaddress.ip_address(request.client.host).is_loopback
 

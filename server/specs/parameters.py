@@ -55,7 +55,8 @@ def parameter_codes() -> dict[str, dict[str, ParameterCode]]:
         if code not in CODES:
             codes[family].setdefault(code, ParameterCode(path, description))
 
-    for parameter in (parameter for task in (*TASK_CLASSES, NewToken) for parameter in parameters(task)):
+    described: tuple[type[Struct], ...] = (*TASK_CLASSES, NewToken)
+    for parameter in (parameter for struct in described for parameter in parameters(struct)):
         path, description = parameter.path, parameter.description
         if parameter.type != "any":
             add(invalid, "invalid", path, description)

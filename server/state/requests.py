@@ -1,5 +1,7 @@
 """What is kept of an upscale task that was accepted."""
 
+from typing import Literal
+
 from msgspec import Struct
 
 from engines import Diffusion, OutputFormat
@@ -8,7 +10,10 @@ from server.protocol.requests import OutputType, ResizeMode
 from server.protocol.sources import RemoteImage, StoredImage
 from server.state.webhooks import Destination
 
-__all__ = ["TaskGrant", "UpscaleRequest"]
+__all__ = ["Service", "TaskGrant", "UpscaleRequest"]
+
+Service = Literal["runware", "a1111", "novita", "photio", "scenario", "stability"]
+"""In whose shape a task came: Runware's is that of sockets and `POST /v1`."""
 
 
 class TaskGrant(Struct, frozen=True, omit_defaults=True):
@@ -54,6 +59,7 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     denoise: int | None = None
     """For models with levels of it."""
     warnings: tuple[str, ...] = ()
+    service: Service = "runware"
     grant: TaskGrant | None = None
 
     @property

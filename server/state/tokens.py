@@ -16,6 +16,7 @@ from server.protocol.errors import InsufficientCreditsError, QuotaError
 from server.state.accounts import digest_of
 from server.state.grants import Terms
 from server.state.logins import open_by_digest
+from server.state.prepared import Prepared
 from server.state.tables import tokens
 
 __all__ = [
@@ -30,18 +31,18 @@ __all__ = [
 _PREFIX: Final = "twt_"
 
 _THIS: Final = tokens.c.id == bindparam("this")
-_COUNT: Final = (
+_COUNT: Final = Prepared(
     update(tokens)
     .where(_THIS, or_(tokens.c.max_tasks.is_(None), tokens.c.tasks < tokens.c.max_tasks))
     .values(tasks=tokens.c.tasks + 1)
 )
-_UNCOUNT: Final = update(tokens).where(_THIS).values(tasks=tokens.c.tasks - 1)
-_SPEND: Final = (
+_UNCOUNT: Final = Prepared(update(tokens).where(_THIS).values(tasks=tokens.c.tasks - 1))
+_SPEND: Final = Prepared(
     update(tokens)
     .where(_THIS, or_(tokens.c.max_cost.is_(None), tokens.c.cost + bindparam("more") <= tokens.c.max_cost))
     .values(cost=tokens.c.cost + bindparam("more"))
 )
-_GIVE_BACK: Final = update(tokens).where(_THIS).values(cost=tokens.c.cost - bindparam("less"))
+_GIVE_BACK: Final = Prepared(update(tokens).where(_THIS).values(cost=tokens.c.cost - bindparam("less")))
 
 
 class Token(NamedTuple):
@@ -100,14 +101,14 @@ def count_task(connection: Connection, token: str) -> None:
     Raises:
         QuotaError: if the token has begun as many as it may.
     """
-    if not connection.execute(_COUNT, {"this": token}).rowcount:
+    if not _COUNT.count(connection, {"this": token}):
         most = connection.scalar(select(tokens.c.max_tasks).where(tokens.c.id == token))
         raise QuotaError("tokenQuotaExceeded", f"the token may begin {most} tasks, and has begun them")
 
 
 def uncount_task(connection: Connection, token: str) -> None:
     """A task was accepted, but its client got an error."""
-    connection.execute(_UNCOUNT, {"this": token})
+    _UNCOUNT.count(connection, {"this": token})
 
 
 def spend(connection: Connection, token: str, amount: int) -> None:
@@ -116,7 +117,7 @@ def spend(connection: Connection, token: str, amount: int) -> None:
     Raises:
         InsufficientCreditsError: if the token may not spend as much.
     """
-    if connection.execute(_SPEND, {"this": token, "more": amount}).rowcount:
+    if _SPEND.count(connection, {"this": token, "more": amount}):
         return
     row = connection.execute(select(tokens.c.max_cost, tokens.c.cost).where(tokens.c.id == token)).first()
     left = 0 if row is None else row.max_cost - row.cost
@@ -129,4 +130,4 @@ def spend(connection: Connection, token: str, amount: int) -> None:
 def give_back(connection: Connection, token: str, amount: int) -> None:
     """A task that `amount` was counted for costs nothing."""
     if amount:
-        connection.execute(_GIVE_BACK, {"this": token, "less": amount})
+        _GIVE_BACK.count(connection, {"this": token, "less": amount})

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, Protocol, get_args
 from server.money import to_usd
 from server.state.accounts import AccountId
 from server.state.records import TaskRecord
+from server.state.requests import Service
 from server.telemetry.logs import bound
 
 __all__ = ["STAGES", "Audience", "Outcome", "Stage", "Story", "Subject", "Timed", "told"]
@@ -27,12 +28,13 @@ Outcome = Literal["succeeded", "failed", "cancelled"]
 
 
 class Subject(NamedTuple):
-    """Which task a story is of."""
+    """Which task a story is of, and in whose shape it came."""
 
     task: str
     account: AccountId
     session: str | None
     model: str
+    service: Service = "runware"
 
 
 class Timed(NamedTuple):

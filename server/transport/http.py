@@ -13,6 +13,7 @@ from typing import Any, Final
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from server.transport.liveness import ReaderWatch
+from server.transport.peers import peer_of
 from server.transport.places import Bounds
 
 __all__ = ["HttpProtocol"]
@@ -42,6 +43,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Count the connection, and wait for the first head."""
         super().connection_made(transport)
+        self.client = peer_of(transport)
         _keep_little_in_kernel(transport)
         self._refused_with = self._bounds.places.take(self._peer)
         self._has_place = self._refused_with is None

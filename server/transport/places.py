@@ -1,7 +1,7 @@
 """The places that connections take: in all, and from one address."""
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,10 +54,12 @@ class Bounds:
     memory: Memory
 
 
-def _is_among(host: str, networks: Iterable[str]) -> bool:
-    """Whether an address is in one of the networks; `*` is all."""
+def _is_among(host: str, networks: Collection[str]) -> bool:
+    """Whether an address is in one of the networks; `*` is all. Users of the Unix socket are in none."""
+    if host in networks or "*" in networks:
+        return True
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        return "*" in networks
-    return any(network == "*" or address in ipaddress.ip_network(network) for network in networks)
+        return False
+    return any(address in ipaddress.ip_network(network) for network in networks if "unix" not in network)

@@ -21,7 +21,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import uvicorn
-from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
+from uvicorn.protocols.utils import get_local_addr, is_ssl
 from uvicorn.server import ServerState
 from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.frames import CloseCode, Frame, Opcode
@@ -34,6 +34,7 @@ from server.limits.rates import RateLimit
 from server.transport.handshake import add_headers, denial, respond, scope_of
 from server.transport.liveness import ReaderWatch, untaken
 from server.transport.messages import Messages
+from server.transport.peers import peer_of
 from server.transport.pings import Pings
 from server.transport.places import Bounds
 
@@ -179,7 +180,7 @@ class SocketProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Serve this connection, whose handshake uvicorn has read."""
         self._transport = transport  # type: ignore[assignment]  # uvloop's are transports by their methods
-        self._peer = get_remote_addr(self._transport)
+        self._peer = peer_of(self._transport)
         self._incoming = self._bounds.memory.incoming.holding(
             self._bounds.memory.owner_of(self._peer[0] if self._peer else ""),
             self._refuse_more,

@@ -19,7 +19,7 @@ from server.protocol.errors import TaskError, invalid, missing, unsupported
 from server.protocol.requests import Safety, Upscale, UpscaleSettings
 from server.protocol.sources import ImageSource, RemoteImage, StoredImage, read_source
 from server.state.grants import Grant
-from server.state.requests import TaskGrant, UpscaleRequest
+from server.state.requests import Service, TaskGrant, UpscaleRequest
 
 __all__ = ["check", "choose_model", "cut_warnings", "diffusion_of", "input_source", "request_for"]
 
@@ -74,6 +74,7 @@ def request_for(
     source: StoredImage | RemoteImage,
     parameter: str,
     warnings: tuple[str, ...],
+    service: Service = "runware",
     grant: TaskGrant | None = None,
 ) -> UpscaleRequest:
     """The request that a checked task amounts to.
@@ -84,6 +85,7 @@ def request_for(
         source: the input; one that came within the task is stored by now.
         parameter: which one named it.
         warnings: what the reply is to say beside the result.
+        service: in whose shape it came.
         grant: of the token that it came with.
     """
     kinds = task.output_type if isinstance(task.output_type, list) else [task.output_type]
@@ -112,6 +114,7 @@ def request_for(
         diffusion=diffusion_of(task, model),
         denoise=_given(task.settings.denoise, None) if task.settings else None,
         warnings=warnings,
+        service=service,
         grant=grant,
     )
 

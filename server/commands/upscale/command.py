@@ -106,7 +106,8 @@ def upscale(
         str | None,
         typer.Option(
             metavar="URL",
-            help="A running server, such as http://host:8080. [default: one is started just for this]",
+            help="A running server, such as http://host:8080 or unix:///path. "
+            "[default: one is started just for this]",
         ),
     ] = None,
     key: Annotated[

@@ -31,15 +31,19 @@ from server.protocol.errors import (
     AuthenticationError,
     ErrorItem,
     ForbiddenError,
+    NotFoundError,
     ParameterError,
     ServerError,
     TaskError,
 )
 from server.protocol.replies import ImageUploadResult, Progress, UpscaleResult
 from server.services import Services
-from server.state import ledger
+from server.state import ledger, tasks
 from server.state.accounts import AccountId, account_named
 from server.state.logins import Login
+from server.state.records import TaskRecord
+from server.state.requests import Service
+from server.transport.peers import is_local_user
 
 __all__ = ["Caller", "FailedError", "ServiceRoute", "not_offered", "status_of", "wrong"]
 
@@ -65,6 +69,7 @@ class Caller:
     services: Services
     login: Login
     base_url: str
+    service: Service
 
     @property
     def account(self) -> AccountId:
@@ -122,6 +127,34 @@ class Caller:
         assert isinstance(reply, UpscaleResult | Progress)
         return reply
 
+    async def record(self, task_uuid: str) -> TaskRecord:
+        """A task as recorded.
+
+        Raises:
+            NotFoundError: if there is none.
+        """
+        record = await self.services.database.run(tasks.find, self.account, task_uuid.lower())
+        scope = self.login.scope
+        if record is None or (scope is not None and not record.is_of(scope)):
+            raise NotFoundError("taskNotFound", f"there is no task {task_uuid}", "taskUUID")
+        return record
+
+    async def latest(self, limit: int, before: float) -> list[TaskRecord]:
+        """The account's tasks in this service's shape: see `tasks.latest`.
+
+        Raises:
+            ForbiddenError: if a token asks.
+        """
+        self.check_account()
+        return await self.services.database.run(tasks.latest, self.account, self.service, limit, before)
+
+    async def standing(self, record: TaskRecord) -> UpscaleResult | ErrorItem | Progress:
+        """What became of a task, or how far it is."""
+        running = self.services.runner.find(record.account, record.task_uuid)
+        if running is not None and not running.outcome.done():
+            return running.news()
+        return await self.services.results.item(record, self.base_url)
+
     async def cancel(self, task_uuid: str) -> None:
         """Stop a task.
 
@@ -171,6 +204,7 @@ class Caller:
                 raw=raw,
                 results=self.services.client_results(self.base_url),
                 acknowledge_after=acknowledge_after,
+                service=self.service,
             ),
         )
         if isinstance(reply, ErrorItem):
@@ -214,7 +248,7 @@ class ServiceRoute(Route):
             form: likewise.
         """
         super().__init__(path, endpoint(handle, fail, names), methods=[method])
-        self.provider = handle.__module__.rpartition(".")[2]
+        self.provider = _service_of(handle)
         self.operation = handle.__name__
         self.summary = inspect.cleandoc(handle.__doc__ or "").splitlines()[0]
         self.body = body
@@ -233,12 +267,13 @@ def endpoint(
         fail: an error in the provider's shape.
         names: what the provider calls the parameters of a task, by their names on the wire.
     """
+    service = _service_of(handle)
 
     async def answer(request: Request) -> Response:
         services: Services = request.app.state.services
         documentation = f"{request.app.state.base_url(request)}/docs/errors"
         try:
-            return await _handled(request, services, handle)
+            return await _handled(request, services, handle, service)
         except FailedError as error:
             item = error.item
         except TaskError as error:
@@ -270,12 +305,18 @@ def status_of(item: ErrorItem) -> int:
     return error_status(item.code)
 
 
-async def _handled(request: Request, services: Services, handle: Handler) -> Response:
+def _service_of(handle: Handler) -> Service:
+    """The service whose module a handler is in."""
+    service: Service = msgspec.convert(handle.__module__.rpartition(".")[2], Service)
+    return service
+
+
+async def _handled(request: Request, services: Services, handle: Handler, service: Service) -> Response:
     login = await _login(request, services)
     account = login.account
     services.edge.take_connection(account)
     try:
-        return await handle(request, Caller(services, login, request.app.state.base_url(request)))
+        return await handle(request, Caller(services, login, request.app.state.base_url(request), service))
     finally:
         services.edge.account_connections.give_back(account)
 
@@ -341,4 +382,4 @@ def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost"
+        return host == "localhost" or is_local_user(host)

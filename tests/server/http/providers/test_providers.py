@@ -22,6 +22,7 @@ from tests.server.support.harness import (
     open_account,
     upscale,
 )
+from tests.server.support.web import Web
 
 ENCODED = base64.b64encode(make_image(24, 16)).decode()
 BEARER = {"authorization": f"Bearer {KEY}"}
@@ -356,3 +357,36 @@ async def test_without_a_key_only_programs_of_this_machine_come_in_and_only_if_t
         {"host": "evil.example"},
     ):
         assert ask(server, "GET", path, headers=page).status == 401
+
+
+async def test_novitas_webhook_gets_what_its_task_result_says(start_server: StartServer, web: Web) -> None:
+    server = start_server(private_networks=True)
+    request = {"image_base64": ENCODED, "model_name": FAST_MODEL, "scale_factor": 2}
+    body = {"request": request, "extra": {"webhook": {"url": f"{web.url}/hook"}}}
+    taken = ask(server, "POST", "/v3/async/upscale", body=body).json
+    told = json.loads((await web.receive()).body)
+    result = ask(server, "GET", f"/v3/async/task-result?task_id={taken['task_id']}").json
+    assert told["event_type"] == "ASYNC_TASK_RESULT"
+    assert told["payload"]["task"] == result["task"]
+    assert told["payload"]["images"] == result["images"]
+    assert result["task"]["status"] == "TASK_STATUS_SUCCEED"
+
+
+def test_jobs_are_listed_by_pages_the_newest_first(server: EmbeddedServer) -> None:
+    account = open_account(server)
+    headers = {"authorization": f"Bearer {account.key}"}
+    made = []
+    for _ in range(3):
+        body = {"image": f"data:image/png;base64,{ENCODED}", "scalingFactor": 2}
+        job = ask(server, "POST", "/v1/generate/upscale", body=body, headers=headers).json["job"]
+        made.append(job["jobId"])
+    seen, token = [], ""
+    while token is not None:
+        more = f"&paginationToken={token}" if token else ""
+        page = ask(server, "GET", f"/v1/jobs?pageSize=2{more}", headers=headers).json
+        seen += [job["jobId"] for job in page["jobs"]]
+        token = page.get("nextPaginationToken")
+    assert seen == made[::-1]
+    assert ask(server, "GET", "/v1/jobs?paginationToken=x", headers=headers).status == 400
+    others = {"authorization": f"Bearer {open_account(server).key}"}
+    assert ask(server, "GET", "/v1/jobs", headers=others).json == {"jobs": []}
