@@ -10,6 +10,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from server.connection import Connection
+from server.http.client_module import get_client, get_client_types
 from server.http.docs import get_docs, get_docs_index, get_docs_script, get_docs_start, get_docs_style
 from server.http.gate import Cors, Gate, client_address, refusal
 from server.http.images import get_image
@@ -40,6 +41,8 @@ def create_app(settings: Settings) -> Starlette:
             WebSocketRoute("/v1", _serve_socket),
             Route("/", page.get_index),
             Route("/web/{digest}/{name:path}", page.get_file),
+            Route("/client.js", get_client),
+            Route("/client.d.ts", get_client_types),
             Route("/manifest.webmanifest", page.get_app_file),
             Route("/service-worker.js", page.get_app_file),
             Route("/", post_tasks, methods=["POST"]),

@@ -9,7 +9,7 @@ import { forget, read, write } from "./storage.js";
 const STORED = "tilewire.key";
 
 /**
- * @param {import("../wire/connection.js").Connection} connection
+ * @param {import("../client/connection.js").Connection} connection
  * @param {(signedIn: boolean) => void} show Show the workspace, or the card that asks for the key.
  * @param {() => boolean} leave Forget what belongs to the account; false if the user would rather not.
  */

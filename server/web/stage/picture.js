@@ -5,7 +5,7 @@
 
 import { byId, imageOf, make } from "../parts/dom.js";
 import { isUsable } from "../tasks/tasks.js";
-import { fetchImage } from "../wire/images.js";
+import { fetchImage } from "../tasks/server_images.js";
 
 /**
  * @typedef {import("../tasks/tasks.js").Task} Task

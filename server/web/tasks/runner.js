@@ -5,14 +5,13 @@
  * every unfinished task is simply sent again: the server answers with what became of it.
  */
 
-import { ConnectionLost, Refused } from "../wire/connection.js";
-import { fetchImage, nameOf } from "../wire/images.js";
-import { newUUID } from "../wire/uuid.js";
+import { ConnectionLost, newUUID, TilewireError } from "../client.js";
+import { fetchImage, nameOf } from "./server_images.js";
 import { FRESH, isUnfinished } from "./tasks.js";
 
 /**
- * @typedef {import("../wire/connection.js").Item} Item
- * @typedef {import("../wire/connection.js").ErrorItem} ErrorItem
+ * @typedef {import("../client/errors.js").Item} Item
+ * @typedef {import("../client/errors.js").ErrorItem} ErrorItem
  * @typedef {import("./tasks.js").Task} Task
  * @typedef {import("./tasks.js").Settings} Settings
  *
@@ -36,7 +35,7 @@ export class Runner extends EventTarget {
   /** @type {Map<string, Tile[]>} */ #tiles = new Map();
 
   /**
-   * @param {import("../wire/connection.js").Connection} connection
+   * @param {import("../client/connection.js").Connection} connection
    * @param {import("./tasks.js").Tasks} tasks
    */
   constructor(connection, tasks) {
@@ -89,7 +88,7 @@ export class Runner extends EventTarget {
       await this.connection.request({ taskType: "cancel", targetTaskUUID: task.id });
     } catch (error) {
       if (error instanceof ConnectionLost) return; // asked again when it is back
-      if (!(error instanceof Refused)) throw error;
+      if (!(error instanceof TilewireError)) throw error;
       this.#cancelling.delete(task.id);
       this.connection.resend(task.id); // it has ended by itself; hear how
     }
@@ -123,7 +122,7 @@ export class Runner extends EventTarget {
     } catch (failure) {
       if (run.signal.aborted) return; // it is cancelled, removed, or another tab knows its end
       if (failure instanceof ConnectionLost) this.tasks.update(task.id, { status: "waiting" });
-      else if (failure instanceof Refused) this.#fail(task, failure.item);
+      else if (failure instanceof TilewireError) this.#fail(task, failure.item);
       else throw failure;
     } finally {
       if (this.#runs.get(task.id) === run) this.#runs.delete(task.id);
@@ -250,5 +249,5 @@ function upscaleOf({ id, input, settings }) {
 
 /** @param {string} message */
 function refusal(message) {
-  return new Refused({ code: "page", message });
+  return new TilewireError({ code: "page", message });
 }

@@ -5,7 +5,7 @@
 
 /**
  * @param {any} value Fields that are undefined are left out.
- * @returns {Uint8Array}
+ * @returns {Uint8Array<ArrayBuffer>}
  */
 export function encode(value) {
   const writer = new Writer();
