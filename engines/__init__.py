@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from engines.devices.device import Device
     from engines.devices.find import DeviceChoice, PrecisionChoice, RuntimeChoice, find_devices, stand_in_for
     from engines.devices.ort import open_on_cpu
+    from engines.ensemble import TURNS, Blend, Seamless
     from engines.latent.colour_fix import ColourFix
     from engines.latent.diffusion import Diffusion
     from engines.latent.samplers import Scheduler
@@ -51,6 +52,8 @@ else:
         return getattr(import_module(_LATER[name]), name)
 
     _LATER = {
+        "TURNS": "engines.ensemble",
+        "Blend": "engines.ensemble",
         "ColourFix": "engines.latent.colour_fix",
         "Decoders": "engines.codecs.decoder_pool",
         "Device": "engines.devices.device",
@@ -58,6 +61,7 @@ else:
         "Diffusion": "engines.latent.diffusion",
         "PrecisionChoice": "engines.devices.find",
         "RuntimeChoice": "engines.devices.find",
+        "Seamless": "engines.ensemble",
         "Scheduler": "engines.latent.samplers",
         "Upscaler": "engines.upscaler",
         "find_devices": "engines.devices.find",
@@ -68,7 +72,9 @@ else:
 
 
 __all__ = [
+    "TURNS",
     "Activity",
+    "Blend",
     "BrokenImageError",
     "ColourFix",
     "Decoders",
@@ -94,6 +100,7 @@ __all__ = [
     "RunKind",
     "RuntimeChoice",
     "Scheduler",
+    "Seamless",
     "SpoiltResultError",
     "Text",
     "UnsupportedImageError",

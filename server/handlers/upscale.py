@@ -15,7 +15,8 @@ from server.state.logins import Login
 from server.state.records import Status, TaskRecord
 from server.state.requests import TaskGrant, UpscaleRequest
 from server.state.tasks import LostTaskError
-from server.upscale.request import check, choose_model, cut_warnings, diffusion_of, input_source, request_for
+from server.upscale.auxiliaries import denoiser_of
+from server.upscale.request import check, choose_models, cut_warnings, diffusion_of, input_source, request_for
 from server.upscale.running import Running
 
 __all__ = ["handle"]
@@ -28,9 +29,10 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         TaskError: if the task is refused.
     """
     services = context.services
-    model = choose_model(services.catalogue, task.model, context.login.grant)
+    models = choose_models(services.catalogue, task, context.login.grant)
     parameter, source = await input_source(task, context.raw.codec)
-    check(task, model, services.settings.reachable)
+    check(task, models, services.settings.reachable)
+    denoiser = denoiser_of(task, services.catalogue)
     if task.include_tiles and context.session is None:
         raise unsupported(
             "includeTiles", "tiles come as messages of their own: send the task over a WebSocket"
@@ -41,13 +43,14 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         # Stored before the task is recorded, so that a recorded task can always be run again.
         kept = await services.inputs.obtain(context.account, source, parameter, scope=context.scope)
         source = StoredImage(kept.uuid)
-    warnings = (*context.raw.warnings(), *await _cut_prompts(task, model, services.upscaler))
+    warnings = (*context.raw.warnings(), *await _cut_prompts(task, models.first, services.upscaler))
     request = request_for(
         task,
-        model=model,
+        models=models,
         source=source,
         parameter=parameter,
         warnings=warnings,
+        denoiser=denoiser,
         service=context.service,
         grant=_task_grant(context.login),
     )

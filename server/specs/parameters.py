@@ -89,6 +89,7 @@ _UNSUPPORTED: Final = (
     ("height", "The model has no `fractionalFactors`: give an `upscaleFactor`."),
     ("includeTiles", "Parts of a result are sent over a WebSocket only."),
     ("operation", "Only `getDetails` is offered."),
+    ("blend.model", "The token that came as the key is for other models: the message names them."),
     ("model", "The token that came as the key is for other models: the message names them."),
 )
 

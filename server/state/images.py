@@ -23,12 +23,17 @@ __all__ = [
     "condemn_expired",
     "condemn_stale",
     "condemned",
+    "expire",
+    "expire_lost",
     "extend",
     "extend_or_note",
     "find_image",
     "forget_loose",
     "image_named",
+    "images_there",
+    "known_files",
     "note_loose",
+    "note_unknown",
     "record_image",
 ]
 
@@ -173,6 +178,41 @@ def condemn_expired(connection: Connection, now: float, limit: int) -> list[str]
     if names:
         connection.execute(insert(loose_files), [{"name": name, "since": _CONDEMNED} for name in names])
     return names
+
+
+def images_there(connection: Connection, now: float) -> dict[str, float]:
+    """The names of all images that have not expired, and when each does."""
+    rows = connection.execute(select(images.c.name, images.c.expires).where(images.c.expires > now))
+    return {row.name: row.expires for row in rows}
+
+
+def known_files(connection: Connection) -> set[str]:
+    """The names of all files that are an image's, or loose."""
+    return {*connection.scalars(select(images.c.name)), *connection.scalars(select(loose_files.c.name))}
+
+
+def expire_lost(connection: Connection, lost: dict[str, float], now: float) -> int:
+    """End images whose files are lost, unless they were kept longer meanwhile: those have their bytes again.
+
+    Args:
+        connection: in a transaction.
+        lost: their names, and when they were to expire.
+        now: the time in seconds since the epoch.
+
+    Returns:
+        How many.
+    """
+    ended = 0
+    for name, expires in lost.items():
+        this = images.c.name == name, images.c.expires == expires
+        ended += connection.execute(update(images).where(*this).values(expires=now)).rowcount
+    return ended
+
+
+def note_unknown(connection: Connection, names: set[str], now: float) -> None:
+    """Record files as loose that are neither that nor an image's: they are deleted after a day."""
+    for name in names - known_files(connection):
+        note_loose(connection, name, now)
 
 
 def note_loose(connection: Connection, name: str, now: float) -> None:

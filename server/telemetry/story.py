@@ -64,6 +64,7 @@ class Story:
     Attributes:
         stages: those that have ended, in order.
         output_pixels: of the result, once it is known.
+        is_plain: whether one model makes the result at once: that tells how fast it is.
         cost: what was charged, in nanodollars.
         outcome, code: how it ended, and with which error; None before.
     """
@@ -74,6 +75,7 @@ class Story:
         self.seconds = 0.0
         self.stages: list[Timed] = []
         self.output_pixels = 0
+        self.is_plain = True
         self.cost = 0
         self.outcome: Outcome | None = None
         self.code: str | None = None

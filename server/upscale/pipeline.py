@@ -11,11 +11,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from decimal import Decimal
 from functools import partial
 from typing import Final
 
-from engines import OnRegion, Upscaler, crop, encode, usable_cores
+from engines import Blend, OnRegion, Upscaler, crop, encode, usable_cores
 from onnx_models import Catalogue, Model
 from server.images.inputs import Inputs
 from server.images.store import ImageFile, ImageStore, new_name
@@ -31,6 +30,7 @@ from server.state.images import ImageRecord
 from server.state.records import Attempt, StoredResult
 from server.state.requests import UpscaleRequest
 from server.telemetry.story import Story
+from server.upscale.auxiliaries import AuxiliarySteps
 from server.upscale.pricing import effort, price
 from server.upscale.sizing import Area, Size, sizing
 
@@ -60,6 +60,7 @@ class Pipeline:
         self._database = database
         self._catalogue = catalogue
         self._upscaler = upscaler
+        self._auxiliaries = AuxiliarySteps(catalogue, upscaler, settings)
         self._images = images
         self._inputs = inputs
         self._web = web
@@ -105,10 +106,12 @@ class Pipeline:
             )
         whole = Size(source.width, source.height)
         size, area = sizing(request, model, whole, self._settings)
-        work = effort(request, model, whole if area is None else Size(area.width, area.height), size)
+        shown = whole if area is None else Size(area.width, area.height)
+        cost = self._price(request, shown, size) + self._auxiliaries.price(request, shown)
         name = new_name(request.output_format.extension)
-        await self._reserve(attempt, price(self._price_of(model), size, work), name, request.token)
+        await self._reserve(attempt, cost, name, request.token)
         story.output_pixels = size.width * size.height
+        story.is_plain = not request.tta and request.blend is None
         encoded = await self._upscale(
             account, request, model, source, size, area, story, on_progress, regions, on_start
         )
@@ -137,7 +140,7 @@ class Pipeline:
         regions: AbstractAsyncContextManager[OnRegion | None],
         on_start: Callable[[], None],
     ) -> bytes:
-        in_memory = Size(source.width, source.height).megapixels + size.megapixels
+        in_memory = Size(source.width, source.height).megapixels + size.megapixels * _results_held(request)
         gate = self._small_gate if in_memory <= self._small else self._large_gate
         async with AsyncExitStack() as held:
             with story.measure("admission"):
@@ -154,6 +157,9 @@ class Pipeline:
                     measuring.become("inference")
                     on_start()
 
+                picture, progress = await self._auxiliaries.before(
+                    picture, request, account, started, on_progress
+                )
                 upscaled = await self._upscaler.upscale(
                     picture,
                     model,
@@ -163,8 +169,11 @@ class Pipeline:
                     diffusion=request.diffusion,
                     keep_hidden=request.keep_hidden_colors,
                     denoise=request.denoise,
+                    seamless=request.seamless,
+                    tta=request.tta,
+                    blend=self._blend(request),
                     on_start=started,
-                    on_progress=on_progress,
+                    on_progress=progress,
                     on_region=on_region,
                 )
             with story.measure("encode"):
@@ -200,5 +209,27 @@ class Pipeline:
         except FetchError as error:
             raise TransferError("uploadFailed", f"uploadEndpoint: {error}", "uploadEndpoint") from error
 
-    def _price_of(self, model: Model) -> Decimal:
-        return self._settings.prices.get(model.name, model.price_per_megapixel)
+    def _price(self, request: UpscaleRequest, source: Size, size: Size) -> int:
+        """In nanodollars; of both models where two are blended."""
+        layers = [(request.model, request.diffusion)]
+        if request.blend is not None:
+            layers.append((request.blend.model, request.blend.diffusion))
+        total = 0
+        for name, diffusion in layers:
+            model = self._catalogue.get(name)
+            work = effort(model, source, size, diffusion=diffusion, tta=request.tta)
+            total += price(self._settings.prices.get(model.name, model.price_per_megapixel), size, work)
+        return total
+
+    def _blend(self, request: UpscaleRequest) -> Blend | None:
+        blend = request.blend
+        if blend is None:
+            return None
+        model = self._catalogue.get(blend.model)
+        return Blend(model=model, visibility=blend.visibility, diffusion=blend.diffusion)
+
+
+def _results_held(request: UpscaleRequest) -> int:
+    """How many results are in memory at once; the sum of several has two bytes where a result has one."""
+    one = 3 if request.tta else 1
+    return one if request.blend is None else 2 * one

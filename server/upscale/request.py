@@ -3,8 +3,8 @@
 Pure functions; `runner` does the work.
 """
 
-from collections.abc import Iterable
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -19,12 +19,28 @@ from server.protocol.errors import TaskError, invalid, missing, unsupported
 from server.protocol.requests import Safety, Upscale, UpscaleSettings
 from server.protocol.sources import ImageSource, RemoteImage, StoredImage, read_source
 from server.state.grants import Grant
-from server.state.requests import Service, TaskGrant, UpscaleRequest
+from server.state.requests import BlendRequest, Denoiser, Service, TaskGrant, UpscaleRequest
 
-__all__ = ["check", "choose_model", "cut_warnings", "diffusion_of", "input_source", "request_for"]
+__all__ = [
+    "Models",
+    "check",
+    "choose_models",
+    "cut_warnings",
+    "diffusion_of",
+    "input_source",
+    "options_of",
+    "request_for",
+]
 
 
 T = TypeVar("T")
+
+
+class Models(NamedTuple):
+    """What does a task: one model, or two whose results are blended."""
+
+    first: Model
+    second: Model | None = None
 
 
 async def input_source(task: Upscale, codec: Codec) -> tuple[str, ImageSource]:
@@ -44,20 +60,22 @@ async def input_source(task: Upscale, codec: Codec) -> tuple[str, ImageSource]:
     raise missing("inputImage", "an input is required, as inputImage or inputs.image")
 
 
-def check(task: Upscale, model: Model, reachable: Reachable) -> None:
-    """See that the parameters make sense, together and for the model.
+def check(task: Upscale, models: Models, reachable: Reachable) -> None:
+    """See that the parameters make sense, together and for the models.
 
     Args:
         task: as it was sent.
-        model: that it is for.
+        models: that it is for.
         reachable: what its URLs may lead to.
 
     Raises:
         ParameterError: naming the parameter that is wrong, contradictory or not offered by the model.
     """
+    model = models.first
     _refuse_unsupported(task, model)
     _check_factor(task, model)
     _check_levels(task, model)
+    _check_together(task, models)
     if task.keep_hidden_colors and OutputFormat(task.output_format) is OutputFormat.JPG:
         raise invalid("keepHiddenColors", "JPG has no transparency: ask for the outputFormat PNG or WEBP")
     for name, url in (("webhookURL", task.webhook_url), ("uploadEndpoint", task.upload_endpoint)):
@@ -70,10 +88,11 @@ def check(task: Upscale, model: Model, reachable: Reachable) -> None:
 def request_for(
     task: Upscale,
     *,
-    model: Model,
+    models: Models,
     source: StoredImage | RemoteImage,
     parameter: str,
     warnings: tuple[str, ...],
+    denoiser: Denoiser | None = None,
     service: Service = "runware",
     grant: TaskGrant | None = None,
 ) -> UpscaleRequest:
@@ -81,10 +100,11 @@ def request_for(
 
     Args:
         task: as it came.
-        model: what does it.
+        models: what does it.
         source: the input; one that came within the task is stored by now.
         parameter: which one named it.
         warnings: what the reply is to say beside the result.
+        denoiser: what removes noise before.
         service: in whose shape it came.
         grant: of the token that it came with.
     """
@@ -92,7 +112,7 @@ def request_for(
     return UpscaleRequest(
         task_type=str(task.__struct_config__.tag),
         task_uuid=task.task_uuid,
-        model=model.name,
+        model=models.first.name,
         source=source,
         parameter=parameter,
         factor=task.upscale_factor,
@@ -100,6 +120,9 @@ def request_for(
         width=task.width,
         height=task.height,
         resize_mode=task.resize_mode or "fit",
+        seamless=("both" if task.seamless else None) if isinstance(task.seamless, bool) else task.seamless,
+        tta=task.tta == 8,
+        blend=_blend(task, models.second),
         output_types=tuple(dict.fromkeys(kinds)),
         output_format=OutputFormat(task.output_format.value),
         output_quality=task.output_quality,
@@ -111,22 +134,33 @@ def request_for(
         keep_hidden_colors=task.keep_hidden_colors,
         webhook_url=task.webhook_url,
         upload_endpoint=task.upload_endpoint,
-        diffusion=diffusion_of(task, model),
+        diffusion=diffusion_of(task, models.first),
         denoise=_given(task.settings.denoise, None) if task.settings else None,
+        denoiser=denoiser,
         warnings=warnings,
         service=service,
         grant=grant,
     )
 
 
-def diffusion_of(task: Upscale, model: Model) -> Diffusion | None:
+def options_of(model: Model) -> list[str]:
+    """The parameters of a task beside `settings` that not all models need to honour, and this one does."""
+    return ["seamless", "tta", "blend"] if model.latent is None else ["tta", "blend"]
+
+
+def diffusion_of(task: Upscale, model: Model, settings: UpscaleSettings | None = None) -> Diffusion | None:
     """What a checked task wants of a model that removes noise; None for other models.
 
     Without a seed of its own it gets one that is the same when it is sent again.
+
+    Args:
+        task: as it came.
+        model: what does it, or is blended into it.
+        settings: for the model; default: those of the task.
     """
     if model.latent is None:
         return None
-    settings = task.settings or UpscaleSettings()
+    settings = settings or task.settings or UpscaleSettings()
     default = Diffusion(
         steps=model.latent.default_steps,
         seed=UUID(task.task_uuid).int % 2**32,
@@ -146,6 +180,17 @@ def diffusion_of(task: Upscale, model: Model) -> Diffusion | None:
     )
 
 
+def _blend(task: Upscale, second: Model | None) -> BlendRequest | None:
+    if task.blend is None or second is None or task.blend.visibility == 0:
+        return None
+    seed = task.settings.seed if task.settings else UNSET
+    return BlendRequest(
+        model=second.name,
+        visibility=task.blend.visibility,
+        diffusion=diffusion_of(task, second, UpscaleSettings(seed=seed)),
+    )
+
+
 def _given(value: T | UnsetType, default: T) -> T:
     return default if isinstance(value, UnsetType) else value
 
@@ -162,22 +207,33 @@ def cut_warnings(cut: Iterable[str]) -> tuple[str, ...]:
     )
 
 
-def choose_model(catalogue: Catalogue, name: str | None, grant: Grant | None = None) -> Model:
-    """The model of this name or AIR id, or the default: of a token the first that it is for.
+def choose_models(catalogue: Catalogue, task: Upscale, grant: Grant | None = None) -> Models:
+    """The models of the names or AIR ids that a task gives; the default where it gives none.
+
+    Args:
+        catalogue: of all models.
+        task: as it was sent.
+        grant: of the token that it came with, whose default is the first of the models that it is for.
 
     Raises:
-        ParameterError: if there is none, and the message names those that there are; or it is not one of the
-            token's.
+        ParameterError: if there is none of a name, and the message names those that there are; or it is not
+            one of the token's.
     """
     offered = () if grant is None else grant.terms.models
+    name = task.model or next(iter(offered), None)
+    first = catalogue.default if name is None else _model(catalogue, name, "model", offered)
+    if task.blend is None:
+        return Models(first)
+    return Models(first, _model(catalogue, task.blend.model, "blend.model", offered))
+
+
+def _model(catalogue: Catalogue, name: str, parameter: str, offered: Sequence[str]) -> Model:
     try:
-        if name is None:
-            return catalogue.get(offered[0]) if offered else catalogue.default
         model = catalogue.get(name)
     except UnknownModelError as error:
-        raise invalid("model", str(error)) from error
+        raise invalid(parameter, str(error)) from error
     if offered and model.name not in offered:
-        raise unsupported("model", f"the token is for these models: {', '.join(offered)}")
+        raise unsupported(parameter, f"the token is for these models: {', '.join(offered)}")
     return model
 
 
@@ -216,6 +272,19 @@ def _check_levels(task: Upscale, model: Model) -> None:
     if level not in (None, *model.denoise_levels):
         levels = ", ".join(map(str, model.denoise_levels))
         raise invalid("settings.denoise", f"{model.name} removes noise at the levels {levels}", "integer")
+
+
+def _check_together(task: Upscale, models: Models) -> None:
+    """See that the first model, and the second if there is one, can do the same."""
+    for model in filter(None, models):
+        if task.seamless and model.latent is not None:
+            raise unsupported("seamless", f"{model.name} cannot let edges meet; other models can")
+    second = models.second
+    if second is None or second.fractional:
+        return
+    if task.upscale_factor is None or not second.offers(task.upscale_factor):
+        offered = ", ".join(map(str, second.factors))
+        raise invalid("blend.model", f"{second.name} upscales by {offered} only: give such an upscaleFactor")
 
 
 def _refuse_unsupported(task: Upscale, model: Model) -> None:

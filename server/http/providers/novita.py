@@ -30,6 +30,8 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 _V2_NAMES: Final = {
     "inputImage": "image",
     "model": "upscaler_1",
+    "blend.model": "upscaler_2",
+    "blend.visibility": "extras_upscaler_2_visibility",
     "upscaleFactor": "upscaling_resize",
     "width": "upscaling_resize_w",
     "height": "upscaling_resize_h",
@@ -115,8 +117,10 @@ async def upscale_v2(request: Request, caller: Caller) -> Response:
     for name in ("gfpgan_visibility", "codeformer_visibility"):
         if getattr(body, name):
             raise not_offered(name, f"{name}: no face restorer is installed")
+    more: dict[str, Any] = {}
     if body.upscaler_2 and body.extras_upscaler_2_visibility:
-        raise not_offered("extras_upscaler_2_visibility", "two upscalers cannot be blended")
+        second = _model(body.upscaler_2, "upscaler_2", caller)
+        more["blend"] = {"model": second, "visibility": body.extras_upscaler_2_visibility}
     size: dict[str, Any] = {"upscaleFactor": body.upscaling_resize or 2}
     if body.resize_mode == 1:
         size = {"width": body.upscaling_resize_w, "height": body.upscaling_resize_h}
@@ -130,6 +134,7 @@ async def upscale_v2(request: Request, caller: Caller) -> Response:
         outputFormat="PNG",
         ttl=body.img_expire_ttl or None,
         **size,
+        **more,
     )
     return JSONResponse(_V2_OK | {"data": {"task_id": task_uuid, "warn": ""}})
 
@@ -267,7 +272,7 @@ async def user(_request: Request, caller: Caller) -> Response:
 def fail_v2(item: ErrorItem) -> Response:
     """An error by Novita's code; the status is 200, as clients raise on any other."""
     code = next((code for name, code in _CODES if item.code.startswith(name)), _OUT_OF_RANGE)
-    if code == _OUT_OF_RANGE and item.parameter == "upscaler_1":
+    if code == _OUT_OF_RANGE and item.parameter in ("upscaler_1", "upscaler_2"):
         code = _NO_MODEL
     return JSONResponse({"code": code, "msg": item.message, "data": None})
 

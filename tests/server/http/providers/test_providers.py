@@ -121,6 +121,25 @@ def scenario(server: EmbeddedServer) -> bytes:
     return ask(server, "GET", asset["url"].removeprefix(server.url)).body
 
 
+async def test_a_second_upscaler_is_blended_into_the_first(server: EmbeddedServer) -> None:
+    second = "realesrgan-x4plus-anime"
+    blend = {"upscaler_2": "R-ESRGAN 4x+ Anime6B", "extras_upscaler_2_visibility": 0.4}
+    body = {"image": ENCODED, "upscaler_1": FAST_MODEL, "upscaling_resize": 2, **blend}
+    async with connected(server) as peer:
+        (expected,) = await peer.ask(
+            upscale(ENCODED, outputType="base64Data", blend={"model": second, "visibility": 0.4})
+        )
+    from_a1111 = ask(server, "POST", "/sdapi/v1/extra-single-image", body=body).json["image"]
+    taken = ask(server, "POST", "/v2/upscale", body=body).json["data"]["task_id"]
+    path = f"/v2/progress?task_id={taken}"
+    (url,) = finished(server, path, lambda answer: answer.json["data"]["status"] > 1).json["data"]["imgs"]
+    from_novita = ask(server, "GET", url.removeprefix(server.url)).body
+    same = base64.b64decode(expected["imageBase64Data"])
+    for data in (base64.b64decode(from_a1111), from_novita):
+        pictures = [Image.open(io.BytesIO(each)) for each in (data, same)]
+        assert ImageChops.difference(*pictures).getbbox() is None
+
+
 @pytest.mark.parametrize("provider", [a1111, a1111_batch, novita_v2, novita_v3, scenario])
 async def test_each_gives_the_picture_that_the_socket_gives(server: EmbeddedServer, provider: Any) -> None:
     async with connected(server) as peer:
@@ -227,6 +246,19 @@ BAD = [
         400,
         "gfpgan_visibility",
     ),
+    (
+        "/sdapi/v1/extra-single-image",
+        {
+            "body": {
+                "image": ENCODED,
+                "upscaler_1": FAST_MODEL,
+                "upscaler_2": "Foo",
+                "extras_upscaler_2_visibility": 0.5,
+            }
+        },
+        400,
+        "upscaler named Foo",
+    ),
     ("/v2beta/stable-image/upscale/fast", {"form": {}}, 400, "image: is required"),
     ("/v2beta/stable-image/upscale/fast", {"body": {"image": ENCODED}}, 400, "multipart"),
     ("/v2beta/stable-image/upscale/fast", {"form": {"image": b"GIF89a..."}}, 400, "image"),
@@ -292,6 +324,7 @@ def test_what_is_wrong_is_named_as_the_service_names_it(
     [
         (b"{", 1),
         ({"image": ENCODED, "upscaler_1": "no such"}, 2),
+        ({"image": ENCODED, "upscaler_2": "no such", "extras_upscaler_2_visibility": 1}, 2),
         ({"image": ENCODED, "upscaling_resize": -1}, 6),
         ({"image": ENCODED, "codeformer_visibility": 1}, 10),
     ],
