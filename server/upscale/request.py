@@ -220,7 +220,7 @@ def choose_models(catalogue: Catalogue, task: Upscale, grant: Grant | None = Non
             one of the token's.
     """
     offered = () if grant is None else grant.terms.models
-    name = task.model or next(iter(offered), None)
+    name = next(iter(offered), None) if task.model is None else task.model
     first = catalogue.default if name is None else _model(catalogue, name, "model", offered)
     if task.blend is None:
         return Models(first)

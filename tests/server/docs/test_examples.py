@@ -115,7 +115,7 @@ def test_examples_for_the_shell_run(example: Example, server: EmbeddedServer, di
         assert answer["data"][0]["imageURL"].startswith(f"{server.url}/images/")
 
 
-@each(examples("html"))
+@each(examples("html", "YOUR_KEY"))
 def test_examples_of_pages_run(example: Example, server: EmbeddedServer, directory: Path) -> None:
     (directory / "page.html").write_text(put_in(example, server))
     with running_browser() as browser:

@@ -9,14 +9,15 @@ import pytest
 INSTALL_PATIENCE = 60
 
 
-def npm_install(directory: Path, package: str) -> None:
-    """Install a package into a directory; skips the test, and says why, if that fails."""
+def npm_install(directory: Path, *packages: str) -> None:
+    """Install packages into a directory; skips the test, and says why, if that fails."""
+    package = ", ".join(packages)
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         pytest.skip(f"{package} is not there to test with: node or npm is not installed")
     (directory / "package.json").write_text('{"private": true}')
     options = ["--omit=optional", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"]
-    install = [npm, "install", package, *options]
+    install = [npm, "install", *packages, *options]
     try:
         subprocess.run(install, cwd=directory, check=True, capture_output=True, timeout=INSTALL_PATIENCE)
     except subprocess.TimeoutExpired:

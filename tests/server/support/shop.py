@@ -1,7 +1,9 @@
 """A page of somebody else's, at another origin than the server: all it has is a token."""
 
 import json
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpcore
@@ -9,9 +11,6 @@ import httpcore
 from server.serving import EmbeddedServer
 from tests.server.support.harness import KEY
 from tests.server.support.page import PATIENCE_MS
-
-_ORIGIN = "http://localhost:9"
-"""Nothing listens there: the browser gets what is there from the test."""
 
 
 class Shop:
@@ -24,8 +23,6 @@ class Shop:
         tokens: that it gave.
     """
 
-    origin = _ORIGIN
-
     def __init__(self, browser: Any, server: EmbeddedServer, *, address: str | None = None) -> None:
         """Open the page.
 
@@ -34,12 +31,14 @@ class Shop:
         """
         self.server = server
         self.address = address or server.url
-        self.wanted: dict[str, Any] = {"allowedOrigins": [_ORIGIN]}
+        self._web = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        threading.Thread(target=self._web.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        self.origin = f"http://127.0.0.1:{self._web.server_port}"
+        self.wanted: dict[str, Any] = {"allowedOrigins": [self.origin]}
         self.key = KEY
         self.tokens: list[str] = []
         self.files: dict[str, tuple[str, str]] = {"/": ("text/html", "<canvas></canvas>")}
         self.context = browser.new_context()
-        self.context.route(f"{_ORIGIN}/**", self._answer)
         self.complaints: list[str] = []
         self.tab = self.open_tab()
 
@@ -47,7 +46,7 @@ class Shop:
         tab = self.context.new_page()
         tab.set_default_timeout(PATIENCE_MS)
         tab.on("pageerror", lambda error: self.complaints.append(str(error)))
-        tab.goto(_ORIGIN + path)
+        tab.goto(self.origin + path)
         return tab
 
     def run(self, body: str, given: Any = None) -> Any:
@@ -93,15 +92,33 @@ class Shop:
             {body}
         }}"""
 
-    def _answer(self, route: Any) -> None:
-        path = route.request.url.removeprefix(_ORIGIN)
-        if path == "/tilewire-token":
-            route.fulfill(status=200, content_type="application/json", body=json.dumps(self._token()))
-        elif path in self.files:
-            content_type, body = self.files[path]
-            route.fulfill(status=200, content_type=content_type, body=body)
-        else:
-            route.fulfill(status=404, body="")
+    def close(self) -> None:
+        self.context.close()
+        self._web.shutdown()
+        self._web.server_close()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        shop = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                kind, body = shop.files.get(self.path, ("text/plain", ""))
+                self._send(200 if body else 404, kind, body)
+
+            def do_POST(self) -> None:
+                self._send(200, "application/json", json.dumps(shop._token()))
+
+            def _send(self, status: int, kind: str, body: str) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", f"{kind}; charset=utf-8")
+                self.send_header("Content-Length", str(len(body.encode())))
+                self.end_headers()
+                self.wfile.write(body.encode())
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        return Handler
 
     def _token(self) -> dict[str, str]:
         headers = {"Authorization": f"Bearer {self.key}"}

@@ -51,13 +51,13 @@ def open_shop(browser: Any) -> Iterator[OpenShop]:
 
     yield open_shop
     for shop in shops:
-        shop.context.close()
+        shop.close()
         assert shop.complaints == []
 
 
 def test_it_is_small_and_may_be_loaded_by_pages_of_other_origins(server: EmbeddedServer) -> None:
     for path, kind in (("/client.js", "text/javascript"), ("/client.d.ts", "application/typescript")):
-        answer = httpcore.request("GET", server.url + path, headers={"Origin": Shop.origin})
+        answer = httpcore.request("GET", server.url + path, headers={"Origin": "https://shop.example"})
         headers = {name.decode().lower(): value.decode() for name, value in answer.headers}
         assert answer.status == 200
         assert headers["content-type"].startswith(kind)
@@ -99,7 +99,7 @@ def test_everything_that_is_an_image_is_taken_and_the_rest_refused(
         const first = await client.upscale(blob, { model, factor: 2 });
         const sources = [
             new File([blob], "a.png"), URL.createObjectURL(blob), pixels, await createImageBitmap(blob),
-            await blob.arrayBuffer(), new Uint8Array(await blob.arrayBuffer()), first.uuid, made(24, 16, 3),
+            await blob.arrayBuffer(), new Uint8Array(await blob.arrayBuffer()), made(24, 16, 3),
         ];
         const sizes = [];
         for (const format of ["JPG", "PNG", "WEBP"]) {
@@ -109,6 +109,8 @@ def test_everything_that_is_an_image_is_taken_and_the_rest_refused(
                 sizes.push([width, height, shown.width, shown.height].join());
             }
         }
+        sizes.push((await client.upscale(first.uuid, { model, factor: 1 })).width);
+        sizes.push((await client.upscale(first.url, { model, factor: 1 })).width);
         const refused = [];
         for (const source of [{}, "http://", new Blob(["no picture"])]) {
             refused.push(await client.upscale(source, { model }).catch(said));
@@ -120,7 +122,7 @@ def test_everything_that_is_an_image_is_taken_and_the_rest_refused(
         return [sizes, refused];
         """
     )
-    assert set(sizes) == {"48,32,48,32"}
+    assert set(sizes) == {"48,32,48,32", 48}
     assert [error["code"] for error in refused] == [
         "invalidSource", "invalidSource", "invalidImage", "invalidModel", "invalidUpscaleFactor", "closed",
     ]  # fmt: skip
@@ -313,7 +315,7 @@ def test_it_works_in_a_worker(server: EmbeddedServer, open_shop: OpenShop) -> No
 def typescript(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with TypeScript."""
     directory = tmp_path_factory.mktemp("typescript")
-    npm_install(directory, "typescript@5 || 7")
+    npm_install(directory, "typescript@5")
     return directory
 
 
