@@ -29,6 +29,7 @@ from engines.errors import (
     SpoiltResultError,
     UnsupportedImageError,
 )
+from engines.metering import DeviceTime, device_time
 from engines.passes import sizes_of_passes
 from engines.tiling.regions import OnRegion, Region
 
@@ -83,6 +84,7 @@ __all__ = [
     "DeviceChoice",
     "DeviceLostError",
     "DeviceOutOfMemoryError",
+    "DeviceTime",
     "Diffusion",
     "EngineError",
     "ImageError",
@@ -108,6 +110,7 @@ __all__ = [
     "Waiting",
     "crop",
     "decode",
+    "device_time",
     "encode",
     "find_devices",
     "inspect",

@@ -1,6 +1,7 @@
 """What the running server is made of, built from the settings in one place."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
@@ -10,6 +11,7 @@ from typing import Final
 
 from msgspec import UNSET, UnsetType
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from engines import Decoders, Upscaler, find_devices, stand_in_for
 from onnx_models import Catalogue, load_catalogue, one_line
@@ -25,7 +27,7 @@ from server.limits.edge import Edge
 from server.limits.shares import OutwardShares
 from server.outbound.fetch import WebClient
 from server.private import private_directory
-from server.protocol.errors import AuthenticationError, ForbiddenError
+from server.protocol.errors import AuthenticationError, DatabaseUnavailableError, ForbiddenError
 from server.settings import Settings
 from server.state.accounts import (
     DEFAULT_ACCOUNT,
@@ -43,7 +45,10 @@ from server.upscale.runner import Runner
 
 __all__ = ["Services", "running_services"]
 
+log = logging.getLogger(__name__)
+
 _SWEEP: Final = 60.0
+_RECORD_USAGE: Final = 2.0
 _LOOK: Final = 1.0
 """Seconds between two looks at what other processes did."""
 
@@ -215,6 +220,7 @@ async def running_services(
             running(
                 webhooks.run(),
                 every(_SWEEP, "sweeping", partial(sweep, images, sessions, database, settings, clock)),
+                every(_RECORD_USAGE, "recording usage", partial(telemetry.usage.record, database)),
                 every(_LOOK, "looking for revoked keys", partial(close_revoked, sessions, database, clock)),
                 every(
                     _LOOK,
@@ -223,6 +229,7 @@ async def running_services(
                 ),
             )
         )
+        stack.push_async_callback(_record_last_usage, telemetry, database)
         stack.push_async_callback(runner.stop)
         await reconcile(runner, base_url)
         yield Services(
@@ -242,6 +249,13 @@ async def running_services(
             clock=clock,
             first_key=await database.run(_first_key, settings.api_key, clock()),
         )
+
+
+async def _record_last_usage(telemetry: Telemetry, database: Database) -> None:
+    try:
+        await telemetry.usage.record(database)
+    except (DatabaseUnavailableError, SQLAlchemyError):
+        log.warning("the usage of the last seconds is not recorded")
 
 
 def _first_key(connection: Connection, configured: str | None, now: float) -> str | None:

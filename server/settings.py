@@ -181,6 +181,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """text for people, json for machines: one object a line."""
     metrics: Literal["local", "open", "off"] = "local"
     """Who may see `/metrics`: this machine only, everyone, or nobody."""
+    metrics_accounts: Annotated[int, Meta(ge=0, le=1000)] = 0
+    """How many accounts, those that devices work for the most, `/metrics` names with what they use."""
     otlp_endpoint: str | None = None
     """Where traces go by OTLP over HTTP, such as http://localhost:4318/v1/traces; needs the extra `otel`."""
 

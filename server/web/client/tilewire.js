@@ -43,7 +43,7 @@ import { newUUID } from "./uuid.js";
 const PATIENCE = 300_000;
 const LAST_WORDS = 2000;
 const LOOK_EVERY = 100;
-const JPG = "JPG", PNG = "PNG";
+/** @typedef {"JPG" | "PNG" | "WEBP"} Format */
 /** @type {Record<string, string>} */
 const MEDIA_TYPES = { JPG: "image/jpeg", PNG: "image/png", WEBP: "image/webp" };
 
@@ -146,7 +146,7 @@ export class Tilewire {
       onWait: (/** @type {number} */ until) => tell({ type: "waiting", until }),
     };
     const named = nameOfSource(source);
-    const { image, format } = named === null ? await this.#upload(source, listening, tell) : { image: named, format: JPG };
+    const { image, format } = named === null ? await this.#upload(source, listening, tell) : { image: named, format: undefined };
     const task = taskOf(taskUUID, image, format, options);
     try {
       return await resultOf(await this.request(task, listening), task.outputFormat, signal);
@@ -177,7 +177,7 @@ export class Tilewire {
     try {
       const { imageUUID } = await this.request({ taskType: "imageUpload", image }, { signal, onWait });
       report(total);
-      return { image: String(imageUUID), format: hasAlpha(image) ? PNG : JPG };
+      return { image: String(imageUUID), format: /** @type {Format | undefined} */ (hasAlpha(image) ? "PNG" : undefined) };
     } finally {
       clearInterval(watch);
     }
@@ -236,10 +236,10 @@ function socketURL(url) {
 
 /**
  * The task as it is sent; the same each time.
- * @param {string} taskUUID @param {string} image @param {UpscaleOptions["format"]} usual The format, if none is asked for.
+ * @param {string} taskUUID @param {string} image @param {Format | undefined} usual The format, if none is asked for.
  * @param {UpscaleOptions} options
  */
-function taskOf(taskUUID, image, usual, { factor, megapixels, format = usual, quality, tiles, ...options }) {
+function taskOf(taskUUID, image, usual, { factor, megapixels, format = usual ?? "JPG", quality, tiles, ...options }) {
   return {
     taskType: "upscale",
     taskUUID,
@@ -268,12 +268,12 @@ function eventsOf({ progress, queuePosition, tile }) {
   return events;
 }
 
-/** @param {Item} item @param {UpscaleOptions["format"]} format @param {AbortSignal} signal @returns {Promise<Result>} */
+/** @param {Item} item @param {Format} format @param {AbortSignal} signal @returns {Promise<Result>} */
 async function resultOf({ imageBase64Data, imageURL, imageUUID, cost, seed, warnings, taskUUID }, format, signal) {
   // A result whose connection ended again and again while it was sent comes without its bytes.
   const bytes = imageBase64Data ?? new Uint8Array(await (await fetch(imageURL, { signal })).arrayBuffer());
   return {
-    blob: new Blob([bytes], { type: MEDIA_TYPES[format ?? JPG] }),
+    blob: new Blob([bytes], { type: MEDIA_TYPES[format] }),
     url: imageURL,
     uuid: imageUUID,
     ...sizeOf(bytes),
