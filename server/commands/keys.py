@@ -21,9 +21,10 @@ from server.commands.terminal import (
     problems,
     span_of,
 )
+from server.limits.terms import terms_of
 from server.protocol.errors import ParameterError
 from server.protocol.text import find_control_character
-from server.protocol.tokens import NewToken, terms_of
+from server.protocol.tokens import NewToken
 from server.state.accounts import (
     DEFAULT_ACCOUNT,
     MAX_NAME,

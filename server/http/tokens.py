@@ -6,10 +6,11 @@ from starlette.responses import Response
 
 from server.http.providers.bodies import read_json
 from server.http.tasks import error_response, login_by_header
+from server.limits.terms import terms_of
 from server.protocol.codec import JSON
 from server.protocol.errors import AuthenticationError, ForbiddenError, TaskError
 from server.protocol.replies import iso_time
-from server.protocol.tokens import NewToken, NewTokenResult, terms_of
+from server.protocol.tokens import NewToken, NewTokenResult
 from server.services import Services
 from server.state.accounts import digest_of
 from server.state.tokens import Token, create_token
