@@ -31,6 +31,8 @@ FOR_BROWSERS_AND_TOOLS = {
     ("/web/{digest}/{name:path}", "get"),
     ("/manifest.webmanifest", "get"),
     ("/service-worker.js", "get"),
+    ("/client.js", "get"),
+    ("/client.d.ts", "get"),
     ("/docs", "get"),
     ("/docs/docs.css", "get"),
     ("/docs/docs.js", "get"),
