@@ -17,7 +17,7 @@ from server.http.images import get_image
 from server.http.metrics import get_metrics
 from server.http.pages import get_health, get_readiness
 from server.http.providers import ROUTES as PROVIDERS
-from server.http.specs import get_asyncapi, get_openapi, get_schema
+from server.http.specs import get_asyncapi, get_asyncapi_of_client, get_openapi, get_schema
 from server.http.tasks import post_tasks
 from server.http.tokens import post_token
 from server.http.web import Page
@@ -60,6 +60,7 @@ def create_app(settings: Settings) -> Starlette:
             Route("/docs/{page}", get_docs),
             Route("/openapi.json", get_openapi),
             Route("/asyncapi.json", get_asyncapi),
+            Route("/asyncapi-client.json", get_asyncapi_of_client),
             Route("/schemas/{name}.json", get_schema),
         ],
         exception_handlers={UnavailableError: _say_unavailable},

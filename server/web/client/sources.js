@@ -21,11 +21,22 @@ export function nameOfSource(source) {
   }
 }
 
-/** The bytes of an image file. Read when they are needed, so that many files are not in memory at once. @param {Source} source */
-export async function bytesOf(source) {
+/** The file of an image. Of one on disk nothing is read yet. @param {Source} source @returns {Promise<Blob>} */
+export async function fileOf(source) {
   try {
-    const blob = await blobOf(source);
-    return blob instanceof Uint8Array ? blob : new Uint8Array(await blob.arrayBuffer());
+    return await blobOf(source);
+  } catch (cause) {
+    throw invalidSource(cause);
+  }
+}
+
+/**
+ * How a file begins. What cannot be read any more is noticed here, not when it is sent.
+ * @param {Blob} file @param {number} size
+ */
+export async function headOf(file, size) {
+  try {
+    return new Uint8Array(await file.slice(0, size).arrayBuffer());
   } catch (cause) {
     throw invalidSource(cause);
   }
@@ -37,7 +48,7 @@ function invalidSource(cause) {
   return new TilewireError({ code: "invalidSource", message, parameter: "source" }, { cause });
 }
 
-/** Whether a PNG or WebP has an alpha channel. @param {Uint8Array} bytes */
+/** Whether a PNG or WebP, of which this is the beginning, has an alpha channel. @param {Uint8Array} bytes */
 export function hasAlpha(bytes) {
   const kind = String.fromCharCode(...bytes.subarray(0, 16));
   if (kind.startsWith("\x89PNG")) return bytes[25] === 4 || bytes[25] === 6;
@@ -45,10 +56,12 @@ export function hasAlpha(bytes) {
   return kind.endsWith("VP8L") && Boolean(bytes[24] & 0x10);
 }
 
-/** @param {Source} source @returns {Promise<Blob | Uint8Array>} */
+/** @param {Source} source @returns {Promise<Blob>} */
 async function blobOf(source) {
-  if (source instanceof Blob || source instanceof Uint8Array) return source;
-  if (source instanceof ArrayBuffer) return new Uint8Array(source);
+  if (source instanceof Blob) return source;
+  if (source instanceof ArrayBuffer || source instanceof Uint8Array) {
+    return new Blob([/** @type {ArrayBuffer | Uint8Array<ArrayBuffer>} */ (source)]);
+  }
   if (typeof source === "string" || source instanceof URL) return (await fetch(source)).blob();
   const canvas = new OffscreenCanvas(source.width, source.height);
   const context = /** @type {OffscreenCanvasRenderingContext2D} */ (canvas.getContext("2d"));
@@ -58,8 +71,8 @@ async function blobOf(source) {
 }
 
 /**
- * The size of a JPEG, PNG or WebP, from its head.
- * @param {Uint8Array} bytes @returns {{width: number, height: number}}
+ * The size of a JPEG, PNG or WebP.
+ * @param {Uint8Array} bytes How it begins. @returns {{width: number, height: number}}
  */
 export function sizeOf(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);

@@ -2,7 +2,7 @@
 
 import { Connection } from "./connection.js";
 import { ConnectionLost, TilewireError } from "./errors.js";
-import { bytesOf, hasAlpha, nameOfSource, sizeOf } from "./sources.js";
+import { fileOf, hasAlpha, headOf, nameOfSource, sizeOf } from "./sources.js";
 import { UpscaleTask } from "./task.js";
 import { newUUID } from "./uuid.js";
 
@@ -43,6 +43,10 @@ import { newUUID } from "./uuid.js";
 const PATIENCE = 300_000;
 const LAST_WORDS = 2000;
 const LOOK_EVERY = 100;
+const HEAD = 64; // bytes that say whether there is transparency
+const LONG_HEAD = 2 ** 20; // metadata may stand before the size
+const SMALL = 2 ** 18; // bytes of an image whose result comes over the socket, which holds up the thread for a large one
+const TRIES = 6;
 /** @typedef {"JPG" | "PNG" | "WEBP"} Format */
 /** @type {Record<string, string>} */
 const MEDIA_TYPES = { JPG: "image/jpeg", PNG: "image/png", WEBP: "image/webp" };
@@ -109,10 +113,20 @@ export class Tilewire {
    * @param {Item} task @param {import("./connection.js").Listening} [listening]
    * @returns {Promise<Item>}
    */
-  async request(task, listening = {}) {
+  request(task, listening = {}) {
+    return this.#request(task, listening);
+  }
+
+  /**
+   * @param {Item} task @param {import("./connection.js").Listening} listening
+   * @param {() => Promise<unknown>} [check] Before it is sent, each time.
+   * @returns {Promise<Item>}
+   */
+  async #request(task, listening, check) {
     const named = { taskUUID: newUUID(), ...task };
     for (;;) {
       await this.#online(listening.signal);
+      await check?.();
       try {
         return await this.#connection.request(named, listening);
       } catch (error) {
@@ -146,10 +160,10 @@ export class Tilewire {
       onWait: (/** @type {number} */ until) => tell({ type: "waiting", until }),
     };
     const named = nameOfSource(source);
-    const { image, format } = named === null ? await this.#upload(source, listening, tell) : { image: named, format: undefined };
-    const task = taskOf(taskUUID, image, format, options);
+    const input = named === null ? await this.#upload(source, listening, tell) : { image: named, isSmall: false, format: undefined };
+    const task = taskOf(taskUUID, input, options);
     try {
-      return await resultOf(await this.request(task, listening), task.outputFormat, signal);
+      return await this.#resultOf(await this.request(task, listening), task.outputFormat, signal);
     } catch (error) {
       if (signal.aborted) this.#cancel(taskUUID);
       throw error;
@@ -164,22 +178,61 @@ export class Tilewire {
   }
 
   /**
-   * Gives the UUID, and the format that keeps what the image has.
+   * Gives the UUID, whether it is small, and the format that keeps what the image has.
    * @param {Source} source @param {import("./connection.js").Listening} listening @param {(event: UpscaleEvent) => void} tell
    */
   async #uploadNow(source, { signal, onWait }, tell) {
     signal?.throwIfAborted();
-    const image = await bytesOf(source);
-    const total = image.length;
+    const image = await fileOf(source);
+    const head = await headOf(image, HEAD);
+    const total = image.size;
     const report = (/** @type {number} */ sent) => tell({ type: "upload", sent, total, progress: total && sent / total });
     report(0);
     const watch = setInterval(() => report(Math.max(0, total - this.#connection.unsent)), LOOK_EVERY);
     try {
-      const { imageUUID } = await this.request({ taskType: "imageUpload", image }, { signal, onWait });
+      const { imageUUID } = await this.#request({ taskType: "imageUpload", image }, { signal, onWait }, () => headOf(image, 1));
       report(total);
-      return { image: String(imageUUID), format: /** @type {Format | undefined} */ (hasAlpha(image) ? "PNG" : undefined) };
+      const format = /** @type {Format | undefined} */ (hasAlpha(head) ? "PNG" : undefined);
+      return { image: String(imageUUID), isSmall: total <= SMALL, format };
     } finally {
       clearInterval(watch);
+    }
+  }
+
+  /** @param {Item} item @param {Format} format @param {AbortSignal} signal @returns {Promise<Result>} */
+  async #resultOf({ imageBase64Data, imageURL, imageUUID, cost, seed, warnings, taskUUID }, format, signal) {
+    const type = MEDIA_TYPES[format];
+    const blob = imageBase64Data ? new Blob([imageBase64Data], { type }) : await this.#fetch(imageURL, signal);
+    return {
+      blob,
+      url: imageURL,
+      uuid: imageUUID,
+      ...sizeOf(await headOf(blob, LONG_HEAD)),
+      cost: cost ?? null,
+      seed: seed ?? null,
+      warnings: warnings ?? [],
+      taskUUID,
+    };
+  }
+
+  /** What is at an address of the server's, once it can be had. @param {string} url @param {AbortSignal} signal @returns {Promise<Blob>} */
+  async #fetch(url, signal) {
+    for (let tried = 1; ; tried++) {
+      let wait = 2 ** (tried - 1);
+      let cause;
+      try {
+        const response = await fetch(url, { signal });
+        if (response.ok) return await response.blob();
+        wait = Number(response.headers.get("retry-after")) || wait;
+        cause = new Error(`HTTP ${response.status}`);
+        if (response.status !== 429 && response.status !== 503) tried = TRIES;
+      } catch (error) {
+        signal.throwIfAborted();
+        cause = error;
+      }
+      if (tried >= TRIES) throw new TilewireError({ code: "unreachable", message: `the result is not to be had: ${url}` }, { cause });
+      await new Promise((resolve) => setTimeout(resolve, wait * 1000));
+      await this.#online(signal);
     }
   }
 
@@ -236,20 +289,21 @@ function socketURL(url) {
 
 /**
  * The task as it is sent; the same each time.
- * @param {string} taskUUID @param {string} image @param {Format | undefined} usual The format, if none is asked for.
+ * @param {string} taskUUID
+ * @param {{image: string, isSmall: boolean, format: Format | undefined}} input With the format, if none is asked for.
  * @param {UpscaleOptions} options
  */
-function taskOf(taskUUID, image, usual, { factor, megapixels, format = usual ?? "JPG", quality, tiles, ...options }) {
+function taskOf(taskUUID, input, { factor, megapixels, format = input.format ?? "JPG", quality, tiles, ...options }) {
   return {
     taskType: "upscale",
     taskUUID,
-    inputs: { image },
+    inputs: { image: input.image },
     ...options,
     upscaleFactor: factor,
     targetMegapixels: megapixels,
     outputFormat: format,
     outputQuality: quality,
-    outputType: ["URL", "base64Data"],
+    outputType: input.isSmall ? ["URL", "base64Data"] : "URL",
     includeCost: true,
     includeProgress: true,
     includeTiles: tiles,
@@ -266,20 +320,4 @@ function eventsOf({ progress, queuePosition, tile }) {
     events.push({ type: "tile", ...place, blob: new Blob([image], { type: mediaType }) });
   }
   return events;
-}
-
-/** @param {Item} item @param {Format} format @param {AbortSignal} signal @returns {Promise<Result>} */
-async function resultOf({ imageBase64Data, imageURL, imageUUID, cost, seed, warnings, taskUUID }, format, signal) {
-  // A result whose connection ended again and again while it was sent comes without its bytes.
-  const bytes = imageBase64Data ?? new Uint8Array(await (await fetch(imageURL, { signal })).arrayBuffer());
-  return {
-    blob: new Blob([bytes], { type: MEDIA_TYPES[format] }),
-    url: imageURL,
-    uuid: imageUUID,
-    ...sizeOf(bytes),
-    cost: cost ?? null,
-    seed: seed ?? null,
-    warnings: warnings ?? [],
-    taskUUID,
-  };
 }

@@ -40,6 +40,7 @@ FOR_BROWSERS_AND_TOOLS = {
     ("/docs/{page}", "get"),
     ("/openapi.json", "get"),
     ("/asyncapi.json", "get"),
+    ("/asyncapi-client.json", "get"),
     ("/schemas/{name}.json", "get"),
 }
 """Neither tasks nor images: not described."""
