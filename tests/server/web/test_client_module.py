@@ -1,5 +1,6 @@
 """`/client.js`, as a page of another origin uses it in Chromium, with nothing but tokens."""
 
+import base64
 import gzip
 import json
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpcore
+import msgspec
 import pytest
 
 from server.http.client_module import write_package
@@ -306,6 +308,36 @@ def test_it_works_in_a_worker(server: EmbeddedServer, open_shop: OpenShop) -> No
         """
     )
     assert width == 48
+
+
+def test_messagepack_is_read_and_written_as_others_do(server: EmbeddedServer, open_shop: OpenShop) -> None:
+    values = [
+        None, True, False, 0, 127, 128, 255, 256, 65535, 65536, 2**32, 2**40, -1, -32, -33, -128, -129,
+        -40_000, -(2**40), 0.5, 1e300, "", "tile", "ü" * 20, "x" * 40, "x" * 300, "x" * 70000, [], [1, [2]],
+        list(range(20)), {}, {"name": {"nested": [None]}}, {str(number): number for number in range(20)},
+    ]  # fmt: skip
+    shop = open_shop(server)
+    module = REPOSITORY / "server" / "web" / "client" / "messagepack.js"
+    shop.files["/messagepack.js"] = ("text/javascript", module.read_text("utf-8"))
+    written, with_file, read = shop.run(
+        """
+        const { encode, decode } = await import("/messagepack.js");
+        const text = (bytes) => btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
+        const bytes = Uint8Array.from(atob(given.packed), (letter) => letter.charCodeAt(0));
+        const end = new Uint8Array([0, 255]);
+        const blob = encode([...given.values, new Blob([end])]);
+        const decoded = decode(bytes.buffer);
+        return [
+            text(encode([...given.values, end])),
+            text(new Uint8Array(await blob.arrayBuffer())),
+            [...decoded.slice(0, -1), Array.from(decoded.at(-1))],
+        ];
+        """,
+        {"values": values, "packed": base64.b64encode(msgspec.msgpack.encode([*values, b"\0\xff"])).decode()},
+    )
+    for encoded in (written, with_file):
+        assert msgspec.msgpack.decode(base64.b64decode(encoded)) == [*values, b"\0\xff"]
+    assert read == [*values, [0, 255]]
 
 
 @pytest.fixture(scope="module")
