@@ -53,7 +53,7 @@ CODES: Final[Mapping[str, ErrorCode]] = {
     "tokenQuotaExceeded": ErrorCode(
         429, "The token has begun as many tasks as its `maxTasks` allows.", "Get a new token."
     ),
-    "tokenCreditsExceeded": ErrorCode(
+    "tokenInsufficientCredits": ErrorCode(
         402,
         "The task costs more than is left of the token's `maxCost`.",
         "Get a new token, or ask for a smaller image.",

@@ -122,7 +122,7 @@ def spend(connection: Connection, token: str, amount: int) -> None:
     row = connection.execute(select(tokens.c.max_cost, tokens.c.cost).where(tokens.c.id == token)).first()
     left = 0 if row is None else row.max_cost - row.cost
     raise InsufficientCreditsError(
-        "tokenCreditsExceeded",
+        "tokenInsufficientCredits",
         f"the task costs {to_usd(amount)} USD; the token may spend {to_usd(left)} USD more",
     )
 

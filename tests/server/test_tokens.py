@@ -204,7 +204,7 @@ async def test_limits_are_exact_under_a_hundred_tasks_at_once(server: EmbeddedSe
     before = charges(server, account.id)
     for code, wanted in (
         ("tokenQuotaExceeded", {"maxTasks": 7}),
-        ("tokenCreditsExceeded", {"maxCost": float(7 * price)}),
+        ("tokenInsufficientCredits", {"maxCost": float(7 * price)}),
     ):
         token = make_token(server, account.key, **wanted)
         async with connected(server, key=token) as peer:

@@ -62,7 +62,8 @@ export function signIn(connection, show, leave) {
   connection.addEventListener("refused", (event) => {
     const { item } = /** @type {CustomEvent} */ (event).detail;
     const wrong = item.code === "invalidApiKey";
-    if (wrong && !entered) forget(STORED); // one that was entered was not kept yet
+    const over = wrong || item.code === "tokenExpiredApiKey";
+    if (over && !entered) forget(STORED); // one that was entered was not kept yet
     entered = "";
     wait(false);
     show(false);
