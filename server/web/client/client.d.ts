@@ -1,4 +1,4 @@
-/** Tilewire's client for pages, workers and Node. See /docs/web-pages. */
+/** Tilewire's client for pages, workers, and Node 22 or newer. See /docs/web-pages. */
 
 /** What can be upscaled. An address is fetched by the server; a UUID names an image that the server has. */
 export type Source = Blob | ArrayBuffer | Uint8Array | ImageData | ImageBitmap | URL | string;

@@ -14,6 +14,7 @@ const PONG_PATIENCE = 10_000;
 const DELAYS = [300, 1000, 2000, 4000, 8000, 15_000];
 const EXPIRED = "tokenExpiredApiKey";
 const RENEW_BEFORE = 0.1; // of its time is left
+const SOONEST_RENEWAL = 500; // whoever gives the same token again is not asked without end
 const LONGEST_TIMER = 2 ** 31 - 1;
 
 /**
@@ -28,7 +29,7 @@ const LONGEST_TIMER = 2 ** 31 - 1;
  * @property {AbortSignal} [signal] Nobody wants the answer any more.
  *
  * @typedef {Listening & {task: Item, resolve: (item: Item) => void, reject: (error: Error) => void,
- *   timer?: ReturnType<typeof setTimeout>, sentWith?: string, isLate?: boolean}} Request
+ *   detach: () => void, timer?: ReturnType<typeof setTimeout>, sentWith?: string, isLate?: boolean}} Request
  */
 
 /** Events: `online`; `offline` (seconds to wait if the server named them, else null); `refused` (a TilewireError, of the key). */
@@ -95,11 +96,12 @@ export class Connection extends EventTarget {
     if (!this.online) return Promise.reject(new ConnectionLost());
     const { taskUUID = newUUID() } = task;
     return new Promise((resolve, reject) => {
-      const request = { ...listening, task: { ...task, taskUUID }, resolve, reject };
+      const onAbort = () => this.#requests.get(taskUUID) === request && this.#end(taskUUID)?.reject(signal?.reason);
+      const detach = () => signal?.removeEventListener("abort", onAbort);
+      /** @type {Request} */
+      const request = { ...listening, task: { ...task, taskUUID }, resolve, reject, detach };
       this.#requests.set(taskUUID, request);
-      signal?.addEventListener("abort", () => {
-        if (this.#requests.get(taskUUID) === request) this.#end(taskUUID)?.reject(signal.reason);
-      });
+      signal?.addEventListener("abort", onAbort);
       this.#submit(request);
     });
   }
@@ -201,6 +203,7 @@ export class Connection extends EventTarget {
   #end(taskUUID) {
     const request = this.#requests.get(taskUUID);
     clearTimeout(request?.timer);
+    request?.detach();
     this.#requests.delete(taskUUID);
     return request;
   }
@@ -225,7 +228,7 @@ export class Connection extends EventTarget {
     this.#renewing = false;
     this.#failures = 0;
     if (expiresIn === undefined) this.#renewAt = Infinity;
-    else this.#renewIn(expiresIn * 1000 * (1 - RENEW_BEFORE));
+    else this.#renewIn(Math.max(expiresIn * 1000 * (1 - RENEW_BEFORE), SOONEST_RENEWAL));
     this.online = true;
     if (!renewed) {
       this.#heartbeat = setInterval(() => this.#ping(), PING_EVERY);
