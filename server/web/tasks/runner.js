@@ -141,18 +141,17 @@ export class Runner extends EventTarget {
     signal.throwIfAborted();
     if (task.input !== null) return; // with another task of the same picture
     if (task.file === null) throw refusal("The image is no longer kept in this browser.");
-    const size = task.file.size;
-    const image = await task.file.arrayBuffer().catch(() => {
+    const image = task.file; // read as it is sent: a large one would hold up the page
+    await image.slice(0, 1).arrayBuffer().catch(() => {
       throw refusal("The file cannot be read any more.");
     });
     signal.throwIfAborted();
     this.tasks.update(task.id, { status: "uploading", progress: 0 });
     const watch = setInterval(() => {
-      this.tasks.update(task.id, { progress: Math.max(0, 1 - this.connection.unsent / size) });
+      this.tasks.update(task.id, { progress: Math.max(0, 1 - this.connection.unsent / image.size) });
     }, 200);
     try {
-      const upload = { taskType: "imageUpload", image: new Uint8Array(image) };
-      const { imageUUID } = await this.connection.request(upload, { signal, onWait: (until) => this.#wait(task, until) });
+      const { imageUUID } = await this.connection.request({ taskType: "imageUpload", image }, { signal, onWait: (until) => this.#wait(task, until) });
       for (const each of this.tasks.of(task.picture)) this.tasks.update(each.id, { input: imageUUID });
     } finally {
       clearInterval(watch);
