@@ -19,7 +19,8 @@ __all__ = ["handle"]
 _NAMES: Final = {"factor": "upscaleFactor", "output_types": "outputType"}
 _SETTINGS: Final = {"guidance": "CFGScale", "prompt": "positivePrompt", "colour_fix": "colorFix"}
 _LEFT_OUT: Final = (
-    "source", "parameter", "warnings", "diffusion", "denoise", "denoiser", "tta", "safety", "grant",
+    "source", "parameter", "warnings", "diffusion", "denoise", "denoiser", "face_restorer", "tta", "safety",
+    "grant",
 )  # fmt: skip
 """What is sent otherwise, or was not sent."""
 
@@ -59,6 +60,9 @@ def _as_sent(request: UpscaleRequest) -> dict[str, Any]:
         settings["denoise"] = request.denoise
     if request.denoiser is not None:
         sent["denoise"] = to_builtins(request.denoiser)
+    if request.face_restorer is not None:
+        wanted: dict[str, Any] = to_builtins(request.face_restorer)
+        sent["faceRestoration"] = {wire_name(name): value for name, value in wanted.items()}
     return sent | ({"settings": settings} if settings else {})
 
 
