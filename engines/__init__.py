@@ -17,6 +17,7 @@ from engines.codecs.crop import crop
 from engines.codecs.encode import OutputFormat, encode
 from engines.codecs.image import ImageInfo, decode, inspect
 from engines.codecs.picture import Metadata, Picture, Text, resize
+from engines.codecs.raw import Channels, picture_of, pixels_of
 from engines.errors import (
     BrokenImageError,
     DeviceLostError,
@@ -70,6 +71,7 @@ else:
 __all__ = [
     "Activity",
     "BrokenImageError",
+    "Channels",
     "ColourFix",
     "Decoders",
     "Device",
@@ -105,6 +107,8 @@ __all__ = [
     "find_devices",
     "inspect",
     "open_on_cpu",
+    "picture_of",
+    "pixels_of",
     "resize",
     "sizes_of_passes",
     "stand_in_for",

@@ -1,11 +1,13 @@
 """The client's calls."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncGenerator, Iterable
 from types import TracebackType
-from typing import Any, Final, Literal, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, TypeVar, Unpack, overload
 from uuid import UUID
 
 import msgspec
@@ -15,18 +17,22 @@ from tilewire.events import Event, Finished, Result, Upload, decode_event
 from tilewire.link import Link
 from tilewire.listings import Account, Model, ModelPage
 from tilewire.pictures import has_alpha
-from tilewire.sources import Source, wire_image
+from tilewire.sources import Source, is_array, wire_image
 from tilewire.wire import canonical_uuid, wire_name
 
-__all__ = ["Options", "Tilewire"]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Options", "PixelOptions", "Tilewire"]
 
 _MOST_MODELS: Final = 100  # of one modelSearch
 
 T = TypeVar("T")
 
 
-class Options(TypedDict, total=False):
-    """What an upscale may be told; what is None or left out is as the server has it by default."""
+class PixelOptions(TypedDict, total=False):
+    """What an upscale of an array may be told; what is None or left out is the server's default."""
 
     model: str | None
     """Name or AIR id; default: the server's first."""
@@ -38,20 +44,28 @@ class Options(TypedDict, total=False):
     """How many pixels wide, in place of a factor; with a height too, what fits within the two."""
     height: int | None
     """How many pixels high, in place of a factor."""
-    output_format: Literal["JPG", "PNG", "WEBP"] | None
-    """Default: JPG, or PNG where the source is seen to have transparency, which JPG cannot hold."""
+    keep_hidden_colors: bool | None
+    """Whether to keep the colours of transparent pixels, of a texture; default: no."""
+    task_uuid: UUID | str | None
+    """An idempotency key: the same task again is neither done nor charged again. Default: a new one."""
+
+
+class Options(PixelOptions, total=False):
+    """What an upscale may be told; what is None or left out is as the server has it by default."""
+
+    output_format: Literal["JPG", "PNG", "WEBP", "RAW"] | None
+    """RAW: the pixels alone, of which nothing is stored. Default: of an array RAW; else JPG, or PNG where the
+    source is seen to have transparency, which JPG cannot hold."""
     output_quality: int | None
     """20 to 99, of JPG and WEBP; default: 95."""
     keep_metadata: bool | None
     """Whether to keep EXIF, XMP, IPTC, texts and the resolution; default: no."""
-    keep_hidden_colors: bool | None
-    """Whether to keep the colours of transparent pixels, of a texture; default: no."""
+    store: bool | None
+    """Whether the server keeps raw pixels, of an array and of RAW, as it keeps files; default: no."""
     ttl: int | None
     """Seconds until the server deletes the result."""
     include_image: bool
     """Whether the image itself comes with the result; default: yes. Without it there is the URL."""
-    task_uuid: UUID | str | None
-    """An idempotency key: the same task again is neither done nor charged again. Default: a new one."""
 
 
 class Tilewire:
@@ -83,7 +97,7 @@ class Tilewire:
         self._room: asyncio.Semaphore
         self._owned: set[asyncio.Task[Result]] = set()
 
-    async def __aenter__(self) -> "Tilewire":
+    async def __aenter__(self) -> Tilewire:
         """Connect.
 
         Raises:
@@ -102,14 +116,25 @@ class Tilewire:
         await _stop(self._owned)
         await self._link.__aexit__(kind, error, trace)
 
-    async def upscale(self, source: Source, **options: Unpack[Options]) -> Result:
-        """Enlarge an image.
+    @overload
+    async def upscale(
+        self, source: NDArray[np.uint8], **options: Unpack[PixelOptions]
+    ) -> NDArray[np.uint8]: ...
+
+    @overload
+    async def upscale(self, source: Source, **options: Unpack[Options]) -> Result: ...
+
+    async def upscale(self, source: Source, **options: Unpack[Options]) -> Result | NDArray[np.uint8]:
+        """Enlarge an image. An array becomes an array, unless an `output_format` is asked for.
 
             result = await tilewire.upscale(Path("photo.jpg"), model="realesr-animevideov3", factor=2)
-            pixels = (await tilewire.upscale(np.zeros((32, 32, 3), np.uint8))).to_array()
+            larger = await tilewire.upscale(np.zeros((32, 32, 3), np.uint8))
+
+        The pixels of arrays are sent and given as they are; the server keeps nothing of them. If it is killed
+        meanwhile, the client sends them again.
 
         Args:
-            source: see `Source`.
+            source: see `Source`; of an array (H, W), (H, W, 3) or (H, W, 4) the result has as many channels.
             options: see `Options`.
 
         Raises:
@@ -120,11 +145,9 @@ class Tilewire:
             ValueError: if a `task_uuid` is no UUID, or is under way already.
             RuntimeError: if the client is used before `async with`, or in another event loop.
         """
-        async with contextlib.aclosing(self._events(source, options)) as events:
-            async for event in events:
-                if isinstance(event, Result):
-                    return event
-        raise AssertionError("a task ends with a result or an error")
+        result = await self._result(source, options)
+        is_pixels = is_array(source) and not options.get("output_format")
+        return result.to_array() if is_pixels else result
 
     async def stream(
         self, source: Source, *, tiles: bool = True, **options: Unpack[Options]
@@ -183,7 +206,7 @@ class Tilewire:
         try:
             while True:
                 while len(running) < self._concurrency and (source := next(left, None)) is not None:
-                    task = asyncio.create_task(self.upscale(source, **options))
+                    task = asyncio.create_task(self._result(source, options))
                     running[task] = source
                     self._owned.add(task)
                     task.add_done_callback(self._owned.discard)
@@ -234,13 +257,22 @@ class Tilewire:
         reply = await self._link.ask(_task(task_type, parameters))
         return msgspec.msgpack.decode(reply, type=kind)
 
+    async def _result(self, source: Source, options: Options) -> Result:
+        async with contextlib.aclosing(self._events(source, options)) as events:
+            async for event in events:
+                if isinstance(event, Result):
+                    return event
+        raise AssertionError("a task ends with a result or an error")
+
     async def _events(
         self, source: Source, options: Options, more: WireTask | None = None
     ) -> AsyncGenerator[Event, None]:
         if unknown := options.keys() - Options.__annotations__:
             raise TypeError(f"there is no option {min(unknown)!r}")
         parameters: dict[str, Any] = {**options}
-        outputs = ["URL", "base64Data"] if parameters.pop("include_image", True) else ["URL"]
+        if parameters.get("output_format") is None and is_array(source):
+            parameters["output_format"] = "RAW"
+        with_file = parameters.pop("include_image", True) and parameters.get("output_format") != "RAW"
         parameters["upscale_factor"] = parameters.pop("factor", None)
         if parameters.get("task_uuid") is not None:
             parameters["task_uuid"] = canonical_uuid(parameters["task_uuid"])
@@ -254,7 +286,7 @@ class Tilewire:
                 parameters["output_format"] = "PNG"
             task = _task("upscale", parameters) | {
                 "inputs": {"image": image},
-                "outputType": outputs,
+                "outputType": ["URL", "base64Data"] if with_file else ["URL"],
                 "includeCost": True,
                 **(more or {}),
             }

@@ -9,8 +9,8 @@ from server.handlers.context import Context
 from server.protocol.errors import ErrorItem, NotFoundError
 from server.protocol.names import wire_name
 from server.protocol.replies import TaskDetails
-from server.protocol.requests import GetTaskDetails
-from server.protocol.sources import StoredImage
+from server.protocol.requests import GetTaskDetails, OutputFormat
+from server.protocol.sources import RemoteImage, StoredImage, UnstoredImage
 from server.state import tasks
 from server.state.requests import UpscaleRequest
 
@@ -39,10 +39,19 @@ async def handle(task: GetTaskDetails, context: Context) -> TaskDetails:
 def _as_sent(request: UpscaleRequest) -> dict[str, Any]:
     """The task on the wire. What it left out may be there with its default."""
     fields: dict[str, Any] = to_builtins(request)
-    for name in ("source", "parameter", "warnings", "diffusion", "denoise"):
+    for name in ("source", "parameter", "warnings", "diffusion", "denoise", "raw"):
         fields.pop(name, None)
+    if request.raw:
+        fields["output_format"] = OutputFormat.RAW.value
     sent = {_NAMES.get(name, wire_name(name)): value for name, value in fields.items()}
-    image = request.source.uuid if isinstance(request.source, StoredImage) else request.source.url
+    image: Any
+    match request.source:
+        case StoredImage(uuid):
+            image = uuid
+        case RemoteImage(url):
+            image = url
+        case UnstoredImage(width=width, height=height, channels=channels):
+            image = {"width": width, "height": height, "channels": channels}
     sent |= {"inputImage": image} if request.parameter == "inputImage" else {"inputs": {"image": image}}
     settings = {} if request.diffusion is None else _settings(request.diffusion)
     if request.denoise is not None:

@@ -7,13 +7,16 @@ from msgspec import Struct, structs
 from engines import ModelError, Upscaler
 from onnx_models import Model
 from server.handlers.context import Context
+from server.images.raw_images import HeldPicture
 from server.protocol.errors import UnavailableError, unsupported
+from server.protocol.raw_image import RawImage
 from server.protocol.replies import Acknowledgement
 from server.protocol.requests import Upscale
-from server.protocol.sources import InlineImage, StoredImage
+from server.protocol.sources import ImageSource, InlineImage, RemoteImage, StoredImage, UnstoredImage
 from server.state.records import Status, TaskRecord
 from server.state.requests import UpscaleRequest
 from server.state.tasks import LostTaskError
+from server.upscale.raw import check_raw
 from server.upscale.request import check, choose_model, cut_warnings, diffusion_of, input_source, request_for
 from server.upscale.running import Running
 
@@ -34,21 +37,13 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         raise unsupported(
             "includeTiles", "tiles come as messages of their own: send the task over a WebSocket"
         )
+    check_raw(task, source, binary=context.raw.codec.binary)
     source = await services.inputs.own(context.account, source, context.base_url, parameter)
-    if isinstance(source, InlineImage):
-        services.edge.take_upload(context.account, len(source.data))
-        # Stored before the task is recorded, so that a recorded task can always be run again.
-        source = StoredImage((await services.inputs.obtain(context.account, source, parameter)).uuid)
     warnings = (*context.raw.warnings(), *await _cut_prompts(task, model, services.upscaler))
-    request = request_for(task, model=model, source=source, parameter=parameter, warnings=warnings)
+    kept, pixels = await _keep(task, source, parameter, context)
+    request = request_for(task, model=model, source=kept, parameter=parameter, warnings=warnings)
+    taken = await _submit(task, request, pixels, context)
     session = context.session
-    taken = await services.runner.submit(
-        context.account,
-        request,
-        session=session.uuid if session else None,
-        base_url=context.base_url,
-        acknowledge=task.delivery_method == "async" and session is not None,
-    )
     if isinstance(taken, TaskRecord) and taken.status is Status.ACCEPTED:  # another server is at it
         if session is not None:
             return None if task.delivery_method != "async" else _acknowledgement(request)
@@ -62,6 +57,43 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         return await _wait(taken, None, context)
     patience = context.acknowledge_after
     return await _wait(taken, services.settings.acknowledge_after if patience is None else patience, context)
+
+
+async def _keep(
+    task: Upscale, source: ImageSource, parameter: str, context: Context
+) -> tuple[StoredImage | RemoteImage | UnstoredImage, HeldPicture | None]:
+    """The input as it is recorded; what came within the task is stored, or as pixels in memory alone."""
+    services, account = context.services, context.account
+    match source:
+        case InlineImage(data):
+            services.edge.take_upload(account, len(data))
+        case RawImage(pixels=pixels):
+            services.edge.take_upload(account, len(pixels))
+            if not task.store:
+                return await services.inputs.hold(account, source, parameter)
+        case _:
+            return source, None
+    # Stored before the task is recorded, so that a recorded task can always be run again.
+    return StoredImage((await services.inputs.obtain(account, source, parameter)).uuid), None
+
+
+async def _submit(
+    task: Upscale, request: UpscaleRequest, pixels: HeldPicture | None, context: Context
+) -> Running | TaskRecord:
+    session, taken = context.session, None
+    try:
+        taken = await context.services.runner.submit(
+            context.account,
+            request,
+            session=session.uuid if session else None,
+            base_url=context.base_url,
+            acknowledge=task.delivery_method == "async" and session is not None,
+            pixels=pixels,
+        )
+        return taken
+    finally:
+        if pixels is not None and not (isinstance(taken, Running) and taken.pixels is pixels):
+            pixels.release()
 
 
 async def _cut_prompts(task: Upscale, model: Model, upscaler: Upscaler) -> tuple[str, ...]:

@@ -61,11 +61,12 @@ class OutputType(StrEnum):
 
 
 class OutputFormat(StrEnum):
-    """The file format of a result: the values of `engines.OutputFormat`."""
+    """The format of a result: the values of `engines.OutputFormat`, and pixels without a file."""
 
     JPG = "JPG"
     PNG = "PNG"
     WEBP = "WEBP"
+    RAW = "RAW"
 
     @classmethod
     def _missing_(cls, value: object) -> "OutputFormat | None":
@@ -250,9 +251,17 @@ class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
         OutputType | Annotated[list[OutputType], Meta(min_length=1, max_length=8)],
         Meta(description="How the result is handed over: one way, or a list of them."),
     ] = OutputType.URL
-    output_format: Annotated[OutputFormat, Meta(description="The file format of the result.")] = (
-        OutputFormat.JPG
-    )
+    output_format: Annotated[
+        OutputFormat,
+        Meta(description="The file format of the result; `RAW`, in MessagePack only, are its pixels."),
+    ] = OutputFormat.JPG
+    store: Annotated[
+        bool | None,
+        Meta(
+            description="Whether raw pixels are kept as files are, as PNG: those of the input, and with "
+            "`RAW` those of the result. Files always are. Default: false."
+        ),
+    ] = None
     output_quality: Annotated[int, Meta(ge=20, le=99, description="Of JPG and WEBP.")] = 95
     include_cost: Annotated[bool, Meta(description="Whether the result tells its cost.")] = False
     include_progress: Annotated[

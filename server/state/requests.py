@@ -5,7 +5,7 @@ from msgspec import Struct
 from engines import Diffusion, OutputFormat
 from server.protocol.errors import ErrorItem, TaskError
 from server.protocol.requests import OutputType, ResizeMode
-from server.protocol.sources import RemoteImage, StoredImage
+from server.protocol.sources import RemoteImage, StoredImage, UnstoredImage
 from server.state.webhooks import Destination
 
 __all__ = ["UpscaleRequest"]
@@ -17,7 +17,7 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     task_type: str
     task_uuid: str
     model: str
-    source: StoredImage | RemoteImage
+    source: StoredImage | RemoteImage | UnstoredImage
     parameter: str
     factor: float | None = None
     target_megapixels: float | None = None
@@ -26,7 +26,12 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     resize_mode: ResizeMode = "fit"
     output_types: tuple[OutputType, ...]
     output_format: OutputFormat
+    """As which the result is stored, if it is."""
     output_quality: int
+    raw: bool = False
+    """Whether the client gets the pixels of the result."""
+    store: bool = False
+    """Whether those are stored too."""
     ttl: int | None = None
     include_cost: bool = False
     include_progress: bool = False
@@ -40,6 +45,11 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     denoise: int | None = None
     """For models with levels of it."""
     warnings: tuple[str, ...] = ()
+
+    @property
+    def stores_result(self) -> bool:
+        """Whether the result is stored."""
+        return self.store or not self.raw
 
     def failure(self, error: TaskError, base_url: str) -> ErrorItem:
         """The error as the client gets it.

@@ -8,6 +8,7 @@ from typing import Final
 
 from server.delivery.sessions import Sessions
 from server.delivery.webhooks import WebhookSender
+from server.images.raw_images import HeldPicture
 from server.limits.admission import Admission
 from server.state import tasks
 from server.state.accounts import AccountId
@@ -89,10 +90,17 @@ class Execution:
         running = self.find(attempt.account, attempt.task_uuid)
         return running if running is not None and running.attempt == attempt else None
 
-    def start(self, attempt: Attempt, request: UpscaleRequest, session: str | None, base_url: str) -> Running:
+    def start(
+        self,
+        attempt: Attempt,
+        request: UpscaleRequest,
+        session: str | None,
+        base_url: str,
+        pixels: HeldPicture | None = None,
+    ) -> Running:
         """Run an attempt, in place of an earlier one at its task; while the server stops, do not begin it."""
         loop = asyncio.get_running_loop()
-        running = Running(attempt, request, session, base_url, loop.create_future())
+        running = Running(attempt, request, session, base_url, loop.create_future(), pixels)
         if self.is_stopping:
             self._forget(running)
             return running
@@ -174,6 +182,9 @@ class Execution:
         return record
 
     def _forget(self, running: Running) -> None:
+        if running.pixels is not None:
+            running.pixels.release()
+            running.pixels = None
         running.outcome.cancel()  # does nothing to one that is set
         self._news.need_no_acknowledgement(running)
         if self._running.get((running.account, running.key)) is running:  # else it was sent again meanwhile

@@ -70,6 +70,7 @@ class Outcomes:
                         story,
                         lambda share: self._news.note_progress(running, share),
                         self._news.regions(running),
+                        picture=running.pixels and running.pixels.picture,
                         on_start=on_start,
                     )
         except LostTaskError:

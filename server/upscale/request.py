@@ -16,8 +16,9 @@ from onnx_models import LARGEST_FACTOR, Catalogue, Model, UnknownModelError
 from server.outbound.addresses import Reachable
 from server.protocol.codec import Codec
 from server.protocol.errors import TaskError, invalid, missing, unsupported
+from server.protocol.requests import OutputFormat as WireFormat
 from server.protocol.requests import Safety, Upscale, UpscaleSettings
-from server.protocol.sources import ImageSource, RemoteImage, StoredImage, read_source
+from server.protocol.sources import ImageSource, RemoteImage, StoredImage, UnstoredImage, read_source
 from server.state.requests import UpscaleRequest
 
 __all__ = ["check", "choose_model", "cut_warnings", "diffusion_of", "input_source", "request_for"]
@@ -57,7 +58,7 @@ def check(task: Upscale, model: Model, reachable: Reachable) -> None:
     _refuse_unsupported(task, model)
     _check_factor(task, model)
     _check_levels(task, model)
-    if task.keep_hidden_colors and OutputFormat(task.output_format) is OutputFormat.JPG:
+    if task.keep_hidden_colors and task.output_format is WireFormat.JPG:
         raise invalid("keepHiddenColors", "JPG has no transparency: ask for the outputFormat PNG or WEBP")
     for name, url in (("webhookURL", task.webhook_url), ("uploadEndpoint", task.upload_endpoint)):
         if url is not None and not _is_web_address(url):
@@ -70,7 +71,7 @@ def request_for(
     task: Upscale,
     *,
     model: Model,
-    source: StoredImage | RemoteImage,
+    source: StoredImage | RemoteImage | UnstoredImage,
     parameter: str,
     warnings: tuple[str, ...],
 ) -> UpscaleRequest:
@@ -79,11 +80,12 @@ def request_for(
     Args:
         task: as it came.
         model: what does it.
-        source: the input; one that came within the task is stored by now.
+        source: the input; a file that came within the task is stored by now.
         parameter: which one named it.
         warnings: what the reply is to say beside the result.
     """
     kinds = task.output_type if isinstance(task.output_type, list) else [task.output_type]
+    is_raw = task.output_format is WireFormat.RAW
     return UpscaleRequest(
         task_type=str(task.__struct_config__.tag),
         task_uuid=task.task_uuid,
@@ -96,7 +98,9 @@ def request_for(
         height=task.height,
         resize_mode=task.resize_mode or "fit",
         output_types=tuple(dict.fromkeys(kinds)),
-        output_format=OutputFormat(task.output_format.value),
+        output_format=OutputFormat.PNG if is_raw else OutputFormat(task.output_format.value),
+        raw=is_raw,
+        store=bool(task.store),
         output_quality=task.output_quality,
         ttl=task.ttl,
         include_cost=task.include_cost,

@@ -21,6 +21,7 @@ import msgspec
 from server.delivery.previews import TileStreams
 from server.delivery.sessions import Sessions
 from server.delivery.webhooks import WebhookSender
+from server.images.raw_images import HeldPicture
 from server.limits.admission import Admission
 from server.protocol.errors import ConflictError, DatabaseUnavailableError, UnavailableError
 from server.settings import Settings
@@ -119,6 +120,7 @@ class Runner:
         session: str | None,
         base_url: str,
         acknowledge: bool = False,
+        pixels: HeldPicture | None = None,
     ) -> Running | TaskRecord:
         """Take a task on; or, for one that was sent before, what became of it.
 
@@ -132,21 +134,27 @@ class Runner:
             session: where the outcome is to be sent.
             base_url: what the client reaches this server as.
             acknowledge: whether to acknowledge the task to the session if its result takes a while.
+            pixels: the input, if that is not stored. What runs with it releases it; else the caller must.
 
         Raises:
+            UnavailableError: if the input is not stored, and the server is stopping.
             ConflictError: if the account used the UUID for another request.
             RateLimitError: if the account has too many tasks under way.
             BusyError: if all accounts together have.
         """
+        if pixels is not None and self._execution.is_stopping:
+            raise UnavailableError(
+                "the server is stopping"
+            )  # the pixels would not be there after its next start
         attempt = Attempt.of(account, request.task_uuid)
         encoded = msgspec.json.encode(request)
         taken: Running | TaskRecord
         async with self._turn(account, attempt.task_uuid):
             previous = await self._accept(attempt, encoded, session)
             if previous is None:
-                taken = self._execution.start(attempt, request, session, base_url)
+                taken = self._execution.start(attempt, request, session, base_url, pixels)
             elif previous.is_for(encoded):
-                taken = await self._rejoin(previous, base_url)
+                taken = await self._rejoin(previous, base_url, pixels)
             else:
                 raise ConflictError(f"taskUUID {request.task_uuid} was used for another request")
         if acknowledge and isinstance(taken, Running):
@@ -240,7 +248,9 @@ class Runner:
             if since < time.monotonic() - _DOUBT:
                 del self._in_doubt[attempt]
 
-    async def _rejoin(self, previous: TaskRecord, base_url: str) -> Running | TaskRecord:
+    async def _rejoin(
+        self, previous: TaskRecord, base_url: str, pixels: HeldPicture | None
+    ) -> Running | TaskRecord:
         """What became of a task that is sent again."""
         if previous.status is not Status.ACCEPTED:
             return previous
@@ -251,7 +261,8 @@ class Runner:
             return previous
         if self._execution.is_stopping:
             return self._execution.start(previous.attempt, previous.request, previous.session, base_url)
-        await self._settle(previous.attempt, base_url)  # the database failed just after it was accepted
+        # The database failed just after it was accepted.
+        await self._settle(previous.attempt, base_url, pixels)
         return self._execution.find_attempt(previous.attempt) or previous
 
     async def _see_to(self, attempt: Attempt, base_url: str) -> bool:
@@ -259,7 +270,7 @@ class Runner:
         async with self._turn(attempt.account, attempt.task_uuid):
             return await self._settle(attempt, base_url)
 
-    async def _settle(self, attempt: Attempt, base_url: str) -> bool:
+    async def _settle(self, attempt: Attempt, base_url: str, pixels: HeldPicture | None = None) -> bool:
         record = await self._database.run(tasks.find, attempt.account, attempt.task_uuid)
         if record is None or record.attempt != attempt or record.status is not Status.ACCEPTED:
             return False
@@ -269,7 +280,7 @@ class Runner:
             await self._outcomes.give_up(record)
             self._execution.without_outcome.discard(attempt.id)
             return False
-        self._execution.start(attempt, record.request, record.session, base_url)
+        self._execution.start(attempt, record.request, record.session, base_url, pixels)
         return True
 
 

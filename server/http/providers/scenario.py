@@ -275,7 +275,7 @@ async def _job(given: str, caller: Caller) -> dict[str, Any]:
             status = "in-progress" if progress else "queued"
         else:
             assert isinstance(item, UpscaleResult)
-            assets, status, progress = [item.image_uuid], "success", 1.0
+            assets, status, progress = [item.image_uuid or ""], "success", 1.0
     now = _iso(time.time())
     return {
         "jobId": given,
