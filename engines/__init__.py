@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from engines.devices.device import Device
     from engines.devices.find import DeviceChoice, PrecisionChoice, RuntimeChoice, find_devices, stand_in_for
     from engines.devices.ort import open_on_cpu
+    from engines.ensemble import TURNS, Blend, Seamless
     from engines.latent.colour_fix import ColourFix
     from engines.latent.diffusion import Diffusion
     from engines.latent.samplers import Scheduler
@@ -52,6 +53,8 @@ else:
         return getattr(import_module(_LATER[name]), name)
 
     _LATER = {
+        "TURNS": "engines.ensemble",
+        "Blend": "engines.ensemble",
         "ColourFix": "engines.latent.colour_fix",
         "Decoders": "engines.codecs.decoder_pool",
         "Device": "engines.devices.device",
@@ -59,6 +62,7 @@ else:
         "Diffusion": "engines.latent.diffusion",
         "PrecisionChoice": "engines.devices.find",
         "RuntimeChoice": "engines.devices.find",
+        "Seamless": "engines.ensemble",
         "Scheduler": "engines.latent.samplers",
         "Upscaler": "engines.upscaler",
         "find_devices": "engines.devices.find",
@@ -69,7 +73,9 @@ else:
 
 
 __all__ = [
+    "TURNS",
     "Activity",
+    "Blend",
     "BrokenImageError",
     "Channels",
     "ColourFix",
@@ -96,6 +102,7 @@ __all__ = [
     "RunKind",
     "RuntimeChoice",
     "Scheduler",
+    "Seamless",
     "SpoiltResultError",
     "Text",
     "UnsupportedImageError",

@@ -21,7 +21,15 @@ from engines.latent.upscaler import LatentUpscaler
 from engines.progress import Progress
 from engines.scheduling.executor import Executor
 from engines.threads import Threads
-from onnx_models import LatentWeights, Model, ModelBuildError, Weights, ensure_built
+from onnx_models import (
+    Auxiliary,
+    LatentWeights,
+    Model,
+    ModelBuildError,
+    Weights,
+    ensure_built,
+    verified_file,
+)
 
 __all__ = ["LoadedModels", "Loads"]
 
@@ -109,6 +117,7 @@ class LoadedModels:
         self._threads = Threads(_THREADS, "loads")
         self._networks: Loads[Network] = Loads(self._threads, clock)
         self._latents: Loads[LatentUpscaler] = Loads(self._threads, clock)
+        self._parts: Loads[Part] = Loads(self._threads, clock)
 
     async def network(self, model: Model, weights: Weights) -> Network:
         """A model's network, built and loaded on first use.
@@ -125,6 +134,23 @@ class LoadedModels:
             ModelError: if it is not as it should be, or cannot be loaded.
         """
         return await _result(self._latent(model, weights))
+
+    async def part(self, auxiliary: Auxiliary) -> Part:
+        """The network of a model that works beside upscalers, verified and loaded on first use.
+
+        Raises:
+            ModelError: if it is not as it should be, or cannot be loaded.
+        """
+
+        def load() -> Part:
+            try:
+                part = Part(verified_file(auxiliary), auxiliary.batches)
+            except ModelBuildError as error:
+                raise ModelError(f"{auxiliary.name} cannot be used: {error}") from error
+            self._executor.load(part)
+            return part
+
+        return await _result(self._parts.get((auxiliary.name, auxiliary.kind), load))
 
     def load(self, model: Model, on_progress: Progress | None = None) -> None:
         """Build and load all native scales of a model; see `Upscaler.load`. Blocks."""
@@ -146,6 +172,7 @@ class LoadedModels:
         }
         for (name, _), latent in self._latents.ready.items():
             names |= dict.fromkeys(latent.parts, name)
+        names |= {part: name for (name, _), part in self._parts.ready.items()}
         return names
 
     def close(self) -> None:

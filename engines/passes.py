@@ -15,5 +15,6 @@ def sizes_of_passes(source: tuple[int, int], size: tuple[int, int], scale: int) 
     """
     (width, height), sizes = source, [size]
     while sizes[0][0] > scale * width or sizes[0][1] > scale * height:
-        sizes.insert(0, (-(-sizes[0][0] // scale), -(-sizes[0][1] // scale)))
+        # No side is made smaller on the way, where one is to grow by much and the other by little.
+        sizes.insert(0, (max(width, -(-sizes[0][0] // scale)), max(height, -(-sizes[0][1] // scale))))
     return sizes

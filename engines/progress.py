@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TypeAlias
 
-__all__ = ["Progress", "rising", "within"]
+__all__ = ["Progress", "beside", "rising", "within"]
 
 Progress: TypeAlias = Callable[[float], None]
 
@@ -24,3 +24,17 @@ def rising(on_progress: Progress) -> Progress:
 def within(on_progress: Progress, start: float, end: float) -> Progress:
     """Report the progress of a part as that of the whole, which it takes from `start` to `end`."""
     return lambda share: on_progress(start + (end - start) * share)
+
+
+def beside(on_progress: Progress, count: int) -> list[Progress]:
+    """Report the progress of parts that are done side by side as that of the whole: their mean."""
+    shares = [0.0] * count
+
+    def part(index: int) -> Progress:
+        def report(share: float) -> None:
+            shares[index] = share
+            on_progress(sum(shares) / count)
+
+        return report
+
+    return [part(index) for index in range(count)]

@@ -26,7 +26,7 @@ class TileJob(Job):
     """
 
     planes: list[NDArray[np.uint8]]
-    """(H, W, 3), or (H, W) of a grey one."""
+    """(H, W, 3), or (H, W) of a grey one; (H, W, C) of what is packed for a network of its own."""
     canvases: list[Canvas]
     plan: TilePlan
     flat: FlatTiles
@@ -35,6 +35,8 @@ class TileJob(Job):
     by_area: bool
     """Whether an area is to be finished in all planes before the next; it holds bands of all at once."""
     resampler: Threads
+    beside: Arrays = ()
+    """What the network takes beside each tile."""
     count: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -88,7 +90,7 @@ class _JobTile(Item[TileJob]):
     tile: Tile
 
     def inputs(self) -> Arrays:
-        return (as_rgb(self.tile.cut(self.job.planes[self.plane])),)
+        return (as_rgb(self.tile.cut(self.job.planes[self.plane])), *self.job.beside)
 
     def finish(self, result: Arrays) -> None:
         self.job.take(self.plane, self.tile, result[0])

@@ -1,58 +1,63 @@
 """The public face: a picture in, a larger picture out.
 
-1. The smallest native scale of the model that reaches the wanted size is chosen; its network is built and
-   loaded on first use.
-2. The picture is cut into tiles; the alpha plane, where there is one, becomes tiles of its own.
-3. The tiles meet those of other tasks in the scheduler and run on whichever device is free. If one does not
-   fit into a device's memory, the picture is cut again into smaller ones.
-   Tiles of one level need no device; grey planes, of which alpha is one, are grey again after it.
-4. Where the wanted size is not a native one, what is finished is reduced to it row by row (Lanczos).
-5. Beyond the model's scale the picture goes through it again.
+1. `TileUpscaler` or, for models that work in latent space, `LatentUpscaler` makes it larger.
+2. With test-time augmentation that is done for all flips and turns of the picture; the mean is the result.
+3. Of two models that are to be blended, both do so at once.
 """
 
 import asyncio
-import itertools
-import math
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from engines.activity import Activity
+from engines.auxiliaries import Auxiliaries
 from engines.codecs.picture import Picture
 from engines.devices.cores import usable_cores
 from engines.devices.device import Device
-from engines.devices.sessions import Network
-from engines.errors import DeviceOutOfMemoryError, ModelError
+from engines.ensemble import TURNS, Blend, Mean, Seamless, blended, wraps_of
+from engines.errors import ModelError
 from engines.latent.diffusion import Diffusion
 from engines.latent.prompts import prompts_of
 from engines.loading import LoadedModels
-from engines.passes import sizes_of_passes
-from engines.progress import Progress, rising, within
+from engines.progress import Progress, beside, rising, within
 from engines.scheduling.calibration import Calibration
 from engines.scheduling.executor import PATIENCE, Executor
-from engines.scheduling.work import TileKey
 from engines.threads import Threads
-from engines.tile_job import TileJob
-from engines.tiling.alpha import fill_hidden, with_planes
-from engines.tiling.canvas import Canvas
-from engines.tiling.flat import flat_tiles
+from engines.tile_upscaler import TileUpscaler
 from engines.tiling.regions import OnRegion, RegionReporter
-from engines.tiling.tiles import BORDER, TilePlan, plan_tiles
-from onnx_models import (
-    FactorTooLargeError,
-    LatentWeights,
-    Model,
-    NoSuchLevelError,
-)
+from engines.tiling.tiles import Area, Wraps
+from onnx_models import LatentWeights, Model
 
 __all__ = ["Upscaler"]
 
 
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """One of the models that a result is made by, and what is wanted of it."""
+
+    model: Model
+    diffusion: Diffusion | None
+    denoise: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What is wanted of all models."""
+
+    size: tuple[int, int]
+    account: str
+    keep_hidden: bool
+    wraps: Wraps
+
+
 class Upscaler:
-    """Upscales pictures on the devices of this machine. Close it when done."""
+    """Upscales pictures on the devices of this machine. Close it when done.
+
+    Attributes:
+        auxiliaries: what other models do before an upscale, or after it.
+    """
 
     def __init__(
         self,
@@ -75,8 +80,12 @@ class Upscaler:
         self._executor = Executor(self.devices, calibration=calibration, stand_in=stand_in, patience=patience)
         self._pixels = Threads(usable_cores(), "pixels")
         self._models = LoadedModels(self._executor, model_directory, self._pixels)
-        self._task_ids = itertools.count()
         self._resampler = Threads(1, "resampler")
+        in_batches = any(device.largest_batch > 1 for device in self.devices)
+        self._tiles = TileUpscaler(
+            self._executor, self._models, self._pixels, self._resampler, in_batches=in_batches
+        )
+        self.auxiliaries = Auxiliaries(self._executor, self._models, self._pixels, self._resampler)
 
     @property
     def usable(self) -> bool:
@@ -126,6 +135,9 @@ class Upscaler:
         diffusion: Diffusion | None = None,
         keep_hidden: bool = False,
         denoise: int | None = None,
+        seamless: Seamless | None = None,
+        tta: bool = False,
+        blend: Blend | None = None,
         on_start: Callable[[], None] | None = None,
         on_progress: Progress | None = None,
         on_region: OnRegion | None = None,
@@ -144,52 +156,44 @@ class Upscaler:
             keep_hidden: upscale the colours of pixels that are not seen as they are, as textures want it
                 whose alpha is a mask; they are otherwise replaced by those of visible pixels nearby.
             denoise: how much noise to take away first, one of the model's levels; None for none of it.
+            seamless: where the picture goes on at its opposite edge, as a texture does that is laid side by
+                side with itself; latent upscalers cannot.
+            tta: whether to take the mean of what becomes of its eight flips and turns (`ensemble`).
+            blend: a second model, whose result is laid over that of the first.
             on_start: called on the event loop when a device takes the first tile; again if the picture is
-                begun again with smaller ones.
+                begun again with smaller ones, or upscaled several times.
             on_progress: called on the event loop with the finished share, from 0 to 1.
             on_region: called with each part of the result as soon as it is finished: the core of a tile or,
                 for a size that is not native, full rows; roughly row by row. The regions are disjoint and
                 cover the result, unless it was begun again with smaller tiles. Called in the threads that
                 compute, several at once perhaps, so it must be quick; if it raises, that is logged. All
                 calls come before this one returns, but after it was cancelled there may be some more.
+                With `tta` and `blend`, and of latent upscalers, the whole is one region.
 
         Raises:
-            ModelError: if the model cannot be built, loaded or run, has no such level of noise, or if the
-                upscaler is closed.
+            ModelError: if a model cannot be built, loaded or run, has no such level of noise, cannot avoid
+                seams, or if the upscaler is closed.
         """
-        if model.latent is not None:
-            latent = await self._models.latent(model, model.latent)
-            return await latent.upscale(
-                picture,
-                model,
-                diffusion or _default_diffusion(model.latent),
-                size=(width, height),
-                account=account,
-                keep_hidden=keep_hidden,
-                on_start=on_start,
-                on_progress=on_progress,
-                on_region=on_region,
-            )
+        wanted = _Wanted((width, height), account, keep_hidden, wraps_of(seamless))
+        layers = [_Layer(model, diffusion, denoise)]
+        if blend is not None and blend.visibility > 0:
+            layers.append(_Layer(blend.model, blend.diffusion, None))
         report = rising(on_progress or (lambda _share: None))
-        sizes = sizes_of_passes((picture.width, picture.height), (width, height), model.reach)
-        ends = list(itertools.accumulate(wide * high for wide, high in sizes))
-        begun = 0
-        for size, end in zip(sizes, ends, strict=True):
-            progress = within(report, begun / ends[-1], end / ends[-1])
-            last = end == ends[-1]
-            picture = await self._pass(
-                picture,
-                model,
-                size,
-                account,
-                denoise,
-                keep_hidden,
-                on_start,
-                progress,
-                on_region if last else None,
-            )
-            begun, on_start, denoise = end, None, None
-        return picture
+        if len(layers) == 1 and not tta:
+            return await self._once(picture, layers[0], wanted, on_start, report, on_region)
+        make = self._mean if tta else self._once
+        shares = beside(report, len(layers))
+        results = await _together(
+            make(picture, layer, wanted, on_start, share, None)
+            for layer, share in zip(layers, shares, strict=True)
+        )
+        result = results[0]
+        if blend is not None and len(results) == 2:
+            result = await self._pixels.run(blended, results[0], results[1], blend.visibility)
+        if on_region is not None:
+            regions = RegionReporter(picture, width, height, on_region, wanted.wraps)
+            await self._pixels.run(_report_whole, result, regions)
+        return result
 
     def close(self) -> None:
         """Let the batch that runs finish; every upscale under way ends in a ModelError. Blocks."""
@@ -198,116 +202,80 @@ class Upscaler:
         self._resampler.close()
         self._pixels.close()
 
-    async def _pass(
+    async def _mean(
         self,
         picture: Picture,
-        model: Model,
-        size: tuple[int, int],
-        account: str,
-        denoise: int | None,
-        keep_hidden: bool,
+        layer: _Layer,
+        wanted: _Wanted,
         on_start: Callable[[], None] | None,
         on_progress: Progress,
         on_region: OnRegion | None,
     ) -> Picture:
-        """The picture at `size` (width, height), which is within the model's reach."""
-        width, height = size
-        try:
-            weights = model.weights_for(max(width / picture.width, height / picture.height), denoise)
-        except (FactorTooLargeError, NoSuchLevelError) as error:
-            raise ModelError(str(error)) from error
-        network = await self._models.network(model, weights)
-        planes = [picture.pixels]
-        if picture.alpha is not None:
-            planes.append(picture.alpha)
-            if not keep_hidden:
-                planes[0] = await self._pixels.run(fill_hidden, picture.pixels, picture.alpha)
-        regions = RegionReporter(picture, width, height, on_region) if on_region else None
-        largest = model.tile
-        while True:
-            plan = self._plan(picture, model, network, largest)
-            try:
-                upscaled = await self._run(
-                    planes, plan, network, size, account, on_start, on_progress, regions
-                )
-                break
-            except DeviceOutOfMemoryError:
-                largest = math.isqrt(plan.height * plan.width // 2)
-                if plan.height * plan.width <= _smallest_tile(model) ** 2:
-                    raise
-        return await self._pixels.run(with_planes, picture, upscaled)
+        """The mean of what becomes of all flips and turns of the picture; they are done one after another."""
+        mean = Mean()
+        for number, turn in enumerate(TURNS):
+            turned = await self._pixels.run(turn.of, picture)
+            as_wanted = replace(wanted, size=turn.size(*wanted.size), wraps=turn.wraps(wanted.wraps))
+            progress = within(on_progress, number / len(TURNS), (number + 1) / len(TURNS))
+            result = await self._once(turned, layer, as_wanted, on_start, progress, on_region)
+            await self._pixels.run(mean.add, await self._pixels.run(turn.back, result))
+            on_start = None
+        return await self._pixels.run(mean.picture)
 
-    def _plan(self, picture: Picture, model: Model, network: Network, largest: int) -> TilePlan:
-        """Tiles of at most `largest` pixels a side, smaller where the devices had no memory for them."""
-        if (room := self._executor.room(network)) is not None:
-            largest = min(largest, math.isqrt(room))
-        return plan_tiles(
-            picture.height,
-            picture.width,
-            tile=max(largest, _smallest_tile(model)),
-            overlap=model.overlap,
-            border=min(BORDER, model.overlap),
-            step=_SHARED_STEP if any(device.largest_batch > 1 for device in self.devices) else 1,
-        )
-
-    async def _run(
+    async def _once(
         self,
-        planes: list[NDArray[np.uint8]],
-        plan: TilePlan,
-        network: Network,
-        size: tuple[int, int],
-        account: str,
+        picture: Picture,
+        layer: _Layer,
+        wanted: _Wanted,
         on_start: Callable[[], None] | None,
-        on_progress: Progress | None,
-        regions: RegionReporter | None,
-    ) -> list[NDArray[np.uint8]]:
-        """The planes as they come out of the network, at `size` (width, height)."""
-        flat = await self._pixels.run(flat_tiles, planes, plan)
-        job = TileJob(
-            planes=planes,
-            canvases=[
-                Canvas(
-                    plan,
-                    network.scale,
-                    *size,
-                    partial(regions.take, index) if regions else None,
-                    is_grey=plane.ndim == 2,
-                )
-                for index, plane in enumerate(planes)
-            ],
-            plan=plan,
-            flat=flat,
-            scale=network.scale,
-            by_area=regions is not None,
-            resampler=self._resampler,
+        on_progress: Progress,
+        on_region: OnRegion | None,
+    ) -> Picture:
+        model = layer.model
+        if model.latent is None:
+            return await self._tiles.upscale(
+                picture,
+                model,
+                size=wanted.size,
+                account=wanted.account,
+                keep_hidden=wanted.keep_hidden,
+                denoise=layer.denoise,
+                wraps=wanted.wraps,
+                on_start=on_start,
+                on_progress=on_progress,
+                on_region=on_region,
+            )
+        if any(wanted.wraps):
+            raise ModelError(f"{model.name} cannot avoid seams")
+        latent = await self._models.latent(model, model.latent)
+        return await latent.upscale(
+            picture,
+            model,
+            layer.diffusion or _default_diffusion(model.latent),
+            size=wanted.size,
+            account=wanted.account,
+            keep_hidden=wanted.keep_hidden,
             on_start=on_start,
             on_progress=on_progress,
-            loop=asyncio.get_running_loop(),
+            on_region=on_region,
         )
-        task = next(self._task_ids)
-        if len(flat) < job.count:
-            self._executor.submit(account, task, TileKey(network, plan.height, plan.width), job.tiles())
-        else:
-            job.begin()
-        try:
-            if flat:
-                await self._pixels.run(job.take_flat)
-            await job.done
-        finally:
-            self._executor.cancel(task)
-        return [canvas.pixels for canvas in job.canvases]
+
+
+async def _together(makers: Iterable[Coroutine[Any, Any, Picture]]) -> list[Picture]:
+    """What all give; if one fails the others are stopped."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(maker) for maker in makers]
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+def _report_whole(result: Picture, regions: RegionReporter) -> None:
+    planes = [result.pixels] if result.alpha is None else [result.pixels, result.alpha]
+    for index, plane in enumerate(planes):
+        regions.take(index, Area(0, 0, result.width, result.height), plane)
 
 
 def _default_diffusion(weights: LatentWeights) -> Diffusion:
     return Diffusion(steps=weights.default_steps, scheduler=weights.default_scheduler)
-
-
-def _smallest_tile(model: Model) -> int:
-    """The side below which hardly anything would be left between the overlaps; in input pixels."""
-    return min(model.tile, 2 * model.overlap + _SMALLEST_CORE)
-
-
-_SMALLEST_CORE = 16
-
-_SHARED_STEP = 32
-"""Tiles that may share a batch have sides of multiples of this: few shapes, for little more work."""

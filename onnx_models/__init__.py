@@ -10,6 +10,7 @@ Every file takes and returns uint8 NHWC images. Nothing here runs a model.
 """
 
 from onnx_models.add import Facts, add_model, export_model
+from onnx_models.auxiliary import KINDS, Auxiliary, AuxiliaryKind, verified_file
 from onnx_models.build import State, built_state, ensure_built, ncnn_files, repair
 from onnx_models.catalogue import Catalogue, load_catalogue, parse_catalogue
 from onnx_models.convert import Converted
@@ -34,6 +35,7 @@ from onnx_models.errors import (
     WeightsChecksumError,
     one_line,
 )
+from onnx_models.ffdnet import CELL, pack
 from onnx_models.files import write_atomically
 from onnx_models.graph import FROM_UNIT, INPUT, OUTPUT, TO_FLOAT, TO_NCHW, TO_NHWC, TO_UINT8, TO_UNIT
 from onnx_models.model import (
@@ -61,8 +63,10 @@ from onnx_models.pull import pull_model
 from onnx_models.sources import size_of
 
 __all__ = [
+    "CELL",
     "FROM_UNIT",
     "INPUT",
+    "KINDS",
     "LARGEST_FACTOR",
     "OUTPUT",
     "TO_FLOAT",
@@ -71,6 +75,8 @@ __all__ = [
     "TO_UINT8",
     "TO_UNIT",
     "Archive",
+    "Auxiliary",
+    "AuxiliaryKind",
     "BrokenEntryError",
     "BuiltNetwork",
     "Catalogue",
@@ -118,11 +124,13 @@ __all__ = [
     "ncnn_blob",
     "ncnn_files",
     "one_line",
+    "pack",
     "parse_catalogue",
     "pull_model",
     "read_entry",
     "remove_entry",
     "repair",
     "size_of",
+    "verified_file",
     "write_atomically",
 ]

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +16,6 @@ from onnx_models.entries import new_folder, refuse_taken, write_entry, write_lat
 from onnx_models.errors import (
     CatalogueError,
     DuplicateModelError,
-    UnknownModelError,
     UnsuitableModelError,
 )
 from onnx_models.model import Air, LatentWeights, Model, Name, OnnxWeights, WeightFile
@@ -225,7 +223,6 @@ def refuse_duplicates(name: str, air: str, catalogue: Catalogue, directory: Path
 
     """
     for key in (name, air):
-        with suppress(UnknownModelError):
-            known = catalogue.get(key)
+        if (known := catalogue.claimant(key)) is not None:
             raise DuplicateModelError(f"{key} is taken by {known.title}; choose another one")
     refuse_taken(directory, name, air)

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from onnx_models.auxiliary import KINDS, Auxiliary, AuxiliaryKind
 from onnx_models.entries import entry_files, read_entry
 from onnx_models.errors import (
     BrokenEntryError,
@@ -34,7 +35,7 @@ _PACKAGE = Path(__file__).parent
 
 
 class Catalogue:
-    """The models on offer, in the order in which they are presented.
+    """The models on offer, in the order in which they are presented; to go through it gives the upscalers.
 
     Args:
         models: At least the default one.
@@ -43,6 +44,7 @@ class Catalogue:
         exports: What can be exported from diffusers; unlike `missing_exports` with those that are installed.
         archives: The packages that the downloads name.
         advice: Which model to take for what, in a line.
+        auxiliaries: The models that work beside upscalers.
 
     Raises:
         DuplicateModelError: Two models claim one name or AIR identifier.
@@ -59,17 +61,27 @@ class Catalogue:
         exports: Iterable[Export] = (),
         archives: Mapping[str, Archive] | None = None,
         advice: str = "",
+        auxiliaries: Iterable[Auxiliary] = (),
     ) -> None:
         """Index the models by name, AIR identifier and alias."""
         self._models = tuple(models)
         self._downloads = tuple(downloads)
         self.exports = tuple(exports)
+        self.auxiliaries = tuple(auxiliaries)
         self._by_key: dict[str, Model] = {}
-        for model in self._models:
-            for key in (model.name, model.air):
-                known = self._by_key.setdefault(key.casefold(), model)
-                if known is not model:
-                    raise DuplicateModelError(f"{key} is claimed by two models: {known.title}, {model.title}")
+        self._beside: dict[str, Auxiliary] = {}
+        claimants: list[Model | Auxiliary] = [*self._models, *self.auxiliaries]
+        for claimant in claimants:
+            for key in (claimant.name, claimant.air):
+                if (known := self.claimant(key)) is not None:
+                    raise DuplicateModelError(
+                        f"{key} is claimed by two models: {known.title}, {claimant.title}"
+                    )
+            for key in (claimant.name, claimant.air):
+                if isinstance(claimant, Model):
+                    self._by_key[key.casefold()] = claimant
+                else:
+                    self._beside[key.casefold()] = claimant
         for model in self._models:
             for alias in model.aliases:
                 self._by_key.setdefault(alias, model)
@@ -88,9 +100,50 @@ class Catalogue:
         return tuple(filter(self._is_missing, self.exports))
 
     def _is_missing(self, published: Published) -> bool:
-        return published.name not in self._by_key and published.air not in self._by_key
+        keys = {*self._by_key, *self._beside}
+        return published.name not in keys and published.air not in keys
 
-    def with_model(self, model: Model) -> "Catalogue":
+    def claimant(self, name_or_air: str) -> Model | Auxiliary | None:
+        """Whatever model has this name or AIR identifier, or this alias."""
+        key = name_or_air.casefold()
+        return self._by_key.get(key) or self._beside.get(key)
+
+    def auxiliary(self, kind: AuxiliaryKind, name_or_air: str | None = None) -> Auxiliary:
+        """Find a model that works beside upscalers.
+
+        Args:
+            kind: What it is for.
+            name_or_air: Which one, upper and lower case are the same; None for the first that is installed.
+
+        Raises:
+            NotInstalledError: It can be fetched, but has not been; the message says how.
+            UnknownModelError: There is none; the message names those there are.
+
+        """
+        of_kind = [each for each in self.auxiliaries if each.kind == kind]
+        to_fetch = [each for each in self.downloads if each.kind == kind]
+        if name_or_air is None:
+            if of_kind:
+                return of_kind[0]
+            names = " or ".join(each.name for each in to_fetch)
+            raise NotInstalledError(
+                f"nothing is installed that {KINDS[kind].partition(':')[0]}; to fetch one: "
+                f"tilewire models pull {names}"
+            )
+        key = name_or_air.casefold()
+        for each in of_kind:
+            if key in (each.name, each.air):
+                return each
+        for download in to_fetch:
+            if key in (download.name, download.air, *download.aliases):
+                raise _not_installed(download)
+        names = ", ".join(f"{each.name} ({each.air})" for each in of_kind) or "none"
+        what = KINDS[kind].partition(":")[0]
+        raise UnknownModelError(
+            f"no model called {name_or_air!r} that {what} is installed; there are {names}"
+        )
+
+    def with_model(self, model: Model | Auxiliary) -> "Catalogue":
         """Return the catalogue with one more model.
 
         Raises:
@@ -98,12 +151,13 @@ class Catalogue:
 
         """
         return Catalogue(
-            [*self._models, model],
+            self._models if isinstance(model, Auxiliary) else [*self._models, model],
             default=self.default.name,
             downloads=self._downloads,
             exports=self.exports,
             archives=self.archives,
             advice=self.advice,
+            auxiliaries=[*self.auxiliaries, model] if isinstance(model, Auxiliary) else self.auxiliaries,
         )
 
     def get_download(self, name_or_air: str) -> Download:
@@ -115,8 +169,8 @@ class Catalogue:
 
         """
         key = name_or_air.casefold()
-        if key in self._by_key:
-            raise InstalledError(f"{self._by_key[key].name} is installed already")
+        if (installed := self.claimant(key)) is not None:
+            raise InstalledError(f"{installed.name} is installed already")
         for download in self._downloads:
             if key in (download.name, download.air, *download.aliases):
                 return download
@@ -144,18 +198,26 @@ class Catalogue:
             return self._by_key[key]
         except KeyError:
             for download in self.downloads:
-                if key in (download.name, download.air, *download.aliases):
-                    raise NotInstalledError(
-                        f"{download.name} is not installed; to fetch it: tilewire models pull {download.name}"
-                    ) from None
+                if key in (download.name, download.air, *download.aliases) and download.kind == "upscaler":
+                    raise _not_installed(download) from None
             for export in self.missing_exports:
                 if key in (export.name, export.air, *export.aliases):
                     raise NotInstalledError(
                         f"{export.name} is not installed; to get it: tilewire models export {export.source} "
                         f"(or use {export.alternative}, which comes with Tilewire)"
                     ) from None
+            others: list[Auxiliary | Download] = [*self.auxiliaries, *self.downloads]
+            for other in others:
+                if key in (other.name, other.air) and other.kind != "upscaler":
+                    raise UnknownModelError(f"{other.name} is no upscaler: it {KINDS[other.kind]}") from None
             names = ", ".join(f"{model.name} ({model.air})" for model in self._models)
             raise UnknownModelError(f"no model is called {name_or_air!r}; there are {names}") from None
+
+
+def _not_installed(download: Download) -> NotInstalledError:
+    return NotInstalledError(
+        f"{download.name} is not installed; to fetch it: tilewire models pull {download.name}"
+    )
 
 
 class _CatalogueFile(Struct, frozen=True, forbid_unknown_fields=True):

@@ -2,9 +2,10 @@
 
 `NAME.json` is the entry, a `Model`; `NAME-4x-0123456789ab.onnx` is the network, named by its scale and the
 beginning of its SHA-256. A latent upscaler has a directory of files in place of the network, `NAME-2x-` and
-the beginning of its UNet's SHA-256. The network is written first and the entry last, so that an entry that
-exists is complete; removal goes the other way round. As each model has its own files, a broken one harms no
-other. Whoever changes the directory locks it, so that two who add one name do not overwrite each other.
+the beginning of its UNet's SHA-256. A model that works beside upscalers has an `Auxiliary` as its entry, and
+`NAME-0123456789ab.onnx`. The network is written first and the entry last, so that an entry that exists is
+complete; removal goes the other way round. As each model has its own files, a broken one harms no other.
+Whoever changes the directory locks it, so that two who add one name do not overwrite each other.
 """
 
 import hashlib
@@ -12,13 +13,15 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
 from msgspec.structs import replace
 
+from onnx_models.auxiliary import Auxiliary
 from onnx_models.errors import (
     BrokenEntryError,
     DuplicateModelError,
@@ -36,6 +39,7 @@ __all__ = [
     "read_entry",
     "refuse_taken",
     "remove_entry",
+    "write_auxiliary",
     "write_entry",
     "write_latent_entry",
 ]
@@ -46,7 +50,13 @@ def entry_files(directory: Path) -> list[Path]:
     return sorted(directory.glob("[!.]*.json"))
 
 
-def read_entry(path: Path) -> Model:
+class _Kind(Struct):
+    """What tells the two sorts of entries apart: only one has a kind."""
+
+    kind: str | None = None
+
+
+def read_entry(path: Path) -> Model | Auxiliary:
     """Read one entry; the paths of its weights become absolute.
 
     The weights are not verified here, which takes long; `ensure_built` does it before they are used.
@@ -56,11 +66,18 @@ def read_entry(path: Path) -> Model:
 
     """
     try:
-        model = msgspec.json.decode(path.read_bytes(), type=Model)
+        content = path.read_bytes()
+        model: Model | Auxiliary
+        if msgspec.json.decode(content, type=_Kind).kind is None:
+            model = msgspec.json.decode(content, type=Model)
+        else:
+            model = msgspec.json.decode(content, type=Auxiliary)
     except (OSError, ValueError, RecursionError) as error:  # msgspec's are ValueErrors; so is a wrong byte
         raise BrokenEntryError(f"{path} cannot be read: {one_line(error)}") from error
     if model.name != path.stem:
         raise BrokenEntryError(f"{path} is the entry of a model called {model.name}")
+    if isinstance(model, Auxiliary):
+        return replace(model, file=_file(model.file, path))
     return replace(model, weights=tuple(_located(each, path) for each in model.weights))
 
 
@@ -136,8 +153,33 @@ def write_entry(directory: Path, model: Model, networks: Sequence[bytes]) -> Mod
         name = f"{model.name}-{each.label}-{sha256[:12]}.onnx"
         files[name] = network
         weights.append(OnnxWeights(each.scale, WeightFile(name, sha256), each.denoise))
+    written = _write(directory, replace(model, weights=tuple(weights)), files)
+    assert isinstance(written, Model)
+    return written
+
+
+def write_auxiliary(directory: Path, auxiliary: Auxiliary, network: bytes) -> Auxiliary:
+    """Add a model that works beside upscalers; see `write_entry`.
+
+    Args:
+        directory: Of the added models.
+        auxiliary: What is known of it; its file is still missing.
+        network: The ONNX file.
+
+    Raises:
+        DuplicateModelError: The name or the AIR identifier has been taken in the meantime.
+        ModelBuildError: A file cannot be written.
+
+    """
+    sha256 = hashlib.sha256(network).hexdigest()
+    name = f"{auxiliary.name}-{sha256[:12]}.onnx"
+    written = _write(directory, replace(auxiliary, file=WeightFile(name, sha256)), {name: network})
+    assert isinstance(written, Auxiliary)
+    return written
+
+
+def _write(directory: Path, model: Model | Auxiliary, files: Mapping[str, bytes]) -> Model | Auxiliary:
     entry = directory / f"{model.name}.json"
-    model = replace(model, weights=tuple(weights))
     try:
         with locked(directory):
             refuse_taken(directory, model.name, model.air)
@@ -212,7 +254,9 @@ def write_latent_entry(directory: Path, model: Model, folder: Path) -> Model:
             write_atomically(entry, msgspec.json.format(content))
     except OSError as error:
         raise ModelBuildError(f"{model.name} cannot be added: {error}") from error
-    return read_entry(entry)
+    added = read_entry(entry)
+    assert isinstance(added, Model)
+    return added
 
 
 def remove_entry(directory: Path, name: str) -> None:
@@ -227,7 +271,7 @@ def remove_entry(directory: Path, name: str) -> None:
     if name not in known:
         names = ", ".join(known) or "none"
         raise UnknownModelError(f"no model called {name!r} was added; there are {names}")
-    network = re.compile(re.escape(name) + r"-\d+x(-denoise\d)?-[0-9a-f]{12}(\.onnx)?")
+    network = re.compile(re.escape(name) + r"(-\d+x(-denoise\d)?)?-[0-9a-f]{12}(\.onnx)?")
     try:
         with locked(directory):
             known[name].unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from onnx_models.auxiliary import AuxiliaryKind
 from onnx_models.model import Air, Denoise, Name, Pixels, Scale, Sha256, Url, check_price
 
 __all__ = ["Archive", "Download", "Export", "Published", "PublishedFile", "PublishedNetwork", "Source"]
@@ -90,11 +91,12 @@ class Published(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Download(Published, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A model whose weights can be fetched; it becomes a `Model` once they are.
+    """A model whose weights can be fetched; it becomes a `Model` or an `Auxiliary` once they are.
 
     What is missing here, compared to a model, is measured on the weights themselves.
     """
 
+    kind: Literal["upscaler"] | AuxiliaryKind = "upscaler"
     files: Annotated[Mapping[str, PublishedFile], Meta(min_length=1)]
     """All that are needed, each with a key."""
     checkpoint: str | None = None
@@ -115,6 +117,8 @@ class Download(Published, frozen=True, forbid_unknown_fields=True, kw_only=True)
             needed |= {self.checkpoint}
         if needed != set(self.files) or (self.networks and self.checkpoint is not None):
             raise ValueError("files must be those of the checkpoint, or those of the networks")
+        if self.kind != "upscaler" and self.checkpoint is None:
+            raise ValueError("what works beside upscalers comes as a checkpoint")
 
 
 class Export(Published, frozen=True, forbid_unknown_fields=True, kw_only=True):

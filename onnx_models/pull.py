@@ -7,11 +7,12 @@ from pathlib import Path
 
 import onnx
 
-from onnx_models import ncnn, spandrel
+from onnx_models import ffdnet, ncnn, spandrel
 from onnx_models.add import Facts, add_model, refuse_duplicates
+from onnx_models.auxiliary import Auxiliary
 from onnx_models.catalogue import Catalogue
 from onnx_models.convert import Converted, convert_core
-from onnx_models.entries import is_added, write_entry
+from onnx_models.entries import is_added, write_auxiliary, write_entry
 from onnx_models.errors import DownloadError, InstalledError, LicenceError
 from onnx_models.files import locked
 from onnx_models.model import Model, OnnxWeights, WeightFile
@@ -19,6 +20,7 @@ from onnx_models.probe import OpenNetwork
 from onnx_models.published import Download, PublishedNetwork
 from onnx_models.sources import obtain
 from onnx_models.stages import in_stages, with_margin
+from onnx_models.torch_file import read_tensors
 
 __all__ = ["pull_model"]
 
@@ -32,7 +34,7 @@ def pull_model(
     on_bytes: Callable[[int], None] = lambda _count: None,
     *,
     accept_licence: bool = False,
-) -> tuple[Model, Converted]:
+) -> tuple[Model, Converted] | tuple[Auxiliary, None]:
     """Fetch a model's weights and add it to the catalogue.
 
     Args:
@@ -45,7 +47,8 @@ def pull_model(
         accept_licence: Whether the user has accepted a licence for non-commercial use only.
 
     Returns:
-        The model, and what was measured on its network (of several on the one with the widest seam).
+        The model, and what was measured on its network (of several on the one with the widest seam); of one
+        that works beside upscalers nothing.
 
     Raises:
         LicenceError: The licence has to be accepted first.
@@ -62,7 +65,7 @@ def pull_model(
         )
     refuse_duplicates(download.name, download.air, catalogue, directory)
     suffix = Path(download.checkpoint or "").suffix
-    if suffix in spandrel.SUFFIXES:
+    if suffix in spandrel.SUFFIXES and download.kind != "denoiser":
         spandrel.require(suffix)
     folder = directory / f".{download.name}.download"
     with locked(directory, download.name, lambda: on_progress("waiting for another download")):
@@ -71,8 +74,12 @@ def pull_model(
         on_progress("fetching")
         try:
             files = obtain(download, catalogue.archives, folder, on_bytes)
-            add = _add_networks if download.networks else _add_checkpoint
-            added = add(download, files, catalogue, directory, open_network, on_progress)
+            added: tuple[Model, Converted] | tuple[Auxiliary, None]
+            if download.kind == "upscaler":
+                add = _add_networks if download.networks else _add_checkpoint
+                added = add(download, files, catalogue, directory, open_network, on_progress)
+            else:
+                added = _add_auxiliary(download, files, directory), None
         except DownloadError:  # what is there of it is not fetched again
             raise
         except BaseException:
@@ -95,6 +102,30 @@ def _add_checkpoint(
         **{each: getattr(download, each) for each in Facts.__struct_fields__ if hasattr(download, each)}
     )
     return add_model(file, facts, catalogue, directory, open_network, on_progress)
+
+
+def _add_auxiliary(download: Download, files: Mapping[str, Path], directory: Path) -> Auxiliary:
+    assert download.kind != "upscaler"
+    (file,) = files.values()
+    network = ffdnet.convert(read_tensors(file.read_bytes()))
+    auxiliary = Auxiliary(
+        kind=download.kind,
+        file=WeightFile("", "0" * 64),
+        **{each: getattr(download, each) for each in _SHARED},
+    )
+    return write_auxiliary(directory, auxiliary, network.SerializeToString(deterministic=True))
+
+
+_SHARED = (
+    "name",
+    "air",
+    "title",
+    "description",
+    "price_per_megapixel",
+    "licence",
+    "licence_url",
+    "source_url",
+)
 
 
 def _add_networks(

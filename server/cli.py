@@ -17,6 +17,8 @@ _COMMANDS: Final = {
     "models": "List, build, verify, add and fetch models.",
     "keys": "Create, list, rotate and revoke API keys.",
     "accounts": "Show balances, add credit, audit the books.",
+    "backup": "Copy all that a server keeps to a directory.",
+    "restore": "Bring a back-up to an empty place.",
     "bench": "Measure how fast this machine upscales.",
     "top": "Watch a running server.",
     "config": "Print the effective settings and where each comes from.",

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,7 @@ from server.background import close_revoked, every, keep_up, reconcile, running,
 from server.delivery.previews import TileStreams
 from server.delivery.results import ClientResults, Results
 from server.delivery.sessions import Sessions
-from server.delivery.webhooks import WebhookSender
+from server.delivery.webhooks import WebhookBody, WebhookSender
 from server.images.bucket import Bucket, open_store
 from server.images.inputs import Inputs
 from server.images.raw_images import RawImages
@@ -37,6 +37,7 @@ from server.state.accounts import (
     has_keys,
 )
 from server.state.database import Database
+from server.state.requests import Service
 from server.telemetry.readiness import Readiness
 from server.telemetry.telemetry import Telemetry
 from server.upscale.pipeline import Pipeline
@@ -105,7 +106,11 @@ class Services:
 
 @asynccontextmanager
 async def running_services(
-    settings: Settings, base_url: str, telemetry: Telemetry, clock: Callable[[], float] = time.time
+    settings: Settings,
+    base_url: str,
+    telemetry: Telemetry,
+    webhook_bodies: Mapping[Service, WebhookBody] | None = None,
+    clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[Services]:
     """Start everything, run again what an earlier stop left unfinished; stop and close at the end.
 
@@ -113,6 +118,7 @@ async def running_services(
         settings: the effective settings.
         base_url: what clients reach the server as, for the outcomes of tasks that are run again.
         telemetry: counts and records what happens.
+        webhook_bodies: see `WebhookSender`.
         clock: the time in seconds since the epoch.
 
     Raises:
@@ -155,7 +161,12 @@ async def running_services(
         sessions = Sessions(database, results, clock)
         stack.push_async_callback(sessions.close)
         webhooks = WebhookSender(
-            database=database, results=results, web=for_webhooks, timeout=settings.fetch_timeout, clock=clock
+            database=database,
+            results=results,
+            web=for_webhooks,
+            timeout=settings.fetch_timeout,
+            bodies=webhook_bodies,
+            clock=clock,
         )
         pipeline = Pipeline(
             settings=settings,

@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from engines import EngineError
 from onnx_models import UnknownModelError, one_line
 from server.app import create_app
+from server.http.providers import webhook_bodies
 from server.http.security import SecurityHeaders
 from server.images.bucket import StoreError
 from server.limits.memory import Memory
@@ -186,7 +187,9 @@ class _Server(uvicorn.Server):
             raise StartError(one_line(error)) from error
         try:
             services = await self._running.enter_async_context(
-                running_services(settings, settings.public_url or base_url, telemetry)
+                running_services(
+                    settings, settings.public_url or base_url, telemetry, webhook_bodies(settings.image_ttl)
+                )
             )
         except (SQLAlchemyError, ImportError) as error:
             reason = database_problem(error, settings.effective_database_url)

@@ -9,7 +9,7 @@ what comes back, `errors` what goes wrong, `wire` the names that the server uses
 server: an application may have a package `server` of its own.
 """
 
-from tilewire.client import Options, Tilewire
+from tilewire.client import Blend, Options, Tilewire
 from tilewire.errors import (
     AuthenticationFailedError,
     BusyError,
@@ -29,6 +29,7 @@ __all__ = [
     "ApiKey",
     "AuthenticationFailedError",
     "Balance",
+    "Blend",
     "BusyError",
     "Event",
     "Finished",

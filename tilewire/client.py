@@ -24,11 +24,20 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Options", "PixelOptions", "Tilewire"]
+__all__ = ["Blend", "Options", "PixelOptions", "Tilewire"]
 
 _MOST_MODELS: Final = 100  # of one modelSearch
 
 T = TypeVar("T")
+
+
+class Blend(TypedDict):
+    """A second model, and how much of its result is laid over the first one's."""
+
+    model: str
+    """Name or AIR id."""
+    visibility: float
+    """From 0 to 1."""
 
 
 class PixelOptions(TypedDict, total=False):
@@ -44,8 +53,20 @@ class PixelOptions(TypedDict, total=False):
     """How many pixels wide, in place of a factor; with a height too, what fits within the two."""
     height: int | None
     """How many pixels high, in place of a factor."""
+    resize_mode: Literal["fit", "fill", "crop", "stretch"] | None
+    """What a width and a height together mean; default: fit."""
+    settings: dict[str, Any] | None
+    """What only some models take, such as `{"denoise": 1}`: see `Model.parameters`."""
+    seamless: Literal["x", "y", "both"] | None
+    """Where opposite edges are to meet without a seam, as of textures; see `Model.options`."""
+    tta: Literal[1, 8] | None
+    """8: the mean over all flips and turns of the picture, for eight times the work and cost."""
+    blend: Blend | None
+    """A second model, whose result is laid over the first one's."""
     keep_hidden_colors: bool | None
     """Whether to keep the colours of transparent pixels, of a texture; default: no."""
+    denoise: float | None
+    """How much noise to remove first, 0 to 75: its standard deviation in levels of 255; default: none."""
     task_uuid: UUID | str | None
     """An idempotency key: the same task again is neither done nor charged again. Default: a new one."""
 
@@ -240,11 +261,17 @@ class Tilewire:
         """
         return await self._link.cancel(canonical_uuid(task_uuid))
 
-    async def models(self) -> list[Model]:
-        """List the models that the server has."""
+    async def models(self, category: str | None = None) -> list[Model]:
+        """List the models that the server has.
+
+        Args:
+            category: `denoiser`, `faceRestorer` or `faceDetector`; default: those that enlarge.
+        """
         found: list[Model] = []
         while True:
-            page = await self._ask(ModelPage, "modelSearch", limit=_MOST_MODELS, offset=len(found))
+            page = await self._ask(
+                ModelPage, "modelSearch", category=category, limit=_MOST_MODELS, offset=len(found)
+            )
             found += page.results
             if not page.results or len(found) >= page.total_results:
                 return found
@@ -274,6 +301,8 @@ class Tilewire:
             parameters["output_format"] = "RAW"
         with_file = parameters.pop("include_image", True) and parameters.get("output_format") != "RAW"
         parameters["upscale_factor"] = parameters.pop("factor", None)
+        if parameters.get("denoise") is not None:
+            parameters["denoise"] = {"strength": parameters["denoise"]}
         if parameters.get("task_uuid") is not None:
             parameters["task_uuid"] = canonical_uuid(parameters["task_uuid"])
         self._link.check_use()

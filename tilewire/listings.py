@@ -17,6 +17,7 @@ class Model(Struct, frozen=True, kw_only=True, rename=wire_name):
         upscale_factors: the whole factors that it offers.
         fractional_factors: whether it takes any number above 1 up to the largest of them, too.
         parameters: the names of the `settings` that it takes.
+        options: of the task's parameters that not all models take, such as `seamless`, those it does.
         default_steps: of models that take the setting `steps`.
         price_per_megapixel: in USD per million output pixels.
     """
@@ -32,6 +33,7 @@ class Model(Struct, frozen=True, kw_only=True, rename=wire_name):
     upscale_factors: list[int]
     fractional_factors: bool
     parameters: list[str]
+    options: list[str] = []
     default_steps: int | None = None
     price_per_megapixel: Decimal
     licence: str

@@ -91,9 +91,15 @@ def resize(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uin
     return resize_rows(resize_columns(pixels, width), height, 0, len(pixels))
 
 
-def resize_columns(pixels: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
-    """The first pass of `resize`: (H, W, 3) or (H, W) to `width` columns, each row by itself."""
-    return np.asarray(Image.fromarray(pixels).resize((width, len(pixels)), Image.Resampling.LANCZOS))
+def resize_columns(
+    pixels: NDArray[np.uint8], width: int, left: int = 0, right: int | None = None
+) -> NDArray[np.uint8]:
+    """The first pass of `resize`: (H, W, 3) or (H, W) to `width` columns, each row by itself.
+
+    Of some columns, from `left` to `right`, if they are given; those beyond them are still looked at.
+    """
+    box = (left, 0, pixels.shape[1] if right is None else right, len(pixels))
+    return np.asarray(Image.fromarray(pixels).resize((width, len(pixels)), Image.Resampling.LANCZOS, box))
 
 
 def resize_rows(pixels: NDArray[np.uint8], height: int, top: float, bottom: float) -> NDArray[np.uint8]:

@@ -19,6 +19,8 @@ class Part:
     """An ONNX file. The first axis of each of its inputs and outputs is the batch."""
 
     path: Path
+    batches: bool = True
+    """Whether it may run on several at once."""
 
 
 class PartSession(Protocol):

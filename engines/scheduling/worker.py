@@ -93,6 +93,8 @@ class Worker:
 
     def limit(self, key: Key, now: float) -> int:
         """How many tiles of a key one run may take. One is always tried: there may be more memory now."""
+        if isinstance(key.network, Part) and not key.network.batches:
+            return 1
         limits = [self.device.largest_batch]
         if (pace := self.pace.get(key.network)) is not None:
             limits.append(pace // key.pixels)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from engines.codecs.picture import Picture
-from engines.tiling.tiles import Area
+from engines.tiling.tiles import NO_WRAPS, Area, Wraps, continued, without
 
 __all__ = ["bound_alpha", "fill_hidden", "with_planes"]
 
@@ -26,7 +26,13 @@ _NEARBY = 2
 """How many pixels far a network visibly mixes colours."""
 
 
-def fill_hidden(pixels: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
+_ALSO_NEARBY = 16
+"""How many pixels of what a picture goes on with are looked at, where it wraps."""
+
+
+def fill_hidden(
+    pixels: NDArray[np.uint8], alpha: NDArray[np.uint8], wraps: Wraps = NO_WRAPS
+) -> NDArray[np.uint8]:
     """The colours with those under alpha 0 replaced by a mean of visible ones nearby.
 
     A colour counts by what its alpha is of the largest one nearby: beside an opaque pixel one of alpha 1
@@ -35,7 +41,11 @@ def fill_hidden(pixels: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[
     Args:
         pixels: (H, W, 3), or (H, W) of a grey picture.
         alpha: (H, W).
+        wraps: where the picture goes on at its opposite edge.
     """
+    if any(wraps):
+        pixels, alpha = (continued(plane, wraps, _ALSO_NEARBY) for plane in (pixels, alpha))
+        return without(fill_hidden(pixels, alpha), wraps, _ALSO_NEARBY)
     largest = np.maximum(_largest_nearby(alpha), 1)
     weight = Image.fromarray((alpha.astype(np.uint16) * 255 // largest).astype(np.uint8))
     if weight.getextrema() in {(0, 0), (255, 255)}:
@@ -58,7 +68,12 @@ def _largest_nearby(alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def bound_alpha(
-    upscaled: NDArray[np.uint8], source: NDArray[np.uint8], area: Area, width: int, height: int
+    upscaled: NDArray[np.uint8],
+    source: NDArray[np.uint8],
+    area: Area,
+    width: int,
+    height: int,
+    wraps: Wraps = NO_WRAPS,
 ) -> NDArray[np.uint8]:
     """A part of an upscaled alpha plane, each pixel within the range of the 3 × 3 of the source there.
 
@@ -68,9 +83,11 @@ def bound_alpha(
         area: where the part is on the upscaled plane.
         width: of the whole upscaled plane.
         height: of the whole upscaled plane.
+        wraps: where the planes go on at their opposite edges.
     """
-    rows = _nearest(area.top, area.bottom, len(source), height)
-    columns = _nearest(area.left, area.right, source.shape[1], width)
+    rows = _nearest(area.top, area.bottom, len(source), height) + wraps.rows
+    columns = _nearest(area.left, area.right, source.shape[1], width) + wraps.columns
+    source = continued(source, wraps, 1)
     top, left = max(0, rows[0] - 1), max(0, columns[0] - 1)
     window = Image.fromarray(source[top : rows[-1] + 2, left : columns[-1] + 2])
     low, high = (
@@ -80,13 +97,13 @@ def bound_alpha(
     return np.clip(upscaled, low, high)
 
 
-def with_planes(picture: Picture, planes: list[NDArray[np.uint8]]) -> Picture:
+def with_planes(picture: Picture, planes: list[NDArray[np.uint8]], wraps: Wraps = NO_WRAPS) -> Picture:
     """The picture made of what came out of the network: its colours, and its alpha if it has any."""
     if picture.alpha is None:
         return replace(picture, pixels=planes[0])
     pixels, alpha = planes
     height, width = alpha.shape
-    bounded = bound_alpha(alpha, picture.alpha, Area(0, 0, width, height), width, height)
+    bounded = bound_alpha(alpha, picture.alpha, Area(0, 0, width, height), width, height, wraps)
     return replace(picture, pixels=pixels, alpha=bounded)
 
 

@@ -17,12 +17,15 @@ from numpy.typing import NDArray
 from engines.codecs.picture import as_grey, resize_columns, resize_rows
 from engines.tiling.tiles import Area, Tile, TilePlan
 
-__all__ = ["Canvas", "OnArea"]
+__all__ = ["BEYOND", "Canvas", "OnArea"]
 
 OnArea = Callable[[Area, NDArray[np.uint8]], None]
 
 _LOBES = 3
 """How many output rows Lanczos looks beyond a row, on each side."""
+
+BEYOND = _LOBES + 1
+"""Input pixels beyond an edge at which Lanczos looks: an output pixel is at most as large as one of these."""
 
 _TOGETHER = 64
 """Output rows that are computed at once."""
@@ -58,7 +61,8 @@ class Canvas:
         Args:
             plan: the tiles of the input.
             scale: native, of the network.
-            width: of the output, in pixels; at most `scale` times the input's.
+            width: of the output, in pixels; at most `scale` times the input's. Where it is `scale` times,
+                and the height too, the plan keeps just the input; else, where it wraps, `BEYOND` more.
             height: likewise.
             on_area: called, by whoever pastes or reduces, with each area of the output and its pixels as
                 soon as it is finished: it does not change any more. The areas are disjoint, the same for any
@@ -69,15 +73,18 @@ class Canvas:
         self._on_area = on_area
         self._plan = plan
         self._scale = scale
-        self._native_height = plan.rows[-1].keep_stop * scale
-        self._native_width = plan.columns[-1].keep_stop * scale
-        self._is_native = (height, width) == (self._native_height, self._native_width)
+        # Of a plane that wraps more is kept than the output shows, for the reduction to look at.
+        self._beyond_rows, self._beyond_columns = -plan.rows[0].keep_start, -plan.columns[0].keep_start
+        self._kept_height = (plan.rows[-1].keep_stop + self._beyond_rows) * scale
+        self._kept_width = (plan.columns[-1].keep_stop + self._beyond_columns) * scale
+        self._native_height = self._kept_height - 2 * self._beyond_rows * scale
+        self._is_native = (height, width) == (self._kept_height, self._kept_width)
         self._lock = threading.Lock()
         self._missing = len(plan)
         self._bands: dict[int, _Band] = {}
         self._numbers = {rows: number for number, rows in enumerate(plan.rows)}
         self._next_band = 0
-        self._first_row = 0  # native row that `_rows` begins with
+        self._first_row = 0  # of the native rows that are kept: the one that `_rows` begins with
         self._rows = np.empty((0, width, *self.pixels.shape[2:]), np.uint8)
         self._done = 0  # output rows
 
@@ -100,7 +107,7 @@ class Canvas:
         number = self._numbers[rows]
         with self._lock:
             band = self._bands.setdefault(number, self._new_band(rows.keep_stop - rows.keep_start))
-        tile.paste(upscaled, band.pixels, self._scale, top=rows.keep_start)
+        tile.paste(upscaled, band.pixels, self._scale, top=rows.keep_start, left=-self._beyond_columns)
         with self._lock:
             band.missing -= 1
             return band.missing == 0
@@ -111,12 +118,13 @@ class Canvas:
             with self._lock:
                 del self._bands[self._next_band]
             self._next_band += 1
-            reduced = resize_columns(band.pixels, self.pixels.shape[1])
+            margin = self._beyond_columns * self._scale
+            reduced = resize_columns(band.pixels, self.pixels.shape[1], margin, self._kept_width - margin)
             self._rows = np.concatenate((self._rows, reduced))
             self._reduce_rows()
 
     def _new_band(self, height: int) -> _Band:
-        pixels = np.empty((height * self._scale, self._native_width, *self.pixels.shape[2:]), np.uint8)
+        pixels = np.empty((height * self._scale, self._kept_width, *self.pixels.shape[2:]), np.uint8)
         return _Band(pixels, len(self._plan.columns))
 
     def _reduce_rows(self) -> None:
@@ -129,7 +137,7 @@ class Canvas:
             if last > known:
                 break
             native = self._rows[first - self._first_row : last - self._first_row]
-            top, bottom = (row * self._native_height / height - first for row in (self._done, stop))
+            top, bottom = (self._place(row) - first for row in (self._done, stop))
             count = stop - self._done
             self.pixels[self._done : stop] = resize_rows(native, count, top, min(bottom, len(native)))
             self._finish(Area(0, self._done, width, stop))
@@ -140,10 +148,13 @@ class Canvas:
 
     def _rows_for(self, start: int, stop: int) -> tuple[int, int]:
         """The native rows that output rows are made of: the first, and the one after the last."""
-        ratio = self._native_height / len(self.pixels)
-        first = math.floor((start - _LOBES) * ratio) - 1
-        last = math.ceil((stop + _LOBES) * ratio) + 1
-        return max(0, first), min(last, self._native_height)
+        first = math.floor(self._place(start - _LOBES)) - 1
+        last = math.ceil(self._place(stop + _LOBES)) + 1
+        return max(0, first), min(last, self._kept_height)
+
+    def _place(self, row: int) -> float:
+        """Where the upper edge of an output row is among the native rows that are kept."""
+        return self._beyond_rows * self._scale + row * self._native_height / len(self.pixels)
 
     def _finish(self, area: Area) -> None:
         if self._on_area is not None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from engines.codecs.picture import Picture
 from engines.tiling.alpha import bound_alpha
-from engines.tiling.tiles import Area
+from engines.tiling.tiles import NO_WRAPS, Area, Wraps
 
 __all__ = ["OnRegion", "Region", "RegionReporter"]
 
@@ -34,6 +34,8 @@ class Region:
     """(h, w, 3), or (h, w) of a grey picture, as they came out of the network."""
     alpha: NDArray[np.uint8] | None
     """(h, w), as it came out of the network."""
+    wraps: Wraps = NO_WRAPS
+    """Where the source goes on at its opposite edge."""
 
     def picture(self) -> Picture:
         """The same pixels that the result has there, with its colour profile but without metadata.
@@ -42,7 +44,7 @@ class Region:
         """
         alpha = None
         if self.alpha is not None and self.source.alpha is not None:
-            alpha = bound_alpha(self.alpha, self.source.alpha, self.area, self.width, self.height)
+            alpha = bound_alpha(self.alpha, self.source.alpha, self.area, self.width, self.height, self.wraps)
             if alpha.min() == 255:
                 alpha = None
         return Picture(
@@ -76,7 +78,9 @@ class RegionReporter:
     was reported is not reported again.
     """
 
-    def __init__(self, source: Picture, width: int, height: int, on_region: OnRegion) -> None:
+    def __init__(
+        self, source: Picture, width: int, height: int, on_region: OnRegion, wraps: Wraps = NO_WRAPS
+    ) -> None:
         """Begin with nothing finished.
 
         Args:
@@ -84,11 +88,13 @@ class RegionReporter:
             width: of the result, in pixels.
             height: of the result, in pixels.
             on_region: called with each region; if it raises, that is logged.
+            wraps: where the source goes on at its opposite edge.
         """
         self._source = source
         self._width = width
         self._height = height
         self._on_region = on_region
+        self._wraps = wraps
         self._count = 1 if source.alpha is None else 2
         self._lock = threading.Lock()
         self._finished: defaultdict[Area, dict[int, NDArray[np.uint8]]] = defaultdict(dict)
@@ -112,6 +118,7 @@ class RegionReporter:
             source=self._source,
             colours=planes[0],
             alpha=planes.get(1),
+            wraps=self._wraps,
         )
         try:
             self._on_region(region)

@@ -11,6 +11,9 @@ mirror image: left to itself a network takes what it does not see for black, and
 | x4plus-anime                    | 4.6      | 5.8       | 6.0           | 5.0           |
 | animevideov3                    | 2.7      | 3.6       | 3.7           | 2.6           |
 
+A texture that is to be laid side by side with itself goes on at its opposite edge instead, as far as the
+network sees, so that no seam shows between two of its results.
+
 All windows of one plan have the same size, so that they share one compiled shape and can share a batch.
 """
 
@@ -22,7 +25,19 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BORDER", "Area", "Segment", "Tile", "TilePlan", "plan_tiles", "split_axis"]
+__all__ = [
+    "BORDER",
+    "NO_WRAPS",
+    "Area",
+    "Segment",
+    "Tile",
+    "TilePlan",
+    "Wraps",
+    "continued",
+    "plan_tiles",
+    "split_axis",
+    "without",
+]
 
 
 BORDER = 10
@@ -56,6 +71,30 @@ class Area(NamedTuple):
             and self.top < other.bottom
             and other.top < self.bottom
         )
+
+
+class Wraps(NamedTuple):
+    """Along which axes a picture goes on at its opposite edge: down its rows, across its columns."""
+
+    rows: bool = False
+    columns: bool = False
+
+
+NO_WRAPS = Wraps()
+
+
+def continued(plane: NDArray[np.uint8], wraps: Wraps, margin: int) -> NDArray[np.uint8]:
+    """A plane, (H, W, …), with `margin` pixels of its opposite edge on either side where it wraps."""
+    if not any(wraps):
+        return plane
+    margins = [(margin * wrapped, margin * wrapped) for wrapped in wraps]
+    return np.pad(plane, [*margins, *[(0, 0)] * (plane.ndim - 2)], "wrap")
+
+
+def without(plane: NDArray[np.uint8], wraps: Wraps, margin: int) -> NDArray[np.uint8]:
+    """A plane without what it was continued by."""
+    rows, columns = (slice(margin, -margin) if wrapped else slice(None) for wrapped in wraps)
+    return np.ascontiguousarray(plane[rows, columns])
 
 
 class Segment(NamedTuple):
@@ -101,15 +140,25 @@ class Tile:
 
     rows: Segment
     columns: Segment
+    wraps: Wraps = NO_WRAPS
 
     def cut(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The window's pixels, (h, w, …), of `image` (H, W, …), which is continued by its mirror image."""
-        inside, beyond = [], []
-        for segment, length in zip((self.rows, self.columns), image.shape[:2], strict=True):
+        """The window's pixels, (h, w, …), of `image` (H, W, …).
+
+        Where it wraps the image goes on at its opposite edge, elsewhere it is continued by its mirror image.
+        """
+        window, inside, beyond = image, [], []
+        for axis, segment in enumerate((self.rows, self.columns)):
+            length = image.shape[axis]
             start, stop = max(0, segment.start), min(length, segment.stop)
+            margin = start - segment.start, segment.stop - stop
+            if self.wraps[axis] and any(margin):
+                places = np.arange(segment.start, segment.stop)
+                window = window.take(places, axis, mode="wrap")
+                start, stop, margin = 0, len(places), (0, 0)
             inside.append(slice(start, stop))
-            beyond.append((start - segment.start, segment.stop - stop))
-        window = image[tuple(inside)]
+            beyond.append(margin)
+        window = window[tuple(inside)]
         if not any(map(any, beyond)):
             return window
         return np.pad(window, [*beyond, *[(0, 0)] * (image.ndim - 2)], "symmetric")
@@ -125,16 +174,22 @@ class Tile:
         )
 
     def paste(
-        self, upscaled: NDArray[np.uint8], canvas: NDArray[np.uint8], scale: int, *, top: int = 0
+        self,
+        upscaled: NDArray[np.uint8],
+        canvas: NDArray[np.uint8],
+        scale: int,
+        *,
+        top: int = 0,
+        left: int = 0,
     ) -> None:
         """Copy the core of `upscaled` (h × scale, w × scale, …) to its place on `canvas` (H × scale, …).
 
-        `top` is the image's row that the canvas begins with, in input pixels.
+        `top` and `left` are the image's row and column that the canvas begins with, in input pixels.
         """
         rows, columns = self.rows, self.columns
         canvas[
             (rows.keep_start - top) * scale : (rows.keep_stop - top) * scale,
-            columns.keep_start * scale : columns.keep_stop * scale,
+            (columns.keep_start - left) * scale : (columns.keep_stop - left) * scale,
         ] = upscaled[
             (rows.keep_start - rows.start) * scale : (rows.keep_stop - rows.start) * scale,
             (columns.keep_start - columns.start) * scale : (columns.keep_stop - columns.start) * scale,
@@ -143,36 +198,70 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class TilePlan:
-    """The tiles of one image, row by row; all `height` × `width` input pixels large."""
+    """The tiles of one image, row by row; all `height` × `width` input pixels large.
+
+    Together they keep the image, and where it wraps perhaps some of what it goes on with.
+    """
 
     height: int
     width: int
     rows: tuple[Segment, ...]
     columns: tuple[Segment, ...]
+    wraps: Wraps = NO_WRAPS
 
     def __len__(self) -> int:
         return len(self.rows) * len(self.columns)
 
     def __iter__(self) -> Iterator[Tile]:
-        return (Tile(rows, columns) for rows in self.rows for columns in self.columns)
+        return (Tile(rows, columns, self.wraps) for rows in self.rows for columns in self.columns)
 
 
 def plan_tiles(
-    height: int, width: int, *, tile: int, overlap: int, border: int = 0, step: int = 1
+    height: int,
+    width: int,
+    *,
+    tile: int,
+    overlap: int,
+    border: int = 0,
+    step: int = 1,
+    wraps: Wraps = NO_WRAPS,
+    beyond: int = 0,
 ) -> TilePlan:
     """Cut an image of `height` × `width` into tiles of at most `tile` × `tile` pixels.
 
-    An image of no more pixels than one tile runs whole, whatever its shape. For `border` and `step` see
-    `split_axis`; what an image is continued by counts.
+    An image of no more pixels than one tile runs whole, whatever its shape; what it is continued by counts.
+
+    Args:
+        height: of the image, in pixels.
+        width: likewise.
+        tile: the largest side of one.
+        overlap: how far the network looks.
+        border: by how much the image is continued where it does not wrap.
+        step: see `split_axis`.
+        wraps: where the image goes on at its opposite edge.
+        beyond: how many pixels of what it goes on with are kept on either side.
     """
-    if (height + 2 * border) * (width + 2 * border) <= tile * tile:
-        rows, columns = ([Segment(-border, length + border, 0, length)] for length in (height, width))
+    kept = [beyond if wrapped else 0 for wrapped in wraps]
+    borders = [overlap if wrapped else border for wrapped in wraps]
+    lengths = [length + 2 * more for length, more in zip((height, width), kept, strict=True)]
+    whole = [length + 2 * more for length, more in zip(lengths, borders, strict=True)]
+    if whole[0] * whole[1] <= tile * tile:
+        axes = [
+            [Segment(-more, length + more, 0, length)] for length, more in zip(lengths, borders, strict=True)
+        ]
     else:
-        rows = split_axis(height, tile, overlap, border=border, step=step)
-        columns = split_axis(width, tile, overlap, border=border, step=step)
+        axes = [
+            split_axis(length, tile, overlap, border=more, step=step)
+            for length, more in zip(lengths, borders, strict=True)
+        ]
+    rows, columns = (
+        tuple(Segment(*(place - more for place in segment)) for segment in axis)
+        for axis, more in zip(axes, kept, strict=True)
+    )
     return TilePlan(
         height=rows[0].stop - rows[0].start,
         width=columns[0].stop - columns[0].start,
-        rows=tuple(rows),
-        columns=tuple(columns),
+        rows=rows,
+        columns=columns,
+        wraps=wraps,
     )

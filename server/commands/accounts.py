@@ -1,16 +1,20 @@
 """`tilewire accounts`: who has how much, whether the books are right, what signs the webhooks."""
 
+import asyncio
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from decimal import Decimal, InvalidOperation
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from server.commands.database import open_database
+from server.commands.backup_directory import bucket_of, failures_in_words
+from server.commands.database import open_data, open_database
 from server.commands.terminal import ConfigFile, Data, console, day, give_up, problems
+from server.images.audit import ImageAudit, audit_images, mend_images
 from server.money import to_nanodollars, to_usd
+from server.settings import Settings
 from server.state.accounts import AccountId, find_account, list_accounts
 from server.state.audit import audit
 from server.state.database import Database
@@ -80,20 +84,59 @@ def show_webhook_secret(
 
 
 @commands.command("audit")
-def audit_books(data: Data = None, config: ConfigFile = None) -> None:
-    """Check that the books are right.
+def audit_books(
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            help="End the images whose files are lost; have files that no image names deleted after a day.",
+        ),
+    ] = False,
+    data: Data = None,
+    config: ConfigFile = None,
+) -> None:
+    """Check the books, and that each image has its file.
 
-    Balances, ledger and tasks have to agree; what does not is printed, and the exit status is 1.
+    Balances, ledger and tasks have to agree, and so do the records of images and the files in the store; what
+    does not is printed, and the exit status is 1. Books are never changed, servers may go on.
     """
-    found = open_database(config, data).snapshot(audit)
-    for mistake in found.mistakes:
-        problems.print(mistake, style="red")
-    if found.mistakes:
+    settings, database = open_data(config, data)
+    with failures_in_words(settings), closing(database):
+        found = database.snapshot(audit)
+        for mistake in found.mistakes:
+            problems.print(mistake, style="red")
+        if not found.mistakes:
+            console.print(
+                f"the books are right: accounts {found.accounts}, ledger entries {found.entries}, "
+                f"charges {found.charges}, each of one task that succeeded"
+            )
+        images = asyncio.run(_audit_images(settings, database, repair=repair))
+    if found.mistakes or not (images.is_right or repair):
         raise typer.Exit(1)
-    console.print(
-        f"the books are right: accounts {found.accounts}, ledger entries {found.entries}, "
-        f"charges {found.charges}, each of one task that succeeded"
-    )
+
+
+async def _audit_images(settings: Settings, database: Database, *, repair: bool) -> ImageAudit:
+    """Report, and mend if that is wanted, what is wrong with the images."""
+    with closing(bucket_of(settings)) as bucket:
+        found = await audit_images(bucket, database)
+    for name in sorted(found.lost):
+        problems.print(f"image {name}: its file is lost", style="red")
+    for name in sorted(found.unknown):
+        problems.print(f"file {name}: no image names it", style="red")
+    if found.foreign:
+        console.print(f"files in the image store that are not Tilewire's, and left alone: {found.foreign}")
+    if found.is_right:
+        console.print(f"the images are right: {found.images}, each with its file")
+    elif repair:
+        if found.nothing_fits:
+            place = settings.storage_url or settings.data / "images"
+            give_up(f"no image has its file in {place}: is that their store? Nothing was changed", status=1)
+        await mend_images(found, database)
+        console.print(
+            f"ended {len(found.lost)} images: the same bytes can be sent again; "
+            f"{len(found.unknown)} files will be deleted after a day"
+        )
+    return found
 
 
 def _account(database: Database, name: str) -> AccountId:

@@ -8,7 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from onnx_models import one_line
 from server.commands.output import problems
-from server.commands.running import running_servers
+from server.commands.running import RunningServer, running_servers
 from server.commands.terminal import effective_settings, give_up
 from server.private import private_directory
 from server.settings import Settings, Sourced
@@ -16,7 +16,7 @@ from server.state.database import Database
 from server.state.migrations import UnusableDatabaseError
 from server.state.words import database_problem
 
-__all__ = ["open_database"]
+__all__ = ["is_there", "open_data", "open_database", "place_of"]
 
 
 def open_database(file: Path | None, data: Path | None, *, make: bool = False) -> Database:
@@ -28,16 +28,20 @@ def open_database(file: Path | None, data: Path | None, *, make: bool = False) -
         make: whether one is made where there is none, if its place was named: by a flag, in the file, or in
             the environment.
     """
+    return open_data(file, data, make=make)[1]
+
+
+def open_data(file: Path | None, data: Path | None, *, make: bool = False) -> tuple[Settings, Database]:
+    """As `open_database`, with the settings that say where all the rest is."""
     settings, sourced = effective_settings(file, data=data)
     named = [each for each in sourced if each.name in ("data", "database_url") and each.source != "default"]
-    if not named:
-        settings = _of_running_server(settings)
+    settings = _as_running(settings) if named else _of_running_server(settings)
     try:
-        if not _exists(settings.effective_database_url):
+        if not is_there(settings.effective_database_url):
             if not (make and named):
                 give_up(_where_it_is_not(settings, named))
             private_directory(settings.data)
-        return Database(settings.effective_database_url, synchronous=settings.sqlite_synchronous)
+        return settings, Database(settings.effective_database_url, synchronous=settings.sqlite_synchronous)
     except (OSError, UnusableDatabaseError) as error:
         give_up(one_line(error), status=1)
     except (SQLAlchemyError, ImportError) as error:
@@ -53,11 +57,30 @@ def _of_running_server(settings: Settings) -> Settings:
     for server in running.values():
         if Path(server.data) != settings.data.resolve():
             problems.print(f"using the data of the server at {server.url}: {server.data}", style="dim")
-        return msgspec.structs.replace(settings, data=Path(server.data), database_url=server.database_url)
+        return _with_places(msgspec.structs.replace(settings, data=Path(server.data)), server)
     return settings
 
 
-def _exists(url: str) -> bool:
+def _as_running(settings: Settings) -> Settings:
+    """The settings, completed by what a server that runs on their data directory has."""
+    for server in running_servers():
+        if Path(server.data) == settings.data.resolve():
+            return _with_places(settings, server)
+    return settings
+
+
+def _with_places(settings: Settings, server: RunningServer) -> Settings:
+    """The settings with a server's database, image store and added models where they name none."""
+    added = Path(server.added_models) if server.added_models else None
+    return msgspec.structs.replace(
+        settings,
+        database_url=settings.database_url or server.database_url,
+        storage_url=settings.storage_url or server.storage_url,
+        added_models=settings.added_models or added,
+    )
+
+
+def is_there(url: str) -> bool:
     """Whether there is a database of ours, of any version; nothing is made by asking.
 
     Raises:
@@ -75,9 +98,14 @@ def _exists(url: str) -> bool:
         engine.dispose()
 
 
-def _where_it_is_not(settings: Settings, named: list[Sourced]) -> str:
+def place_of(settings: Settings) -> str:
+    """Where the database is, or would be, without a password."""
     address = make_url(settings.effective_database_url)
-    place = address.database if address.get_backend_name() == "sqlite" else address.render_as_string()
+    return str(address.database) if address.get_backend_name() == "sqlite" else address.render_as_string()
+
+
+def _where_it_is_not(settings: Settings, named: list[Sourced]) -> str:
+    place = place_of(settings)
     said = ", ".join(f"{each.name}: {each.source}" for each in named)
     where = f"there is no database of Tilewire at {place}"
     if said:

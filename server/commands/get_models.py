@@ -21,6 +21,8 @@ from rich.progress import (
 
 from engines import open_on_cpu
 from onnx_models import (
+    KINDS,
+    Auxiliary,
     CatalogueError,
     Converted,
     DuplicateModelError,
@@ -158,8 +160,15 @@ def export(
     console.print("a server that runs has to be started again to offer it")
 
 
-def _report(model: Model, converted: Converted) -> None:
-    """Print what was measured."""
+def _report(model: Model | Auxiliary, converted: Converted | None) -> None:
+    """Print what was measured; of what works beside upscalers, what it is for."""
+    if isinstance(model, Auxiliary):
+        console.print(
+            f"{model.name} ({model.air}) {KINDS[model.kind]}; {model.price_per_megapixel} USD per megapixel"
+        )
+        console.print(_RESTART)
+        return
+    assert converted is not None
     parity = "" if converted.difference is None else f"; {converted.difference:.0e} from PyTorch"
     scales = " and ".join(dict.fromkeys(str(weights.scale) for weights in model.weights))
     console.print(
@@ -178,7 +187,10 @@ def _report(model: Model, converted: Converted) -> None:
             f"up to {seam.levels} levels of 255 ({seam.psnr:.0f} dB), and more would not help much",
             style="yellow",
         )
-    console.print("a server that runs has to be started again to offer it")
+    console.print(_RESTART)
+
+
+_RESTART = "a server that runs has to be started again to offer it"
 
 
 @contextmanager

@@ -8,6 +8,8 @@ from rich.text import Text
 
 from engines import EngineError, Upscaler, find_devices
 from onnx_models import (
+    KINDS,
+    Auxiliary,
     BrokenEntryError,
     Model,
     ModelBuildError,
@@ -20,6 +22,7 @@ from onnx_models import (
     remove_entry,
     repair,
     size_of,
+    verified_file,
 )
 from server.commands.building import build_bars
 from server.commands.get_models import add, export, one_message, pull
@@ -48,6 +51,10 @@ def list_models(data: Data = None, config: ConfigFile = None) -> None:
             f"×{model.reach} in one pass" if model.fractional else f"×{', ×'.join(map(str, model.factors))}"
         )
         _show(model, settings, factors, "the default" if model is catalogue.default else "")
+    if catalogue.auxiliaries:
+        _head("Installed beside them", "each is named by a parameter of its own")
+    for auxiliary in catalogue.auxiliaries:
+        _show(auxiliary, settings, KINDS[auxiliary.kind])
     if catalogue.downloads:
         _head("To fetch", "tilewire models pull NAME")
     for download in catalogue.downloads:
@@ -111,6 +118,12 @@ def verify_models(data: Data = None, config: ConfigFile = None) -> None:
             bad = state in ("damaged", "missing")
             wrong += bad
             console.print(f"{file}: {advice.get(state, state)}", style="red" if bad else None)
+    for auxiliary in load_catalogue(directory).auxiliaries:
+        try:
+            console.print(f"{verified_file(auxiliary)}: good")
+        except ModelBuildError as error:
+            wrong += 1
+            console.print(str(error), style="red")
     for entry in entry_files(directory):
         try:
             read_entry(entry)
@@ -140,10 +153,11 @@ def _head(what: str, how: str) -> None:
     console.print(Text.assemble((what, "bold"), f" ({how})"))
 
 
-def _show(model: Model | Published, settings: Settings, facts: str, note: str = "") -> None:
+def _show(model: Model | Auxiliary | Published, settings: Settings, facts: str, note: str = "") -> None:
     """Print what a newcomer chooses by: what it is good for, and below that the facts; 80 columns at most."""
     price = settings.prices.get(model.name, model.price_per_megapixel)
-    aliases = f" ({', '.join(model.aliases)})" if model.aliases else ""
+    words = () if isinstance(model, Auxiliary) else model.aliases
+    aliases = f" ({', '.join(words)})" if words else ""
     name = Text.assemble((model.name, "bold"), aliases, f", {note}" if note else "")
     details = f"{model.air} · {facts} · {price} USD/MP · {model.licence}"
     for text, indent in ((name, 2), (Text(model.description), 4), (Text(details, style="dim"), 4)):

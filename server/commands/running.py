@@ -26,11 +26,15 @@ class RunningServer(Struct, frozen=True):
         url: what it is reached as.
         data: its directory.
         database_url: of its database; None for the one in its directory.
+        storage_url: of its images; None for those in its directory.
+        added_models: the directory of the models that were added; None for the one in its directory.
     """
 
     url: str
     data: str
     database_url: str | None
+    storage_url: str | None = None
+    added_models: str | None = None
 
 
 @contextmanager
@@ -39,7 +43,14 @@ def noted(url: str, settings: Settings) -> Iterator[None]:
 
     Whether it still runs is told by a lock, which the system releases when the process ends, however it does.
     """
-    server = RunningServer(url, str(settings.data.resolve()), settings.database_url)
+    added = settings.added_models
+    server = RunningServer(
+        url,
+        str(settings.data.resolve()),
+        settings.database_url,
+        settings.storage_url,
+        None if added is None else str(added.resolve()),
+    )
     try:
         note = private_file(private_directory(_directory()) / f"{uuid4()}{_SUFFIX}")
         lock = FileLock(note.with_suffix(".lock"))

@@ -9,7 +9,7 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -19,11 +19,13 @@ from standardwebhooks import Webhook
 from server.delivery.results import Results
 from server.outbound.fetch import FetchError, ForbiddenAddressError, StatusError, WebClient
 from server.protocol.codec import JSON, encode_reply
-from server.protocol.errors import UnavailableError
+from server.protocol.errors import ErrorItem, UnavailableError
+from server.protocol.replies import Progress, UpscaleResult
 from server.state import tasks
 from server.state.accounts import AccountId
 from server.state.database import Database
 from server.state.records import Status
+from server.state.requests import Service
 from server.state.webhooks import (
     ClaimedWebhook,
     WebhookStatus,
@@ -35,7 +37,7 @@ from server.state.webhooks import (
     unclaim,
 )
 
-__all__ = ["DELAYS", "WebhookSender", "asked_delay", "next_delay", "signed_headers"]
+__all__ = ["DELAYS", "WebhookBody", "WebhookSender", "asked_delay", "next_delay", "signed_headers"]
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +80,10 @@ def signed_headers(webhook_id: str, body: bytes, secrets: Iterable[str], now: fl
     }
 
 
+WebhookBody = Callable[[UpscaleResult | ErrorItem | Progress], bytes]
+"""A webhook's body that tells of a task's outcome."""
+
+
 class _Superseded(Exception):  # noqa: N818 - an event, not a mistake
     """The webhook is of an outcome that does not count any more."""
 
@@ -92,6 +98,7 @@ class WebhookSender:
         results: Results,
         web: WebClient,
         timeout: float,
+        bodies: Mapping[Service, WebhookBody] | None = None,
         clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -102,6 +109,7 @@ class WebhookSender:
             results: builds their bodies.
             web: sends them.
             timeout: seconds that `web` gives one request.
+            bodies: what other services' receivers get in place of Runware's frame.
             clock: the time in seconds since the epoch.
             chance: from 0 to 1, for the jitter.
         """
@@ -109,6 +117,7 @@ class WebhookSender:
         self._results = results
         self._web = web
         self._lease = timeout + _PREPARATION
+        self._bodies = bodies or {}
         self._clock = clock
         self._chance = chance
         self._active: Counter[str] = Counter()
@@ -225,11 +234,13 @@ class WebhookSender:
         return None
 
     async def _body(self, webhook: ClaimedWebhook) -> bytes:
-        """The JSON frame that a socket would get."""
+        """The JSON frame that a socket would get, or what the service has in whose shape the task came."""
         record = await self._database.run(tasks.find, webhook.account, webhook.task_uuid)
         if record is None or record.status is Status.ACCEPTED:
             raise _Superseded
-        return encode_reply(JSON, await self._results.item(record, webhook.base_url))
+        item = await self._results.item(record, webhook.base_url)
+        body = self._bodies.get(record.request.service)
+        return encode_reply(JSON, item) if body is None else body(item)
 
     async def _note(self, webhook: ClaimedWebhook, failure: Exception | None) -> None:
         """Record how an attempt ended, as soon as the database can be used."""

@@ -47,6 +47,8 @@ PAGES: Final = (
     Page("models", "Models"),
     Page("settings", "Settings"),
     Page("operations", "Operations"),
+    Page("backup", "Back-up"),
+    Page("several-servers", "Several servers"),
     Page("security", "Security"),
     Page("promises", "Promises"),
     Page("development", "Development"),

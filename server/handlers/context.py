@@ -9,6 +9,7 @@ from server.delivery.sessions import Session
 from server.protocol.codec import RawTask
 from server.services import Services
 from server.state.accounts import AccountId
+from server.state.requests import Service
 
 __all__ = ["Context"]
 
@@ -23,6 +24,7 @@ class Context:
         raw: the task as it came.
         results: reads the results that this client gets.
         acknowledge_after: seconds that HTTP waits for an asynchronous task; None: as the setting says.
+        service: in whose shape the task came.
         accepting: upscales that came before over the same connection and may not be taken on yet, by UUID.
     """
 
@@ -34,6 +36,7 @@ class Context:
     results: ClientResults
     accepting: Mapping[str, asyncio.Task[None]] = field(default_factory=dict)
     acknowledge_after: float | None = None
+    service: Service = "runware"
 
     async def settled(self, task_uuid: str) -> None:
         """Return when a task of this connection is taken on, or refused: one may be sent right behind it."""

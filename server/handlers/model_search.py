@@ -2,12 +2,13 @@
 
 from msgspec import UNSET
 
-from onnx_models import Model
+from onnx_models import Auxiliary, Model
 from server.handlers.context import Context
 from server.protocol.replies import ModelItem, ModelSearchResult
 from server.protocol.requests import ModelSearch
 from server.settings import Settings
 from server.telemetry.speeds import Speeds
+from server.upscale.request import options_of
 
 __all__ = ["handle"]
 
@@ -15,14 +16,25 @@ _CATEGORY = "upscaler"
 
 
 async def handle(task: ModelSearch, context: Context) -> ModelSearchResult:
-    """The models whose name, aliases, AIR id, title or description contain all words of `search`."""
+    """The models whose name, aliases, AIR id, title or description contain all words of `search`.
+
+    Without a category they are those that enlarge: whatever is listed may be a task's `model`.
+    """
     words = task.search.casefold().split()
+    settings, speeds = context.services.settings, context.services.telemetry.speeds
     found = [
-        _describe(model, context.services.settings, context.services.telemetry.speeds)
+        _describe(model, settings, speeds)
         for model in context.services.catalogue
         if all(word in _text(model) for word in words)
         and task.category in (None, _CATEGORY)
         and task.architecture in (None, model.family)
+    ]
+    found += [
+        _describe_auxiliary(model, settings)
+        for model in context.services.catalogue.auxiliaries
+        if all(word in _text(model) for word in words)
+        and task.category == model.kind
+        and task.architecture in (None, model.kind)
     ]
     return ModelSearchResult(
         task_uuid=task.task_uuid,
@@ -31,8 +43,9 @@ async def handle(task: ModelSearch, context: Context) -> ModelSearchResult:
     )
 
 
-def _text(model: Model) -> str:
-    words = (model.name, *model.aliases, model.air, model.title, model.description, model.family)
+def _text(model: Model | Auxiliary) -> str:
+    more = (model.kind,) if isinstance(model, Auxiliary) else (*model.aliases, model.family)
+    words = (model.name, model.air, model.title, model.description, *more)
     return " ".join(words).casefold()
 
 
@@ -51,8 +64,28 @@ def _describe(model: Model, settings: Settings, speeds: Speeds) -> ModelItem:
         upscale_factors=list(model.factors),
         fractional_factors=model.fractional,
         parameters=list(model.parameters),
+        options=options_of(model),
         default_steps=UNSET if model.latent is None else model.latent.default_steps,
         seconds_per_megapixel=UNSET if speed is None else round(speed, 4),
+        price_per_megapixel=settings.prices.get(model.name, model.price_per_megapixel),
+        licence=model.licence,
+    )
+
+
+def _describe_auxiliary(model: Auxiliary, settings: Settings) -> ModelItem:
+    return ModelItem(
+        air=model.air,
+        name=model.name,
+        version=model.air.rpartition("@")[2],
+        category=model.kind,
+        architecture=model.kind,
+        tags=[],
+        title=model.title,
+        comment=model.description,
+        upscale_factors=[],
+        fractional_factors=False,
+        parameters=list(model.parameters),
+        options=[],
         price_per_megapixel=settings.prices.get(model.name, model.price_per_megapixel),
         licence=model.licence,
     )

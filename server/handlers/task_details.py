@@ -39,7 +39,7 @@ async def handle(task: GetTaskDetails, context: Context) -> TaskDetails:
 def _as_sent(request: UpscaleRequest) -> dict[str, Any]:
     """The task on the wire. What it left out may be there with its default."""
     fields: dict[str, Any] = to_builtins(request)
-    for name in ("source", "parameter", "warnings", "diffusion", "denoise", "raw"):
+    for name in ("source", "parameter", "warnings", "diffusion", "denoise", "denoiser", "tta", "raw"):
         fields.pop(name, None)
     if request.raw:
         fields["output_format"] = OutputFormat.RAW.value
@@ -53,9 +53,15 @@ def _as_sent(request: UpscaleRequest) -> dict[str, Any]:
         case UnstoredImage(width=width, height=height, channels=channels):
             image = {"width": width, "height": height, "channels": channels}
     sent |= {"inputImage": image} if request.parameter == "inputImage" else {"inputs": {"image": image}}
+    if request.tta:
+        sent["tta"] = 8
+    if request.blend is not None:
+        sent["blend"] = {"model": request.blend.model, "visibility": request.blend.visibility}
     settings = {} if request.diffusion is None else _settings(request.diffusion)
     if request.denoise is not None:
         settings["denoise"] = request.denoise
+    if request.denoiser is not None:
+        sent["denoise"] = to_builtins(request.denoiser)
     return sent | ({"settings": settings} if settings else {})
 
 

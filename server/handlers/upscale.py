@@ -16,8 +16,9 @@ from server.protocol.sources import ImageSource, InlineImage, RemoteImage, Store
 from server.state.records import Status, TaskRecord
 from server.state.requests import UpscaleRequest
 from server.state.tasks import LostTaskError
+from server.upscale.auxiliaries import denoiser_of
 from server.upscale.raw import check_raw
-from server.upscale.request import check, choose_model, cut_warnings, diffusion_of, input_source, request_for
+from server.upscale.request import check, choose_models, cut_warnings, diffusion_of, input_source, request_for
 from server.upscale.running import Running
 
 __all__ = ["handle"]
@@ -30,18 +31,27 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         TaskError: if the task is refused.
     """
     services = context.services
-    model = choose_model(services.catalogue, task.model)
+    models = choose_models(services.catalogue, task)
     parameter, source = await input_source(task, context.raw.codec)
-    check(task, model, services.settings.reachable)
+    check(task, models, services.settings.reachable)
+    denoiser = denoiser_of(task, services.catalogue)
     if task.include_tiles and context.session is None:
         raise unsupported(
             "includeTiles", "tiles come as messages of their own: send the task over a WebSocket"
         )
     check_raw(task, source, binary=context.raw.codec.binary)
     source = await services.inputs.own(context.account, source, context.base_url, parameter)
-    warnings = (*context.raw.warnings(), *await _cut_prompts(task, model, services.upscaler))
+    warnings = (*context.raw.warnings(), *await _cut_prompts(task, models.first, services.upscaler))
     kept, pixels = await _keep(task, source, parameter, context)
-    request = request_for(task, model=model, source=kept, parameter=parameter, warnings=warnings)
+    request = request_for(
+        task,
+        models=models,
+        source=kept,
+        parameter=parameter,
+        warnings=warnings,
+        denoiser=denoiser,
+        service=context.service,
+    )
     taken = await _submit(task, request, pixels, context)
     session = context.session
     if isinstance(taken, TaskRecord) and taken.status is Status.ACCEPTED:  # another server is at it

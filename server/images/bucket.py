@@ -127,6 +127,13 @@ class Bucket:
         """
         await self._try(obstore.head, self._store, name)
 
+    async def names(self) -> set[str]:
+        """The names of all objects but those of the bucket's own."""
+        try:
+            return await self._try(_names, self._store)
+        except FileNotFoundError as error:  # the bucket is missing
+            raise _failure(error) from error
+
     async def sign(self, name: str, seconds: float) -> str:
         """A URL by which anyone may read an object, for so many seconds; only if `signs_urls`."""
         assert isinstance(self._store, S3Store | GCSStore | AzureStore)
@@ -175,6 +182,10 @@ def _read(store: ObjectStore, name: str, start: int, length: int | None) -> byte
     if length is not None:
         return bytes(obstore.get_range(store, name, start=start, length=length))
     return bytes(obstore.get(store, name).bytes())
+
+
+def _names(store: ObjectStore) -> set[str]:
+    return {str(found["path"]) for some in obstore.list(store) for found in some} - {_PROBE}
 
 
 def _delete_staged(store: ObjectStore, names: Sequence[str]) -> None:

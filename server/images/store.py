@@ -31,7 +31,7 @@ from server.state.images import (
     record_image,
 )
 
-__all__ = ["MEDIA_TYPES", "ImageFile", "ImageStore", "new_name"]
+__all__ = ["MEDIA_TYPES", "ImageFile", "ImageStore", "attributes", "new_name"]
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ class ImageStore:
         try:
             await self._bucket.look(known.name)
         except FileNotFoundError:  # lost, by whatever hand: here are its bytes again
-            await self._bucket.write(known.name, file.data, _attributes(known.name, ttl))
+            await self._bucket.write(known.name, file.data, attributes(known.name, ttl))
         self._fresh.keep(known.name, file.data)
         return known
 
@@ -150,7 +150,7 @@ class ImageStore:
             height=file.height,
             expires=self._clock() + ttl,
         )
-        await self._bucket.write(name, file.data, _attributes(name, ttl))
+        await self._bucket.write(name, file.data, attributes(name, ttl))
         self._fresh.keep(name, file.data)
         return record
 
@@ -223,7 +223,7 @@ class ImageStore:
     async def _write_again(self, image: ImageRecord, data: bytes) -> ImageRecord:
         fresh = image._replace(name=new_name(image.name.rpartition(".")[2]))
         await self._database.run(note_loose, fresh.name, self._clock())
-        await self._bucket.write(fresh.name, data, _attributes(fresh.name, image.expires - self._clock()))
+        await self._bucket.write(fresh.name, data, attributes(fresh.name, image.expires - self._clock()))
         return await self._record(fresh, data, again=True)
 
     async def sweep(self) -> int:
@@ -306,7 +306,7 @@ class _Fresh:
         self._old = set(self._images)
 
 
-def _attributes(name: str, ttl: float) -> dict[str, str]:
+def attributes(name: str, ttl: float) -> dict[str, str]:
     """The headers that a bucket gives an image out with."""
     return {
         "Content-Type": MEDIA_TYPES[name.rpartition(".")[2]],

@@ -69,8 +69,8 @@ CODES: Final[Mapping[str, ErrorCode]] = {
     ),
     "imageExpired": ErrorCode(
         404,
-        "The image was deleted while the task waited, or the result's `ttl` has passed; or the result was raw "
-        "pixels that were not stored, and are no longer in memory.",
+        "The image was deleted while the task waited, or the result's `ttl` has passed; or the result were "
+        "raw pixels that were not stored, and are no longer in memory.",
         "Upload the image again, or send the task again under a new `taskUUID`.",
     ),
     "taskNotFound": ErrorCode(

@@ -188,5 +188,6 @@ def as_parameter_error(message: str, task_type: str = "") -> ParameterError:
     parameter = re.sub(r"\[[^]]*\]", "", path or "task")
     if (wrong := _ENUM.match(reason)) and (values := allowed_values(task_type, parameter)):
         reason = f"must be one of {', '.join(values)}, not {wrong[1][:64]}"
-        return invalid(parameter, f"{parameter} {reason}", "string")
+        kind = "integer" if all(value.isdecimal() for value in values) else "string"
+        return invalid(parameter, f"{parameter} {reason}", kind)
     return invalid(parameter, f"{parameter}: {reason[:300]}", expected[1] if expected else None)

@@ -245,7 +245,11 @@ class ModelItem(Struct, frozen=True, kw_only=True, rename=wire_name):
     comment: str
     upscale_factors: list[int]
     fractional_factors: bool
-    parameters: list[str]
+    parameters: Annotated[list[str], Meta(description="The names of the `settings` that it takes.")]
+    options: Annotated[
+        list[str],
+        Meta(description="Of the parameters that not all models take, such as `seamless`, those it does."),
+    ]
     default_steps: Annotated[
         int | UnsetType, Meta(description="Of models that take `settings.steps`; what the price is for.")
     ] = UNSET

@@ -17,9 +17,11 @@ __all__ = [
     "TASK_CLASSES",
     "AccountManagement",
     "Authentication",
+    "BlendWith",
     "Cancel",
     "ColorFix",
     "DeliveryMethod",
+    "Denoise",
     "GetResponse",
     "GetTaskDetails",
     "ImageUpload",
@@ -33,6 +35,7 @@ __all__ = [
     "ResizeMode",
     "Safety",
     "Scheduler",
+    "Seamless",
     "Task",
     "Upscale",
     "UpscaleSettings",
@@ -42,6 +45,9 @@ DeliveryMethod = Literal["sync", "async"]
 
 ResizeMode = Literal["fit", "fill", "crop", "stretch"]
 """What a width and a height together mean."""
+
+Seamless = Literal["x", "y", "both"]
+"""Along which axes the edges of a texture are to meet: the `Seamless` of `engines`."""
 
 Scheduler = Literal["Euler", "Euler Karras", "Euler a", "Heun", "Heun Karras", "DPM++ 2M", "DPM++ 2M Karras"]
 """How a latent upscaler removes noise: the schedulers of `engines.Diffusion`."""
@@ -205,6 +211,38 @@ class Safety(Struct, frozen=True, rename=wire_name):
     mode: Annotated[Name | None, refused("this server has no safety checker", enum=["none", None])] = None
 
 
+class BlendWith(Struct, frozen=True, kw_only=True, rename=wire_name, forbid_unknown_fields=True):
+    """A second model, whose result is laid over that of the first."""
+
+    model: Annotated[Name, Meta(description="The name or AIR id of the second model.")]
+    visibility: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="How much of its result is seen: 0 is nothing, and costs nothing; 1 is only this.",
+        ),
+    ]
+
+
+class Denoise(Struct, frozen=True, kw_only=True, rename=wire_name, forbid_unknown_fields=True):
+    """Noise is removed before the upscale, whatever the model: a step of its own, at its own cost."""
+
+    strength: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=75,
+            description="How much: the standard deviation of the noise, in levels of 255. 5 is a good camera "
+            "in poor light, 25 plainly noisy, 50 hardly a picture; 0 removes none. More than there is takes "
+            "texture as well.",
+        ),
+    ]
+    model: Annotated[
+        Name | None, Meta(description="The name or AIR id of a denoiser. Default: the one that is installed.")
+    ] = None
+
+
 class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
     """Enlarges an image."""
 
@@ -245,6 +283,29 @@ class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
             description="What `width` and `height` together mean: `fit`, as large as fits within both; "
             "`fill`, as small as covers both; `crop`, exactly both, cut at the sides; `stretch`, exactly "
             "both, out of proportion. Default: `fit`."
+        ),
+    ] = None
+    seamless: Annotated[
+        Seamless | bool | None,
+        Meta(
+            description="For textures and skyboxes: the picture goes on at its opposite edge, so that "
+            "results side by side show no seam. `x`: left and right meet, `y`: top and bottom, `both` "
+            "(or true): all. Latent upscalers cannot."
+        ),
+    ] = None
+    tta: Annotated[
+        Literal[1, 8] | None,
+        Meta(
+            description="8: the result is the mean of what becomes of the eight flips and turns of the "
+            "picture (test-time augmentation), a little nearer to the truth for eight times the work and "
+            "cost. Default: 1."
+        ),
+    ] = None
+    blend: Annotated[
+        BlendWith | None,
+        Meta(
+            description="A second model, whose result is laid over the first one's; it costs what both do. "
+            "`settings` are for the first one."
         ),
     ] = None
     output_type: Annotated[
@@ -305,6 +366,12 @@ class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
     safety: Annotated[
         Safety | None, Meta(description="Whether to check what is shown; this server cannot.")
     ] = None
+    denoise: Annotated[
+        Denoise | None,
+        Meta(
+            description="Removes noise first, whatever the model; `settings.denoise` is what some models do."
+        ),
+    ] = None
     settings: Annotated[
         UpscaleSettings | None, Meta(description="What only some models take: see their `parameters`.")
     ] = None
@@ -341,7 +408,13 @@ class ModelSearch(Task, frozen=True, kw_only=True, tag="modelSearch"):
             description="Words that the name, AIR id, title or description contains, all of them.",
         ),
     ] = ""
-    category: Annotated[Name | None, Meta(description="All models are of the category `upscaler`.")] = None
+    category: Annotated[
+        Name | None,
+        Meta(
+            description="`upscaler`; or what works beside: `denoiser`, `faceRestorer`, `faceDetector`. "
+            "Default: `upscaler`."
+        ),
+    ] = None
     architecture: Annotated[Name | None, Meta(description="Such as `esrgan`.")] = None
     limit: Annotated[int, Meta(ge=1, le=100, description="The most models to list.")] = 20
     offset: Annotated[int, Meta(ge=0, description="How many to skip.")] = 0

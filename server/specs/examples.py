@@ -158,6 +158,7 @@ REPLIES: Final[dict[str, Example]] = {
                 "upscaleFactors": [2, 3, 4],
                 "fractionalFactors": True,
                 "parameters": [],
+                "options": ["seamless", "tta", "blend"],
                 "pricePerMegapixel": 0.0002,
                 "licence": "BSD-3-Clause",
             }

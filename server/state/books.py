@@ -21,8 +21,9 @@ from enum import StrEnum
 from functools import cache
 from typing import Final
 
-from sqlalchemy import BigInteger, BindParameter, Connection, Update, bindparam, insert, update
+from sqlalchemy import BigInteger, BindParameter, Connection, bindparam, insert, update
 
+from server.state.prepared import Prepared
 from server.state.tables import accounts, ledger, usage
 
 __all__ = ["CACHED", "Book", "day_of", "move"]
@@ -77,7 +78,7 @@ def move(
     if not amount and destination is not Book.REVENUE:
         return True
     of = {"of": account, "moved": amount}
-    if connection.execute(_change(source, destination), of).rowcount == 0:
+    if _change(source, destination).count(connection, of) == 0:
         return False
     entry = {
         "account_id": account,
@@ -88,12 +89,12 @@ def move(
         "destination": destination,
         "created": now,
     }
-    connection.execute(_ENTER, entry)
+    _ENTER.count(connection, entry)
     if destination is Book.REVENUE:
         day = day_of(now)
-        if connection.execute(_ADD_TO_DAY, of | {"on": day}).rowcount == 0:
+        if _ADD_TO_DAY.count(connection, of | {"on": day}) == 0:
             first = {"account_id": account, "day": day, "charged": amount, "charges": 1}
-            connection.execute(_FIRST_OF_DAY, first)
+            _FIRST_OF_DAY.count(connection, first)
     return True
 
 
@@ -102,19 +103,18 @@ def day_of(time: float) -> int:
     return math.floor(time / _DAY)
 
 
-# Statements of the hot path are built once: to build one costs as much as to run it.
 _moved: Final[BindParameter[int]] = bindparam("moved", type_=BigInteger)
-_ENTER: Final = insert(ledger)
-_ADD_TO_DAY: Final = (
+_ENTER: Final = Prepared(insert(ledger))
+_ADD_TO_DAY: Final = Prepared(
     update(usage)
     .where(usage.c.account_id == bindparam("of"), usage.c.day == bindparam("on"))
     .values(charged=usage.c.charged + _moved, charges=usage.c.charges + 1)
 )
-_FIRST_OF_DAY: Final = insert(usage)
+_FIRST_OF_DAY: Final = Prepared(insert(usage))
 
 
 @cache
-def _change(source: Book, destination: Book) -> Update:
+def _change(source: Book, destination: Book) -> Prepared:
     """What a movement does to the columns of its account, if the source has enough."""
     change = update(accounts).where(accounts.c.id == bindparam("of"))
     if (column := CACHED.get(source)) is not None:
@@ -123,4 +123,4 @@ def _change(source: Book, destination: Book) -> Update:
         change = change.values({column: column + _moved})
     if destination is Book.REVENUE:
         change = change.values(charged=accounts.c.charged + _moved, charges=accounts.c.charges + 1)
-    return change
+    return Prepared(change)

@@ -18,6 +18,7 @@ from sqlalchemy.pool import NullPool
 from server.private import private_file
 from server.protocol.errors import DatabaseUnavailableError
 from server.state.claims import ServerLock, lock_for
+from server.state.group_commit import GroupCommit
 from server.state.migrations import upgrade
 from server.state.patience import Patience
 from server.state.tables import loose_files
@@ -33,6 +34,7 @@ _LOCK_TIMEOUT = 5.0
 _LOCK_TRY = 0.25
 """Seconds that SQLite waits for a lock by itself, when nothing can make it stop."""
 _LAST_WAIT = 1.0
+_CONNECTIONS = 8
 _CONFLICTS = frozenset({"40001", "40P01"})  # www.postgresql.org/docs/current/errcodes-appendix.html
 # Internal errors are of a transaction that PostgreSQL has ended, or of a server that only reads for now.
 _UNUSABLE = OperationalError, InterfaceError, InternalError
@@ -75,10 +77,9 @@ class Database:
             self._patience = Patience(PATIENCE)
             bound_waiting(self._engine, self._patience)
             self._unhurried = create_engine(address, hide_parameters=True, poolclass=NullPool)
-        # SQLite has one writer at a time: with one thread nobody ever waits for its lock.
-        self._threads = ThreadPoolExecutor(max_workers=1 if sqlite else 8, thread_name_prefix="database")
         with self._unhurried.connect() as connection:
             _migrate(connection)
+        self._threads = GroupCommit(self._engine, _repeat) if sqlite else _Threads(self.run_sync)
 
     async def run(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -90,7 +91,6 @@ class Database:
         Raises:
             DatabaseUnavailableError: if the database is locked, full or cannot be reached.
         """
-        loop = asyncio.get_running_loop()
         has_begun = False
 
         def begin(connection: Connection) -> T:
@@ -99,7 +99,7 @@ class Database:
             return function(connection, *args, **kwargs)
 
         try:
-            return await loop.run_in_executor(self._threads, self.run_sync, begin)
+            return await self._threads.submit(begin)
         except _UNUSABLE as error:
             log.warning("the database cannot be used: %s", error.orig)
             raise DatabaseUnavailableError(may_be_done=has_begun) from error
@@ -136,13 +136,7 @@ class Database:
 
         A function that met another transaction is run again: it will see then what that one did.
         """
-        for _ in range(_ATTEMPTS - 1):
-            try:
-                return self._attempt(function, *args, **kwargs)
-            except DBAPIError as error:
-                if not _is_conflict(error):
-                    raise
-        return self._attempt(function, *args, **kwargs)
+        return _repeat(partial(self._attempt, function, *args, **kwargs))
 
     def snapshot(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -165,8 +159,35 @@ class Database:
     def close(self) -> None:
         """Finish what runs, unless it waits; close all connections."""
         self.hurry(_LAST_WAIT)
-        self._threads.shutdown()
+        self._threads.close()
         self._engine.dispose()
+
+
+class _Threads:
+    """A few threads, each with a connection."""
+
+    def __init__(self, run: Callable[[Callable[[Connection], Any]], Any]) -> None:
+        self._run = run
+        self._pool = ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="database")
+
+    def submit(self, function: Callable[[Connection], T]) -> "asyncio.Future[T]":
+        """As `GroupCommit.submit`, each function in a transaction of its own."""
+        return asyncio.get_running_loop().run_in_executor(self._pool, self._run, function)
+
+    def close(self) -> None:
+        """Finish what waits. Blocks."""
+        self._pool.shutdown()
+
+
+def _repeat(attempt: Callable[[], T]) -> T:
+    """Run a transaction, and run it again if it met another one."""
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return attempt()
+        except DBAPIError as error:
+            if not _is_conflict(error):
+                raise
+    return attempt()
 
 
 def _close_to_others(database: str) -> None:

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from sqlalchemy import BindParameter, Connection, Float, and_, bindparam, case, delete, insert, select, update
 
 from server.state.accounts import AccountId
+from server.state.prepared import Prepared
 from server.state.tables import images, loose_files
 
 __all__ = [
@@ -22,12 +23,17 @@ __all__ = [
     "condemn_expired",
     "condemn_stale",
     "condemned",
+    "expire",
+    "expire_lost",
     "extend",
     "extend_or_note",
     "find_image",
     "forget_loose",
     "image_named",
+    "images_there",
+    "known_files",
     "note_loose",
+    "note_unknown",
     "record_image",
 ]
 
@@ -62,7 +68,6 @@ _COLUMNS = (
 )
 
 
-# Statements of the hot path are built once: to build one costs as much as to run it.
 _now: Final[BindParameter[float]] = bindparam("now", type_=Float)
 _until: Final[BindParameter[float]] = bindparam("until", type_=Float)
 _THIS: Final = (
@@ -70,23 +75,25 @@ _THIS: Final = (
     images.c.account_id == bindparam("of"),
     images.c.expires > _now,
 )
-_FIND: Final = select(*_COLUMNS).where(*_THIS)
-_FIND_NAMED: Final = select(*_COLUMNS).where(images.c.name == bindparam("called"), images.c.expires > _now)
-_EXTEND: Final = (
+_FIND: Final = Prepared(select(*_COLUMNS).where(*_THIS))
+_FIND_NAMED: Final = Prepared(
+    select(*_COLUMNS).where(images.c.name == bindparam("called"), images.c.expires > _now)
+)
+_EXTEND: Final = Prepared(
     update(images)
     .where(*_THIS)
     .values(expires=case((images.c.expires < _until, _until), else_=images.c.expires))
     .returning(*_COLUMNS)
 )
-_REPLACE: Final = (
+_REPLACE: Final = Prepared(
     delete(images)
     .where(images.c.uuid == bindparam("this"), images.c.expires <= _now)
     .returning(images.c.name)
 )
-_INSERT: Final = insert(images)
-_INSERT_LOOSE: Final = insert(loose_files)
-_TAKE_LOOSE: Final = delete(loose_files).where(
-    loose_files.c.name == bindparam("called"), loose_files.c.since > _CONDEMNED
+_INSERT: Final = Prepared(insert(images))
+_INSERT_LOOSE: Final = Prepared(insert(loose_files))
+_TAKE_LOOSE: Final = Prepared(
+    delete(loose_files).where(loose_files.c.name == bindparam("called"), loose_files.c.since > _CONDEMNED)
 )
 
 
@@ -104,13 +111,15 @@ def record_image(connection: Connection, image: ImageRecord, now: float) -> tupl
     if kept is not None:
         condemn(connection, image.name)
         return kept, image.name
-    if connection.execute(_TAKE_LOOSE, {"called": image.name}).rowcount == 0:
+    if _TAKE_LOOSE.count(connection, {"called": image.name}) == 0:
         raise FileCondemnedError
-    replaced = connection.scalar(_REPLACE, {"this": image.uuid, "now": now})
+    row = _REPLACE.first(connection, {"this": image.uuid, "now": now})
+    replaced = None if row is None else row[0]
     if replaced is not None:
-        connection.execute(_INSERT_LOOSE, {"name": replaced, "since": _CONDEMNED})
-    row = {"account_id" if name == "account" else name: value for name, value in image._asdict().items()}
-    connection.execute(_INSERT, row)
+        note_loose(connection, replaced, _CONDEMNED)
+    values = image._asdict()
+    values["account_id"] = values.pop("account")
+    _INSERT.count(connection, values)
     return image, replaced
 
 
@@ -119,7 +128,7 @@ def extend(
 ) -> ImageRecord | None:
     """Keep an account's image at least until `expires`; None if there is none, or no more."""
     which = {"this": uuid, "of": account, "until": expires, "now": now}
-    row = connection.execute(_EXTEND, which).first()
+    row = _EXTEND.first(connection, which)
     return None if row is None else ImageRecord(*row)
 
 
@@ -145,13 +154,13 @@ def expire(connection: Connection, account: AccountId, uuid: str, now: float) ->
 
 def find_image(connection: Connection, account: AccountId, uuid: str, now: float) -> ImageRecord | None:
     """An account's image that has not expired."""
-    row = connection.execute(_FIND, {"this": uuid, "of": account, "now": now}).first()
+    row = _FIND.first(connection, {"this": uuid, "of": account, "now": now})
     return None if row is None else ImageRecord(*row)
 
 
 def image_named(connection: Connection, name: str, now: float) -> ImageRecord | None:
     """Any account's image that has not expired: who knows the name may see it."""
-    row = connection.execute(_FIND_NAMED, {"called": name, "now": now}).first()
+    row = _FIND_NAMED.first(connection, {"called": name, "now": now})
     return None if row is None else ImageRecord(*row)
 
 
@@ -166,9 +175,44 @@ def condemn_expired(connection: Connection, now: float, limit: int) -> list[str]
     return names
 
 
+def images_there(connection: Connection, now: float) -> dict[str, float]:
+    """The names of all images that have not expired, and when each does."""
+    rows = connection.execute(select(images.c.name, images.c.expires).where(images.c.expires > now))
+    return {row.name: row.expires for row in rows}
+
+
+def known_files(connection: Connection) -> set[str]:
+    """The names of all files that are an image's, or loose."""
+    return {*connection.scalars(select(images.c.name)), *connection.scalars(select(loose_files.c.name))}
+
+
+def expire_lost(connection: Connection, lost: dict[str, float], now: float) -> int:
+    """End images whose files are lost, unless they were kept longer meanwhile: those have their bytes again.
+
+    Args:
+        connection: in a transaction.
+        lost: their names, and when they were to expire.
+        now: the time in seconds since the epoch.
+
+    Returns:
+        How many.
+    """
+    ended = 0
+    for name, expires in lost.items():
+        this = images.c.name == name, images.c.expires == expires
+        ended += connection.execute(update(images).where(*this).values(expires=now)).rowcount
+    return ended
+
+
+def note_unknown(connection: Connection, names: set[str], now: float) -> None:
+    """Record files as loose that are neither that nor an image's: they are deleted after a day."""
+    for name in names - known_files(connection):
+        note_loose(connection, name, now)
+
+
 def note_loose(connection: Connection, name: str, now: float) -> None:
     """Record a file that no image names, before it is written."""
-    connection.execute(_INSERT_LOOSE, {"name": name, "since": now})
+    _INSERT_LOOSE.count(connection, {"name": name, "since": now})
 
 
 def condemn(connection: Connection, name: str) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, bindparam, func, select, text, update
 
 from server.state.accounts import AccountId
 from server.state.books import Book, move
+from server.state.prepared import Prepared
 from server.state.records import Attempt
 from server.state.tables import accounts, ledger, usage
 
@@ -31,9 +32,11 @@ MAX_BALANCE: Final = 10**18
 """Nanodollars that an account holds at most, a billion USD: all sums stay within 64 bits."""
 
 
-_BALANCE: Final = select(accounts.c.balance).where(accounts.c.id == bindparam("of")).with_for_update()
-_RESERVED_FROM: Final = select(ledger.c.source).where(
-    ledger.c.attempt == bindparam("id"), text("destination = 'reserved'")
+_BALANCE: Final = Prepared(
+    select(accounts.c.balance).where(accounts.c.id == bindparam("of")).with_for_update()
+)
+_RESERVED_FROM: Final = Prepared(
+    select(ledger.c.source).where(ledger.c.attempt == bindparam("id"), text("destination = 'reserved'"))
 )
 
 
@@ -84,7 +87,7 @@ def deposit(connection: Connection, account: AccountId, amount: int, now: float)
     Raises:
         BalanceTooLargeError: if the balance would exceed `MAX_BALANCE`.
     """
-    balance = connection.scalar(_BALANCE, {"of": account})
+    balance = _balance(connection, account)
     if (balance or 0) + amount > MAX_BALANCE:
         raise BalanceTooLargeError(f"the account has {balance or 0} nanodollars, and may have {MAX_BALANCE}")
     if balance is None:
@@ -98,7 +101,7 @@ def reserve(connection: Connection, attempt: Attempt, amount: int, now: float) -
     Raises:
         IntegrityError: if the attempt reserved before.
     """
-    balance = connection.scalar(_BALANCE, {"of": attempt.account})
+    balance = _balance(connection, attempt.account)
     source = Book.UNLIMITED if balance is None else Book.BALANCE
     return move(
         connection, attempt.account, amount, source, Book.RESERVED, now, attempt.task_uuid, attempt.id
@@ -110,7 +113,9 @@ def release(connection: Connection, attempt: Attempt, amount: int, now: float) -
     if not amount:
         return
     # Its account may have got a limit meanwhile.
-    source = Book(connection.execute(_RESERVED_FROM, {"id": attempt.id}).scalar_one())
+    row = _RESERVED_FROM.first(connection, {"id": attempt.id})
+    assert row is not None, "what an attempt has reserved came from nowhere"
+    source = Book(row[0])
     moved = move(
         connection, attempt.account, amount, Book.RESERVED, source, now, attempt.task_uuid, attempt.id
     )
@@ -132,3 +137,9 @@ def charge(connection: Connection, attempt: Attempt, amount: int, now: float) ->
 def reserved(connection: Connection) -> int:
     """What is set aside in all accounts."""
     return int(connection.scalar(select(func.coalesce(func.sum(accounts.c.reserved), 0))) or 0)
+
+
+def _balance(connection: Connection, account: AccountId) -> int | None:
+    """What an account has, locked; None if it has no limit."""
+    row = _BALANCE.first(connection, {"of": account})
+    return None if row is None else row[0]

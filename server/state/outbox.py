@@ -7,6 +7,7 @@ import msgspec
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, text
 
 from server.state.accounts import AccountId
+from server.state.prepared import Prepared
 from server.state.tables import outbox
 
 __all__ = [
@@ -22,8 +23,8 @@ __all__ = [
 ]
 
 
-_INSERT: Final = insert(outbox)
-_UNDELIVERED: Final = (
+_INSERT: Final = Prepared(insert(outbox))
+_UNDELIVERED: Final = Prepared(
     select(outbox.c.id, outbox.c.frame, outbox.c.task_uuid)
     .where(outbox.c.account_id == bindparam("of"), outbox.c.session == bindparam("in"))
     .order_by(outbox.c.id)
@@ -69,7 +70,7 @@ def keep_outcome(
 ) -> None:
     """Put the outcome of a task into the outbox of a session."""
     outcome = {"account_id": account, "session": session, "task_uuid": task_uuid, "created": now}
-    connection.execute(_INSERT, outcome)
+    _INSERT.count(connection, outcome)
 
 
 def forget_outcome(connection: Connection, account: AccountId, task_uuid: str) -> None:
@@ -79,8 +80,7 @@ def forget_outcome(connection: Connection, account: AccountId, task_uuid: str) -
 
 def undelivered(connection: Connection, account: AccountId, session: str) -> list[UndeliveredReply]:
     """The outbox of a session, oldest first."""
-    waiting = connection.execute(_UNDELIVERED, {"of": account, "in": session})
-    return [UndeliveredReply(*row) for row in waiting]
+    return [UndeliveredReply(*row) for row in _UNDELIVERED.all(connection, {"of": account, "in": session})]
 
 
 def sessions_with_mail(

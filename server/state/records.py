@@ -1,6 +1,7 @@
 """What is recorded of a task: the request that it was accepted with, its attempt, and how it ended."""
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -72,6 +73,8 @@ class TaskRecord:
         error: if it failed.
         price: what the attempt costs, in nanodollars; None before that is known, and if it failed.
         owner: the server that runs it.
+        created: when it was accepted, in seconds since the epoch.
+        finished: when it had its outcome.
     """
 
     attempt: Attempt
@@ -82,6 +85,8 @@ class TaskRecord:
     error: ErrorItem | None = None
     price: int | None = None
     owner: ServerId | None = None
+    created: float = 0.0
+    finished: float | None = None
 
     @property
     def account(self) -> AccountId:
@@ -125,21 +130,28 @@ COLUMNS = (
     tasks.c.error,
     tasks.c.price,
     tasks.c.owner,
+    tasks.c.created,
+    tasks.c.finished,
 )
 """What `record_of` needs."""
 
 
-def record_of(row: Any) -> TaskRecord:
+def record_of(row: Sequence[Any]) -> TaskRecord:
     """The record that a row of `COLUMNS` holds."""
+    account, task_uuid, attempt, request, session, status, result, error, price, owner, created, finished = (
+        row
+    )
     return TaskRecord(
-        attempt=Attempt(AccountId(row.account_id), row.task_uuid, AttemptId(row.attempt or "")),
-        encoded_request=row.request,
-        session=row.session,
-        status=Status(row.status),
-        result=row.result and msgspec.json.decode(row.result, type=StoredResult),
-        error=row.error and msgspec.json.decode(row.error, type=ErrorItem),
-        price=row.price,
-        owner=None if row.owner is None else ServerId(row.owner),
+        attempt=Attempt(AccountId(account), task_uuid, AttemptId(attempt or "")),
+        encoded_request=request,
+        session=session,
+        status=Status(status),
+        result=result and msgspec.json.decode(result, type=StoredResult),
+        error=error and msgspec.json.decode(error, type=ErrorItem),
+        price=price,
+        owner=None if owner is None else ServerId(owner),
+        created=created,
+        finished=finished,
     )
 
 

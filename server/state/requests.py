@@ -1,14 +1,34 @@
 """What is kept of an upscale task that was accepted."""
 
+from typing import Literal
+
 from msgspec import Struct
 
-from engines import Diffusion, OutputFormat
+from engines import Diffusion, OutputFormat, Seamless
 from server.protocol.errors import ErrorItem, TaskError
 from server.protocol.requests import OutputType, ResizeMode
 from server.protocol.sources import RemoteImage, StoredImage, UnstoredImage
 from server.state.webhooks import Destination
 
-__all__ = ["UpscaleRequest"]
+__all__ = ["BlendRequest", "Denoiser", "Service", "UpscaleRequest"]
+
+Service = Literal["runware", "a1111", "novita", "photio", "scenario", "stability"]
+"""In whose shape a task came: Runware's is that of sockets and `POST /v1`."""
+
+
+class BlendRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A second model, whose result is laid over that of the first."""
+
+    model: str
+    visibility: float
+    diffusion: Diffusion | None = None
+
+
+class Denoiser(Struct, frozen=True, kw_only=True):
+    """What is to remove noise before the upscale."""
+
+    model: str
+    strength: float
 
 
 class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -24,6 +44,9 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     width: int | None = None
     height: int | None = None
     resize_mode: ResizeMode = "fit"
+    seamless: Seamless | None = None
+    tta: bool = False
+    blend: BlendRequest | None = None
     output_types: tuple[OutputType, ...]
     output_format: OutputFormat
     """As which the result is stored, if it is."""
@@ -44,7 +67,9 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """For models that remove noise."""
     denoise: int | None = None
     """For models with levels of it."""
+    denoiser: Denoiser | None = None
     warnings: tuple[str, ...] = ()
+    service: Service = "runware"
 
     @property
     def stores_result(self) -> bool:

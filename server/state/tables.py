@@ -26,6 +26,7 @@ __all__ = [
     "ledger",
     "loose_files",
     "metadata",
+    "of_services",
     "outbox",
     "tasks",
     "unfinished",
@@ -70,6 +71,7 @@ api_keys = Table(
 
 # Conditions that are spelt out, without a parameter, so that the partial indexes serve them.
 unfinished = text("status = 'accepted'")
+of_services = text("service IS NOT NULL")
 failed = text("status = 'failed'")
 is_pending = text("next_attempt IS NOT NULL")
 
@@ -85,6 +87,7 @@ tasks = Table(
     Column("error", LargeBinary),
     Column("price", BigInteger),  # set aside while it runs, charged once it succeeded; null: not yet known
     Column("owner", String(36)),  # the server that runs it
+    Column("service", String(10)),  # in whose shape it came; null: in Runware's
     Column("attempt", String(32)),  # changes each time that it begins anew
     Column("acceptance", String(32)),  # the attempt it was accepted as; null once it was sent again
     Column("created", Float, nullable=False),
@@ -92,6 +95,14 @@ tasks = Table(
     # With the status, so that the index alone says which attempts a server has.
     Index(
         "tasks_accepted", "owner", "attempt", "status", sqlite_where=unfinished, postgresql_where=unfinished
+    ),
+    Index(
+        "tasks_by_service",
+        "account_id",
+        "service",
+        "created",
+        sqlite_where=of_services,
+        postgresql_where=of_services,
     ),
     Index("tasks_failed", "finished", sqlite_where=failed, postgresql_where=failed),
 )

@@ -10,6 +10,7 @@ over meanwhile is theirs no more. An attempt reserves once and ends once; the le
 Every transaction locks the task first, then its account.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -23,8 +24,10 @@ from server.state.accounts import AccountId
 from server.state.claims import ServerId
 from server.state.images import ImageRecord, note_loose, record_image
 from server.state.outbox import forget_outcome, keep_outcome
+from server.state.prepared import Prepared
 from server.state.records import COLUMNS, Attempt, Status, StoredResult, TaskRecord, record_of
-from server.state.tables import tasks, unfinished
+from server.state.requests import Service
+from server.state.tables import of_services, tasks, unfinished
 from server.state.webhooks import Destination, forget_webhook, record_webhook
 
 __all__ = [
@@ -33,6 +36,7 @@ __all__ = [
     "cancel",
     "fail",
     "find",
+    "latest",
     "reserve",
     "succeed",
     "withdraw",
@@ -43,14 +47,16 @@ class LostTaskError(Exception):
     """The attempt is not the task's present one, or has ended; what it did does not count."""
 
 
-# Statements of the hot path are built once: to build one costs as much as to run it.
 _THIS: Final = tasks.c.account_id == bindparam("of"), tasks.c.task_uuid == bindparam("uuid")
-_FIND: Final = select(*COLUMNS).where(*_THIS)
-_FIND_LOCKED: Final = _FIND.with_for_update()
-_FIND_ACCEPTED_AS: Final = _FIND_LOCKED.where(unfinished, tasks.c.acceptance == bindparam("id"))
-_INSERT: Final = insert(tasks)
-_UPDATE: Final = update(tasks).where(*_THIS)
-_DELETE: Final = delete(tasks).where(*_THIS)
+_QUERY: Final = select(*COLUMNS).where(*_THIS)
+_FIND: Final = Prepared(_QUERY)
+_FIND_LOCKED: Final = Prepared(_QUERY.with_for_update())
+_FIND_ACCEPTED_AS: Final = Prepared(
+    _QUERY.where(unfinished, tasks.c.acceptance == bindparam("id")).with_for_update()
+)
+_INSERT: Final = Prepared(insert(tasks))
+_UPDATE: Final = Prepared(update(tasks).where(*_THIS))
+_DELETE: Final = Prepared(delete(tasks).where(*_THIS))
 
 
 def accept(
@@ -61,6 +67,7 @@ def accept(
     now: float,
     owner: ServerId | None = None,
     admit: Callable[[], None] | None = None,
+    service: Service = "runware",
 ) -> TaskRecord | None:
     """Record a new task; if the account used the UUID before, return that record.
 
@@ -75,6 +82,7 @@ def accept(
         now: the time in seconds since the epoch.
         owner: the server that runs it.
         admit: called if the task is a new one, perhaps more than once; what it raises refuses the task.
+        service: in whose shape it came.
     """
     previous = find(connection, attempt.account, attempt.task_uuid, locked=True)
     if previous is not None and not previous.is_for(request):
@@ -95,12 +103,13 @@ def accept(
         "status": Status.ACCEPTED,
         "error": None,
         "owner": owner,
+        "service": None if service == "runware" else service,
         "created": now,
         "finished": None,
     }
     if previous is None:
-        key = {"account_id": attempt.account, "task_uuid": attempt.task_uuid}
-        connection.execute(_INSERT, key | values)
+        key: dict[str, object] = {"account_id": attempt.account, "task_uuid": attempt.task_uuid}
+        _INSERT.count(connection, key | values)
         return None
     # An answer that still waits for its session, or for a webhook, would now be about the new attempt.
     forget_webhook(connection, attempt.account, attempt.task_uuid)
@@ -115,12 +124,12 @@ def withdraw(connection: Connection, attempt: Attempt, now: float) -> bool:
     It stays, too, if it was sent again since: then somebody waits for it.
     """
     this = {"of": attempt.account, "uuid": attempt.task_uuid}
-    row = connection.execute(_FIND_ACCEPTED_AS, this | {"id": attempt.id}).first()
+    row = _FIND_ACCEPTED_AS.first(connection, this | {"id": attempt.id})
     if row is None:
         return False
     record = record_of(row)
     ledger.release(connection, record.attempt, record.price or 0, now)
-    connection.execute(_DELETE, this)
+    _DELETE.count(connection, this)
     return True
 
 
@@ -128,8 +137,32 @@ def find(
     connection: Connection, account: AccountId, task_uuid: str, *, locked: bool = False
 ) -> TaskRecord | None:
     """The record of a task; `locked` to the end of the transaction if nobody else is to change it."""
-    row = connection.execute(_FIND_LOCKED if locked else _FIND, {"of": account, "uuid": task_uuid}).first()
+    query = _FIND_LOCKED if locked else _FIND
+    row = query.first(connection, {"of": account, "uuid": task_uuid})
     return None if row is None else record_of(row)
+
+
+def latest(
+    connection: Connection, account: AccountId, service: Service, limit: int, before: float = math.inf
+) -> list[TaskRecord]:
+    """An account's tasks in the shape of another service than Runware, the newest first.
+
+    Args:
+        connection: of the transaction.
+        account: whose tasks.
+        service: in whose shape they came.
+        limit: how many at most.
+        before: only those created earlier, in seconds since the epoch.
+    """
+    query = (
+        select(*COLUMNS)
+        .where(
+            of_services, tasks.c.account_id == account, tasks.c.service == service, tasks.c.created < before
+        )
+        .order_by(tasks.c.created.desc())
+        .limit(limit)
+    )
+    return [record_of(row) for row in connection.execute(query)]
 
 
 def reserve(
@@ -203,7 +236,7 @@ def succeed(
         finished=now,
     )
     _announce(connection, record, now, webhook)
-    return replace(record, status=Status.SUCCEEDED, result=stored, price=price)
+    return replace(record, status=Status.SUCCEEDED, result=stored, price=price, finished=now)
 
 
 def fail(
@@ -268,7 +301,7 @@ def _fail(
         finished=now,
     )
     _announce(connection, record, now, webhook)
-    return replace(record, status=Status.FAILED, error=error, price=None)
+    return replace(record, status=Status.FAILED, error=error, price=None, finished=now)
 
 
 def _announce(connection: Connection, record: TaskRecord, now: float, webhook: Destination | None) -> None:
@@ -280,4 +313,4 @@ def _announce(connection: Connection, record: TaskRecord, now: float, webhook: D
 
 
 def _change(connection: Connection, attempt: Attempt, /, **values: object) -> None:
-    connection.execute(_UPDATE, {"of": attempt.account, "uuid": attempt.task_uuid, **values})
+    _UPDATE.count(connection, {"of": attempt.account, "uuid": attempt.task_uuid, **values})

@@ -77,7 +77,10 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
         self._tasks = Counter(
-            "tilewire_tasks", "Tasks that have an outcome.", ["model", "outcome"], registry=registry
+            "tilewire_tasks",
+            "Tasks that have an outcome, by the service in whose shape they came.",
+            ["model", "service", "outcome"],
+            registry=registry,
         )
         self._task_seconds = Histogram(
             "tilewire_task_seconds",
@@ -113,8 +116,8 @@ class Metrics:
 
     def task_ended(self, story: Story) -> None:
         """A task has its outcome."""
-        model = story.subject.model
-        self._tasks.labels(model, story.outcome).inc()
+        model, service = story.subject.model, story.subject.service
+        self._tasks.labels(model, service, story.outcome).inc()
         self._task_seconds.labels(model).observe(story.seconds)
         if story.outcome == "succeeded":
             self._output_pixels.labels(model).inc(story.output_pixels)

@@ -25,7 +25,7 @@ class Speeds:
 
     def task_ended(self, story: Story) -> None:
         """Learn from a task that succeeded; what it waited for others does not count."""
-        if story.outcome == "succeeded" and story.output_pixels >= _LEAST:
+        if story.outcome == "succeeded" and story.is_plain and story.output_pixels >= _LEAST:
             seconds = sum(timed.seconds for timed in story.stages if timed.stage in _WORK)
             self._seconds[story.subject.model].append(seconds * 1e6 / story.output_pixels)
 

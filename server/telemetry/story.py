@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, Protocol, get_args
 from server.money import to_usd
 from server.state.accounts import AccountId
 from server.state.records import TaskRecord
+from server.state.requests import Service
 from server.telemetry.logs import bound
 
 __all__ = ["STAGES", "Audience", "Outcome", "Stage", "Story", "Subject", "Timed", "told"]
@@ -27,12 +28,13 @@ Outcome = Literal["succeeded", "failed", "cancelled"]
 
 
 class Subject(NamedTuple):
-    """Which task a story is of."""
+    """Which task a story is of, and in whose shape it came."""
 
     task: str
     account: AccountId
     session: str | None
     model: str
+    service: Service = "runware"
 
 
 class Timed(NamedTuple):
@@ -62,6 +64,7 @@ class Story:
     Attributes:
         stages: those that have ended, in order.
         output_pixels: of the result, once it is known.
+        is_plain: whether one model makes the result at once: that tells how fast it is.
         cost: what was charged, in nanodollars.
         outcome, code: how it ended, and with which error; None before.
     """
@@ -72,6 +75,7 @@ class Story:
         self.seconds = 0.0
         self.stages: list[Timed] = []
         self.output_pixels = 0
+        self.is_plain = True
         self.cost = 0
         self.outcome: Outcome | None = None
         self.code: str | None = None

@@ -137,7 +137,9 @@ class Execution:
         return [running.work for running in self if running.work is not None]
 
     async def _see_through(self, running: Running) -> None:
-        subject = Subject(running.key, running.account, running.session, running.request.model)
+        subject = Subject(
+            running.key, running.account, running.session, running.request.model, running.request.service
+        )
         with told(subject, self._telemetry) as story:
             log.info("task accepted")
             try:

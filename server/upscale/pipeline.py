@@ -11,13 +11,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from decimal import Decimal
 from functools import partial
 from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from engines import Channels, OnRegion, Picture, Upscaler, crop, encode, pixels_of, usable_cores
+from engines import Blend, Channels, OnRegion, Picture, Upscaler, crop, encode, pixels_of, usable_cores
 from onnx_models import Catalogue, Model
 from server.images.inputs import Inputs
 from server.images.raw_images import RawImages, raw_image
@@ -36,6 +35,7 @@ from server.state.images import ImageRecord
 from server.state.records import Attempt, StoredResult
 from server.state.requests import UpscaleRequest
 from server.telemetry.story import Story
+from server.upscale.auxiliaries import AuxiliarySteps
 from server.upscale.pricing import effort, price
 from server.upscale.sizing import Area, Size, sizing
 
@@ -76,6 +76,7 @@ class Pipeline:
         self._database = database
         self._catalogue = catalogue
         self._upscaler = upscaler
+        self._auxiliaries = AuxiliarySteps(catalogue, upscaler, settings)
         self._images = images
         self._inputs = inputs
         self._raw_images = raw_images
@@ -123,10 +124,12 @@ class Pipeline:
             source = await self._source(account, request, picture)
         whole = Size(source.width, source.height)
         size, area = sizing(request, model, whole, self._settings)
-        work = effort(request, model, whole if area is None else Size(area.width, area.height), size)
+        shown = whole if area is None else Size(area.width, area.height)
+        cost = self._price(request, shown, size) + self._auxiliaries.price(request, shown)
         name = new_name(request.output_format.extension) if request.stores_result else None
-        await self._reserve(attempt, price(self._price_of(model), size, work), name)
+        await self._reserve(attempt, cost, name)
         story.output_pixels = size.width * size.height
+        story.is_plain = not request.tta and request.blend is None
         encoded, pixels = await self._upscale(
             account, request, model, source, picture, size, area, story, on_progress, regions, on_start
         )
@@ -173,7 +176,7 @@ class Pipeline:
         regions: AbstractAsyncContextManager[OnRegion | None],
         on_start: Callable[[], None],
     ) -> "_Output":
-        in_memory = Size(source.width, source.height).megapixels + size.megapixels
+        in_memory = Size(source.width, source.height).megapixels + size.megapixels * _results_held(request)
         gate = self._small_gate if in_memory <= self._small else self._large_gate
         async with AsyncExitStack() as held:
             with story.measure("admission"):
@@ -192,6 +195,9 @@ class Pipeline:
                     measuring.become("inference")
                     on_start()
 
+                picture, progress = await self._auxiliaries.before(
+                    picture, request, account, started, on_progress
+                )
                 upscaled = await self._upscaler.upscale(
                     picture,
                     model,
@@ -201,8 +207,11 @@ class Pipeline:
                     diffusion=request.diffusion,
                     keep_hidden=request.keep_hidden_colors,
                     denoise=request.denoise,
+                    seamless=request.seamless,
+                    tta=request.tta,
+                    blend=self._blend(request),
                     on_start=started,
-                    on_progress=on_progress,
+                    on_progress=progress,
                     on_region=on_region,
                 )
             channels = source.channels if isinstance(source, UnstoredImage) else None
@@ -228,8 +237,30 @@ class Pipeline:
         except FetchError as error:
             raise TransferError("uploadFailed", f"uploadEndpoint: {error}", "uploadEndpoint") from error
 
-    def _price_of(self, model: Model) -> Decimal:
-        return self._settings.prices.get(model.name, model.price_per_megapixel)
+    def _price(self, request: UpscaleRequest, source: Size, size: Size) -> int:
+        """In nanodollars; of both models where two are blended."""
+        layers = [(request.model, request.diffusion)]
+        if request.blend is not None:
+            layers.append((request.blend.model, request.blend.diffusion))
+        total = 0
+        for name, diffusion in layers:
+            model = self._catalogue.get(name)
+            work = effort(model, source, size, diffusion=diffusion, tta=request.tta)
+            total += price(self._settings.prices.get(model.name, model.price_per_megapixel), size, work)
+        return total
+
+    def _blend(self, request: UpscaleRequest) -> Blend | None:
+        blend = request.blend
+        if blend is None:
+            return None
+        model = self._catalogue.get(blend.model)
+        return Blend(model=model, visibility=blend.visibility, diffusion=blend.diffusion)
+
+
+def _results_held(request: UpscaleRequest) -> int:
+    """How many results are in memory at once; the sum of several has two bytes where a result has one."""
+    one = 3 if request.tta else 1
+    return one if request.blend is None else 2 * one
 
 
 def _output(picture: Picture, request: UpscaleRequest, channels: Channels | None) -> _Output:

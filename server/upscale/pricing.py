@@ -4,9 +4,8 @@ import math
 from decimal import Decimal
 from fractions import Fraction
 
-from engines import sizes_of_passes
+from engines import TURNS, Diffusion, sizes_of_passes
 from onnx_models import Model
-from server.state.requests import UpscaleRequest
 from server.upscale.sizing import Size
 
 __all__ = ["effort", "price"]
@@ -24,21 +23,26 @@ def price(usd_per_megapixel: Decimal, size: Size, effort: Fraction = Fraction(1)
     return math.ceil(exact) * 1000
 
 
-def effort(request: UpscaleRequest, model: Model, source: Size, size: Size) -> Fraction:
-    """How many times the work that the model's price is for a request takes; at least 1.
+def effort(
+    model: Model, source: Size, size: Size, *, diffusion: Diffusion | None = None, tta: bool = False
+) -> Fraction:
+    """How many times the work that the model's price is for it does; at least 1.
 
     The price of a latent upscaler is for its default number of steps. More steps cost more, and so does what
     looks at a picture twice in each: guidance, and some schedulers. Beyond the model's own scale each pass
-    costs what its result has in pixels.
+    costs what its result has in pixels. Test-time augmentation does all that for each flip and turn.
 
     Args:
-        request: what is to be done.
         model: what does it.
         source: the size of what is enlarged.
         size: of the result.
+        diffusion: what is wanted of a latent upscaler.
+        tta: whether the mean over all flips and turns is wanted.
     """
     passes = sizes_of_passes(source, size, model.reach)
     work = Fraction(sum(width * height for width, height in passes), size.width * size.height)
-    if model.latent is None or request.diffusion is None:
+    if tta:
+        work *= len(TURNS)
+    if model.latent is None or diffusion is None:
         return work
-    return work * max(Fraction(1), Fraction(request.diffusion.evaluations, model.latent.default_steps))
+    return work * max(Fraction(1), Fraction(diffusion.evaluations, model.latent.default_steps))

@@ -4,7 +4,7 @@ Pure functions; `runner` does the work.
 """
 
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -19,12 +19,28 @@ from server.protocol.errors import TaskError, invalid, missing, unsupported
 from server.protocol.requests import OutputFormat as WireFormat
 from server.protocol.requests import Safety, Upscale, UpscaleSettings
 from server.protocol.sources import ImageSource, RemoteImage, StoredImage, UnstoredImage, read_source
-from server.state.requests import UpscaleRequest
+from server.state.requests import BlendRequest, Denoiser, Service, UpscaleRequest
 
-__all__ = ["check", "choose_model", "cut_warnings", "diffusion_of", "input_source", "request_for"]
+__all__ = [
+    "Models",
+    "check",
+    "choose_models",
+    "cut_warnings",
+    "diffusion_of",
+    "input_source",
+    "options_of",
+    "request_for",
+]
 
 
 T = TypeVar("T")
+
+
+class Models(NamedTuple):
+    """What does a task: one model, or two whose results are blended."""
+
+    first: Model
+    second: Model | None = None
 
 
 async def input_source(task: Upscale, codec: Codec) -> tuple[str, ImageSource]:
@@ -44,20 +60,22 @@ async def input_source(task: Upscale, codec: Codec) -> tuple[str, ImageSource]:
     raise missing("inputImage", "an input is required, as inputImage or inputs.image")
 
 
-def check(task: Upscale, model: Model, reachable: Reachable) -> None:
-    """See that the parameters make sense, together and for the model.
+def check(task: Upscale, models: Models, reachable: Reachable) -> None:
+    """See that the parameters make sense, together and for the models.
 
     Args:
         task: as it was sent.
-        model: that it is for.
+        models: that it is for.
         reachable: what its URLs may lead to.
 
     Raises:
         ParameterError: naming the parameter that is wrong, contradictory or not offered by the model.
     """
+    model = models.first
     _refuse_unsupported(task, model)
     _check_factor(task, model)
     _check_levels(task, model)
+    _check_together(task, models)
     if task.keep_hidden_colors and task.output_format is WireFormat.JPG:
         raise invalid("keepHiddenColors", "JPG has no transparency: ask for the outputFormat PNG or WEBP")
     for name, url in (("webhookURL", task.webhook_url), ("uploadEndpoint", task.upload_endpoint)):
@@ -70,26 +88,30 @@ def check(task: Upscale, model: Model, reachable: Reachable) -> None:
 def request_for(
     task: Upscale,
     *,
-    model: Model,
+    models: Models,
     source: StoredImage | RemoteImage | UnstoredImage,
     parameter: str,
     warnings: tuple[str, ...],
+    denoiser: Denoiser | None = None,
+    service: Service = "runware",
 ) -> UpscaleRequest:
     """The request that a checked task amounts to.
 
     Args:
         task: as it came.
-        model: what does it.
+        models: what does it.
         source: the input; a file that came within the task is stored by now.
         parameter: which one named it.
         warnings: what the reply is to say beside the result.
+        denoiser: what removes noise before.
+        service: in whose shape it came.
     """
     kinds = task.output_type if isinstance(task.output_type, list) else [task.output_type]
     is_raw = task.output_format is WireFormat.RAW
     return UpscaleRequest(
         task_type=str(task.__struct_config__.tag),
         task_uuid=task.task_uuid,
-        model=model.name,
+        model=models.first.name,
         source=source,
         parameter=parameter,
         factor=task.upscale_factor,
@@ -97,6 +119,9 @@ def request_for(
         width=task.width,
         height=task.height,
         resize_mode=task.resize_mode or "fit",
+        seamless=("both" if task.seamless else None) if isinstance(task.seamless, bool) else task.seamless,
+        tta=task.tta == 8,
+        blend=_blend(task, models.second),
         output_types=tuple(dict.fromkeys(kinds)),
         output_format=OutputFormat.PNG if is_raw else OutputFormat(task.output_format.value),
         raw=is_raw,
@@ -110,20 +135,32 @@ def request_for(
         keep_hidden_colors=task.keep_hidden_colors,
         webhook_url=task.webhook_url,
         upload_endpoint=task.upload_endpoint,
-        diffusion=diffusion_of(task, model),
+        diffusion=diffusion_of(task, models.first),
         denoise=_given(task.settings.denoise, None) if task.settings else None,
+        denoiser=denoiser,
         warnings=warnings,
+        service=service,
     )
 
 
-def diffusion_of(task: Upscale, model: Model) -> Diffusion | None:
+def options_of(model: Model) -> list[str]:
+    """The parameters of a task beside `settings` that not all models need to honour, and this one does."""
+    return ["seamless", "tta", "blend"] if model.latent is None else ["tta", "blend"]
+
+
+def diffusion_of(task: Upscale, model: Model, settings: UpscaleSettings | None = None) -> Diffusion | None:
     """What a checked task wants of a model that removes noise; None for other models.
 
     Without a seed of its own it gets one that is the same when it is sent again.
+
+    Args:
+        task: as it came.
+        model: what does it, or is blended into it.
+        settings: for the model; default: those of the task.
     """
     if model.latent is None:
         return None
-    settings = task.settings or UpscaleSettings()
+    settings = settings or task.settings or UpscaleSettings()
     default = Diffusion(
         steps=model.latent.default_steps,
         seed=UUID(task.task_uuid).int % 2**32,
@@ -143,6 +180,17 @@ def diffusion_of(task: Upscale, model: Model) -> Diffusion | None:
     )
 
 
+def _blend(task: Upscale, second: Model | None) -> BlendRequest | None:
+    if task.blend is None or second is None or task.blend.visibility == 0:
+        return None
+    seed = task.settings.seed if task.settings else UNSET
+    return BlendRequest(
+        model=second.name,
+        visibility=task.blend.visibility,
+        diffusion=diffusion_of(task, second, UpscaleSettings(seed=seed)),
+    )
+
+
 def _given(value: T | UnsetType, default: T) -> T:
     return default if isinstance(value, UnsetType) else value
 
@@ -159,18 +207,23 @@ def cut_warnings(cut: Iterable[str]) -> tuple[str, ...]:
     )
 
 
-def choose_model(catalogue: Catalogue, name: str | None) -> Model:
-    """The model of this name or AIR id, or the default.
+def choose_models(catalogue: Catalogue, task: Upscale) -> Models:
+    """The models of the names or AIR ids that a task gives; the default where it gives none.
 
     Raises:
-        ParameterError: if there is none; the message names those that there are.
+        ParameterError: if there is none of a name; the message names those that there are.
     """
-    if name is None:
-        return catalogue.default
+    first = catalogue.default if task.model is None else _model(catalogue, task.model, "model")
+    if task.blend is None:
+        return Models(first)
+    return Models(first, _model(catalogue, task.blend.model, "blend.model"))
+
+
+def _model(catalogue: Catalogue, name: str, parameter: str) -> Model:
     try:
         return catalogue.get(name)
     except UnknownModelError as error:
-        raise invalid("model", str(error)) from error
+        raise invalid(parameter, str(error)) from error
 
 
 def _is_web_address(url: str) -> bool:
@@ -208,6 +261,19 @@ def _check_levels(task: Upscale, model: Model) -> None:
     if level not in (None, *model.denoise_levels):
         levels = ", ".join(map(str, model.denoise_levels))
         raise invalid("settings.denoise", f"{model.name} removes noise at the levels {levels}", "integer")
+
+
+def _check_together(task: Upscale, models: Models) -> None:
+    """See that the first model, and the second if there is one, can do the same."""
+    for model in filter(None, models):
+        if task.seamless and model.latent is not None:
+            raise unsupported("seamless", f"{model.name} cannot let edges meet; other models can")
+    second = models.second
+    if second is None or second.fractional:
+        return
+    if task.upscale_factor is None or not second.offers(task.upscale_factor):
+        offered = ", ".join(map(str, second.factors))
+        raise invalid("blend.model", f"{second.name} upscales by {offered} only: give such an upscaleFactor")
 
 
 def _refuse_unsupported(task: Upscale, model: Model) -> None:

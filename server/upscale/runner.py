@@ -150,7 +150,7 @@ class Runner:
         encoded = msgspec.json.encode(request)
         taken: Running | TaskRecord
         async with self._turn(account, attempt.task_uuid):
-            previous = await self._accept(attempt, encoded, session)
+            previous = await self._accept(attempt, request, encoded, session)
             if previous is None:
                 taken = self._execution.start(attempt, request, session, base_url, pixels)
             elif previous.is_for(encoded):
@@ -228,12 +228,21 @@ class Runner:
         """What is held while it changes whether, and where, a task runs."""
         return self._turns.setdefault((account, key), asyncio.Lock())
 
-    async def _accept(self, attempt: Attempt, encoded: bytes, session: str | None) -> TaskRecord | None:
+    async def _accept(
+        self, attempt: Attempt, request: UpscaleRequest, encoded: bytes, session: str | None
+    ) -> TaskRecord | None:
         """Record a new task, or return the record of one that was sent before."""
         admit = partial(self._admission.enter, attempt.account, attempt.id)
         try:
             return await self._database.run(
-                tasks.accept, attempt, encoded, session, self._clock(), self._lock.server, admit
+                tasks.accept,
+                attempt,
+                encoded,
+                session,
+                self._clock(),
+                self._lock.server,
+                admit,
+                request.service,
             )
         except BaseException as error:
             self._admission.leave(attempt.id, self._clock())

@@ -94,6 +94,12 @@ def _exact(request: UpscaleRequest, model: Model, source: Size, wanted: Size) ->
     )
     if (width, height) == source:
         return Sizing(wanted)
+    cut = {"x": width < source.width, "y": height < source.height}
+    if any(cut[axis] and request.seamless in (axis, "both") for axis in cut):
+        raise invalid(
+            "resizeMode",
+            "crop cuts this image at edges that seamless lets meet: take stretch, or a size of its shape",
+        )
     return Sizing(wanted, Area((source.width - width) // 2, (source.height - height) // 2, width, height))
 
 

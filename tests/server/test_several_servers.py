@@ -1,7 +1,9 @@
 """Several servers on one database: each task is run by one of them, whichever of them is left."""
 
 import asyncio
+from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import httpcore
 import msgspec
@@ -19,8 +21,11 @@ from tests.server.support.harness import (
     make_image,
     new_uuid,
     open_account,
+    request,
+    until,
     upscale,
 )
+from tests.server.support.nginx import is_installed, running_nginx
 from tests.server.support.process import serving
 from tests.server.support.web import Web
 
@@ -72,6 +77,52 @@ async def test_the_task_of_a_killed_server_is_answered_by_another_and_charged_on
     found = database.snapshot(audit)
     assert (found.charges, found.mistakes) == (1, [])
     database.close()
+
+
+class Through(NamedTuple):
+    """A server's address behind a proxy."""
+
+    url: str
+
+
+@pytest.mark.skipif(not is_installed(), reason="nginx is not installed")
+async def test_behind_nginx_a_client_loses_nothing_when_its_server_is_killed(
+    tmp_path: Path, model_directory: Path, web: Web, server_database: str | None
+) -> None:
+    session, task = new_uuid(), upscale(web.hold("/input.png", make_image()))
+    url = server_database or f"sqlite:///{tmp_path / 'tilewire.db'}"
+    more = {
+        "TILEWIRE_PRIVATE_NETWORKS": "true",
+        "TILEWIRE_DATABASE_URL": url,
+        "TILEWIRE_TRUSTED_PROXIES": "127.0.0.1",
+    }
+    with ExitStack() as stack:
+        servers = [stack.enter_context(serving(tmp_path, model_directory, **more)) for _ in range(2)]
+        urls = [server.url for server in servers]
+        (tmp_path / "nginx").mkdir()
+        proxy = Through(stack.enter_context(running_nginx(tmp_path / "nginx", urls)))
+        await until(lambda: answers(proxy.url))
+        assert (await request(f"{proxy.url}/metrics")).status == 404
+        async with connected(proxy, session=session) as peer:
+            await peer.send(task)
+            await web.receive()
+            (busy,) = [server for server in servers if b"task accepted" in server.logged()]
+            busy.process.kill()
+            await peer.socket.wait_closed()
+        async with connected(proxy, session=session) as peer:  # nginx passes the dead one over
+            await web.receive()
+            web.release("/input.png")
+            result = await peer.receive_item()
+            assert result["imageURL"].startswith(f"{proxy.url}/images/")
+            assert (await request(result["imageURL"])).status == 200
+            await peer.nothing_more()
+
+
+async def answers(url: str) -> bool:
+    try:
+        return (await request(f"{url}/readyz")).status == 200
+    except httpcore.ConnectError:
+        return False
 
 
 async def test_a_second_server_leaves_the_tasks_of_the_first_alone(

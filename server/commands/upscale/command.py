@@ -4,8 +4,9 @@ import asyncio
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
+import msgspec
 import typer
 
 from onnx_models import ModelBuildError, UnknownModelError, load_catalogue, one_line
@@ -98,6 +99,40 @@ def upscale(
             "--keep-hidden-colors", help="Keep the colours of transparent pixels, as of textures; not in JPG."
         ),
     ] = False,
+    denoise: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=75,
+            metavar="0-75",
+            help="Remove noise first: its standard deviation in levels of 255; needs: tilewire models pull "
+            "ffdnet. [default: 0]",
+        ),
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="What only some models take, such as denoise=1 or steps=4; may be given several times.",
+        ),
+    ] = None,
+    seamless: Annotated[
+        Literal["x", "y", "both"] | None,
+        typer.Option(help="Of textures: let opposite edges meet without a seam."),
+    ] = None,
+    tta: Annotated[
+        bool,
+        typer.Option(
+            "--tta", help="Take the mean over all flips and turns: better, for eight times the work."
+        ),
+    ] = False,
+    blend: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A second model, laid over the result of the first.")
+    ] = None,
+    visibility: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, metavar="0-1", help="How much of it is seen. [default: 0.5]"),
+    ] = None,
     overwrite: Annotated[
         bool,
         typer.Option("--overwrite", help="Do again what was done before, and replace files that are there."),
@@ -142,6 +177,11 @@ def upscale(
                 quality=quality,
                 keep_metadata=keep_metadata,
                 keep_hidden_colors=keep_hidden_colors,
+                denoise=denoise,
+                settings=_settings(setting or []),
+                seamless=seamless,
+                tta=tta,
+                blend=_blend(blend, visibility),
                 overwrite=overwrite,
             )
             run = _Run(inputs, options)
@@ -180,11 +220,14 @@ class _Run:
         """
         catalogue = load_catalogue(settings.effective_added_models)
         model = catalogue.default if self._options.model is None else catalogue.get(self._options.model)
+        if self._options.denoise:
+            catalogue.auxiliary("denoiser")  # found out before anything is started
         offer = choose_offer([model], None)
+        models = [model] if self._options.blend is None else [model, catalogue.get(self._options.blend[0])]
         plan = self._plan(offer, largest_result(settings))
         report = self._report(plan, show_cost=False)
         if plan.jobs:
-            build_missing([model], settings.model_directory, problems)
+            build_missing(models, settings.model_directory, problems)
             with report.summary(), embedded_server(settings) as server:
                 asyncio.run(self._work(server, plan, offer, report))
         else:
@@ -237,6 +280,27 @@ class _Run:
     def _report(self, plan: Plan, *, show_cost: bool) -> Report:
         into_output = any(is_standard_output(job.target) for job in plan.jobs)
         return Report(plan, problems if into_output else console, problems, show_cost=show_cost)
+
+
+def _settings(given: list[str]) -> dict[str, Any]:
+    """What the models' own settings were given as: numbers, true and false as such, else text."""
+    settings: dict[str, Any] = {}
+    for each in given:
+        name, separator, value = each.partition("=")
+        if not (name and separator):
+            raise ValueError(f"--setting {each}: give NAME=VALUE, such as denoise=1")
+        try:
+            settings[name] = msgspec.json.decode(value)
+        except msgspec.DecodeError:
+            settings[name] = value
+    return settings
+
+
+def _blend(model: str | None, visibility: float | None) -> tuple[str, float] | None:
+    """The second model and its visibility, if one was given."""
+    if model is None and visibility is not None:
+        raise ValueError("--visibility is that of a second model: give --blend too")
+    return None if model is None else (_spelt_out(model) or model, 0.5 if visibility is None else visibility)
 
 
 def _output(given: str | None, inputs: list[str]) -> str | None:

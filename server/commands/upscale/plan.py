@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from glob import has_magic
 from itertools import count
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from msgspec import Struct
 
@@ -15,6 +15,7 @@ from server.commands.upscale.record import Record, recipe_of
 from server.commands.upscale.sizing import Offer, Wanted, check_wanted, factor_for
 from server.commands.upscale.sources import STANDARD, Found, Source
 from server.commands.upscale.targets import cannot_be_written, has_content, is_stream, place_of
+from tilewire import Options as TaskOptions
 
 __all__ = ["Job", "Options", "Plan", "is_folder", "make_plan", "recipe"]
 
@@ -42,7 +43,28 @@ class Options(Struct, frozen=True, kw_only=True):
     quality: int | None = None
     keep_metadata: bool = False
     keep_hidden_colors: bool = False
+    denoise: float | None = None
+    settings: dict[str, Any] = {}
+    seamless: Literal["x", "y", "both"] | None = None
+    tta: bool = False
+    blend: tuple[str, float] | None = None
+    """The second model, and its visibility."""
     overwrite: bool = False
+
+    def of_task(self) -> TaskOptions:
+        """What the task says beside model, size and format, as options of the client; only what was given."""
+        given: TaskOptions = {}
+        if self.denoise:
+            given["denoise"] = self.denoise
+        if self.settings:
+            given["settings"] = self.settings
+        if self.seamless is not None:
+            given["seamless"] = self.seamless
+        if self.tta:
+            given["tta"] = 8
+        if self.blend is not None:
+            given["blend"] = {"model": self.blend[0], "visibility": self.blend[1]}
+        return given
 
 
 class Job(Struct, frozen=True, eq=False):
@@ -89,7 +111,10 @@ def recipe(job: Job, source: bytes, options: Options, offer: Offer) -> bytes:
         offer: of the model.
     """
     keeps = options.keep_metadata, options.keep_hidden_colors
-    return recipe_of(source, (offer.air, job.factor, job.image_format, options.quality, *keeps))
+    how = (offer.air, job.factor, job.image_format, options.quality, *keeps)
+    more = options.of_task()
+    steps = (("denoise", options.denoise),) if more.pop("denoise", None) else ()
+    return recipe_of(source, (*how, *steps, *([more] if more else [])))
 
 
 def is_folder(output: str, inputs: list[str]) -> bool:

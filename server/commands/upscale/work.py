@@ -62,6 +62,7 @@ async def _upscale(
 ) -> None:
     """Upscale one picture, and report what became of it."""
     told: TaskOptions = {
+        **options.of_task(),
         "model": offer.name,
         "factor": job.factor,
         "output_format": job.image_format,

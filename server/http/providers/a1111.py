@@ -1,7 +1,7 @@
 """A1111's extras, as webui and Forge have them: `/sdapi/v1/extra-single-image`, and what clients ask beside.
 
-Differences: sizes are exact (A1111 cuts them to multiples of 8), and transparency is kept. Two upscalers
-blended, and face restoration, are refused until they are asked for with no visibility.
+Differences: sizes are exact (A1111 cuts them to multiples of 8), and transparency is kept. Face restoration
+is refused unless it is asked for with no visibility.
 
 Source: `modules/api/models.py`, `api.py` and `postprocessing.py` of AUTOMATIC1111/stable-diffusion-webui.
 """
@@ -31,6 +31,8 @@ _NAMES: Final = {
     "inputs.image": "image",
     "upscaleFactor": "upscaling_resize",
     "model": "upscaler_1",
+    "blend.model": "upscaler_2",
+    "blend.visibility": "extras_upscaler_2_visibility",
     "width": "upscaling_resize_w",
     "height": "upscaling_resize_h",
 }
@@ -125,24 +127,25 @@ def _task(wanted: Extras, caller: Caller) -> dict[str, Any]:
     for name in ("gfpgan_visibility", "codeformer_visibility"):
         if getattr(wanted, name):
             raise not_offered(name, f"{name}: no face restorer is installed")
+    models: dict[str, Any] = {"model": _model(wanted.upscaler_1, "upscaler_1", caller)}
     if wanted.upscaler_2 not in (None, "", _NONE) and wanted.extras_upscaler_2_visibility:
-        raise not_offered("extras_upscaler_2_visibility", "two upscalers cannot be blended")
-    name = wanted.upscaler_1 or _NONE
-    model = model_called(caller.services.catalogue, name)
-    if model is None:
-        offered = ", ".join(shown for shown, _ in upscalers(caller.services.catalogue))
-        raise wrong("upscaler_1", f"could not find upscaler named {name}; offered are: {offered}")
+        second = _model(wanted.upscaler_2, "upscaler_2", caller)
+        models["blend"] = {"model": second, "visibility": wanted.extras_upscaler_2_visibility}
     if wanted.resize_mode != 1:
-        return {
-            "model": model.name,
-            "upscaleFactor": 2 if wanted.upscaling_resize is None else wanted.upscaling_resize,
-        }
-    return {
-        "model": model.name,
+        return models | {"upscaleFactor": 2 if wanted.upscaling_resize is None else wanted.upscaling_resize}
+    return models | {
         "width": wanted.upscaling_resize_w or 512,
         "height": wanted.upscaling_resize_h or 512,
         "resizeMode": "fill" if wanted.upscaling_crop is False else "crop",
     }
+
+
+def _model(name: str | None, parameter: str, caller: Caller) -> str:
+    model = model_called(caller.services.catalogue, name or _NONE)
+    if model is None:
+        offered = ", ".join(shown for shown, _ in upscalers(caller.services.catalogue))
+        raise wrong(parameter, f"could not find upscaler named {name or _NONE}; offered are: {offered}")
+    return model.name
 
 
 async def progress(request: Request, caller: Caller) -> Response:

@@ -30,14 +30,17 @@ from server.protocol.error_codes import error_status
 from server.protocol.errors import (
     AuthenticationError,
     ErrorItem,
+    NotFoundError,
     ParameterError,
     ServerError,
     TaskError,
 )
 from server.protocol.replies import ImageUploadResult, Progress, UpscaleResult
 from server.services import Services
-from server.state import ledger
+from server.state import ledger, tasks
 from server.state.accounts import AccountId, account_named
+from server.state.records import TaskRecord
+from server.state.requests import Service
 from server.transport.peers import is_local_user
 
 __all__ = ["Caller", "FailedError", "ServiceRoute", "not_offered", "status_of", "wrong"]
@@ -64,6 +67,7 @@ class Caller:
     services: Services
     account: AccountId
     base_url: str
+    service: Service
 
     async def upscale(self, *, task_uuid: str | None = None, **task: Any) -> UpscaleResult:
         """The result of an upscale task, once it is done.
@@ -101,6 +105,28 @@ class Caller:
         reply = await self._ask(Struct, {"taskType": "getResponse", "taskUUID": task_uuid})
         assert isinstance(reply, UpscaleResult | Progress)
         return reply
+
+    async def record(self, task_uuid: str) -> TaskRecord:
+        """A task as recorded.
+
+        Raises:
+            NotFoundError: if there is none.
+        """
+        record = await self.services.database.run(tasks.find, self.account, task_uuid.lower())
+        if record is None:
+            raise NotFoundError("taskNotFound", f"there is no task {task_uuid}", "taskUUID")
+        return record
+
+    async def latest(self, limit: int, before: float) -> list[TaskRecord]:
+        """The account's tasks in this service's shape: see `tasks.latest`."""
+        return await self.services.database.run(tasks.latest, self.account, self.service, limit, before)
+
+    async def standing(self, record: TaskRecord) -> UpscaleResult | ErrorItem | Progress:
+        """What became of a task, or how far it is."""
+        running = self.services.runner.find(record.account, record.task_uuid)
+        if running is not None and not running.outcome.done():
+            return running.news()
+        return await self.services.results.item(record, self.base_url)
 
     async def cancel(self, task_uuid: str) -> None:
         """Stop a task.
@@ -146,6 +172,7 @@ class Caller:
                 raw=raw,
                 results=self.services.client_results(self.base_url),
                 acknowledge_after=acknowledge_after,
+                service=self.service,
             ),
         )
         if isinstance(reply, ErrorItem):
@@ -189,7 +216,7 @@ class ServiceRoute(Route):
             form: likewise.
         """
         super().__init__(path, endpoint(handle, fail, names), methods=[method])
-        self.provider = handle.__module__.rpartition(".")[2]
+        self.provider = _service_of(handle)
         self.operation = handle.__name__
         self.summary = inspect.cleandoc(handle.__doc__ or "").splitlines()[0]
         self.body = body
@@ -208,12 +235,13 @@ def endpoint(
         fail: an error in the provider's shape.
         names: what the provider calls the parameters of a task, by their names on the wire.
     """
+    service = _service_of(handle)
 
     async def answer(request: Request) -> Response:
         services: Services = request.app.state.services
         documentation = f"{request.app.state.base_url(request)}/docs/errors"
         try:
-            return await _handled(request, services, handle)
+            return await _handled(request, services, handle, service)
         except FailedError as error:
             item = error.item
         except TaskError as error:
@@ -245,11 +273,17 @@ def status_of(item: ErrorItem) -> int:
     return error_status(item.code)
 
 
-async def _handled(request: Request, services: Services, handle: Handler) -> Response:
+def _service_of(handle: Handler) -> Service:
+    """The service whose module a handler is in."""
+    service: Service = msgspec.convert(handle.__module__.rpartition(".")[2], Service)
+    return service
+
+
+async def _handled(request: Request, services: Services, handle: Handler, service: Service) -> Response:
     account = await _account(request, services)
     services.edge.take_connection(account)
     try:
-        return await handle(request, Caller(services, account, request.app.state.base_url(request)))
+        return await handle(request, Caller(services, account, request.app.state.base_url(request), service))
     finally:
         services.edge.account_connections.give_back(account)
 

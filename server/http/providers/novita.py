@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
+import msgspec
 from msgspec import UNSET, Meta, Struct
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -20,13 +21,17 @@ from server.http.providers.upscalers import model_called
 from server.protocol.errors import ErrorItem
 from server.protocol.replies import Progress, UpscaleResult
 
-__all__ = ["ROUTES"]
+__all__ = ["ROUTES", "webhook_body"]
+
+Outcome = UpscaleResult | ErrorItem | Progress
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 _V2_NAMES: Final = {
     "inputImage": "image",
     "model": "upscaler_1",
+    "blend.model": "upscaler_2",
+    "blend.visibility": "extras_upscaler_2_visibility",
     "upscaleFactor": "upscaling_resize",
     "width": "upscaling_resize_w",
     "height": "upscaling_resize_h",
@@ -36,6 +41,7 @@ _V3_NAMES: Final = {
     "inputImage": "request.image_base64",
     "model": "request.model_name",
     "upscaleFactor": "request.scale_factor",
+    "webhookURL": "extra.webhook.url",
 }
 _CODES: Final = (  # Novita's codes, by the beginnings of ours
     ("invalidFrame", 1),
@@ -111,8 +117,10 @@ async def upscale_v2(request: Request, caller: Caller) -> Response:
     for name in ("gfpgan_visibility", "codeformer_visibility"):
         if getattr(body, name):
             raise not_offered(name, f"{name}: no face restorer is installed")
+    more: dict[str, Any] = {}
     if body.upscaler_2 and body.extras_upscaler_2_visibility:
-        raise not_offered("extras_upscaler_2_visibility", "two upscalers cannot be blended")
+        second = _model(body.upscaler_2, "upscaler_2", caller)
+        more["blend"] = {"model": second, "visibility": body.extras_upscaler_2_visibility}
     size: dict[str, Any] = {"upscaleFactor": body.upscaling_resize or 2}
     if body.resize_mode == 1:
         size = {"width": body.upscaling_resize_w, "height": body.upscaling_resize_h}
@@ -126,6 +134,7 @@ async def upscale_v2(request: Request, caller: Caller) -> Response:
         outputFormat="PNG",
         ttl=body.img_expire_ttl or None,
         **size,
+        **more,
     )
     return JSONResponse(_V2_OK | {"data": {"task_id": task_uuid, "warn": ""}})
 
@@ -176,15 +185,12 @@ async def upscale_v3(request: Request, caller: Caller) -> Response:
     for name in ("custom_storage", "enable_nsfw_detection"):
         if getattr(extra, name):
             raise not_offered(f"extra.{name}", f"extra.{name} is not offered")
-    if extra.webhook is not None and extra.webhook.url:
-        raise not_offered(
-            "extra.webhook", "extra.webhook is not offered: poll task-result, or send a task with webhookURL"
-        )
     task_uuid = await caller.accept(
         inputImage=wanted.image_base64,
         model=_model(wanted.model_name or "RealESRGAN_x4plus", "request.model_name", caller),
         upscaleFactor=wanted.scale_factor or 2,
         outputFormat={"webp": "WEBP", "jpeg": "JPG"}.get(extra.response_image_type or "", "PNG"),
+        webhookURL=extra.webhook.url or None if extra.webhook else None,
     )
     return JSONResponse({"task_id": task_uuid})
 
@@ -192,50 +198,63 @@ async def upscale_v3(request: Request, caller: Caller) -> Response:
 async def result_v3(request: Request, caller: Caller) -> Response:
     """What became of a task."""
     task_uuid = request.query_params.get("task_id", "")
-    images: list[Mapping[str, Any]] = []
-    reason, percent = "", 0
+    item: Outcome
     try:
         item = await caller.response(_uuid(task_uuid))
     except FailedError as error:
         if error.item.code == "taskNotFound":
             raise
-        status, reason = "FAILED", error.item.message
+        item = error.item
+    return JSONResponse(_task_v3(item, task_uuid, caller.services.settings.image_ttl))
+
+
+def webhook_body(item: Outcome, image_ttl: float) -> bytes:
+    """What v3 sends to `extra.webhook` when a task has its outcome.
+
+    Source: docs.novita.ai, "Webhook".
+    """
+    payload = _task_v3(item, str(item.task_uuid), image_ttl)
+    return msgspec.json.encode({"event_type": "ASYNC_TASK_RESULT", "payload": payload})
+
+
+def _task_v3(item: Outcome, task_uuid: str, image_ttl: float) -> dict[str, Any]:
+    """A task as `/v3/async/task-result` has it."""
+    images: list[Mapping[str, Any]] = []
+    reason, percent = "", 0
+    if isinstance(item, ErrorItem):
+        status, reason = "FAILED", item.message
+    elif isinstance(item, Progress):
+        status, percent = "PROCESSING" if item.progress else "QUEUED", item.progress
     else:
-        if isinstance(item, Progress):
-            share = caller.share(item)
-            status, percent = "PROCESSING" if share else "QUEUED", int(100 * share)
-        else:
-            status, percent = "SUCCEED", 100
-            assert item.image_url is not UNSET
-            kind = item.image_url.partition("?")[0].rpartition(".")[2]
-            images = [
-                {
-                    "image_url": item.image_url,
-                    "image_url_ttl": int(caller.services.settings.image_ttl),
-                    "image_type": {"jpg": "jpeg"}.get(kind, kind),
-                    "nsfw_detection_result": None,
-                }
-            ]
-    return JSONResponse(
-        {
-            "extra": {
-                "seed": "0",
-                "enable_nsfw_detection": False,
-                "debug_info": {"request_info": "", **dict.fromkeys(_V3_TIMES, str(_now()))},
-            },
-            "task": {
-                "task_id": task_uuid,
-                "task_type": "UPSCALE",
-                "status": f"TASK_STATUS_{status}",
-                "reason": reason,
-                "eta": 0,
-                "progress_percent": percent,
-            },
-            "images": images,
-            "videos": [],
-            "audios": [],
-        }
-    )
+        status, percent = "SUCCEED", 100
+        assert item.image_url is not UNSET
+        kind = item.image_url.partition("?")[0].rpartition(".")[2]
+        images = [
+            {
+                "image_url": item.image_url,
+                "image_url_ttl": int(image_ttl),
+                "image_type": {"jpg": "jpeg"}.get(kind, kind),
+                "nsfw_detection_result": None,
+            }
+        ]
+    return {
+        "extra": {
+            "seed": "0",
+            "enable_nsfw_detection": False,
+            "debug_info": {"request_info": "", **dict.fromkeys(_V3_TIMES, str(_now()))},
+        },
+        "task": {
+            "task_id": task_uuid,
+            "task_type": "UPSCALE",
+            "status": f"TASK_STATUS_{status}",
+            "reason": reason,
+            "eta": 0,
+            "progress_percent": percent,
+        },
+        "images": images,
+        "videos": [],
+        "audios": [],
+    }
 
 
 async def user(_request: Request, caller: Caller) -> Response:
@@ -253,7 +272,7 @@ async def user(_request: Request, caller: Caller) -> Response:
 def fail_v2(item: ErrorItem) -> Response:
     """An error by Novita's code; the status is 200, as clients raise on any other."""
     code = next((code for name, code in _CODES if item.code.startswith(name)), _OUT_OF_RANGE)
-    if code == _OUT_OF_RANGE and item.parameter == "upscaler_1":
+    if code == _OUT_OF_RANGE and item.parameter in ("upscaler_1", "upscaler_2"):
         code = _NO_MODEL
     return JSONResponse({"code": code, "msg": item.message, "data": None})
 

@@ -7,7 +7,7 @@ refused by name.
 Sources: docs.scenario.com, and scenario-sdk 2.4 for Python.
 """
 
-import time
+import math
 import uuid
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
@@ -18,12 +18,13 @@ from starlette.responses import JSONResponse, Response
 
 from onnx_models import Model
 from server.http.providers.bodies import read_json
-from server.http.providers.caller import Caller, FailedError, ServiceRoute, not_offered, status_of
+from server.http.providers.caller import Caller, ServiceRoute, not_offered, status_of, wrong
 from server.http.providers.upscalers import model_called, prompted_model
 from server.images.store import MEDIA_TYPES
 from server.protocol.errors import ErrorItem, NotFoundError
-from server.protocol.replies import Progress, UpscaleResult
+from server.protocol.replies import Progress
 from server.state.images import ImageRecord
+from server.state.records import TaskRecord
 
 __all__ = ["ROUTES"]
 
@@ -129,6 +130,25 @@ async def upscale(request: Request, caller: Caller) -> Response:
 async def get_job(request: Request, caller: Caller) -> Response:
     """How far a job is."""
     return JSONResponse({"job": await _job(request.path_params["id"], caller)})
+
+
+async def list_jobs(request: Request, caller: Caller) -> Response:
+    """The account's jobs, the newest first, some at a time."""
+    query = request.query_params
+    for name in ("createdAfter", "updatedAfter", "workflowId"):
+        if query.get(name):
+            raise not_offered(name, f"{name}: jobs are listed by page and status only")
+    limit = int(_number(request, "pageSize", 50, 1, 100))
+    records = await caller.latest(limit, _number(request, "paginationToken", math.inf, 0, math.inf))
+    jobs = [await _job_item(record, caller) for record in records]
+    types = set(filter(None, (query.get("types") or query.get("type", "")).split(",")))
+    listed = [
+        job
+        for job in jobs
+        if query.get("status", job["status"]) == job["status"] and (not types or job["jobType"] in types)
+    ]
+    following = {"nextPaginationToken": repr(records[-1].created)} if len(records) == limit else {}
+    return JSONResponse({"jobs": listed, **following})
 
 
 async def act_on_job(request: Request, caller: Caller) -> Response:
@@ -258,38 +278,49 @@ async def _asset_item(record: ImageRecord, caller: Caller) -> dict[str, Any]:
 
 
 async def _job(given: str, caller: Caller) -> dict[str, Any]:
+    return await _job_item(await caller.record(_uuid(given, "jobId")), caller)
+
+
+async def _job_item(record: TaskRecord, caller: Caller) -> dict[str, Any]:
     """A job as it stands."""
+    item = await caller.standing(record)
     assets: list[str] = []
     metadata: dict[str, Any] = {"input": {}}
     progress = 0.0
-    try:
-        item = await caller.response(_uuid(given, "jobId"))
-    except FailedError as error:
-        if error.item.code == "taskNotFound":
-            raise
-        status = "canceled" if error.item.code == "taskCancelled" else "failure"
-        metadata["error"] = error.item.message
+    if isinstance(item, ErrorItem):
+        status = "canceled" if item.code == "taskCancelled" else "failure"
+        metadata["error"] = item.message
+    elif isinstance(item, Progress):
+        progress = caller.share(item)
+        status = "in-progress" if progress else "queued"
     else:
-        if isinstance(item, Progress):
-            progress = caller.share(item)
-            status = "in-progress" if progress else "queued"
-        else:
-            assert isinstance(item, UpscaleResult)
-            assets, status, progress = [item.image_uuid or ""], "success", 1.0
-    now = _iso(time.time())
+        assets, status, progress = [item.image_uuid or ""], "success", 1.0
+    updated = _iso(record.created if record.finished is None else record.finished)
     return {
-        "jobId": given,
+        "jobId": record.task_uuid,
         "jobType": "upscale",
         "status": status,
         "progress": progress,
-        "createdAt": now,
-        "updatedAt": now,
-        "statusHistory": [{"date": now, "status": status}],
+        "createdAt": _iso(record.created),
+        "updatedAt": updated,
+        "statusHistory": [{"date": updated, "status": status}],
         "metadata": metadata | {"assetIds": assets},
         "billing": {"cuCost": 0, "cuDiscount": 0},
         "authorId": str(caller.account),
         "ownerId": str(caller.account),
     }
+
+
+def _number(request: Request, name: str, default: float, least: float, most: float) -> float:
+    """A number of the query."""
+    given = request.query_params.get(name)
+    try:
+        number = default if given is None else float(given)
+    except ValueError:
+        number = math.nan
+    if not least <= number <= most:
+        raise wrong(name, f"{name} must be from {least:g} to {most:g}")
+    return number
 
 
 def _uuid(given: str, parameter: str) -> str:
@@ -316,6 +347,7 @@ ROUTES: Final = [
         ("assets/{id}", "GET", get_asset, None),
         ("generate/upscale", "POST", upscale, Upscale),
         ("generate/custom/{model}", "POST", upscale, Upscale),
+        ("jobs", "GET", list_jobs, None),
         ("jobs/{id}", "GET", get_job, None),
         ("jobs/{id}/action", "POST", act_on_job, Action),
         ("models", "GET", list_models, None),

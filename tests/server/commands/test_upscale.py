@@ -191,6 +191,24 @@ def test_colours_that_are_hidden_are_kept_when_asked_for(upscale: Tilewire, fold
     assert "JPG has no transparency" in result.stderr
 
 
+def test_seams_flips_and_a_second_model_are_passed_on_and_make_another_result(
+    upscale: Tilewire, tilewire: Tilewire, folder: Path
+) -> None:
+    save(folder / "a.png", make_image(24, 16))
+    more = ("--seamless", "x", "--tta", "--blend", "anime", "--visibility", "0.3")
+    assert upscale(folder, *FAST).exit_code == 0
+    plain = (folder / "a-2x.png").read_bytes()
+    assert upscale(folder, *FAST, *more).exit_code == 0
+    made = (folder / "a-2x.png").read_bytes()
+    assert made != plain
+    assert "1 done before" in upscale(folder, *FAST, *more).stdout
+    assert tilewire("upscale", folder / "a.png", *FAST, *more, "-o", folder / "here.png").exit_code == 0
+    assert (folder / "here.png").read_bytes() == made
+    failed = upscale(folder / "a.png", *FAST, "--setting", "denoise=1", "-o", folder / "b.png")
+    assert failed.exit_code == 1
+    assert "no setting 'denoise'" in failed.stderr
+
+
 def test_what_is_not_an_image_is_told_and_the_others_are_done(upscale: Tilewire, folder: Path) -> None:
     bad = save(folder / "bad.png", b"no image at all")
     good = [save(folder / name, make_image()) for name in ("a.png", "z.png")]
@@ -246,6 +264,11 @@ def test_a_wrong_model_is_told_with_those_there_are(tilewire: Tilewire, photo: P
         (("--factor", "2", "--width", "100"), "not several of them"),
         (("--megapixels", "0"), "--megapixels"),
         (("--url", "ws://127.0.0.1:9/v1"), "key"),
+        (("--seamless", "z"), "--seamless"),
+        (("--setting", "denoise"), "NAME=VALUE"),
+        (("--blend", "nonsense"), "'nonsense'"),
+        (("--visibility", "0.5"), "--blend"),
+        (("--blend", FAST_MODEL, "--visibility", "1.5"), "--visibility"),
     ],
 )
 def test_a_wrong_option_is_told_before_any_work(

@@ -1,7 +1,10 @@
 """The documents for operators speak of what is there."""
 
 import json
+import os
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +12,8 @@ import pytest
 
 from server.telemetry.metrics import Metrics
 from server.telemetry.story import STAGES
+from tests.server.support import nginx
+from tests.server.support.certificate import make_certificate
 from tests.server.telemetry.test_metrics import SNAPSHOT
 
 DOCS = Path(__file__).parents[3] / "server" / "docs"
@@ -47,3 +52,25 @@ def test_the_table_of_metrics_is_complete_and_true() -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_is_explained(stage: str) -> None:
     assert f"`{stage}`" in (DOCS / "operations.md").read_text()
+
+
+@pytest.mark.skipif(not nginx.is_installed(), reason="nginx is not installed")
+def test_nginx_takes_its_configuration(tmp_path: Path) -> None:
+    site = nginx.block("several-servers", "nginx")
+    for kind, file in zip(("pem", "key"), make_certificate(tmp_path), strict=True):
+        site = site.replace(f"/etc/ssl/up.example.org.{kind}", str(file))
+    checked = subprocess.run(
+        [*nginx.command(tmp_path, site), "-t"], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stderr
+    assert "[warn]" not in checked.stderr
+
+
+@pytest.mark.skipif(shutil.which("caddy") is None, reason="Caddy is not installed")
+def test_caddy_takes_its_configuration(tmp_path: Path) -> None:
+    (tmp_path / "Caddyfile").write_text(nginx.block("several-servers", "caddyfile"))
+    command = ["caddy", "validate", "--adapter", "caddyfile", "--config", tmp_path / "Caddyfile"]
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    checked = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert checked.returncode == 0, checked.stderr
+    assert "not formatted" not in checked.stderr

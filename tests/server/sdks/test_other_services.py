@@ -58,6 +58,10 @@ def test_scenarios_sdk_runs_a_model_and_gets_its_asset(server: EmbeddedServer) -
     assert job.status == "success", job
     (asset_id,) = job.metadata.asset_ids
     assert image_at(client.assets.retrieve(asset_id).asset.url).size == (48, 32)
+    newest, *_ = client.jobs.list(page_size=1, status="success")
+    assert (newest.job_id, newest.metadata.asset_ids) == (job.job_id, [asset_id])
+    with pytest.raises(APIStatusError, match="pageSize"):
+        client.jobs.list(page_size=1000)
     with pytest.raises(APIStatusError, match="fractality") as caught:
         client.generate.run_model("model_upscale-v3", body=body | {"fractality": 50})
     assert caught.value.status_code == 400

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 
 from server.serving import EmbeddedServer
 from server.state.audit import audit
@@ -46,10 +46,10 @@ def full(server: EmbeddedServer) -> Iterator[None]:
     engine = server.services.database._engine
     pages = [1]  # SQLite takes the number that are there instead
 
-    def limit(connection: Any, _record: object, _proxy: object) -> None:
-        connection.execute(f"PRAGMA max_page_count={pages[0]}")
+    def limit(connection: Connection) -> None:
+        connection.connection.cursor().execute(f"PRAGMA max_page_count={pages[0]}")
 
-    event.listen(engine, "checkout", limit)
+    event.listen(engine, "begin", limit)
     yield
     pages[0] = 2**30
 

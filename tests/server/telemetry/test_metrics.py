@@ -38,7 +38,10 @@ async def test_a_task_is_counted_where_it_passes(start_server: StartServer) -> N
         metrics = await until(server, lambda found: found["tilewire_stage_seconds_count{stage=deliver}"] == 1)
         assert (metrics["tilewire_sockets"], metrics["tilewire_sessions"]) == (1, 1)
     of_model = labels(model=FAST_MODEL)
-    assert metrics["tilewire_tasks_total" + labels(model=FAST_MODEL, outcome="succeeded")] == 1
+    assert (
+        metrics["tilewire_tasks_total" + labels(model=FAST_MODEL, service="runware", outcome="succeeded")]
+        == 1
+    )
     assert metrics["tilewire_task_seconds_count" + of_model] == 1
     assert metrics["tilewire_output_pixels_total" + of_model] == (24 * 2) * (16 * 2)
     charged, _ = server.services.database.run_sync(ledger.spent, account.id)
@@ -98,7 +101,10 @@ async def test_failed_and_cancelled_tasks_are_told_apart(start_server: StartServ
         assert {item.get("code", item.get("status")) for item in replies} == {"taskCancelled", "cancelled"}
     metrics = await metrics_of(server)
     for outcome in ("failed", "cancelled"):
-        assert metrics["tilewire_tasks_total" + labels(model=FAST_MODEL, outcome=outcome)] == 1
+        assert (
+            metrics["tilewire_tasks_total" + labels(model=FAST_MODEL, service="runware", outcome=outcome)]
+            == 1
+        )
     assert metrics["tilewire_errors_total{code=downloadFailed}"] == 1
     assert metrics["tilewire_errors_total{code=taskCancelled}"] == 1
 

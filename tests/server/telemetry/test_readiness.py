@@ -132,13 +132,15 @@ async def test_a_database_that_only_reads_is_told_over_http(
     server = start_server()
     engine = server.services.database._engine
 
-    def only_read(connection: Any, _record: Any, _proxy: Any) -> None:
-        connection.execute("PRAGMA query_only=ON")
+    only_reads = ["ON"]
 
-    event.listen(engine, "checkout", only_read)
+    def switch(connection: Any, *_: Any) -> None:
+        connection.cursor().execute(f"PRAGMA query_only={only_reads[0]}")
+
+    event.listen(engine, "begin", lambda connection: switch(connection.connection))
+    event.listen(engine, "checkout", switch)  # one that cannot be written to is given back
     await until(lambda: _is_ready(server, (503, "the database is read-only\n")))
-    event.remove(engine, "checkout", only_read)
-    event.listen(engine, "checkout", lambda connection, *_: connection.execute("PRAGMA query_only=OFF"))
+    only_reads[0] = "OFF"
     await until(lambda: _is_ready(server, (200, "ready\n")))
 
 

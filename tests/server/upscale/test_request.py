@@ -20,7 +20,7 @@ from server.protocol.sources import MAX_URL, StoredImage
 from server.settings import Settings
 from server.state.requests import UpscaleRequest
 from server.upscale.pricing import effort, price
-from server.upscale.request import check, choose_model, input_source, request_for
+from server.upscale.request import Models, check, choose_models, input_source, request_for
 from server.upscale.sizing import Area, Size, Sizing, sizing
 from tests.server.support.harness import FAST_MODEL, upscale
 
@@ -36,9 +36,9 @@ def task_of(codec: Codec = JSON, **parameters: Any) -> Upscale:
 
 def request_of(catalogue: Catalogue, codec: Codec = JSON, **parameters: Any) -> UpscaleRequest:
     task = task_of(codec, **parameters)
-    model = choose_model(catalogue, task.model)
-    check(task, model, Reachable())
-    return request_for(task, model=model, source=SOURCE, parameter="inputs.image", warnings=())
+    models = choose_models(catalogue, task)
+    check(task, models, Reachable())
+    return request_for(task, models=models, source=SOURCE, parameter="inputs.image", warnings=())
 
 
 @pytest.mark.parametrize(
@@ -158,9 +158,9 @@ def test_halves_are_rounded_up(
 def test_hidden_colours_need_a_format_with_transparency(catalogue: Catalogue) -> None:
     model = catalogue.get(FAST_MODEL)
     for output_format in ("PNG", "WEBP"):
-        check(task_of(keepHiddenColors=True, outputFormat=output_format), model, Reachable())
+        check(task_of(keepHiddenColors=True, outputFormat=output_format), Models(model), Reachable())
     with pytest.raises(ParameterError, match="JPG has no transparency") as caught:
-        check(task_of(keepHiddenColors=True, outputFormat="JPG"), model, Reachable())
+        check(task_of(keepHiddenColors=True, outputFormat="JPG"), Models(model), Reachable())
     assert caught.value.parameter == "keepHiddenColors"
 
 
@@ -241,10 +241,9 @@ def test_an_error_about_the_size_names_the_setting_and_what_fits(catalogue: Cata
 
 
 def test_passes_beyond_the_models_scale_are_paid_for(catalogue: Catalogue) -> None:
-    request = request_of(catalogue, upscaleFactor=16)
     model = catalogue.get(FAST_MODEL)
-    assert effort(request, model, Size(10, 10), Size(160, 160)) == 1 + Fraction(1, 16)
-    assert effort(request, model, Size(10, 10), Size(40, 40)) == 1
+    assert effort(model, Size(10, 10), Size(160, 160)) == 1 + Fraction(1, 16)
+    assert effort(model, Size(10, 10), Size(40, 40)) == 1
 
 
 @pytest.mark.parametrize("output_format", list(OutputFormat))

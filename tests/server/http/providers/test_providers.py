@@ -22,6 +22,7 @@ from tests.server.support.harness import (
     open_account,
     upscale,
 )
+from tests.server.support.web import Web
 
 ENCODED = base64.b64encode(make_image(24, 16)).decode()
 BEARER = {"authorization": f"Bearer {KEY}"}
@@ -118,6 +119,25 @@ def scenario(server: EmbeddedServer) -> bytes:
     asset = ask(server, "GET", f"/v1/assets/{done['metadata']['assetIds'][0]}").json["asset"]
     assert (asset["mimeType"], asset["properties"]["width"]) == ("image/png", 48)
     return ask(server, "GET", asset["url"].removeprefix(server.url)).body
+
+
+async def test_a_second_upscaler_is_blended_into_the_first(server: EmbeddedServer) -> None:
+    second = "realesrgan-x4plus-anime"
+    blend = {"upscaler_2": "R-ESRGAN 4x+ Anime6B", "extras_upscaler_2_visibility": 0.4}
+    body = {"image": ENCODED, "upscaler_1": FAST_MODEL, "upscaling_resize": 2, **blend}
+    async with connected(server) as peer:
+        (expected,) = await peer.ask(
+            upscale(ENCODED, outputType="base64Data", blend={"model": second, "visibility": 0.4})
+        )
+    from_a1111 = ask(server, "POST", "/sdapi/v1/extra-single-image", body=body).json["image"]
+    taken = ask(server, "POST", "/v2/upscale", body=body).json["data"]["task_id"]
+    path = f"/v2/progress?task_id={taken}"
+    (url,) = finished(server, path, lambda answer: answer.json["data"]["status"] > 1).json["data"]["imgs"]
+    from_novita = ask(server, "GET", url.removeprefix(server.url)).body
+    same = base64.b64decode(expected["imageBase64Data"])
+    for data in (base64.b64decode(from_a1111), from_novita):
+        pictures = [Image.open(io.BytesIO(each)) for each in (data, same)]
+        assert ImageChops.difference(*pictures).getbbox() is None
 
 
 @pytest.mark.parametrize("provider", [a1111, a1111_batch, novita_v2, novita_v3, scenario])
@@ -226,6 +246,19 @@ BAD = [
         400,
         "gfpgan_visibility",
     ),
+    (
+        "/sdapi/v1/extra-single-image",
+        {
+            "body": {
+                "image": ENCODED,
+                "upscaler_1": FAST_MODEL,
+                "upscaler_2": "Foo",
+                "extras_upscaler_2_visibility": 0.5,
+            }
+        },
+        400,
+        "upscaler named Foo",
+    ),
     ("/v2beta/stable-image/upscale/fast", {"form": {}}, 400, "image: is required"),
     ("/v2beta/stable-image/upscale/fast", {"body": {"image": ENCODED}}, 400, "multipart"),
     ("/v2beta/stable-image/upscale/fast", {"form": {"image": b"GIF89a..."}}, 400, "image"),
@@ -291,6 +324,7 @@ def test_what_is_wrong_is_named_as_the_service_names_it(
     [
         (b"{", 1),
         ({"image": ENCODED, "upscaler_1": "no such"}, 2),
+        ({"image": ENCODED, "upscaler_2": "no such", "extras_upscaler_2_visibility": 1}, 2),
         ({"image": ENCODED, "upscaling_resize": -1}, 6),
         ({"image": ENCODED, "codeformer_visibility": 1}, 10),
     ],
@@ -356,3 +390,36 @@ async def test_without_a_key_only_programs_of_this_machine_come_in_and_only_if_t
         {"host": "evil.example"},
     ):
         assert ask(server, "GET", path, headers=page).status == 401
+
+
+async def test_novitas_webhook_gets_what_its_task_result_says(start_server: StartServer, web: Web) -> None:
+    server = start_server(private_networks=True)
+    request = {"image_base64": ENCODED, "model_name": FAST_MODEL, "scale_factor": 2}
+    body = {"request": request, "extra": {"webhook": {"url": f"{web.url}/hook"}}}
+    taken = ask(server, "POST", "/v3/async/upscale", body=body).json
+    told = json.loads((await web.receive()).body)
+    result = ask(server, "GET", f"/v3/async/task-result?task_id={taken['task_id']}").json
+    assert told["event_type"] == "ASYNC_TASK_RESULT"
+    assert told["payload"]["task"] == result["task"]
+    assert told["payload"]["images"] == result["images"]
+    assert result["task"]["status"] == "TASK_STATUS_SUCCEED"
+
+
+def test_jobs_are_listed_by_pages_the_newest_first(server: EmbeddedServer) -> None:
+    account = open_account(server)
+    headers = {"authorization": f"Bearer {account.key}"}
+    made = []
+    for _ in range(3):
+        body = {"image": f"data:image/png;base64,{ENCODED}", "scalingFactor": 2}
+        job = ask(server, "POST", "/v1/generate/upscale", body=body, headers=headers).json["job"]
+        made.append(job["jobId"])
+    seen, token = [], ""
+    while token is not None:
+        more = f"&paginationToken={token}" if token else ""
+        page = ask(server, "GET", f"/v1/jobs?pageSize=2{more}", headers=headers).json
+        seen += [job["jobId"] for job in page["jobs"]]
+        token = page.get("nextPaginationToken")
+    assert seen == made[::-1]
+    assert ask(server, "GET", "/v1/jobs?paginationToken=x", headers=headers).status == 400
+    others = {"authorization": f"Bearer {open_account(server).key}"}
+    assert ask(server, "GET", "/v1/jobs", headers=others).json == {"jobs": []}
