@@ -39,7 +39,17 @@ async def handle(task: GetTaskDetails, context: Context) -> TaskDetails:
 def _as_sent(request: UpscaleRequest) -> dict[str, Any]:
     """The task on the wire. What it left out may be there with its default."""
     fields: dict[str, Any] = to_builtins(request)
-    for name in ("source", "parameter", "warnings", "diffusion", "denoise", "denoiser", "tta", "raw"):
+    for name in (
+        "source",
+        "parameter",
+        "warnings",
+        "diffusion",
+        "denoise",
+        "denoiser",
+        "tta",
+        "raw",
+        "channels",
+    ):
         fields.pop(name, None)
     if request.raw:
         fields["output_format"] = OutputFormat.RAW.value

@@ -49,6 +49,7 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         source=kept,
         parameter=parameter,
         warnings=warnings,
+        channels=source.channels if isinstance(source, RawImage) else None,
         denoiser=denoiser,
         service=context.service,
     )

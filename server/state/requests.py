@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from engines import Diffusion, OutputFormat, Seamless
 from server.protocol.errors import ErrorItem, TaskError
+from server.protocol.raw_image import Channels
 from server.protocol.requests import OutputType, ResizeMode
 from server.protocol.sources import RemoteImage, StoredImage, UnstoredImage
 from server.state.webhooks import Destination
@@ -51,6 +52,8 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     output_format: OutputFormat
     """As which the result is stored, if it is."""
     output_quality: int
+    channels: Channels | None = None
+    """Of raw pixels that came as the input: the pixels of the result have as many."""
     raw: bool = False
     """Whether the client gets the pixels of the result."""
     store: bool = False

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from engines import Blend, Channels, OnRegion, Picture, Upscaler, crop, encode, pixels_of, usable_cores
+from engines import Blend, OnRegion, Picture, Upscaler, crop, encode, pixels_of, usable_cores
 from onnx_models import Catalogue, Model
 from server.images.inputs import Inputs
 from server.images.raw_images import RawImages, raw_image
@@ -214,12 +214,11 @@ class Pipeline:
                     on_progress=progress,
                     on_region=on_region,
                 )
-            channels = source.channels if isinstance(source, UnstoredImage) else None
             with story.measure("encode"):
                 if not request.stores_result and size.megapixels < _AT_ONCE:
-                    return _output(upscaled, request, channels)
+                    return _output(upscaled, request)
                 return await asyncio.get_running_loop().run_in_executor(
-                    self._encoders, partial(_output, upscaled, request, channels)
+                    self._encoders, partial(_output, upscaled, request)
                 )
 
     async def _reserve(self, attempt: Attempt, cost: int, name: str | None) -> None:
@@ -263,17 +262,11 @@ def _results_held(request: UpscaleRequest) -> int:
     return one if request.blend is None else 2 * one
 
 
-def _output(picture: Picture, request: UpscaleRequest, channels: Channels | None) -> _Output:
-    """What is made of a result.
-
-    Args:
-        picture: the result.
-        request: which says as what the client gets it.
-        channels: of the pixels; None for those that the picture has.
-    """
+def _output(picture: Picture, request: UpscaleRequest) -> _Output:
+    """What is made of a result, as the request says."""
     pixels, encoded = None, b""
     if request.raw:
-        pixels = raw_image(pixels_of(picture, channels))
+        pixels = raw_image(pixels_of(picture, request.channels))
     if request.stores_result:
         encoded = encode(
             picture,

@@ -16,6 +16,7 @@ from onnx_models import LARGEST_FACTOR, Catalogue, Model, UnknownModelError
 from server.outbound.addresses import Reachable
 from server.protocol.codec import Codec
 from server.protocol.errors import TaskError, invalid, missing, unsupported
+from server.protocol.raw_image import Channels
 from server.protocol.requests import OutputFormat as WireFormat
 from server.protocol.requests import Safety, Upscale, UpscaleSettings
 from server.protocol.sources import ImageSource, RemoteImage, StoredImage, UnstoredImage, read_source
@@ -92,6 +93,7 @@ def request_for(
     source: StoredImage | RemoteImage | UnstoredImage,
     parameter: str,
     warnings: tuple[str, ...],
+    channels: Channels | None = None,
     denoiser: Denoiser | None = None,
     service: Service = "runware",
 ) -> UpscaleRequest:
@@ -103,6 +105,7 @@ def request_for(
         source: the input; a file that came within the task is stored by now.
         parameter: which one named it.
         warnings: what the reply is to say beside the result.
+        channels: of raw pixels that came as the input.
         denoiser: what removes noise before.
         service: in whose shape it came.
     """
@@ -124,6 +127,7 @@ def request_for(
         blend=_blend(task, models.second),
         output_types=tuple(dict.fromkeys(kinds)),
         output_format=OutputFormat.PNG if is_raw else OutputFormat(task.output_format.value),
+        channels=channels,
         raw=is_raw,
         store=bool(task.store),
         output_quality=task.output_quality,
