@@ -96,7 +96,7 @@ async def upscale(port: int, model: str, image: bytes, *, tiles: bool) -> list[f
     async with Tilewire(f"ws://127.0.0.1:{port}/v1", KEY) as tilewire:
         begun = time.perf_counter()
         if tiles:
-            async for event in tilewire.stream(image, model=model, factor=SCALE):
+            async for event in tilewire.events(image, model=model, factor=SCALE):
                 if isinstance(event, TileReady | Result):
                     stamps.append(time.perf_counter() - begun)
         else:

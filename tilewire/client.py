@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Coroutine, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, TypeVar, Unpack, cast, overload
 from uuid import UUID
 
 import msgspec
 
 from tilewire.call import WireTask
 from tilewire.events import Event, Finished, Result, Upload, decode_event
+from tilewire.frames import Frame, Frames, stream_frames
 from tilewire.link import Link
 from tilewire.listings import Account, Model, ModelPage
 from tilewire.pictures import has_alpha
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Blend", "Options", "PixelOptions", "Tilewire"]
 
 _MOST_MODELS: Final = 100  # of one modelSearch
+_MOST_IN_FLIGHT: Final = 64
 
 T = TypeVar("T")
 
@@ -170,12 +172,12 @@ class Tilewire:
         is_pixels = is_array(source) and not options.get("output_format")
         return result.to_array() if is_pixels else result
 
-    async def stream(
+    async def events(
         self, source: Source, *, tiles: bool = True, **options: Unpack[Options]
     ) -> AsyncGenerator[Event, None]:
         """Enlarge an image, and give news meanwhile: how far it is, finished parts, and last the result.
 
-            async for event in tilewire.stream("photo.jpg"):
+            async for event in tilewire.events("photo.jpg"):
                 match event:
                     case Progress(share=share):
                         print(f"{share:.0%}")
@@ -199,6 +201,44 @@ class Tilewire:
         async with contextlib.aclosing(self._events(source, options, wanted)) as events:
             async for event in events:
                 yield event
+
+    async def stream(
+        self, frames: Frames, *, in_flight: int = 2, latest: bool = False, **options: Unpack[PixelOptions]
+    ) -> AsyncGenerator[Frame, None]:
+        """Enlarge frame after frame, such as video; each is given as soon as it and those before it are done.
+
+            async for frame in tilewire.stream(camera(), latest=True, model="realesr-animevideov3", factor=2):
+                show(frame.pixels)
+
+        To leave the loop early is to give up what is under way; `contextlib.aclosing` does that at once.
+
+        Args:
+            frames: arrays (H, W), (H, W, 3) or (H, W, 4) uint8, or other sources; what gives them may be
+                asynchronous, or block. It is asked for no more than there is room for, but for the latest
+                frame: then it is asked as fast as it goes.
+            in_flight: how many are worked on at once; more keep the device busy, and make each later.
+            latest: whether a frame that waits is dropped when a newer one comes. It is left out, and costs
+                nothing.
+            options: see `PixelOptions`; for all of them, so without a `task_uuid`.
+
+        Raises:
+            ValueError: if there is a `task_uuid`, or `in_flight` is not from 1 to 64.
+            Exception: as `upscale`, and what the source raises.
+        """
+        self._link.check_use()
+        if options.get("task_uuid"):
+            raise ValueError("each frame needs a taskUUID of its own")
+        if not 1 <= in_flight <= _MOST_IN_FLIGHT:
+            raise ValueError(f"in_flight must be from 1 to {_MOST_IN_FLIGHT}, not {in_flight}")
+        own = cast("Options", {**options, "output_format": "RAW"})
+
+        def begin(source: Source, more: WireTask) -> Coroutine[Any, Any, Result]:
+            return self._result(source, own, more)
+
+        streamed = stream_frames(frames, begin, in_flight, latest=latest)
+        async with contextlib.aclosing(streamed):
+            async for frame in streamed:
+                yield frame
 
     async def upscale_many(
         self, sources: Iterable[Source], **options: Unpack[Options]
@@ -284,8 +324,8 @@ class Tilewire:
         reply = await self._link.ask(_task(task_type, parameters))
         return msgspec.msgpack.decode(reply, type=kind)
 
-    async def _result(self, source: Source, options: Options) -> Result:
-        async with contextlib.aclosing(self._events(source, options)) as events:
+    async def _result(self, source: Source, options: Options, more: WireTask | None = None) -> Result:
+        async with contextlib.aclosing(self._events(source, options, more)) as events:
             async for event in events:
                 if isinstance(event, Result):
                     return event
@@ -306,7 +346,8 @@ class Tilewire:
         if parameters.get("task_uuid") is not None:
             parameters["task_uuid"] = canonical_uuid(parameters["task_uuid"])
         self._link.check_use()
-        async with self._room:
+        is_frame = more is not None and "sequence" in more  # its stream says how many there are at once
+        async with contextlib.nullcontext() if is_frame else self._room:
             image = await wire_image(source)
             needs_alpha = parameters.get("keep_hidden_colors") or (
                 isinstance(image, bytes) and has_alpha(image)

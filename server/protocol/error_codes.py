@@ -92,6 +92,11 @@ CODES: Final[Mapping[str, ErrorCode]] = {
         "Use a new UUID for each request; repeat one only to ask for the same result again.",
     ),
     "taskCancelled": ErrorCode(409, "The task was cancelled; it costs nothing.", "Nothing."),
+    "frameDropped": ErrorCode(
+        409,
+        "A newer frame of the stream came while this one waited; it costs nothing.",
+        "Nothing: the newer frame follows. To get all frames, leave `sequence.latest` out.",
+    ),
     "downloadFailed": ErrorCode(
         400,
         "The input could not be fetched from its URL.",

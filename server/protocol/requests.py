@@ -36,6 +36,7 @@ __all__ = [
     "Safety",
     "Scheduler",
     "Seamless",
+    "Sequence",
     "Task",
     "Upscale",
     "UpscaleSettings",
@@ -243,6 +244,25 @@ class Denoise(Struct, frozen=True, kw_only=True, rename=wire_name, forbid_unknow
     ] = None
 
 
+class Sequence(Struct, frozen=True, kw_only=True, rename=wire_name, forbid_unknown_fields=True):
+    """Makes a task a frame of a stream."""
+
+    name: Annotated[
+        str, Meta(min_length=1, max_length=64, description="Of the stream; its own within the account.")
+    ]
+    number: Annotated[int, Meta(ge=0, le=2**53 - 1, description="Of the frame. Outcomes come in this order.")]
+    in_flight: Annotated[
+        int, Meta(ge=1, le=64, description="How many frames of the stream are worked on at once.")
+    ] = 2
+    latest: Annotated[
+        bool,
+        Meta(
+            description="Whether frames that wait are dropped as soon as this one comes, as in live video: "
+            "their tasks end with `frameDropped`, and cost nothing."
+        ),
+    ] = False
+
+
 class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
     """Enlarges an image."""
 
@@ -349,6 +369,10 @@ class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
             "PNG and WEBP only."
         ),
     ] = False
+    sequence: Annotated[
+        Sequence | None,
+        Meta(description="Of a task that is a frame of a stream, such as video."),
+    ] = None
     delivery_method: Annotated[
         DeliveryMethod,
         Meta(

@@ -7,7 +7,7 @@ from msgspec import Struct
 from engines import Diffusion, OutputFormat, Seamless
 from server.protocol.errors import ErrorItem, TaskError
 from server.protocol.raw_image import Channels
-from server.protocol.requests import OutputType, ResizeMode
+from server.protocol.requests import OutputType, ResizeMode, Sequence
 from server.protocol.sources import RemoteImage, StoredImage, UnstoredImage
 from server.state.webhooks import Destination
 
@@ -58,6 +58,7 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Whether the client gets the pixels of the result."""
     store: bool = False
     """Whether those are stored too."""
+    sequence: Sequence | None = None
     ttl: int | None = None
     include_cost: bool = False
     include_progress: bool = False

@@ -20,6 +20,7 @@ from server.telemetry.story import Story, Subject, told
 from server.telemetry.telemetry import Telemetry
 from server.upscale.outcomes import Outcomes
 from server.upscale.running import News, Running
+from server.upscale.streams import Streams
 
 __all__ = ["Execution"]
 
@@ -43,6 +44,7 @@ class Execution:
         database: Database,
         outcomes: Outcomes,
         news: News,
+        streams: Streams,
         sessions: Sessions,
         webhooks: WebhookSender,
         admission: Admission,
@@ -55,6 +57,7 @@ class Execution:
             database: where tasks are recorded.
             outcomes: does the work, and records how it ended.
             news: sends how far it is.
+            streams: where those that are frames wait for their turns.
             sessions: who gets outcomes.
             webhooks: sends the outcomes that are to be POSTed.
             admission: the places that tasks have.
@@ -64,6 +67,7 @@ class Execution:
         self._database = database
         self._outcomes = outcomes
         self._news = news
+        self._streams = streams
         self._sessions = sessions
         self._webhooks = webhooks
         self._admission = admission
@@ -108,6 +112,7 @@ class Execution:
             earlier.abandon()
         self._admission.resume(running.account, attempt.id)
         self._running[running.account, running.key] = running
+        self._streams.enter(running)
         running.work = asyncio.create_task(self._see_through(running), name=f"task {running.key}")
         running.work.add_done_callback(lambda _: self._forget(running))
         return running
@@ -184,6 +189,7 @@ class Execution:
         return record
 
     def _forget(self, running: Running) -> None:
+        self._streams.leave(running)
         if running.pixels is not None:
             running.pixels.release()
             running.pixels = None

@@ -131,6 +131,7 @@ def request_for(
         raw=is_raw,
         store=bool(task.store),
         output_quality=task.output_quality,
+        sequence=task.sequence,
         ttl=task.ttl,
         include_cost=task.include_cost,
         include_progress=task.include_progress,

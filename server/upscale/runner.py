@@ -36,6 +36,7 @@ from server.upscale.execution import Execution
 from server.upscale.outcomes import Outcomes
 from server.upscale.pipeline import Pipeline
 from server.upscale.running import News, Running
+from server.upscale.streams import Streams
 
 __all__ = ["Runner"]
 
@@ -77,7 +78,8 @@ class Runner:
         """
         admission = Admission(limit=settings.max_tasks, limit_per_account=settings.max_tasks_in_flight)
         news = News(sessions, tiles, settings.acknowledge_after)
-        outcomes = Outcomes(database, pipeline, news, settings.task_timeout, clock)
+        streams = Streams()
+        outcomes = Outcomes(database, pipeline, news, streams, settings.task_timeout, clock)
         self._database = database
         self._admission = admission
         self._news = news
@@ -87,6 +89,7 @@ class Runner:
             database=database,
             outcomes=outcomes,
             news=news,
+            streams=streams,
             sessions=sessions,
             webhooks=webhooks,
             admission=admission,

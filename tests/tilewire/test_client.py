@@ -289,7 +289,7 @@ async def test_a_stream_tells_progress_and_tiles_and_last_the_result(
 ) -> None:
     device.run_freely()
     async with client(start_server()) as tilewire:
-        stream = tilewire.stream(make_image(1500, 190), model=FAST_MODEL, factor=4)
+        stream = tilewire.events(make_image(1500, 190), model=FAST_MODEL, factor=4)
         events = [event async for event in stream]
     assert isinstance(events[-1], Result)
     assert all(isinstance(event, Progress | TileReady) for event in events[:-1])
@@ -379,7 +379,7 @@ async def test_leaving_a_stream_early_cancels_its_task(
     server = start_server()
     account = open_account(server)
     async with client(server, account.key) as tilewire:
-        stream = tilewire.stream(make_image(1500, 190), model=FAST_MODEL, factor=4)
+        stream = tilewire.events(make_image(1500, 190), model=FAST_MODEL, factor=4)
         device.step()
         await anext(stream)
         await stream.aclose()
