@@ -23,6 +23,12 @@ Frames: TypeAlias = "AsyncIterable[Source] | Iterable[Source]"
 Begin: TypeAlias = "Callable[[Source, dict[str, Any]], Coroutine[Any, Any, Result]]"
 """Upscales a frame, as a task with these parameters besides."""
 
+_Coming: TypeAlias = "asyncio.Queue[tuple[int, Source] | Exception | None]"
+"""Frames that are to be sent; last what the source raised, or None."""
+
+_Begun: TypeAlias = "asyncio.Queue[tuple[int, asyncio.Task[Result]] | Exception | None]"
+"""Frames that were sent; last the same."""
+
 _ON_THEIR_WAY: Final = 2
 """Frames beside those that are worked on: one waits for its turn, one is being sent."""
 
@@ -50,11 +56,11 @@ async def stream_frames(
         in_flight: how many are worked on at once.
         latest: whether frames are dropped that wait when a newer one comes.
     """
-    coming: asyncio.Queue[tuple[int, Source] | None] = asyncio.Queue(1)
-    begun: asyncio.Queue[tuple[int, asyncio.Task[Result]] | Exception | None] = asyncio.Queue()
+    coming: _Coming = asyncio.Queue(1)
+    begun: _Begun = asyncio.Queue()
     tasks: set[asyncio.Task[Result]] = set()
     feeding = [
-        asyncio.create_task(_guarded(_read(frames, coming, latest=latest), begun)),
+        asyncio.create_task(_read(frames, coming, latest=latest)),
         asyncio.create_task(_send(coming, begun, tasks, begin, in_flight, latest=latest)),
     ]
     try:
@@ -74,20 +80,23 @@ async def stream_frames(
         await asyncio.gather(*left, return_exceptions=True)
 
 
-async def _read(frames: Frames, coming: asyncio.Queue[tuple[int, Source] | None], *, latest: bool) -> None:
+async def _read(frames: Frames, coming: _Coming, *, latest: bool) -> None:
     """Read the source no further than need be; of the latest only, as fast as it goes."""
     number = 0
-    async for frame in _each(frames):
-        if latest and coming.full():
-            coming.get_nowait()
-        await coming.put((number, frame))
-        number += 1
-    await coming.put(None)
+    try:
+        async for frame in _each(frames):
+            if latest and coming.full():
+                coming.get_nowait()
+            await coming.put((number, frame))
+            number += 1
+        await coming.put(None)
+    except Exception as error:  # noqa: BLE001 - it is raised where the frames are given, after them
+        await coming.put(error)
 
 
 async def _send(
-    coming: asyncio.Queue[tuple[int, Source] | None],
-    begun: asyncio.Queue[tuple[int, asyncio.Task[Result]] | Exception | None],
+    coming: _Coming,
+    begun: _Begun,
     tasks: set[asyncio.Task[Result]],
     begin: Begin,
     in_flight: int,
@@ -97,8 +106,9 @@ async def _send(
     name, room = str(uuid.uuid4()), asyncio.Semaphore(in_flight + _ON_THEIR_WAY)
     while True:
         await room.acquire()
-        if (one := await coming.get()) is None:
-            begun.put_nowait(None)
+        one = await coming.get()
+        if one is None or isinstance(one, Exception):
+            begun.put_nowait(one)
             return
         number, frame = one
         sequence = {"name": name, "number": number, "inFlight": in_flight, "latest": latest}
@@ -107,14 +117,6 @@ async def _send(
         task.add_done_callback(tasks.discard)
         task.add_done_callback(lambda _: room.release())
         begun.put_nowait((number, task))
-
-
-async def _guarded(reading: Coroutine[Any, Any, None], begun: asyncio.Queue[Any]) -> None:
-    """Read; what the source raises is raised where its frames are given."""
-    try:
-        await reading
-    except Exception as error:  # noqa: BLE001 - whatever a source of the caller's raises
-        begun.put_nowait(error)
 
 
 async def _each(frames: Frames) -> AsyncIterator[Source]:

@@ -244,7 +244,7 @@ class Denoise(Struct, frozen=True, kw_only=True, rename=wire_name, forbid_unknow
     ] = None
 
 
-class Sequence(Struct, frozen=True, kw_only=True, rename=wire_name, forbid_unknown_fields=True):
+class Sequence(Struct, frozen=True, kw_only=True, rename=wire_name):
     """Makes a task a frame of a stream."""
 
     name: Annotated[

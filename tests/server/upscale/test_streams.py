@@ -22,7 +22,7 @@ from tests.server.support.stepped_device import SteppedDevice
 
 
 def frame(number: int, *, side: int = 16, **sequence: Any) -> Item:
-    grey = bytes([number]) * (side - 1) * side + bytes(side)
+    grey = bytes((number + 7 * at) % 256 for at in range(side * side))  # what is flat takes no device
     return upscale(
         {"width": side, "height": side, "channels": 1, "pixels": grey},
         upscaleFactor=4,
@@ -146,10 +146,11 @@ async def test_frames_that_are_stored_are_finished_in_order_after_the_next_start
         ({"inFlight": 0}, "sequence.inFlight"),
         ({"inFlight": 65}, "sequence.inFlight"),
         ({"latest": 1}, "sequence.latest"),
-        ({"newest": True}, "sequence.newest"),
+        ({"latests": True}, "sequence.latests"),
     ],
 )
 async def test_what_makes_no_sense_is_refused(server: EmbeddedServer, change: Item, parameter: str) -> None:
     async with connected(server, messagepack=True) as peer:
-        (item,) = await peer.ask(frame(0, **change))
+        sequence = {"name": "camera", "number": 0} | change
+        (item,) = await peer.ask(frame(0) | {"sequence": sequence})
     assert item["parameter"] == parameter, item
