@@ -45,7 +45,7 @@ from benchmarks.photos import jpeg, photograph
 from benchmarks.report import KEY, Report, free_port, median, percentile, tilewire, wait_until_ready
 from benchmarks.workers import AbsentError, Worker
 from engines import find_devices
-from engines.devices.sessions import Network
+from engines.devices.sessions import Network, warmed_up
 from onnx_models import load_catalogue
 from server.settings import load_settings
 
@@ -83,7 +83,7 @@ class Bare:
         settings, _ = load_settings()
         model = load_catalogue().get(MODEL)
         network = Network.build(model, model.weights_for(4), settings.model_directory)
-        self._session = find_devices()[0].open(network)
+        self._session = warmed_up(find_devices()[0].open(network))
 
     def __call__(self, image: bytes) -> bytes:
         """JPEG in base64 of JPEG; of raw pixels the pixels."""

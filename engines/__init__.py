@@ -30,8 +30,9 @@ from engines.errors import (
     SpoiltResultError,
     UnsupportedImageError,
 )
+from engines.metering import DeviceTime, device_time
 from engines.passes import sizes_of_passes
-from engines.tiling.regions import OnRegion, Region
+from engines.tiling.regions import OnRegion, Region, report_whole
 
 if TYPE_CHECKING:
     from engines.codecs.decoder_pool import Decoders
@@ -85,6 +86,7 @@ __all__ = [
     "DeviceChoice",
     "DeviceLostError",
     "DeviceOutOfMemoryError",
+    "DeviceTime",
     "Diffusion",
     "EngineError",
     "ImageError",
@@ -110,12 +112,14 @@ __all__ = [
     "Waiting",
     "crop",
     "decode",
+    "device_time",
     "encode",
     "find_devices",
     "inspect",
     "open_on_cpu",
     "picture_of",
     "pixels_of",
+    "report_whole",
     "resize",
     "sizes_of_passes",
     "stand_in_for",

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from engines.devices.parts import Arrays
 from engines.errors import EngineError
+from engines.metering import DeviceTime, current_device_time
 from engines.progress import Progress
 
 __all__ = ["Item", "Job"]
@@ -29,11 +30,14 @@ class Job:
     done: asyncio.Future[None] = field(init=False)
     left: int = field(init=False)
     """How many items have not been finished yet."""
+    device_time: DeviceTime = field(init=False)
+    """What the time of its runs is added to."""
 
     def __post_init__(self) -> None:
         """Begin with nothing done."""
         self.done = self.loop.create_future()
         self.left = self.count
+        self.device_time = current_device_time()
 
     @property
     def is_complete(self) -> bool:
@@ -91,6 +95,10 @@ class Item(Generic[JobT]):
     def inputs(self) -> Arrays:
         """The inputs of the run."""
         raise NotImplementedError
+
+    def took(self, seconds: float) -> None:
+        """Count the time that a device worked for the item; one thread at a time."""
+        self.job.device_time.seconds += seconds
 
     def fail(self, error: EngineError) -> None:
         """End the job in an error."""

@@ -1,6 +1,7 @@
 """What the running server is made of, built from the settings in one place."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
@@ -9,6 +10,7 @@ from functools import partial
 from typing import Final
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from engines import Decoders, Upscaler, find_devices, stand_in_for
 from onnx_models import Catalogue, load_catalogue, one_line
@@ -26,7 +28,7 @@ from server.limits.memory import part_of_memory
 from server.limits.shares import OutwardShares
 from server.outbound.fetch import WebClient
 from server.private import private_directory
-from server.protocol.errors import AuthenticationError
+from server.protocol.errors import AuthenticationError, DatabaseUnavailableError
 from server.settings import Settings
 from server.state.accounts import (
     DEFAULT_ACCOUNT,
@@ -45,7 +47,10 @@ from server.upscale.runner import Runner
 
 __all__ = ["Services", "running_services"]
 
+log = logging.getLogger(__name__)
+
 _SWEEP: Final = 60.0
+_RECORD_USAGE: Final = 2.0
 _LOOK: Final = 1.0
 """Seconds between two looks at what other processes did."""
 
@@ -124,6 +129,7 @@ async def running_services(
     Raises:
         EngineError: if the device, or a model that is to be loaded first, cannot be used.
         StoreError: if the image store cannot be used.
+        NotInstalledError: if images are to be checked, and there is no checker.
     """
     async with AsyncExitStack() as stack:
         try:
@@ -131,6 +137,8 @@ async def running_services(
         except OSError as error:
             raise OSError(f"data: {settings.data} cannot be used: {one_line(error)}") from error
         catalogue = load_catalogue(settings.effective_added_models)
+        if settings.nsfw != "unchecked":
+            catalogue.auxiliary("safetyChecker")  # without it nothing may be served
         database = Database(settings.effective_database_url, synchronous=settings.sqlite_synchronous)
         stack.enter_context(closing(database))
         bucket = Bucket(open_store(settings.storage_url, settings.data / "images"))
@@ -204,6 +212,7 @@ async def running_services(
                     "sweeping",
                     partial(sweep, images, raw_images, sessions, database, settings, clock),
                 ),
+                every(_RECORD_USAGE, "recording usage", partial(telemetry.usage.record, database)),
                 every(_LOOK, "looking for revoked keys", partial(close_revoked, sessions, database, clock)),
                 every(
                     _LOOK,
@@ -212,6 +221,7 @@ async def running_services(
                 ),
             )
         )
+        stack.push_async_callback(_record_last_usage, telemetry, database)
         stack.push_async_callback(runner.stop)
         await reconcile(runner, base_url)
         yield Services(
@@ -231,6 +241,13 @@ async def running_services(
             clock=clock,
             first_key=await database.run(_first_key, settings.api_key, clock()),
         )
+
+
+async def _record_last_usage(telemetry: Telemetry, database: Database) -> None:
+    try:
+        await telemetry.usage.record(database)
+    except (DatabaseUnavailableError, SQLAlchemyError):
+        log.warning("the usage of the last seconds is not recorded")
 
 
 def _first_key(connection: Connection, configured: str | None, now: float) -> str | None:

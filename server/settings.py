@@ -102,6 +102,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     prices: dict[str, Decimal] = {}
     """USD per output megapixel by model name, in place of the catalogue's."""
 
+    nsfw: Literal["unchecked", "flag", "refuse"] = "unchecked"
+    """What becomes of images that may not be safe for work: unchecked unless a task asks for it, flag (each
+    result says so), refuse (the task fails). The latter need `tilewire models pull open-nsfw`."""
+    nsfw_threshold: Annotated[float, Meta(gt=0, le=1)] = 0.8
+    """The score, 0 to 1, from which on an image counts as such."""
+
     max_frame_bytes: Positive = 48 * 2**20
     """Largest WebSocket message or HTTP body; a larger one closes with 1009 or gets 413."""
     max_image_bytes: Positive = 32 * 2**20
@@ -185,6 +191,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """text for people, json for machines: one object a line."""
     metrics: Literal["local", "open", "off"] = "local"
     """Who may see `/metrics`: this machine only, everyone, or nobody."""
+    metrics_accounts: Annotated[int, Meta(ge=0, le=1000)] = 0
+    """How many accounts, those that devices work for the most, `/metrics` names with what they use."""
     otlp_endpoint: str | None = None
     """Where traces go by OTLP over HTTP, such as http://localhost:4318/v1/traces; needs the extra `otel`."""
 

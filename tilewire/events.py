@@ -98,6 +98,8 @@ class Result(
         "url": "imageURL",
         "image": "imageBase64Data",
         "pixels": "image",
+        "nsfw": "NSFWContent",
+        "nsfw_scores": "NSFWScores",
     },
 ):
     """An upscaled image. It can itself be the source of a task.
@@ -109,6 +111,8 @@ class Result(
         url: where anyone who knows it gets the image, until its time is over; empty if it is not stored.
         cost: in USD.
         warnings: what the server has to say about the parameters.
+        nsfw: whether it may not be safe for work; None if nobody looked.
+        nsfw_scores: how probable that is, from 0 to 1, of the `input` and the `result`.
     """
 
     task_uuid: str
@@ -118,6 +122,8 @@ class Result(
     image: bytes | None = None
     pixels: WirePixels | None = None
     warnings: tuple[str, ...] = ()
+    nsfw: bool | None = None
+    nsfw_scores: dict[str, float] = {}
 
     @property
     def width(self) -> int | None:

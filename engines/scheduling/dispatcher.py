@@ -200,6 +200,7 @@ class Dispatcher:
                 return  # given up meanwhile: the tiles run elsewhere
             now = self._clock()
             worker.end(now)
+            _share_time(batch, now - begun)
             for (task, tile), outcome in zip(batch.tiles, outcomes, strict=True):
                 if isinstance(outcome, ModelError):
                     self.scheduler.cancel(task)
@@ -256,6 +257,7 @@ class Dispatcher:
                 return []
         for task, _ in batch.tiles:
             self.scheduler.cancel(task)
+        _share_time(batch, took)
         self.scheduler.finish(batch, round(took * 1e9))
         return [(tile, error) for _, tile in batch.tiles]
 
@@ -287,6 +289,11 @@ class Dispatcher:
 
     def _why_unusable(self) -> ModelError:
         return ModelError("the engine is shutting down") if self.closing else self.fleet.why_lost()
+
+
+def _share_time(batch: Batch[Key, TileWork], seconds: float) -> None:
+    for _, tile in batch.tiles:
+        tile.took(seconds / len(batch.tiles))
 
 
 def fail_all(failed: Failures) -> None:

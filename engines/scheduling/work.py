@@ -55,6 +55,9 @@ class TileWork(Protocol):
     def finish(self, result: Arrays) -> None:
         """Take the result, (h × scale, w × scale, 3) uint8; or the outputs. The memory may be kept."""
 
+    def took(self, seconds: float) -> None:
+        """Take note of how long a device worked for it, whatever came of that; one thread at a time."""
+
     def fail(self, error: EngineError) -> None:
         """Take note that the tile was not run, and that those of its task that still wait never will be.
 

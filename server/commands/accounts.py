@@ -12,6 +12,7 @@ from rich.table import Table
 from server.commands.backup_directory import bucket_of, failures_in_words
 from server.commands.database import open_data, open_database
 from server.commands.terminal import ConfigFile, Data, console, day, give_up, problems
+from server.commands.usage import show_usage
 from server.images.audit import ImageAudit, audit_images, mend_images
 from server.money import to_nanodollars, to_usd
 from server.settings import Settings
@@ -137,6 +138,9 @@ async def _audit_images(settings: Settings, database: Database, *, repair: bool)
             f"{len(found.unknown)} files will be deleted after a day"
         )
     return found
+
+
+commands.command("usage")(show_usage)
 
 
 def _account(database: Database, name: str) -> AccountId:

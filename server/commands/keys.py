@@ -1,6 +1,5 @@
 """`tilewire keys`: who may use the server."""
 
-import re
 import time
 from datetime import datetime, timedelta
 from typing import Annotated, Final
@@ -10,7 +9,7 @@ from rich.table import Table
 
 from server.commands.accounts import amount_of, deposit_or_give_up
 from server.commands.database import open_database
-from server.commands.terminal import ConfigFile, Data, console, day, give_up, problems
+from server.commands.terminal import ConfigFile, Data, console, day, give_up, problems, span_of
 from server.protocol.text import find_control_character
 from server.state.accounts import (
     DEFAULT_ACCOUNT,
@@ -29,8 +28,6 @@ __all__ = ["commands"]
 commands = typer.Typer(help="Create, list, rotate and revoke API keys.", no_args_is_help=True)
 
 _UNLIMITED: Final = "unlimited"
-
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 @commands.command("create")
@@ -120,7 +117,7 @@ def rotate(
 
     The old key stays valid for a while. The new one has the same account and label, and does not expire.
     """
-    seconds = _span("--overlap", overlap)
+    seconds = span_of("--overlap", overlap)
     try:
         old, secret = open_database(config, data).run_sync(rotate_key, key, time.time(), seconds)
     except AmbiguousKeyError as error:
@@ -134,16 +131,8 @@ def _moment(parameter: str, text: str) -> float:
     try:
         end = datetime.fromisoformat(text)
     except ValueError:
-        return time.time() + _span(parameter, text)
+        return time.time() + span_of(parameter, text)
     moment = (end + timedelta(days=1) if len(text) <= len("2026-12-31") else end).timestamp()
     if moment <= time.time():
         give_up(f"{parameter}: {text} is over")
     return moment
-
-
-def _span(parameter: str, text: str) -> float:
-    """A span of time such as 12h, in seconds."""
-    found = re.fullmatch(r"(\d{1,6})([smhdw])", text.strip())
-    if found is None or not int(found[1]):
-        give_up(f"{parameter}: {text!r} is not a time such as 30m, 12h or 90d")
-    return int(found[1]) * _SECONDS[found[2]]

@@ -13,7 +13,7 @@ from server.money import to_usd
 from server.protocol.codec import data_uri
 from server.protocol.errors import ErrorItem, NotFoundError, RateLimitError
 from server.protocol.raw_image import RawImage
-from server.protocol.replies import Progress, UpscaleResult
+from server.protocol.replies import NsfwScores, Progress, UpscaleResult
 from server.protocol.requests import OutputType
 from server.state.records import StoredResult, TaskRecord
 
@@ -68,6 +68,7 @@ class Results:
                 else "the pixels of the result were not stored, and are no longer in this server's memory"
             )
             return NotFoundError("imageExpired", gone).item(request.task_type, request.task_uuid, None)
+        safety = result.safety
         return UpscaleResult(
             task_type=request.task_type,
             task_uuid=request.task_uuid,
@@ -82,6 +83,8 @@ class Results:
                 else UNSET
             ),
             image=UNSET if pixels is None else pixels,
+            nsfw_content=UNSET if safety is None else safety.flagged,
+            nsfw_scores=UNSET if safety is None else NsfwScores(input=safety.input, result=safety.result),
             seed=request.diffusion.seed if request.diffusion is not None else UNSET,
             cost=to_usd(result.cost) if request.include_cost else UNSET,
             warnings=warnings or UNSET,

@@ -17,6 +17,11 @@ from server.state.requests import UpscaleRequest
 __all__ = ["handle"]
 
 _NAMES: Final = {"factor": "upscaleFactor", "output_types": "outputType"}
+_OTHERWISE: Final = (
+    "source", "parameter", "warnings", "diffusion", "denoise", "denoiser", "tta", "safety", "raw", "channels"
+)  # fmt: skip
+"""What is not on the wire, or under another name."""
+
 _SETTINGS: Final = {"guidance": "CFGScale", "prompt": "positivePrompt", "colour_fix": "colorFix"}
 
 
@@ -39,32 +44,17 @@ async def handle(task: GetTaskDetails, context: Context) -> TaskDetails:
 def _as_sent(request: UpscaleRequest) -> dict[str, Any]:
     """The task on the wire. What it left out may be there with its default."""
     fields: dict[str, Any] = to_builtins(request)
-    for name in (
-        "source",
-        "parameter",
-        "warnings",
-        "diffusion",
-        "denoise",
-        "denoiser",
-        "tta",
-        "raw",
-        "channels",
-    ):
+    for name in _OTHERWISE:
         fields.pop(name, None)
     if request.raw:
         fields["output_format"] = OutputFormat.RAW.value
     sent = {_NAMES.get(name, wire_name(name)): value for name, value in fields.items()}
-    image: Any
-    match request.source:
-        case StoredImage(uuid):
-            image = uuid
-        case RemoteImage(url):
-            image = url
-        case UnstoredImage(width=width, height=height, channels=channels):
-            image = {"width": width, "height": height, "channels": channels}
+    image = _image(request.source)
     sent |= {"inputImage": image} if request.parameter == "inputImage" else {"inputs": {"image": image}}
     if request.tta:
         sent["tta"] = 8
+    if request.safety is not None:
+        sent["safety"] = {"checkContent": True, "action": request.safety}
     if request.blend is not None:
         sent["blend"] = {"model": request.blend.model, "visibility": request.blend.visibility}
     settings = {} if request.diffusion is None else _settings(request.diffusion)
@@ -73,6 +63,16 @@ def _as_sent(request: UpscaleRequest) -> dict[str, Any]:
     if request.denoiser is not None:
         sent["denoise"] = to_builtins(request.denoiser)
     return sent | ({"settings": settings} if settings else {})
+
+
+def _image(source: StoredImage | RemoteImage | UnstoredImage) -> Any:
+    """The input on the wire; without pixels that are not stored."""
+    match source:
+        case StoredImage(uuid):
+            return uuid
+        case RemoteImage(url):
+            return url
+    return {"width": source.width, "height": source.height, "channels": source.channels}
 
 
 def _settings(diffusion: Diffusion) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from server.upscale.auxiliaries import denoiser_of
 from server.upscale.raw import check_raw
 from server.upscale.request import check, choose_models, cut_warnings, diffusion_of, input_source, request_for
 from server.upscale.running import Running
+from server.upscale.safety import safety_of
 
 __all__ = ["handle"]
 
@@ -35,6 +36,7 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
     parameter, source = await input_source(task, context.raw.codec)
     check(task, models, services.settings.reachable)
     denoiser = denoiser_of(task, services.catalogue)
+    safety = safety_of(task, services.catalogue)
     if task.include_tiles and context.session is None:
         raise unsupported(
             "includeTiles", "tiles come as messages of their own: send the task over a WebSocket"
@@ -51,6 +53,7 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         warnings=warnings,
         channels=source.channels if isinstance(source, RawImage) else None,
         denoiser=denoiser,
+        safety=safety,
         service=context.service,
     )
     taken = await _submit(task, request, pixels, context)

@@ -14,6 +14,7 @@ from server.limits.memory import Memory
 from server.protocol.errors import DatabaseUnavailableError
 from server.services import Services
 from server.state import ledger
+from server.state.accounts import AccountId, names_of
 from server.state.outbox import count_undelivered
 from server.state.webhooks import count_pending
 from server.telemetry.metrics import Snapshot
@@ -55,7 +56,11 @@ def _is_local(request: Request) -> bool:
 
 async def _snapshot(services: Services, memory: Memory) -> Snapshot:
     outbox = webhooks = reserved = None
+    used = services.telemetry.usage.largest(services.settings.metrics_accounts)
+    names: dict[AccountId, str] = {}
     try:
+        if used:
+            names = await services.database.run(names_of, {account for account, _ in used})
         outbox = await services.database.run(count_undelivered)
         webhooks = await services.database.run(count_pending)
         reserved = await services.database.run(ledger.reserved)
@@ -73,4 +78,7 @@ async def _snapshot(services: Services, memory: Memory) -> Snapshot:
         outbox=outbox,
         webhooks=webhooks,
         reserved=reserved,
+        accounts={
+            (names.get(account, account), model): amounts for (account, model), amounts in used.items()
+        },
     )

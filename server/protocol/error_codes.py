@@ -97,6 +97,12 @@ CODES: Final[Mapping[str, ErrorCode]] = {
         "A newer frame of the stream came while this one waited; it costs nothing.",
         "Nothing: the newer frame follows. To get all frames, leave `sequence.latest` out.",
     ),
+    "nsfwContentDetected": ErrorCode(
+        400,
+        "The input or the result may not be safe for work, and the task or the server refuses that; it costs "
+        "nothing.",
+        "Use another image. The checker errs at times: ask whoever runs the server.",
+    ),
     "downloadFailed": ErrorCode(
         400,
         "The input could not be fetched from its URL.",

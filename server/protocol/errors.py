@@ -13,6 +13,7 @@ TaskError
 ├── QuotaError                  429  too much in an hour; try again later
 ├── TaskCancelledError          409  cancelled by the client
 ├── FrameDroppedError           409  a newer frame of its stream came while it waited
+├── NsfwContentError            400  what is not safe for work was found, and is refused
 ├── TransferError               400  an image could not be fetched, or a result not uploaded
 ├── BusyError                   503  too much of all accounts at once; try again later
 ├── UnavailableError            503  the image store fails, or the server stops; try again later
@@ -44,6 +45,7 @@ __all__ = [
     "FrameTooLargeError",
     "InsufficientCreditsError",
     "NotFoundError",
+    "NsfwContentError",
     "ParameterError",
     "QuotaError",
     "RateLimitError",
@@ -196,6 +198,18 @@ class FrameDroppedError(TaskError):
 
     def __init__(self) -> None:
         super().__init__("frameDropped", "a newer frame of the stream came while this one waited")
+
+
+class NsfwContentError(TaskError):
+    """The input or the result may not be safe for work, which the task or the server does not want.
+
+    Args:
+        what: `the input` or `the result`.
+        score: how probable it is, from 0 to 1.
+    """
+
+    def __init__(self, what: str, score: float) -> None:
+        super().__init__("nsfwContentDetected", f"{what} may not be safe for work (score {score:.2f})")
 
 
 class TransferError(TaskError):

@@ -23,6 +23,7 @@ __all__ = [
     "Item",
     "MediaStorageResult",
     "ModelSearchResult",
+    "NsfwScores",
     "PingResult",
     "Progress",
     "TaskDetails",
@@ -91,7 +92,6 @@ class AccountManagementResult(Item, frozen=True, kw_only=True, tag="accountManag
     organization_name: Annotated[str, Meta(description="Of the account.")]
     balance: "Balance"
     api_keys: list["KeyItem"]
-    webhook_secret: Annotated[str, Meta(description="What the account's webhooks are signed with.")]
     usage: Annotated[
         dict[str, "Usage"],
         Meta(description="By span: `total`; of days in UTC: `today`, `last7Days`, `last30Days`."),
@@ -181,6 +181,14 @@ class UpscaleResult(Answer, frozen=True, kw_only=True):
     image: Annotated[
         RawImage | UnsetType, Meta(description="The pixels, if the `outputFormat` is `RAW`.")
     ] = UNSET
+    nsfw_content: Annotated[
+        bool | UnsetType,
+        Meta(description="If it was looked for: whether the input or the result may not be safe for work."),
+    ] = UNSET
+    nsfw_scores: Annotated[
+        "NsfwScores | UnsetType",
+        Meta(description="How probable that is, from 0 to 1; `NSFWContent` compares with a setting, 0.8."),
+    ] = UNSET
     seed: Annotated[
         int | UnsetType, Meta(description="What the noise was made of, of models that begin with noise.")
     ] = UNSET
@@ -195,6 +203,13 @@ class UpscaleResult(Answer, frozen=True, kw_only=True):
         "WebhookItem | UnsetType",
         Meta(description="How far its webhook is; in the answer to `getResponse` only."),
     ] = UNSET
+
+
+class NsfwScores(Struct, frozen=True, kw_only=True):
+    """How probable it is that pictures are not safe for work, from 0 to 1."""
+
+    input: float
+    result: float
 
 
 class WebhookItem(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name):

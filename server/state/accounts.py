@@ -29,6 +29,7 @@ __all__ = [
     "has_keys",
     "list_accounts",
     "list_keys",
+    "names_of",
     "revoke_key",
     "revoked_keys",
     "rotate_key",
@@ -108,6 +109,12 @@ def list_accounts(connection: Connection) -> list[Account]:
     """All accounts, by name."""
     columns = (getattr(accounts.c, field) for field in Account.__struct_fields__)
     return [Account(*row) for row in connection.execute(select(*columns).order_by(accounts.c.name))]
+
+
+def names_of(connection: Connection, ids: Collection[AccountId]) -> dict[AccountId, str]:
+    """The names of accounts."""
+    query = select(accounts.c.id, accounts.c.name).where(accounts.c.id.in_(ids))
+    return {AccountId(row.id): row.name for row in connection.execute(query)}
 
 
 def find_account(connection: Connection, name: str) -> AccountId | None:

@@ -20,6 +20,7 @@ from sqlalchemy import (
 __all__ = [
     "accounts",
     "api_keys",
+    "errors_of_models",
     "failed",
     "images",
     "is_pending",
@@ -31,6 +32,7 @@ __all__ = [
     "tasks",
     "unfinished",
     "usage",
+    "usage_of_models",
     "webhooks",
 ]
 
@@ -151,6 +153,33 @@ usage = Table(
     Column("day", Integer, primary_key=True, autoincrement=False),
     Column("charged", BigInteger, nullable=False),
     Column("charges", Integer, nullable=False),
+)
+
+# What each account used of each model on each day: statistics, which a crash may cut by some seconds.
+usage_of_models = Table(
+    "usage_of_models",
+    metadata,
+    Column("account_id", ForeignKey("accounts.id"), primary_key=True),
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("model", String(200), primary_key=True),
+    Column("tasks", Integer, nullable=False),  # that have an outcome
+    Column("failed", Integer, nullable=False),
+    Column("cancelled", Integer, nullable=False),
+    Column("pixels", BigInteger, nullable=False),  # of the results
+    Column("device", BigInteger, nullable=False),  # milliseconds that devices worked
+    Column("elapsed", BigInteger, nullable=False),  # milliseconds from acceptance to outcome
+    Column("charged", BigInteger, nullable=False),
+)
+
+# How many of the tasks that failed did so with which code.
+errors_of_models = Table(
+    "errors_of_models",
+    metadata,
+    Column("account_id", ForeignKey("accounts.id"), primary_key=True),
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("model", String(200), primary_key=True),
+    Column("code", String(100), primary_key=True),
+    Column("tasks", Integer, nullable=False),
 )
 
 images = Table(

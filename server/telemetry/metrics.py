@@ -4,12 +4,13 @@
 2. `Snapshot` is how things stand, looked up when someone asks.
 3. `Metrics.render` writes both in Prometheus' text format.
 
-Labels have few values: models, devices, stages, outcomes and error codes, never accounts or tasks.
+Labels have few values: models, devices, stages, outcomes and error codes, never tasks; accounts only if the
+setting `metrics_accounts` says how many.
 """
 
 from collections import Counter as Multiset
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Final
 
@@ -32,6 +33,7 @@ from prometheus_client.registry import Collector
 from engines import Activity, DeviceActivity
 from server.money import to_usd
 from server.protocol.error_codes import error_label
+from server.state.usage import Amounts
 from server.telemetry.story import STAGES, Stage, Story
 
 __all__ = ["Metrics", "Snapshot"]
@@ -57,6 +59,7 @@ class Snapshot:
         outbox: replies that wait for their session to resume; None while the database does not answer.
         webhooks: neither delivered nor given up; None likewise.
         reserved: for tasks without an outcome, in nanodollars; None likewise.
+        accounts: what the largest accounts used since the start, by name and model.
     """
 
     activity: Activity
@@ -69,6 +72,7 @@ class Snapshot:
     outbox: int | None
     webhooks: int | None
     reserved: int | None
+    accounts: Mapping[tuple[str, str], Amounts] = field(default_factory=dict)
 
 
 class Metrics:
@@ -175,9 +179,37 @@ def _families(snapshot: Snapshot) -> Iterator[Metric]:
             "Money set aside for tasks without an outcome.",
             float(to_usd(snapshot.reserved)),
         )
+    yield from _accounts(snapshot.accounts)
     yield from _queue(snapshot.activity)
     yield from _devices(snapshot.activity.devices)
     yield _batch_fill(snapshot.activity.devices)
+
+
+def _accounts(accounts: Mapping[tuple[str, str], Amounts]) -> Iterator[Metric]:
+    """What the largest accounts used. One that is among them no more is left out; its counts go on."""
+    per_model = ["account", "model"]
+    tasks = CounterMetricFamily(
+        "tilewire_account_tasks", "Tasks of the largest accounts.", labels=[*per_model, "outcome"]
+    )
+    pixels = CounterMetricFamily(
+        "tilewire_account_output_pixels", "Pixels of their finished results.", labels=per_model
+    )
+    device = CounterMetricFamily(
+        "tilewire_account_device_seconds", "Time that devices worked for them.", labels=per_model
+    )
+    charged = CounterMetricFamily("tilewire_account_charged_usd", "Money charged to them.", labels=per_model)
+    for (name, model), used in accounts.items():
+        succeeded = used.tasks - used.failed - used.cancelled
+        for outcome, count in (
+            ("succeeded", succeeded),
+            ("failed", used.failed),
+            ("cancelled", used.cancelled),
+        ):
+            tasks.add_metric([name, model, outcome], count)
+        pixels.add_metric([name, model], used.pixels)
+        device.add_metric([name, model], used.device / 1000)
+        charged.add_metric([name, model], float(to_usd(used.charged)))
+    return iter((tasks, pixels, device, charged))
 
 
 def _queue(activity: Activity) -> Iterator[Metric]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, NamedTuple, Protocol, get_args
 
+from engines import DeviceTime, device_time
 from server.money import to_usd
 from server.state.accounts import AccountId
 from server.state.records import TaskRecord
@@ -19,7 +20,9 @@ __all__ = ["STAGES", "Audience", "Outcome", "Stage", "Story", "Subject", "Timed"
 
 log = logging.getLogger(__name__)
 
-Stage = Literal["fetch", "admission", "decode", "queue", "inference", "encode", "store", "upload", "deliver"]
+Stage = Literal[
+    "fetch", "admission", "decode", "safety", "queue", "inference", "encode", "store", "upload", "deliver"
+]
 """In the order of a task's life. `admission` waits for room in memory, `queue` for a device."""
 
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -66,11 +69,13 @@ class Story:
         output_pixels: of the result, once it is known.
         is_plain: whether one model makes the result at once: that tells how fast it is.
         cost: what was charged, in nanodollars.
+        device: how long devices have worked for it.
         outcome, code: how it ended, and with which error; None before.
     """
 
-    def __init__(self, subject: Subject, audience: Audience) -> None:
+    def __init__(self, subject: Subject, audience: Audience, device: DeviceTime | None = None) -> None:
         self.subject = subject
+        self.device = device or DeviceTime()
         self.began = time.time()
         self.seconds = 0.0
         self.stages: list[Timed] = []
@@ -142,8 +147,8 @@ class Measuring:
 @contextmanager
 def told(subject: Subject, audience: Audience) -> Iterator[Story]:
     """The story of a task, for the time that it is worked on; what is logged meanwhile names the task."""
-    with bound(**subject._asdict()):
-        story = Story(subject, audience)
+    with bound(**subject._asdict()), device_time() as device:
+        story = Story(subject, audience, device)
         try:
             yield story
         finally:

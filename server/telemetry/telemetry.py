@@ -10,6 +10,7 @@ from server.settings import Settings
 from server.telemetry.metrics import Metrics
 from server.telemetry.speeds import Speeds
 from server.telemetry.story import Stage, Story
+from server.telemetry.usage import UsageTally
 
 if TYPE_CHECKING:
     from server.telemetry.tracing import Tracing
@@ -24,11 +25,13 @@ class Telemetry:
 
     Attributes:
         speeds: how fast models are, by the stories so far.
+        usage: what accounts use.
     """
 
     def __init__(self, metrics: Metrics, tracing: "Tracing | None") -> None:
         self.metrics = metrics
         self.speeds = Speeds()
+        self.usage = UsageTally()
         self._tracing = tracing
 
     def stage_ended(self, stage: Stage, seconds: float) -> None:
@@ -39,6 +42,7 @@ class Telemetry:
         """See `Audience.task_ended`."""
         self.metrics.task_ended(story)
         self.speeds.task_ended(story)
+        self.usage.task_ended(story)
 
     def story_ended(self, story: Story) -> None:
         """See `Audience.story_ended`. A task that the server's stop cut short will have another story."""

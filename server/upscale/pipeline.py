@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from engines import Blend, OnRegion, Picture, Upscaler, crop, encode, pixels_of, usable_cores
+from engines import Blend, OnRegion, Picture, Upscaler, crop, encode, pixels_of, report_whole, usable_cores
 from onnx_models import Catalogue, Model
 from server.images.inputs import Inputs
 from server.images.raw_images import RawImages, raw_image
@@ -32,11 +32,12 @@ from server.state import ledger, tasks
 from server.state.accounts import AccountId
 from server.state.database import Database
 from server.state.images import ImageRecord
-from server.state.records import Attempt, StoredResult
+from server.state.records import Attempt, Safety, StoredResult
 from server.state.requests import UpscaleRequest
 from server.telemetry.story import Story
 from server.upscale.auxiliaries import AuxiliarySteps
 from server.upscale.pricing import effort, price
+from server.upscale.safety import SafetyChecks
 from server.upscale.sizing import Area, Size, sizing
 
 __all__ = ["Pipeline"]
@@ -50,10 +51,11 @@ _AT_ONCE: Final = 0.25
 
 
 class _Output(NamedTuple):
-    """The file of a result, the pixels of one, or both."""
+    """The file of a result, its pixels, or both; and what was found of what is not safe for work."""
 
     encoded: bytes
     pixels: RawImage | None
+    safety: Safety | None
 
 
 class Pipeline:
@@ -77,6 +79,7 @@ class Pipeline:
         self._catalogue = catalogue
         self._upscaler = upscaler
         self._auxiliaries = AuxiliarySteps(catalogue, upscaler, settings)
+        self._safety = SafetyChecks(catalogue, upscaler, settings)
         self._images = images
         self._inputs = inputs
         self._raw_images = raw_images
@@ -130,10 +133,11 @@ class Pipeline:
         await self._reserve(attempt, cost, name)
         story.output_pixels = size.width * size.height
         story.is_plain = not request.tta and request.blend is None
-        encoded, pixels = await self._upscale(
+        encoded, pixels, safety = await self._upscale(
             account, request, model, source, picture, size, area, story, on_progress, regions, on_start
         )
-        result = StoredResult(input_image_uuid=source.uuid if isinstance(source, ImageRecord) else "")
+        input_uuid = source.uuid if isinstance(source, ImageRecord) else ""
+        result = StoredResult(input_image_uuid=input_uuid, safety=safety)
         if pixels is not None:
             self._raw_images.keep(attempt, pixels, self._clock())
             result = replace(result, channels=pixels.channels)
@@ -176,6 +180,7 @@ class Pipeline:
         regions: AbstractAsyncContextManager[OnRegion | None],
         on_start: Callable[[], None],
     ) -> "_Output":
+        action = self._safety.action(request.safety)
         in_memory = Size(source.width, source.height).megapixels + size.megapixels * _results_held(request)
         gate = self._small_gate if in_memory <= self._small else self._large_gate
         async with AsyncExitStack() as held:
@@ -189,6 +194,7 @@ class Pipeline:
                 assert picture is not None
                 if area is not None:
                     picture = crop(picture, *area)
+            of_input = await self._safety.score(picture, "the input", action, account, story)
             with story.measure("queue") as measuring:
 
                 def started() -> None:
@@ -212,14 +218,20 @@ class Pipeline:
                     blend=self._blend(request),
                     on_start=started,
                     on_progress=progress,
-                    on_region=on_region,
+                    # What may be refused is not shown before it has been looked at.
+                    on_region=None if action == "refuse" else on_region,
                 )
+            of_result = await self._safety.score(upscaled, "the result", action, account, story)
+            if action == "refuse" and on_region is not None:
+                report_whole(upscaled, picture, on_region)
             with story.measure("encode"):
                 if not request.stores_result and size.megapixels < _AT_ONCE:
-                    return _output(upscaled, request)
-                return await asyncio.get_running_loop().run_in_executor(
-                    self._encoders, partial(_output, upscaled, request)
-                )
+                    encoded, pixels = _output(upscaled, request)
+                else:
+                    encoded, pixels = await asyncio.get_running_loop().run_in_executor(
+                        self._encoders, partial(_output, upscaled, request)
+                    )
+            return _Output(encoded, pixels, self._safety.verdict(of_input, of_result))
 
     async def _reserve(self, attempt: Attempt, cost: int, name: str | None) -> None:
         if not await self._database.run(tasks.reserve, attempt, cost, self._clock(), name):
@@ -262,7 +274,7 @@ def _results_held(request: UpscaleRequest) -> int:
     return one if request.blend is None else 2 * one
 
 
-def _output(picture: Picture, request: UpscaleRequest) -> _Output:
+def _output(picture: Picture, request: UpscaleRequest) -> tuple[bytes, RawImage | None]:
     """What is made of a result, as the request says."""
     pixels, encoded = None, b""
     if request.raw:
@@ -275,4 +287,4 @@ def _output(picture: Picture, request: UpscaleRequest) -> _Output:
             keep_metadata=request.keep_metadata,
             keep_hidden=request.keep_hidden_colors,
         )
-    return _Output(encoded, pixels)
+    return encoded, pixels

@@ -213,6 +213,17 @@ def test_a_model_that_cannot_be_loaded_fails_its_tasks_only(device, executor, ca
     assert sound.told == [20]
 
 
+def test_tiles_of_one_run_share_its_time(executor_of, clock):
+    device = FakeDevice(largest_batch=2, held=True)
+    tiles = [FakeTile(2), FakeTile(99)]  # the second cannot be kept, and was run all the same
+    executor_of(device).submit("", "task", KEY, tiles)
+    assert device.began.acquire(timeout=WAIT)
+    clock.now += 10
+    device.go.set()
+    wait_for(*tiles)
+    assert [tile.seconds for tile in tiles] == [5, 5]
+
+
 def test_a_tile_that_cannot_keep_its_result_fails_alone(device, executor, busy, caplog):
     tiles = [FakeTile(10), FakeTile(99), FakeTile(20)]
     for tile in tiles:

@@ -20,6 +20,7 @@ class FakeDevice:
         error: what runs raise, if anything.
         released: counts how often memory was given back.
         release_error: what that raises, if anything.
+        warmed_up, batches_when_warmed_up: how many sessions were, and how many runs there had been.
     """
 
     kind = "fake"
@@ -27,6 +28,7 @@ class FakeDevice:
     def __init__(self, name="fake", *, largest_batch=3, memory=None, scale=1, held=False):
         self.name, self.largest_batch, self.memory, self.scale = name, largest_batch, memory, scale
         self.opened, self.batches, self.sizes = [], [], []
+        self.warmed_up, self.batches_when_warmed_up = 0, 0
         self.began, self.go, self.error = threading.Semaphore(0), threading.Event(), None
         self.released, self.release_error = threading.Semaphore(0), None
         if not held:
@@ -64,6 +66,10 @@ class FakeSession:
             raise DeviceOutOfMemoryError(f"no memory for {tiles.shape}")
         return enlarged(tiles, device.scale)
 
+    def warm_up(self):
+        self.device.warmed_up += 1
+        self.device.batches_when_warmed_up = len(self.device.batches)
+
     def release_memory(self):
         self.device.released.release()
         if self.device.release_error is not None:
@@ -85,6 +91,7 @@ class FakeTile:
     value: int
     side: int = 2
     told: list = field(default_factory=list)
+    seconds: float = 0.0
     ended: threading.Event = field(default_factory=threading.Event)
 
     def read(self):
@@ -98,6 +105,9 @@ class FakeTile:
             raise OSError("no room")
         self.told.append(int(upscaled[0, 0, 0]))
         self.ended.set()
+
+    def took(self, seconds):
+        self.seconds += seconds
 
     def fail(self, error):
         self.told.append(error)

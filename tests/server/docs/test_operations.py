@@ -34,7 +34,8 @@ def series(name: str) -> set[str]:
 
 def test_the_dashboard_asks_for_metrics_that_exist_and_for_all_of_them() -> None:
     dashboard = json.loads((DOCS / "grafana.json").read_text())
-    queries = " ".join(target["expr"] for panel in dashboard["panels"] for target in panel["targets"])
+    panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+    queries = " ".join(target["expr"] for panel in panels for target in panel["targets"])
     asked = set(re.findall(r"\b(?:tilewire|process)_\w+", queries))
     assert asked <= {name for metric in EXPORTED for name in series(metric)}
     assert not [
@@ -74,3 +75,61 @@ def test_caddy_takes_its_configuration(tmp_path: Path) -> None:
     checked = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert checked.returncode == 0, checked.stderr
     assert "not formatted" not in checked.stderr
+
+
+def test_alerts_ask_for_metrics_that_exist() -> None:
+    rules = (DOCS / "alerts.yml").read_text()
+    asked = set(re.findall(r"\b(?:tilewire|process)_\w+", rules))
+    assert asked
+    assert asked <= {name for metric in EXPORTED for name in series(metric)}
+    labels_of_alerts = re.findall(r"- alert: (\w+)", rules)
+    assert len(labels_of_alerts) == len(set(labels_of_alerts)) == rules.count("summary: ")
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_prometheus_takes_the_alerts_and_they_fire(tmp_path: Path) -> None:
+    checked = subprocess.run(
+        ["promtool", "check", "rules", "--lint-fatal", DOCS / "alerts.yml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stderr
+    (tmp_path / "test.yml").write_text(FIRING.replace("ALERTS", str(DOCS / "alerts.yml")))
+    tested = subprocess.run(
+        ["promtool", "test", "rules", tmp_path / "test.yml"], capture_output=True, text=True, check=False
+    )
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+FIRING = """
+rule_files: [ALERTS]
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - {series: 'up{job="tilewire", instance="a"}', values: "1x30"}
+      - {series: 'up{job="tilewire", instance="b"}', values: "0x30"}
+      - {series: 'tilewire_reserved_usd{job="tilewire", instance="c"}', values: "0x30"}
+      - {series: 'tilewire_device_up{instance="a", device="cpu"}', values: "1x30"}
+      - {series: 'tilewire_account_charged_usd_total{account="ada"}', values: "0x10 0+1x20"}
+      - {series: 'tilewire_account_tasks_total{account="ada", outcome="failed"}', values: "0+9x40"}
+      - {series: 'tilewire_account_tasks_total{account="ada", outcome="succeeded"}', values: "0+1x40"}
+    alert_rule_test:
+      - eval_time: 5m
+        alertname: TilewireDown
+        exp_alerts:
+          - exp_labels: {severity: page, job: tilewire, instance: b}
+            exp_annotations: {summary: "b does not answer"}
+      - eval_time: 5m
+        alertname: TilewireDatabaseAway
+        exp_alerts:
+          - exp_labels: {severity: page, job: tilewire, instance: a}
+            exp_annotations: {summary: "a cannot use its database: tasks are refused"}
+      - {eval_time: 5m, alertname: TilewireDeviceLost, exp_alerts: []}
+      - eval_time: 31m
+        alertname: TilewireAccountFails
+        exp_alerts:
+          - exp_labels: {severity: ticket, account: ada}
+            exp_annotations: {summary: "90% of the tasks of ada fail"}
+"""
