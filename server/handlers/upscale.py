@@ -32,6 +32,27 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         TaskError: if the task is refused.
     """
     services = context.services
+    async with services.runner.arrival(context.account, task.sequence):
+        request, taken = await _take(task, context)
+    session = context.session
+    if isinstance(taken, TaskRecord) and taken.status is Status.ACCEPTED:  # another server is at it
+        if session is not None:
+            return None if task.delivery_method != "async" else _acknowledgement(request)
+        taken = await services.runner.outcome_elsewhere(context.account, taken.task_uuid)
+    if isinstance(taken, TaskRecord):
+        # As it is spelt here: the client looks for what it sent.
+        return structs.replace(await context.results.item(taken), task_uuid=task.task_uuid)
+    if session is not None:
+        return None
+    if task.delivery_method != "async":
+        return await _wait(taken, None, context)
+    patience = context.acknowledge_after
+    return await _wait(taken, services.settings.acknowledge_after if patience is None else patience, context)
+
+
+async def _take(task: Upscale, context: Context) -> tuple[UpscaleRequest, Running | TaskRecord]:
+    """What a task amounts to, and what became of it when it was submitted."""
+    services = context.services
     models = choose_models(services.catalogue, task)
     parameter, source = await input_source(task, context.raw.codec)
     check(task, models, services.settings.reachable)
@@ -56,21 +77,7 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         safety=safety,
         service=context.service,
     )
-    taken = await _submit(task, request, pixels, context)
-    session = context.session
-    if isinstance(taken, TaskRecord) and taken.status is Status.ACCEPTED:  # another server is at it
-        if session is not None:
-            return None if task.delivery_method != "async" else _acknowledgement(request)
-        taken = await services.runner.outcome_elsewhere(context.account, taken.task_uuid)
-    if isinstance(taken, TaskRecord):
-        # As it is spelt here: the client looks for what it sent.
-        return structs.replace(await context.results.item(taken), task_uuid=task.task_uuid)
-    if session is not None:
-        return None
-    if task.delivery_method != "async":
-        return await _wait(taken, None, context)
-    patience = context.acknowledge_after
-    return await _wait(taken, services.settings.acknowledge_after if patience is None else patience, context)
+    return request, await _submit(task, request, pixels, context)
 
 
 async def _keep(

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Final
 from weakref import WeakValueDictionary
@@ -24,6 +25,7 @@ from server.delivery.webhooks import WebhookSender
 from server.images.raw_images import HeldPicture
 from server.limits.admission import Admission
 from server.protocol.errors import ConflictError, DatabaseUnavailableError, UnavailableError
+from server.protocol.requests import Sequence
 from server.settings import Settings
 from server.state import takeover, tasks
 from server.state.accounts import AccountId
@@ -78,7 +80,7 @@ class Runner:
         """
         admission = Admission(limit=settings.max_tasks, limit_per_account=settings.max_tasks_in_flight)
         news = News(sessions, tiles, settings.acknowledge_after)
-        streams = Streams()
+        streams = self._streams = Streams()
         outcomes = Outcomes(database, pipeline, news, streams, settings.task_timeout, clock)
         self._database = database
         self._admission = admission
@@ -114,6 +116,10 @@ class Runner:
     def works_for(self, account: AccountId, session: str) -> bool:
         """Whether any task is under way whose outcome goes to this session."""
         return any(running.account == account and running.session == session for running in self._execution)
+
+    def arrival(self, account: AccountId, sequence: Sequence | None) -> AbstractAsyncContextManager[object]:
+        """Held while a task is taken on, so that frames of a stream stay in order; see `Streams.arrival`."""
+        return self._streams.arrival(account, sequence)
 
     async def submit(
         self,

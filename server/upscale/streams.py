@@ -7,11 +7,13 @@ that is dropped ends with an error, and costs nothing.
 import asyncio
 from bisect import insort
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
+from weakref import WeakValueDictionary
 
 from server.protocol.errors import FrameDroppedError
+from server.protocol.requests import Sequence
 from server.state.accounts import AccountId
 from server.upscale.running import Running
 
@@ -79,8 +81,15 @@ class Streams:
     """The streams of all accounts. Tasks that belong to none pass."""
 
     def __init__(self) -> None:
+        self._arrivals: WeakValueDictionary[tuple[AccountId, str], asyncio.Lock] = WeakValueDictionary()
         self._streams: dict[tuple[AccountId, str], _Stream] = {}
         self._frames: dict[Running, _Frame] = {}
+
+    def arrival(self, account: AccountId, sequence: Sequence | None) -> AbstractAsyncContextManager[object]:
+        """Held while a task is taken on: those of a stream take turns, in the order of the calls."""
+        if sequence is None:
+            return nullcontext()
+        return self._arrivals.setdefault((account, sequence.name), asyncio.Lock())
 
     def enter(self, running: Running) -> None:
         """A task is about to begin: if its stream wants the latest only, those that wait are dropped."""

@@ -48,6 +48,15 @@ async def test_results_come_in_order_though_later_ones_are_done_first(server: Em
         assert told(frames, await outcomes(peer, 8)) == [(number, "done") for number in range(8)]
 
 
+async def test_one_that_takes_longer_to_take_on_is_not_overtaken(server: EmbeddedServer) -> None:
+    slow = {"width": 1100, "height": 1100, "channels": 1, "pixels": bytes(1100**2)}
+    frames = [frame(0) | {"inputs": {"image": slow}, "upscaleFactor": 1, "store": True}]
+    frames += [frame(number) for number in (1, 2)]
+    async with connected(server, messagepack=True) as peer:
+        await peer.send(*frames)
+        assert told(frames, await outcomes(peer, 3)) == [(number, "done") for number in range(3)]
+
+
 async def test_errors_come_in_order_too_and_hold_nothing_up(server: EmbeddedServer) -> None:
     frames = [frame(number, side=200 if number == 0 else 8, inFlight=1) for number in range(4)]
     frames[1]["inputs"]["image"] = new_uuid()  # is not there, which is found out when its turn comes
