@@ -18,7 +18,8 @@ __all__ = ["handle"]
 
 _NAMES: Final = {"factor": "upscaleFactor", "output_types": "outputType"}
 _OTHERWISE: Final = (
-    "source", "parameter", "warnings", "diffusion", "denoise", "denoiser", "tta", "safety", "raw", "channels"
+    "source", "parameter", "warnings", "diffusion", "denoise", "denoiser", "face_restorer", "tta", "safety", "raw",
+    "channels",
 )  # fmt: skip
 """What is not on the wire, or under another name."""
 
@@ -62,6 +63,9 @@ def _as_sent(request: UpscaleRequest) -> dict[str, Any]:
         settings["denoise"] = request.denoise
     if request.denoiser is not None:
         sent["denoise"] = to_builtins(request.denoiser)
+    if request.face_restorer is not None:
+        wanted: dict[str, Any] = to_builtins(request.face_restorer)
+        sent["faceRestoration"] = {wire_name(name): value for name, value in wanted.items()}
     return sent | ({"settings": settings} if settings else {})
 
 

@@ -16,7 +16,7 @@ from server.protocol.sources import ImageSource, InlineImage, RemoteImage, Store
 from server.state.records import Status, TaskRecord
 from server.state.requests import UpscaleRequest
 from server.state.tasks import LostTaskError
-from server.upscale.auxiliaries import denoiser_of
+from server.upscale.auxiliaries import denoiser_of, face_restorer_of
 from server.upscale.raw import check_raw
 from server.upscale.request import check, choose_models, cut_warnings, diffusion_of, input_source, request_for
 from server.upscale.running import Running
@@ -57,6 +57,7 @@ async def _take(task: Upscale, context: Context) -> tuple[UpscaleRequest, Runnin
     parameter, source = await input_source(task, context.raw.codec)
     check(task, models, services.settings.reachable)
     denoiser = denoiser_of(task, services.catalogue)
+    face_restorer = face_restorer_of(task, services.catalogue)
     safety = safety_of(task, services.catalogue)
     if task.include_tiles and context.session is None:
         raise unsupported(
@@ -74,6 +75,7 @@ async def _take(task: Upscale, context: Context) -> tuple[UpscaleRequest, Runnin
         warnings=warnings,
         channels=source.channels if isinstance(source, RawImage) else None,
         denoiser=denoiser,
+        face_restorer=face_restorer,
         safety=safety,
         service=context.service,
     )
