@@ -18,8 +18,8 @@ __all__ = ["handle"]
 
 _NAMES: Final = {"factor": "upscaleFactor", "output_types": "outputType"}
 _OTHERWISE: Final = (
-    "source", "parameter", "warnings", "diffusion", "denoise", "denoiser", "face_restorer", "tta", "safety", "raw",
-    "channels",
+    "source", "parameter", "warnings", "diffusion", "denoise", "denoiser", "face_restorer", "tta", "safety",
+    "raw", "channels",
 )  # fmt: skip
 """What is not on the wire, or under another name."""
 
