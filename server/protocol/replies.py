@@ -91,7 +91,6 @@ class AccountManagementResult(Item, frozen=True, kw_only=True, tag="accountManag
     organization_name: Annotated[str, Meta(description="Of the account.")]
     balance: "Balance"
     api_keys: list["KeyItem"]
-    webhook_secret: Annotated[str, Meta(description="What the account's webhooks are signed with.")]
     usage: Annotated[
         dict[str, "Usage"],
         Meta(description="By span: `total`; of days in UTC: `today`, `last7Days`, `last30Days`."),

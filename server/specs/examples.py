@@ -133,7 +133,6 @@ REPLIES: Final[dict[str, Example]] = {
                 "lastUsedAt": None,
             }
         ],
-        "webhookSecret": "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD",
         "usage": {
             "total": {"credits": 0.13, "requests": 104},
             "today": {"credits": 0, "requests": 0},

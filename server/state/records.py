@@ -13,7 +13,7 @@ from msgspec import Struct, structs
 from server.protocol.errors import ErrorItem
 from server.state.accounts import AccountId
 from server.state.claims import ServerId
-from server.state.requests import UpscaleRequest
+from server.state.requests import Service, UpscaleRequest
 from server.state.tables import tasks
 
 __all__ = ["COLUMNS", "Attempt", "AttemptId", "Safety", "Status", "StoredResult", "TaskRecord", "record_of"]
@@ -78,6 +78,7 @@ class TaskRecord:
         owner: the server that runs it.
         created: when it was accepted, in seconds since the epoch.
         finished: when it had its outcome.
+        service: in whose shape it came.
     """
 
     attempt: Attempt
@@ -90,6 +91,7 @@ class TaskRecord:
     owner: ServerId | None = None
     created: float = 0.0
     finished: float | None = None
+    service: Service = "runware"
 
     @property
     def account(self) -> AccountId:
@@ -135,15 +137,15 @@ COLUMNS = (
     tasks.c.owner,
     tasks.c.created,
     tasks.c.finished,
+    tasks.c.service,
 )
 """What `record_of` needs."""
 
 
 def record_of(row: Sequence[Any]) -> TaskRecord:
     """The record that a row of `COLUMNS` holds."""
-    account, task_uuid, attempt, request, session, status, result, error, price, owner, created, finished = (
-        row
-    )
+    account, task_uuid, attempt, request, session, status, result, error, price, owner, *rest = row
+    created, finished, service = rest
     return TaskRecord(
         attempt=Attempt(AccountId(account), task_uuid, AttemptId(attempt or "")),
         encoded_request=request,
@@ -155,6 +157,7 @@ def record_of(row: Sequence[Any]) -> TaskRecord:
         owner=None if owner is None else ServerId(owner),
         created=created,
         finished=finished,
+        service=service or "runware",
     )
 
 
