@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from engines.devices.find import DeviceChoice, PrecisionChoice, RuntimeChoice, find_devices, stand_in_for
     from engines.devices.ort import open_on_cpu
     from engines.ensemble import TURNS, Blend, Seamless
+    from engines.faces.blending import RestoredFace
+    from engines.faces.detection import Face
     from engines.latent.colour_fix import ColourFix
     from engines.latent.diffusion import Diffusion
     from engines.latent.samplers import Scheduler
@@ -60,7 +62,9 @@ else:
         "Device": "engines.devices.device",
         "DeviceChoice": "engines.devices.find",
         "Diffusion": "engines.latent.diffusion",
+        "Face": "engines.faces.detection",
         "PrecisionChoice": "engines.devices.find",
+        "RestoredFace": "engines.faces.blending",
         "RuntimeChoice": "engines.devices.find",
         "Seamless": "engines.ensemble",
         "Scheduler": "engines.latent.samplers",
@@ -87,6 +91,7 @@ __all__ = [
     "DeviceTime",
     "Diffusion",
     "EngineError",
+    "Face",
     "ImageError",
     "ImageInfo",
     "ImageTooLargeError",
@@ -99,6 +104,7 @@ __all__ = [
     "Picture",
     "PrecisionChoice",
     "Region",
+    "RestoredFace",
     "RunKind",
     "RuntimeChoice",
     "Scheduler",

@@ -67,6 +67,12 @@ class Options(TypedDict, total=False):
     """Whether to keep the colours of transparent pixels, of a texture; default: no."""
     denoise: float | None
     """How much noise to remove first, 0 to 75: its standard deviation in levels of 255; default: none."""
+    restore_faces: bool | str | None
+    """Whether to restore faces, or the name of the model that does; default: no."""
+    face_visibility: float | None
+    """How much of restored faces is to be seen, 0 to 1; default: 1."""
+    face_weight: float | None
+    """Of CodeFormer: from 0, the finest face, to 1, the one most like what is seen; default: 0.5."""
     nsfw: Literal["flag", "refuse"] | None
     """Look for what is not safe for work: the result then has `nsfw`, or the task fails with
     `nsfwContentDetected`. Default: as the server has it."""
@@ -274,6 +280,9 @@ class Tilewire:
         parameters["upscale_factor"] = parameters.pop("factor", None)
         if parameters.get("denoise") is not None:
             parameters["denoise"] = {"strength": parameters["denoise"]}
+        parameters["face_restoration"] = _faces(
+            *(parameters.pop(name, None) for name in ("restore_faces", "face_visibility", "face_weight"))
+        )
         if (action := parameters.pop("nsfw", None)) is not None:
             parameters["safety"] = {"action": action}
         if parameters.get("task_uuid") is not None:
@@ -295,6 +304,13 @@ class Tilewire:
             async with contextlib.aclosing(self._link.replies(task, stop=True)) as replies:
                 async for reply in replies:
                     yield decode_event(reply)
+
+
+def _faces(model: bool | str | None, visibility: float | None, weight: float | None) -> dict[str, Any] | None:
+    if not model:
+        return None
+    wanted = {"model": model if isinstance(model, str) else None, "visibility": visibility, "weight": weight}
+    return {name: value for name, value in wanted.items() if value is not None}
 
 
 def _task(task_type: str, parameters: dict[str, Any]) -> WireTask:

@@ -39,7 +39,16 @@ async def handle(task: GetTaskDetails, context: Context) -> TaskDetails:
 def _as_sent(request: UpscaleRequest) -> dict[str, Any]:
     """The task on the wire. What it left out may be there with its default."""
     fields: dict[str, Any] = to_builtins(request)
-    for name in ("source", "parameter", "warnings", "diffusion", "denoise", "denoiser", "tta", "safety"):
+    for name in (
+        "source",
+        "parameter",
+        "warnings",
+        "diffusion",
+        "denoise",
+        "denoiser",
+        "face_restorer",
+        "tta",
+    ):
         fields.pop(name, None)
     sent = {_NAMES.get(name, wire_name(name)): value for name, value in fields.items()}
     image = request.source.uuid if isinstance(request.source, StoredImage) else request.source.url
@@ -55,6 +64,9 @@ def _as_sent(request: UpscaleRequest) -> dict[str, Any]:
         settings["denoise"] = request.denoise
     if request.denoiser is not None:
         sent["denoise"] = to_builtins(request.denoiser)
+    if request.face_restorer is not None:
+        wanted: dict[str, Any] = to_builtins(request.face_restorer)
+        sent["faceRestoration"] = {wire_name(name): value for name, value in wanted.items()}
     return sent | ({"settings": settings} if settings else {})
 
 

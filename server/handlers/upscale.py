@@ -14,7 +14,7 @@ from server.protocol.sources import InlineImage, StoredImage
 from server.state.records import Status, TaskRecord
 from server.state.requests import UpscaleRequest
 from server.state.tasks import LostTaskError
-from server.upscale.auxiliaries import denoiser_of
+from server.upscale.auxiliaries import denoiser_of, face_restorer_of
 from server.upscale.request import check, choose_models, cut_warnings, diffusion_of, input_source, request_for
 from server.upscale.running import Running
 from server.upscale.safety import safety_of
@@ -33,6 +33,7 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
     parameter, source = await input_source(task, context.raw.codec)
     check(task, models, services.settings.reachable)
     denoiser = denoiser_of(task, services.catalogue)
+    face_restorer = face_restorer_of(task, services.catalogue)
     safety = safety_of(task, services.catalogue)
     if task.include_tiles and context.session is None:
         raise unsupported(
@@ -51,6 +52,7 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         parameter=parameter,
         warnings=warnings,
         denoiser=denoiser,
+        face_restorer=face_restorer,
         safety=safety,
         service=context.service,
     )

@@ -22,6 +22,7 @@ __all__ = [
     "ColorFix",
     "DeliveryMethod",
     "Denoise",
+    "FaceRestoration",
     "GetResponse",
     "GetTaskDetails",
     "ImageUpload",
@@ -256,6 +257,32 @@ class Denoise(Struct, frozen=True, kw_only=True, rename=wire_name, forbid_unknow
     ] = None
 
 
+class FaceRestoration(Struct, frozen=True, kw_only=True, rename=wire_name, forbid_unknown_fields=True):
+    """The faces that are found are restored, whatever the model: a step of its own, at its own cost."""
+
+    model: Annotated[
+        Name | None,
+        Meta(description="The name or AIR id of a face restorer. Default: the one that is installed."),
+    ] = None
+    visibility: Annotated[
+        float, Meta(ge=0, le=1, description="How much of the restored faces is to be seen; 0 restores none.")
+    ] = 1.0
+    weight: Annotated[
+        Annotated[float, Meta(ge=0, le=1)] | UnsetType,
+        Meta(
+            description="Of CodeFormer: from 0, the finest face, to 1, the one most like what is seen. "
+            "Default: 0.5."
+        ),
+    ] = UNSET
+    upscale_first: Annotated[
+        bool,
+        Meta(
+            description="Whether to restore the faces of the result rather than those of the input. In both "
+            "cases they are put into the result, at its resolution."
+        ),
+    ] = False
+
+
 class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
     """Enlarges an image."""
 
@@ -382,6 +409,9 @@ class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
         Meta(
             description="Removes noise first, whatever the model; `settings.denoise` is what some models do."
         ),
+    ] = None
+    face_restoration: Annotated[
+        FaceRestoration | None, Meta(description="Restores faces, beside any model.")
     ] = None
     settings: Annotated[
         UpscaleSettings | None, Meta(description="What only some models take: see their `parameters`.")

@@ -10,7 +10,7 @@ from server.protocol.requests import OutputType, ResizeMode, SafetyAction
 from server.protocol.sources import RemoteImage, StoredImage
 from server.state.webhooks import Destination
 
-__all__ = ["BlendRequest", "Denoiser", "Service", "UpscaleRequest"]
+__all__ = ["BlendRequest", "Denoiser", "FaceRestorer", "Service", "UpscaleRequest"]
 
 Service = Literal["runware", "a1111", "novita", "photio", "scenario", "stability"]
 """In whose shape a task came: Runware's is that of sockets and `POST /v1`."""
@@ -29,6 +29,15 @@ class Denoiser(Struct, frozen=True, kw_only=True):
 
     model: str
     strength: float
+
+
+class FaceRestorer(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is to restore faces."""
+
+    model: str
+    visibility: float = 1.0
+    weight: float | None = None
+    upscale_first: bool = False
 
 
 class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -63,6 +72,7 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     denoise: int | None = None
     """For models with levels of it."""
     denoiser: Denoiser | None = None
+    face_restorer: FaceRestorer | None = None
     safety: SafetyAction | None = None
     """What becomes of what is not safe for work, by the task's own wish; the server may have another."""
     warnings: tuple[str, ...] = ()

@@ -107,11 +107,12 @@ class Pipeline:
         whole = Size(source.width, source.height)
         size, area = sizing(request, model, whole, self._settings)
         shown = whole if area is None else Size(area.width, area.height)
-        cost = self._price(request, shown, size) + self._auxiliaries.price(request, shown)
+        cost = self._price(request, shown, size) + self._auxiliaries.price(request, shown, size)
         name = new_name(request.output_format.extension)
         await self._reserve(attempt, cost, name)
         story.output_pixels = size.width * size.height
-        story.is_plain = not request.tta and request.blend is None
+        beside = (request.blend, request.denoiser, request.face_restorer)
+        story.is_plain = not request.tta and beside == (None, None, None)
         encoded, safety = await self._upscale(
             account, request, model, source, size, area, story, on_progress, regions, on_start
         )
@@ -161,9 +162,8 @@ class Pipeline:
                     measuring.become("inference")
                     on_start()
 
-                picture, progress = await self._auxiliaries.before(
-                    picture, request, account, started, on_progress
-                )
+                steps = self._auxiliaries.of(request, account, started, on_progress)
+                picture = await steps.before(picture)
                 upscaled = await self._upscaler.upscale(
                     picture,
                     model,
@@ -177,10 +177,11 @@ class Pipeline:
                     tta=request.tta,
                     blend=self._blend(request),
                     on_start=started,
-                    on_progress=progress,
+                    on_progress=steps.on_progress,
                     # What may be refused is not shown before it has been looked at.
                     on_region=None if action == "refuse" else on_region,
                 )
+                upscaled = await steps.after(upscaled, None if action == "refuse" else on_region)
             of_result = await self._safety.score(upscaled, "the result", action, account, story)
             if action == "refuse" and on_region is not None:
                 report_whole(upscaled, picture, on_region)

@@ -18,7 +18,8 @@ from server.protocol.codec import Codec
 from server.protocol.errors import TaskError, invalid, missing, unsupported
 from server.protocol.requests import SafetyAction, Upscale, UpscaleSettings
 from server.protocol.sources import ImageSource, RemoteImage, StoredImage, read_source
-from server.state.requests import BlendRequest, Denoiser, Service, UpscaleRequest
+from server.state.requests import BlendRequest, Denoiser, FaceRestorer, Service, UpscaleRequest
+from server.upscale.auxiliaries import offered_beside
 
 __all__ = [
     "Models",
@@ -92,6 +93,7 @@ def request_for(
     parameter: str,
     warnings: tuple[str, ...],
     denoiser: Denoiser | None = None,
+    face_restorer: FaceRestorer | None = None,
     safety: SafetyAction | None = None,
     service: Service = "runware",
 ) -> UpscaleRequest:
@@ -104,6 +106,7 @@ def request_for(
         parameter: which one named it.
         warnings: what the reply is to say beside the result.
         denoiser: what removes noise before.
+        face_restorer: what restores faces.
         safety: what becomes of what is not safe for work.
         service: in whose shape it came.
     """
@@ -136,6 +139,7 @@ def request_for(
         diffusion=diffusion_of(task, models.first),
         denoise=_given(task.settings.denoise, None) if task.settings else None,
         denoiser=denoiser,
+        face_restorer=face_restorer,
         safety=safety,
         warnings=warnings,
         service=service,
@@ -147,7 +151,7 @@ def options_of(model: Model, catalogue: Catalogue) -> list[str]:
     options = ["seamless", "tta", "blend"] if model.latent is None else ["tta", "blend"]
     if any(each.kind == "safetyChecker" for each in catalogue.auxiliaries):
         options.append("checkNSFW")
-    return options
+    return [*options, *offered_beside(catalogue)]
 
 
 def diffusion_of(task: Upscale, model: Model, settings: UpscaleSettings | None = None) -> Diffusion | None:

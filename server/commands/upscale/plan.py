@@ -17,7 +17,7 @@ from server.commands.upscale.sources import STANDARD, Found, Source
 from server.commands.upscale.targets import cannot_be_written, has_content, is_stream, place_of
 from tilewire import Options as TaskOptions
 
-__all__ = ["Job", "Options", "Plan", "is_folder", "make_plan", "recipe"]
+__all__ = ["Faces", "Job", "Options", "Plan", "is_folder", "make_plan", "recipe"]
 
 Format = Literal["JPG", "PNG", "WEBP"]
 
@@ -33,6 +33,14 @@ _WRITES: Final = ".jpg, .jpeg, .png and .webp"
 _OF_CONTENT: Final[dict[str, Format]] = {"JPEG": "JPG", "PNG": "PNG", "WEBP": "WEBP"}
 
 
+class Faces(Struct, frozen=True):
+    """How faces are to be restored; a model or weight of None is the server's default."""
+
+    model: str | None
+    visibility: float
+    weight: float | None
+
+
 class Options(Struct, frozen=True, kw_only=True):
     """What the command was given; None means not given."""
 
@@ -44,6 +52,7 @@ class Options(Struct, frozen=True, kw_only=True):
     keep_metadata: bool = False
     keep_hidden_colors: bool = False
     denoise: float | None = None
+    faces: Faces | None = None
     settings: dict[str, Any] = {}
     seamless: Literal["x", "y", "both"] | None = None
     tta: bool = False
@@ -65,6 +74,10 @@ class Options(Struct, frozen=True, kw_only=True):
             given["tta"] = 8
         if self.blend is not None:
             given["blend"] = {"model": self.blend[0], "visibility": self.blend[1]}
+        if self.faces is not None:
+            given["restore_faces"] = self.faces.model or True
+            given["face_visibility"] = self.faces.visibility
+            given["face_weight"] = self.faces.weight
         if self.nsfw is not None:
             given["nsfw"] = self.nsfw
         if self.wanted.box is not None:
