@@ -45,6 +45,7 @@ PAGES: Final = (
     Page("errors", "Errors"),
     Page("limits", "Limits"),
     Page("models", "Models"),
+    Page("which-model", "Which model?"),
     Page("settings", "Settings"),
     Page("operations", "Operations"),
     Page("backup", "Back-up"),

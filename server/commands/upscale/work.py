@@ -64,7 +64,7 @@ async def _upscale(
     told: TaskOptions = {
         **options.of_task(),
         "model": offer.name,
-        "factor": job.factor,
+        "factor": job.factor if job.box is None else None,
         "output_format": job.image_format,
         "output_quality": options.quality,
         "keep_metadata": options.keep_metadata,
