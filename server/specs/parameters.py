@@ -93,6 +93,10 @@ _UNSUPPORTED: Final = (
         for path in ("checkNSFW", "safety.checkContent", "safety.mode", "safety.action")
     ),
     ("includeTiles", "Parts of a result are sent over a WebSocket only."),
+    ("outputFormat", "`RAW` comes in MessagePack only."),
+    ("store", "Files are always stored."),
+    ("webhookURL", "A webhook gets JSON, which has no `RAW`."),
+    ("uploadEndpoint", "It gets a file, which `RAW` is not."),
     ("operation", "Only `getDetails` is offered."),
     ("blend.model", "The token that came as the key is for other models: the message names them."),
     ("model", "The token that came as the key is for other models: the message names them."),

@@ -32,6 +32,11 @@ class Login(NamedTuple):
         """What the tasks and images that it sees are marked with; None if it sees all of the account."""
         return None if self.grant is None else self.grant.scope
 
+    @property
+    def owner(self) -> str:
+        """Whose what it begins is, to others of the account: that of the token, or of all its keys."""
+        return self.scope or self.account
+
     def sees(self, scope: str | None) -> bool:
         """Whether it may see what is marked with `scope`."""
         return self.grant is None or self.grant.scope == scope

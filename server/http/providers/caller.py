@@ -79,7 +79,7 @@ class Caller:
     @property
     def owner(self) -> str:
         """What whoever made a task or an image is called: with a token nobody learns the account."""
-        return self.login.scope or self.login.account
+        return self.login.owner
 
     def check_account(self) -> None:
         """See that the account may be seen.
