@@ -21,8 +21,10 @@ from server.delivery.sessions import Sessions
 from server.delivery.webhooks import WebhookBody, WebhookSender
 from server.images.bucket import Bucket, open_store
 from server.images.inputs import Inputs
+from server.images.raw_images import RawImages
 from server.images.store import ImageStore
 from server.limits.edge import Edge
+from server.limits.memory import part_of_memory
 from server.limits.shares import OutwardShares
 from server.outbound.fetch import WebClient
 from server.private import private_directory
@@ -161,8 +163,9 @@ async def running_services(
         lock = database.server_lock()
         stack.push_async_callback(asyncio.to_thread, lock.close)
 
-        inputs = Inputs(images, for_inputs, decoders, settings)
-        results = Results(images)
+        raw_images = RawImages(part_of_memory(settings.max_raw_bytes))
+        inputs = Inputs(images, raw_images, for_inputs, decoders, settings)
+        results = Results(images, raw_images)
         sessions = Sessions(database, results, clock)
         stack.push_async_callback(sessions.close)
         webhooks = WebhookSender(
@@ -180,6 +183,7 @@ async def running_services(
             upscaler=upscaler,
             images=images,
             inputs=inputs,
+            raw_images=raw_images,
             web=for_uploads,
             clock=clock,
         )
@@ -203,7 +207,11 @@ async def running_services(
         await stack.enter_async_context(
             running(
                 webhooks.run(),
-                every(_SWEEP, "sweeping", partial(sweep, images, sessions, database, settings, clock)),
+                every(
+                    _SWEEP,
+                    "sweeping",
+                    partial(sweep, images, raw_images, sessions, database, settings, clock),
+                ),
                 every(_RECORD_USAGE, "recording usage", partial(telemetry.usage.record, database)),
                 every(_LOOK, "looking for revoked keys", partial(close_revoked, sessions, database, clock)),
                 every(
