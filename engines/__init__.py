@@ -17,6 +17,7 @@ from engines.codecs.crop import crop
 from engines.codecs.encode import OutputFormat, encode
 from engines.codecs.image import ImageInfo, decode, inspect
 from engines.codecs.picture import Metadata, Picture, Text, resize
+from engines.codecs.raw import Channels, picture_of, pixels_of
 from engines.errors import (
     BrokenImageError,
     DeviceLostError,
@@ -81,6 +82,7 @@ __all__ = [
     "Activity",
     "Blend",
     "BrokenImageError",
+    "Channels",
     "ColourFix",
     "Decoders",
     "Device",
@@ -121,6 +123,8 @@ __all__ = [
     "find_devices",
     "inspect",
     "open_on_cpu",
+    "picture_of",
+    "pixels_of",
     "report_whole",
     "resize",
     "sizes_of_passes",

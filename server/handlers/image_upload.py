@@ -22,8 +22,8 @@ async def handle(task: ImageUpload, context: Context, *, parameter: str = "image
     """
     source = await read_source(task.image, parameter, context.raw.codec)
     context.services.check_ttl(task.ttl)
-    source = await context.services.inputs.own(context.account, source, context.base_url, parameter)
-    record = await context.services.inputs.obtain(context.account, source, parameter, task.ttl)
+    source = await context.services.inputs.own(context.login, source, context.base_url, parameter)
+    record = await context.services.inputs.obtain(context.account, source, parameter, task.ttl, context.scope)
     return ImageUploadResult(
         task_uuid=task.task_uuid,
         image_uuid=record.uuid,

@@ -124,14 +124,22 @@ class ImageStore:
         return await self._record(await self.write(account, file, ttl, name), file.data)
 
     async def put_input(
-        self, account: AccountId, file: ImageFile, ttl: float, check: Check | None = None
+        self,
+        account: AccountId,
+        file: ImageFile,
+        ttl: float,
+        scope: str | None = None,
+        check: Check | None = None,
     ) -> tuple[ImageRecord, bool]:
         """Keep an input image. The same bytes of the same account get the same UUID, and are kept once.
+
+        Each scope of a token is like an account of its own in this.
 
         Args:
             account: whose image it is.
             file: the image.
             ttl: seconds that it is to be kept.
+            scope: of the token that it belongs to.
             check: called in a transaction before anything is kept; what it raises refuses the image.
 
         Returns:
@@ -140,9 +148,9 @@ class ImageStore:
         Raises:
             QuotaError: if the account has too many bytes of images.
         """
-        digest = await asyncio.to_thread(_digest, account, file.data)
+        digest = await asyncio.to_thread(_digest, account, scope, file.data)
         now, name = self._clock(), new_name(file.extension)
-        image = _record_of(account, file, now + ttl, name)
+        image = _record_of(account, file, now + ttl, name, scope)
         image = image._replace(uuid=str(uuid.UUID(bytes=digest[:16], version=4)))
         known = await self._database.run(extend_or_note, image, now, self.limit, check)
         if known is None:
@@ -162,7 +170,9 @@ class ImageStore:
             self._fresh.take(image.name)
             await self._delete([image.name])
 
-    async def write(self, account: AccountId, file: ImageFile, ttl: float, name: str) -> ImageRecord:
+    async def write(
+        self, account: AccountId, file: ImageFile, ttl: float, name: str, scope: str | None = None
+    ) -> ImageRecord:
         """Write the file of an image; it is up to the caller to record the image.
 
         Args:
@@ -170,8 +180,9 @@ class ImageStore:
             file: the image.
             ttl: seconds that it is to be kept.
             name: of the file, a `new_name` that is recorded as loose.
+            scope: of the token that it belongs to.
         """
-        record = _record_of(account, file, self._clock() + ttl, name)
+        record = _record_of(account, file, self._clock() + ttl, name, scope)
         await self._write(record, file.data, ttl)
         return record
 
@@ -179,9 +190,10 @@ class ImageStore:
         await self._bucket.write(image.name, data, attributes(image.name, ttl))
         self._fresh.keep(image.name, data)
 
-    async def find(self, account: AccountId, image_uuid: str) -> ImageRecord | None:
-        """The account's image of this UUID; None if there is none, or no more."""
-        return await self._database.run(find_image, account, image_uuid, self._clock())
+    async def find(self, account: AccountId, image_uuid: str, scope: str | None = None) -> ImageRecord | None:
+        """The account's image of this UUID; None if there is none, or no more, or it is not of `scope`."""
+        record = await self._database.run(find_image, account, image_uuid, self._clock())
+        return record if record is None or scope in (None, record.scope) else None
 
     async def find_named(self, name: str) -> ImageRecord | None:
         """The image of this name; None if there is none, or no more."""
@@ -305,7 +317,9 @@ class ImageStore:
         return True
 
 
-def _record_of(account: AccountId, file: ImageFile, expires: float, name: str) -> ImageRecord:
+def _record_of(
+    account: AccountId, file: ImageFile, expires: float, name: str, scope: str | None
+) -> ImageRecord:
     return ImageRecord(
         uuid=str(uuid.uuid4()),
         account=account,
@@ -314,6 +328,7 @@ def _record_of(account: AccountId, file: ImageFile, expires: float, name: str) -
         width=file.width,
         height=file.height,
         expires=expires,
+        scope=scope,
     )
 
 
@@ -360,7 +375,7 @@ def attributes(name: str, ttl: float) -> dict[str, str]:
     }
 
 
-def _digest(account: AccountId, data: bytes) -> bytes:
-    digest = hashlib.sha256(account.encode())
+def _digest(account: AccountId, scope: str | None, data: bytes) -> bytes:
+    digest = hashlib.sha256((account + (scope or "")).encode())
     digest.update(data)
     return digest.digest()

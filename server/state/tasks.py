@@ -11,7 +11,7 @@ What leaves the server before the task has an outcome is noted before: parts of 
 it is made, and a result that is to be uploaded. The task owes that from then on, whatever becomes of it. What
 it was charged counts when it is tried again: in all it is charged its price at most.
 
-Every transaction locks the task first, then its account.
+Every transaction locks the task first, then its account, then the token that it came with.
 """
 
 import math
@@ -33,6 +33,7 @@ from server.state.prepared import Prepared
 from server.state.records import COLUMNS, Attempt, Status, StoredResult, TaskRecord, record_of
 from server.state.requests import Service
 from server.state.tables import of_services, tasks, unfinished
+from server.state.tokens import count_task, give_back, spend, uncount_task
 from server.state.webhooks import Destination, forget_webhook, record_webhook
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "latest",
     "note_sent",
     "reserve",
+    "settle",
     "succeed",
     "too_dear",
     "withdraw",
@@ -80,6 +82,7 @@ def accept(
     owner: ServerId | None = None,
     admit: Callable[[], None] | None = None,
     service: Service = "runware",
+    token: str | None = None,
     price: int | None = None,
 ) -> TaskRecord | None:
     """Record a new task; if the account used the UUID before, return that record.
@@ -96,10 +99,12 @@ def accept(
         owner: the server that runs it.
         admit: called if the task is a new one, perhaps more than once; what it raises refuses the task.
         service: in whose shape it came.
+        token: the id of the token that it came with, whose limit a new task counts for.
         price: what is reserved for it, in nanodollars; None if that is not known yet.
 
     Raises:
-        InsufficientCreditsError: if the account cannot pay that; nothing is recorded then.
+        QuotaError: if the token has begun as many tasks as it may.
+        InsufficientCreditsError: if the account, or the token, cannot pay the price. Nothing is kept then.
     """
     previous = find(connection, attempt.account, attempt.task_uuid, locked=True)
     if previous is not None and not previous.is_for(request):
@@ -128,17 +133,21 @@ def accept(
         key: dict[str, object] = {"account_id": attempt.account, "task_uuid": attempt.task_uuid}
         key |= {"due": 0, "charged": 0}
         _INSERT.count(connection, key | values)
-        _reserve_or_refuse(connection, attempt, price, now)
-        return None
-    # An answer that still waits for its session, or for a webhook, would now be about the new attempt.
-    forget_webhook(connection, attempt.account, attempt.task_uuid)
-    forget_outcome(connection, attempt.account, attempt.task_uuid)
-    _change(connection, attempt, **values)
-    _reserve_or_refuse(connection, attempt, price, now)
+    else:
+        # An answer that still waits for its session, or for a webhook, would now be about the new attempt.
+        forget_webhook(connection, attempt.account, attempt.task_uuid)
+        forget_outcome(connection, attempt.account, attempt.task_uuid)
+        _change(connection, attempt, **values)
+    if price is not None and not reserve(connection, attempt, price, now, token=token):
+        raise too_dear(connection, attempt.account, price, token)
+    if token is not None:
+        count_task(connection, token)
     return None
 
 
-def check_payable(connection: Connection, account: AccountId, task_uuid: str, price: int) -> None:
+def check_payable(
+    connection: Connection, account: AccountId, task_uuid: str, price: int, token: str | None = None
+) -> None:
     """See that the account could pay for a task, unless it is known and need not be paid.
 
     Raises:
@@ -148,20 +157,22 @@ def check_payable(connection: Connection, account: AccountId, task_uuid: str, pr
     if known is None or known.status is Status.FAILED:
         available = ledger.statement(connection, account).available
         if available is not None and available < price - (0 if known is None else known.charged):
-            raise too_dear(connection, account, price)
+            raise too_dear(connection, account, price, token)
 
 
-def too_dear(connection: Connection, account: AccountId, price: int) -> InsufficientCreditsError:
+def too_dear(
+    connection: Connection, account: AccountId, price: int, token: str | None = None
+) -> InsufficientCreditsError:
     """The error that an account cannot pay a price."""
+    if token is not None:  # what the account has is not for pages to know
+        return InsufficientCreditsError(
+            "insufficientCredits", "the account that the token belongs to cannot pay for the task"
+        )
     available = ledger.statement(connection, account).available
     return InsufficientCreditsError(
-        f"the task costs {to_usd(price)} USD; the account has {to_usd(available or 0)} USD"
+        "insufficientCredits",
+        f"the task costs {to_usd(price)} USD; the account has {to_usd(available or 0)} USD",
     )
-
-
-def _reserve_or_refuse(connection: Connection, attempt: Attempt, price: int | None, now: float) -> None:
-    if price is not None and not reserve(connection, attempt, price, now):
-        raise too_dear(connection, attempt.account, price)
 
 
 def withdraw(connection: Connection, attempt: Attempt, now: float) -> bool:
@@ -179,7 +190,9 @@ def withdraw(connection: Connection, attempt: Attempt, now: float) -> bool:
         error = UnavailableError("the task was given up; send it again")
         _end(connection, record, error.item(None, record.task_uuid, None), now)
         return True
-    ledger.settle(connection, record.attempt, record.reserved, 0, now)
+    settle(connection, record, now)
+    if record.token is not None:
+        uncount_task(connection, record.token)
     _DELETE.count(connection, this)
     return True
 
@@ -217,7 +230,12 @@ def latest(
 
 
 def reserve(
-    connection: Connection, attempt: Attempt, amount: int, now: float, file: str | None = None
+    connection: Connection,
+    attempt: Attempt,
+    amount: int,
+    now: float,
+    file: str | None = None,
+    token: str | None = None,
 ) -> bool:
     """Set aside what an attempt will cost, once; False if the account cannot pay it.
 
@@ -227,8 +245,10 @@ def reserve(
         amount: in nanodollars.
         now: the time in seconds since the epoch.
         file: the name of the file that the result will be written to, which is recorded as loose.
+        token: the id of the token that the task came with, which may have a limit of its own.
 
     Raises:
+        InsufficientCreditsError: if the token may not spend as much.
         LostTaskError: if the task has another attempt, or an outcome.
     """
     record = _present(connection, attempt)
@@ -238,6 +258,8 @@ def reserve(
         price = max(amount, record.charged)
         if not ledger.reserve(connection, attempt, price - record.charged, now):
             return False
+        if token is not None:
+            spend(connection, token, price - record.charged)
         _change(connection, attempt, price=price)
     if file is not None:
         note_loose(connection, file, now)
@@ -356,7 +378,12 @@ def fail(
 
 
 def cancel(
-    connection: Connection, account: AccountId, task_uuid: str, base_url: str, now: float
+    connection: Connection,
+    account: AccountId,
+    task_uuid: str,
+    base_url: str,
+    now: float,
+    scope: str | None = None,
 ) -> TaskRecord | None:
     """Have a task end as cancelled, whichever server it belongs to; None if there is none, or it has ended.
 
@@ -368,9 +395,12 @@ def cancel(
         task_uuid: that it is recorded under.
         base_url: what the client reaches this server as.
         now: the time in seconds since the epoch.
+        scope: of the token that asks, which sees no tasks but its own.
     """
     record = find(connection, account, task_uuid, locked=True)
     if record is None or record.status is not Status.ACCEPTED:
+        return None
+    if scope is not None and not record.is_of(scope):
         return None
     error = TaskCancelledError()
     try:
@@ -412,7 +442,7 @@ def _settle(connection: Connection, record: TaskRecord, ended: TaskRecord, now: 
     owed = ended.charged - record.charged
     if ended.status is Status.SUCCEEDED and not ended.charged:
         ledger.charge(connection, record.attempt, 0, now)
-    ledger.settle(connection, record.attempt, record.reserved, owed, now)
+    settle(connection, record, now, owed)
     _change(
         connection,
         record.attempt,
@@ -425,6 +455,21 @@ def _settle(connection: Connection, record: TaskRecord, ended: TaskRecord, now: 
         finished=now,
     )
     return replace(ended, due=ended.charged, spent=owed, finished=now)
+
+
+def settle(connection: Connection, record: TaskRecord, now: float, owed: int | None = None) -> None:
+    """End an attempt: charge what it owes, give the rest of what it has reserved back to account and token.
+
+    Args:
+        connection: in a transaction.
+        record: of the task, with that attempt.
+        now: the time in seconds since the epoch.
+        owed: in nanodollars; by default for what of the result has left the server.
+    """
+    owed = record.owed if owed is None else owed
+    ledger.settle(connection, record.attempt, record.reserved, owed, now)
+    if record.token is not None:
+        give_back(connection, record.token, record.reserved - owed)
 
 
 def _announce(connection: Connection, record: TaskRecord, now: float, webhook: Destination | None) -> None:

@@ -12,6 +12,7 @@ from msgspec import UNSET, UnsetType
 from engines import OnRegion
 from server.delivery.previews import TileStreams
 from server.delivery.sessions import Sessions
+from server.images.raw_images import HeldPicture
 from server.protocol.replies import Acknowledgement, Progress, Tile
 from server.state import tasks
 from server.state.accounts import AccountId
@@ -37,6 +38,7 @@ class Running:
         ended: what ended it from outside, such as a `cancel`.
         is_recording: it has its outcome, which is being recorded.
         is_abandoned: whatever it still does is in vain.
+        pixels: its input, if that is in memory alone.
     """
 
     attempt: Attempt
@@ -44,6 +46,7 @@ class Running:
     session: str | None
     base_url: str
     outcome: asyncio.Future[TaskRecord]
+    pixels: HeldPicture | None = None
     progress: float = 0.0
     queue_position: int | None = None
     ended: TaskRecord | None = None

@@ -28,9 +28,10 @@ from server.protocol.requests import OutputType
 from server.protocol.sources import RemoteImage
 from server.settings import Settings
 from server.state import tasks
-from server.state.accounts import AccountId, Login
+from server.state.accounts import AccountId
 from server.state.database import Database
 from server.state.images import NO_LIMIT, ImageRecord
+from server.state.logins import Login
 from server.state.records import Attempt, StoredResult
 from server.state.requests import UpscaleRequest
 from server.state.tables import ledger
@@ -135,7 +136,7 @@ class SteppedPipeline:
         image = ImageRecord(new_uuid(), attempt.account, f"{new_uuid()}.png", 1, 1, 1, time.time() + 1e6)
         price = PRICES[request.model]
         if not await self._database.run(tasks.reserve, attempt, price, time.time(), image.name):
-            raise InsufficientCreditsError("too dear")
+            raise InsufficientCreditsError("insufficientCredits", "too dear")
         async with regions as on_region:
             for number in range(PARTS if on_region else 0):
                 await self._wait(attempt)

@@ -6,8 +6,8 @@ An attempt may be charged for a part and get the rest back; a task that is tried
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0010"
-down_revision = "0009"
+revision = "0011"
+down_revision = "0010"
 
 _ENDS = sa.text("source = 'reserved'")
 _FAILED_FOR_FREE = sa.text("status = 'failed' AND charged = 0")
