@@ -136,7 +136,7 @@ async def running_services(
         catalogue = load_catalogue(settings.effective_added_models)
         database = Database(settings.effective_database_url, synchronous=settings.sqlite_synchronous)
         stack.enter_context(closing(database))
-        bucket = Bucket(open_store(settings.storage_url, settings.data / "images"))
+        bucket = Bucket(open_store(settings.storage_url, settings.data / "images"), settings.store_timeout)
         stack.push_async_callback(asyncio.to_thread, bucket.close)
         images = ImageStore(bucket, database, clock, presigned=settings.image_urls == "presigned")
         # Connections of their own for each purpose: inputs that hang hold up no webhook.

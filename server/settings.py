@@ -161,6 +161,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Processor time that decoding one image may take; the time in all may be three times that."""
     fetch_timeout: Seconds = 30
     """For fetching an input from its URL, in all."""
+    store_timeout: Seconds = 30
+    """For reading or writing an image in the store, all tries together; a second more per MiB written."""
     drain_timeout: Seconds = 30
     """How long running tasks may take to finish after SIGTERM; the rest runs after the next start."""
 

@@ -87,19 +87,31 @@ class Inputs:
         file = ImageFile(data, _extension(info.format), info.width, info.height)
         return await self._images.put_input(account, file, kept_for)
 
-    async def decode(self, record: ImageRecord, parameter: str) -> Picture:
-        """The pixels of a stored input.
+    def is_at_hand(self, record: ImageRecord) -> bool:
+        """Whether the bytes of a stored input need not be read from the store."""
+        return self._images.is_at_hand(record.name)
+
+    async def read(self, record: ImageRecord, parameter: str) -> bytes:
+        """The bytes of a stored input.
 
         Raises:
-            NotFoundError: if it has expired meanwhile.
+            NotFoundError: naming `parameter`, if it has expired meanwhile.
+            UnavailableError: if the store does not give them.
+        """
+        try:
+            return await self._images.read(record.name)
+        except FileNotFoundError as error:
+            raise NotFoundError("imageExpired", f"image {record.uuid} has expired", parameter) from error
+
+    async def decode(self, account: AccountId, data: bytes, parameter: str) -> Picture:
+        """The pixels of an input.
+
+        Raises:
             ParameterError: naming `parameter`, if it is broken.
         """
         try:
-            async with self._decoding.hold(record.account, 1):
-                data = await self._images.read(record.name)
+            async with self._decoding.hold(account, 1):
                 return await self._decoders.decode(data, max_pixels=self._max_pixels)
-        except FileNotFoundError as error:
-            raise NotFoundError("imageExpired", f"image {record.uuid} has expired", parameter) from error
         except ImageError as error:
             raise invalid(parameter, str(error)) from error
 

@@ -162,6 +162,10 @@ class ImageStore:
         """The image of this name; None if there is none, or no more."""
         return await self._database.run(image_named, name, self._clock())
 
+    def is_at_hand(self, name: str) -> bool:
+        """Whether the next `read` of an image need not wait for the bucket."""
+        return name in self._fresh
+
     async def read(self, name: str) -> bytes:
         """The bytes of an image. What was just written is at hand, once.
 
@@ -292,6 +296,9 @@ class _Fresh:
         self._left -= len(data)
         while self._left < 0:
             self.take(next(iter(self._images)))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._images
 
     def take(self, name: str) -> bytes | None:
         """An image, which is not at hand any more; None if it was not."""

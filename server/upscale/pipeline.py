@@ -145,8 +145,11 @@ class Pipeline:
                 await held.enter_async_context(gate.hold(account, in_memory))
             on_region = await held.enter_async_context(regions)
             log.info("task started")
-            with story.measure("decode"):
-                picture = await self._inputs.decode(source, request.parameter)
+            with story.measure("decode" if self._inputs.is_at_hand(source) else "fetch") as measuring:
+                data = await self._inputs.read(source, request.parameter)
+                measuring.become("decode")
+                picture = await self._inputs.decode(account, data, request.parameter)
+                del data
                 if area is not None:
                     picture = crop(picture, *area)
             with story.measure("queue") as measuring:
