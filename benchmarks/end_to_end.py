@@ -22,7 +22,7 @@ from PIL import Image
 
 from benchmarks.report import KEY, Report, gpu_name, median, peak_memory, percentile, tilewire
 from engines import find_devices
-from engines.devices.sessions import Network
+from engines.devices.sessions import Network, warmed_up
 from onnx_models import load_catalogue
 from server.settings import load_settings
 from tilewire import Tilewire
@@ -128,7 +128,7 @@ def run_bare(model_name: str, side: int) -> None:
     settings, _ = load_settings()
     model = load_catalogue().get(model_name)
     weights = model.weights_for(4)
-    session = find_devices()[0].open(Network.build(model, weights, settings.model_directory))
+    session = warmed_up(find_devices()[0].open(Network.build(model, weights, settings.model_directory)))
     tiles = [
         np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))[np.newaxis]
         for image in photographs(side, CLIENTS)

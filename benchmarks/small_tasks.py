@@ -40,7 +40,7 @@ from benchmarks.photos import jpeg, photograph
 from benchmarks.report import KEY, Report, free_port, median, percentile, tilewire, wait_until_ready
 from benchmarks.workers import AbsentError, Worker
 from engines import find_devices
-from engines.devices.sessions import Network
+from engines.devices.sessions import Network, warmed_up
 from onnx_models import load_catalogue
 from server.settings import load_settings
 
@@ -66,7 +66,7 @@ class Bare:
         settings, _ = load_settings()
         model = load_catalogue().get(MODEL)
         network = Network.build(model, model.weights_for(4), settings.model_directory)
-        self._session = find_devices()[0].open(network)
+        self._session = warmed_up(find_devices()[0].open(network))
 
     def __call__(self, image: bytes) -> bytes:
         pixels = np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))

@@ -34,6 +34,7 @@ from engines.tile_job import TileJob
 from engines.tiling.alpha import fill_hidden, with_planes
 from engines.tiling.canvas import BEYOND, Canvas
 from engines.tiling.flat import flat_tiles
+from engines.tiling.menu import sides_for
 from engines.tiling.regions import OnRegion, RegionReporter
 from engines.tiling.tiles import BORDER, NO_WRAPS, TilePlan, Wraps, plan_tiles
 from onnx_models import FactorTooLargeError, Model, NoSuchLevelError
@@ -41,9 +42,6 @@ from onnx_models import FactorTooLargeError, Model, NoSuchLevelError
 __all__ = ["TileUpscaler"]
 
 _SMALLEST_CORE: Final = 16
-
-_SHARED_STEP: Final = 32
-"""Tiles that may share a batch have sides of multiples of this: few shapes, for little more work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +80,7 @@ class TileUpscaler:
         self._executor = executor
         self._models = models
         self._pixels = pixels
-        self._step = _SHARED_STEP if in_batches else 1
+        self._in_batches = in_batches
         self._task_ids = itertools.count()
         self._resampler = resampler
 
@@ -166,14 +164,15 @@ class TileUpscaler:
         if (room := self._executor.room(network)) is not None:
             largest = min(largest, math.isqrt(room))
         model = wanted.model
+        tile = max(largest, _smallest_tile(model))
         native = wanted.size == (picture.width * network.scale, picture.height * network.scale)
         return plan_tiles(
             picture.height,
             picture.width,
-            tile=max(largest, _smallest_tile(model)),
+            tile=tile,
             overlap=model.overlap,
             border=min(BORDER, model.overlap),
-            step=self._step,
+            sides=sides_for(tile, model.overlap) if self._in_batches else (),
             wraps=wanted.wraps,
             beyond=0 if native else BEYOND,
         )

@@ -9,6 +9,7 @@
 Every file takes and returns uint8 NHWC images. Nothing here runs a model.
 """
 
+from onnx_models.activations import largest_activation
 from onnx_models.add import Facts, add_model, export_model
 from onnx_models.auxiliary import KINDS, Auxiliary, AuxiliaryKind, verified_file
 from onnx_models.build import State, built_state, ensure_built, ncnn_files, repair
@@ -37,7 +38,17 @@ from onnx_models.errors import (
 )
 from onnx_models.ffdnet import CELL, pack
 from onnx_models.files import write_atomically
-from onnx_models.graph import FROM_UNIT, INPUT, OUTPUT, TO_FLOAT, TO_NCHW, TO_NHWC, TO_UINT8, TO_UNIT
+from onnx_models.graph import (
+    FROM_UNIT,
+    INPUT,
+    OUTPUT,
+    TO_FLOAT,
+    TO_NCHW,
+    TO_NHWC,
+    TO_UINT8,
+    TO_UNIT,
+    wrap_uint8,
+)
 from onnx_models.model import (
     LARGEST_FACTOR,
     LatentWeights,
@@ -120,6 +131,7 @@ __all__ = [
     "ensure_network",
     "entry_files",
     "export_model",
+    "largest_activation",
     "load_catalogue",
     "ncnn_blob",
     "ncnn_files",
@@ -132,5 +144,6 @@ __all__ = [
     "repair",
     "size_of",
     "verified_file",
+    "wrap_uint8",
     "write_atomically",
 ]

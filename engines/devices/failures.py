@@ -43,10 +43,12 @@ def as_model_error(error: Exception, what: str) -> ModelError:
     return ModelError(message)
 
 
-# ONNX Runtime's arena (bfc_arena.cc), CUDA, cuBLAS, cuDNN 8 and 9, C++ and OpenVINO, in this order.
+# ONNX Runtime's arena (bfc_arena.cc) and its Resize (resize_impl.cu), which counts the elements of a result
+# in 32 bits; CUDA, cuBLAS, cuDNN 8 and 9, C++ and OpenVINO, in this order.
 _OUT_OF_MEMORY = re.compile(
     r"failed to allocate (memory|\d+ bytes)"
     r"|is smaller than requested bytes"
+    r"|exceeds (supported )?int range"
     r"|CUDA failure 2:|out of memory"
     r"|CUBLAS_STATUS_ALLOC_FAILED"
     r"|CUDNN_STATUS_ALLOC_FAILED|CUDNN_STATUS_INTERNAL_ERROR_(DEVICE|HOST)_ALLOCATION_FAILED"

@@ -6,7 +6,8 @@ from typing import Literal
 
 from engines.devices.cores import usable_cores
 from engines.devices.cpu import CpuDevice
-from engines.devices.cuda.device import CudaDevice, find_gpus
+from engines.devices.cuda.device import CudaDevice
+from engines.devices.cuda.find import find_gpus
 from engines.devices.cuda.tensorrt import find_tensorrt
 from engines.devices.device import Device
 from engines.devices.ncnn import find_ncnn

@@ -49,6 +49,10 @@ class OrtSession:
             shapes = ", ".join(str(array.shape) for array in arrays)
             raise as_model_error(error, f"the model failed on a batch of {shapes}") from error
 
+    def close(self) -> None:
+        """Give back all memory now, whoever still refers to this; it cannot be used any longer."""
+        del self._session
+
     def release_memory(self) -> None:
         """See `Session.release_memory`."""
         smallest = {

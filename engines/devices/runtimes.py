@@ -42,7 +42,7 @@ def inference_session(
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # what goes wrong is raised
     # A plan for each size of pictures keeps the memory of those before.
-    options.enable_mem_pattern = provider != "CPUExecutionProvider"
+    options.enable_mem_pattern = False
     # Threads that spin while they wait would take the cores from the event loop and the codecs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Otherwise it would go on with the CPU, now or when a run fails, and print that.

@@ -1,13 +1,13 @@
 """A network loaded on a device, whatever runtime is behind it.
 
-1. `Session` is the seam: a batch in, a batch out.
+1. `Session` is the seam: a batch in, a batch out. Some can also be warmed up (`WarmingSession`).
 2. `run_checked` and `probe` hold every session to what it must give, so that a foreign or broken ONNX file
    is refused before a task meets it.
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from engines.errors import ModelError
 from onnx_models import Model, ModelBuildError, Split, Weights, ensure_network
 
-__all__ = ["Network", "Session", "probe", "run_checked"]
+__all__ = ["Network", "Session", "WarmingSession", "probe", "run_checked", "warmed_up"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,8 @@ class Network:
     """The network in two parts, for CPUs, where its end is best run in blocks."""
     sha256: str = ""
     """Of the file. What was measured of a network holds for all of an equal one."""
+    overlap: int = 0
+    """Of neighbouring tiles, in input pixels."""
 
     @classmethod
     def build(cls, model: Model, weights: Weights, directory: Path) -> "Network":
@@ -49,7 +51,7 @@ class Network:
             built = ensure_network(model, weights, directory)
         except ModelBuildError as error:
             raise ModelError(f"{model.name} cannot be built: {error}") from error
-        return cls(built.path, weights.scale, model.tile, weights, built.split, built.sha256)
+        return cls(built.path, weights.scale, model.tile, weights, built.split, built.sha256, model.overlap)
 
 
 class Session(Protocol):
@@ -66,6 +68,25 @@ class Session(Protocol):
 
     def release_memory(self) -> None:
         """Give back the main memory that large runs took; the next ones take it again."""
+
+
+@runtime_checkable
+class WarmingSession(Session, Protocol):
+    """A session that can get ready for the tiles that come most often."""
+
+    def warm_up(self) -> None:
+        """Get ready; called once, after all trial runs. The memory that those took is given back.
+
+        Raises:
+            ModelError: see `Session.run`.
+        """
+
+
+def warmed_up(session: Session) -> Session:
+    """The session, warmed up where it can be: before that it is of use for trial runs."""
+    if isinstance(session, WarmingSession):
+        session.warm_up()
+    return session
 
 
 def run_checked(session: Session, network: Network, tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:

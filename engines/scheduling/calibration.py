@@ -18,8 +18,8 @@ from msgspec import Meta
 
 from engines.devices.device import Device
 from engines.devices.sessions import Network, Session
-from engines.errors import DeviceOutOfMemoryError
-from onnx_models import write_atomically
+from engines.errors import DeviceLostError, DeviceOutOfMemoryError, ModelError
+from onnx_models import one_line, write_atomically
 
 __all__ = ["Calibration", "choose_batch", "measure_rates"]
 
@@ -45,12 +45,14 @@ def choose_batch(rates: Mapping[int, float]) -> int:
 def measure_rates(
     session: Session, tile: int, largest: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[int, float]:
-    """Tiles per second by batch size: 1, 2, 4 … up to `largest`, as far as they fit into memory. Blocks.
+    """Tiles per second by batch size: 1, 2, 4 … up to `largest`, as far as the device runs them. Blocks.
 
-    Stops after some seconds with what is known by then; batches that take so long gain nothing.
+    Stops after some seconds with what is known by then, as batches that take so long gain nothing; and at the
+    first batch that fails, for want of memory or otherwise: smaller ones are of use.
 
     Raises:
-        ModelError: if a run fails, or not even one tile fits.
+        DeviceLostError: if the device is lost.
+        ModelError: if not even one tile can be run.
     """
     rates: dict[int, float] = {}
     begun = clock()
@@ -58,9 +60,13 @@ def measure_rates(
     while size <= largest and (not rates or clock() - begun < _ENOUGH_SECONDS):
         try:
             rates[size] = size / _fastest_run(session, size, tile, clock)
-        except DeviceOutOfMemoryError:
+        except DeviceLostError:
+            raise
+        except ModelError as error:
             if not rates:
                 raise
+            if not isinstance(error, DeviceOutOfMemoryError):
+                log.warning("batches of %d fail, so they stay smaller: %s", size, one_line(error))
             break
         size *= 2
     return rates
@@ -103,7 +109,7 @@ class Calibration:
         """How many of the network's largest tiles one run should take on this device. Blocks.
 
         Raises:
-            ModelError: if a run fails, or not even one tile fits.
+            ModelError: see `measure_rates`.
         """
         with self._one_at_a_time:
             if (known := self.known(device, network)) is not None:

@@ -14,7 +14,7 @@ from engines.devices.device import Device
 from engines.devices.failures import as_model_error
 from engines.devices.heap import trim_heap
 from engines.devices.parts import Arrays, Part
-from engines.devices.sessions import Network, Session, probe, run_checked
+from engines.devices.sessions import Network, Session, probe, run_checked, warmed_up
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, ModelError
 from engines.scheduling.calibration import Calibration
 from engines.scheduling.costs import Costs
@@ -273,22 +273,14 @@ class Worker:
         trim_heap()
 
     def _open(self, network: Network, calibration: Calibration | None) -> Loaded:
-        if calibration is not None and self.device.largest_batch > 1:
-            self._calibrate(network, calibration)
         session = self.device.open(network)
         probe(session, network)
+        if calibration is not None and self.device.largest_batch > 1:
+            self._calibrate(session, network, calibration)
+        warmed_up(session)
         return Loaded(lambda batch: (run_checked(session, network, batch[0]),), session.release_memory)
 
-    def _calibrate(self, network: Network, calibration: Calibration) -> None:
-        """With a session of its own: it keeps the memory that its largest batches took."""
-        if (known := calibration.known(self.device, network)) is not None:
-            self.pace[network] = known * network.tile**2
-            return
-        session = self.device.open(network)
-        probe(session, network)
-        self._measure(session, network, calibration)
-
-    def _measure(self, session: Session, network: Network, calibration: Calibration) -> None:
+    def _calibrate(self, session: Session, network: Network, calibration: Calibration) -> None:
         pixels = network.tile**2
         try:
             self.pace[network] = calibration.batch(self.device, session, network) * pixels

@@ -17,7 +17,8 @@ network sees, so that no seam shows between two of its results.
 All windows of one plan have the same size, so that they share one compiled shape and can share a batch.
 """
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -106,32 +107,55 @@ class Segment(NamedTuple):
     keep_stop: int
 
 
-def split_axis(length: int, limit: int, overlap: int, *, border: int = 0, step: int = 1) -> list[Segment]:
+def split_axis(
+    length: int, limit: int, overlap: int, *, border: int = 0, step: int = 1, sides: Sequence[int] = ()
+) -> list[Segment]:
     """Cover `length` pixels with equal windows of at most `limit`, neighbours sharing at least 2 × `overlap`.
 
-    The first window begins `border` pixels before the first pixel, the last one ends as many behind the last.
+    The first window begins `border` pixels before the first pixel, the last one ends at least as many behind
+    the last.
 
     The cut between two neighbours is in the middle of what they share, so every kept pixel has at least
     `overlap` pixels of context. The windows are as short as their number allows, rounded up to a multiple of
-    `step` where the limit lets them: tiles of one shape can share a batch, whatever picture they are of.
+    `step` where the limit lets them: tiles of one shape can share a batch, whatever picture they are of. Or
+    they have that one of `sides` with which they have the fewest pixels together, where any are given.
 
     Raises:
         ValueError: if `limit` leaves no core between two overlaps.
     """
     continued = length + 2 * border
-    if continued <= limit:
-        return [Segment(-border, length + border, 0, length)]
-    if limit <= 2 * overlap:
+    if sides:
+        limit = min(sides, key=lambda side: side * _windows(continued, side, overlap))
+    count = _windows(continued, limit, overlap)
+    if count == _TOO_MANY:
         raise ValueError(f"a window of {limit} px has no core between two overlaps of {overlap} px")
-    count = -(-(continued - 2 * overlap) // (limit - 2 * overlap))
-    shortest = -(-(continued + 2 * overlap * (count - 1)) // count)
-    size = min(limit, -(-shortest // step) * step)
+    if sides:
+        size = limit
+    elif count == 1:
+        size = continued
+    else:
+        shortest = -(-(continued + 2 * overlap * (count - 1)) // count)
+        size = min(limit, -(-shortest // step) * step)
+    if count == 1:
+        return [Segment(-border, size - border, 0, length)]
     starts = [index * (continued - size) // (count - 1) - border for index in range(count)]
     cuts = [0, *((left + size + right) // 2 for left, right in pairwise(starts)), length]
     return [
         Segment(start, start + size, keep_start, keep_stop)
         for start, (keep_start, keep_stop) in zip(starts, pairwise(cuts), strict=True)
     ]
+
+
+def _windows(continued: int, size: int, overlap: int) -> int:
+    """How many windows of a size it takes; `_TOO_MANY` where they would have no core."""
+    if continued <= size:
+        return 1
+    if size <= 2 * overlap:
+        return _TOO_MANY
+    return -(-(continued - 2 * overlap) // (size - 2 * overlap))
+
+
+_TOO_MANY = sys.maxsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,12 +248,14 @@ def plan_tiles(
     overlap: int,
     border: int = 0,
     step: int = 1,
+    sides: Sequence[int] = (),
     wraps: Wraps = NO_WRAPS,
     beyond: int = 0,
 ) -> TilePlan:
     """Cut an image of `height` × `width` into tiles of at most `tile` × `tile` pixels.
 
-    An image of no more pixels than one tile runs whole, whatever its shape; what it is continued by counts.
+    An image of no more pixels than one tile runs whole, whatever its shape, unless there are `sides`; what it
+    is continued by counts.
 
     Args:
         height: of the image, in pixels.
@@ -238,6 +264,7 @@ def plan_tiles(
         overlap: how far the network looks.
         border: by how much the image is continued where it does not wrap.
         step: see `split_axis`.
+        sides: those that tiles may have, the longest of them `tile`; any where there are none.
         wraps: where the image goes on at its opposite edge.
         beyond: how many pixels of what it goes on with are kept on either side.
     """
@@ -245,13 +272,13 @@ def plan_tiles(
     borders = [overlap if wrapped else border for wrapped in wraps]
     lengths = [length + 2 * more for length, more in zip((height, width), kept, strict=True)]
     whole = [length + 2 * more for length, more in zip(lengths, borders, strict=True)]
-    if whole[0] * whole[1] <= tile * tile:
+    if not sides and whole[0] * whole[1] <= tile * tile:
         axes = [
             [Segment(-more, length + more, 0, length)] for length, more in zip(lengths, borders, strict=True)
         ]
     else:
         axes = [
-            split_axis(length, tile, overlap, border=more, step=step)
+            split_axis(length, tile, overlap, border=more, step=step, sides=sides)
             for length, more in zip(lengths, borders, strict=True)
         ]
     rows, columns = (

@@ -202,9 +202,8 @@ async def test_a_progress_callback_that_raises_does_not_stop_the_upscale(upscale
 
 
 @pytest.mark.parametrize("gated", [4], indirect=True)
-async def test_pictures_that_share_a_batch_come_out_as_if_they_were_alone(gated, upscaler, fast, monkeypatch):
+async def test_pictures_that_share_a_batch_come_out_as_if_they_were_alone(gated, fast, monkeypatch):
     pictures = [Picture(pixels=photograph(48, 40).pixels ^ np.uint8(noise)) for noise in range(5)]
-    alone = [await enlarged(upscaler, picture, fast) for picture in pictures]
     submitted, submit = asyncio.Semaphore(0), gated._executor.submit
 
     def counted(*arguments):
@@ -220,6 +219,7 @@ async def test_pictures_that_share_a_batch_come_out_as_if_they_were_alone(gated,
     gated.devices[0].gate.set()
     together = await asyncio.gather(first, *others)
     assert gated.devices[0].batches == [1, 4]
+    alone = [await enlarged(gated, picture, fast) for picture in pictures]
     for one, other in zip(alone, together, strict=True):
         assert np.array_equal(one.pixels, other.pixels)
 

@@ -1,13 +1,14 @@
 """NVIDIA GPUs, by ONNX Runtime."""
 
 import logging
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from engines.activity import Memory
 from engines.devices.cores import usable_cores
-from engines.devices.cuda.driver import CudaDriver, memory_of_gpu, names_of_gpus, open_driver
+from engines.devices.cuda.driver import CudaDriver, memory_of_gpu, open_driver
 from engines.devices.cuda.graphs import CaptureGate
 from engines.devices.cuda.half import LEAST_DECIBELS, halved, parity
 from engines.devices.cuda.session import CudaSession, OpenGpuSession
@@ -17,8 +18,10 @@ from engines.devices.parts import Arrays, Part, PartSession
 from engines.devices.runtimes import inference_session, onnxruntime
 from engines.devices.sessions import Network, Session
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, ModelError
+from engines.tiling.menu import side_for
+from onnx_models import largest_activation
 
-__all__ = ["CudaDevice", "GpuPrecision", "find_gpus"]
+__all__ = ["CudaDevice", "GpuPrecision"]
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +37,10 @@ _GRAPHS_FROM = (1, 31)
 (https://github.com/microsoft/onnxruntime/pull/32121)."""
 
 _COMMON_SIDES = (256, 512)
-"""Of pictures that run whole; beside the largest tile they have their graphs from the start."""
+"""Of pictures; their tiles have graphs from the start, and so has the largest one."""
+
+_MOST_ELEMENTS = 2**31 - 1
+"""Of a value: ONNX Runtime's kernels count them in 32 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +80,21 @@ class CudaDevice:
     def open(self, network: Network) -> Session:
         """See `Device.open`."""
         with loading(network.path.name, self.name):  # without a driver it is an OSError
-            session = self._open(network)
-        session.warm_up(sorted({*_COMMON_SIDES, network.tile}))
-        return session
+            return self._open(network)
 
     def open_part(self, part: Part) -> PartSession:
         """See `Device.open_part`."""
         with _GATE.use():
             return _GatedPart(open_ort(part.path, self.name, usable_cores(), _PROVIDER, self._options()))
+
+    def half_precision(self) -> dict[str, str]:
+        """The provider's options for networks in fp16, which are convolutions nearly throughout."""
+        return self._options() | {
+            # cuDNN's better choice, which takes longer; most runs are graphs, for which it was made once.
+            "cudnn_conv_algo_search": "EXHAUSTIVE",
+            "prefer_nhwc": "1",  # as the matrix units want it
+            "fuse_conv_bias": "1",  # not in a kernel of its own after each convolution
+        }
 
     def _open(self, network: Network) -> CudaSession:
         if self.precision != "fp32":
@@ -96,14 +109,24 @@ class CudaDevice:
         return self._open_model(network, network.path, self._full_precision())
 
     def _open_half(self, network: Network) -> CudaSession:
-        half = self._open_model(network, halved(network.path), self._convolutions())
+        half = self._open_model(network, halved(network.path), self.half_precision())
         if self.precision == "auto":
-            with _GATE.use():
-                full = OrtSession(self._inference_session(network, network.path, self._full_precision()))
-                decibels = parity(half, full)
-            if decibels < LEAST_DECIBELS:
-                raise ModelError(f"in fp16 {network.path.name} is within {decibels:.0f} dB only")
+            try:
+                self._check_parity(network, half)
+            except ModelError:
+                half.close()
+                raise
         return half
+
+    def _check_parity(self, network: Network, half: CudaSession) -> None:
+        with _GATE.use():
+            full = OrtSession(self._inference_session(network, network.path, self._full_precision()))
+            try:
+                decibels = parity(half, full)
+            finally:
+                full.close()
+        if decibels < LEAST_DECIBELS:
+            raise ModelError(f"in fp16 {network.path.name} is within {decibels:.0f} dB only")
 
     def _open_model(self, network: Network, model: Path | bytes, options: dict[str, str]) -> CudaSession:
         def open_session(graphs: bool) -> Any:
@@ -112,6 +135,7 @@ class CudaDevice:
         return self._session(network, open_session, graphs=_version() >= _GRAPHS_FROM)
 
     def _session(self, network: Network, open_session: OpenGpuSession, *, graphs: bool) -> CudaSession:
+        side = network.tile
         return CudaSession(
             f"{network.path.name} on {self.name}",
             open_session,
@@ -119,6 +143,8 @@ class CudaDevice:
             memory=CudaDriver(open_driver(), self.index),
             index=self.index,
             gate=_GATE,
+            most_pixels=_MOST_ELEMENTS // largest_activation(network.path, side, side) * side**2,
+            warm_sides=sorted({side, *(side_for(common, side, network.overlap) for common in _COMMON_SIDES)}),
             graphs=graphs,
         )
 
@@ -143,24 +169,22 @@ class CudaDevice:
             "arena_extend_strategy": "kSameAsRequested",
         }
 
-    def _convolutions(self) -> dict[str, str]:
-        """For networks that are convolutions nearly throughout."""
-        return self._options() | {
-            # cuDNN's better choice, which takes longer; most runs are graphs, for which it was made once.
-            "cudnn_conv_algo_search": "EXHAUSTIVE",
-            "prefer_nhwc": "1",  # as the matrix units want it
-        }
-
     def _full_precision(self) -> dict[str, str]:
-        # TF32 is hardly more exact than fp16; for fp16 it must stay on, or the matrix units are not used.
-        return self._convolutions() | {"use_tf32": "0"}
+        return self._options() | {
+            "cudnn_conv_algo_search": "EXHAUSTIVE",
+            # TF32 is hardly more exact than fp16; for fp16 it must stay on, or the matrix units are not used.
+            "use_tf32": "0",
+            # With channels last, ONNX Runtime may turn TF32 on again where cuDNN has no plan without it.
+            "prefer_nhwc": "0",
+        }
 
 
 class _GatedPart:
     """A part that does not run while a graph is captured."""
 
-    def __init__(self, part: PartSession) -> None:
+    def __init__(self, part: OrtSession) -> None:
         self._part = part
+        weakref.finalize(self, _GATE.free_later, part.close).atexit = False
 
     def run_part(self, arrays: Arrays) -> Arrays:
         """See `PartSession.run_part`."""
@@ -171,46 +195,6 @@ class _GatedPart:
         """See `PartSession.release_memory`; what is large is on the GPU."""
 
 
-def find_gpus(precision: GpuPrecision = "auto") -> tuple[CudaDevice, ...] | str:
-    """The GPUs that ONNX Runtime can run on, at least one; or why there is none, in words.
-
-    The driver is asked first: without one, ONNX Runtime's attempt would print errors of several lines.
-    """
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        return "this build of ONNX Runtime has no CUDA"
-    try:
-        driver = open_driver()
-    except OSError:
-        return "no NVIDIA driver is installed"
-    names = names_of_gpus(driver)
-    if not names:
-        return "the NVIDIA driver finds no device"
-    onnxruntime.preload_dlls()
-    gpus = tuple(
-        CudaDevice(index, name, precision) for index, name in enumerate(names) if _provider_loads(index)
-    )
-    return gpus or (
-        "the CUDA and cuDNN libraries are missing or too old; pip install 'tilewire[cuda]' brings them"
-    )
-
-
 def _version() -> tuple[int, int]:
     major, minor = onnxruntime.__version__.split(".")[:2]
     return int(major), int(minor)
-
-
-def _provider_loads(index: int) -> bool:
-    """Whether a session of the CUDA provider really gets this GPU."""
-    try:
-        inference_session(_SMALLEST_MODEL, 1, (_PROVIDER, {"device_id": str(index)}))
-    except Exception as error:  # noqa: BLE001 - whatever it is, this provider cannot be used
-        log.warning("CUDA %d: %s", index, error)
-        return False
-    return True
-
-
-# An ONNX file of one node, y = Identity(x), float[1]; IR version 8, opset 13.
-_SMALLEST_MODEL = bytes.fromhex(
-    "080812003a370a100a017812017922084964656e746974791201675a0f0a0178120a0a08080112040a02"
-    "0801620f0a0179120a0a08080112040a02080142040a00100d"
-)

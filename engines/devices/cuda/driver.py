@@ -1,4 +1,4 @@
-"""NVIDIA's driver, for what ONNX Runtime does not give or do: the GPUs' names, and memory at known addresses.
+"""NVIDIA's driver, for what ONNX Runtime does not give or do: the GPUs, and memory at known addresses.
 
 By the CUDA driver API, https://docs.nvidia.com/cuda/cuda-driver-api/, in the context that ONNX Runtime uses
 as well, the device's primary one. Its functions may be called in any thread.
@@ -9,10 +9,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ctypes import byref, c_char_p, c_int, c_size_t, c_uint, c_uint64, c_void_p
+from typing import NamedTuple
 
 from engines.activity import Memory
 
-__all__ = ["CudaDriver", "memory_of_gpu", "names_of_gpus", "open_driver"]
+__all__ = ["CudaDriver", "Gpu", "cuda_version", "gpus_of", "memory_of_gpu", "open_driver"]
 
 
 def open_driver() -> ctypes.CDLL:
@@ -24,19 +25,41 @@ def open_driver() -> ctypes.CDLL:
     return ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
 
 
-def names_of_gpus(driver: ctypes.CDLL) -> list[str]:
-    """What the GPUs are called, in CUDA's order; none if the driver does not work."""
+class Gpu(NamedTuple):
+    """A GPU, as the driver knows it."""
+
+    name: str
+    """Such as "NVIDIA H200"."""
+    capability: tuple[int, int]
+    """Its compute capability, such as 9.0, which says what code it can run."""
+
+
+def cuda_version(driver: ctypes.CDLL) -> tuple[int, int]:
+    """The newest CUDA that the driver can serve, such as 13.0; 0.0 if it does not say."""
+    version = c_int(0)
+    if driver.cuDriverGetVersion(byref(version)) != 0:
+        return 0, 0
+    return version.value // 1000, version.value % 1000 // 10
+
+
+def gpus_of(driver: ctypes.CDLL) -> list[Gpu]:
+    """The GPUs, in CUDA's order; none if the driver does not work."""
     count = c_int(0)
     if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(byref(count)) != 0:
         return []
-    names = []
-    for index in range(count.value):
-        device, name = c_int(), ctypes.create_string_buffer(256)
-        known = driver.cuDeviceGet(byref(device), index) == 0 and (
-            driver.cuDeviceGetName(name, len(name), device) == 0
-        )
-        names.append(name.value.decode(errors="replace") if known else "GPU")
-    return names
+    return [_gpu(driver, index) for index in range(count.value)]
+
+
+def _gpu(driver: ctypes.CDLL, index: int) -> Gpu:
+    device, name, number = c_int(), ctypes.create_string_buffer(256), c_int(0)
+    if driver.cuDeviceGet(byref(device), index) != 0:
+        return Gpu("GPU", (0, 0))
+    known = driver.cuDeviceGetName(name, len(name), device) == 0
+    capability = []
+    for attribute in _CAPABILITY:
+        found = driver.cuDeviceGetAttribute(byref(number), attribute, device) == 0
+        capability.append(number.value if found else 0)
+    return Gpu(name.value.decode(errors="replace") if known else "GPU", (capability[0], capability[1]))
 
 
 def memory_of_gpu(driver: ctypes.CDLL, index: int) -> Memory | None:
@@ -134,3 +157,4 @@ def _check(driver: ctypes.CDLL, code: int, name: str) -> None:
 
 
 _PORTABLE = 1  # CU_MEMHOSTALLOC_PORTABLE: pinned for all contexts
+_CAPABILITY = (75, 76)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR

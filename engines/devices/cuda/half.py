@@ -20,7 +20,7 @@ from engines.devices.sessions import Session
 from engines.errors import ModelError
 from onnx_models import FROM_UNIT, TO_UNIT, one_line
 
-__all__ = ["LEAST_DECIBELS", "halved", "parity"]
+__all__ = ["LEAST_DECIBELS", "halve", "halved", "parity"]
 
 LEAST_DECIBELS = 45.0
 """Of half precision against fp32, below which it is not used."""
@@ -36,11 +36,23 @@ def halved(path: Path) -> bytes:
     Raises:
         ModelError: if it cannot be converted; the message says why.
     """
-    network = onnx.load(path)
+    return halve(onnx.load(path), path.name)
+
+
+def halve(network: onnx.ModelProto, name: str) -> bytes:
+    """A network, as `halved` gives it.
+
+    Args:
+        network: with its weights.
+        name: for messages.
+
+    Raises:
+        ModelError: see `halved`.
+    """
     nodes = list(network.graph.node)
     names = [node.name for node in nodes]
     if TO_UNIT not in names or FROM_UNIT not in names:
-        raise ModelError(f"{path.name} has no fp16 form: it takes pixels in a way of its own")
+        raise ModelError(f"{name} has no fp16 form: it takes pixels in a way of its own")
     begin, end = nodes[names.index(TO_UNIT)].output[0], nodes[names.index(FROM_UNIT)].input[0]
     core = _between(nodes, begin, end)
     made = {name for node in core for name in node.output}
@@ -49,7 +61,7 @@ def halved(path: Path) -> bytes:
     try:
         converted = _converted(network, core, begin, end)
     except Exception as error:  # the converter raises what it likes
-        raise ModelError(f"{path.name} has no fp16 form: {one_line(error)}") from error
+        raise ModelError(f"{name} has no fp16 form: {one_line(error)}") from error
     graph = helper.make_graph(
         [*rest[:head], *converted.graph.node, *rest[head:]],
         network.graph.name,

@@ -4,13 +4,17 @@ import ctypes
 import math
 import weakref
 from collections import deque
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["GpuBuffer", "GpuMemory", "PinnedMemory"]
+__all__ = ["FreeLater", "GpuBuffer", "GpuMemory", "PinnedMemory"]
+
+FreeLater: TypeAlias = Callable[[Callable[[], object]], None]
+"""Has memory freed when CUDA allows it; see `CaptureGate.free_later`. Finalizers come at any moment."""
 
 _STEP = 1 << 20
 _KEPT = 256 << 20  # bytes of pinned memory that may lie unused
@@ -45,18 +49,19 @@ class PinnedMemory:
     the array itself. For one thread; the arrays may be dropped in any.
     """
 
-    def __init__(self, memory: GpuMemory, kept: int = _KEPT) -> None:
+    def __init__(self, memory: GpuMemory, free_later: FreeLater, kept: int = _KEPT) -> None:
         """Begin with nothing pinned.
 
         Args:
             memory: of the GPU.
+            free_later: for what is left when this one goes.
             kept: bytes that may lie unused; more are given back.
         """
         self._memory = memory
         self._kept = kept
         self._unused: deque[tuple[int, int]] = deque()
         """Size and address, the oldest first; arrays that go are added, at any moment and in any thread."""
-        weakref.finalize(self, _give_back, memory, self._unused).atexit = False
+        weakref.finalize(self, free_later, partial(_give_back, memory, self._unused)).atexit = False
 
     def empty(self, shape: Sequence[int]) -> NDArray[np.uint8]:
         """An array of bytes of any value."""
@@ -86,14 +91,26 @@ def _give_back(memory: GpuMemory, unused: deque[tuple[int, int]]) -> None:
 class GpuBuffer:
     """Memory of a GPU that grows, and never moves: the larger piece is one more, as graphs need the old."""
 
-    def __init__(self, memory: GpuMemory) -> None:
+    def __init__(self, memory: GpuMemory, free_later: FreeLater) -> None:
         self._memory = memory
         self._size = 0
         self._address = 0
+        self._pieces: list[int] = []
+        weakref.finalize(self, free_later, partial(_free_all, memory, self._pieces)).atexit = False
 
     def address(self, size: int) -> int:
         """Of at least `size` bytes; the same until more are wanted than ever before."""
         if size > self._size:
             self._address, self._size = self._memory.allocate(size), size
-            weakref.finalize(self, self._memory.free, self._address).atexit = False
+            self._pieces.append(self._address)
         return self._address
+
+    def free(self) -> None:
+        """Give all of it back; nothing may refer to an address that it gave."""
+        self._address, self._size = 0, 0
+        _free_all(self._memory, self._pieces)
+
+
+def _free_all(memory: GpuMemory, pieces: list[int]) -> None:
+    while pieces:
+        memory.free(pieces.pop())

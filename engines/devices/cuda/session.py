@@ -6,8 +6,11 @@ take an H200 12 ms at best. To overlap them would gain 2 %, and need a second st
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+import math
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +23,7 @@ from engines.devices.runtimes import onnxruntime
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, ModelError
 from onnx_models import one_line
 
-__all__ = ["CudaSession", "OpenGpuSession"]
+__all__ = ["CudaSession", "OpenGpuSession", "parts_of"]
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +51,8 @@ class CudaSession:
         memory: GpuMemory,
         index: int,
         gate: CaptureGate,
+        most_pixels: int,
+        warm_sides: Sequence[int] = (),
         graphs: bool = True,
         device_type: str = "cuda",
     ) -> None:
@@ -55,11 +60,13 @@ class CudaSession:
 
         Args:
             name: of the network and the device, for messages.
-            open_session: called at once, and again if graphs turn out not to work.
+            open_session: called at once, and again if graphs turn out not to work, or too many were made.
             scale: of the network.
             memory: of the GPU.
             index: CUDA's number of it.
             gate: the one of this process.
+            most_pixels: what one run may take of input; larger batches run in parts.
+            warm_sides: of the square tiles that have a graph from `warm_up` on.
             graphs: whether to capture any.
             device_type: what ONNX Runtime calls the memory.
 
@@ -72,21 +79,32 @@ class CudaSession:
         self._memory = memory
         self._device = (device_type, index)
         self._gate = gate
-        self._pinned = PinnedMemory(memory)
-        self._input, self._output = GpuBuffer(memory), GpuBuffer(memory)
-        self._bound: dict[int, _Bound] = {}
-        self._failed: list[Any] = []
+        self._most_pixels = most_pixels
+        self._warm_sides = warm_sides
+        self._pinned = PinnedMemory(memory, gate.free_later)
+        self._input, self._output = (GpuBuffer(memory, gate.free_later) for _ in range(2))
         self._plan = GraphPlan() if graphs else None
+        self._is_warm = False
+        self._bound: dict[int, _Bound] = {}
+        self._opened: list[Any] = []
+        """The session in use, the last; and those that failed: to end one while it captures might end the
+        process."""
+        weakref.finalize(self, gate.free_later, partial(_let_go, self._bound, self._opened)).atexit = False
         with gate.use():
-            self._session = self._opened()
+            self._open_first()
 
     def run(self, tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """See `Session.run`."""
         count, height, width, _ = tiles.shape
+        if height * width > self._most_pixels:
+            raise DeviceOutOfMemoryError(
+                f"a tile of {height} × {width} pixels is too large: values within the network would have "
+                "more elements than a run can count"
+            )
         try:
             with self._gate.use():
                 upscaled = self._pinned.empty((count, height * self._scale, width * self._scale, 3))
-            for part in _parts(count):
+            for part in parts_of(count, self._most_pixels // (height * width)):
                 self._run(tiles[part], upscaled[part])
         except Exception as error:
             raise as_model_error(error, f"the model failed on a batch of {tiles.shape}") from error
@@ -95,15 +113,15 @@ class CudaSession:
     def release_memory(self) -> None:
         """See `Session.release_memory`; what is large is on the GPU."""
 
-    def warm_up(self, sides: Iterable[int]) -> None:
-        """Run tiles of these sides often enough to have graphs, as far as there is memory for them.
+    def warm_up(self) -> None:
+        """See `WarmingSession.warm_up`. Sides that there is no memory for are left out.
 
         A graph that gives something else than a plain run means that there will be none.
-
-        Raises:
-            ModelError: see `Session.run`.
         """
-        for side in sides:
+        with self._gate.use():
+            self._give_back()
+        self._is_warm = True
+        for side in self._warm_sides:
             tile = np.random.default_rng(side).integers(0, 256, (1, side, side, 3), np.uint8)
             with suppress(DeviceOutOfMemoryError):
                 plain = self.run(tile)
@@ -117,65 +135,116 @@ class CudaSession:
                     with self._gate.use():
                         self._start_again()
 
-    def _opened(self) -> Any:
+    def close(self) -> None:
+        """Give back all memory; it cannot be used any longer."""
+        with self._gate.use():
+            _let_go(self._bound, self._opened)
+            self._input.free()
+            self._output.free()
+
+    def _open_first(self) -> None:
         if self._plan is not None:
             try:
-                return self._open(True)
+                self._opened.append(self._open(True))
             except DeviceLostError:
                 raise
             except ModelError as error:  # such as a node for the CPU
                 self._do_without_graphs(error)
-        return self._open(False)
+            else:
+                return
+        self._opened.append(self._open(False))
 
     def _do_without_graphs(self, error: Exception) -> None:
         self._plan = None
-        reason = one_line(error)
-        begin = max(0, reason.find("CUDA failure"))  # before it the C++ signatures of who called whom
-        log.info("%s runs without CUDA graphs: %s", self._name, reason[begin : begin + _REASON])
+        log.info("%s runs without CUDA graphs: %s", self._name, _reason(error))
 
     def _start_again(self) -> None:
-        self._failed.append(self._session)  # to end it while it captures might end the process
+        """Open the network anew, with no graphs yet."""
         self._bound.clear()
-        self._session = self._open(False)
+        self._opened.append(self._open(self._plan is not None))
+
+    def _renew(self) -> None:
+        """Have the memory of all graphs given back; those that are still wanted are captured again."""
+        try:
+            fresh = self._open(True)
+        except DeviceLostError:
+            raise
+        except ModelError as error:
+            log.warning("%s captures no more graphs: %s", self._name, _reason(error))
+            return
+        self._bound.clear()
+        self._opened[-1] = fresh
+        self._plan = GraphPlan()
+
+    def _give_back(self) -> None:
+        """Give back what large runs took of the GPU's memory. There must be no graphs: they would use it."""
+        options = _run_options(NO_GRAPH)
+        options.terminate = True  # it computes nothing, and at its end the arena shrinks
+        kind, index = self._device
+        arena = f"{'gpu' if kind == 'cuda' else kind}:{index}"
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", arena)
+        bound = self._bind((1, 1, 1, 3), (1, self._scale, self._scale, 3))
+        with suppress(Exception):  # it does not reach the end
+            self._opened[-1].run_with_iobinding(bound.binding, options)
+        self._input.free()
+        self._output.free()
 
     def _run(self, tiles: NDArray[np.uint8], upscaled: NDArray[np.uint8]) -> None:
-        graph = NO_GRAPH if self._plan is None else self._plan.graph_for(tiles.shape)
-        capture = self._plan is not None and graph != NO_GRAPH and not self._plan.has(tiles.shape)
+        plan = self._plan if self._is_warm else None
+        graph = NO_GRAPH if plan is None else plan.graph_for(tiles.shape)
+        capture = plan is not None and graph != NO_GRAPH and not plan.has(tiles.shape)
         with self._gate.use(capture=capture) as alone:
-            if capture and not alone:
-                capture, graph = False, NO_GRAPH
-            try:
+            if plan is None or not capture:
                 self._run_as(graph, tiles, upscaled)
-            except Exception as error:
-                if not capture or isinstance(as_model_error(error, ""), DeviceLostError):
-                    raise
+            elif not alone:
+                self._run_as(NO_GRAPH, tiles, upscaled)
+            else:
+                self._capture(plan, graph, tiles, upscaled)
+
+    def _capture(
+        self, plan: GraphPlan, graph: int, tiles: NDArray[np.uint8], upscaled: NDArray[np.uint8]
+    ) -> None:
+        try:
+            self._run_as(graph, tiles, upscaled)
+        except Exception as error:
+            failure = as_model_error(error, "")
+            if isinstance(failure, DeviceLostError):
+                raise
+            if isinstance(failure, DeviceOutOfMemoryError):
+                plan.no_room(tiles.shape)
+                self._bound.pop(graph, None)
+                log.info("%s has no memory for a graph of %s: %s", self._name, tiles.shape, _reason(error))
+            else:
                 self._do_without_graphs(error)
                 self._start_again()
-                self._run_as(NO_GRAPH, tiles, upscaled)
-        if capture and self._plan is not None:
-            self._plan.captured(tiles.shape, graph)
+            self._run_as(NO_GRAPH, tiles, upscaled)
+            return
+        if (released := plan.captured(tiles.shape)) is not None:
+            self._bound.pop(released)
+            self._opened[-1].release_captured_graph(released)
+        if plan.is_worn:
+            self._renew()
 
     def _run_as(self, graph: int, tiles: NDArray[np.uint8], upscaled: NDArray[np.uint8]) -> None:
         staged = self._pinned.empty(tiles.shape)
         staged[...] = tiles
-        bound = self._bound.get(graph) or self._bind(tiles, upscaled)
+        bound = self._bound.get(graph) or self._bind(tiles.shape, upscaled.shape)
         if graph != NO_GRAPH:
             self._bound[graph] = bound
-        options = onnxruntime.RunOptions()
-        options.add_run_config_entry("gpu_graph_id", str(graph))
         self._memory.copy_in(bound.input, staged.ctypes.data, tiles.nbytes)
-        self._session.run_with_iobinding(bound.binding, options)  # returns when it is done
+        self._opened[-1].run_with_iobinding(bound.binding, _run_options(graph))  # returns when it is done
         self._memory.copy_out(upscaled.ctypes.data, bound.output, upscaled.nbytes)
 
-    def _bind(self, tiles: NDArray[np.uint8], upscaled: NDArray[np.uint8]) -> "_Bound":
+    def _bind(self, tiles: Sequence[int], upscaled: Sequence[int]) -> "_Bound":
+        session = self._opened[-1]
         bound = _Bound(
-            self._session.io_binding(),
-            self._input.address(tiles.nbytes),
-            self._output.address(upscaled.nbytes),
+            session.io_binding(),
+            self._input.address(math.prod(tiles)),
+            self._output.address(math.prod(upscaled)),
         )
-        (takes,), (gives,) = self._session.get_inputs(), self._session.get_outputs()
-        bound.binding.bind_input(takes.name, *self._device, np.uint8, tiles.shape, bound.input)
-        bound.binding.bind_output(gives.name, *self._device, np.uint8, upscaled.shape, bound.output)
+        (takes,), (gives,) = session.get_inputs(), session.get_outputs()
+        bound.binding.bind_input(takes.name, *self._device, np.uint8, tiles, bound.input)
+        bound.binding.bind_output(gives.name, *self._device, np.uint8, upscaled, bound.output)
         return bound
 
 
@@ -187,10 +256,33 @@ class _Bound(NamedTuple):
     output: int
 
 
-def _parts(count: int) -> Iterator[slice]:
-    """A batch in powers of two, the largest first: with few sizes of batches there are few shapes."""
+def parts_of(count: int, most: int) -> Iterator[slice]:
+    """A batch in parts of a power of four, the largest first: with few sizes of batches there are few shapes.
+
+    Args:
+        count: tiles of the batch.
+        most: tiles of a part, at least one.
+    """
     first = 0
     while first < count:
-        size = 1 << ((count - first).bit_length() - 1)
+        size = 4 ** ((min(count - first, most).bit_length() - 1) // 2)
         yield slice(first, first + size)
         first += size
+
+
+def _run_options(graph: int) -> Any:
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("gpu_graph_id", str(graph))
+    return options
+
+
+def _reason(error: Exception) -> str:
+    reason = one_line(error)
+    begin = max(0, reason.find("CUDA failure"))  # before it the C++ signatures of who called whom
+    return reason[begin : begin + _REASON]
+
+
+def _let_go(bound: dict[int, _Bound], opened: list[Any]) -> None:
+    """Drop the last references to what holds memory of the GPU."""
+    bound.clear()
+    opened.clear()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from engines.devices.cuda.device import CudaDevice
 from engines.devices.cuda.session import CudaSession
 from engines.devices.runtimes import onnxruntime
-from engines.devices.sessions import Network, Session
+from engines.devices.sessions import Network, Session, warmed_up
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, ModelError
 from onnx_models import TO_FLOAT, TO_NCHW, TO_NHWC, TO_UINT8
 
@@ -62,7 +62,7 @@ class TensorRtDevice(CudaDevice):
         except ModelError as error:
             log.info("%s leaves %s to CUDA: %s", self.name, network.path.name, error)
             return by_cuda.open(network)
-        return _Bounded(engine, network.tile, lambda: by_cuda.open(network))
+        return _Bounded(engine, network.tile, lambda: warmed_up(by_cuda.open(network)))
 
     def _open_model(self, network: Network, model: Path | bytes, options: dict[str, str]) -> CudaSession:
         whole = model.read_bytes() if isinstance(model, Path) else model

@@ -130,7 +130,8 @@ export function offerLaunch(tasks, form, runner, pace) {
       const size = resultSize(task, settings);
       const time = pace.seconds(task, settings);
       seconds = seconds === null || time === null ? null : seconds + time;
-      if (size && form.model) cost += price(size, settings, form.model);
+      const second = form.modelOf(settings.options?.blend?.model ?? "");
+      if (size && form.model) cost += price(size, settings, form.model) + (second ? price(size, settings, second) : 0);
       if (size && chosen.length === 1) parts.push(`${pixels(size.width, size.height)} pixels`);
     }
     if (seconds) parts.push(`about ${duration(seconds)}`);
@@ -158,6 +159,6 @@ export function offerLaunch(tasks, form, runner, pace) {
 /** @param {Settings | null} settings What tells apart results of one image. */
 function key(settings) {
   if (!settings) return "";
-  const { model, factor, targetMegapixels, box = null, format, quality, keepMetadata = false, parameters } = settings;
-  return JSON.stringify([model, factor, targetMegapixels, box, format, format === "PNG" || quality, keepMetadata, parameters]);
+  const { model, factor, targetMegapixels, box = null, format, quality, keepMetadata = false, parameters, options = {} } = settings;
+  return JSON.stringify([model, factor, targetMegapixels, box, format, format === "PNG" || quality, keepMetadata, parameters, options]);
 }

@@ -6,6 +6,7 @@ import { readObject, writeObject } from "../parts/storage.js";
 import { largestFactor } from "../tasks/estimate.js";
 import { limits } from "../tasks/images.js";
 import { isPriced } from "./account.js";
+import { optionFields, readOptions, redrawOptions } from "./options.js";
 import { inOrder, isFirst, learnParameters, parameterFields, readParameters } from "./parameters.js";
 import { sizeChoice, Sizes } from "./sizes.js";
 
@@ -21,6 +22,7 @@ import { sizeChoice, Sizes } from "./sizes.js";
  * @property {number} quality
  * @property {boolean} keepMetadata
  * @property {Record<string, Record<string, any>>} parameters By model.
+ * @property {Record<string, any>} options
  */
 
 /** @typedef {OwnChoice & import("./sizes.js").Choice} Choice */
@@ -30,7 +32,7 @@ const FORMATS = new Set(["INPUT", "JPG", "PNG", "WEBP"]);
 
 /** What an earlier visit chose, as far as it makes sense. @returns {Choice} */
 function remembered() {
-  const { model, format, quality, keepMetadata, parameters, ...size } = readObject(STORED);
+  const { model, format, quality, keepMetadata, parameters, options, ...size } = readObject(STORED);
   const isObject = (/** @type {any} */ value) => value !== null && typeof value === "object";
   const own = isObject(parameters) ? Object.entries(parameters).filter(([, values]) => isObject(values)) : [];
   return {
@@ -40,6 +42,7 @@ function remembered() {
     quality: quality >= 20 && quality <= 99 ? Math.round(quality) : 95,
     keepMetadata: keepMetadata === true,
     parameters: Object.fromEntries(own),
+    options: isObject(options) ? options : {},
   };
 }
 
@@ -108,7 +111,7 @@ export class SettingsForm extends EventTarget {
 
   /** @param {Model} model @param {Task | null} task @returns {Settings} Without a size. */
   #settings(model, task) {
-    const { format, quality, keepMetadata, parameters } = this.#choice;
+    const { format, quality, keepMetadata, parameters, options } = this.#choice;
     return {
       model: model.air,
       modelTitle: model.title,
@@ -119,6 +122,7 @@ export class SettingsForm extends EventTarget {
       quality,
       keepMetadata,
       parameters: readParameters(model.parameters, parameters[model.air] ?? {}),
+      options: readOptions(model, options, this.#models),
     };
   }
 
@@ -131,10 +135,11 @@ export class SettingsForm extends EventTarget {
   #take(target) {
     const choice = this.#choice;
     if (!(target instanceof HTMLInputElement || target instanceof HTMLSelectElement)) return;
-    const { parameter } = target.dataset;
+    const { parameter, option } = target.dataset;
     const value = target instanceof HTMLInputElement && target.type === "checkbox" ? target.checked : target.value;
     const size = this.model && this.#sizes.value(this.model, this.#automatic());
     if (parameter) (choice.parameters[/** @type {Model} */ (this.model).air] ??= {})[parameter] = value;
+    else if (option) choice.options[option] = value;
     else if (target === this.#quality) choice.quality = Number(value);
     else if (target === this.#metadata) choice.keepMetadata = Boolean(value);
     else if (!this.#sizes.take(target, this.#targets[0] ?? null, size ?? { factor: 2, targetMegapixels: null, box: null })) {
@@ -161,6 +166,7 @@ export class SettingsForm extends EventTarget {
     byId("parameters").hidden = !names.some(isFirst);
     byId("parameter-fields").replaceChildren(...parameterFields(names.filter(isFirst), values));
     byId("more-fields").replaceChildren(...parameterFields(names.filter((name) => !isFirst(name)), values));
+    byId("option-fields").replaceChildren(...optionFields(model, this.#choice.options, this.#models));
     this.#draw();
   }
 
@@ -180,5 +186,6 @@ export class SettingsForm extends EventTarget {
     byId("quality-field").hidden = formats.size === 1 && formats.has("PNG");
     this.#quality.value = byId("quality-value").textContent = String(choice.quality);
     this.#metadata.checked = choice.keepMetadata;
+    redrawOptions(byId("option-fields"), choice.options);
   }
 }

@@ -36,6 +36,7 @@ function parameters({ settings }) {
   if (settings.format !== "PNG") fields.push(["outputQuality", settings.quality]);
   if (settings.keepMetadata) fields.push(["keepMetadata", true]);
   if (Object.keys(settings.parameters).length) fields.push(["settings", settings.parameters]);
+  fields.push(...Object.entries(settings.options ?? {}));
   return [...fields, ["includeCost", true]];
 }
 

@@ -75,6 +75,8 @@ export class Spot {
           upscaleFactor: factor,
           outputFormat: "PNG",
           settings: Object.keys(settings.parameters).length ? settings.parameters : undefined,
+          ...settings.options,
+          seamless: undefined, // a spot ends where it does not meet itself
         },
         { signal },
       );

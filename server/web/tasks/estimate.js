@@ -13,6 +13,7 @@
  * @property {number[]} upscaleFactors
  * @property {boolean} fractionalFactors
  * @property {string[]} parameters
+ * @property {string[]} [options] Beside these, what not all models take.
  * @property {number} [defaultSteps] Of models that take steps; what the price is for.
  * @property {number} pricePerMegapixel In USD.
  * @property {number} [secondsPerMegapixel] What it took of late, for anybody.
@@ -51,8 +52,9 @@ export function price({ width, height }, settings, model) {
 }
 
 /** How many times the work that a model's price is for. @param {Settings} settings @param {Model} model */
-export function effort({ parameters }, { defaultSteps }) {
-  return defaultSteps ? Math.max(1, looks(parameters, defaultSteps) / defaultSteps) : 1;
+export function effort({ model, parameters, options = {} }, { air, defaultSteps }) {
+  const own = air === model ? parameters : {}; // a second model has its defaults
+  return (defaultSteps ? Math.max(1, looks(own, defaultSteps) / defaultSteps) : 1) * (options.tta ?? 1);
 }
 
 /**

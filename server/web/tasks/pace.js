@@ -28,6 +28,7 @@ export class Pace {
   learn(task) {
     const { settings, started, finished } = task;
     const work = this.#work(task, settings);
+    if (settings?.options?.blend) return; // the time of two
     if (settings === null || started === null || finished === null || work === null) return;
     const pace = (finished - started) / 1000 / work;
     const before = this.#seconds[settings.model];
@@ -37,15 +38,20 @@ export class Pace {
 
   /** Seconds that it should take once it begins; null if nobody knows. @param {Task} task @param {Settings | null} settings */
   seconds(task, settings = task.settings) {
-    const work = this.#work(task, settings);
-    const air = settings?.model ?? "";
-    const pace = this.#seconds[air] ?? this.model(air)?.secondsPerMegapixel ?? 0;
-    return work !== null && pace > 0 ? pace * work : null;
+    const second = settings?.options?.blend?.model;
+    let seconds = 0;
+    for (const air of second === undefined ? [settings?.model ?? ""] : [settings?.model ?? "", second]) {
+      const work = this.#work(task, settings, air);
+      const pace = this.#seconds[air] ?? this.model(air)?.secondsPerMegapixel ?? 0;
+      if (work === null || !(pace > 0)) return null;
+      seconds += pace * work;
+    }
+    return seconds;
   }
 
-  /** @param {Task} task @param {Settings | null} settings */
-  #work(task, settings) {
-    const model = this.model(settings?.model ?? "");
+  /** @param {Task} task @param {Settings | null} settings @param {string} [air] Of one of its models. */
+  #work(task, settings, air = settings?.model ?? "") {
+    const model = this.model(air);
     const megapixels = settings && megapixelsOf(task, settings);
     return model && settings && megapixels ? Math.max(LEAST, megapixels) * effort(settings, model) : null;
   }

@@ -242,6 +242,7 @@ function upscaleOf({ id, input, settings }) {
     outputQuality: settings.quality,
     keepMetadata: settings.keepMetadata || undefined,
     settings: parameters,
+    ...settings.options,
     includeCost: true,
     includeProgress: true,
     includeTiles: true,

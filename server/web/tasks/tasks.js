@@ -21,6 +21,7 @@ import { openDatabase } from "./database.js";
  * @property {number} quality
  * @property {boolean} [keepMetadata]
  * @property {Record<string, any>} parameters The model's own settings.
+ * @property {import("../panel/options.js").Options} [options] What else the task asks for.
  *
  * @typedef {{width: number | null, height: number | null}} Box What the result is to fit, one side or both.
  *

@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engines.devices.failures import as_model_error
 from engines.devices.sessions import Network
-from engines.errors import DeviceOutOfMemoryError
+from engines.errors import DeviceLostError, DeviceOutOfMemoryError
 from engines.scheduling.calibration import Calibration, choose_batch, measure_rates
 from engines.scheduling.executor import Executor
 from engines.scheduling.work import TileKey
-from tests.engines.support.fake_device import FakeDevice, FakeTile, wait_for
+from tests.engines.support.fake_device import FakeDevice, FakeTile, lost, wait_for
 
 rates = st.dictionaries(st.integers(1, 64), st.floats(0.1, 1e6), min_size=1)
 
@@ -37,6 +38,9 @@ class TimedSession:
         self.runs.append(len(tiles))
         self.clock.now += self.fixed + self.each * len(tiles) + 0.5 * first
         return tiles
+
+    def release_memory(self):
+        pass
 
 
 @pytest.fixture
@@ -132,7 +136,7 @@ def test_where_nothing_can_be_written_the_measurement_still_holds(network, clock
 @pytest.mark.parametrize(("chosen", "expected"), [(2, [2, 2]), (1, [1, 1, 1, 1])])
 def test_the_executor_makes_batches_of_the_measured_size(chosen, expected, network):
     class Known:
-        def known(self, *_):
+        def batch(self, *_):
             return chosen
 
     device = FakeDevice(largest_batch=4)
@@ -145,14 +149,50 @@ def test_the_executor_makes_batches_of_the_measured_size(chosen, expected, netwo
     assert [len(batch) for batch in device.batches] == expected
 
 
-def test_what_was_measured_leaves_nothing_in_the_session_that_is_used(network, tmp_path):
-    """A session keeps the memory that its largest batches took."""
+def test_a_network_is_opened_once_and_warmed_up_when_it_was_measured(network, tmp_path):
+    """A session would keep the memory that its largest batches took."""
     device, calibration = FakeDevice(largest_batch=2), Calibration(tmp_path / "batches.json")
-    for opened in (2, 3):
+    for opened in (1, 2):
         executor = Executor([device], calibration=calibration)
         executor.load(network)
         executor.close()
-        assert len(device.opened) == opened
+        assert len(device.opened) == device.warmed_up == opened
+        assert len(device.batches) == device.batches_when_warmed_up > 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Non-zero status code returned while running Resize node. Name:'up' Status Message: "
+        "ResizeNearestImpl: output element count exceeds int range.",
+        "CUDNN_STATUS_NOT_SUPPORTED",
+    ],
+)
+def test_a_network_loads_though_large_batches_of_it_fail(words, network, tmp_path):
+    class Session(TimedSession):
+        def run(self, tiles):
+            if len(tiles) >= 8:
+                raise as_model_error(RuntimeError(words), "the model failed")
+            return super().run(tiles)
+
+    device, clock = FakeDevice(largest_batch=16), Clock()
+    device.open = lambda _network: Session(clock)
+    executor = Executor([device], calibration=Calibration(tmp_path / "batches.json", clock))
+    executor.load(network)
+    executor.close()
+    assert list(measure_rates(Session(clock), 8, 16, clock)) == [1, 2, 4]
+    assert "4" in (tmp_path / "batches.json").read_text()
+
+
+def test_a_device_that_is_lost_while_it_is_measured_is_lost(clock):
+    class Session(TimedSession):
+        def run(self, tiles):
+            if len(tiles) == 4:
+                raise lost()
+            return super().run(tiles)
+
+    with pytest.raises(DeviceLostError):
+        measure_rates(Session(clock), tile=8, largest=16, clock=clock)
 
 
 def test_a_network_whose_largest_tile_does_not_fit_can_still_be_used_with_smaller_ones(network, tmp_path):
@@ -170,7 +210,7 @@ def test_a_network_whose_largest_tile_does_not_fit_can_still_be_used_with_smalle
 
 def test_a_device_that_runs_one_tile_at_a_time_is_not_measured(network):
     class Forbidden:
-        def known(self, *_):
+        def batch(self, *_):
             raise AssertionError
 
     executor = Executor([FakeDevice(largest_batch=1)], calibration=Forbidden())

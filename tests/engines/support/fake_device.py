@@ -20,6 +20,7 @@ class FakeDevice:
         error: what runs raise, if anything.
         released: counts how often memory was given back.
         release_error: what that raises, if anything.
+        warmed_up, batches_when_warmed_up: how many sessions were, and how many runs there had been.
     """
 
     kind = "fake"
@@ -27,6 +28,7 @@ class FakeDevice:
     def __init__(self, name="fake", *, largest_batch=3, memory=None, scale=1, held=False):
         self.name, self.largest_batch, self.memory, self.scale = name, largest_batch, memory, scale
         self.opened, self.batches, self.sizes = [], [], []
+        self.warmed_up, self.batches_when_warmed_up = 0, 0
         self.began, self.go, self.error = threading.Semaphore(0), threading.Event(), None
         self.released, self.release_error = threading.Semaphore(0), None
         if not held:
@@ -63,6 +65,10 @@ class FakeSession:
         if device.memory is not None and tiles[..., 0].size > device.memory:
             raise DeviceOutOfMemoryError(f"no memory for {tiles.shape}")
         return enlarged(tiles, device.scale)
+
+    def warm_up(self):
+        self.device.warmed_up += 1
+        self.device.batches_when_warmed_up = len(self.device.batches)
 
     def release_memory(self):
         self.device.released.release()

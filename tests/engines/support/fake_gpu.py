@@ -1,6 +1,9 @@
 """A GPU whose memory is the computer's, so that ONNX Runtime's CPU provider can stand in for CUDA's."""
 
 import ctypes
+from contextlib import contextmanager
+
+from engines.devices.cuda.graphs import CaptureGate
 
 _KEPT = []
 """Arrays may outlive what stands for the GPU here, as they do the real one."""
@@ -11,11 +14,12 @@ class FakeGpuMemory:
 
     Attributes:
         size: bytes there are; None is no limit.
+        gate: a `RecordingGate`; what is freed outside of it, or during a capture, is an error.
         pieces, pinned: what is allocated now, by address.
     """
 
-    def __init__(self, size=None):
-        self.size, self.pieces, self.pinned = size, {}, {}
+    def __init__(self, size=None, gate=None):
+        self.size, self.gate, self.pieces, self.pinned = size, gate, {}, {}
 
     def allocate(self, size):
         used = sum(len(piece) for piece in self.pieces.values())
@@ -24,12 +28,14 @@ class FakeGpuMemory:
         return _new(self.pieces, size)
 
     def free(self, address):
+        assert self.gate is None or self.gate.allows_freeing
         del self.pieces[address]
 
     def allocate_pinned(self, size):
         return _new(self.pinned, size)
 
     def free_pinned(self, address):
+        assert self.gate is None or self.gate.allows_freeing
         del self.pinned[address]
 
     def __del__(self):
@@ -56,3 +62,29 @@ def _copy(to, pieces, source, sources, size):
 
 def _inside(address, pieces, size):
     return any(begin <= address and address + size <= begin + len(piece) for begin, piece in pieces.items())
+
+
+class RecordingGate(CaptureGate):
+    """A gate that knows how many are in it.
+
+    Attributes:
+        recording: whether a graph is being captured; a fake session sets it.
+        ended: for each session that has ended, whether it might.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.inside, self.recording, self.ended = 0, False, []
+
+    @property
+    def allows_freeing(self):
+        return self.inside > 0 and not self.recording
+
+    @contextmanager
+    def use(self, *, capture=False):
+        self.inside += 1  # on the way in what waits is freed
+        try:
+            with super().use(capture=capture) as alone:
+                yield alone
+        finally:
+            self.inside -= 1

@@ -1,5 +1,7 @@
 """Tile geometry, by property: nothing lost, nothing twice, context everywhere but at the image's border."""
 
+import contextlib
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,33 +12,51 @@ from engines.tiling.tiles import plan_tiles, split_axis
 lengths = st.integers(1, 2000)
 overlaps = st.integers(0, 40)
 cores = st.integers(1, 200)  # what a window has beside its two overlaps
-sides = st.integers(1, 90)
-steps = st.sampled_from([1, 8, 32])
+heights = st.integers(1, 90)
+menus = st.sampled_from([(), (1.0,), (0.7, 1.0), (0.3, 0.8, 1.0)])
+"""Sides that windows may have, in shares of the limit; none: any side."""
 
 
-@given(lengths, cores, overlaps, steps)
-def test_every_pixel_of_an_axis_is_kept_exactly_once(length, core, overlap, step):
-    segments = split_axis(length, core + 2 * overlap, overlap, step=step)
+def axis(length, core, overlap, menu):
+    limit = core + 2 * overlap
+    return split_axis(length, limit, overlap, sides=[max(1, round(share * limit)) for share in menu])
+
+
+@given(lengths, cores, overlaps, menus)
+def test_every_pixel_of_an_axis_is_kept_exactly_once(length, core, overlap, menu):
+    segments = axis(length, core, overlap, menu)
     kept = [pixel for segment in segments for pixel in range(segment.keep_start, segment.keep_stop)]
     assert kept == list(range(length))
 
 
-@given(lengths, cores, overlaps, steps)
-def test_every_kept_pixel_has_the_overlap_as_context_except_at_the_border(length, core, overlap, step):
-    for start, stop, keep_start, keep_stop in split_axis(length, core + 2 * overlap, overlap, step=step):
+@given(lengths, cores, overlaps, menus)
+def test_every_kept_pixel_has_the_overlap_as_context_except_at_the_border(length, core, overlap, menu):
+    for start, stop, keep_start, keep_stop in axis(length, core, overlap, menu):
         assert start == 0 or keep_start - start >= overlap
-        assert stop == length or stop - keep_stop >= overlap
+        assert stop >= length or stop - keep_stop >= overlap
         assert start <= keep_start < keep_stop <= stop
 
 
-@given(lengths, cores, overlaps, steps)
-def test_windows_are_equal_inside_the_image_and_within_the_limit(length, core, overlap, step):
+@given(lengths, cores, overlaps, menus)
+def test_windows_are_equal_and_within_the_limit_and_cover_the_axis(length, core, overlap, menu):
     limit = core + 2 * overlap
-    segments = split_axis(length, limit, overlap, step=step)
+    segments = axis(length, core, overlap, menu)
     (size,) = {stop - start for start, stop, _, _ in segments}
     assert size <= limit
     assert segments[0].start == 0
-    assert segments[-1].stop == length
+    assert segments[-1].stop == length or (len(segments) == 1 and menu and size > length)
+    assert not menu or size in [max(1, round(share * limit)) for share in menu]
+
+
+@given(lengths, cores, overlaps, menus)
+def test_the_side_is_the_one_with_which_windows_have_the_fewest_pixels(length, core, overlap, menu):
+    sizes = []
+    for share in menu:
+        with contextlib.suppress(ValueError):
+            segments = axis(length, core, overlap, (share,))
+            sizes.append(len(segments) * (segments[0].stop - segments[0].start))
+    segments = axis(length, core, overlap, menu)
+    assert not menu or len(segments) * (segments[0].stop - segments[0].start) == min(sizes)
 
 
 @given(lengths, cores, overlaps)
@@ -56,23 +76,24 @@ def test_there_are_as_few_windows_as_the_limit_allows(length, core, overlap):
 
 
 def test_a_window_without_a_core_is_refused():
-    with pytest.raises(ValueError, match="no core between two overlaps of 16 px"):
-        split_axis(100, 32, 16)
+    for sides in ((), (8, 32)):
+        with pytest.raises(ValueError, match="no core between two overlaps of 16 px"):
+            split_axis(100, 32, 16, sides=sides)
 
 
-@given(sides, sides, st.integers(1, 4), steps)
-def test_pasted_tiles_make_up_the_whole_image(height, width, scale, step):
+@given(heights, heights, st.integers(1, 4), st.sampled_from([(), (24,), (13, 24)]))
+def test_pasted_tiles_make_up_the_whole_image(height, width, scale, sides):
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     canvas = np.zeros((height * scale, width * scale, 3), np.uint8)
-    for tile in plan_tiles(height, width, tile=24, overlap=5, step=step):
+    for tile in plan_tiles(height, width, tile=24, overlap=5, sides=sides):
         tile.paste(tile.cut(image).repeat(scale, 0).repeat(scale, 1), canvas, scale)
     assert np.array_equal(canvas, image.repeat(scale, 0).repeat(scale, 1))
 
 
-@given(sides, sides, steps)
-def test_all_tiles_of_a_plan_have_its_size_and_are_as_many_as_it_says(height, width, step):
-    plan = plan_tiles(height, width, tile=24, overlap=5, step=step)
+@given(heights, heights, st.sampled_from([(), (24,), (13, 24)]))
+def test_all_tiles_of_a_plan_have_its_size_and_are_as_many_as_it_says(height, width, sides):
+    plan = plan_tiles(height, width, tile=24, overlap=5, sides=sides)
     image = np.zeros((height, width, 3), np.uint8)
     tiles = list(plan)
     assert len(tiles) == len(plan)

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpcore
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from server.handlers import model_search
 from server.protocol.replies import ModelItem
 from server.serving import EmbeddedServer
 from tests.server.conftest import StartServer
-from tests.server.support.harness import KEY, make_image, open_image
+from tests.server.support.harness import KEY, make_image, open_image, upscale
 from tests.server.support.page import OpenPage, Page
 from tests.server.support.process import reserved_port, serving
 from tests.server.support.stepped_device import SteppedDevice
@@ -331,6 +332,44 @@ def test_sizes_and_settings_come_from_the_model(
     page.start()
     page.wait_for("failed")
     assert page.text("#message-text") == "Realesr-animevideov3 has no setting 'steps'."
+
+
+def seams_and_blends(server: EmbeddedServer, image: bytes) -> Image.Image:
+    """What the server makes of what the page asks for below."""
+    blend = {"model": "realesrgan-x4plus-anime", "visibility": 0.25}
+    encoded = base64.b64encode(image).decode()
+    task = upscale(encoded, outputType="base64Data", seamless="both", tta=8, blend=blend)
+    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+    response = httpcore.request(
+        "POST", f"{server.url}/v1", headers=headers, content=msgspec.json.encode(task)
+    )
+    return open_image(base64.b64decode(msgspec.json.decode(response.content)["data"][0]["imageBase64Data"]))
+
+
+def test_seams_flips_and_a_second_model_can_be_asked_for(page: Page, server: EmbeddedServer) -> None:
+    image = make_image(24, 16)
+    page.add(texture=image)
+    page.tab.click(".more summary")
+    assert page.tab.is_hidden("[data-option=visibility]")
+    page.tab.select_option("[data-option=seamless]", "both")
+    page.tab.select_option("[data-option=blend]", label="Real-ESRGAN x4plus anime")
+    page.tab.fill("[data-option=visibility]", "0.25")
+    assert "25 %" in page.text("#option-fields")
+    page.tab.check("[data-option=tta]")
+    page.start()
+    page.wait_for("done")
+    made = open_image(downloaded(page)[1])
+    assert differences(made, seams_and_blends(server, image)).max() == 0
+    page.reload()
+    page.wait("#start", "attached")
+    page.tab.click(".more summary")
+    page.until(lambda: page.tab.locator("[data-option=seamless]").count() == 1)
+    assert page.tab.input_value("[data-option=seamless]") == "both"
+    assert page.tab.is_checked("[data-option=tta]")
+    page.tab.select_option("#model", label="Tilewire latent x2")
+    assert page.tab.locator("[data-option=seamless]").count() == 0
+    page.tab.click("#code-button")
+    assert '"tta": 8' in page.text("#code-panel")
 
 
 def test_fractions_and_megapixels_can_be_asked_for(page: Page) -> None:

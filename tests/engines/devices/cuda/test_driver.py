@@ -4,7 +4,7 @@ import pytest
 
 from engines import DeviceLostError, DeviceOutOfMemoryError, ModelError
 from engines.activity import Memory
-from engines.devices.cuda.driver import CudaDriver, memory_of_gpu, names_of_gpus
+from engines.devices.cuda.driver import CudaDriver, cuda_version, gpus_of, memory_of_gpu
 from engines.devices.failures import as_model_error
 
 
@@ -30,11 +30,24 @@ class FakeDriver:
         buffer.value = name or b""
         return 0 if name else 1
 
+    def cuDeviceGetAttribute(self, number, attribute, device):  # noqa: N802
+        number._obj.value = {75: 12, 76: 1}[attribute]
+        return 0 if self.names[device.value] else 1
 
-def test_the_driver_names_the_gpus():
-    assert names_of_gpus(FakeDriver(b"NVIDIA H200", None)) == ["NVIDIA H200", "GPU"]
-    assert names_of_gpus(FakeDriver()) == []
-    assert names_of_gpus(FakeDriver(b"NVIDIA H200", broken=True)) == []
+    def cuDriverGetVersion(self, version):  # noqa: N802
+        version._obj.value = 13040
+        return 1 if self.broken else 0
+
+
+def test_the_driver_names_the_gpus_and_what_code_they_run():
+    assert gpus_of(FakeDriver(b"NVIDIA GB10", None)) == [("NVIDIA GB10", (12, 1)), ("GPU", (0, 0))]
+    assert gpus_of(FakeDriver()) == []
+    assert gpus_of(FakeDriver(b"NVIDIA GB10", broken=True)) == []
+
+
+def test_the_driver_says_which_cuda_it_serves():
+    assert cuda_version(FakeDriver()) == (13, 4)
+    assert cuda_version(FakeDriver(broken=True)) == (0, 0)
 
 
 class FakeContexts(FakeDriver):

@@ -20,7 +20,7 @@ from engines import (
 from engines.devices.cuda import device as cuda_device
 from engines.devices.cuda.device import CudaDevice
 from engines.devices.cuda.half import LEAST_DECIBELS
-from engines.devices.sessions import Network
+from engines.devices.sessions import Network, warmed_up
 from onnx_models import load_catalogue
 from tests.onnx_models.support.tiny_latent import CELL, add_tiny_latent
 
@@ -42,7 +42,7 @@ def cpu():
 
 @pytest.fixture(scope="module")
 def session(gpu, quick_network):
-    return gpu.open(quick_network)
+    return warmed_up(gpu.open(quick_network))
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_every_network_computes_in_half_precision_and_stays_near_the_cpu(
     caplog.set_level(logging.INFO)
     network = replace(Network.build(model, weights, model_directory), tile=64)
     tiles = photograph(96, 128)[np.newaxis]
-    session = gpu.open(network)
+    session = warmed_up(gpu.open(network))
     assert "fp32" not in caplog.text
     assert decibels(session.run(tiles), cpu.open(network).run(tiles)) >= LEAST_DECIBELS
 
@@ -86,9 +86,9 @@ def test_every_gpu_gives_the_same(quick_network):
 
 
 def test_graphs_give_the_bytes_of_plain_runs_whatever_runs_between_them(gpu, quick_network, monkeypatch):
-    with_graphs = gpu.open(quick_network)
+    with_graphs = warmed_up(gpu.open(quick_network))
     monkeypatch.setattr(cuda_device, "_GRAPHS_FROM", (99, 0))
-    plain = gpu.open(quick_network)
+    plain = warmed_up(gpu.open(quick_network))
     shapes = [(48, 80), (64, 64), (31, 57), (96, 96)]
     for turn in range(6):
         for height, width in shapes:

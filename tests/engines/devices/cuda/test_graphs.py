@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.devices.cuda import graphs as cuda_graphs
-from engines.devices.cuda.graphs import NO_GRAPH, RUNS_UNTIL_GRAPH, CaptureGate, GraphPlan
+from engines.devices.cuda.graphs import NO_GRAPH, CaptureGate, GraphPlan
 
 SQUARE, WIDE = (1, 8, 8, 3), (1, 8, 9, 3)
 WAIT = 10
@@ -17,7 +17,7 @@ def run(plan, shape):
     """What a session does: the graph that it ran with, captured or replayed."""
     graph = plan.graph_for(shape)
     if graph != NO_GRAPH and not plan.has(shape):
-        plan.captured(shape, graph)
+        plan.captured(shape)
     return graph
 
 
@@ -35,16 +35,44 @@ def test_a_graph_that_could_not_be_captured_is_tried_again_with_the_next_run():
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.lists(st.integers(0, 20), max_size=200))
-def test_graphs_are_few_and_each_has_one_shape(sides):
-    plan, graphs = GraphPlan(most=4), {}
+@given(st.lists(st.integers(1, 20), max_size=200))
+def test_graphs_are_few_each_has_one_shape_and_the_last_used_ones_stay(sides):
+    plan, shapes, used = GraphPlan(most=4), {}, []
     for side in sides:
-        graph = run(plan, (1, side, side, 3))
-        if graph != NO_GRAPH:
-            assert graphs.setdefault(graph, side) == side
-    assert set(graphs) == set(range(1, len(graphs) + 1))
-    assert len(graphs) <= 4
-    assert len(graphs) == min(4, sum(sides.count(side) >= RUNS_UNTIL_GRAPH for side in set(sides)))
+        shape = (1, side, side, 3)
+        graph = plan.graph_for(shape)
+        if graph == NO_GRAPH:
+            continue
+        assert shapes.setdefault(graph, shape) == shape
+        used = [shape, *(each for each in used if each != shape)]
+        if not plan.has(shape):
+            released = plan.captured(shape)
+            assert (released is None) == (len(used) <= 4)
+            if released is not None:
+                assert shapes[released] == used.pop()
+        assert all(plan.has(each) for each in used)
+    assert set(shapes) == set(range(1, len(shapes) + 1))
+
+
+def test_a_plan_that_made_many_graphs_is_worn_and_makes_no_more(monkeypatch):
+    monkeypatch.setattr(cuda_graphs, "_CAPTURES", 1)
+    plan = GraphPlan()
+    assert [run(plan, SQUARE) for _ in range(4)] == [NO_GRAPH, NO_GRAPH, 1, 1]
+    assert plan.is_worn
+    assert [run(plan, WIDE) for _ in range(4)] == [NO_GRAPH] * 4
+    assert run(plan, SQUARE) == 1
+
+
+def test_what_is_to_be_freed_later_is_freed_by_whoever_uses_cuda_next(caplog):
+    gate, freed = CaptureGate(), []
+    with gate.use(capture=True):
+        gate.free_later(lambda: freed.append(1))
+        gate.free_later(lambda: 1 / 0)
+        gate.free_later(lambda: freed.append(2))
+    assert not freed
+    with gate.use():
+        assert freed == [1, 2]
+    assert "memory of a GPU could not be freed" in caplog.text
 
 
 def test_shapes_that_come_once_are_not_remembered_for_ever(monkeypatch):
