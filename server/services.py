@@ -168,6 +168,7 @@ async def running_services(
             web=for_webhooks,
             timeout=settings.fetch_timeout,
             bodies=webhook_bodies,
+            traced=settings.otlp_endpoint is not None,
             clock=clock,
         )
         pipeline = Pipeline(

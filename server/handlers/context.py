@@ -25,6 +25,7 @@ class Context:
         results: reads the results that this client gets.
         acknowledge_after: seconds that HTTP waits for an asynchronous task; None: as the setting says.
         service: in whose shape the task came.
+        traceparent: of the HTTP request, if it had one.
         accepting: upscales that came before over the same connection and may not be taken on yet, by UUID.
     """
 
@@ -37,6 +38,7 @@ class Context:
     accepting: Mapping[str, asyncio.Task[None]] = field(default_factory=dict)
     acknowledge_after: float | None = None
     service: Service = "runware"
+    traceparent: str | None = None
 
     async def settled(self, task_uuid: str) -> None:
         """Return when a task of this connection is taken on, or refused: one may be sent right behind it."""

@@ -50,6 +50,7 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         warnings=warnings,
         denoiser=denoiser,
         service=context.service,
+        traceparent=context.traceparent,
     )
     session = context.session
     taken = await services.runner.submit(

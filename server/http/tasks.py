@@ -24,6 +24,7 @@ from server.protocol.errors import (
     UnavailableError,
 )
 from server.protocol.requests import Authentication
+from server.protocol.trace import header_parent
 from server.services import Services
 from server.settings import Settings
 from server.state.accounts import AccountId, Login
@@ -55,13 +56,14 @@ async def post_tasks(request: Request) -> Response:
             services.telemetry.metrics.error_sent(error.code)
         return _response(codec, refused or [error.item(None, None, f"{base_url}/docs/errors")])
     try:
-        return _response(codec, await _run_all(raws, login.account, base_url, services))
+        traceparent = header_parent(request.headers.get("traceparent"))
+        return _response(codec, await _run_all(raws, login.account, base_url, services, traceparent))
     finally:
         services.edge.account_connections.give_back(login.account)
 
 
 async def _run_all(
-    raws: Sequence[RawTask], account: AccountId, base_url: str, services: Services
+    raws: Sequence[RawTask], account: AccountId, base_url: str, services: Services, traceparent: str | None
 ) -> list[Struct]:
     """The replies to the tasks, in their order."""
     room = asyncio.Semaphore(_TASKS_AT_ONCE)
@@ -69,7 +71,13 @@ async def _run_all(
 
     async def run(raw: RawTask) -> Struct | None:
         context = Context(
-            services=services, account=account, session=None, base_url=base_url, raw=raw, results=results
+            services=services,
+            account=account,
+            session=None,
+            base_url=base_url,
+            raw=raw,
+            results=results,
+            traceparent=traceparent,
         )
         return await dispatch(raw, context)
 

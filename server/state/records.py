@@ -102,13 +102,11 @@ class TaskRecord:
         return msgspec.json.decode(self.encoded_request, type=UpscaleRequest)
 
     def is_for(self, encoded_request: bytes) -> bool:
-        """Whether the task was accepted with this request, in whichever case its UUID is spelt."""
+        """Whether the task was accepted with this request, however its UUID is spelt and it is traced."""
         if encoded_request == self.encoded_request:
             return True
         try:
-            return _caseless(self.request) == _caseless(
-                msgspec.json.decode(encoded_request, type=UpscaleRequest)
-            )
+            return _plain(self.request) == _plain(msgspec.json.decode(encoded_request, type=UpscaleRequest))
         except msgspec.DecodeError:
             return False
 
@@ -149,5 +147,5 @@ def record_of(row: Sequence[Any]) -> TaskRecord:
     )
 
 
-def _caseless(request: UpscaleRequest) -> UpscaleRequest:
-    return structs.replace(request, task_uuid=request.task_uuid.lower())
+def _plain(request: UpscaleRequest) -> UpscaleRequest:
+    return structs.replace(request, task_uuid=request.task_uuid.lower(), traceparent=None)

@@ -65,6 +65,8 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     denoiser: Denoiser | None = None
     warnings: tuple[str, ...] = ()
     service: Service = "runware"
+    traceparent: str | None = None
+    """Of whoever sent it, at first; sent again, the same task may come from another span."""
 
     def failure(self, error: TaskError, base_url: str) -> ErrorItem:
         """The error as the client gets it.

@@ -22,6 +22,7 @@ from server.limits.fair_gate import FairGate
 from server.money import to_usd
 from server.outbound.fetch import FetchError, ForbiddenAddressError, WebClient
 from server.protocol.errors import InsufficientCreditsError, TransferError, invalid
+from server.protocol.trace import outgoing_headers
 from server.settings import Settings
 from server.state import ledger, tasks
 from server.state.accounts import AccountId
@@ -119,9 +120,7 @@ class Pipeline:
             image = await self._images.write(account, file, ttl, name)
         if request.upload_endpoint is not None:
             with story.measure("upload"):
-                await self._upload(
-                    account, request.upload_endpoint, encoded, request.output_format.media_type
-                )
+                await self._upload(attempt, request, request.upload_endpoint, encoded)
         result = StoredResult(image_uuid=image.uuid, image_name=name, input_image_uuid=source.uuid)
         return result, image
 
@@ -197,9 +196,12 @@ class Pipeline:
                 f"the task costs {to_usd(cost)} USD; the account has {to_usd(statement.available or 0)} USD"
             )
 
-    async def _upload(self, account: AccountId, endpoint: str, encoded: bytes, media_type: str) -> None:
+    async def _upload(self, attempt: Attempt, request: UpscaleRequest, endpoint: str, encoded: bytes) -> None:
+        recorded = self._settings.otlp_endpoint is not None
+        headers = outgoing_headers(request.traceparent, attempt.id, recorded=recorded)
+        media_type = request.output_format.media_type
         try:
-            await self._web.send("PUT", endpoint, encoded, media_type, account=account)
+            await self._web.send("PUT", endpoint, encoded, media_type, headers, account=attempt.account)
         except ForbiddenAddressError as error:
             raise invalid("uploadEndpoint", f"uploadEndpoint: {error}") from error
         except FetchError as error:

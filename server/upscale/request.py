@@ -93,6 +93,7 @@ def request_for(
     warnings: tuple[str, ...],
     denoiser: Denoiser | None = None,
     service: Service = "runware",
+    traceparent: str | None = None,
 ) -> UpscaleRequest:
     """The request that a checked task amounts to.
 
@@ -104,6 +105,7 @@ def request_for(
         warnings: what the reply is to say beside the result.
         denoiser: what removes noise before.
         service: in whose shape it came.
+        traceparent: of the HTTP request that it came with; the task's own wins.
     """
     kinds = task.output_type if isinstance(task.output_type, list) else [task.output_type]
     return UpscaleRequest(
@@ -136,6 +138,7 @@ def request_for(
         denoiser=denoiser,
         warnings=warnings,
         service=service,
+        traceparent=task.traceparent or traceparent,
     )
 
 

@@ -36,6 +36,7 @@ from server.protocol.errors import (
     TaskError,
 )
 from server.protocol.replies import ImageUploadResult, Progress, UpscaleResult
+from server.protocol.trace import header_parent
 from server.services import Services
 from server.state import ledger, tasks
 from server.state.accounts import AccountId, account_named
@@ -68,6 +69,7 @@ class Caller:
     account: AccountId
     base_url: str
     service: Service
+    traceparent: str | None = None
 
     async def upscale(self, *, task_uuid: str | None = None, **task: Any) -> UpscaleResult:
         """The result of an upscale task, once it is done.
@@ -173,6 +175,7 @@ class Caller:
                 results=self.services.client_results(self.base_url),
                 acknowledge_after=acknowledge_after,
                 service=self.service,
+                traceparent=self.traceparent,
             ),
         )
         if isinstance(reply, ErrorItem):
@@ -283,7 +286,9 @@ async def _handled(request: Request, services: Services, handle: Handler, servic
     account = await _account(request, services)
     services.edge.take_connection(account)
     try:
-        return await handle(request, Caller(services, account, request.app.state.base_url(request), service))
+        base_url: str = request.app.state.base_url(request)
+        traceparent = header_parent(request.headers.get("traceparent"))
+        return await handle(request, Caller(services, account, base_url, service, traceparent))
     finally:
         services.edge.account_connections.give_back(account)
 
