@@ -248,7 +248,7 @@ class WebhookSender:
     async def _body(self, webhook: ClaimedWebhook, record: TaskRecord) -> bytes:
         """The JSON frame that a socket would get, or what the service has in whose shape the task came."""
         item = await self._results.item(record, webhook.base_url)
-        body = self._bodies.get(record.request.service)
+        body = self._bodies.get(record.service)
         return encode_reply(JSON, item) if body is None else body(item)
 
     async def _note(self, webhook: ClaimedWebhook, failure: Exception | None) -> None:
