@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from engines import Decoders, Upscaler, find_devices, stand_in_for
 from onnx_models import Catalogue, load_catalogue, one_line
-from server.background import close_revoked, every, keep_up, reconcile, running, sweep
+from server.background import close_revoked, every, give_back_memory, keep_up, reconcile, running, sweep
 from server.delivery.previews import TileStreams
 from server.delivery.results import ClientResults, Results
 from server.delivery.sessions import Sessions
@@ -48,6 +48,7 @@ __all__ = ["Services", "running_services"]
 log = logging.getLogger(__name__)
 
 _SWEEP: Final = 60.0
+_GIVE_BACK: Final = 20.0
 _RECORD_USAGE: Final = 2.0
 _LOOK: Final = 1.0
 """Seconds between two looks at what other processes did."""
@@ -204,6 +205,7 @@ async def running_services(
         await stack.enter_async_context(
             running(
                 webhooks.run(),
+                every(_GIVE_BACK, "giving back memory", partial(give_back_memory, images, runner)),
                 every(_SWEEP, "sweeping", partial(sweep, images, sessions, database, settings, clock)),
                 every(_RECORD_USAGE, "recording usage", partial(telemetry.usage.record, database)),
                 every(_LOOK, "looking for revoked keys", partial(close_revoked, sessions, database, clock)),

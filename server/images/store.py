@@ -230,12 +230,15 @@ class ImageStore:
         await self._bucket.write(fresh.name, data, attributes(fresh.name, image.expires - self._clock()))
         return await self._record(fresh, data, again=True)
 
+    def forget_unread(self) -> None:
+        """Give back the memory of images that have been at hand since the last call, and nobody read."""
+        self._fresh.age()
+
     async def sweep(self) -> int:
         """Delete the images whose time has passed, and what a crash left behind; returns how many images.
 
         A file that cannot be deleted stops no other; it is tried again at the next sweep.
         """
-        self._fresh.age()
         await self._database.run(condemn_stale, self._clock() - _LOOSE_FOR)
         count = 0
         while names := await self._database.run(condemn_expired, self._clock(), _AT_ONCE):

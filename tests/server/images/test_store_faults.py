@@ -94,7 +94,7 @@ async def test_a_store_that_hangs_is_given_up_after_one_deadline_and_named_by_it
     async with connected(server, key=account.key) as peer:
         sent = {"taskType": "imageUpload", "taskUUID": new_uuid(), "image": IMAGE}
         (uploaded,) = await peer.ask(sent)
-        await forget_what_is_fresh(server.services.images)
+        forget_what_is_fresh(server.services.images)
         before = await metrics_of(server)
         hanging(function)
         (failed,) = await peer.ask(upscale(uploaded["imageUUID"]))
@@ -117,7 +117,7 @@ async def test_a_fault_that_ends_soon_is_not_noticed(
     )
     putting.left = getting.left = 2
     image = await store.put(account, FILE, 60)
-    await forget_what_is_fresh(store)
+    forget_what_is_fresh(store)
     assert await store.read(image.name) == FILE.data
     assert (putting.calls, getting.calls) == (3, 3)
 
@@ -179,10 +179,10 @@ async def upload(peer: Peer, seed: int = 0) -> Item:
     return reply
 
 
-async def forget_what_is_fresh(store: ImageStore) -> None:
+def forget_what_is_fresh(store: ImageStore) -> None:
     """Have images read from where they are kept."""
     for _ in range(2):
-        await store.sweep()
+        store.forget_unread()
 
 
 class Disk:
@@ -244,7 +244,7 @@ async def test_a_result_that_cannot_be_read_just_now_is_not_lost(
     web.release("/image.png")
     async with connected(server, key=account.key) as other:
         await other.finished(task["taskUUID"])
-    await forget_what_is_fresh(server.services.images)
+    forget_what_is_fresh(server.services.images)
     disk.take_away()
     async with connected(server, key=account.key, session=session) as peer:
         error = await peer.receive_item()
@@ -261,7 +261,7 @@ async def test_an_image_that_vanished_is_not_found(start_server: StartServer, tm
         uploaded = await upload(peer)
         task = upscale(encoded(1), outputType=["URL", "base64Data"])
         (result,) = await peer.ask(task)
-        await forget_what_is_fresh(server.services.images)
+        forget_what_is_fresh(server.services.images)
         for file in (tmp_path / "images").iterdir():
             file.unlink()
         (error,) = await peer.ask(upscale(uploaded["imageUUID"]))
