@@ -40,7 +40,7 @@ SWEPT_WITHIN = TTL + 75
 """Seconds until an expired file is gone: the sweep comes once a minute."""
 MOST_MEMORY = 1.3
 MOST_THREADS = 24
-"""More than at the start: pools keep their threads, 16 for the store, some for encoders and everything else."""
+"""More than at the start: pools keep their threads, 16 for the store, some for all else."""
 MOST_FILES = 16
 """More than at the start."""
 
