@@ -23,6 +23,7 @@ from server.images.bucket import Bucket, open_store
 from server.images.inputs import Inputs
 from server.images.store import ImageStore
 from server.limits.edge import Edge
+from server.limits.memory import memory_size, shortage
 from server.limits.shares import OutwardShares
 from server.outbound.fetch import WebClient
 from server.private import private_directory
@@ -135,6 +136,8 @@ async def running_services(
             private_directory(settings.data)
         except OSError as error:
             raise OSError(f"data: {settings.data} cannot be used: {one_line(error)}") from error
+        if (warning := shortage(settings, memory_size())) is not None:
+            log.warning("%s", warning)
         catalogue = load_catalogue(settings.effective_added_models)
         if settings.nsfw != "unchecked":
             catalogue.auxiliary("safetyChecker")  # without it nothing may be served
