@@ -17,6 +17,7 @@ from engines.codecs.crop import crop
 from engines.codecs.encode import OutputFormat, encode
 from engines.codecs.image import ImageInfo, decode, inspect
 from engines.codecs.picture import Metadata, Picture, Text, resize
+from engines.codecs.raw import Channels, picture_of, pixels_of
 from engines.devices.heap import trim_heap
 from engines.errors import (
     BrokenImageError,
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from engines.devices.find import DeviceChoice, PrecisionChoice, RuntimeChoice, find_devices, stand_in_for
     from engines.devices.ort import open_on_cpu
     from engines.ensemble import TURNS, Blend, Seamless
+    from engines.faces.blending import RestoredFace
+    from engines.faces.detection import Face
     from engines.latent.colour_fix import ColourFix
     from engines.latent.diffusion import Diffusion
     from engines.latent.samplers import Scheduler
@@ -61,7 +64,9 @@ else:
         "Device": "engines.devices.device",
         "DeviceChoice": "engines.devices.find",
         "Diffusion": "engines.latent.diffusion",
+        "Face": "engines.faces.detection",
         "PrecisionChoice": "engines.devices.find",
+        "RestoredFace": "engines.faces.blending",
         "RuntimeChoice": "engines.devices.find",
         "Seamless": "engines.ensemble",
         "Scheduler": "engines.latent.samplers",
@@ -78,6 +83,7 @@ __all__ = [
     "Activity",
     "Blend",
     "BrokenImageError",
+    "Channels",
     "ColourFix",
     "Decoders",
     "Device",
@@ -88,6 +94,7 @@ __all__ = [
     "DeviceTime",
     "Diffusion",
     "EngineError",
+    "Face",
     "ImageError",
     "ImageInfo",
     "ImageTooLargeError",
@@ -100,6 +107,7 @@ __all__ = [
     "Picture",
     "PrecisionChoice",
     "Region",
+    "RestoredFace",
     "RunKind",
     "RuntimeChoice",
     "Scheduler",
@@ -116,6 +124,8 @@ __all__ = [
     "find_devices",
     "inspect",
     "open_on_cpu",
+    "picture_of",
+    "pixels_of",
     "report_whole",
     "resize",
     "sizes_of_passes",

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from engines import trim_heap
 from onnx_models import one_line
 from server.delivery.sessions import Sessions
+from server.images.raw_images import RawImages
 from server.images.store import ImageStore
 from server.protocol.errors import DatabaseUnavailableError, UnavailableError
 from server.settings import Settings
@@ -77,6 +78,7 @@ async def keep_up(lock: ServerLock, runner: Runner, sessions: Sessions, base_url
 
 async def sweep(
     images: ImageStore,
+    raw_images: RawImages,
     sessions: Sessions,
     database: Database,
     settings: Settings,
@@ -84,6 +86,7 @@ async def sweep(
 ) -> None:
     """Delete what has expired, each kind whether or not another fails."""
     before = clock() - settings.record_ttl
+    raw_images.sweep(clock())
     await _attempt("deleting images", images.sweep)
     await _attempt("dropping undelivered replies", partial(sessions.sweep, settings.undelivered_ttl))
     for what, forget in (

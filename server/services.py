@@ -21,9 +21,10 @@ from server.delivery.sessions import Sessions
 from server.delivery.webhooks import WebhookBody, WebhookSender
 from server.images.bucket import Bucket, open_store
 from server.images.inputs import Inputs
+from server.images.raw_images import RawImages
 from server.images.store import ImageStore
 from server.limits.edge import Edge
-from server.limits.memory import memory_size, shortage
+from server.limits.memory import memory_size, part_of_memory, shortage
 from server.limits.shares import OutwardShares
 from server.outbound.fetch import WebClient
 from server.private import private_directory
@@ -165,8 +166,9 @@ async def running_services(
         lock = database.server_lock()
         stack.push_async_callback(asyncio.to_thread, lock.close)
 
-        inputs = Inputs(images, for_inputs, decoders, settings)
-        results = Results(images)
+        raw_images = RawImages(part_of_memory(settings.max_raw_bytes))
+        inputs = Inputs(images, raw_images, for_inputs, decoders, settings)
+        results = Results(images, raw_images)
         sessions = Sessions(database, results, clock)
         stack.push_async_callback(sessions.close)
         webhooks = WebhookSender(
@@ -185,6 +187,7 @@ async def running_services(
             upscaler=upscaler,
             images=images,
             inputs=inputs,
+            raw_images=raw_images,
             web=for_uploads,
             clock=clock,
         )
@@ -209,7 +212,11 @@ async def running_services(
             running(
                 webhooks.run(),
                 every(_GIVE_BACK, "giving back memory", partial(give_back_memory, images, runner)),
-                every(_SWEEP, "sweeping", partial(sweep, images, sessions, database, settings, clock)),
+                every(
+                    _SWEEP,
+                    "sweeping",
+                    partial(sweep, images, raw_images, sessions, database, settings, clock),
+                ),
                 every(_RECORD_USAGE, "recording usage", partial(telemetry.usage.record, database)),
                 every(_LOOK, "looking for revoked keys", partial(close_revoked, sessions, database, clock)),
                 every(

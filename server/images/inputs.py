@@ -1,23 +1,40 @@
 """Input images: from whatever a client named to a stored, checked image, and from there to pixels."""
 
-from engines import Decoders, ImageError, ImageTooLargeError, Picture
+import asyncio
+import hashlib
+from typing import Final
+
+from engines import Decoders, ImageError, ImageTooLargeError, OutputFormat, Picture, encode, picture_of
+from server.images.raw_images import HeldPicture, RawImages
 from server.images.store import ImageFile, ImageStore
 from server.limits.fair_gate import FairGate
 from server.outbound.fetch import FetchError, ForbiddenAddressError, WebClient
 from server.protocol.errors import NotFoundError, TransferError, invalid
-from server.protocol.sources import ImageSource, InlineImage, RemoteImage, StoredImage
+from server.protocol.raw_image import RawImage
+from server.protocol.sources import ImageSource, InlineImage, RemoteImage, StoredImage, UnstoredImage
 from server.settings import Settings
 from server.state.accounts import AccountId
 from server.state.images import ImageRecord
 
 __all__ = ["Inputs"]
 
+_LARGE: Final = 2**20
+"""Bytes from which a digest is worth a trip to a thread."""
+
 
 class Inputs:
     """Gets input images into the store, and their pixels out of it."""
 
-    def __init__(self, images: ImageStore, web: WebClient, decoders: Decoders, settings: Settings) -> None:
+    def __init__(
+        self,
+        images: ImageStore,
+        raw_images: RawImages,
+        web: WebClient,
+        decoders: Decoders,
+        settings: Settings,
+    ) -> None:
         self._images = images
+        self._raw_images = raw_images
         self._web = web
         self._decoders = decoders
         self._settings = settings
@@ -70,6 +87,9 @@ class Inputs:
                 data = await self._fetch(account, url, parameter)
             case InlineImage(data):
                 pass
+            case RawImage():
+                self._check_size(source, parameter)
+                data = await asyncio.to_thread(_as_png, source)
         if len(data) > self._settings.max_image_bytes:
             raise invalid(
                 parameter,
@@ -103,6 +123,29 @@ class Inputs:
         except FileNotFoundError as error:
             raise NotFoundError("imageExpired", f"image {record.uuid} has expired", parameter) from error
 
+    async def hold(
+        self, account: AccountId, image: RawImage, parameter: str
+    ) -> tuple[UnstoredImage, HeldPicture]:
+        """Have pixels in memory for a task, in place of storing them; what is recorded of them, and they.
+
+        Raises:
+            ParameterError: naming `parameter`, if they are too many.
+            RateLimitError, BusyError: as `RawImages.take`.
+        """
+        self._check_size(image, parameter)
+        large = len(image.pixels) > _LARGE
+        digest = await asyncio.to_thread(_sha256, image.pixels) if large else _sha256(image.pixels)
+        held = self._raw_images.take(account, image)
+        return UnstoredImage(image.width, image.height, image.channels, digest), held
+
+    def _check_size(self, image: RawImage, parameter: str) -> None:
+        if (pixels := image.width * image.height) > self._max_pixels:
+            raise invalid(
+                parameter,
+                f"The image is {image.width} x {image.height} = {pixels:,} pixels; the limit is "
+                f"{self._max_pixels:,}, by max_input_megapixels",
+            )
+
     async def decode(self, account: AccountId, data: bytes, parameter: str) -> Picture:
         """The pixels of an input.
 
@@ -126,3 +169,12 @@ class Inputs:
 
 def _extension(image_format: str) -> str:
     return {"JPEG": "jpg"}.get(image_format, image_format.lower())
+
+
+def _as_png(image: RawImage) -> bytes:
+    picture = picture_of(image.pixels, image.width, image.height, image.channels)
+    return encode(picture, OutputFormat.PNG, keep_hidden=True)
+
+
+def _sha256(pixels: memoryview) -> str:
+    return hashlib.sha256(pixels).hexdigest()

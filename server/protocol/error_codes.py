@@ -69,7 +69,8 @@ CODES: Final[Mapping[str, ErrorCode]] = {
     ),
     "imageExpired": ErrorCode(
         404,
-        "The image was deleted while the task waited, or the result's `ttl` has passed.",
+        "The image was deleted while the task waited, or the result's `ttl` has passed; or the result were "
+        "raw pixels that were not stored, and are no longer in memory.",
         "Upload the image again, or send the task again under a new `taskUUID`.",
     ),
     "taskNotFound": ErrorCode(
@@ -91,6 +92,11 @@ CODES: Final[Mapping[str, ErrorCode]] = {
         "Use a new UUID for each request; repeat one only to ask for the same result again.",
     ),
     "taskCancelled": ErrorCode(409, "The task was cancelled; it costs nothing.", "Nothing."),
+    "frameDropped": ErrorCode(
+        409,
+        "A newer frame of the stream came while this one waited; it costs nothing.",
+        "Nothing: the newer frame follows. To get all frames, leave `sequence.latest` out.",
+    ),
     "nsfwContentDetected": ErrorCode(
         400,
         "The input or the result may not be safe for work, and the task or the server refuses that; it costs "
@@ -134,13 +140,14 @@ CODES: Final[Mapping[str, ErrorCode]] = {
     ),
     "taskRateLimit": ErrorCode(
         429,
-        "The account has as many unfinished tasks as it may have.",
+        "The account has as many unfinished tasks as it may have, or as many bytes of raw pixels in them.",
         "Wait for some of them, or `retryAfter` seconds; then send the task again.",
     ),
     "serviceUnavailable": ErrorCode(
         503,
         "The server has as many unfinished tasks as it takes, of all accounts together; or it is stopping; "
-        "or it cannot use its database or its image store just now.",
+        "or it cannot use its database or its image store just now; or raw pixels that were not stored are "
+        "gone with the server that had them.",
         "Send the same task again after `retryAfter` seconds. It is charged once, when it succeeds.",
     ),
     "taskTimeout": ErrorCode(

@@ -12,6 +12,7 @@ TaskError
 ├── RateLimitError              429  too much at once; try again later
 ├── QuotaError                  429  too much in an hour; try again later
 ├── TaskCancelledError          409  cancelled by the client
+├── FrameDroppedError           409  a newer frame of its stream came while it waited
 ├── NsfwContentError            400  what is not safe for work was found, and is refused
 ├── TransferError               400  an image could not be fetched, or a result not uploaded
 ├── BusyError                   503  too much of all accounts at once; try again later
@@ -39,6 +40,7 @@ __all__ = [
     "ConflictError",
     "DatabaseUnavailableError",
     "ErrorItem",
+    "FrameDroppedError",
     "FrameError",
     "FrameTooLargeError",
     "InsufficientCreditsError",
@@ -189,6 +191,13 @@ class TaskCancelledError(TaskError):
 
     def __init__(self) -> None:
         super().__init__("taskCancelled", "the task was cancelled")
+
+
+class FrameDroppedError(TaskError):
+    """A newer frame of the stream came while this one waited; it costs nothing."""
+
+    def __init__(self) -> None:
+        super().__init__("frameDropped", "a newer frame of the stream came while this one waited")
 
 
 class NsfwContentError(TaskError):

@@ -26,7 +26,9 @@ _CHANNELS: Final[dict[str, tuple[Codec, str]]] = {
     "messagepack": (
         MESSAGEPACK,
         "Binary frames of MessagePack, after the subprotocol was agreed on. The same objects, but images go "
-        "both ways as bytes: `image` of a task may be the file itself, `imageBase64Data` of a result is.",
+        "both ways as bytes: `image` of a task may be the file itself, `imageBase64Data` of a result is. It "
+        "may be pixels too, a map as in the schema `RawImage`, with `pixels` as bytes; `image` of a result "
+        "is that with the `outputFormat` `RAW`.",
     ),
 }
 

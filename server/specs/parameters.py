@@ -91,6 +91,10 @@ _UNSUPPORTED: Final = (
         for path in ("checkNSFW", "safety.checkContent", "safety.mode", "safety.action")
     ),
     ("includeTiles", "Parts of a result are sent over a WebSocket only."),
+    ("outputFormat", "`RAW` comes in MessagePack only."),
+    ("store", "Files are always stored."),
+    ("webhookURL", "A webhook gets JSON, which has no `RAW`."),
+    ("uploadEndpoint", "It gets a file, which `RAW` is not."),
     ("operation", "Only `getDetails` is offered."),
 )
 

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from server.protocol.errors import ErrorItem
+from server.protocol.raw_image import Channels
 from server.state.accounts import AccountId
 from server.state.claims import ServerId
 from server.state.requests import Service, UpscaleRequest
@@ -55,12 +56,17 @@ class Safety(Struct, frozen=True):
 
 
 class StoredResult(Struct, frozen=True, omit_defaults=True):
-    """What a finished upscale is rebuilt from: the image is in the store. `cost` in nanodollars."""
+    """What a finished upscale is rebuilt from: the image is in the store. `cost` in nanodollars.
 
-    image_uuid: str
-    image_name: str
-    input_image_uuid: str
+    Of raw pixels that were not stored there is no UUID and no name. `channels`, of each pixel, is set where
+    the client gets the pixels of the result.
+    """
+
+    image_uuid: str = ""
+    image_name: str = ""
+    input_image_uuid: str = ""
     cost: int = 0
+    channels: Channels | None = None
     safety: Safety | None = None
 
 

@@ -16,9 +16,12 @@ from onnx_models import LARGEST_FACTOR, Catalogue, Model, UnknownModelError
 from server.outbound.addresses import Reachable
 from server.protocol.codec import Codec
 from server.protocol.errors import TaskError, invalid, missing, unsupported
+from server.protocol.raw_image import Channels
+from server.protocol.requests import OutputFormat as WireFormat
 from server.protocol.requests import SafetyAction, Upscale, UpscaleSettings
-from server.protocol.sources import ImageSource, RemoteImage, StoredImage, read_source
-from server.state.requests import BlendRequest, Denoiser, Service, UpscaleRequest
+from server.protocol.sources import ImageSource, RemoteImage, StoredImage, UnstoredImage, read_source
+from server.state.requests import BlendRequest, Denoiser, FaceRestorer, Service, UpscaleRequest
+from server.upscale.auxiliaries import offered_beside
 
 __all__ = [
     "Models",
@@ -75,7 +78,7 @@ def check(task: Upscale, models: Models, reachable: Reachable) -> None:
     _check_factor(task, model)
     _check_levels(task, model)
     _check_together(task, models)
-    if task.keep_hidden_colors and OutputFormat(task.output_format) is OutputFormat.JPG:
+    if task.keep_hidden_colors and task.output_format is WireFormat.JPG:
         raise invalid("keepHiddenColors", "JPG has no transparency: ask for the outputFormat PNG or WEBP")
     for name, url in (("webhookURL", task.webhook_url), ("uploadEndpoint", task.upload_endpoint)):
         if url is not None and not _is_web_address(url):
@@ -88,10 +91,12 @@ def request_for(
     task: Upscale,
     *,
     models: Models,
-    source: StoredImage | RemoteImage,
+    source: StoredImage | RemoteImage | UnstoredImage,
     parameter: str,
     warnings: tuple[str, ...],
+    channels: Channels | None = None,
     denoiser: Denoiser | None = None,
+    face_restorer: FaceRestorer | None = None,
     safety: SafetyAction | None = None,
     service: Service = "runware",
     traceparent: str | None = None,
@@ -101,15 +106,18 @@ def request_for(
     Args:
         task: as it came.
         models: what does it.
-        source: the input; one that came within the task is stored by now.
+        source: the input; a file that came within the task is stored by now.
         parameter: which one named it.
         warnings: what the reply is to say beside the result.
+        channels: of raw pixels that came as the input.
         denoiser: what removes noise before.
+        face_restorer: what restores faces.
         safety: what becomes of what is not safe for work.
         service: in whose shape it came.
         traceparent: of the HTTP request that it came with; the task's own wins.
     """
     kinds = task.output_type if isinstance(task.output_type, list) else [task.output_type]
+    is_raw = task.output_format is WireFormat.RAW
     return UpscaleRequest(
         task_type=str(task.__struct_config__.tag),
         task_uuid=task.task_uuid,
@@ -125,8 +133,12 @@ def request_for(
         tta=task.tta == 8,
         blend=_blend(task, models.second),
         output_types=tuple(dict.fromkeys(kinds)),
-        output_format=OutputFormat(task.output_format.value),
+        output_format=OutputFormat.PNG if is_raw else OutputFormat(task.output_format.value),
+        channels=channels,
+        raw=is_raw,
+        store=bool(task.store),
         output_quality=task.output_quality,
+        sequence=task.sequence,
         ttl=task.ttl,
         include_cost=task.include_cost,
         include_progress=task.include_progress,
@@ -138,6 +150,7 @@ def request_for(
         diffusion=diffusion_of(task, models.first),
         denoise=_given(task.settings.denoise, None) if task.settings else None,
         denoiser=denoiser,
+        face_restorer=face_restorer,
         safety=safety,
         warnings=warnings,
         service=service,
@@ -150,7 +163,7 @@ def options_of(model: Model, catalogue: Catalogue) -> list[str]:
     options = ["seamless", "tta", "blend"] if model.latent is None else ["tta", "blend"]
     if any(each.kind == "safetyChecker" for each in catalogue.auxiliaries):
         options.append("checkNSFW")
-    return options
+    return [*options, *offered_beside(catalogue)]
 
 
 def diffusion_of(task: Upscale, model: Model, settings: UpscaleSettings | None = None) -> Diffusion | None:

@@ -294,7 +294,7 @@ async def _job_item(record: TaskRecord, caller: Caller) -> dict[str, Any]:
         progress = caller.share(item)
         status = "in-progress" if progress else "queued"
     else:
-        assets, status, progress = [item.image_uuid], "success", 1.0
+        assets, status, progress = [item.image_uuid or ""], "success", 1.0
     updated = _iso(record.created if record.finished is None else record.finished)
     return {
         "jobId": record.task_uuid,

@@ -27,7 +27,11 @@ export function followAccount(connection, form, runner, changed) {
 
   async function models() {
     const { results } = await connection.request({ taskType: "modelSearch", limit: 100 });
-    form.setModels(results);
+    const offered = new Set(results.flatMap(({ options = [] }) => options));
+    const list = async (/** @type {string} */ option, /** @type {string} */ category) =>
+      offered.has(option) ? (await connection.request({ taskType: "modelSearch", category, limit: 100 })).results : [];
+    const beside = { denoisers: await list("denoise", "denoiser"), restorers: await list("faceRestoration", "faceRestorer") };
+    form.setModels(results, beside);
   }
 
   async function credit() {

@@ -239,6 +239,7 @@ function upscaleOf({ id, input, settings }) {
     targetMegapixels: settings.targetMegapixels ?? undefined,
     width: settings.box?.width ?? undefined,
     height: settings.box?.height ?? undefined,
+    resizeMode: settings.box?.mode,
     outputFormat: settings.format,
     outputQuality: settings.quality,
     keepMetadata: settings.keepMetadata || undefined,

@@ -242,6 +242,10 @@ def good() -> Iterator[Item]:
         {"outputQuality": 99, "ttl": 1},
         {"deliveryMethod": "async", "includeCost": True, "includeProgress": True, "keepMetadata": True},
         {"keepHiddenColors": True, "outputFormat": "PNG"},
+        {
+            "denoise": {"strength": 0},
+            "faceRestoration": {"visibility": 0, "weight": 0.5, "upscaleFirst": True},
+        },
         {"checkNSFW": False, "safety": {"checkContent": False}, "settings": {}, "numberResults": 1},
         {"safety": None, "settings": None, "webhookURL": None, "uploadEndpoint": None, "model": None},
         {"somethingNew": 1},

@@ -110,7 +110,21 @@ def test_sizes_are_named_in_other_ways(page: Page) -> None:
         page.start()
         page.until(lambda size=size: result_size(page) == size)
     page.tab.select_option("#size-way", "4k")
-    assert page.text("#estimate") == "holiday.png: that is more than 4 times its sides."
+    assert page.text("#estimate").startswith("2880 × 2160 pixels")
+    page.tab.select_option("#size-way", "exact")
+    page.tab.fill("#size-amount", "500")
+    page.tab.fill("#size-second", "0")
+    assert page.tab.is_disabled("#start")
+    page.tab.fill("#size-second", "450")
+    page.tab.select_option("#size-mode", "stretch")
+    assert page.text("#estimate").startswith("500 × 450 pixels")
+    page.tab.select_option("#size-mode", "fill")
+    assert page.text("#estimate").startswith("600 × 450 pixels")
+    page.tab.select_option("#size-mode", "crop")
+    page.start()
+    page.until(lambda: result_size(page) == (500, 450))
+    page.tab.fill("#size-amount", "7000")
+    assert page.text("#estimate") == "holiday.png: that is more than 16 times its sides."
 
 
 def result_size(page: Page) -> tuple[int, int] | None:

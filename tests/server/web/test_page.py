@@ -18,6 +18,8 @@ from server.handlers import model_search
 from server.protocol.replies import ModelItem
 from server.serving import EmbeddedServer
 from tests.server.conftest import StartServer
+from tests.server.support.denoiser import add_denoiser
+from tests.server.support.faces import add_detector, add_restorer
 from tests.server.support.harness import KEY, make_image, open_image, upscale
 from tests.server.support.page import OpenPage, Page
 from tests.server.support.process import reserved_port, serving
@@ -372,6 +374,39 @@ def test_seams_flips_and_a_second_model_can_be_asked_for(page: Page, server: Emb
     assert '"tta": 8' in page.text("#code-panel")
 
 
+def test_noise_and_faces_can_be_asked_for_where_models_for_them_are_installed(
+    start_server: StartServer, open_page: OpenPage, tmp_path: Path
+) -> None:
+    added = tmp_path / "added"
+    add_denoiser(added)
+    add_detector(added)
+    add_restorer(added, "lighter", lighter=0.4)
+    add_restorer(added, "weighed", lighter=0.4, weight=True)
+    server = start_server(added_models=added)
+    page = open_page(server.url)
+    page.sign_in()
+    page.add(photo=make_image(40, 30))
+    page.tab.click(".more summary")
+    shown = {name: f"[data-option={name}]" for name in ("noise", "faces", "faceVisibility", "faceWeight")}
+    page.until(lambda: page.tab.locator(shown["faces"]).count() == 1)
+    assert page.tab.is_hidden(shown["faceVisibility"])
+    page.tab.select_option(shown["faces"], label="lighter")
+    assert (page.tab.is_visible(shown["faceVisibility"]), page.tab.is_hidden(shown["faceWeight"])) == (
+        True,
+        True,
+    )
+    page.tab.select_option(shown["faces"], label="weighed")
+    page.tab.fill(shown["faceVisibility"], "0.8")
+    page.tab.fill(shown["faceWeight"], "0.25")
+    page.tab.fill(shown["noise"], "12.5")
+    page.start()
+    page.wait_for("done")
+    page.tab.click("#code-button")
+    code = "".join(page.text("#code-panel").split())
+    for part in ('"strength":12.5', '"visibility":0.8', '"weight":0.25', '"model":"local:weighed@1"'):
+        assert part in code
+
+
 def test_fractions_and_megapixels_can_be_asked_for(page: Page) -> None:
     page.add(holiday=make_image(400, 300))
     page.tab.check("input[name=size][value=other]", force=True)
@@ -379,7 +414,7 @@ def test_fractions_and_megapixels_can_be_asked_for(page: Page) -> None:
     assert page.text("#estimate").startswith("600 × 450 pixels")
     page.tab.select_option("#size-way", "megapixels")
     page.tab.fill("#size-amount", "99")
-    assert "more than 4 times" in page.text("#estimate")
+    assert "more than 16 times" in page.text("#estimate")
     assert page.tab.is_disabled("#start")
     page.tab.fill("#size-amount", "0.48")
     page.start()
