@@ -7,6 +7,7 @@ the wheel onnxruntime-ep-nv-tensorrt-rtx-cu13 0.5.0.
 import importlib
 import logging
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def find_tensorrt_rtx(gpus: tuple[CudaDevice, ...]) -> tuple[RtxDevice, ...]:
     if not known:
         raise ModelError(reasons[0])
     plugins = {
-        index_of_bus(driver, plugin.device.metadata.get("pci_bus_id", "")): plugin
+        0 if len(cards) == 1 else index_of_bus(driver, plugin.device.metadata.get("pci_bus_id", "")): plugin
         for plugin in _plugins(module)
     }
     found = [
@@ -90,21 +91,26 @@ def _is_known(card: Gpu) -> bool:
 
 def _why_unknown(card: Gpu) -> str:
     verdict = "too old for" if card.capability < (8, 0) else "no card for"
+    capability = ".".join(map(str, card.capability))
     return (
-        f"{card.name} (compute capability {'.'.join(map(str, card.capability))}) is {verdict} TensorRT for RTX, "
+        f"{card.name} (compute capability {capability}) is {verdict} TensorRT for RTX, "
         'which needs 8.6, 8.9, or 12.0 and above; use runtime = "auto"'
     )
 
 
 def _plugins(module: Any) -> list[Any]:
-    """Its devices, the library registered on the first call.
-
-    Its CUDA runtime is the one that `onnxruntime.preload_dlls` has loaded: the wheel's has another file name.
-    """
-    name = module.get_ep_name()
+    name: str = module.get_ep_name()
     try:
-        if not any(device.ep_name == name for device in onnxruntime.get_ep_devices()):
-            onnxruntime.register_execution_provider_library(name, module.get_library_path())
+        _register(name, module.get_library_path())
     except Exception as error:  # of ONNX Runtime's classes, or that the file is missing
         raise ModelError(f"TensorRT for RTX cannot be loaded: {error}") from error
     return [device for device in onnxruntime.get_ep_devices() if device.ep_name == name]
+
+
+@cache
+def _register(name: str, library: str) -> None:
+    """Once in a process; a second time is an error.
+
+    The plugin uses the CUDA runtime that `onnxruntime.preload_dlls` loads: its own has another file name.
+    """
+    onnxruntime.register_execution_provider_library(name, library)
