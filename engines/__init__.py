@@ -31,7 +31,7 @@ from engines.errors import (
 )
 from engines.metering import DeviceTime, device_time
 from engines.passes import sizes_of_passes
-from engines.tiling.regions import OnRegion, Region
+from engines.tiling.regions import OnRegion, Region, report_whole
 
 if TYPE_CHECKING:
     from engines.codecs.decoder_pool import Decoders
@@ -115,6 +115,7 @@ __all__ = [
     "find_devices",
     "inspect",
     "open_on_cpu",
+    "report_whole",
     "resize",
     "sizes_of_passes",
     "stand_in_for",

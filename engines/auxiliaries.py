@@ -8,6 +8,7 @@ from engines.denoiser import Denoiser
 from engines.ensemble import Seamless, wraps_of
 from engines.loading import LoadedModels
 from engines.progress import Progress, rising
+from engines.safety import SafetyChecker
 from engines.scheduling.executor import Executor
 from engines.threads import Threads
 from engines.tiling.tiles import continued, without
@@ -30,6 +31,7 @@ class Auxiliaries:
         """
         self._models = models
         self._denoiser = Denoiser(executor, pixels, resampler)
+        self._safety = SafetyChecker(executor, pixels)
 
     async def denoise(
         self,
@@ -68,3 +70,17 @@ class Auxiliaries:
             on_progress=rising(on_progress or (lambda _share: None)),
         )
         return replace(picture, pixels=without(pixels, wraps, margin) if any(wraps) else pixels)
+
+    async def nsfw_score(self, picture: Picture, checker: Auxiliary, *, account: str = "") -> float:
+        """How probable it is that a picture is not safe for work, from 0 to 1.
+
+        Args:
+            picture: to look at.
+            checker: the model.
+            account: whose share of the devices it uses.
+
+        Raises:
+            ModelError: if the model cannot be loaded or run.
+        """
+        part = await self._models.part(checker)
+        return await self._safety.score(picture, part, account=account)

@@ -26,8 +26,8 @@ from engines.scheduling.calibration import Calibration
 from engines.scheduling.executor import PATIENCE, Executor
 from engines.threads import Threads
 from engines.tile_upscaler import TileUpscaler
-from engines.tiling.regions import OnRegion, RegionReporter
-from engines.tiling.tiles import Area, Wraps
+from engines.tiling.regions import OnRegion, report_whole
+from engines.tiling.tiles import Wraps
 from onnx_models import LatentWeights, Model
 
 __all__ = ["Upscaler"]
@@ -191,8 +191,7 @@ class Upscaler:
         if blend is not None and len(results) == 2:
             result = await self._pixels.run(blended, results[0], results[1], blend.visibility)
         if on_region is not None:
-            regions = RegionReporter(picture, width, height, on_region, wanted.wraps)
-            await self._pixels.run(_report_whole, result, regions)
+            await self._pixels.run(report_whole, result, picture, on_region, wanted.wraps)
         return result
 
     def close(self) -> None:
@@ -269,12 +268,6 @@ async def _together(makers: Iterable[Coroutine[Any, Any, Picture]]) -> list[Pict
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from None
     return [task.result() for task in tasks]
-
-
-def _report_whole(result: Picture, regions: RegionReporter) -> None:
-    planes = [result.pixels] if result.alpha is None else [result.pixels, result.alpha]
-    for index, plane in enumerate(planes):
-        regions.take(index, Area(0, 0, result.width, result.height), plane)
 
 
 def _default_diffusion(weights: LatentWeights) -> Diffusion:

@@ -1,7 +1,7 @@
 """Models that work beside an upscaler: what is known of them, and which kinds there are.
 
 What each kind of network takes and gives is documented where it is made: `ffdnet`, `centerface`,
-`face_restorer`. The first axis of every input and output is the batch.
+`face_restorer`, `open_nsfw`. The first axis of every input and output is the batch.
 """
 
 from decimal import Decimal
@@ -16,12 +16,13 @@ from onnx_models.model import Air, Name, Url, WeightFile, check_price
 
 __all__ = ["KINDS", "Auxiliary", "AuxiliaryKind", "verified_file"]
 
-AuxiliaryKind = Literal["denoiser", "faceDetector", "faceRestorer"]
+AuxiliaryKind = Literal["denoiser", "faceDetector", "faceRestorer", "safetyChecker"]
 
 KINDS: Final[dict[AuxiliaryKind, str]] = {
     "denoiser": "removes noise before any upscaler: denoise.model",
     "faceDetector": "finds the faces that are to be restored",
     "faceRestorer": "restores faces beside any upscaler: faceRestoration.model",
+    "safetyChecker": "tells what is not safe for work: checkNSFW, safety",
 }
 """What each is for, and the parameter of a task that names it."""
 

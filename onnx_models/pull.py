@@ -4,10 +4,11 @@ import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import onnx
 
-from onnx_models import ffdnet, ncnn, spandrel
+from onnx_models import ffdnet, ncnn, open_nsfw, spandrel
 from onnx_models.add import Facts, add_model, refuse_duplicates
 from onnx_models.auxiliary import Auxiliary
 from onnx_models.catalogue import Catalogue
@@ -107,7 +108,7 @@ def _add_checkpoint(
 def _add_auxiliary(download: Download, files: Mapping[str, Path], directory: Path) -> Auxiliary:
     assert download.kind != "upscaler"
     (file,) = files.values()
-    network = ffdnet.convert(read_tensors(file.read_bytes()))
+    network = _CONVERTERS[download.kind](file.read_bytes())
     auxiliary = Auxiliary(
         kind=download.kind,
         file=WeightFile("", "0" * 64),
@@ -115,6 +116,12 @@ def _add_auxiliary(download: Download, files: Mapping[str, Path], directory: Pat
     )
     return write_auxiliary(directory, auxiliary, network.SerializeToString(deterministic=True))
 
+
+_CONVERTERS: Final[Mapping[str, Callable[[bytes], onnx.ModelProto]]] = {
+    "denoiser": lambda content: ffdnet.convert(read_tensors(content)),
+    "safetyChecker": open_nsfw.convert,
+}
+"""What makes a network of a file that is known."""
 
 _SHARED = (
     "name",

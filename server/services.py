@@ -127,6 +127,7 @@ async def running_services(
     Raises:
         EngineError: if the device, or a model that is to be loaded first, cannot be used.
         StoreError: if the image store cannot be used.
+        NotInstalledError: if images are to be checked, and there is no checker.
     """
     async with AsyncExitStack() as stack:
         try:
@@ -134,6 +135,8 @@ async def running_services(
         except OSError as error:
             raise OSError(f"data: {settings.data} cannot be used: {one_line(error)}") from error
         catalogue = load_catalogue(settings.effective_added_models)
+        if settings.nsfw != "unchecked":
+            catalogue.auxiliary("safetyChecker")  # without it nothing may be served
         database = Database(settings.effective_database_url, synchronous=settings.sqlite_synchronous)
         stack.enter_context(closing(database))
         bucket = Bucket(open_store(settings.storage_url, settings.data / "images"))

@@ -102,6 +102,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     prices: dict[str, Decimal] = {}
     """USD per output megapixel by model name, in place of the catalogue's."""
 
+    nsfw: Literal["unchecked", "flag", "refuse"] = "unchecked"
+    """What becomes of images that may not be safe for work: unchecked unless a task asks for it, flag (each
+    result says so), refuse (the task fails). The latter need `tilewire models pull open-nsfw`."""
+    nsfw_threshold: Annotated[float, Meta(gt=0, le=1)] = 0.8
+    """The score, 0 to 1, from which on an image counts as such."""
+
     max_frame_bytes: Positive = 48 * 2**20
     """Largest WebSocket message or HTTP body; a larger one closes with 1009 or gets 413."""
     max_image_bytes: Positive = 32 * 2**20

@@ -67,6 +67,9 @@ class Options(TypedDict, total=False):
     """Whether to keep the colours of transparent pixels, of a texture; default: no."""
     denoise: float | None
     """How much noise to remove first, 0 to 75: its standard deviation in levels of 255; default: none."""
+    nsfw: Literal["flag", "refuse"] | None
+    """Look for what is not safe for work: the result then has `nsfw`, or the task fails with
+    `nsfwContentDetected`. Default: as the server has it."""
     ttl: int | None
     """Seconds until the server deletes the result."""
     include_image: bool
@@ -271,6 +274,8 @@ class Tilewire:
         parameters["upscale_factor"] = parameters.pop("factor", None)
         if parameters.get("denoise") is not None:
             parameters["denoise"] = {"strength": parameters["denoise"]}
+        if (action := parameters.pop("nsfw", None)) is not None:
+            parameters["safety"] = {"action": action}
         if parameters.get("task_uuid") is not None:
             parameters["task_uuid"] = canonical_uuid(parameters["task_uuid"])
         self._link.check_use()

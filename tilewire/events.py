@@ -74,7 +74,14 @@ class Result(
     frozen=True,
     kw_only=True,
     dict=True,
-    rename={"task_uuid": "taskUUID", "uuid": "imageUUID", "url": "imageURL", "image": "imageBase64Data"},
+    rename={
+        "task_uuid": "taskUUID",
+        "uuid": "imageUUID",
+        "url": "imageURL",
+        "image": "imageBase64Data",
+        "nsfw": "NSFWContent",
+        "nsfw_scores": "NSFWScores",
+    },
 ):
     """An upscaled image. It can itself be the source of a task.
 
@@ -84,6 +91,8 @@ class Result(
         url: where anyone who knows it gets the image, until its time is over.
         cost: in USD.
         warnings: what the server has to say about the parameters.
+        nsfw: whether it may not be safe for work; None if nobody looked.
+        nsfw_scores: how probable that is, from 0 to 1, of the `input` and the `result`.
     """
 
     task_uuid: str
@@ -92,6 +101,8 @@ class Result(
     cost: Decimal = Decimal(0)
     image: bytes | None = None
     warnings: tuple[str, ...] = ()
+    nsfw: bool | None = None
+    nsfw_scores: dict[str, float] = {}
 
     @property
     def width(self) -> int | None:

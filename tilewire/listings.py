@@ -88,7 +88,6 @@ class Account(Struct, frozen=True, kw_only=True, rename=wire_name):
 
     Attributes:
         usage: by span: `total`, `today` (UTC), `last7Days`, `last30Days`.
-        webhook_secret: what its webhooks are signed with; None where the server does not tell this key.
     """
 
     organization_uuid: str
@@ -96,4 +95,3 @@ class Account(Struct, frozen=True, kw_only=True, rename=wire_name):
     balance: Balance
     api_keys: list[ApiKey]
     usage: dict[str, Usage]
-    webhook_secret: str | None = None

@@ -14,7 +14,7 @@ from engines.codecs.picture import Picture
 from engines.tiling.alpha import bound_alpha
 from engines.tiling.tiles import NO_WRAPS, Area, Wraps
 
-__all__ = ["OnRegion", "Region", "RegionReporter"]
+__all__ = ["OnRegion", "Region", "RegionReporter", "report_whole"]
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +124,21 @@ class RegionReporter:
             self._on_region(region)
         except Exception:
             log.exception("a finished region could not be passed on")
+
+
+def report_whole(result: Picture, source: Picture, on_region: OnRegion, wraps: Wraps = NO_WRAPS) -> None:
+    """Report a finished result as one region.
+
+    Args:
+        result: all of it.
+        source: what was upscaled.
+        on_region: called with it; if it raises, that is logged.
+        wraps: where the source goes on at its opposite edge.
+    """
+    regions = RegionReporter(source, result.width, result.height, on_region, wraps)
+    area = Area(0, 0, result.width, result.height)
+    for index, plane in enumerate([result.pixels] if result.alpha is None else [result.pixels, result.alpha]):
+        regions.take(index, area, plane)
 
 
 def _cut(length: int, limit: int) -> list[tuple[int, int]]:

@@ -9,7 +9,7 @@ from server.images.store import MEDIA_TYPES, ImageStore
 from server.money import to_usd
 from server.protocol.codec import data_uri
 from server.protocol.errors import ErrorItem, NotFoundError, RateLimitError
-from server.protocol.replies import Progress, UpscaleResult
+from server.protocol.replies import NsfwScores, Progress, UpscaleResult
 from server.protocol.requests import OutputType
 from server.state.records import TaskRecord
 
@@ -57,6 +57,7 @@ class Results:
             return NotFoundError("imageExpired", f"image {result.image_uuid} has expired").item(
                 request.task_type, request.task_uuid, None
             )
+        safety = result.safety
         return UpscaleResult(
             task_type=request.task_type,
             task_uuid=request.task_uuid,
@@ -70,6 +71,8 @@ class Results:
                 if OutputType.DATA_URI in wanted
                 else UNSET
             ),
+            nsfw_content=UNSET if safety is None else safety.flagged,
+            nsfw_scores=UNSET if safety is None else NsfwScores(input=safety.input, result=safety.result),
             seed=request.diffusion.seed if request.diffusion is not None else UNSET,
             cost=to_usd(result.cost) if request.include_cost else UNSET,
             warnings=warnings or UNSET,

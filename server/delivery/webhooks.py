@@ -239,7 +239,7 @@ class WebhookSender:
         if record is None or record.status is Status.ACCEPTED:
             raise _Superseded
         item = await self._results.item(record, webhook.base_url)
-        body = self._bodies.get(record.request.service)
+        body = self._bodies.get(record.service)
         return encode_reply(JSON, item) if body is None else body(item)
 
     async def _note(self, webhook: ClaimedWebhook, failure: Exception | None) -> None:

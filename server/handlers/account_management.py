@@ -1,4 +1,4 @@
-"""`accountManagement`: the account's balance, keys, webhook secret and usage."""
+"""`accountManagement`: the account's balance, keys and usage."""
 
 from typing import Final, NamedTuple
 
@@ -12,7 +12,6 @@ from server.protocol.requests import AccountManagement
 from server.state.accounts import AccountId, Key, list_keys
 from server.state.books import day_of
 from server.state.ledger import Spent, Statement, spent, spent_since, statement
-from server.state.webhooks import signing_secrets
 
 __all__ = ["AccountDetails", "account_details", "handle"]
 
@@ -25,7 +24,6 @@ class AccountDetails(NamedTuple):
 
     statement: Statement
     keys: list[Key]
-    webhook_secret: str
     usage: dict[str, Spent]
 
 
@@ -56,7 +54,6 @@ async def handle(task: AccountManagement, context: Context) -> AccountManagement
             )
             for key in details.keys
         ],
-        webhook_secret=details.webhook_secret,
         usage={
             span: Usage(credits=to_usd(charged), requests=charges)
             for span, (charged, charges) in details.usage.items()
@@ -71,6 +68,5 @@ def account_details(connection: Connection, account: AccountId, now: float) -> A
     return AccountDetails(
         statement(connection, account),
         list_keys(connection, account),
-        signing_secrets(connection, account, now)[0],
         {"total": spent(connection, account), **usage},
     )

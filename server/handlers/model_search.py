@@ -2,7 +2,7 @@
 
 from msgspec import UNSET
 
-from onnx_models import Auxiliary, Model
+from onnx_models import Auxiliary, Catalogue, Model
 from server.handlers.context import Context
 from server.protocol.replies import ModelItem, ModelSearchResult
 from server.protocol.requests import ModelSearch
@@ -23,7 +23,7 @@ async def handle(task: ModelSearch, context: Context) -> ModelSearchResult:
     words = task.search.casefold().split()
     settings, speeds = context.services.settings, context.services.telemetry.speeds
     found = [
-        _describe(model, settings, speeds)
+        _describe(model, context.services.catalogue, settings, speeds)
         for model in context.services.catalogue
         if all(word in _text(model) for word in words)
         and task.category in (None, _CATEGORY)
@@ -49,7 +49,7 @@ def _text(model: Model | Auxiliary) -> str:
     return " ".join(words).casefold()
 
 
-def _describe(model: Model, settings: Settings, speeds: Speeds) -> ModelItem:
+def _describe(model: Model, catalogue: Catalogue, settings: Settings, speeds: Speeds) -> ModelItem:
     # How many looks a latent upscaler takes is up to the task: it has no speed of its own.
     speed = speeds.seconds_per_megapixel(model.name) if model.latent is None else None
     return ModelItem(
@@ -64,7 +64,7 @@ def _describe(model: Model, settings: Settings, speeds: Speeds) -> ModelItem:
         upscale_factors=list(model.factors),
         fractional_factors=model.fractional,
         parameters=list(model.parameters),
-        options=options_of(model),
+        options=options_of(model, catalogue),
         default_steps=UNSET if model.latent is None else model.latent.default_steps,
         seconds_per_megapixel=UNSET if speed is None else round(speed, 4),
         price_per_megapixel=settings.prices.get(model.name, model.price_per_megapixel),

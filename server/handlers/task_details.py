@@ -39,13 +39,15 @@ async def handle(task: GetTaskDetails, context: Context) -> TaskDetails:
 def _as_sent(request: UpscaleRequest) -> dict[str, Any]:
     """The task on the wire. What it left out may be there with its default."""
     fields: dict[str, Any] = to_builtins(request)
-    for name in ("source", "parameter", "warnings", "diffusion", "denoise", "denoiser", "tta"):
+    for name in ("source", "parameter", "warnings", "diffusion", "denoise", "denoiser", "tta", "safety"):
         fields.pop(name, None)
     sent = {_NAMES.get(name, wire_name(name)): value for name, value in fields.items()}
     image = request.source.uuid if isinstance(request.source, StoredImage) else request.source.url
     sent |= {"inputImage": image} if request.parameter == "inputImage" else {"inputs": {"image": image}}
     if request.tta:
         sent["tta"] = 8
+    if request.safety is not None:
+        sent["safety"] = {"checkContent": True, "action": request.safety}
     if request.blend is not None:
         sent["blend"] = {"model": request.blend.model, "visibility": request.blend.visibility}
     settings = {} if request.diffusion is None else _settings(request.diffusion)

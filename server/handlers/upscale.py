@@ -17,6 +17,7 @@ from server.state.tasks import LostTaskError
 from server.upscale.auxiliaries import denoiser_of
 from server.upscale.request import check, choose_models, cut_warnings, diffusion_of, input_source, request_for
 from server.upscale.running import Running
+from server.upscale.safety import safety_of
 
 __all__ = ["handle"]
 
@@ -32,6 +33,7 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
     parameter, source = await input_source(task, context.raw.codec)
     check(task, models, services.settings.reachable)
     denoiser = denoiser_of(task, services.catalogue)
+    safety = safety_of(task, services.catalogue)
     if task.include_tiles and context.session is None:
         raise unsupported(
             "includeTiles", "tiles come as messages of their own: send the task over a WebSocket"
@@ -49,6 +51,7 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         parameter=parameter,
         warnings=warnings,
         denoiser=denoiser,
+        safety=safety,
         service=context.service,
     )
     session = context.session

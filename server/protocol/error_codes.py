@@ -91,6 +91,12 @@ CODES: Final[Mapping[str, ErrorCode]] = {
         "Use a new UUID for each request; repeat one only to ask for the same result again.",
     ),
     "taskCancelled": ErrorCode(409, "The task was cancelled; it costs nothing.", "Nothing."),
+    "nsfwContentDetected": ErrorCode(
+        400,
+        "The input or the result may not be safe for work, and the task or the server refuses that; it costs "
+        "nothing.",
+        "Use another image. The checker errs at times: ask whoever runs the server.",
+    ),
     "downloadFailed": ErrorCode(
         400,
         "The input could not be fetched from its URL.",

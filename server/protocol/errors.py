@@ -12,6 +12,7 @@ TaskError
 ├── RateLimitError              429  too much at once; try again later
 ├── QuotaError                  429  too much in an hour; try again later
 ├── TaskCancelledError          409  cancelled by the client
+├── NsfwContentError            400  what is not safe for work was found, and is refused
 ├── TransferError               400  an image could not be fetched, or a result not uploaded
 ├── BusyError                   503  too much of all accounts at once; try again later
 ├── UnavailableError            503  the image store fails, or the server stops; try again later
@@ -42,6 +43,7 @@ __all__ = [
     "FrameTooLargeError",
     "InsufficientCreditsError",
     "NotFoundError",
+    "NsfwContentError",
     "ParameterError",
     "QuotaError",
     "RateLimitError",
@@ -187,6 +189,18 @@ class TaskCancelledError(TaskError):
 
     def __init__(self) -> None:
         super().__init__("taskCancelled", "the task was cancelled")
+
+
+class NsfwContentError(TaskError):
+    """The input or the result may not be safe for work, which the task or the server does not want.
+
+    Args:
+        what: `the input` or `the result`.
+        score: how probable it is, from 0 to 1.
+    """
+
+    def __init__(self, what: str, score: float) -> None:
+        super().__init__("nsfwContentDetected", f"{what} may not be safe for work (score {score:.2f})")
 
 
 class TransferError(TaskError):

@@ -22,6 +22,7 @@ __all__ = [
     "Item",
     "MediaStorageResult",
     "ModelSearchResult",
+    "NsfwScores",
     "PingResult",
     "Progress",
     "TaskDetails",
@@ -90,7 +91,6 @@ class AccountManagementResult(Item, frozen=True, kw_only=True, tag="accountManag
     organization_name: Annotated[str, Meta(description="Of the account.")]
     balance: "Balance"
     api_keys: list["KeyItem"]
-    webhook_secret: Annotated[str, Meta(description="What the account's webhooks are signed with.")]
     usage: Annotated[
         dict[str, "Usage"],
         Meta(description="By span: `total`; of days in UTC: `today`, `last7Days`, `last30Days`."),
@@ -175,6 +175,14 @@ class UpscaleResult(Answer, frozen=True, kw_only=True):
         bytes | UnsetType, Meta(description="The file in base64. In MessagePack, its bytes.")
     ] = UNSET
     image_data_uri: Annotated[str | UnsetType, Meta(description="The file as a data URI.")] = UNSET
+    nsfw_content: Annotated[
+        bool | UnsetType,
+        Meta(description="If it was looked for: whether the input or the result may not be safe for work."),
+    ] = UNSET
+    nsfw_scores: Annotated[
+        "NsfwScores | UnsetType",
+        Meta(description="How probable that is, from 0 to 1; `NSFWContent` compares with a setting, 0.8."),
+    ] = UNSET
     seed: Annotated[
         int | UnsetType, Meta(description="What the noise was made of, of models that begin with noise.")
     ] = UNSET
@@ -189,6 +197,13 @@ class UpscaleResult(Answer, frozen=True, kw_only=True):
         "WebhookItem | UnsetType",
         Meta(description="How far its webhook is; in the answer to `getResponse` only."),
     ] = UNSET
+
+
+class NsfwScores(Struct, frozen=True, kw_only=True):
+    """How probable it is that pictures are not safe for work, from 0 to 1."""
+
+    input: float
+    result: float
 
 
 class WebhookItem(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name):

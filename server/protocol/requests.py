@@ -34,6 +34,7 @@ __all__ = [
     "Ping",
     "ResizeMode",
     "Safety",
+    "SafetyAction",
     "Scheduler",
     "Seamless",
     "Task",
@@ -45,6 +46,9 @@ DeliveryMethod = Literal["sync", "async"]
 
 ResizeMode = Literal["fit", "fill", "crop", "stretch"]
 """What a width and a height together mean."""
+
+SafetyAction = Literal["flag", "refuse"]
+"""What becomes of what is not safe for work: the result says so, or there is none."""
 
 Seamless = Literal["x", "y", "both"]
 """Along which axes the edges of a texture are to meet: the `Seamless` of `engines`."""
@@ -202,12 +206,22 @@ class UpscaleSettings(Struct, frozen=True, kw_only=True, rename=wire_name, forbi
 
 
 class Safety(Struct, frozen=True, rename=wire_name):
-    """Whether images are to be checked for what is not safe for work."""
+    """Whether to look for what is not safe for work, in the input and in the result."""
 
-    check_content: Annotated[
-        bool | None, refused("this server has no safety checker", enum=[False, None])
+    check_content: Annotated[bool | None, Meta(description="Whether to look: the same as `checkNSFW`.")] = (
+        None
+    )
+    mode: Annotated[
+        Literal["none", "fast", "full"] | None,
+        Meta(description="`fast` and `full` are to look, which is the same for images; `none` is nothing."),
     ] = None
-    mode: Annotated[Name | None, refused("this server has no safety checker", enum=["none", None])] = None
+    action: Annotated[
+        SafetyAction | None,
+        Meta(
+            description="What becomes of what is found: `flag`, the result says so, or `refuse`, the task "
+            "fails with `nsfwContentDetected` and costs nothing. Either is to look. Default: `flag`."
+        ),
+    ] = None
 
 
 class BlendWith(Struct, frozen=True, kw_only=True, rename=wire_name, forbid_unknown_fields=True):
@@ -353,9 +367,15 @@ class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
     ] = None
     upload_endpoint: Annotated[TargetUrl | None, Meta(description="Where the image is PUT.")] = None
     ttl: TimeToLive = None
-    check_nsfw: Annotated[bool, refused("this server has no safety checker", const=False)] = False
+    check_nsfw: Annotated[
+        bool,
+        Meta(
+            description="Whether to look for what is not safe for work, in the input and in the result, "
+            "which then says `NSFWContent`. Needs `tilewire models pull open-nsfw` on the server."
+        ),
+    ] = False
     safety: Annotated[
-        Safety | None, Meta(description="Whether to check what is shown; this server cannot.")
+        Safety | None, Meta(description="The same in more detail, and what becomes of what is found.")
     ] = None
     denoise: Annotated[
         Denoise | None,

@@ -133,7 +133,6 @@ REPLIES: Final[dict[str, Example]] = {
                 "lastUsedAt": None,
             }
         ],
-        "webhookSecret": "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD",
         "usage": {
             "total": {"credits": 0.13, "requests": 104},
             "today": {"credits": 0, "requests": 0},
@@ -158,7 +157,7 @@ REPLIES: Final[dict[str, Example]] = {
                 "upscaleFactors": [2, 3, 4],
                 "fractionalFactors": True,
                 "parameters": [],
-                "options": ["seamless", "tta", "blend"],
+                "options": ["seamless", "tta", "blend", "checkNSFW"],
                 "pricePerMegapixel": 0.0002,
                 "licence": "BSD-3-Clause",
             }

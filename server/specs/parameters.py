@@ -85,6 +85,11 @@ _UNSUPPORTED: Final = (
     ("targetMegapixels", "The model has no `fractionalFactors`: give an `upscaleFactor`."),
     ("width", "The model has no `fractionalFactors`: give an `upscaleFactor`."),
     ("height", "The model has no `fractionalFactors`: give an `upscaleFactor`."),
+    ("seamless", "Latent upscalers cannot let edges meet."),
+    *(
+        (path, "The server has no checker: `tilewire models pull open-nsfw` fetches one.")
+        for path in ("checkNSFW", "safety.checkContent", "safety.mode", "safety.action")
+    ),
     ("includeTiles", "Parts of a result are sent over a WebSocket only."),
     ("operation", "Only `getDetails` is offered."),
 )

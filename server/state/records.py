@@ -13,10 +13,10 @@ from msgspec import Struct, structs
 from server.protocol.errors import ErrorItem
 from server.state.accounts import AccountId
 from server.state.claims import ServerId
-from server.state.requests import UpscaleRequest
+from server.state.requests import Service, UpscaleRequest
 from server.state.tables import tasks
 
-__all__ = ["COLUMNS", "Attempt", "AttemptId", "Status", "StoredResult", "TaskRecord", "record_of"]
+__all__ = ["COLUMNS", "Attempt", "AttemptId", "Safety", "Status", "StoredResult", "TaskRecord", "record_of"]
 
 AttemptId = NewType("AttemptId", str)
 
@@ -46,6 +46,14 @@ class Attempt(NamedTuple):
         return cls(account, task_uuid.lower(), AttemptId(uuid.uuid4().hex))
 
 
+class Safety(Struct, frozen=True):
+    """What was found of what is not safe for work: scores from 0 to 1, and whether one is too large."""
+
+    input: float
+    result: float
+    flagged: bool
+
+
 class StoredResult(Struct, frozen=True, omit_defaults=True):
     """What a finished upscale is rebuilt from: the image is in the store. `cost` in nanodollars."""
 
@@ -53,6 +61,7 @@ class StoredResult(Struct, frozen=True, omit_defaults=True):
     image_name: str
     input_image_uuid: str
     cost: int = 0
+    safety: Safety | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,7 @@ class TaskRecord:
         owner: the server that runs it.
         created: when it was accepted, in seconds since the epoch.
         finished: when it had its outcome.
+        service: in whose shape it came.
     """
 
     attempt: Attempt
@@ -81,6 +91,7 @@ class TaskRecord:
     owner: ServerId | None = None
     created: float = 0.0
     finished: float | None = None
+    service: Service = "runware"
 
     @property
     def account(self) -> AccountId:
@@ -126,15 +137,15 @@ COLUMNS = (
     tasks.c.owner,
     tasks.c.created,
     tasks.c.finished,
+    tasks.c.service,
 )
 """What `record_of` needs."""
 
 
 def record_of(row: Sequence[Any]) -> TaskRecord:
     """The record that a row of `COLUMNS` holds."""
-    account, task_uuid, attempt, request, session, status, result, error, price, owner, created, finished = (
-        row
-    )
+    account, task_uuid, attempt, request, session, status, result, error, price, owner, *rest = row
+    created, finished, service = rest
     return TaskRecord(
         attempt=Attempt(AccountId(account), task_uuid, AttemptId(attempt or "")),
         encoded_request=request,
@@ -146,6 +157,7 @@ def record_of(row: Sequence[Any]) -> TaskRecord:
         owner=None if owner is None else ServerId(owner),
         created=created,
         finished=finished,
+        service=service or "runware",
     )
 
 

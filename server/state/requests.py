@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from engines import Diffusion, OutputFormat, Seamless
 from server.protocol.errors import ErrorItem, TaskError
-from server.protocol.requests import OutputType, ResizeMode
+from server.protocol.requests import OutputType, ResizeMode, SafetyAction
 from server.protocol.sources import RemoteImage, StoredImage
 from server.state.webhooks import Destination
 
@@ -63,6 +63,8 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     denoise: int | None = None
     """For models with levels of it."""
     denoiser: Denoiser | None = None
+    safety: SafetyAction | None = None
+    """What becomes of what is not safe for work, by the task's own wish; the server may have another."""
     warnings: tuple[str, ...] = ()
     service: Service = "runware"
 

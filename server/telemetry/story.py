@@ -20,7 +20,9 @@ __all__ = ["STAGES", "Audience", "Outcome", "Stage", "Story", "Subject", "Timed"
 
 log = logging.getLogger(__name__)
 
-Stage = Literal["fetch", "admission", "decode", "queue", "inference", "encode", "store", "upload", "deliver"]
+Stage = Literal[
+    "fetch", "admission", "decode", "safety", "queue", "inference", "encode", "store", "upload", "deliver"
+]
 """In the order of a task's life. `admission` waits for room in memory, `queue` for a device."""
 
 STAGES: tuple[Stage, ...] = get_args(Stage)

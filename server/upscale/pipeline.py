@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from typing import Final
 
-from engines import Blend, OnRegion, Upscaler, crop, encode, usable_cores
+from engines import Blend, OnRegion, Upscaler, crop, encode, report_whole, usable_cores
 from onnx_models import Catalogue, Model
 from server.images.inputs import Inputs
 from server.images.store import ImageFile, ImageStore, new_name
@@ -27,11 +27,12 @@ from server.state import ledger, tasks
 from server.state.accounts import AccountId
 from server.state.database import Database
 from server.state.images import ImageRecord
-from server.state.records import Attempt, StoredResult
+from server.state.records import Attempt, Safety, StoredResult
 from server.state.requests import UpscaleRequest
 from server.telemetry.story import Story
 from server.upscale.auxiliaries import AuxiliarySteps
 from server.upscale.pricing import effort, price
+from server.upscale.safety import SafetyChecks
 from server.upscale.sizing import Area, Size, sizing
 
 __all__ = ["Pipeline"]
@@ -61,6 +62,7 @@ class Pipeline:
         self._catalogue = catalogue
         self._upscaler = upscaler
         self._auxiliaries = AuxiliarySteps(catalogue, upscaler, settings)
+        self._safety = SafetyChecks(catalogue, upscaler, settings)
         self._images = images
         self._inputs = inputs
         self._web = web
@@ -110,7 +112,7 @@ class Pipeline:
         await self._reserve(attempt, cost, name)
         story.output_pixels = size.width * size.height
         story.is_plain = not request.tta and request.blend is None
-        encoded = await self._upscale(
+        encoded, safety = await self._upscale(
             account, request, model, source, size, area, story, on_progress, regions, on_start
         )
         file = ImageFile(encoded, request.output_format.extension, size.width, size.height)
@@ -122,7 +124,9 @@ class Pipeline:
                 await self._upload(
                     account, request.upload_endpoint, encoded, request.output_format.media_type
                 )
-        result = StoredResult(image_uuid=image.uuid, image_name=name, input_image_uuid=source.uuid)
+        result = StoredResult(
+            image_uuid=image.uuid, image_name=name, input_image_uuid=source.uuid, safety=safety
+        )
         return result, image
 
     async def _upscale(
@@ -137,7 +141,8 @@ class Pipeline:
         on_progress: Callable[[float], None],
         regions: AbstractAsyncContextManager[OnRegion | None],
         on_start: Callable[[], None],
-    ) -> bytes:
+    ) -> tuple[bytes, Safety | None]:
+        action = self._safety.action(request.safety)
         in_memory = Size(source.width, source.height).megapixels + size.megapixels * _results_held(request)
         gate = self._small_gate if in_memory <= self._small else self._large_gate
         async with AsyncExitStack() as held:
@@ -149,6 +154,7 @@ class Pipeline:
                 picture = await self._inputs.decode(source, request.parameter)
                 if area is not None:
                     picture = crop(picture, *area)
+            of_input = await self._safety.score(picture, "the input", action, account, story)
             with story.measure("queue") as measuring:
 
                 def started() -> None:
@@ -172,10 +178,14 @@ class Pipeline:
                     blend=self._blend(request),
                     on_start=started,
                     on_progress=progress,
-                    on_region=on_region,
+                    # What may be refused is not shown before it has been looked at.
+                    on_region=None if action == "refuse" else on_region,
                 )
+            of_result = await self._safety.score(upscaled, "the result", action, account, story)
+            if action == "refuse" and on_region is not None:
+                report_whole(upscaled, picture, on_region)
             with story.measure("encode"):
-                return await asyncio.get_running_loop().run_in_executor(
+                encoded = await asyncio.get_running_loop().run_in_executor(
                     self._encoders,
                     partial(
                         encode,
@@ -186,6 +196,7 @@ class Pipeline:
                         keep_hidden=request.keep_hidden_colors,
                     ),
                 )
+            return encoded, self._safety.verdict(of_input, of_result)
 
     async def _reserve(self, attempt: Attempt, cost: int, name: str) -> None:
         if not await self._database.run(tasks.reserve, attempt, cost, self._clock(), name):

@@ -16,7 +16,7 @@ from onnx_models import LARGEST_FACTOR, Catalogue, Model, UnknownModelError
 from server.outbound.addresses import Reachable
 from server.protocol.codec import Codec
 from server.protocol.errors import TaskError, invalid, missing, unsupported
-from server.protocol.requests import Safety, Upscale, UpscaleSettings
+from server.protocol.requests import SafetyAction, Upscale, UpscaleSettings
 from server.protocol.sources import ImageSource, RemoteImage, StoredImage, read_source
 from server.state.requests import BlendRequest, Denoiser, Service, UpscaleRequest
 
@@ -92,6 +92,7 @@ def request_for(
     parameter: str,
     warnings: tuple[str, ...],
     denoiser: Denoiser | None = None,
+    safety: SafetyAction | None = None,
     service: Service = "runware",
 ) -> UpscaleRequest:
     """The request that a checked task amounts to.
@@ -103,6 +104,7 @@ def request_for(
         parameter: which one named it.
         warnings: what the reply is to say beside the result.
         denoiser: what removes noise before.
+        safety: what becomes of what is not safe for work.
         service: in whose shape it came.
     """
     kinds = task.output_type if isinstance(task.output_type, list) else [task.output_type]
@@ -134,14 +136,18 @@ def request_for(
         diffusion=diffusion_of(task, models.first),
         denoise=_given(task.settings.denoise, None) if task.settings else None,
         denoiser=denoiser,
+        safety=safety,
         warnings=warnings,
         service=service,
     )
 
 
-def options_of(model: Model) -> list[str]:
-    """The parameters of a task beside `settings` that not all models need to honour, and this one does."""
-    return ["seamless", "tta", "blend"] if model.latent is None else ["tta", "blend"]
+def options_of(model: Model, catalogue: Catalogue) -> list[str]:
+    """The parameters of a task beside `settings` that are not always honoured, and are by this model here."""
+    options = ["seamless", "tta", "blend"] if model.latent is None else ["tta", "blend"]
+    if any(each.kind == "safetyChecker" for each in catalogue.auxiliaries):
+        options.append("checkNSFW")
+    return options
 
 
 def diffusion_of(task: Upscale, model: Model, settings: UpscaleSettings | None = None) -> Diffusion | None:
@@ -274,14 +280,6 @@ def _check_together(task: Upscale, models: Models) -> None:
 
 def _refuse_unsupported(task: Upscale, model: Model) -> None:
     refused: list[TaskError] = []
-    safety = task.safety or Safety()
-    for name, wanted in (
-        ("checkNSFW", task.check_nsfw),
-        ("safety.checkContent", safety.check_content),
-        ("safety.mode", safety.mode not in (None, "none")),
-    ):
-        if wanted:
-            refused.append(unsupported(name, "this server has no safety checker"))
     if task.number_results != 1:
         refused.append(unsupported("numberResults", "an upscale has one result"))
     refused += [

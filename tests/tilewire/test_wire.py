@@ -43,7 +43,7 @@ def test_the_fields_of_replies_have_the_servers_names(ours: type[Struct], theirs
 def test_options_have_the_names_of_the_tasks_parameters() -> None:
     known = {field.encode_name for field in msgspec.structs.fields(requests.Upscale)}
     spelt = {wire.wire_name(name) for name in tilewire.Options.__annotations__}
-    assert spelt - known == {"factor", "includeImage"}, "what the client turns into other parameters"
+    assert spelt - known == {"factor", "includeImage", "nsfw"}, "what the client turns into other parameters"
     assert wire.SUBPROTOCOL == SUBPROTOCOL
     assert all(
         wire.wire_name(name) == names.wire_name(name)

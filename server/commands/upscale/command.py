@@ -133,6 +133,13 @@ def upscale(
         float | None,
         typer.Option(min=0, max=1, metavar="0-1", help="How much of it is seen. [default: 0.5]"),
     ] = None,
+    nsfw: Annotated[
+        Literal["flag", "refuse"] | None,
+        typer.Option(
+            help="Look for what is not safe for work, and report or refuse it; needs: tilewire models pull "
+            "open-nsfw."
+        ),
+    ] = None,
     overwrite: Annotated[
         bool,
         typer.Option("--overwrite", help="Do again what was done before, and replace files that are there."),
@@ -182,6 +189,7 @@ def upscale(
                 seamless=seamless,
                 tta=tta,
                 blend=_blend(blend, visibility),
+                nsfw=nsfw,
                 overwrite=overwrite,
             )
             run = _Run(inputs, options)
@@ -222,6 +230,8 @@ class _Run:
         model = catalogue.default if self._options.model is None else catalogue.get(self._options.model)
         if self._options.denoise:
             catalogue.auxiliary("denoiser")  # found out before anything is started
+        if self._options.nsfw is not None:
+            catalogue.auxiliary("safetyChecker")
         offer = choose_offer([model], None)
         models = [model] if self._options.blend is None else [model, catalogue.get(self._options.blend[0])]
         plan = self._plan(offer, largest_result(settings))

@@ -49,6 +49,7 @@ class Options(Struct, frozen=True, kw_only=True):
     tta: bool = False
     blend: tuple[str, float] | None = None
     """The second model, and its visibility."""
+    nsfw: Literal["flag", "refuse"] | None = None
     overwrite: bool = False
 
     def of_task(self) -> TaskOptions:
@@ -64,6 +65,8 @@ class Options(Struct, frozen=True, kw_only=True):
             given["tta"] = 8
         if self.blend is not None:
             given["blend"] = {"model": self.blend[0], "visibility": self.blend[1]}
+        if self.nsfw is not None:
+            given["nsfw"] = self.nsfw
         return given
 
 

@@ -98,6 +98,9 @@ class Report:
         self._cost += result.cost
         name = printable(job.source.name)
         self._console.print(f"{name} → {name_of(job.target)}")
+        if result.nsfw:
+            scores = ", ".join(f"{what} {score:.2f}" for what, score in result.nsfw_scores.items())
+            self._console.print(f"{name}: may not be safe for work ({scores})", style="yellow")
         for warning in result.warnings:
             self._console.print(f"{name}: {printable(warning)}")
         self._end(job)

@@ -42,6 +42,7 @@ _V3_NAMES: Final = {
     "model": "request.model_name",
     "upscaleFactor": "request.scale_factor",
     "webhookURL": "extra.webhook.url",
+    "checkNSFW": "extra.enable_nsfw_detection",
 }
 _CODES: Final = (  # Novita's codes, by the beginnings of ours
     ("invalidFrame", 1),
@@ -143,7 +144,7 @@ async def progress_v2(request: Request, caller: Caller) -> Response:
     """How far a task is."""
     task_uuid = request.query_params.get("task_id", "")
     images: list[str] | None = None
-    reason = ""
+    reason, found = "", None
     try:
         item = await caller.response(_uuid(task_uuid))
     except FailedError as error:
@@ -153,7 +154,7 @@ async def progress_v2(request: Request, caller: Caller) -> Response:
     else:
         status = 1
         if isinstance(item, UpscaleResult):
-            status, images = 2, [str(item.image_url)]
+            status, images, found = 2, [str(item.image_url)], _detection(item)
     now = _now()
     return JSONResponse(
         _V2_OK
@@ -170,8 +171,8 @@ async def progress_v2(request: Request, caller: Caller) -> Response:
                 "execution_time": "",
                 "txt2img_time": "",
                 "finish_time": "",
-                "enable_nsfw_detection": False,
-                "nsfw_detection_result": None,
+                "enable_nsfw_detection": found is not None,
+                "nsfw_detection_result": None if found is None else [found],
                 "debug_info": dict.fromkeys(_TIMES, now),
             }
         }
@@ -182,15 +183,19 @@ async def upscale_v3(request: Request, caller: Caller) -> Response:
     """Take a task on."""
     body = await read_json(request, UpscaleV3)
     extra, wanted = body.extra, body.request
-    for name in ("custom_storage", "enable_nsfw_detection"):
-        if getattr(extra, name):
-            raise not_offered(f"extra.{name}", f"extra.{name} is not offered")
+    if extra.custom_storage:
+        raise not_offered("extra.custom_storage", "extra.custom_storage is not offered")
+    if extra.enable_nsfw_detection and extra.nsfw_detection_level:
+        raise not_offered(
+            "extra.nsfw_detection_level", "extra.nsfw_detection_level: only 0, explicit nudity, is offered"
+        )
     task_uuid = await caller.accept(
         inputImage=wanted.image_base64,
         model=_model(wanted.model_name or "RealESRGAN_x4plus", "request.model_name", caller),
         upscaleFactor=wanted.scale_factor or 2,
         outputFormat={"webp": "WEBP", "jpeg": "JPG"}.get(extra.response_image_type or "", "PNG"),
         webhookURL=extra.webhook.url or None if extra.webhook else None,
+        checkNSFW=bool(extra.enable_nsfw_detection),
     )
     return JSONResponse({"task_id": task_uuid})
 
@@ -220,13 +225,13 @@ def webhook_body(item: Outcome, image_ttl: float) -> bytes:
 def _task_v3(item: Outcome, task_uuid: str, image_ttl: float) -> dict[str, Any]:
     """A task as `/v3/async/task-result` has it."""
     images: list[Mapping[str, Any]] = []
-    reason, percent = "", 0
+    reason, percent, found = "", 0, None
     if isinstance(item, ErrorItem):
         status, reason = "FAILED", item.message
     elif isinstance(item, Progress):
         status, percent = "PROCESSING" if item.progress else "QUEUED", item.progress
     else:
-        status, percent = "SUCCEED", 100
+        status, percent, found = "SUCCEED", 100, _detection(item)
         assert item.image_url is not UNSET
         kind = item.image_url.partition("?")[0].rpartition(".")[2]
         images = [
@@ -234,13 +239,13 @@ def _task_v3(item: Outcome, task_uuid: str, image_ttl: float) -> dict[str, Any]:
                 "image_url": item.image_url,
                 "image_url_ttl": int(image_ttl),
                 "image_type": {"jpg": "jpeg"}.get(kind, kind),
-                "nsfw_detection_result": None,
+                "nsfw_detection_result": found,
             }
         ]
     return {
         "extra": {
             "seed": "0",
-            "enable_nsfw_detection": False,
+            "enable_nsfw_detection": found is not None,
             "debug_info": {"request_info": "", **dict.fromkeys(_V3_TIMES, str(_now()))},
         },
         "task": {
@@ -285,6 +290,14 @@ def fail_v3(item: ErrorItem) -> Response:
     return JSONResponse(
         {"code": status, "reason": reason, "message": item.message, "metadata": metadata}, status
     )
+
+
+def _detection(item: UpscaleResult) -> dict[str, Any] | None:
+    """What was found of what is not safe for work, in percent; None if nobody looked."""
+    if item.nsfw_scores is UNSET:
+        return None
+    score = max(item.nsfw_scores.input, item.nsfw_scores.result)
+    return {"valid": True, "confidence": round(100 * score)}
 
 
 def _model(name: str, parameter: str, caller: Caller) -> str:

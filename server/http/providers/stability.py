@@ -70,9 +70,13 @@ async def upscale_v1(request: Request, caller: Caller) -> Response:
     )
     data, seed = _data(result), _seed(result)
     if request.headers.get("accept", "").startswith("image/png"):
-        headers = {"finish-reason": "SUCCESS", "seed": str(seed)}
+        headers = {"finish-reason": _finish_reason(result), "seed": str(seed)}
         return Response(data, headers=headers, media_type="image/png")
-    artifact = {"base64": base64.b64encode(data).decode(), "seed": seed, "finishReason": "SUCCESS"}
+    artifact = {
+        "base64": base64.b64encode(data).decode(),
+        "seed": seed,
+        "finishReason": _finish_reason(result),
+    }
     return JSONResponse({"artifacts": [artifact]})
 
 
@@ -200,8 +204,9 @@ def _v2_result(request: Request, item: UpscaleResult, key: str, wanted: str | No
     """A result as `Accept` asks for it: bytes, or JSON."""
     data, seed = _data(item), _seed(item)
     if request.headers.get("accept", "").startswith("application/json"):
-        return JSONResponse({key: base64.b64encode(data).decode(), "finish_reason": "SUCCESS", "seed": seed})
-    headers = {"finish-reason": "SUCCESS", "seed": str(seed), "x-request-id": item.task_uuid}
+        reason = _finish_reason(item)
+        return JSONResponse({key: base64.b64encode(data).decode(), "finish_reason": reason, "seed": seed})
+    headers = {"finish-reason": _finish_reason(item), "seed": str(seed), "x-request-id": item.task_uuid}
     return Response(data, headers=headers, media_type=_media_type(data, wanted))
 
 
@@ -246,6 +251,11 @@ def _number(
     return value
 
 
+def _finish_reason(item: UpscaleResult) -> str:
+    """Stability says so where its filter has found something; here the image is not blurred."""
+    return "CONTENT_FILTERED" if item.nsfw_content is True else "SUCCESS"
+
+
 def _data(item: UpscaleResult) -> bytes:
     assert item.image_base64_data is not UNSET
     return item.image_base64_data
@@ -278,18 +288,22 @@ def _task_uuid(public_id: str) -> str:
 
 def fail_v1(item: ErrorItem) -> Response:
     """An error of v1: a name and a message."""
-    status = status_of(item)
-    return JSONResponse({"id": uuid.uuid4().hex, "name": _name(status), "message": item.message}, status)
+    name, status = _named(item)
+    return JSONResponse({"id": uuid.uuid4().hex, "name": name, "message": item.message}, status)
 
 
 def fail_v2(item: ErrorItem) -> Response:
     """An error of v2beta: a name and a list of messages."""
+    name, status = _named(item)
+    return JSONResponse({"id": uuid.uuid4().hex, "name": name, "errors": [item.message]}, status)
+
+
+def _named(item: ErrorItem) -> tuple[str, int]:
+    """What an error is called, and its status."""
+    if item.code == "nsfwContentDetected":
+        return "content_moderation", 403
     status = status_of(item)
-    return JSONResponse({"id": uuid.uuid4().hex, "name": _name(status), "errors": [item.message]}, status)
-
-
-def _name(status: int) -> str:
-    return {
+    name = {
         401: "unauthorized",
         402: "insufficient_balance",
         403: "permission_denied",
@@ -301,6 +315,7 @@ def _name(status: int) -> str:
         503: "service_unavailable",
         504: "timeout",
     }.get(status, "bad_request")
+    return name, status
 
 
 _V1_FORM: Final = {

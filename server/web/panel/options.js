@@ -10,6 +10,7 @@ import { percent } from "../parts/format.js";
  * @property {"x" | "y" | "both"} [seamless]
  * @property {8} [tta]
  * @property {{model: string, visibility: number}} [blend]
+ * @property {boolean} [checkNSFW]
  */
 
 const SEAMS = { "": "As it is", x: "Left and right meet", y: "Top and bottom meet", both: "All edges meet" };
@@ -40,9 +41,12 @@ export function optionFields(model, values, models) {
     fields.push(label);
   }
   if (offered.includes("tta")) {
-    const box = make("input", { type: "checkbox", checked: values.tta === true, data: { option: "tta" } });
     const title = "The mean of the picture's eight flips and turns: a little better, for eight times the work and price";
-    fields.push(make("label", { className: "check", title }, box, make("span", {}, "Eight looks (8 times the work)")));
+    fields.push(check("tta", "Eight looks (8 times the work)", title, values.tta));
+  }
+  if (offered.includes("checkNSFW")) {
+    const title = "Says of results whether they may not be safe for work";
+    fields.push(check("checkNSFW", "Look for what is not safe for work", title, values.checkNSFW));
   }
   return fields;
 }
@@ -65,10 +69,17 @@ export function readOptions(model, values, models) {
   const options = {};
   if (offered.includes("seamless") && values.seamless in SEAMS && values.seamless) options.seamless = values.seamless;
   if (offered.includes("tta") && values.tta === true) options.tta = 8;
+  if (offered.includes("checkNSFW") && values.checkNSFW === true) options.checkNSFW = true;
   const visibility = Number(values.visibility ?? VISIBILITY);
   const second = models.find(({ air }) => air === values.blend && air !== model.air);
   if (offered.includes("blend") && second && visibility > 0) options.blend = { model: second.air, visibility };
   return options;
+}
+
+/** @param {string} option @param {string} label @param {string} title @param {boolean | undefined} checked */
+function check(option, label, title, checked) {
+  const box = make("input", { type: "checkbox", checked: checked === true, data: { option } });
+  return make("label", { className: "check", title }, box, make("span", {}, label));
 }
 
 /** @param {string} option @param {Record<string, string>} choices @param {string | undefined} chosen */

@@ -185,8 +185,9 @@ export class Runner extends EventTarget {
   }
 
   /** @param {Task} task @param {Item} item */
-  #succeed(task, { imageURL: url, cost = null, warnings = [] }) {
-    const result = { url, name: nameOf(url), cost, warnings, expires: null, size: null };
+  #succeed(task, { imageURL: url, cost = null, warnings = [], NSFWContent: unsafe = false }) {
+    const found = unsafe ? ["It may not be safe for work"] : [];
+    const result = { url, name: nameOf(url), cost, warnings: [...found, ...warnings], expires: null, size: null };
     this.#finish(task, { status: "done", progress: 1, result });
     this.#look(task, result);
   }

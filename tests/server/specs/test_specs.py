@@ -48,7 +48,7 @@ ALONE = {"authentication", "ping", "cancel"}
 BEYOND_SCHEMAS = {
     "steps",  # that this model has none
     "unknown target", "unknown task", "too large a result", "too large a target", "target out of reach",
-    "target smaller than the image", "model",
+    "target smaller than the image", "model", "safety checker",
     "private upload endpoint",
 }  # fmt: skip
 """What a schema cannot know: which images, tasks and models there are, and what is behind a URL."""

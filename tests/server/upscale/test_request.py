@@ -71,8 +71,6 @@ def request_of(catalogue: Catalogue, codec: Codec = JSON, **parameters: Any) -> 
         ({"webhookURL": "ftp://example.org"}, "invalidWebhookURL", "webhookURL"),
         ({"webhookURL": f"https://{'a' * MAX_URL}"}, "invalidWebhookURL", "webhookURL"),
         ({"uploadEndpoint": "file:///tmp/a"}, "invalidUploadEndpoint", "uploadEndpoint"),
-        ({"checkNSFW": True}, "unsupportedCheckNSFW", "checkNSFW"),
-        ({"safety": {"checkContent": True}}, "unsupportedSafetyCheckContent", "safety.checkContent"),
         ({"numberResults": 2}, "unsupportedNumberResults", "numberResults"),
         ({"numberResults": -(10**30)}, "unsupportedNumberResults", "numberResults"),
         ({"settings": {"steps": 20}}, "unsupportedSettingsSteps", "settings.steps"),
