@@ -7,6 +7,7 @@ import mmap
 import struct
 
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
@@ -122,6 +123,10 @@ def test_the_code_is_for_the_architectures_that_are_named_and_there_is_none_to_c
 def test_the_provider_knows_all_options_that_it_is_given(precision, library):
     for option in (*getattr(CudaDevice(0, "H200"), precision)(), "enable_cuda_graph"):
         assert library.find(b"\0" + option.encode() + b"\0") >= 0, option
+
+
+def test_a_session_can_be_asked_to_release_a_graph():
+    assert callable(onnxruntime.InferenceSession.release_captured_graph)
 
 
 def test_a_value_with_too_many_elements_is_refused_in_the_words_that_are_known(library):
