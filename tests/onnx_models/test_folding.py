@@ -20,8 +20,9 @@ def network(*nodes, result="y", **constants):
     tensors = [
         numpy_helper.from_array(np.asarray(array, np.float32), name) for name, array in constants.items()
     ]
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", result)]
-    ends[0].CopyFrom(helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, "h", "w"]))
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3, "h", "w"]) for name in ("x", result)
+    ]
     graph = helper.make_graph(nodes, "folding", ends[:1], ends[1:], tensors)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
