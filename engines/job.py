@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,6 +14,11 @@ from engines.metering import DeviceTime, current_device_time
 from engines.progress import Progress
 
 __all__ = ["Item", "Job"]
+
+_TICK = 0.25
+"""Seconds between two reports of progress within a run."""
+_AT_MOST = 0.95
+"""How much of a run is believed to be done before it has ended."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -30,6 +36,9 @@ class Job:
     done: asyncio.Future[None] = field(init=False)
     left: int = field(init=False)
     """How many items have not been finished yet."""
+    long_runs: deque[tuple[float, float]] = field(init=False, default_factory=deque)
+    """When each item in a long run began, by the loop's clock, and the seconds that it should take."""
+    ticker: asyncio.TimerHandle | None = field(init=False, default=None)
     device_time: DeviceTime = field(init=False)
     """What the time of its runs is added to."""
 
@@ -50,9 +59,28 @@ class Job:
         if on_start is not None:
             self.on_loop(on_start)
 
+    def expect(self, seconds: float) -> None:
+        """Report progress within a run, which should take so many seconds; on the event loop only."""
+        if self.on_progress is None or self.done.done():
+            return
+        if self.ticker is None:
+            self.ticker = self.loop.call_later(_TICK, self._tick)
+        self.long_runs.append((self.loop.time(), seconds))
+
+    def _tick(self) -> None:
+        self.ticker = None
+        if self.on_progress is None or self.done.done() or not self.long_runs:
+            return
+        now = self.loop.time()
+        begun = sum(min((now - start) / seconds, _AT_MOST) for start, seconds in self.long_runs)
+        self.on_progress((self.count - self.left + min(begun, _AT_MOST * self.left)) / self.count)
+        self.ticker = self.loop.call_later(_TICK, self._tick)
+
     def advance(self) -> None:
         """Count a finished item; on the event loop only."""
         self.left -= 1
+        if self.long_runs:
+            self.long_runs.popleft()
         if self.done.done():
             return
         self.end_if_complete()
@@ -95,6 +123,10 @@ class Item(Generic[JobT]):
     def inputs(self) -> Arrays:
         """The inputs of the run."""
         raise NotImplementedError
+
+    def expect(self, seconds: float) -> None:
+        """Take note that the run that begins now should take so long; any thread may call this."""
+        self.job.on_loop(partial(self.job.expect, seconds))
 
     def took(self, seconds: float) -> None:
         """Count the time that a device worked for the item; one thread at a time."""

@@ -33,6 +33,8 @@ __all__ = ["Dispatcher", "Failures", "fail_all"]
 log = logging.getLogger(__name__)
 
 _WATCH_EVERY = 5.0
+_LONG = 0.5
+"""Seconds, of a run whose progress is worth an estimate."""
 
 Failures: TypeAlias = list[tuple[TileWork, EngineError]]
 """Tiles that are to be failed, once the lock is released."""
@@ -189,6 +191,7 @@ class Dispatcher:
         try:
             worker.load(network, self._calibration)
             begun = self._clock()
+            self._announce(batch)
             outcomes = worker.run(batch, self._calibration, partial(self._begin_again, worker, batch))
         except Exception as error:
             log.exception("%s: %d tiles of %s failed", worker.name, len(batch.tiles), network.path.name)
@@ -211,6 +214,14 @@ class Dispatcher:
             self.scheduler.finish(batch, round((now - begun) * 1e9))
         fail_all(failed)
         worker.finish(lambda: self._keep(batch, outcomes))
+
+    def _announce(self, batch: Batch[Key, TileWork]) -> None:
+        """Tell the tiles of a long run how long it should take; of short ones their end says enough."""
+        with self.changed:
+            each = self._costs.seconds(batch.key.network, batch.key.pixels)
+        if each is not None and (expected := each * len(batch.tiles)) > _LONG:
+            for _, tile in batch.tiles:
+                tile.expect(expected)
 
     def _begin_again(self, worker: Worker, batch: Batch[Key, TileWork]) -> None:
         """Give each of the runs that a batch takes the time of one."""

@@ -55,6 +55,9 @@ class TileWork(Protocol):
     def finish(self, result: Arrays) -> None:
         """Take the result, (h × scale, w × scale, 3) uint8; or the outputs. The memory may be kept."""
 
+    def expect(self, seconds: float) -> None:
+        """Take note that the run that begins now should take so long."""
+
     def took(self, seconds: float) -> None:
         """Take note of how long a device worked for it, whatever came of that; one thread at a time."""
 

@@ -106,8 +106,8 @@ class News:
 
     def note_progress(self, running: Running, share: float) -> None:
         """So much of the work is done."""
-        running.progress = share
-        if share < 1:
+        before, running.progress = int(100 * running.progress), share
+        if before < int(100 * share) < 100:  # nothing else can be seen of it
             self._send_progress(running)
 
     def _send_progress(self, running: Running) -> None:
