@@ -17,6 +17,7 @@ from engines.codecs.crop import crop
 from engines.codecs.encode import OutputFormat, encode
 from engines.codecs.image import ImageInfo, decode, inspect
 from engines.codecs.picture import Metadata, Picture, Text, resize
+from engines.codecs.raw import Channels, picture_of, pixels_of
 from engines.errors import (
     BrokenImageError,
     DeviceLostError,
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from engines.devices.find import DeviceChoice, PrecisionChoice, RuntimeChoice, find_devices, stand_in_for
     from engines.devices.ort import open_on_cpu
     from engines.ensemble import TURNS, Blend, Seamless
+    from engines.faces.blending import RestoredFace
+    from engines.faces.detection import Face
     from engines.latent.colour_fix import ColourFix
     from engines.latent.diffusion import Diffusion
     from engines.latent.samplers import Scheduler
@@ -60,7 +63,9 @@ else:
         "Device": "engines.devices.device",
         "DeviceChoice": "engines.devices.find",
         "Diffusion": "engines.latent.diffusion",
+        "Face": "engines.faces.detection",
         "PrecisionChoice": "engines.devices.find",
+        "RestoredFace": "engines.faces.blending",
         "RuntimeChoice": "engines.devices.find",
         "Seamless": "engines.ensemble",
         "Scheduler": "engines.latent.samplers",
@@ -77,6 +82,7 @@ __all__ = [
     "Activity",
     "Blend",
     "BrokenImageError",
+    "Channels",
     "ColourFix",
     "Decoders",
     "Device",
@@ -87,6 +93,7 @@ __all__ = [
     "DeviceTime",
     "Diffusion",
     "EngineError",
+    "Face",
     "ImageError",
     "ImageInfo",
     "ImageTooLargeError",
@@ -99,6 +106,7 @@ __all__ = [
     "Picture",
     "PrecisionChoice",
     "Region",
+    "RestoredFace",
     "RunKind",
     "RuntimeChoice",
     "Scheduler",
@@ -115,6 +123,8 @@ __all__ = [
     "find_devices",
     "inspect",
     "open_on_cpu",
+    "picture_of",
+    "pixels_of",
     "report_whole",
     "resize",
     "sizes_of_passes",

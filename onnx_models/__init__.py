@@ -36,6 +36,7 @@ from onnx_models.errors import (
     WeightsChecksumError,
     one_line,
 )
+from onnx_models.face_restorer import Restorer
 from onnx_models.ffdnet import CELL, pack
 from onnx_models.files import write_atomically
 from onnx_models.graph import (
@@ -60,7 +61,7 @@ from onnx_models.model import (
 )
 from onnx_models.ncnn import ncnn_blob
 from onnx_models.network import BuiltNetwork, Split, ensure_network
-from onnx_models.probe import OpenNetwork, Run
+from onnx_models.probe import OpenNetwork, OpenPart, Run, RunPart
 from onnx_models.published import (
     Archive,
     Download,
@@ -112,10 +113,13 @@ __all__ = [
     "NotInstalledError",
     "OnnxWeights",
     "OpenNetwork",
+    "OpenPart",
     "Published",
     "PublishedFile",
     "PublishedNetwork",
+    "Restorer",
     "Run",
+    "RunPart",
     "Source",
     "Split",
     "State",

@@ -9,17 +9,26 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from onnx_models.auxiliary import Auxiliary
 from onnx_models.catalogue import Catalogue
 from onnx_models.convert import Converted, convert_file
 from onnx_models.diffusers import export as diffusers
-from onnx_models.entries import new_folder, refuse_taken, write_entry, write_latent_entry
+from onnx_models.entries import (
+    new_folder,
+    refuse_taken,
+    write_auxiliary,
+    write_entry,
+    write_latent_entry,
+)
 from onnx_models.errors import (
     CatalogueError,
     DuplicateModelError,
+    LicenceError,
     UnsuitableModelError,
 )
+from onnx_models.face_restorer import LICENCES, Restorer
 from onnx_models.model import Air, LatentWeights, Model, Name, OnnxWeights, WeightFile
-from onnx_models.probe import OpenNetwork
+from onnx_models.probe import OpenNetwork, OpenPart
 
 __all__ = ["Facts", "add_model", "export_model", "refuse_duplicates"]
 
@@ -51,8 +60,11 @@ def add_model(
     directory: Path,
     open_network: OpenNetwork,
     on_progress: Step = lambda _step: None,
-) -> tuple[Model, Converted]:
-    """Add the model in a file to the catalogue.
+    *,
+    open_part: OpenPart | None = None,
+    accept_licence: bool = False,
+) -> tuple[Model, Converted] | tuple[Auxiliary, Restorer]:
+    """Add the model in a file to the catalogue: an upscaler, or what restores faces beside one.
 
     Args:
         file: `.pth`, `.ckpt`, `.safetensors` or `.onnx`.
@@ -61,17 +73,22 @@ def add_model(
         directory: Of the added models.
         open_network: The runtime to try it with.
         on_progress: Called with each step, in words.
+        open_part: The runtime for networks of several inputs; without it face restorers are refused.
+        accept_licence: Whether the user has accepted a licence for non-commercial use only.
 
     Raises:
         CatalogueError: A fact is wrong.
         DuplicateModelError: The name or the AIR identifier is taken.
+        LicenceError: The architecture's licence has to be accepted first.
         ModelBuildError: The model cannot be used, or cannot be written.
 
     """
     name = facts.name or re.sub(r"[^a-z0-9.-]+", "-", file.stem.lower()).strip("-.")
     facts = _checked(msgspec.structs.replace(facts, name=name, air=facts.air or f"local:{name}@1"))
     refuse_duplicates(name, facts.air or "", catalogue, directory)
-    converted = convert_file(file, open_network, on_progress)
+    converted = convert_file(file, open_network, on_progress, open_part)
+    if isinstance(converted, Restorer):
+        return _add_restorer(file, facts, converted, directory, accept_licence), converted
     if facts.scale not in (None, converted.scale):
         raise UnsuitableModelError(f"its scale is {converted.scale}, not {facts.scale}")
     overlap = facts.overlap or converted.seam.overlap
@@ -97,6 +114,40 @@ def add_model(
     return write_entry(directory, _model(entry), [converted.network]), converted
 
 
+def _add_restorer(
+    file: Path, facts: Facts, restorer: Restorer, directory: Path, accept_licence: bool
+) -> Auxiliary:
+    known = LICENCES.get(restorer.architecture or "")
+    if known is not None and known.non_commercial and not accept_licence:
+        raise LicenceError(
+            f"it is a {restorer.architecture} network, whose licence, {known.name}, excludes commercial use; "
+            f"read {known.url} and, to accept it, add --accept-licence"
+        )
+    whose = f"{restorer.architecture} network" if restorer.architecture else "Network"
+    licence, licence_url = facts.licence, facts.licence_url
+    if known is not None and licence == Facts().licence:
+        licence, licence_url = known.name, known.url
+    entry = {
+        "kind": "faceRestorer",
+        "name": facts.name,
+        "air": facts.air,
+        "title": facts.title or file.stem,
+        "description": facts.description or f"{whose} that restores faces, added from {file.name}.",
+        "file": WeightFile("", "0" * 64),
+        "price_per_megapixel": facts.price_per_megapixel,
+        "licence": licence,
+        "licence_url": licence_url,
+        "source_url": facts.source_url,
+        "parameters": ["weight"] if restorer.takes_weight else [],
+        "batches": restorer.batches,
+    }
+    try:
+        auxiliary = msgspec.convert(msgspec.to_builtins(entry), Auxiliary)
+    except msgspec.ValidationError as error:
+        raise CatalogueError(_field(error)) from error
+    return write_auxiliary(directory, auxiliary, restorer.network)
+
+
 def _model(entry: Mapping[str, object]) -> Model:
     try:
         return msgspec.convert(msgspec.to_builtins(entry), Model)
@@ -109,7 +160,7 @@ def export_model(
     facts: Facts,
     catalogue: Catalogue,
     directory: Path,
-    open_part: diffusers.OpenPart,
+    open_part: OpenPart,
     *,
     half: bool = False,
     on_progress: Step = lambda _step: None,

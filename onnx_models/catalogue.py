@@ -215,8 +215,9 @@ class Catalogue:
 
 
 def _not_installed(download: Download) -> NotInstalledError:
+    accept = " --accept-licence" if download.non_commercial else ""
     return NotInstalledError(
-        f"{download.name} is not installed; to fetch it: tilewire models pull {download.name}"
+        f"{download.name} is not installed; to fetch it: tilewire models pull {download.name}{accept}"
     )
 
 

@@ -14,12 +14,12 @@ import onnx
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from onnx_models import probe, spandrel
+from onnx_models import face_restorer, probe, spandrel
 from onnx_models.errors import UnsuitableModelError, one_line
 from onnx_models.folding import fold_factors
 from onnx_models.graph import wrap_uint8
 from onnx_models.onnx_file import read_onnx, tidy
-from onnx_models.probe import OpenNetwork, Run, Seam
+from onnx_models.probe import OpenNetwork, OpenPart, Run, Seam
 from onnx_models.sizes import SizeRule, fit_sizes
 from onnx_models.split import split_network
 
@@ -71,18 +71,22 @@ class _Candidate(Struct, frozen=True):
 
 
 def convert_file(
-    file: Path, open_network: OpenNetwork, on_progress: Callable[[str], None] = lambda _step: None
-) -> Converted:
+    file: Path,
+    open_network: OpenNetwork,
+    on_progress: Callable[[str], None] = lambda _step: None,
+    open_part: OpenPart | None = None,
+) -> Converted | face_restorer.Restorer:
     """Make a network of a file, and check it.
 
     Args:
         file: `.pth`, `.ckpt`, `.safetensors` or `.onnx`.
         open_network: The runtime to try it with.
         on_progress: Called with each step, in words.
+        open_part: The same for networks of several inputs; without it face restorers are refused.
 
     Raises:
         MissingConverterError: PyTorch or spandrel is needed and not installed.
-        UnsuitableModelError: The file is broken, or no network that upscales RGB images.
+        UnsuitableModelError: The file is broken, or no network that upscales RGB images or restores faces.
 
     """
     suffix = file.suffix.lower()
@@ -93,9 +97,18 @@ def convert_file(
     on_progress("reading")
     with tempfile.TemporaryDirectory(prefix="tilewire-") as directory:
         opener = _Opener(Path(directory), open_network)
+        scratch = Path(directory) / "face.onnx"
         if suffix == ".onnx":
-            return _from_onnx(file, opener, on_progress)
-        return _from_checkpoint(spandrel.read_checkpoint(file), opener, on_progress)
+            restorer = face_restorer.from_onnx(file, scratch, open_part) if open_part else None
+            return restorer or _from_onnx(file, opener, on_progress)
+        checkpoint = spandrel.read_checkpoint(file)
+        if isinstance(checkpoint, spandrel.Checkpoint):
+            return _from_checkpoint(checkpoint, opener, on_progress)
+        if open_part is None:
+            raise UnsuitableModelError(
+                f"it is a {checkpoint.architecture} network, which restores faces; an upscaler is needed"
+            )
+        return face_restorer.from_checkpoint(checkpoint, scratch, open_part, on_progress)
 
 
 def convert_core(

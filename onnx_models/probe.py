@@ -4,7 +4,7 @@ The caller brings the runtime: a function that opens an ONNX file and returns a 
 images to their results. Nothing here imports one.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from onnx_models.errors import UnsuitableModelError, one_line
 
 __all__ = [
     "OpenNetwork",
+    "OpenPart",
     "Run",
+    "RunPart",
     "Seam",
     "check_batches",
     "check_sizes",
@@ -32,6 +34,12 @@ Run = Callable[[NDArray[Any]], NDArray[Any]]
 
 OpenNetwork = Callable[[Path], Run]
 """Loads an ONNX file. It may raise anything."""
+
+RunPart = Callable[[Sequence[NDArray[Any]]], Sequence[NDArray[Any]]]
+"""Runs a network that may have several inputs and outputs, in their order. It may raise anything."""
+
+OpenPart = Callable[[Path], RunPart]
+"""Loads its ONNX file. It may raise anything."""
 
 OVERLAPS = (8, 16, 24, 32, 48, 64)
 SIZES = ((1, 1), (5, 7), (16, 17), (33, 47), (70, 90))

@@ -105,6 +105,8 @@ class Download(Published, frozen=True, forbid_unknown_fields=True, kw_only=True)
     """In place of a checkpoint: what ncnn's files make."""
     margin: Annotated[int, Meta(ge=0)] = 0
     """Pixels that each network takes away at every border, and that are repeated there before."""
+    needs: str | None = None
+    """A package of Python that reads the checkpoint, beside those of `tilewire[convert]`."""
     family: Literal["esrgan", "network"] = "network"
     overlap: Pixels | None = None
     tile: Pixels | None = None

@@ -3,21 +3,23 @@
 import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 import onnx
 
-from onnx_models import ffdnet, ncnn, open_nsfw, spandrel
+from onnx_models import centerface, ffdnet, ncnn, open_nsfw, spandrel
 from onnx_models.add import Facts, add_model, refuse_duplicates
 from onnx_models.auxiliary import Auxiliary
 from onnx_models.catalogue import Catalogue
 from onnx_models.convert import Converted, convert_core
 from onnx_models.entries import is_added, write_auxiliary, write_entry
-from onnx_models.errors import DownloadError, InstalledError, LicenceError
+from onnx_models.errors import DownloadError, InstalledError, LicenceError, MissingConverterError
+from onnx_models.face_restorer import Restorer
 from onnx_models.files import locked
 from onnx_models.model import Model, OnnxWeights, WeightFile
-from onnx_models.probe import OpenNetwork
+from onnx_models.probe import OpenNetwork, OpenPart
 from onnx_models.published import Download, PublishedNetwork
 from onnx_models.sources import obtain
 from onnx_models.stages import in_stages, with_margin
@@ -35,7 +37,8 @@ def pull_model(
     on_bytes: Callable[[int], None] = lambda _count: None,
     *,
     accept_licence: bool = False,
-) -> tuple[Model, Converted] | tuple[Auxiliary, None]:
+    open_part: OpenPart | None = None,
+) -> tuple[Model, Converted] | tuple[Auxiliary, Restorer | None]:
     """Fetch a model's weights and add it to the catalogue.
 
     Args:
@@ -46,10 +49,11 @@ def pull_model(
         on_progress: Called with each step, in words.
         on_bytes: Called with how much has been fetched.
         accept_licence: Whether the user has accepted a licence for non-commercial use only.
+        open_part: The same for networks of several inputs, which face restorers need.
 
     Returns:
-        The model, and what was measured on its network (of several on the one with the widest seam); of one
-        that works beside upscalers nothing.
+        The model, and what was measured on its network (of several on the one with the widest seam), if
+        anything was.
 
     Raises:
         LicenceError: The licence has to be accepted first.
@@ -66,8 +70,12 @@ def pull_model(
         )
     refuse_duplicates(download.name, download.air, catalogue, directory)
     suffix = Path(download.checkpoint or "").suffix
-    if suffix in spandrel.SUFFIXES and download.kind != "denoiser":
+    if suffix in spandrel.SUFFIXES and download.kind not in _CONVERTERS:
         spandrel.require(suffix)
+    if download.needs is not None and find_spec(download.needs) is None:
+        raise MissingConverterError(
+            f"{download.name} needs a package of its own: pip install {download.needs}"
+        )
     folder = directory / f".{download.name}.download"
     with locked(directory, download.name, lambda: on_progress("waiting for another download")):
         if is_added(directory, download.name):  # by the other one
@@ -75,12 +83,24 @@ def pull_model(
         on_progress("fetching")
         try:
             files = obtain(download, catalogue.archives, folder, on_bytes)
-            added: tuple[Model, Converted] | tuple[Auxiliary, None]
-            if download.kind == "upscaler":
-                add = _add_networks if download.networks else _add_checkpoint
-                added = add(download, files, catalogue, directory, open_network, on_progress)
-            else:
+            added: tuple[Model, Converted] | tuple[Auxiliary, Restorer | None]
+            if download.networks:
+                added = _add_networks(download, files, directory, open_network, on_progress)
+            elif download.kind in _CONVERTERS:
                 added = _add_auxiliary(download, files, directory), None
+            else:
+                (file,) = files.values()
+                facts = _facts_of(download)
+                added = add_model(
+                    file,
+                    facts,
+                    catalogue,
+                    directory,
+                    open_network,
+                    on_progress,
+                    open_part=open_part,
+                    accept_licence=accept_licence,
+                )
         except DownloadError:  # what is there of it is not fetched again
             raise
         except BaseException:
@@ -90,19 +110,10 @@ def pull_model(
         return added
 
 
-def _add_checkpoint(
-    download: Download,
-    files: Mapping[str, Path],
-    catalogue: Catalogue,
-    directory: Path,
-    open_network: OpenNetwork,
-    on_progress: Callable[[str], None],
-) -> tuple[Model, Converted]:
-    (file,) = files.values()
-    facts = Facts(
+def _facts_of(download: Download) -> Facts:
+    return Facts(
         **{each: getattr(download, each) for each in Facts.__struct_fields__ if hasattr(download, each)}
     )
-    return add_model(file, facts, catalogue, directory, open_network, on_progress)
 
 
 def _add_auxiliary(download: Download, files: Mapping[str, Path], directory: Path) -> Auxiliary:
@@ -119,9 +130,10 @@ def _add_auxiliary(download: Download, files: Mapping[str, Path], directory: Pat
 
 _CONVERTERS: Final[Mapping[str, Callable[[bytes], onnx.ModelProto]]] = {
     "denoiser": lambda content: ffdnet.convert(read_tensors(content)),
+    "faceDetector": centerface.convert,
     "safetyChecker": open_nsfw.convert,
 }
-"""What makes a network of a file that is known."""
+"""What makes a network of a file that is known; any other is looked at as one of the user's."""
 
 _SHARED = (
     "name",
@@ -138,7 +150,6 @@ _SHARED = (
 def _add_networks(
     download: Download,
     files: Mapping[str, Path],
-    _catalogue: Catalogue,
     directory: Path,
     open_network: OpenNetwork,
     on_progress: Callable[[str], None],

@@ -9,6 +9,7 @@ import io
 import logging
 import pickle
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnx_models.errors import MissingConverterError, UnsuitableModelError, one_line
+from onnx_models.face_layers import exportable
 from onnx_models.quiet import quietly
 from onnx_models.sizes import SizeRule
 from onnx_models.swin import traceable
@@ -26,14 +28,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-__all__ = ["SUFFIXES", "Checkpoint", "read_checkpoint", "require"]
+__all__ = ["SUFFIXES", "Checkpoint", "FaceCheckpoint", "read_checkpoint", "require"]
 
 SUFFIXES = (".pth", ".ckpt", ".safetensors")
 
 _OPSETS = {"traced": 17, "exported": 18}
 _SIDE = 48
 _PURPOSES = {
-    "FaceSR": "restores faces",
     "Inpainting": "fills holes in images",
     "Restoration": "restores images without enlarging them",
 }
@@ -99,6 +100,79 @@ class Checkpoint:
         return Network().eval()
 
 
+class FaceCheckpoint:
+    """A network that restores faces, as PyTorch runs it: (N, 3, S, S) in [-1, 1], both ways.
+
+    It is called as its authors do: what spandrel has for it leaves that range to the caller in some cases.
+
+    Attributes:
+        architecture: Its name, such as GFPGAN.
+        takes_weight: Whether it can be told how near to stay to what is seen.
+    """
+
+    def __init__(self, descriptor: Any) -> None:
+        self.architecture: str = descriptor.architecture.name
+        self.takes_weight = self.architecture == "CodeFormer"
+        self._model = descriptor.eval().model
+
+    def run(self, face: NDArray[np.float32], weight: float | None) -> NDArray[np.float32]:
+        """What it makes of one face, (3, S, S) in [-1, 1]; not clipped."""
+        import torch  # noqa: PLC0415 - large, and only there with the extra
+
+        beside = () if weight is None else (torch.tensor([weight]),)
+        with torch.inference_mode():
+            found: NDArray[np.float32] = self._network()(torch.from_numpy(face[np.newaxis].copy()), *beside)[
+                0
+            ].numpy()
+        return found
+
+    def graph(self, side: int) -> onnx.ModelProto:
+        """The network as ONNX: from `face` and maybe `weight`, (N), to `restored`, with N dynamic."""
+        import torch  # noqa: PLC0415
+
+        file = io.BytesIO()
+        inputs: list[torch.Tensor] = [torch.rand(1, 3, side, side) * 2 - 1]
+        names = ["face"]
+        if self.takes_weight:
+            inputs.append(torch.tensor([0.5]))
+            names.append("weight")
+        with quietly(), torch.inference_mode(), exportable(self._model):
+            torch.onnx.export(
+                self._network(),
+                tuple(inputs),
+                file,
+                dynamo=False,
+                verbose=False,
+                opset_version=_OPSETS["traced"],
+                input_names=names,
+                output_names=["restored"],
+                dynamic_axes={name: {0: "n"} for name in [*names, "restored"]},
+            )
+        return onnx.load_model_from_string(file.getvalue())
+
+    def _network(self) -> "torch.nn.Module":
+        import torch  # noqa: PLC0415
+
+        model, architecture = self._model, self.architecture
+
+        class Network(torch.nn.Module):  # type: ignore[misc]
+            def __init__(self) -> None:
+                super().__init__()
+                self.model = model
+
+            def forward(self, face: torch.Tensor, *weight: torch.Tensor) -> torch.Tensor:
+                if architecture == "GFPGAN":  # with the noise that it was stored with, not another each time
+                    found = self.model(face, return_rgb=False, randomize_noise=False)
+                elif weight:
+                    found = self.model(face, weight=weight[0].reshape(-1, 1, 1, 1))
+                else:
+                    found = self.model(face)
+                restored: torch.Tensor = found[0]
+                return restored
+
+        return Network().eval()
+
+
 def require(suffix: str) -> None:
     """Make sure that files of this kind can be read.
 
@@ -116,8 +190,8 @@ def require(suffix: str) -> None:
         ) from error
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint of an architecture that spandrel knows.
+def read_checkpoint(path: Path) -> Checkpoint | FaceCheckpoint:
+    """Read a checkpoint of an architecture that spandrel knows, to upscale or to restore faces.
 
     Raises:
         MissingConverterError: PyTorch or spandrel is not installed.
@@ -128,15 +202,27 @@ def read_checkpoint(path: Path) -> Checkpoint:
     import spandrel  # noqa: PLC0415
 
     state = _read_state(path)
+    with suppress(ImportError):  # CodeFormer's is there, for those who have accepted its licence
+        from spandrel_extra_arches.architectures.CodeFormer import CodeFormerArch  # noqa: PLC0415
+
+        support = spandrel.ArchSupport.from_architecture(CodeFormerArch())
+        spandrel.MAIN_REGISTRY.add(support, ignore_duplicates=True)
     try:
         descriptor: Any = spandrel.ModelLoader(device="cpu").load_from_state_dict(state)
     except spandrel.UnsupportedModelError as error:
+        if "position_emb" in state and "idx_pred_layer.1.weight" in state:
+            raise MissingConverterError(
+                "CodeFormer networks need spandrel's architectures for non-commercial use: "
+                "pip install spandrel_extra_arches"
+            ) from error
         raise UnsuitableModelError("it is of no architecture that is known to upscale images") from error
     except Exception as error:  # what a detector or a loader makes of numbers that do not fit together
         raise UnsuitableModelError(
             f"its weights do not fit together: {type(error).__name__}: {one_line(error, 200)}"
         ) from error
     name = descriptor.architecture.name
+    if descriptor.purpose == "FaceSR":
+        return FaceCheckpoint(descriptor)
     if descriptor.purpose != "SR":
         purpose = _PURPOSES.get(descriptor.purpose, descriptor.purpose)
         raise UnsuitableModelError(f"it is a {name} network, which {purpose}; an upscaler is needed")

@@ -12,13 +12,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from onnx_models import one_line
 from server.delivery.sessions import Sessions
+from server.images.raw_images import RawImages
 from server.images.store import ImageStore
 from server.protocol.errors import DatabaseUnavailableError, UnavailableError
 from server.settings import Settings
 from server.state.accounts import revoked_keys
 from server.state.claims import ServerLock
 from server.state.database import Database
-from server.state.retention import AT_ONCE, forget_failed, forget_webhooks
+from server.state.retention import AT_ONCE, forget_failed, forget_tokens, forget_webhooks
 from server.upscale.runner import Runner
 
 __all__ = ["close_revoked", "every", "keep_up", "reconcile", "running", "sweep"]
@@ -76,6 +77,7 @@ async def keep_up(lock: ServerLock, runner: Runner, sessions: Sessions, base_url
 
 async def sweep(
     images: ImageStore,
+    raw_images: RawImages,
     sessions: Sessions,
     database: Database,
     settings: Settings,
@@ -83,8 +85,12 @@ async def sweep(
 ) -> None:
     """Delete what has expired, each kind whether or not another fails."""
     before = clock() - settings.record_ttl
+    raw_images.sweep(clock())
     await _attempt("deleting images", images.sweep)
     await _attempt("dropping undelivered replies", partial(sessions.sweep, settings.undelivered_ttl))
+    await _attempt(
+        "forgetting tokens", partial(_forget_all, database, forget_tokens, clock() - settings.undelivered_ttl)
+    )
     for what, forget in (
         ("forgetting webhooks", forget_webhooks),
         ("forgetting failed tasks", forget_failed),

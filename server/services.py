@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from msgspec import UNSET, UnsetType
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -21,22 +22,23 @@ from server.delivery.sessions import Sessions
 from server.delivery.webhooks import WebhookBody, WebhookSender
 from server.images.bucket import Bucket, open_store
 from server.images.inputs import Inputs
+from server.images.raw_images import RawImages
 from server.images.store import ImageStore
 from server.limits.edge import Edge
+from server.limits.memory import part_of_memory
 from server.limits.shares import OutwardShares
 from server.outbound.fetch import WebClient
 from server.private import private_directory
-from server.protocol.errors import AuthenticationError, DatabaseUnavailableError
+from server.protocol.errors import AuthenticationError, DatabaseUnavailableError, ForbiddenError
 from server.settings import Settings
 from server.state.accounts import (
     DEFAULT_ACCOUNT,
-    Login,
     account_named,
-    authenticate,
     create_key,
     has_keys,
 )
 from server.state.database import Database
+from server.state.logins import Login, authenticate
 from server.state.requests import Service
 from server.telemetry.readiness import Readiness
 from server.telemetry.telemetry import Telemetry
@@ -77,26 +79,45 @@ class Services:
     clock: Callable[[], float]
     first_key: str | None
 
-    async def authenticate(self, key: str, address: str) -> Login:
-        """What an API key opens.
+    async def authenticate(
+        self, key: str, address: str, origin: str | None, previous: str | None = None
+    ) -> Login:
+        """What an API key or a token opens.
 
         Args:
             key: as the client sent it.
             address: of the client that sent it.
+            origin: of the page that sent it; None for a program.
+            previous: a token whose place this one takes.
 
         Raises:
-            AuthenticationError: if it is wrong or revoked.
+            AuthenticationError: if it is wrong or revoked, or a token that has expired.
+            ForbiddenError: if it is a token for other pages.
+            ParameterError: if it cannot take the place of `previous`.
             RateLimitError: if too many keys from this address were wrong of late.
         """
-        login = await self.login(key)
+        login = await self.login(key, origin, previous)
         if login is None:
             self.edge.take_failure(address)
             raise AuthenticationError("invalidApiKey", "the API key is not valid", "apiKey")
         return login
 
-    async def login(self, key: str) -> Login | None:
-        """What an API key opens; None if it is wrong or revoked."""
-        return await self.database.run(authenticate, key, self.clock(), configured=self.settings.api_key)
+    async def login(self, key: str, origin: str | None, previous: str | None = None) -> Login | None:
+        """What an API key or a token opens; None if it is wrong or revoked. See `authenticate`."""
+        login = await self.database.run(
+            authenticate, key, self.clock(), configured=self.settings.api_key, previous=previous
+        )
+        if login is not None and login.grant is not None:
+            origins = login.grant.terms.origins
+            if origins and origin not in origins:
+                raise ForbiddenError(
+                    "tokenOriginApiKey", f"the token is for pages of {', '.join(origins)}", "apiKey"
+                )
+        return login
+
+    def time_left(self, login: Login) -> int | UnsetType:
+        """Whole seconds that a token is still valid; UNSET for a key."""
+        return UNSET if login.grant is None else max(0, int(login.grant.expires - self.clock()))
 
     def client_results(self, base_url: str) -> ClientResults:
         """What reads the results that go into one answer over HTTP.
@@ -161,8 +182,9 @@ async def running_services(
         lock = database.server_lock()
         stack.push_async_callback(asyncio.to_thread, lock.close)
 
-        inputs = Inputs(images, for_inputs, decoders, settings)
-        results = Results(images)
+        raw_images = RawImages(part_of_memory(settings.max_raw_bytes))
+        inputs = Inputs(images, raw_images, for_inputs, decoders, settings)
+        results = Results(images, raw_images)
         sessions = Sessions(database, results, clock)
         stack.push_async_callback(sessions.close)
         webhooks = WebhookSender(
@@ -180,6 +202,7 @@ async def running_services(
             upscaler=upscaler,
             images=images,
             inputs=inputs,
+            raw_images=raw_images,
             web=for_uploads,
             clock=clock,
         )
@@ -203,7 +226,11 @@ async def running_services(
         await stack.enter_async_context(
             running(
                 webhooks.run(),
-                every(_SWEEP, "sweeping", partial(sweep, images, sessions, database, settings, clock)),
+                every(
+                    _SWEEP,
+                    "sweeping",
+                    partial(sweep, images, raw_images, sessions, database, settings, clock),
+                ),
                 every(_RECORD_USAGE, "recording usage", partial(telemetry.usage.record, database)),
                 every(_LOOK, "looking for revoked keys", partial(close_revoked, sessions, database, clock)),
                 every(

@@ -151,6 +151,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_outgoing_bytes: Positive | None = None
     """Replies of all clients that wait to be read; default: as much."""
 
+    max_raw_bytes: Positive | None = None
+    """Raw pixels that are not stored: of inputs that wait for their tasks, and as many of results; a quarter
+    of them one account's; default: an eighth of the memory."""
+
     auth_timeout: Seconds = 10
     """How long a connection may take to authenticate, and the head of a request to arrive."""
     body_timeout: Seconds = 300

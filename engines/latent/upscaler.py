@@ -4,11 +4,9 @@ The shell around `latent`. The denoising steps of different requests meet in the
 those of equal size are computed together on a device that takes more than one at a time.
 """
 
-import asyncio
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +15,11 @@ from numpy.typing import NDArray
 from engines.codecs.picture import Picture, as_grey, as_rgb, resize
 from engines.devices.parts import Arrays, Part
 from engines.errors import DeviceOutOfMemoryError
-from engines.job import Item, Job
 from engines.latent.colour_fix import fix_colours
 from engines.latent.denoising import Calls, Runs, upscale_latent
 from engines.latent.diffusion import Diffusion
 from engines.latent.prompts import prompts_of
+from engines.part_job import run_part
 from engines.passes import sizes_of_passes
 from engines.progress import Progress, rising, within
 from engines.scheduling.executor import Executor
@@ -165,24 +163,16 @@ class LatentUpscaler:
         results: list[Arrays] | None = None
         done = 0.0
         while not isinstance(runs := await self._threads.run(_go_on, calls, results), np.ndarray):
-            job = _PartJob(
-                runs=runs,
-                loop=asyncio.get_running_loop(),
+            results = await run_part(
+                self._executor,
+                self._key(runs),
+                runs.inputs,
+                account=account,
                 on_start=on_start,
                 on_progress=within(on_progress, done, runs.share),
             )
-            results = await self._run(job, account)
             done, on_start = runs.share, None
         return runs
-
-    async def _run(self, job: "_PartJob", account: str) -> list[Arrays]:
-        task = "latent", next(_numbers)
-        self._executor.submit(account, task, self._key(job.runs), job.items())
-        try:
-            await job.done
-        finally:
-            self._executor.cancel(task)
-        return [result for result in job.results if result is not None]
 
     def _key(self, runs: Runs) -> PartKey:
         shapes = tuple(array.shape for array in runs.inputs[0])
@@ -196,9 +186,6 @@ class LatentUpscaler:
         if runs.part != "vae_decoder":
             output_pixels = 0
         return PartKey(self._parts[runs.part], shapes, pixels, output_pixels)
-
-
-_numbers = itertools.count()
 
 
 def _as_pixels(generated: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -228,37 +215,3 @@ def _go_on(calls: Calls, results: list[Arrays] | None) -> Runs | NDArray[np.floa
     except StopIteration as end:
         picture: NDArray[np.float32] = end.value
         return picture
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class _PartJob(Job):
-    """Some runs of a part, and what they give."""
-
-    runs: Runs
-    count: int = field(init=False)
-    results: list[Arrays | None] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.count = len(self.runs.inputs)
-        self.results = [None] * self.count
-        Job.__post_init__(self)
-
-    def items(self) -> list["_PartRun"]:
-        return [_PartRun(self, number) for number in range(self.count)]
-
-    def take(self, number: int, result: Arrays) -> None:
-        self.results[number] = result
-        self.on_loop(self.advance)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _PartRun(Item[_PartJob]):
-    """One run of the part."""
-
-    number: int
-
-    def inputs(self) -> Arrays:
-        return self.job.runs.inputs[self.number]
-
-    def finish(self, result: Arrays) -> None:
-        self.job.take(self.number, result)

@@ -25,9 +25,10 @@ from onnx_models.diffusers.x4 import X4
 from onnx_models.errors import DownloadError, MissingConverterError, UnsuitableModelError, one_line
 from onnx_models.files import sha256_of
 from onnx_models.model import LatentWeights, WeightFile
+from onnx_models.probe import OpenPart
 from onnx_models.quiet import quietly
 
-__all__ = ["Exported", "OpenPart", "export_latent_upscaler", "kind_of", "located"]
+__all__ = ["Exported", "export_latent_upscaler", "kind_of", "located"]
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +40,6 @@ _TOLERANCE = {False: 1e-3, True: 5e-2}
 """By whether it is in half precision: the largest difference to PyTorch, relative to the largest value."""
 
 Step = Callable[[str], None]
-OpenPart = Callable[[Path], Callable[[Arrays], Arrays]]
-"""Opens an ONNX file in some runtime: gives what computes its outputs of its inputs, in their order."""
 
 
 class Exported(Struct, frozen=True):

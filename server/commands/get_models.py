@@ -30,7 +30,9 @@ from onnx_models import (
     InstalledError,
     Model,
     ModelBuildError,
+    Restorer,
     Run,
+    RunPart,
     UnknownModelError,
     add_model,
     export_model,
@@ -56,10 +58,13 @@ def add(
     scale: Annotated[int | None, typer.Option(help="What its scale must be; default: what it is.")] = None,
     overlap: Annotated[int | None, typer.Option(help="Of tiles, in pixels; default: measured.")] = None,
     tile: Annotated[int | None, typer.Option(help="Largest side of a tile; default: chosen.")] = None,
+    accept_licence: Annotated[
+        bool, typer.Option("--accept-licence", help="Accept a licence that excludes commercial use.")
+    ] = False,
     data: Data = None,
     config: ConfigFile = None,
 ) -> None:
-    """Add a model of your own.
+    """Add a model of your own: an upscaler, or one that restores faces.
 
     It is converted and checked, and the overlap that it needs is measured.
     """
@@ -86,6 +91,8 @@ def add(
             directory,
             _open,
             partial(_step, bars, bar, file.name),
+            open_part=_open_part,
+            accept_licence=accept_licence,
         )
     _report(model, converted)
 
@@ -117,6 +124,7 @@ def pull(
                     partial(_step, bars, bar, download.name),
                     partial(_received, bars, bar),
                     accept_licence=accept_licence,
+                    open_part=_open_part,
                 )
             _report(model, converted)
 
@@ -148,7 +156,7 @@ def export(
             facts,
             load_catalogue(directory),
             directory,
-            lambda path: open_on_cpu(path).run_part,
+            _open_part,
             half=half,
             on_progress=partial(_step, bars, bar, source),
         )
@@ -160,15 +168,18 @@ def export(
     console.print("a server that runs has to be started again to offer it")
 
 
-def _report(model: Model | Auxiliary, converted: Converted | None) -> None:
+def _report(model: Model | Auxiliary, converted: Converted | Restorer | None) -> None:
     """Print what was measured; of what works beside upscalers, what it is for."""
     if isinstance(model, Auxiliary):
+        apart = converted.difference if isinstance(converted, Restorer) else None
+        parity = "" if apart is None else f"; {apart:.0e} from PyTorch"
         console.print(
-            f"{model.name} ({model.air}) {KINDS[model.kind]}; {model.price_per_megapixel} USD per megapixel"
+            f"{model.name} ({model.air}) {KINDS[model.kind]}; {model.licence}; "
+            f"{model.price_per_megapixel} USD per megapixel{parity}"
         )
         console.print(_RESTART)
         return
-    assert converted is not None
+    assert isinstance(converted, Converted)
     parity = "" if converted.difference is None else f"; {converted.difference:.0e} from PyTorch"
     scales = " and ".join(dict.fromkeys(str(weights.scale) for weights in model.weights))
     console.print(
@@ -231,6 +242,10 @@ def _received(bars: Progress, bar: TaskID, count: int) -> None:
 
 def _open(path: Path) -> Run:
     return open_on_cpu(path).run
+
+
+def _open_part(path: Path) -> RunPart:
+    return open_on_cpu(path).run_part
 
 
 def _price(usd: str) -> Decimal:

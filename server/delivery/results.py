@@ -2,16 +2,20 @@
 
 import asyncio
 import math
+import sys
 
 from msgspec import UNSET
 
+from engines import Channels, decode, pixels_of
+from server.images.raw_images import RawImages, raw_image
 from server.images.store import MEDIA_TYPES, ImageStore
 from server.money import to_usd
 from server.protocol.codec import data_uri
 from server.protocol.errors import ErrorItem, NotFoundError, RateLimitError
+from server.protocol.raw_image import RawImage
 from server.protocol.replies import NsfwScores, Progress, UpscaleResult
 from server.protocol.requests import OutputType
-from server.state.records import TaskRecord
+from server.state.records import StoredResult, TaskRecord
 
 __all__ = ["ClientResults", "Results", "too_large"]
 
@@ -19,8 +23,9 @@ __all__ = ["ClientResults", "Results", "too_large"]
 class Results:
     """Reports outcomes, and reads images from the store where their bytes were asked for."""
 
-    def __init__(self, images: ImageStore) -> None:
+    def __init__(self, images: ImageStore, raw_images: RawImages) -> None:
         self._images = images
+        self._raw_images = raw_images
 
     async def item(
         self, record: TaskRecord, base_url: str, *, status: bool = False, by_url: str = ""
@@ -44,26 +49,32 @@ class Results:
                 task_type=request.task_type, task_uuid=request.task_uuid, status="processing", progress=0
             )
         result, wanted, warnings = record.result, request.output_types, list(request.warnings)
-        if by_url and wanted != (OutputType.URL,):
+        if by_url and (request.raw or wanted != (OutputType.URL,)):
             wanted = (OutputType.URL,)
-            warnings.append(f"{by_url}: get it from imageURL")
-        data, url = b"", ""
+            instead = "get it from imageURL" if result.image_name else "it is not stored"
+            warnings.append(f"{by_url}: {instead}")
+        data, url, pixels = b"", "", None
         try:
+            if result.channels is not None and not by_url:
+                pixels = await self._pixels(record, result)
             if OutputType.BASE64 in wanted or OutputType.DATA_URI in wanted:
                 data = await self._images.read(result.image_name)
-            if OutputType.URL in wanted:
+            if OutputType.URL in wanted and result.image_name:
                 url = await self._images.url(result.image_name, base_url)
         except FileNotFoundError:
-            return NotFoundError("imageExpired", f"image {result.image_uuid} has expired").item(
-                request.task_type, request.task_uuid, None
+            gone = (
+                f"image {result.image_uuid} has expired"
+                if result.image_name
+                else "the pixels of the result were not stored, and are no longer in this server's memory"
             )
+            return NotFoundError("imageExpired", gone).item(request.task_type, request.task_uuid, None)
         safety = result.safety
         return UpscaleResult(
             task_type=request.task_type,
             task_uuid=request.task_uuid,
             status="success" if status else UNSET,
-            image_uuid=result.image_uuid,
-            input_image_uuid=result.input_image_uuid,
+            image_uuid=result.image_uuid or UNSET,
+            input_image_uuid=result.input_image_uuid or UNSET,
             image_url=url or UNSET,
             image_base64_data=data if OutputType.BASE64 in wanted else UNSET,
             image_data_uri=(
@@ -71,12 +82,34 @@ class Results:
                 if OutputType.DATA_URI in wanted
                 else UNSET
             ),
+            image=UNSET if pixels is None else pixels,
             nsfw_content=UNSET if safety is None else safety.flagged,
             nsfw_scores=UNSET if safety is None else NsfwScores(input=safety.input, result=safety.result),
             seed=request.diffusion.seed if request.diffusion is not None else UNSET,
             cost=to_usd(result.cost) if request.include_cost else UNSET,
             warnings=warnings or UNSET,
         )
+
+    async def _pixels(self, record: TaskRecord, result: StoredResult) -> RawImage:
+        """The pixels of a result: from memory or, where they are stored, from there.
+
+        Raises:
+            FileNotFoundError: if they are gone.
+            UnavailableError: if the store fails.
+        """
+        found = self._raw_images.find(record.attempt)
+        if found is not None:
+            return found
+        if not result.image_name:
+            raise FileNotFoundError
+        data = await self._images.read(result.image_name)
+        return await asyncio.to_thread(_decoded, data, result.channels)
+
+
+def _decoded(data: bytes, channels: Channels | None) -> RawImage:
+    """The pixels of a file that this server wrote."""
+    picture = decode(data, max_pixels=sys.maxsize)
+    return raw_image(pixels_of(picture, channels))
 
 
 class ClientResults:
@@ -128,4 +161,7 @@ def too_large(size: int) -> str:
 def _bytes_of_images(item: UpscaleResult | ErrorItem | Progress) -> int:
     if not isinstance(item, UpscaleResult):
         return 0
-    return sum(len(image) for image in (item.image_base64_data, item.image_data_uri) if image is not UNSET)
+    raw = UNSET if item.image is UNSET else item.image.pixels
+    return sum(
+        len(image) for image in (item.image_base64_data, item.image_data_uri, raw) if image is not UNSET
+    )

@@ -1,6 +1,7 @@
 """`imageUpload`: keeps an image for later tasks."""
 
 from server.handlers.context import Context
+from server.protocol.raw_image import RawImage
 from server.protocol.replies import ImageUploadResult
 from server.protocol.requests import ImageUpload
 from server.protocol.sources import InlineImage, RemoteImage, read_source
@@ -21,10 +22,17 @@ async def handle(task: ImageUpload, context: Context, *, parameter: str = "image
         TaskError: as `Inputs.obtain`.
     """
     source = await read_source(task.image, parameter, context.raw.codec)
-    source = await context.services.inputs.own(context.account, source, context.base_url, parameter)
+    source = await context.services.inputs.own(context.login, source, context.base_url, parameter)
     edge = context.services.edge
-    edge.take_upload(context.account, len(source.data) if isinstance(source, InlineImage) else 0)
-    record = await context.services.inputs.obtain(context.account, source, parameter, task.ttl)
+    match source:
+        case InlineImage(data):
+            size = len(data)
+        case RawImage():
+            size = len(source.pixels)
+        case _:
+            size = 0
+    edge.take_upload(context.account, size)
+    record = await context.services.inputs.obtain(context.account, source, parameter, task.ttl, context.scope)
     if isinstance(source, RemoteImage):
         edge.note_upload(context.account, record.size)
     return ImageUploadResult(

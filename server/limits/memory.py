@@ -15,7 +15,7 @@ from typing import Final
 from server.limits.rates import network_of
 from server.settings import Settings
 
-__all__ = ["Budget", "Holding", "Memory"]
+__all__ = ["Budget", "Holding", "Memory", "part_of_memory"]
 
 _PART: Final = 8
 """A budget is this part of the memory that there is, unless the settings say otherwise."""
@@ -163,14 +163,18 @@ class Memory:
 
     def __init__(self, settings: Settings) -> None:
         """Size them by the settings, or by the memory that there is."""
-        part = memory_size() // _PART
-        self.incoming = Budget(settings.max_incoming_bytes or part, settings.max_frame_bytes)
-        self.outgoing = Budget(settings.max_outgoing_bytes or part, settings.max_unsent_bytes)
+        self.incoming = Budget(part_of_memory(settings.max_incoming_bytes), settings.max_frame_bytes)
+        self.outgoing = Budget(part_of_memory(settings.max_outgoing_bytes), settings.max_unsent_bytes)
 
     @staticmethod
     def owner_of(address: str) -> Hashable:
         """Who holds what comes from an address that has not authenticated."""
         return "address", network_of(address)
+
+
+def part_of_memory(wanted: int | None) -> int:
+    """Bytes that a budget has: what the settings say, or an eighth of the memory that there is."""
+    return wanted or memory_size() // _PART
 
 
 def memory_size() -> int:

@@ -22,6 +22,7 @@ __all__ = [
     "ColorFix",
     "DeliveryMethod",
     "Denoise",
+    "FaceRestoration",
     "GetResponse",
     "GetTaskDetails",
     "ImageUpload",
@@ -37,6 +38,7 @@ __all__ = [
     "SafetyAction",
     "Scheduler",
     "Seamless",
+    "Sequence",
     "Task",
     "Upscale",
     "UpscaleSettings",
@@ -71,11 +73,12 @@ class OutputType(StrEnum):
 
 
 class OutputFormat(StrEnum):
-    """The file format of a result: the values of `engines.OutputFormat`."""
+    """The format of a result: the values of `engines.OutputFormat`, and pixels without a file."""
 
     JPG = "JPG"
     PNG = "PNG"
     WEBP = "WEBP"
+    RAW = "RAW"
 
     @classmethod
     def _missing_(cls, value: object) -> "OutputFormat | None":
@@ -95,11 +98,22 @@ class Authentication(Task, frozen=True, kw_only=True, tag="authentication"):
 
     task_uuid: Annotated[str, Meta(description="Not needed.")] = ""
     api_key: Annotated[
-        str, Meta(max_length=256, description="An API key, as `tilewire keys create` printed it.")
+        str,
+        Meta(
+            max_length=256,
+            description="An API key, as `tilewire keys create` printed it; or a token made with one.",
+        ),
     ]
     connection_session_uuid: Annotated[
         Annotated[str, Meta(pattern=r"^[\w-]+$", max_length=36)] | None,
         Meta(description="The session to resume; what it could not be sent follows the reply."),
+    ] = None
+    previous_api_key: Annotated[
+        Annotated[str, Meta(max_length=256)] | None,
+        Meta(
+            description="A token, perhaps expired, whose place the token `apiKey` takes: it sees the tasks, "
+            "images and sessions of that one."
+        ),
     ] = None
 
 
@@ -256,6 +270,51 @@ class Denoise(Struct, frozen=True, kw_only=True, rename=wire_name, forbid_unknow
     ] = None
 
 
+class Sequence(Struct, frozen=True, kw_only=True, rename=wire_name):
+    """Makes a task a frame of a stream."""
+
+    name: Annotated[
+        str, Meta(min_length=1, max_length=64, description="Of the stream; its own within the account.")
+    ]
+    number: Annotated[int, Meta(ge=0, le=2**53 - 1, description="Of the frame. Outcomes come in this order.")]
+    in_flight: Annotated[
+        int, Meta(ge=1, le=64, description="How many frames of the stream are worked on at once.")
+    ] = 2
+    latest: Annotated[
+        bool,
+        Meta(
+            description="Whether frames that wait are dropped as soon as this one comes, as in live video: "
+            "their tasks end with `frameDropped`, and cost nothing."
+        ),
+    ] = False
+
+
+class FaceRestoration(Struct, frozen=True, kw_only=True, rename=wire_name, forbid_unknown_fields=True):
+    """The faces that are found are restored, whatever the model: a step of its own, at its own cost."""
+
+    model: Annotated[
+        Name | None,
+        Meta(description="The name or AIR id of a face restorer. Default: the one that is installed."),
+    ] = None
+    visibility: Annotated[
+        float, Meta(ge=0, le=1, description="How much of the restored faces is to be seen; 0 restores none.")
+    ] = 1.0
+    weight: Annotated[
+        Annotated[float, Meta(ge=0, le=1)] | UnsetType,
+        Meta(
+            description="Of CodeFormer: from 0, the finest face, to 1, the one most like what is seen. "
+            "Default: 0.5."
+        ),
+    ] = UNSET
+    upscale_first: Annotated[
+        bool,
+        Meta(
+            description="Whether to restore the faces of the result rather than those of the input. In both "
+            "cases they are put into the result, at its resolution."
+        ),
+    ] = False
+
+
 class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
     """Enlarges an image."""
 
@@ -325,9 +384,17 @@ class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
         OutputType | Annotated[list[OutputType], Meta(min_length=1, max_length=8)],
         Meta(description="How the result is handed over: one way, or a list of them."),
     ] = OutputType.URL
-    output_format: Annotated[OutputFormat, Meta(description="The file format of the result.")] = (
-        OutputFormat.JPG
-    )
+    output_format: Annotated[
+        OutputFormat,
+        Meta(description="The file format of the result; `RAW`, in MessagePack only, are its pixels."),
+    ] = OutputFormat.JPG
+    store: Annotated[
+        bool | None,
+        Meta(
+            description="Whether raw pixels are kept as files are, as PNG: those of the input, and with "
+            "`RAW` those of the result. Files always are. Default: false."
+        ),
+    ] = None
     output_quality: Annotated[int, Meta(ge=20, le=99, description="Of JPG and WEBP.")] = 95
     include_cost: Annotated[bool, Meta(description="Whether the result tells its cost.")] = False
     include_progress: Annotated[
@@ -354,6 +421,10 @@ class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
             "PNG and WEBP only."
         ),
     ] = False
+    sequence: Annotated[
+        Sequence | None,
+        Meta(description="Of a task that is a frame of a stream, such as video."),
+    ] = None
     delivery_method: Annotated[
         DeliveryMethod,
         Meta(
@@ -382,6 +453,9 @@ class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
         Meta(
             description="Removes noise first, whatever the model; `settings.denoise` is what some models do."
         ),
+    ] = None
+    face_restoration: Annotated[
+        FaceRestoration | None, Meta(description="Restores faces, beside any model.")
     ] = None
     settings: Annotated[
         UpscaleSettings | None, Meta(description="What only some models take: see their `parameters`.")

@@ -11,9 +11,10 @@ import msgspec
 from msgspec import Struct, structs
 
 from server.protocol.errors import ErrorItem
+from server.protocol.raw_image import Channels
 from server.state.accounts import AccountId
 from server.state.claims import ServerId
-from server.state.requests import Service, UpscaleRequest
+from server.state.requests import Service, TaskGrant, UpscaleRequest
 from server.state.tables import tasks
 
 __all__ = ["COLUMNS", "Attempt", "AttemptId", "Safety", "Status", "StoredResult", "TaskRecord", "record_of"]
@@ -55,12 +56,17 @@ class Safety(Struct, frozen=True):
 
 
 class StoredResult(Struct, frozen=True, omit_defaults=True):
-    """What a finished upscale is rebuilt from: the image is in the store. `cost` in nanodollars."""
+    """What a finished upscale is rebuilt from: the image is in the store. `cost` in nanodollars.
 
-    image_uuid: str
-    image_name: str
-    input_image_uuid: str
+    Of raw pixels that were not stored there is no UUID and no name. `channels`, of each pixel, is set where
+    the client gets the pixels of the result.
+    """
+
+    image_uuid: str = ""
+    image_name: str = ""
+    input_image_uuid: str = ""
     cost: int = 0
+    channels: Channels | None = None
     safety: Safety | None = None
 
 
@@ -112,12 +118,30 @@ class TaskRecord:
         """
         return msgspec.json.decode(self.encoded_request, type=UpscaleRequest)
 
+    @property
+    def token(self) -> str | None:
+        """The id of the token that the task came with."""
+        try:
+            return self.request.token
+        except msgspec.DecodeError:  # another version accepted it
+            return None
+
+    def is_of(self, scope: str) -> bool:
+        """Whether it came with a token of this scope."""
+        try:
+            return self.request.scope == scope
+        except msgspec.DecodeError:
+            return False
+
     def is_for(self, encoded_request: bytes) -> bool:
-        """Whether the task was accepted with this request, in whichever case its UUID is spelt."""
+        """Whether the task was accepted with this request, in whichever case its UUID is spelt.
+
+        Of a token's task: within the scope of that token.
+        """
         if encoded_request == self.encoded_request:
             return True
         try:
-            return _caseless(self.request) == _caseless(
+            return _comparable(self.request) == _comparable(
                 msgspec.json.decode(encoded_request, type=UpscaleRequest)
             )
         except msgspec.DecodeError:
@@ -161,5 +185,7 @@ def record_of(row: Sequence[Any]) -> TaskRecord:
     )
 
 
-def _caseless(request: UpscaleRequest) -> UpscaleRequest:
-    return structs.replace(request, task_uuid=request.task_uuid.lower())
+def _comparable(request: UpscaleRequest) -> UpscaleRequest:
+    """All that makes a request another one: a token may have been renewed meanwhile."""
+    grant = None if request.grant is None else TaskGrant(request.grant.scope)
+    return structs.replace(request, task_uuid=request.task_uuid.lower(), grant=grant)

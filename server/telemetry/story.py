@@ -108,7 +108,7 @@ class Story:
             self.outcome, self.cost = "succeeded", record.result.cost if record.result else 0
             log.info("task finished", extra={**fields, "cost_usd": to_usd(self.cost)})
         else:
-            self.outcome = "cancelled" if record.error.code == "taskCancelled" else "failed"
+            self.outcome = "cancelled" if record.error.code in ("taskCancelled", "frameDropped") else "failed"
             self.code = record.error.code
             log.info("task failed", extra={**fields, "code": self.code})
         self._audience.task_ended(self)

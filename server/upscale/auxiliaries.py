@@ -1,23 +1,27 @@
 """What a task wants of models that work beside the upscaler: checked, priced, and done."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
+from typing import Final
 
-from engines import Picture, Upscaler
+from msgspec import UNSET
+
+from engines import Face, OnRegion, Picture, RestoredFace, Upscaler
 from onnx_models import Auxiliary, AuxiliaryKind, Catalogue, UnknownModelError
-from server.protocol.errors import invalid
+from server.protocol.errors import invalid, unsupported
 from server.protocol.requests import Upscale
 from server.settings import Settings
-from server.state.requests import Denoiser, UpscaleRequest
+from server.state.requests import Denoiser, FaceRestorer, UpscaleRequest
 from server.upscale.pricing import price
 from server.upscale.sizing import Size
 
-__all__ = ["AuxiliarySteps", "denoiser_of"]
+__all__ = ["AuxiliarySteps", "Steps", "denoiser_of", "face_restorer_of", "offered_beside"]
 
 Progress = Callable[[float], None]
 
-_DENOISING = 0.15
-"""The share of the progress that is taken for the removal of noise; a guess, as models differ much."""
+_DENOISING: Final = 0.15
+_FACES: Final = 0.3
+"""The shares of the progress that the steps beside the upscale are taken to have: a guess."""
 
 
 def denoiser_of(task: Upscale, catalogue: Catalogue) -> Denoiser | None:
@@ -32,6 +36,34 @@ def denoiser_of(task: Upscale, catalogue: Catalogue) -> Denoiser | None:
     return Denoiser(model=model.name, strength=task.denoise.strength)
 
 
+def face_restorer_of(task: Upscale, catalogue: Catalogue) -> FaceRestorer | None:
+    """Which model is to restore faces, and how; None if none is.
+
+    Raises:
+        ParameterError: if it, or what finds faces, is not installed, or it has no weight.
+    """
+    wanted = task.face_restoration
+    if wanted is None or wanted.visibility == 0:
+        return None
+    model = _installed(catalogue, "faceRestorer", wanted.model, "faceRestoration.model")
+    _installed(catalogue, "faceDetector", None, "faceRestoration")
+    if wanted.weight is not UNSET and "weight" not in model.parameters:
+        raise unsupported("faceRestoration.weight", f"{model.name} takes no weight; CodeFormer does")
+    return FaceRestorer(
+        model=model.name,
+        visibility=wanted.visibility,
+        weight=None if wanted.weight is UNSET else wanted.weight,
+        upscale_first=wanted.upscale_first,
+    )
+
+
+def offered_beside(catalogue: Catalogue) -> list[str]:
+    """The parameters of a task that ask for a step beside the upscale, and can be honoured here."""
+    kinds = {each.kind for each in catalogue.auxiliaries}
+    needed = {"denoise": {"denoiser"}, "faceRestoration": {"faceDetector", "faceRestorer"}}
+    return [name for name, models in needed.items() if models <= kinds]
+
+
 def _installed(catalogue: Catalogue, kind: AuxiliaryKind, name: str | None, parameter: str) -> Auxiliary:
     try:
         return catalogue.auxiliary(kind, name)
@@ -40,7 +72,7 @@ def _installed(catalogue: Catalogue, kind: AuxiliaryKind, name: str | None, para
 
 
 class AuxiliarySteps:
-    """The steps of a task before and after the upscale itself."""
+    """The steps that tasks may want before and after the upscale itself."""
 
     def __init__(self, catalogue: Catalogue, upscaler: Upscaler, settings: Settings) -> None:
         """Begin with nothing to do.
@@ -51,55 +83,143 @@ class AuxiliarySteps:
             settings: may have other prices than the catalogue.
         """
         self._catalogue = catalogue
-        self._auxiliaries = upscaler.auxiliaries
+        self._upscaler = upscaler
         self._prices = settings.prices
 
-    def price(self, request: UpscaleRequest, source: Size) -> int:
+    def price(self, request: UpscaleRequest, source: Size, size: Size) -> int:
         """What the steps cost, in nanodollars.
 
         Args:
             request: what is to be done.
             source: the size of what is enlarged; noise is removed from that.
+            size: of the result; faces are restored in that, whether there are some or not.
         """
-        if request.denoiser is None:
-            return 0
-        return price(self._price_of(self._denoiser(request.denoiser)), source)
+        cost = 0
+        if request.denoiser is not None:
+            denoiser = self._catalogue.auxiliary("denoiser", request.denoiser.model)
+            cost += price(self._price_of(denoiser), source)
+        if request.face_restorer is not None:
+            restorer = self._catalogue.auxiliary("faceRestorer", request.face_restorer.model)
+            cost += price(self._price_of(restorer), size)
+        return cost
 
-    async def before(
-        self,
-        picture: Picture,
-        request: UpscaleRequest,
-        account: str,
-        on_start: Callable[[], None],
-        on_progress: Progress,
-    ) -> tuple[Picture, Progress]:
-        """The picture that is to be enlarged, and what takes the progress of that.
+    def of(
+        self, request: UpscaleRequest, account: str, on_start: Callable[[], None], on_progress: Progress
+    ) -> "Steps":
+        """Those of one task.
 
         Args:
-            picture: as it came.
             request: what is to be done.
             account: whose share of the devices it uses.
             on_start: called when a device takes the first tile; perhaps again.
             on_progress: called with the finished share of everything, from 0 to 1.
+        """
+        return Steps(self._catalogue, self._upscaler, request, account, on_start, on_progress)
+
+    def _price_of(self, auxiliary: Auxiliary) -> Decimal:
+        return self._prices.get(auxiliary.name, auxiliary.price_per_megapixel)
+
+
+class Steps:
+    """The steps of one task: `before` the upscale, and `after` it.
+
+    Attributes:
+        on_progress: takes the progress of the upscale itself.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        upscaler: Upscaler,
+        request: UpscaleRequest,
+        account: str,
+        on_start: Callable[[], None],
+        on_progress: Progress,
+    ) -> None:
+        """See `AuxiliarySteps.of`."""
+        self._catalogue = catalogue
+        self._auxiliaries = upscaler.auxiliaries
+        self._request = request
+        self._account = account
+        self._on_start = on_start
+        self._report = on_progress
+        before = 0.0 if request.denoiser is None else _DENOISING
+        faces = 0.0 if request.face_restorer is None else _FACES
+        first = (
+            faces if request.face_restorer is not None and not request.face_restorer.upscale_first else 0.0
+        )
+        self._denoising = self._share(0.0, before)
+        self.on_progress = self._share(before + first, 1 - faces + first)
+        self._restoring = self._share(before, before + first) if first else self._share(1 - faces, 1.0)
+        self._source: Picture
+        self._faces: Sequence[Face] = ()
+        self._restored: Sequence[RestoredFace] = ()
+
+    async def before(self, picture: Picture) -> Picture:
+        """The picture that is to be enlarged: without noise. Its faces are found, and maybe restored.
 
         Raises:
             EngineError: what a model could not do.
         """
-        if request.denoiser is None:
-            return picture, on_progress
-        denoised = await self._auxiliaries.denoise(
+        if (denoiser := self._request.denoiser) is not None:
+            picture = await self._auxiliaries.denoise(
+                picture,
+                self._catalogue.auxiliary("denoiser", denoiser.model),
+                denoiser.strength,
+                seamless=self._request.seamless,
+                account=self._account,
+                on_start=self._on_start,
+                on_progress=self._denoising,
+            )
+        self._source = picture
+        if (restorer := self._request.face_restorer) is not None:
+            self._faces = await self._auxiliaries.find_faces(
+                picture,
+                self._catalogue.auxiliary("faceDetector"),
+                account=self._account,
+                on_start=self._on_start,
+            )
+            if not restorer.upscale_first:
+                self._restored = await self._restore(picture, restorer)
+        return picture
+
+    async def after(self, picture: Picture, on_region: OnRegion | None) -> Picture:
+        """The finished picture: with restored faces.
+
+        Args:
+            picture: as it was enlarged; its pixels may be changed.
+            on_region: called with each part of it that has changed.
+
+        Raises:
+            EngineError: what a model could not do.
+        """
+        restorer, cut_from = self._request.face_restorer, self._source
+        if restorer is None or not self._faces:
+            return picture
+        if restorer.upscale_first:
+            cut_from = picture
+            self._restored = await self._restore(picture, restorer)
+        return await self._auxiliaries.blend_faces(
             picture,
-            self._denoiser(request.denoiser),
-            request.denoiser.strength,
-            seamless=request.seamless,
-            account=account,
-            on_start=on_start,
-            on_progress=lambda share: on_progress(_DENOISING * share),
+            self._restored,
+            cut_from=cut_from,
+            visibility=restorer.visibility,
+            on_region=on_region,
         )
-        return denoised, lambda share: on_progress(_DENOISING + (1 - _DENOISING) * share)
 
-    def _denoiser(self, denoiser: Denoiser) -> Auxiliary:
-        return self._catalogue.auxiliary("denoiser", denoiser.model)
+    async def _restore(self, picture: Picture, restorer: FaceRestorer) -> Sequence[RestoredFace]:
+        if not self._faces:
+            return ()
+        return await self._auxiliaries.restore_faces(
+            picture,
+            self._faces,
+            self._catalogue.auxiliary("faceRestorer", restorer.model),
+            found_in=(self._source.width, self._source.height),
+            weight=restorer.weight,
+            account=self._account,
+            on_start=self._on_start,
+            on_progress=self._restoring,
+        )
 
-    def _price_of(self, auxiliary: Auxiliary) -> Decimal:
-        return self._prices.get(auxiliary.name, auxiliary.price_per_megapixel)
+    def _share(self, start: float, end: float) -> Progress:
+        return lambda share: self._report(start + (end - start) * share)

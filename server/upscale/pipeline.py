@@ -12,16 +12,21 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
-from engines import Blend, OnRegion, Upscaler, crop, encode, report_whole, usable_cores
+from msgspec.structs import replace
+
+from engines import Blend, OnRegion, Picture, Upscaler, crop, encode, pixels_of, report_whole, usable_cores
 from onnx_models import Catalogue, Model
 from server.images.inputs import Inputs
+from server.images.raw_images import RawImages, raw_image
 from server.images.store import ImageFile, ImageStore, new_name
 from server.limits.fair_gate import FairGate
 from server.money import to_usd
 from server.outbound.fetch import FetchError, ForbiddenAddressError, WebClient
-from server.protocol.errors import InsufficientCreditsError, TransferError, invalid
+from server.protocol.errors import InsufficientCreditsError, TransferError, UnavailableError, invalid
+from server.protocol.raw_image import RawImage
+from server.protocol.sources import UnstoredImage
 from server.settings import Settings
 from server.state import ledger, tasks
 from server.state.accounts import AccountId
@@ -41,6 +46,17 @@ log = logging.getLogger(__name__)
 
 _SMALL_SHARE: Final = 1 / 8
 
+_AT_ONCE: Final = 0.25
+"""Megapixels of which the raw pixels are taken on the event loop: a trip to a thread would take longer."""
+
+
+class _Output(NamedTuple):
+    """The file of a result, its pixels, or both; and what was found of what is not safe for work."""
+
+    encoded: bytes
+    pixels: RawImage | None
+    safety: Safety | None
+
 
 class Pipeline:
     """Does upscales, as many at once as there is memory for."""
@@ -54,6 +70,7 @@ class Pipeline:
         upscaler: Upscaler,
         images: ImageStore,
         inputs: Inputs,
+        raw_images: RawImages,
         web: WebClient,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -65,6 +82,7 @@ class Pipeline:
         self._safety = SafetyChecks(catalogue, upscaler, settings)
         self._images = images
         self._inputs = inputs
+        self._raw_images = raw_images
         self._web = web
         self._clock = clock
         # An encode may take a second: it must not hold up what shares asyncio's own threads.
@@ -83,8 +101,9 @@ class Pipeline:
         on_progress: Callable[[float], None],
         regions: AbstractAsyncContextManager[OnRegion | None],
         on_start: Callable[[], None],
-    ) -> tuple[StoredResult, ImageRecord]:
-        """The result of a request and its image, whose file is written.
+        picture: Picture | None = None,
+    ) -> tuple[StoredResult, ImageRecord | None]:
+        """The result of a request and its image, whose file is written; without one if it is not stored.
 
         Both are to be recorded together; its price is reserved, to be charged with that.
 
@@ -95,53 +114,73 @@ class Pipeline:
             on_progress: called with the finished share, from 0 to 1.
             regions: open while the result is in memory; gives what takes its finished parts, if it is wanted.
             on_start: called when a device takes the first tile; perhaps again.
+            picture: the input, if that is not stored.
 
         Raises:
+            UnavailableError: if the input is not stored, and was in the memory of a server that is gone.
             TaskError: what the client did wrong, or cannot pay.
             LostTaskError: if the task has an outcome by now, or another attempt.
             EngineError: what the model could not do.
         """
         account, model = attempt.account, self._catalogue.get(request.model)
         with story.measure("fetch"):
-            source = await self._inputs.obtain(account, request.source, request.parameter)
+            source = await self._source(account, request, picture)
         whole = Size(source.width, source.height)
         size, area = sizing(request, model, whole, self._settings)
         shown = whole if area is None else Size(area.width, area.height)
-        cost = self._price(request, shown, size) + self._auxiliaries.price(request, shown)
-        name = new_name(request.output_format.extension)
-        await self._reserve(attempt, cost, name)
+        cost = self._price(request, shown, size) + self._auxiliaries.price(request, shown, size)
+        name = new_name(request.output_format.extension) if request.stores_result else None
+        await self._reserve(attempt, cost, name, request.token)
         story.output_pixels = size.width * size.height
-        story.is_plain = not request.tta and request.blend is None
-        encoded, safety = await self._upscale(
-            account, request, model, source, size, area, story, on_progress, regions, on_start
+        beside = (request.blend, request.denoiser, request.face_restorer)
+        story.is_plain = not request.tta and beside == (None, None, None)
+        encoded, pixels, safety = await self._upscale(
+            account, request, model, source, picture, size, area, story, on_progress, regions, on_start
         )
+        input_uuid = source.uuid if isinstance(source, ImageRecord) else ""
+        result = StoredResult(input_image_uuid=input_uuid, safety=safety)
+        if pixels is not None:
+            self._raw_images.keep(attempt, pixels, self._clock())
+            result = replace(result, channels=pixels.channels)
+        if name is None:
+            return result, None
         file = ImageFile(encoded, request.output_format.extension, size.width, size.height)
         with story.measure("store"):
             ttl = request.ttl or self._settings.image_ttl
-            image = await self._images.write(account, file, ttl, name)
+            image = await self._images.write(account, file, ttl, name, request.scope)
         if request.upload_endpoint is not None:
             with story.measure("upload"):
                 await self._upload(
                     account, request.upload_endpoint, encoded, request.output_format.media_type
                 )
-        result = StoredResult(
-            image_uuid=image.uuid, image_name=name, input_image_uuid=source.uuid, safety=safety
-        )
-        return result, image
+        return replace(result, image_uuid=image.uuid, image_name=name), image
+
+    async def _source(
+        self, account: AccountId, request: UpscaleRequest, picture: Picture | None
+    ) -> ImageRecord | UnstoredImage:
+        if not isinstance(request.source, UnstoredImage):
+            return await self._inputs.obtain(account, request.source, request.parameter, scope=request.scope)
+        if picture is None:
+            raise UnavailableError(
+                "the pixels were not stored, and are gone with the server that had them; send them again",
+                retry_after=1,
+            )
+        return request.source
 
     async def _upscale(
         self,
         account: AccountId,
         request: UpscaleRequest,
         model: Model,
-        source: ImageRecord,
+        source: ImageRecord | UnstoredImage,
+        picture: Picture | None,
         size: Size,
         area: Area | None,
         story: Story,
         on_progress: Callable[[float], None],
         regions: AbstractAsyncContextManager[OnRegion | None],
         on_start: Callable[[], None],
-    ) -> tuple[bytes, Safety | None]:
+    ) -> "_Output":
         action = self._safety.action(request.safety)
         in_memory = Size(source.width, source.height).megapixels + size.megapixels * _results_held(request)
         gate = self._small_gate if in_memory <= self._small else self._large_gate
@@ -151,7 +190,9 @@ class Pipeline:
             on_region = await held.enter_async_context(regions)
             log.info("task started")
             with story.measure("decode"):
-                picture = await self._inputs.decode(source, request.parameter)
+                if isinstance(source, ImageRecord):
+                    picture = await self._inputs.decode(source, request.parameter)
+                assert picture is not None
                 if area is not None:
                     picture = crop(picture, *area)
             of_input = await self._safety.score(picture, "the input", action, account, story)
@@ -161,9 +202,8 @@ class Pipeline:
                     measuring.become("inference")
                     on_start()
 
-                picture, progress = await self._auxiliaries.before(
-                    picture, request, account, started, on_progress
-                )
+                steps = self._auxiliaries.of(request, account, started, on_progress)
+                picture = await steps.before(picture)
                 upscaled = await self._upscaler.upscale(
                     picture,
                     model,
@@ -177,32 +217,33 @@ class Pipeline:
                     tta=request.tta,
                     blend=self._blend(request),
                     on_start=started,
-                    on_progress=progress,
+                    on_progress=steps.on_progress,
                     # What may be refused is not shown before it has been looked at.
                     on_region=None if action == "refuse" else on_region,
                 )
+                upscaled = await steps.after(upscaled, None if action == "refuse" else on_region)
             of_result = await self._safety.score(upscaled, "the result", action, account, story)
             if action == "refuse" and on_region is not None:
                 report_whole(upscaled, picture, on_region)
             with story.measure("encode"):
-                encoded = await asyncio.get_running_loop().run_in_executor(
-                    self._encoders,
-                    partial(
-                        encode,
-                        upscaled,
-                        request.output_format,
-                        quality=request.output_quality,
-                        keep_metadata=request.keep_metadata,
-                        keep_hidden=request.keep_hidden_colors,
-                    ),
-                )
-            return encoded, self._safety.verdict(of_input, of_result)
+                if not request.stores_result and size.megapixels < _AT_ONCE:
+                    encoded, pixels = _output(upscaled, request)
+                else:
+                    encoded, pixels = await asyncio.get_running_loop().run_in_executor(
+                        self._encoders, partial(_output, upscaled, request)
+                    )
+            return _Output(encoded, pixels, self._safety.verdict(of_input, of_result))
 
-    async def _reserve(self, attempt: Attempt, cost: int, name: str) -> None:
-        if not await self._database.run(tasks.reserve, attempt, cost, self._clock(), name):
+    async def _reserve(self, attempt: Attempt, cost: int, name: str | None, token: str | None) -> None:
+        if not await self._database.run(tasks.reserve, attempt, cost, self._clock(), name, token):
+            if token is not None:  # what the account has is not for pages to know
+                raise InsufficientCreditsError(
+                    "insufficientCredits", "the account that the token belongs to cannot pay for the task"
+                )
             statement = await self._database.run(ledger.statement, attempt.account)
             raise InsufficientCreditsError(
-                f"the task costs {to_usd(cost)} USD; the account has {to_usd(statement.available or 0)} USD"
+                "insufficientCredits",
+                f"the task costs {to_usd(cost)} USD; the account has {to_usd(statement.available or 0)} USD",
             )
 
     async def _upload(self, account: AccountId, endpoint: str, encoded: bytes, media_type: str) -> None:
@@ -237,3 +278,19 @@ def _results_held(request: UpscaleRequest) -> int:
     """How many results are in memory at once; the sum of several has two bytes where a result has one."""
     one = 3 if request.tta else 1
     return one if request.blend is None else 2 * one
+
+
+def _output(picture: Picture, request: UpscaleRequest) -> tuple[bytes, RawImage | None]:
+    """What is made of a result, as the request says."""
+    pixels, encoded = None, b""
+    if request.raw:
+        pixels = raw_image(pixels_of(picture, request.channels))
+    if request.stores_result:
+        encoded = encode(
+            picture,
+            request.output_format,
+            quality=request.output_quality,
+            keep_metadata=request.keep_metadata,
+            keep_hidden=request.keep_hidden_colors,
+        )
+    return encoded, pixels

@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 from engines import OnRegion
 from server.delivery.previews import TileStreams
 from server.delivery.sessions import Sessions
+from server.images.raw_images import HeldPicture
 from server.protocol.replies import Acknowledgement, Progress, Tile
 from server.state.accounts import AccountId
 from server.state.records import Attempt, TaskRecord
@@ -34,6 +35,7 @@ class Running:
         ended: what ended it from outside, such as a `cancel`.
         is_recording: it has its outcome, which is being recorded.
         is_abandoned: whatever it still does is in vain.
+        pixels: its input, if that is in memory alone.
     """
 
     attempt: Attempt
@@ -41,6 +43,7 @@ class Running:
     session: str | None
     base_url: str
     outcome: asyncio.Future[TaskRecord]
+    pixels: HeldPicture | None = None
     progress: float = 0.0
     queue_position: int | None = None
     ended: TaskRecord | None = None

@@ -1,15 +1,12 @@
 """The `ncnn` package, running the same files, is the reference."""
 
-import os
-from functools import cache
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from onnx_models import NcnnFormatError, NcnnWeights, UnsupportedLayerError, load_catalogue, ncnn
 from onnx_models.files import sha256_of
 from onnx_models.packages import read_member
+from tests.onnx_models.support.archives import ARCHIVES, archive_at_hand
 from tests.onnx_models.support.ncnn_networks import FLOAT32_TAG, like_span, like_waifu2x, run_ncnn
 from tests.onnx_models.support.ncnn_networks import param as network
 
@@ -19,9 +16,6 @@ STAGES = [
     for download in CATALOGUE.downloads
     for stage in sorted({stage for each in download.networks for stage in each.stages})
 ]
-ARCHIVES = "TILEWIRE_TEST_ARCHIVES"
-"""The variable that names a folder with the packages of the catalogue."""
-
 WEIGHTS = [
     pytest.param(weights, id=f"{model.name}-{weights.scale}x")
     for model in load_catalogue()
@@ -66,13 +60,6 @@ def test_small_networks_with_the_layers_of_others_compute_what_ncnn_computes(
     assert found[0].shape == expected.shape
     assert expected.std() > 0.01
     assert np.abs(found[0] - expected).max() <= 1e-5
-
-
-@cache
-def archive_at_hand(sha256: str) -> Path | None:
-    folder = os.environ.get(ARCHIVES)
-    files = Path(folder).iterdir() if folder else ()
-    return next((file for file in files if file.is_file() and sha256_of(file) == sha256), None)
 
 
 @pytest.mark.parametrize(("download", "stage"), STAGES)

@@ -63,6 +63,8 @@ def test_every_code_of_the_server_has_its_exception() -> None:
         expected = kinds.get(meaning.status, errors.TaskFailedError)
         if code == "taskCancelled":
             expected = errors.TaskCancelledError
+        if code == "frameDropped":
+            expected = errors.FrameDroppedError
         assert type(errors.failure(wire.ErrorItem(code=code))) is expected, code
 
 

@@ -17,7 +17,7 @@ from server.commands.interrupts import interrupts
 from server.commands.memory import Limit, largest_result
 from server.commands.output import console, lost_output, printable, problems
 from server.commands.terminal import ConfigFile, effective_settings, give_up
-from server.commands.upscale.plan import Options, Plan, is_folder, make_plan
+from server.commands.upscale.plan import Faces, Options, Plan, is_folder, make_plan
 from server.commands.upscale.record import Record
 from server.commands.upscale.report import Report
 from server.commands.upscale.sizing import Offer, Wanted, choose_offer
@@ -72,6 +72,10 @@ def upscale(
         int | None,
         typer.Option(min=1, metavar="PIXELS", help="Its height; with both, the result fits into them."),
     ] = None,
+    resize_mode: Annotated[
+        Literal["fit", "fill", "crop", "stretch"] | None,
+        typer.Option(help="What both together mean: fit within, cover, cut to, stretch to. [default: fit]"),
+    ] = None,
     megapixels: Annotated[
         float | None,
         typer.Option(metavar="MP", help="Size of the result in millions of pixels, in place of a factor."),
@@ -107,6 +111,26 @@ def upscale(
             metavar="0-75",
             help="Remove noise first: its standard deviation in levels of 255; needs: tilewire models pull "
             "ffdnet. [default: 0]",
+        ),
+    ] = None,
+    restore_faces: Annotated[
+        bool,
+        typer.Option(
+            "--restore-faces", help="Restore faces; needs: tilewire models pull centerface gfpgan-1.4."
+        ),
+    ] = False,
+    face_model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What restores them. [default: the first that is installed]"),
+    ] = None,
+    face_visibility: Annotated[
+        float,
+        typer.Option(min=0, max=1, metavar="0-1", help="How much of the restored faces is to be seen."),
+    ] = 1.0,
+    face_weight: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, metavar="0-1", help="Of CodeFormer: how like the input faces stay. [default: 0.5]"
         ),
     ] = None,
     setting: Annotated[
@@ -175,7 +199,9 @@ def upscale(
     _log_in_one_line()
     with interrupts() as coming:
         try:
-            wanted = Wanted(factor=factor, width=width, height=height, megapixels=megapixels)
+            wanted = Wanted(
+                factor=factor, width=width, height=height, megapixels=megapixels, mode=resize_mode
+            )
             options = Options(
                 output=_output(output, inputs),
                 model=model,
@@ -185,6 +211,7 @@ def upscale(
                 keep_metadata=keep_metadata,
                 keep_hidden_colors=keep_hidden_colors,
                 denoise=denoise,
+                faces=Faces(face_model, face_visibility, face_weight) if restore_faces else None,
                 settings=_settings(setting or []),
                 seamless=seamless,
                 tta=tta,
@@ -230,6 +257,9 @@ class _Run:
         model = catalogue.default if self._options.model is None else catalogue.get(self._options.model)
         if self._options.denoise:
             catalogue.auxiliary("denoiser")  # found out before anything is started
+        if self._options.faces is not None:
+            catalogue.auxiliary("faceRestorer", self._options.faces.model)
+            catalogue.auxiliary("faceDetector")
         if self._options.nsfw is not None:
             catalogue.auxiliary("safetyChecker")
         offer = choose_offer([model], None)

@@ -1,7 +1,7 @@
 """A1111's extras, as webui and Forge have them: `/sdapi/v1/extra-single-image`, and what clients ask beside.
 
-Differences: sizes are exact (A1111 cuts them to multiples of 8), and transparency is kept. Face restoration
-is refused unless it is asked for with no visibility.
+Differences: sizes are exact (A1111 cuts them to multiples of 8), and transparency is kept. Faces are
+restored by one model, not by GFPGAN and CodeFormer in turn.
 
 Source: `modules/api/models.py`, `api.py` and `postprocessing.py` of AUTOMATIC1111/stable-diffusion-webui.
 """
@@ -17,11 +17,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from server.http.providers.bodies import read_json
-from server.http.providers.caller import Caller, FailedError, ServiceRoute, not_offered, status_of, wrong
+from server.http.providers.caller import Caller, FailedError, ServiceRoute, status_of, wrong
+from server.http.providers.faces import face_restoration, face_restorers
 from server.http.providers.upscalers import model_called, upscalers
 from server.protocol.errors import ErrorItem
 from server.protocol.replies import Progress
-from server.state.accounts import AccountId
 
 __all__ = ["ROUTES"]
 
@@ -124,10 +124,11 @@ def _task(wanted: Extras, caller: Caller) -> dict[str, Any]:
     Raises:
         ParameterError: for what is not offered.
     """
-    for name in ("gfpgan_visibility", "codeformer_visibility"):
-        if getattr(wanted, name):
-            raise not_offered(name, f"{name}: no face restorer is installed")
-    models: dict[str, Any] = {"model": _model(wanted.upscaler_1, "upscaler_1", caller)}
+    catalogue = caller.services.catalogue
+    models: dict[str, Any] = {
+        "model": _model(wanted.upscaler_1, "upscaler_1", caller),
+        "faceRestoration": face_restoration(wanted, catalogue, upscale_first=bool(wanted.upscale_first)),
+    }
     if wanted.upscaler_2 not in (None, "", _NONE) and wanted.extras_upscaler_2_visibility:
         second = _model(wanted.upscaler_2, "upscaler_2", caller)
         models["blend"] = {"model": second, "visibility": wanted.extras_upscaler_2_visibility}
@@ -175,8 +176,8 @@ async def progress(request: Request, caller: Caller) -> Response:
 
 def _jobs(request: Request, caller: Caller) -> set[str]:
     """The tasks of the account that came by these endpoints and are under way."""
-    jobs: defaultdict[AccountId, set[str]] = request.app.state.a1111_jobs
-    return jobs[caller.account]
+    jobs: defaultdict[str, set[str]] = request.app.state.a1111_jobs
+    return jobs[caller.owner]
 
 
 async def _share(caller: Caller, job: str) -> float:
@@ -225,6 +226,12 @@ async def list_models(_request: Request, caller: Caller) -> Response:
     )
 
 
+async def list_restorers(_request: Request, caller: Caller) -> Response:
+    """What restores faces."""
+    found = face_restorers(caller.services.catalogue)
+    return JSONResponse([{"name": each.name, "cmd_dir": None} for each in found])
+
+
 async def nothing(_request: Request, _caller: Caller) -> Response:
     """For lists of what is not offered."""
     return JSONResponse([])
@@ -257,7 +264,7 @@ ROUTES: Final = [
         ("extra-batch-images", "POST", batch_images, BatchImages),
         ("upscalers", "GET", list_upscalers, None),
         ("realesrgan-models", "GET", list_models, None),
-        ("face-restorers", "GET", nothing, None),
+        ("face-restorers", "GET", list_restorers, None),
         ("sd-models", "GET", nothing, None),
         ("progress", "GET", progress, None),
         ("interrupt", "POST", interrupt, None),

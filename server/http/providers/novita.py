@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from server.http.providers.bodies import read_json
 from server.http.providers.caller import Caller, FailedError, ServiceRoute, not_offered, status_of, wrong
+from server.http.providers.faces import face_restoration
 from server.http.providers.upscalers import model_called
 from server.protocol.errors import ErrorItem
 from server.protocol.replies import Progress, UpscaleResult
@@ -115,10 +116,7 @@ class UpscaleV3(Struct, frozen=True, kw_only=True):
 async def upscale_v2(request: Request, caller: Caller) -> Response:
     """Take a task on."""
     body = await read_json(request, UpscaleV2)
-    for name in ("gfpgan_visibility", "codeformer_visibility"):
-        if getattr(body, name):
-            raise not_offered(name, f"{name}: no face restorer is installed")
-    more: dict[str, Any] = {}
+    more: dict[str, Any] = {"faceRestoration": face_restoration(body, caller.services.catalogue)}
     if body.upscaler_2 and body.extras_upscaler_2_visibility:
         second = _model(body.upscaler_2, "upscaler_2", caller)
         more["blend"] = {"model": second, "visibility": body.extras_upscaler_2_visibility}

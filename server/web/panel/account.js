@@ -3,7 +3,7 @@
 import { byId } from "../parts/dom.js";
 import { money } from "../parts/format.js";
 import { limits } from "../tasks/images.js";
-import { ConnectionLost } from "../wire/connection.js";
+import { ConnectionLost, TilewireError } from "../client.js";
 
 let priced = false;
 
@@ -13,7 +13,7 @@ export function isPriced() {
 }
 
 /**
- * @param {import("../wire/connection.js").Connection} connection
+ * @param {import("../client/connection.js").Connection} connection
  * @param {import("./settings_form.js").SettingsForm} form
  * @param {import("../tasks/runner.js").Runner} runner
  * @param {() => void} changed Whether there are prices.
@@ -27,11 +27,21 @@ export function followAccount(connection, form, runner, changed) {
 
   async function models() {
     const { results } = await connection.request({ taskType: "modelSearch", limit: 100 });
-    form.setModels(results);
+    const offered = new Set(results.flatMap(({ options = [] }) => options));
+    const list = async (/** @type {string} */ option, /** @type {string} */ category) =>
+      offered.has(option) ? (await connection.request({ taskType: "modelSearch", category, limit: 100 })).results : [];
+    const beside = { denoisers: await list("denoise", "denoiser"), restorers: await list("faceRestoration", "faceRestorer") };
+    form.setModels(results, beside);
   }
 
+  /** Who signed in with a token does not see the account. */
+  const unlessRefused = (/** @type {unknown} */ error) => {
+    if (!(error instanceof TilewireError)) throw error;
+    return { balance: { amount: null } };
+  };
+
   async function credit() {
-    const { balance } = await connection.request({ taskType: "accountManagement", operation: "getDetails" });
+    const { balance } = await connection.request({ taskType: "accountManagement", operation: "getDetails" }).catch(unlessRefused);
     byId("credit").hidden = balance.amount === null;
     byId("credit").textContent = balance.amount === null ? "" : `Credit ${money(balance.amount)}`;
     const before = priced;

@@ -121,6 +121,19 @@ export function offerLaunch(tasks, form, runner, pace) {
     }
   }
 
+  /** What all models of a task cost. @param {Task} task @param {Settings} settings @param {{width: number, height: number}} size Of its result. */
+  function costOf(task, settings, size) {
+    const { blend, denoise, faceRestoration } = settings.options ?? {};
+    const source = { width: task.width ?? 0, height: task.height ?? 0 };
+    let cost = 0;
+    for (const [air, of] of /** @type {const} */ ([[settings.model, size], [blend?.model, size], [denoise?.model, source], [faceRestoration?.model, size]])) {
+      const model = form.modelOf(air ?? "");
+      const alone = air === denoise?.model || air === faceRestoration?.model ? { ...settings, options: {} } : settings;
+      if (model) cost += price(of, alone, model);
+    }
+    return cost;
+  }
+
   /** @param {Task[]} chosen */
   function outlook(chosen) {
     const parts = [];
@@ -130,8 +143,7 @@ export function offerLaunch(tasks, form, runner, pace) {
       const size = resultSize(task, settings);
       const time = pace.seconds(task, settings);
       seconds = seconds === null || time === null ? null : seconds + time;
-      const second = form.modelOf(settings.options?.blend?.model ?? "");
-      if (size && form.model) cost += price(size, settings, form.model) + (second ? price(size, settings, second) : 0);
+      if (size) cost += costOf(task, settings, size);
       if (size && chosen.length === 1) parts.push(`${pixels(size.width, size.height)} pixels`);
     }
     if (seconds) parts.push(`about ${duration(seconds)}`);

@@ -1,4 +1,4 @@
-/** What a task may ask for beside the model's own settings: no seams, the mean of flips and turns, a second model. */
+/** What a task may ask for beside the model's own settings: less noise, new faces, no seams, a second model. */
 
 import { make } from "../parts/dom.js";
 import { percent } from "../parts/format.js";
@@ -11,19 +11,39 @@ import { percent } from "../parts/format.js";
  * @property {8} [tta]
  * @property {{model: string, visibility: number}} [blend]
  * @property {boolean} [checkNSFW]
+ * @property {{model: string, strength: number}} [denoise]
+ * @property {{model: string, visibility: number, weight?: number}} [faceRestoration]
+ *
+ * @typedef {object} Beside Models that work beside any upscaler.
+ * @property {Model[]} denoisers
+ * @property {Model[]} restorers
  */
 
 const SEAMS = { "": "As it is", x: "Left and right meet", y: "Top and bottom meet", both: "All edges meet" };
 const VISIBILITY = 0.5;
+const MOST_NOISE = 75;
+const FACES = { faceVisibility: 1, faceWeight: 0.5 };
 
 /**
  * The fields of what a model offers.
- * @param {Model} model @param {Record<string, any>} values What was chosen before. @param {Model[]} models
+ * @param {Model} model @param {Record<string, any>} values What was chosen before. @param {Model[]} models @param {Beside} beside
  * @returns {HTMLElement[]}
  */
-export function optionFields(model, values, models) {
+export function optionFields(model, values, models, beside) {
   const offered = model.options ?? [];
   const fields = [];
+  if (offered.includes("denoise")) {
+    const title = "Removes noise before the picture is enlarged: its standard deviation in levels of 255, 0 to 75. More than there is takes texture as well";
+    const bounds = { min: "0", max: String(MOST_NOISE), step: "any" };
+    fields.push(row("Noise to remove", title, make("input", { type: "number", ...bounds, value: values.noise ?? "", placeholder: "None", data: { option: "noise" } })));
+  }
+  if (offered.includes("faceRestoration")) {
+    const restorers = Object.fromEntries(beside.restorers.map(({ air, title }) => [air, title]));
+    const title = "Faces that are found are made new; a restored face is a likely one";
+    fields.push(field("Restore faces", title, choice("faces", { "": "No", ...restorers }, values.faces)));
+    fields.push(share("faceVisibility", "Visible of them", "How much of the restored faces is seen", FACES.faceVisibility, values));
+    fields.push(share("faceWeight", "Like the input", "0: the finest face; 1: the one most like what is seen", FACES.faceWeight, values));
+  }
   if (offered.includes("seamless")) {
     const title = "For textures and panoramas that are laid side by side: no seam shows between them";
     fields.push(field("Edges", title, choice("seamless", SEAMS, values.seamless)));
@@ -32,11 +52,7 @@ export function optionFields(model, values, models) {
     const others = models.filter(({ air }) => air !== model.air).map(({ air, title }) => [air, title]);
     const second = choice("blend", { "": "None", ...Object.fromEntries(others) }, values.blend);
     fields.push(field("Second model", "Its result is laid over that of the first; both are paid for", second));
-    const { visibility = VISIBILITY } = values;
-    const range = make("input", { type: "range", min: "0", max: "1", step: "0.05", value: String(visibility), data: { option: "visibility" } });
-    const shown = make("output", { data: { shows: "visibility" } }, percent(visibility));
-    const label = make("label", { className: "row", title: "How much of the second model's result is seen" });
-    label.append(make("span", {}, "Visible of it ", shown), range);
+    const label = share("visibility", "Visible of it", "How much of the second model's result is seen", VISIBILITY, values);
     label.hidden = !second.value;
     fields.push(label);
   }
@@ -51,19 +67,29 @@ export function optionFields(model, values, models) {
   return fields;
 }
 
-/** Show what depends on a choice that was made just now. @param {HTMLElement} fields @param {Record<string, any>} values */
-export function redrawOptions(fields, values) {
-  const shown = fields.querySelector("[data-shows=visibility]");
-  if (!shown) return;
-  shown.textContent = percent(values.visibility ?? VISIBILITY);
-  /** @type {HTMLElement} */ (shown.closest("label")).hidden = !values.blend;
+/** Show what depends on a choice that was made just now. @param {HTMLElement} fields @param {Record<string, any>} values @param {Beside} beside */
+export function redrawOptions(fields, values, beside) {
+  const visible = { visibility: Boolean(values.blend), ...facesShown(values, beside) };
+  const defaults = { visibility: VISIBILITY, ...FACES };
+  for (const [name, isShown] of Object.entries(visible)) {
+    const shown = fields.querySelector(`[data-shows=${name}]`);
+    if (!shown) continue;
+    shown.textContent = percent(values[name] ?? defaults[/** @type {keyof typeof defaults} */ (name)]);
+    /** @type {HTMLElement} */ (shown.closest("label")).hidden = !isShown;
+  }
+}
+
+/** Which fields about faces make a difference. @param {Record<string, any>} values @param {Beside} beside */
+function facesShown(values, { restorers }) {
+  const restorer = restorers.find(({ air }) => air === values.faces);
+  return { faceVisibility: restorer !== undefined, faceWeight: restorer?.parameters.includes("weight") ?? false };
 }
 
 /**
  * What is sent, of what was chosen: what the model offers, and what makes a difference.
- * @param {Model} model @param {Record<string, any>} values @param {Model[]} models @returns {Options}
+ * @param {Model} model @param {Record<string, any>} values @param {Model[]} models @param {Beside} beside @returns {Options}
  */
-export function readOptions(model, values, models) {
+export function readOptions(model, values, models, beside) {
   const offered = model.options ?? [];
   /** @type {Options} */
   const options = {};
@@ -73,6 +99,15 @@ export function readOptions(model, values, models) {
   const visibility = Number(values.visibility ?? VISIBILITY);
   const second = models.find(({ air }) => air === values.blend && air !== model.air);
   if (offered.includes("blend") && second && visibility > 0) options.blend = { model: second.air, visibility };
+  const [denoiser] = beside.denoisers;
+  const strength = Math.min(Number(values.noise) || 0, MOST_NOISE);
+  if (offered.includes("denoise") && denoiser && strength > 0) options.denoise = { model: denoiser.air, strength };
+  const faces = { ...FACES, ...values };
+  const shown = facesShown(values, beside);
+  if (offered.includes("faceRestoration") && shown.faceVisibility && Number(faces.faceVisibility) > 0) {
+    const weight = shown.faceWeight ? { weight: Number(faces.faceWeight) } : {};
+    options.faceRestoration = { model: values.faces, visibility: Number(faces.faceVisibility), ...weight };
+  }
   return options;
 }
 
@@ -92,4 +127,19 @@ function choice(option, choices, chosen) {
 /** @param {string} label @param {string} title @param {HTMLElement} input */
 function field(label, title, input) {
   return make("label", { className: "stacked", title }, make("span", {}, label), input);
+}
+
+/** @param {string} label @param {string} title @param {HTMLElement} input */
+function row(label, title, input) {
+  return make("label", { className: "row", title }, make("span", {}, label), input);
+}
+
+/** A part from 0 to 1. @param {string} option @param {string} label @param {string} title @param {number} otherwise @param {Record<string, any>} values */
+function share(option, label, title, otherwise, values) {
+  const value = values[option] ?? otherwise;
+  const range = make("input", { type: "range", min: "0", max: "1", step: "0.05", value: String(value), data: { option } });
+  const shown = make("output", { data: { shows: option } }, percent(value));
+  const field = make("label", { className: "row", title });
+  field.append(make("span", {}, `${label} `, shown), range);
+  return field;
 }

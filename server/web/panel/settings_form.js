@@ -49,6 +49,7 @@ function remembered() {
 /** Events: `change`. */
 export class SettingsForm extends EventTarget {
   /** @type {Model[]} */ #models = [];
+  /** @type {import("./options.js").Beside} */ #beside = { denoisers: [], restorers: [] };
   #choice = remembered();
   #sizes = new Sizes(this.#choice);
   #select = /** @type {HTMLSelectElement} */ (byId("model"));
@@ -63,12 +64,14 @@ export class SettingsForm extends EventTarget {
     byId("size-amount").addEventListener("blur", () => this.#draw());
   }
 
-  /** @param {Model[]} models The first is offered first. */
-  async setModels(models) {
+  /** @param {Model[]} models The first is offered first. @param {import("./options.js").Beside} beside */
+  async setModels(models, beside) {
     if (models.some(({ parameters }) => parameters.length)) await learnParameters();
-    const before = this.#models.map(({ air }) => air).join();
+    const known = () => [...this.#models, ...this.#beside.denoisers, ...this.#beside.restorers].map(({ air }) => air).join();
+    const before = known();
     this.#models = models;
-    if (models.map(({ air }) => air).join() === before) return this.#draw(); // someone may be typing
+    this.#beside = beside;
+    if (known() === before) return this.#draw(); // someone may be typing
     this.#select.replaceChildren(...models.map(({ air, title }) => make("option", { value: air }, title)));
     this.#offer();
     this.dispatchEvent(new Event("change"));
@@ -92,7 +95,8 @@ export class SettingsForm extends EventTarget {
 
   /** @param {string} air */
   modelOf(air) {
-    return this.#models.find((model) => model.air === air);
+    const { denoisers, restorers } = this.#beside;
+    return [...this.#models, ...denoisers, ...restorers].find((model) => model.air === air);
   }
 
   /** What is chosen, for one image. @param {Task | null} task @returns {Settings | null} None while the models are not known, or what is entered makes no sense. */
@@ -122,7 +126,7 @@ export class SettingsForm extends EventTarget {
       quality,
       keepMetadata,
       parameters: readParameters(model.parameters, parameters[model.air] ?? {}),
-      options: readOptions(model, options, this.#models),
+      options: readOptions(model, options, this.#models, this.#beside),
     };
   }
 
@@ -166,7 +170,7 @@ export class SettingsForm extends EventTarget {
     byId("parameters").hidden = !names.some(isFirst);
     byId("parameter-fields").replaceChildren(...parameterFields(names.filter(isFirst), values));
     byId("more-fields").replaceChildren(...parameterFields(names.filter((name) => !isFirst(name)), values));
-    byId("option-fields").replaceChildren(...optionFields(model, this.#choice.options, this.#models));
+    byId("option-fields").replaceChildren(...optionFields(model, this.#choice.options, this.#models, this.#beside));
     this.#draw();
   }
 
@@ -186,6 +190,6 @@ export class SettingsForm extends EventTarget {
     byId("quality-field").hidden = formats.size === 1 && formats.has("PNG");
     this.#quality.value = byId("quality-value").textContent = String(choice.quality);
     this.#metadata.checked = choice.keepMetadata;
-    redrawOptions(byId("option-fields"), choice.options);
+    redrawOptions(byId("option-fields"), choice.options, this.#beside);
   }
 }

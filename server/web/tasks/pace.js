@@ -28,7 +28,8 @@ export class Pace {
   learn(task) {
     const { settings, started, finished } = task;
     const work = this.#work(task, settings);
-    if (settings?.options?.blend) return; // the time of two
+    const { blend, denoise, faceRestoration } = settings?.options ?? {};
+    if (blend || denoise || faceRestoration) return; // the time of several
     if (settings === null || started === null || finished === null || work === null) return;
     const pace = (finished - started) / 1000 / work;
     const before = this.#seconds[settings.model];
@@ -39,6 +40,7 @@ export class Pace {
   /** Seconds that it should take once it begins; null if nobody knows. @param {Task} task @param {Settings | null} settings */
   seconds(task, settings = task.settings) {
     const second = settings?.options?.blend?.model;
+    if (settings?.options?.faceRestoration) return null; // nobody knows how many faces there are
     let seconds = 0;
     for (const air of second === undefined ? [settings?.model ?? ""] : [settings?.model ?? "", second]) {
       const work = this.#work(task, settings, air);

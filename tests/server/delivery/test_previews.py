@@ -202,7 +202,7 @@ async def test_a_client_that_reads_at_once_gets_all_of_the_picture(
 async def test_the_client_hands_tiles_over(server: EmbeddedServer, hold_results: threading.Event) -> None:
     mosaic = Mosaic()
     async with Tilewire(socket_url(server), KEY) as tilewire:
-        stream = tilewire.stream(make_image(*SOME_TILES), model=FAST_MODEL, factor=2, output_format="PNG")
+        stream = tilewire.events(make_image(*SOME_TILES), model=FAST_MODEL, factor=2, output_format="PNG")
         async for event in stream:
             match event:
                 case TileReady():

@@ -105,7 +105,7 @@ def wrong_types() -> Iterator[Bad]:
         "model": {"text"}, "inputs": {"object"}, "upscaleFactor": {"number"}, "targetMegapixels": {"number"},
         "outputType": {"text"}, "outputFormat": {"text"}, "outputQuality": {"number"},
         "includeCost": {"boolean"}, "includeProgress": {"boolean"}, "keepMetadata": {"boolean"},
-        "keepHiddenColors": {"boolean"},
+        "keepHiddenColors": {"boolean"}, "denoise": {"object"}, "faceRestoration": {"object"},
         "deliveryMethod": {"text"}, "webhookURL": {"text"}, "uploadEndpoint": {"text"},
         "checkNSFW": {"boolean"}, "safety": {"object"}, "settings": {"object"}, "numberResults": {"number"},
         "ttl": {"number"}, "taskUUID": {"text"},

@@ -31,6 +31,8 @@ FOR_BROWSERS_AND_TOOLS = {
     ("/web/{digest}/{name:path}", "get"),
     ("/manifest.webmanifest", "get"),
     ("/service-worker.js", "get"),
+    ("/client.js", "get"),
+    ("/client.d.ts", "get"),
     ("/docs", "get"),
     ("/docs/docs.css", "get"),
     ("/docs/docs.js", "get"),
@@ -38,6 +40,7 @@ FOR_BROWSERS_AND_TOOLS = {
     ("/docs/{page}", "get"),
     ("/openapi.json", "get"),
     ("/asyncapi.json", "get"),
+    ("/asyncapi-client.json", "get"),
     ("/schemas/{name}.json", "get"),
 }
 """Neither tasks nor images: not described."""
@@ -242,6 +245,10 @@ def good() -> Iterator[Item]:
         {"outputQuality": 99, "ttl": 1},
         {"deliveryMethod": "async", "includeCost": True, "includeProgress": True, "keepMetadata": True},
         {"keepHiddenColors": True, "outputFormat": "PNG"},
+        {
+            "denoise": {"strength": 0},
+            "faceRestoration": {"visibility": 0, "weight": 0.5, "upscaleFirst": True},
+        },
         {"checkNSFW": False, "safety": {"checkContent": False}, "settings": {}, "numberResults": 1},
         {"safety": None, "settings": None, "webhookURL": None, "uploadEndpoint": None, "model": None},
         {"somethingNew": 1},

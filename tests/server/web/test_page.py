@@ -18,6 +18,8 @@ from server.handlers import model_search
 from server.protocol.replies import ModelItem
 from server.serving import EmbeddedServer
 from tests.server.conftest import StartServer
+from tests.server.support.denoiser import add_denoiser
+from tests.server.support.faces import add_detector, add_restorer
 from tests.server.support.harness import KEY, make_image, open_image, upscale
 from tests.server.support.page import OpenPage, Page
 from tests.server.support.process import reserved_port, serving
@@ -372,6 +374,39 @@ def test_seams_flips_and_a_second_model_can_be_asked_for(page: Page, server: Emb
     assert '"tta": 8' in page.text("#code-panel")
 
 
+def test_noise_and_faces_can_be_asked_for_where_models_for_them_are_installed(
+    start_server: StartServer, open_page: OpenPage, tmp_path: Path
+) -> None:
+    added = tmp_path / "added"
+    add_denoiser(added)
+    add_detector(added)
+    add_restorer(added, "lighter", lighter=0.4)
+    add_restorer(added, "weighed", lighter=0.4, weight=True)
+    server = start_server(added_models=added)
+    page = open_page(server.url)
+    page.sign_in()
+    page.add(photo=make_image(40, 30))
+    page.tab.click(".more summary")
+    shown = {name: f"[data-option={name}]" for name in ("noise", "faces", "faceVisibility", "faceWeight")}
+    page.until(lambda: page.tab.locator(shown["faces"]).count() == 1)
+    assert page.tab.is_hidden(shown["faceVisibility"])
+    page.tab.select_option(shown["faces"], label="lighter")
+    assert (page.tab.is_visible(shown["faceVisibility"]), page.tab.is_hidden(shown["faceWeight"])) == (
+        True,
+        True,
+    )
+    page.tab.select_option(shown["faces"], label="weighed")
+    page.tab.fill(shown["faceVisibility"], "0.8")
+    page.tab.fill(shown["faceWeight"], "0.25")
+    page.tab.fill(shown["noise"], "12.5")
+    page.start()
+    page.wait_for("done")
+    page.tab.click("#code-button")
+    code = "".join(page.text("#code-panel").split())
+    for part in ('"strength":12.5', '"visibility":0.8', '"weight":0.25', '"model":"local:weighed@1"'):
+        assert part in code
+
+
 def test_fractions_and_megapixels_can_be_asked_for(page: Page) -> None:
     page.add(holiday=make_image(400, 300))
     page.tab.check("input[name=size][value=other]", force=True)
@@ -379,36 +414,13 @@ def test_fractions_and_megapixels_can_be_asked_for(page: Page) -> None:
     assert page.text("#estimate").startswith("600 × 450 pixels")
     page.tab.select_option("#size-way", "megapixels")
     page.tab.fill("#size-amount", "99")
-    assert "more than 4 times" in page.text("#estimate")
+    assert "more than 16 times" in page.text("#estimate")
     assert page.tab.is_disabled("#start")
     page.tab.fill("#size-amount", "0.48")
     page.start()
     page.wait_for("done")
     page.wait("#after-pixels img")
     assert page.shown("#after-pixels img").size == (800, 600)
-
-
-def test_messagepack_is_read_and_written_as_others_do(page: Page) -> None:
-    values = [
-        None, True, False, 0, 127, 128, 255, 256, 65535, 65536, 2**32, 2**40, -1, -32, -33, -128, -129,
-        -40_000, -(2**40), 0.5, 1e300, "", "tile", "ü" * 20, "x" * 40, "x" * 300, "x" * 70000, [], [1, [2]],
-        list(range(20)), {}, {"name": {"nested": [None]}}, {str(number): number for number in range(20)},
-    ]  # fmt: skip
-    module = page.tab.get_attribute("link[href$='messagepack.js']", "href")
-    written, read = page.tab.evaluate(
-        """async ([path, values, packed]) => {
-            const { encode, decode } = await import(new URL(path, location.href).href);
-            const bytes = Uint8Array.from(atob(packed), (letter) => letter.charCodeAt(0));
-            const encoded = encode([...values, new Uint8Array([0, 255])]);
-            let binary = "";
-            for (const byte of encoded) binary += String.fromCharCode(byte);
-            const decoded = decode(bytes.buffer);
-            return [btoa(binary), [...decoded.slice(0, -1), Array.from(decoded.at(-1))]];
-        }""",
-        [module, values, base64.b64encode(msgspec.msgpack.encode([*values, b"\0\xff"])).decode()],
-    )
-    assert msgspec.msgpack.decode(base64.b64decode(written)) == [*values, b"\0\xff"]
-    assert read == [*values, [0, 255]]
 
 
 def test_the_theme_can_be_switched_and_is_remembered(server: EmbeddedServer, open_page: OpenPage) -> None:

@@ -3,9 +3,11 @@
 import base64
 import io
 import json
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpcore
+import numpy as np
 import pytest
 from PIL import Image, ImageChops
 from sqlalchemy import update
@@ -13,6 +15,7 @@ from sqlalchemy import update
 from server.serving import EmbeddedServer
 from server.state.tables import accounts
 from tests.server.conftest import StartServer
+from tests.server.support.faces import CENTRES, HEIGHT, WIDTH, add_detector, add_restorer, portrait
 from tests.server.support.harness import (
     FAST_MODEL,
     KEY,
@@ -20,10 +23,12 @@ from tests.server.support.harness import (
     connected,
     make_image,
     open_account,
+    open_image,
     upscale,
 )
 from tests.server.support.web import Web
 
+FACES = portrait(*CENTRES)
 ENCODED = base64.b64encode(make_image(24, 16)).decode()
 BEARER = {"authorization": f"Bearer {KEY}"}
 _BOUNDARY = "--------tilewire"
@@ -423,3 +428,51 @@ def test_jobs_are_listed_by_pages_the_newest_first(server: EmbeddedServer) -> No
     assert ask(server, "GET", "/v1/jobs?paginationToken=x", headers=headers).status == 400
     others = {"authorization": f"Bearer {open_account(server).key}"}
     assert ask(server, "GET", "/v1/jobs", headers=others).json == {"jobs": []}
+
+
+@pytest.fixture
+def restoring(start_server: StartServer, tmp_path: Path) -> EmbeddedServer:
+    """A server that restores faces, by models called as these services call theirs."""
+    add_detector(tmp_path / "added")
+    add_restorer(tmp_path / "added", "gfpgan-x", lighter=0.4)
+    add_restorer(tmp_path / "added", "codeformer-x", lighter=0.4, weight=True)
+    return start_server(added_models=tmp_path / "added")
+
+
+def brightness(encoded: str) -> float:
+    """Beside the mark in the middle of a face."""
+    x, y = CENTRES[0]
+    image = open_image(base64.b64decode(encoded)).convert("L").resize((WIDTH, HEIGHT))
+    return float(np.asarray(image)[y : y + 4, x - 12 : x - 6].mean())
+
+
+def test_a1111_restores_faces_by_the_model_that_it_names(restoring: EmbeddedServer) -> None:
+    def extras(**how: Any) -> Answer:
+        body = {"image": base64.b64encode(FACES).decode(), "upscaler_1": FAST_MODEL, "upscaling_resize": 2}
+        return ask(restoring, "POST", "/sdapi/v1/extra-single-image", body=body | how)
+
+    plain = brightness(extras().json["image"])
+    for how, change in (
+        ({"gfpgan_visibility": 1, "upscale_first": True}, 51),
+        ({"gfpgan_visibility": 0.5}, 25.5),
+        ({"codeformer_visibility": 1, "codeformer_weight": 0}, 51),
+        ({"codeformer_visibility": 1, "codeformer_weight": 0.5, "upscale_first": True}, 25.5),
+    ):
+        assert brightness(extras(**how).json["image"]) - plain == pytest.approx(change, abs=6)
+    both = extras(gfpgan_visibility=1, codeformer_visibility=1)
+    assert (both.status, "not both" in both.json["detail"]) == (400, True)
+    listed = ask(restoring, "GET", "/sdapi/v1/face-restorers").json
+    assert [each["name"] for each in listed] == ["codeformer-x", "gfpgan-x"]
+
+
+def test_novita_restores_faces_too_and_says_what_is_missing(
+    restoring: EmbeddedServer, server: EmbeddedServer
+) -> None:
+    body = {"image": base64.b64encode(FACES).decode(), "upscaler_1": FAST_MODEL, "gfpgan_visibility": 1}
+    task = ask(restoring, "POST", "/v2/upscale", body=body).json["data"]["task_id"]
+    while (found := ask(restoring, "GET", f"/v2/progress?task_id={task}").json["data"])["status"] < 2:
+        pass
+    assert found["status"] == 2
+    missing = ask(server, "POST", "/v2/upscale", body=body).json
+    assert missing["code"] == 10
+    assert "tilewire models pull gfpgan-1.4" in missing["msg"]

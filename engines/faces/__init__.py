@@ -1,0 +1,1 @@
+"""Faces: found, made upright, restored and put back."""
