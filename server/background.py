@@ -20,7 +20,7 @@ from server.settings import Settings
 from server.state.accounts import revoked_keys
 from server.state.claims import ServerLock
 from server.state.database import Database
-from server.state.retention import AT_ONCE, forget_failed, forget_webhooks
+from server.state.retention import AT_ONCE, forget_failed, forget_tokens, forget_webhooks
 from server.upscale.runner import Runner
 
 __all__ = ["close_revoked", "every", "give_back_memory", "keep_up", "reconcile", "running", "sweep"]
@@ -89,6 +89,9 @@ async def sweep(
     raw_images.sweep(clock())
     await _attempt("deleting images", images.sweep)
     await _attempt("dropping undelivered replies", partial(sessions.sweep, settings.undelivered_ttl))
+    await _attempt(
+        "forgetting tokens", partial(_forget_all, database, forget_tokens, clock() - settings.undelivered_ttl)
+    )
     for what, forget in (
         ("forgetting webhooks", forget_webhooks),
         ("forgetting failed tasks", forget_failed),

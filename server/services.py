@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from msgspec import UNSET, UnsetType
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -28,17 +29,16 @@ from server.limits.memory import memory_size, part_of_memory, shortage
 from server.limits.shares import OutwardShares
 from server.outbound.fetch import WebClient
 from server.private import private_directory
-from server.protocol.errors import AuthenticationError, DatabaseUnavailableError
+from server.protocol.errors import AuthenticationError, DatabaseUnavailableError, ForbiddenError
 from server.settings import Settings
 from server.state.accounts import (
     DEFAULT_ACCOUNT,
-    Login,
     account_named,
-    authenticate,
     create_key,
     has_keys,
 )
 from server.state.database import Database
+from server.state.logins import Login, authenticate
 from server.state.requests import Service
 from server.telemetry.readiness import Readiness
 from server.telemetry.telemetry import Telemetry
@@ -80,26 +80,45 @@ class Services:
     clock: Callable[[], float]
     first_key: str | None
 
-    async def authenticate(self, key: str, address: str) -> Login:
-        """What an API key opens.
+    async def authenticate(
+        self, key: str, address: str, origin: str | None, previous: str | None = None
+    ) -> Login:
+        """What an API key or a token opens.
 
         Args:
             key: as the client sent it.
             address: of the client that sent it.
+            origin: of the page that sent it; None for a program.
+            previous: a token whose place this one takes.
 
         Raises:
-            AuthenticationError: if it is wrong or revoked.
+            AuthenticationError: if it is wrong or revoked, or a token that has expired.
+            ForbiddenError: if it is a token for other pages.
+            ParameterError: if it cannot take the place of `previous`.
             RateLimitError: if too many keys from this address were wrong of late.
         """
-        login = await self.login(key)
+        login = await self.login(key, origin, previous)
         if login is None:
             self.edge.take_failure(address)
             raise AuthenticationError("invalidApiKey", "the API key is not valid", "apiKey")
         return login
 
-    async def login(self, key: str) -> Login | None:
-        """What an API key opens; None if it is wrong or revoked."""
-        return await self.database.run(authenticate, key, self.clock(), configured=self.settings.api_key)
+    async def login(self, key: str, origin: str | None, previous: str | None = None) -> Login | None:
+        """What an API key or a token opens; None if it is wrong or revoked. See `authenticate`."""
+        login = await self.database.run(
+            authenticate, key, self.clock(), configured=self.settings.api_key, previous=previous
+        )
+        if login is not None and login.grant is not None:
+            origins = login.grant.terms.origins
+            if origins and origin not in origins:
+                raise ForbiddenError(
+                    "tokenOriginApiKey", f"the token is for pages of {', '.join(origins)}", "apiKey"
+                )
+        return login
+
+    def time_left(self, login: Login) -> int | UnsetType:
+        """Whole seconds that a token is still valid; UNSET for a key."""
+        return UNSET if login.grant is None else max(0, int(login.grant.expires - self.clock()))
 
     def client_results(self, base_url: str) -> ClientResults:
         """What reads the results that go into one answer over HTTP.

@@ -26,8 +26,9 @@ from server.delivery.results import Results, too_large
 from server.protocol.codec import MESSAGEPACK, Codec, Reply, encode_reply
 from server.protocol.errors import DatabaseUnavailableError, UnavailableError
 from server.protocol.names import wire_name
-from server.state.accounts import AccountId, KeyId, Login
+from server.state.accounts import AccountId, KeyId
 from server.state.database import Database
+from server.state.logins import Login
 from server.state.outbox import (
     UndeliveredReply,
     delivered,
@@ -97,6 +98,8 @@ class Session:
     """One client's session, while it is connected.
 
     Attributes:
+        name: what its client knows it by.
+        uuid: what the account knows it by: for a token another than its name.
         unconfirmed: what was sent and may not have arrived, with the answer that is waited for: entries of
             the outbox by their ids, and other replies.
         sent: the entries of the outbox that were sent over this connection and may still be in it.
@@ -105,8 +108,10 @@ class Session:
     """
 
     def __init__(self, login: Login, session_uuid: str, link: Link) -> None:
-        self.account, self.key = login
-        self.uuid = session_uuid
+        self.login = login
+        self.account, self.key = login.account, login.key
+        self.name = session_uuid
+        self.uuid = login.session(session_uuid)
         self.link = link
         self.delivering = asyncio.Lock()
         self.unconfirmed: deque[tuple[asyncio.Future[bool], int | Reply]] = deque()
@@ -138,7 +143,8 @@ class Sessions:
     async def attach(self, login: Login, session_uuid: str | None, link: Link) -> Session:
         """Begin a session or resume one; a connection that it still had is closed.
 
-        A session's UUID means something within its account only: no other account can resume it.
+        A session's UUID means something within its account only, and that of a token within its scope: no
+        other can resume it.
         """
         session = Session(login, session_uuid or str(uuid.uuid4()), link)
         # The new connection takes over at the end: before the caller has greeted it, nothing may be sent.

@@ -22,7 +22,7 @@ async def handle(task: ImageUpload, context: Context, *, parameter: str = "image
         TaskError: as `Inputs.obtain`.
     """
     source = await read_source(task.image, parameter, context.raw.codec)
-    source = await context.services.inputs.own(context.account, source, context.base_url, parameter)
+    source = await context.services.inputs.own(context.login, source, context.base_url, parameter)
     edge = context.services.edge
     match source:
         case InlineImage(data):
@@ -32,7 +32,7 @@ async def handle(task: ImageUpload, context: Context, *, parameter: str = "image
         case _:
             size = 0
     edge.take_upload(context.account, size)
-    record = await context.services.inputs.obtain(context.account, source, parameter, task.ttl)
+    record = await context.services.inputs.obtain(context.account, source, parameter, task.ttl, context.scope)
     if isinstance(source, RemoteImage):
         edge.note_upload(context.account, record.size)
     return ImageUploadResult(

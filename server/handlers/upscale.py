@@ -13,8 +13,9 @@ from server.protocol.raw_image import RawImage
 from server.protocol.replies import Acknowledgement
 from server.protocol.requests import Upscale
 from server.protocol.sources import ImageSource, InlineImage, RemoteImage, StoredImage, UnstoredImage
+from server.state.logins import Login
 from server.state.records import Status, TaskRecord
-from server.state.requests import UpscaleRequest
+from server.state.requests import TaskGrant, UpscaleRequest
 from server.state.tasks import LostTaskError
 from server.upscale.auxiliaries import denoiser_of, face_restorer_of
 from server.upscale.raw import check_raw
@@ -32,7 +33,7 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         TaskError: if the task is refused.
     """
     services = context.services
-    async with services.runner.arrival(context.account, task.sequence):
+    async with services.runner.arrival(context.login.owner, task.sequence):
         request, taken = await _take(task, context)
     session = context.session
     if isinstance(taken, TaskRecord) and taken.status is Status.ACCEPTED:  # another server is at it
@@ -53,7 +54,7 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
 async def _take(task: Upscale, context: Context) -> tuple[UpscaleRequest, Running | TaskRecord]:
     """What a task amounts to, and what became of it when it was submitted."""
     services = context.services
-    models = choose_models(services.catalogue, task)
+    models = choose_models(services.catalogue, task, context.login.grant)
     parameter, source = await input_source(task, context.raw.codec)
     check(task, models, services.settings.reachable)
     denoiser = denoiser_of(task, services.catalogue)
@@ -64,7 +65,7 @@ async def _take(task: Upscale, context: Context) -> tuple[UpscaleRequest, Runnin
             "includeTiles", "tiles come as messages of their own: send the task over a WebSocket"
         )
     check_raw(task, source, binary=context.raw.codec.binary)
-    source = await services.inputs.own(context.account, source, context.base_url, parameter)
+    source = await services.inputs.own(context.login, source, context.base_url, parameter)
     warnings = (*context.raw.warnings(), *await _cut_prompts(task, models.first, services.upscaler))
     kept, pixels = await _keep(task, source, parameter, context)
     request = request_for(
@@ -79,6 +80,7 @@ async def _take(task: Upscale, context: Context) -> tuple[UpscaleRequest, Runnin
         safety=safety,
         service=context.service,
         traceparent=context.traceparent,
+        grant=_task_grant(context.login),
     )
     return request, await _submit(task, request, pixels, context)
 
@@ -98,7 +100,8 @@ async def _keep(
         case _:
             return source, None
     # Stored before the task is recorded, so that a recorded task can always be run again.
-    return StoredImage((await services.inputs.obtain(account, source, parameter)).uuid), None
+    stored = await services.inputs.obtain(account, source, parameter, scope=context.scope)
+    return StoredImage(stored.uuid), None
 
 
 async def _submit(
@@ -146,6 +149,12 @@ async def _wait(running: Running, patience: float | None, context: Context) -> S
             ) from None
         raise
     return await context.results.item(record)
+
+
+def _task_grant(login: Login) -> TaskGrant | None:
+    """What is kept of the token that a task comes with."""
+    grant = login.grant
+    return None if grant is None else TaskGrant(grant.scope, grant.token, grant.terms.max_megapixels)
 
 
 def _acknowledgement(request: UpscaleRequest) -> Acknowledgement:

@@ -15,6 +15,7 @@ from server.protocol.sources import ImageSource, InlineImage, RemoteImage, Store
 from server.settings import Settings
 from server.state.accounts import AccountId
 from server.state.images import ImageRecord
+from server.state.logins import Login
 
 __all__ = ["Inputs"]
 
@@ -42,13 +43,11 @@ class Inputs:
         # Whoever sends what is slow to decode waits for itself.
         self._decoding = FairGate(decoders.count)
 
-    async def own(
-        self, account: AccountId, source: ImageSource, base_url: str, parameter: str
-    ) -> ImageSource:
+    async def own(self, login: Login, source: ImageSource, base_url: str, parameter: str) -> ImageSource:
         """Give an image that is named by its URL on this server from the store, in place of that URL.
 
         Args:
-            account: who names it.
+            login: who names it.
             source: what is named, by its URL or otherwise.
             base_url: the address under which the client reaches this server.
             parameter: what names it.
@@ -62,14 +61,26 @@ class Inputs:
         record = await self._images.find_named(name)
         if record is None:
             raise NotFoundError("imageNotFound", f"there is no image {name[:128]}, or no more", parameter)
-        if record.account == account:
+        if record.account == login.account and login.sees(record.scope):
             return StoredImage(record.uuid)
         return InlineImage(await self._images.read(name))  # whoever knows the URL may have it
 
     async def obtain(
-        self, account: AccountId, source: ImageSource, parameter: str, ttl: float | None = None
+        self,
+        account: AccountId,
+        source: ImageSource,
+        parameter: str,
+        ttl: float | None = None,
+        scope: str | None = None,
     ) -> ImageRecord:
         """The stored image that `source` names; an image from outside is fetched, checked and kept.
+
+        Args:
+            account: who names it.
+            source: what is named.
+            parameter: what names it.
+            ttl: seconds that an image from outside is kept; None: as the setting says.
+            scope: of the token that names it; it sees no images but its own.
 
         Raises:
             NotFoundError: if an image UUID is unknown or has expired.
@@ -79,7 +90,7 @@ class Inputs:
         """
         match source:
             case StoredImage(uuid):
-                record = await self._images.find(account, uuid)
+                record = await self._images.find(account, uuid, scope)
                 if record is None:
                     raise NotFoundError("imageNotFound", f"there is no image {uuid}, or no more", parameter)
                 return record
@@ -105,7 +116,7 @@ class Inputs:
             raise invalid(parameter, str(error)) from error
         kept_for = self._settings.image_ttl if ttl is None else ttl
         file = ImageFile(data, _extension(info.format), info.width, info.height)
-        return await self._images.put_input(account, file, kept_for)
+        return await self._images.put_input(account, file, kept_for, scope)
 
     def is_at_hand(self, record: ImageRecord) -> bool:
         """Whether the bytes of a stored input need not be read from the store."""

@@ -116,14 +116,19 @@ class ImageStore:
         await self._database.run(note_loose, name, self._clock())
         return await self._record(await self.write(account, file, ttl, name), file.data)
 
-    async def put_input(self, account: AccountId, file: ImageFile, ttl: float) -> ImageRecord:
-        """Keep an input image. The same bytes of the same account get the same UUID, and are kept once."""
-        digest = await asyncio.to_thread(_digest, account, file.data)
+    async def put_input(
+        self, account: AccountId, file: ImageFile, ttl: float, scope: str | None = None
+    ) -> ImageRecord:
+        """Keep an input image. The same bytes of the same account get the same UUID, and are kept once.
+
+        Each scope of a token is like an account of its own in this.
+        """
+        digest = await asyncio.to_thread(_digest, account, scope, file.data)
         image_uuid = str(uuid.UUID(bytes=digest[:16], version=4))
         now, name = self._clock(), new_name(file.extension)
         known = await self._database.run(extend_or_note, account, image_uuid, now + ttl, now, name)
         if known is None:
-            image = await self.write(account, file, ttl, name)
+            image = await self.write(account, file, ttl, name, scope)
             return await self._record(image._replace(uuid=image_uuid), file.data)
         try:
             await self._bucket.look(known.name)
@@ -132,7 +137,9 @@ class ImageStore:
         self._fresh.keep(known.name, file.data)
         return known
 
-    async def write(self, account: AccountId, file: ImageFile, ttl: float, name: str) -> ImageRecord:
+    async def write(
+        self, account: AccountId, file: ImageFile, ttl: float, name: str, scope: str | None = None
+    ) -> ImageRecord:
         """Write the file of an image; it is up to the caller to record the image.
 
         Args:
@@ -140,6 +147,7 @@ class ImageStore:
             file: the image.
             ttl: seconds that it is to be kept.
             name: of the file, a `new_name` that is recorded as loose.
+            scope: of the token that it belongs to.
         """
         record = ImageRecord(
             uuid=str(uuid.uuid4()),
@@ -149,14 +157,16 @@ class ImageStore:
             width=file.width,
             height=file.height,
             expires=self._clock() + ttl,
+            scope=scope,
         )
         await self._bucket.write(name, file.data, attributes(name, ttl))
         self._fresh.keep(name, file.data)
         return record
 
-    async def find(self, account: AccountId, image_uuid: str) -> ImageRecord | None:
-        """The account's image of this UUID; None if there is none, or no more."""
-        return await self._database.run(find_image, account, image_uuid, self._clock())
+    async def find(self, account: AccountId, image_uuid: str, scope: str | None = None) -> ImageRecord | None:
+        """The account's image of this UUID; None if there is none, or no more, or it is not of `scope`."""
+        record = await self._database.run(find_image, account, image_uuid, self._clock())
+        return record if record is None or scope in (None, record.scope) else None
 
     async def find_named(self, name: str) -> ImageRecord | None:
         """The image of this name; None if there is none, or no more."""
@@ -324,7 +334,7 @@ def attributes(name: str, ttl: float) -> dict[str, str]:
     }
 
 
-def _digest(account: AccountId, data: bytes) -> bytes:
-    digest = hashlib.sha256(account.encode())
+def _digest(account: AccountId, scope: str | None, data: bytes) -> bytes:
+    digest = hashlib.sha256((account + (scope or "")).encode())
     digest.update(data)
     return digest.digest()

@@ -35,6 +35,29 @@ CODES: Final[Mapping[str, ErrorCode]] = {
         "The API key is not known here, or was revoked.",
         "Use a key that `tilewire keys create` printed; `tilewire keys list` shows which are valid.",
     ),
+    "tokenExpiredApiKey": ErrorCode(
+        401,
+        "The token has expired. The tasks that it began go on.",
+        "Renewable: get a new token, and authenticate with it and the old one as `previousApiKey`.",
+    ),
+    "tokenScopeApiKey": ErrorCode(
+        403,
+        "Tokens are not for this: they neither see the account nor name webhooks or upload endpoints.",
+        "Do it where the key is: in your backend.",
+    ),
+    "tokenOriginApiKey": ErrorCode(
+        403,
+        "The token is for pages of other origins, or for pages and a program sent it.",
+        "Name the page's origin in `allowedOrigins` when you make the token.",
+    ),
+    "tokenQuotaExceeded": ErrorCode(
+        429, "The token has begun as many tasks as its `maxTasks` allows.", "Get a new token."
+    ),
+    "tokenInsufficientCredits": ErrorCode(
+        402,
+        "The task costs more than is left of the token's `maxCost`.",
+        "Get a new token, or ask for a smaller image.",
+    ),
     "insufficientCredits": ErrorCode(
         402,
         "The account's balance does not cover the task.",

@@ -99,11 +99,22 @@ class Authentication(Task, frozen=True, kw_only=True, tag="authentication"):
 
     task_uuid: Annotated[str, Meta(description="Not needed.")] = ""
     api_key: Annotated[
-        str, Meta(max_length=256, description="An API key, as `tilewire keys create` printed it.")
+        str,
+        Meta(
+            max_length=256,
+            description="An API key, as `tilewire keys create` printed it; or a token made with one.",
+        ),
     ]
     connection_session_uuid: Annotated[
         Annotated[str, Meta(pattern=r"^[\w-]+$", max_length=36)] | None,
         Meta(description="The session to resume; what it could not be sent follows the reply."),
+    ] = None
+    previous_api_key: Annotated[
+        Annotated[str, Meta(max_length=256)] | None,
+        Meta(
+            description="A token, perhaps expired, whose place the token `apiKey` takes: it sees the tasks, "
+            "images and sessions of that one."
+        ),
     ] = None
 
 

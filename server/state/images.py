@@ -46,7 +46,10 @@ class FileCondemnedError(Exception):
 
 
 class ImageRecord(NamedTuple):
-    """An image: `size` in bytes, `width` and `height` in pixels. `name` is the unguessable end of its URL."""
+    """An image: `size` in bytes, `width` and `height` in pixels. `name` is the unguessable end of its URL.
+
+    `scope` is that of the token that it belongs to, if it does.
+    """
 
     uuid: str
     account: AccountId
@@ -55,6 +58,7 @@ class ImageRecord(NamedTuple):
     width: int
     height: int
     expires: float
+    scope: str | None = None
 
 
 _COLUMNS = (
@@ -65,6 +69,7 @@ _COLUMNS = (
     images.c.width,
     images.c.height,
     images.c.expires,
+    images.c.scope,
 )
 
 

@@ -14,7 +14,7 @@ from server.protocol.errors import ErrorItem
 from server.protocol.raw_image import Channels
 from server.state.accounts import AccountId
 from server.state.claims import ServerId
-from server.state.requests import Service, UpscaleRequest
+from server.state.requests import Service, TaskGrant, UpscaleRequest
 from server.state.tables import tasks
 
 __all__ = ["COLUMNS", "Attempt", "AttemptId", "Safety", "Status", "StoredResult", "TaskRecord", "record_of"]
@@ -118,12 +118,32 @@ class TaskRecord:
         """
         return msgspec.json.decode(self.encoded_request, type=UpscaleRequest)
 
+    @property
+    def token(self) -> str | None:
+        """The id of the token that the task came with."""
+        try:
+            return self.request.token
+        except msgspec.DecodeError:  # another version accepted it
+            return None
+
+    def is_of(self, scope: str) -> bool:
+        """Whether it came with a token of this scope."""
+        try:
+            return self.request.scope == scope
+        except msgspec.DecodeError:
+            return False
+
     def is_for(self, encoded_request: bytes) -> bool:
-        """Whether the task was accepted with this request, however its UUID is spelt and it is traced."""
+        """Whether the task was accepted with this request, however its UUID is spelt and it is traced.
+
+        Of a token's task: within the scope of that token.
+        """
         if encoded_request == self.encoded_request:
             return True
         try:
-            return _plain(self.request) == _plain(msgspec.json.decode(encoded_request, type=UpscaleRequest))
+            return _comparable(self.request) == _comparable(
+                msgspec.json.decode(encoded_request, type=UpscaleRequest)
+            )
         except msgspec.DecodeError:
             return False
 
@@ -165,5 +185,7 @@ def record_of(row: Sequence[Any]) -> TaskRecord:
     )
 
 
-def _plain(request: UpscaleRequest) -> UpscaleRequest:
-    return structs.replace(request, task_uuid=request.task_uuid.lower(), traceparent=None)
+def _comparable(request: UpscaleRequest) -> UpscaleRequest:
+    """All that makes a request another one: its token may be a new one by now, and its span another."""
+    grant = None if request.grant is None else TaskGrant(request.grant.scope)
+    return structs.replace(request, task_uuid=request.task_uuid.lower(), grant=grant, traceparent=None)

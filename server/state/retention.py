@@ -8,9 +8,9 @@ from typing import Final
 
 from sqlalchemy import Connection, delete, exists, select, tuple_
 
-from server.state.tables import failed, outbox, tasks, webhooks
+from server.state.tables import failed, outbox, tasks, tokens, webhooks
 
-__all__ = ["AT_ONCE", "forget_failed", "forget_webhooks"]
+__all__ = ["AT_ONCE", "forget_failed", "forget_tokens", "forget_webhooks"]
 
 AT_ONCE: Final = 500
 """How many records a transaction drops at most: others wait for it."""
@@ -21,6 +21,12 @@ def forget_webhooks(connection: Connection, before: float) -> int:
     # No webhook that is to be sent again has an end.
     old = select(webhooks.c.id).where(webhooks.c.ended < before).limit(AT_ONCE)
     return connection.execute(delete(webhooks).where(webhooks.c.id.in_(old))).rowcount
+
+
+def forget_tokens(connection: Connection, before: float) -> int:
+    """Drop some tokens that expired before; returns how many. There may be more if it is `AT_ONCE`."""
+    old = select(tokens.c.id).where(tokens.c.expires < before).limit(AT_ONCE)
+    return connection.execute(delete(tokens).where(tokens.c.id.in_(old))).rowcount
 
 
 def forget_failed(connection: Connection, before: float) -> int:

@@ -30,6 +30,7 @@ __all__ = [
     "of_services",
     "outbox",
     "tasks",
+    "tokens",
     "unfinished",
     "usage",
     "usage_of_models",
@@ -69,6 +70,24 @@ api_keys = Table(
     Column("revoked", Boolean, nullable=False, default=False),
     Column("expires", Float),  # null: never
     Index("api_keys_by_account", "account_id"),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("account_id", ForeignKey("accounts.id"), nullable=False),
+    Column("key_digest", LargeBinary(32), nullable=False),  # of the key it was made with: it ends with that
+    Column("digest", LargeBinary(32), nullable=False, unique=True),
+    Column("scope", String(36), nullable=False),  # what its tasks, images and sessions are marked with
+    Column("terms", LargeBinary, nullable=False),
+    Column("max_tasks", BigInteger),
+    Column("max_cost", BigInteger),
+    Column("tasks", BigInteger, nullable=False),  # that it has begun
+    Column("cost", BigInteger, nullable=False),  # of those that did not fail
+    Column("used", Boolean, nullable=False),
+    Column("expires", Float, nullable=False),
+    Index("tokens_by_expiry", "expires"),
 )
 
 # Conditions that are spelt out, without a parameter, so that the partial indexes serve them.
@@ -192,6 +211,7 @@ images = Table(
     Column("width", Integer, nullable=False),
     Column("height", Integer, nullable=False),
     Column("expires", Float, nullable=False),
+    Column("scope", String(36)),  # of the token that it belongs to; null: none
     Index("images_by_expiry", "expires"),
 )
 

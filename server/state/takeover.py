@@ -5,10 +5,10 @@ from typing import Final
 
 from sqlalchemy import Connection, bindparam, func, select, update
 
-from server.state import ledger
 from server.state.claims import ServerId, ServerLock
 from server.state.records import COLUMNS, Attempt, AttemptId, TaskRecord, record_of
 from server.state.tables import tasks, unfinished
+from server.state.tasks import release
 
 __all__ = ["AT_ONCE", "attempts_of", "records_of", "take_over"]
 
@@ -35,7 +35,7 @@ def take_over(connection: Connection, lock: ServerLock, now: float) -> int:
         if len(orphans) == AT_ONCE:
             break
     for orphan in orphans:
-        ledger.release(connection, orphan.attempt, orphan.price or 0, now)
+        release(connection, orphan, now)
     if orphans:
         begin_anew = (
             update(tasks)

@@ -7,7 +7,7 @@ Each time that a task begins it is a new attempt, whose id is in its row. To res
 is up to that attempt alone, whatever older ones are still at: a task that was cancelled, sent again or taken
 over meanwhile is theirs no more. An attempt reserves once and ends once; the ledger's constraints see to it.
 
-Every transaction locks the task first, then its account.
+Every transaction locks the task first, then its account, then the token that it came with.
 """
 
 import math
@@ -28,6 +28,7 @@ from server.state.prepared import Prepared
 from server.state.records import COLUMNS, Attempt, Status, StoredResult, TaskRecord, record_of
 from server.state.requests import Service
 from server.state.tables import of_services, tasks, unfinished
+from server.state.tokens import count_task, give_back, spend, uncount_task
 from server.state.webhooks import Destination, forget_webhook, record_webhook
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "fail",
     "find",
     "latest",
+    "release",
     "reserve",
     "succeed",
     "withdraw",
@@ -68,6 +70,7 @@ def accept(
     owner: ServerId | None = None,
     admit: Callable[[], None] | None = None,
     service: Service = "runware",
+    token: str | None = None,
 ) -> TaskRecord | None:
     """Record a new task; if the account used the UUID before, return that record.
 
@@ -83,6 +86,10 @@ def accept(
         owner: the server that runs it.
         admit: called if the task is a new one, perhaps more than once; what it raises refuses the task.
         service: in whose shape it came.
+        token: the id of the token that it came with, whose limit a new task counts for.
+
+    Raises:
+        QuotaError: if the token has begun as many tasks as it may.
     """
     previous = find(connection, attempt.account, attempt.task_uuid, locked=True)
     if previous is not None and not previous.is_for(request):
@@ -110,11 +117,13 @@ def accept(
     if previous is None:
         key: dict[str, object] = {"account_id": attempt.account, "task_uuid": attempt.task_uuid}
         _INSERT.count(connection, key | values)
-        return None
-    # An answer that still waits for its session, or for a webhook, would now be about the new attempt.
-    forget_webhook(connection, attempt.account, attempt.task_uuid)
-    forget_outcome(connection, attempt.account, attempt.task_uuid)
-    _change(connection, attempt, **values)
+    else:
+        # An answer that still waits for its session, or for a webhook, would now be about the new attempt.
+        forget_webhook(connection, attempt.account, attempt.task_uuid)
+        forget_outcome(connection, attempt.account, attempt.task_uuid)
+        _change(connection, attempt, **values)
+    if token is not None:
+        count_task(connection, token)
     return None
 
 
@@ -128,7 +137,9 @@ def withdraw(connection: Connection, attempt: Attempt, now: float) -> bool:
     if row is None:
         return False
     record = record_of(row)
-    ledger.release(connection, record.attempt, record.price or 0, now)
+    release(connection, record, now)
+    if record.token is not None:
+        uncount_task(connection, record.token)
     _DELETE.count(connection, this)
     return True
 
@@ -166,7 +177,12 @@ def latest(
 
 
 def reserve(
-    connection: Connection, attempt: Attempt, amount: int, now: float, file: str | None = None
+    connection: Connection,
+    attempt: Attempt,
+    amount: int,
+    now: float,
+    file: str | None = None,
+    token: str | None = None,
 ) -> bool:
     """Set aside what an attempt will cost, once; False if the account cannot pay it.
 
@@ -176,8 +192,10 @@ def reserve(
         amount: in nanodollars.
         now: the time in seconds since the epoch.
         file: the name of the file that the result will be written to, which is recorded as loose.
+        token: the id of the token that the task came with, which may have a limit of its own.
 
     Raises:
+        InsufficientCreditsError: if the token may not spend as much.
         LostTaskError: if the task has another attempt, or an outcome.
     """
     record = _present(connection, attempt)
@@ -187,6 +205,8 @@ def reserve(
         return True
     if not ledger.reserve(connection, attempt, amount, now):
         return False
+    if token is not None:
+        spend(connection, token, amount)
     _change(connection, attempt, price=amount)
     if file is not None:
         note_loose(connection, file, now)
@@ -260,7 +280,12 @@ def fail(
 
 
 def cancel(
-    connection: Connection, account: AccountId, task_uuid: str, base_url: str, now: float
+    connection: Connection,
+    account: AccountId,
+    task_uuid: str,
+    base_url: str,
+    now: float,
+    scope: str | None = None,
 ) -> TaskRecord | None:
     """Have a task fail as cancelled, whichever server it belongs to; None if there is none, or it has ended.
 
@@ -270,9 +295,12 @@ def cancel(
         task_uuid: that it is recorded under.
         base_url: what the client reaches this server as.
         now: the time in seconds since the epoch.
+        scope: of the token that asks, which sees no tasks but its own.
     """
     record = find(connection, account, task_uuid, locked=True)
     if record is None or record.status is not Status.ACCEPTED:
+        return None
+    if scope is not None and not record.is_of(scope):
         return None
     error = TaskCancelledError()
     try:
@@ -291,7 +319,7 @@ def _present(connection: Connection, attempt: Attempt) -> TaskRecord | None:
 def _fail(
     connection: Connection, record: TaskRecord, error: ErrorItem, now: float, webhook: Destination | None
 ) -> TaskRecord:
-    ledger.release(connection, record.attempt, record.price or 0, now)
+    release(connection, record, now)
     _change(
         connection,
         record.attempt,
@@ -302,6 +330,13 @@ def _fail(
     )
     _announce(connection, record, now, webhook)
     return replace(record, status=Status.FAILED, error=error, price=None, finished=now)
+
+
+def release(connection: Connection, record: TaskRecord, now: float) -> None:
+    """Give back what a task has reserved, to its account and to the limit of its token."""
+    ledger.release(connection, record.attempt, record.price or 0, now)
+    if record.price and record.token is not None:
+        give_back(connection, record.token, record.price)
 
 
 def _announce(connection: Connection, record: TaskRecord, now: float, webhook: Destination | None) -> None:

@@ -131,7 +131,7 @@ class Pipeline:
         shown = whole if area is None else Size(area.width, area.height)
         cost = self._price(request, shown, size) + self._auxiliaries.price(request, shown, size)
         name = new_name(request.output_format.extension) if request.stores_result else None
-        await self._reserve(attempt, cost, name)
+        await self._reserve(attempt, cost, name, request.token)
         story.output_pixels = size.width * size.height
         beside = (request.blend, request.denoiser, request.face_restorer)
         story.is_plain = not request.tta and beside == (None, None, None)
@@ -148,7 +148,7 @@ class Pipeline:
         file = ImageFile(encoded, request.output_format.extension, size.width, size.height)
         with story.measure("store"):
             ttl = request.ttl or self._settings.image_ttl
-            image = await self._images.write(account, file, ttl, name)
+            image = await self._images.write(account, file, ttl, name, request.scope)
         if request.upload_endpoint is not None:
             with story.measure("upload"):
                 await self._upload(attempt, request, request.upload_endpoint, encoded)
@@ -158,7 +158,7 @@ class Pipeline:
         self, account: AccountId, request: UpscaleRequest, picture: Picture | None
     ) -> ImageRecord | UnstoredImage:
         if not isinstance(request.source, UnstoredImage):
-            return await self._inputs.obtain(account, request.source, request.parameter)
+            return await self._inputs.obtain(account, request.source, request.parameter, scope=request.scope)
         if picture is None:
             raise UnavailableError(
                 "the pixels were not stored, and are gone with the server that had them; send them again",
@@ -237,11 +237,16 @@ class Pipeline:
                     )
             return _Output(encoded, pixels, self._safety.verdict(of_input, of_result))
 
-    async def _reserve(self, attempt: Attempt, cost: int, name: str | None) -> None:
-        if not await self._database.run(tasks.reserve, attempt, cost, self._clock(), name):
+    async def _reserve(self, attempt: Attempt, cost: int, name: str | None, token: str | None) -> None:
+        if not await self._database.run(tasks.reserve, attempt, cost, self._clock(), name, token):
+            if token is not None:  # what the account has is not for pages to know
+                raise InsufficientCreditsError(
+                    "insufficientCredits", "the account that the token belongs to cannot pay for the task"
+                )
             statement = await self._database.run(ledger.statement, attempt.account)
             raise InsufficientCreditsError(
-                f"the task costs {to_usd(cost)} USD; the account has {to_usd(statement.available or 0)} USD"
+                "insufficientCredits",
+                f"the task costs {to_usd(cost)} USD; the account has {to_usd(statement.available or 0)} USD",
             )
 
     async def _upload(self, attempt: Attempt, request: UpscaleRequest, endpoint: str, encoded: bytes) -> None:

@@ -31,6 +31,7 @@ from server.state import takeover, tasks
 from server.state.accounts import AccountId
 from server.state.claims import ServerLock
 from server.state.database import Database
+from server.state.logins import Login
 from server.state.records import Attempt, Status, TaskRecord
 from server.state.requests import UpscaleRequest
 from server.telemetry.telemetry import Telemetry
@@ -117,9 +118,9 @@ class Runner:
         """Whether any task is under way whose outcome goes to this session."""
         return any(running.account == account and running.session == session for running in self._execution)
 
-    def arrival(self, account: AccountId, sequence: Sequence | None) -> AbstractAsyncContextManager[object]:
+    def arrival(self, owner: str, sequence: Sequence | None) -> AbstractAsyncContextManager[object]:
         """Held while a task is taken on, so that frames of a stream stay in order; see `Streams.arrival`."""
-        return self._streams.arrival(account, sequence)
+        return self._streams.arrival(owner, sequence)
 
     async def submit(
         self,
@@ -147,7 +148,8 @@ class Runner:
 
         Raises:
             UnavailableError: if the input is not stored, and the server is stopping.
-            ConflictError: if the account used the UUID for another request.
+            ConflictError: if the account, or another token of it, used the UUID for another request.
+            QuotaError: if its token has begun as many tasks as it may.
             RateLimitError: if the account has too many tasks under way.
             BusyError: if all accounts together have.
         """
@@ -170,11 +172,12 @@ class Runner:
             self._news.acknowledge_later(taken)
         return taken
 
-    async def cancel(self, account: AccountId, task_uuid: str, base_url: str) -> bool:
+    async def cancel(self, login: Login, task_uuid: str, base_url: str) -> bool:
         """Have a task end as cancelled, wherever it runs; False if there is none, or it has ended."""
+        account = login.account
         key = task_uuid.lower()
         async with self._turn(account, key):
-            ended = await self._database.run(tasks.cancel, account, key, base_url, self._clock())
+            ended = await self._database.run(tasks.cancel, account, key, base_url, self._clock(), login.scope)
             if ended is None:
                 return False
             if (running := self._execution.find_attempt(ended.attempt)) is not None:
@@ -252,6 +255,7 @@ class Runner:
                 self._lock.server,
                 admit,
                 request.service,
+                request.token,
             )
         except BaseException as error:
             self._admission.leave(attempt.id, self._clock())

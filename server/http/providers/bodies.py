@@ -23,8 +23,10 @@ T = TypeVar("T")
 _PARTS = 256
 
 
-async def read_json(request: Request, kind: type[T]) -> T:
-    """The body as a Struct. Numbers and truth values may be strings, as these services take them.
+async def read_json(request: Request, kind: type[T], *, strict: bool = False) -> T:
+    """The body as a Struct.
+
+    Unless `strict`, numbers and truth values may be strings, as other services take them.
 
     Raises:
         FrameError: if it is not JSON.
@@ -32,7 +34,7 @@ async def read_json(request: Request, kind: type[T]) -> T:
     """
     body = await _body(request)
     try:
-        return msgspec.json.decode(body, type=kind, strict=False)
+        return msgspec.json.decode(body, type=kind, strict=strict)
     except msgspec.ValidationError as error:
         raise as_parameter_error(str(error)) from error
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:

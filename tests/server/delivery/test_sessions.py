@@ -10,8 +10,9 @@ import pytest
 from server.delivery.sessions import Sessions
 from server.protocol.codec import JSON
 from server.serving import EmbeddedServer
-from server.state.accounts import Login, account_named
+from server.state.accounts import account_named
 from server.state.database import Database
+from server.state.logins import Login
 from server.state.outbox import keep_undelivered
 from tests.server.support.harness import (
     KEY,

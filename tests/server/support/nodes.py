@@ -20,8 +20,9 @@ from server.protocol.requests import OutputType
 from server.protocol.sources import RemoteImage
 from server.settings import Settings
 from server.state import tasks
-from server.state.accounts import AccountId, Login
+from server.state.accounts import AccountId
 from server.state.database import Database
+from server.state.logins import Login
 from server.state.records import Attempt, StoredResult
 from server.state.requests import UpscaleRequest
 from server.state.tables import ledger
@@ -84,7 +85,7 @@ class SteppedPipeline:
     ) -> tuple[StoredResult, None]:
         await self._wait(attempt)
         if not await self._database.run(tasks.reserve, attempt, PRICES[request.model], time.time()):
-            raise InsufficientCreditsError("too dear")
+            raise InsufficientCreditsError("insufficientCredits", "too dear")
         await self._wait(attempt)
         if request.model == "failing":
             raise TransferError("uploadFailed", "no")
