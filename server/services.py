@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from engines import Decoders, Upscaler, find_devices, stand_in_for
 from onnx_models import Catalogue, load_catalogue, one_line
-from server.background import close_revoked, every, keep_up, reconcile, running, sweep
+from server.background import close_revoked, every, give_back_memory, keep_up, reconcile, running, sweep
 from server.delivery.previews import TileStreams
 from server.delivery.results import ClientResults, Results
 from server.delivery.sessions import Sessions
@@ -26,7 +26,7 @@ from server.images.raw_images import RawImages
 from server.images.store import ImageStore
 from server.limits.disk import stored_bytes_limit
 from server.limits.edge import Edge
-from server.limits.memory import part_of_memory
+from server.limits.memory import memory_size, part_of_memory, shortage
 from server.limits.shares import OutwardShares
 from server.outbound.fetch import WebClient
 from server.private import private_directory
@@ -51,6 +51,7 @@ __all__ = ["Services", "running_services"]
 log = logging.getLogger(__name__)
 
 _SWEEP: Final = 60.0
+_GIVE_BACK: Final = 20.0
 _RECORD_USAGE: Final = 2.0
 _LOOK: Final = 1.0
 """Seconds between two looks at what other processes did."""
@@ -168,12 +169,14 @@ async def running_services(
             private_directory(settings.data)
         except OSError as error:
             raise OSError(f"data: {settings.data} cannot be used: {one_line(error)}") from error
+        if (warning := shortage(settings, memory_size())) is not None:
+            log.warning("%s", warning)
         catalogue = load_catalogue(settings.effective_added_models)
         if settings.nsfw != "unchecked":
             catalogue.auxiliary("safetyChecker")  # without it nothing may be served
         database = Database(settings.effective_database_url, synchronous=settings.sqlite_synchronous)
         stack.enter_context(closing(database))
-        bucket = Bucket(open_store(settings.storage_url, settings.data / "images"))
+        bucket = Bucket(open_store(settings.storage_url, settings.data / "images"), settings.store_timeout)
         stack.push_async_callback(asyncio.to_thread, bucket.close)
         images = ImageStore(
             bucket,
@@ -213,6 +216,7 @@ async def running_services(
             web=for_webhooks,
             timeout=settings.fetch_timeout,
             bodies=webhook_bodies,
+            traced=settings.otlp_endpoint is not None,
             clock=clock,
         )
         pipeline = Pipeline(
@@ -246,6 +250,7 @@ async def running_services(
         await stack.enter_async_context(
             running(
                 webhooks.run(),
+                every(_GIVE_BACK, "giving back memory", partial(give_back_memory, images, runner)),
                 every(
                     _SWEEP,
                     "sweeping",

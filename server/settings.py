@@ -96,7 +96,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where networks run: auto, cpu, cuda."""
     runtime: RuntimeChoice = "auto"
     """What computes. On a CPU: auto (OpenVINO where it is installed), onnxruntime, openvino, ncnn; on a GPU:
-    auto, tensorrt."""
+    auto, tensorrt, tensorrt-rtx."""
     precision: PrecisionChoice = "auto"
     """auto (on a GPU fp16 for what stays within 45 dB; on a CPU bf16 where OpenVINO has it), fp32, fp16."""
     prices: dict[str, Decimal] = {}
@@ -171,6 +171,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Processor time that decoding one image may take; the time in all may be three times that."""
     fetch_timeout: Seconds = 30
     """For fetching an input from its URL, in all."""
+    store_timeout: Seconds = 30
+    """For reading or writing an image in the store, all tries together; a second more per MiB written."""
     drain_timeout: Seconds = 30
     """How long running tasks may take to finish after SIGTERM; the rest runs after the next start."""
 

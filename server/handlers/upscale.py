@@ -86,6 +86,7 @@ async def _take(task: Upscale, context: Context) -> tuple[UpscaleRequest, Runnin
         face_restorer=face_restorer,
         safety=safety,
         service=context.service,
+        traceparent=context.traceparent,
         grant=_task_grant(context.login),
     )
     if file is not None:

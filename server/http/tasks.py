@@ -25,6 +25,7 @@ from server.protocol.errors import (
     UnavailableError,
 )
 from server.protocol.requests import Authentication
+from server.protocol.trace import header_parent
 from server.services import Services
 from server.settings import Settings
 from server.state.accounts import AccountId
@@ -69,10 +70,17 @@ async def _run_all(
     """The replies to the tasks, in their order."""
     room = asyncio.Semaphore(_TASKS_AT_ONCE)
     base_url, results = request.app.state.base_url(request), results_for(request, login.account)
+    traceparent = header_parent(request.headers.get("traceparent"))
 
     async def run(raw: RawTask) -> Struct | None:
         context = Context(
-            services=services, login=login, session=None, base_url=base_url, raw=raw, results=results
+            services=services,
+            login=login,
+            session=None,
+            base_url=base_url,
+            raw=raw,
+            results=results,
+            traceparent=traceparent,
         )
         return await dispatch(raw, context)
 

@@ -146,6 +146,22 @@ class Inputs:
         kept_for = self._settings.image_ttl if ttl is None else ttl
         return await self._images.put_input(account, file, kept_for, scope, check)
 
+    def is_at_hand(self, record: ImageRecord) -> bool:
+        """Whether the bytes of a stored input need not be read from the store."""
+        return self._images.is_at_hand(record.name)
+
+    async def read(self, record: ImageRecord, parameter: str) -> bytes:
+        """The bytes of a stored input.
+
+        Raises:
+            NotFoundError: naming `parameter`, if it has expired meanwhile.
+            UnavailableError: if the store does not give them.
+        """
+        try:
+            return await self._images.read(record.name)
+        except FileNotFoundError as error:
+            raise NotFoundError("imageExpired", f"image {record.uuid} has expired", parameter) from error
+
     async def hold(
         self, account: AccountId, image: RawImage, parameter: str
     ) -> tuple[UnstoredImage, HeldPicture]:
@@ -171,19 +187,15 @@ class Inputs:
                 f"{self._max_pixels:,}, by max_input_megapixels",
             )
 
-    async def decode(self, record: ImageRecord, parameter: str) -> Picture:
-        """The pixels of a stored input.
+    async def decode(self, account: AccountId, data: bytes, parameter: str) -> Picture:
+        """The pixels of an input.
 
         Raises:
-            NotFoundError: if it has expired meanwhile.
             ParameterError: naming `parameter`, if it is broken.
         """
         try:
-            async with self._decoding.hold(record.account, 1):
-                data = await self._images.read(record.name)
+            async with self._decoding.hold(account, 1):
                 return await self._decoders.decode(data, max_pixels=self._max_pixels)
-        except FileNotFoundError as error:
-            raise NotFoundError("imageExpired", f"image {record.uuid} has expired", parameter) from error
         except ImageError as error:
             raise invalid(parameter, str(error)) from error
 

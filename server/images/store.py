@@ -199,6 +199,10 @@ class ImageStore:
         """The image of this name; None if there is none, or no more."""
         return await self._database.run(image_named, name, self._clock())
 
+    def is_at_hand(self, name: str) -> bool:
+        """Whether the next `read` of an image need not wait for the bucket."""
+        return name in self._fresh
+
     async def read(self, name: str) -> bytes:
         """The bytes of an image. What was just written is at hand, once.
 
@@ -272,12 +276,15 @@ class ImageStore:
         await self._bucket.write(fresh.name, data, attributes(fresh.name, image.expires - self._clock()))
         return await self._record(fresh, data, again=True)
 
+    def forget_unread(self) -> None:
+        """Give back the memory of images that have been at hand since the last call, and nobody read."""
+        self._fresh.age()
+
     async def sweep(self) -> int:
         """Delete the images whose time has passed, and what a crash left behind; returns how many images.
 
         A file that cannot be deleted stops no other; it is tried again at the next sweep.
         """
-        self._fresh.age()
         await self._database.run(condemn_stale, self._clock() - _LOOSE_FOR)
         count = 0
         while names := await self._database.run(condemn_expired, self._clock(), _AT_ONCE):
@@ -353,6 +360,9 @@ class _Fresh:
         self._left -= len(data)
         while self._left < 0:
             self.take(next(iter(self._images)))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._images
 
     def take(self, name: str) -> bytes | None:
         """An image, which is not at hand any more; None if it was not."""

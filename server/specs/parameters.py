@@ -87,6 +87,7 @@ _UNSUPPORTED: Final = (
     ("targetMegapixels", "The model has no `fractionalFactors`: give an `upscaleFactor`."),
     ("width", "The model has no `fractionalFactors`: give an `upscaleFactor`."),
     ("height", "The model has no `fractionalFactors`: give an `upscaleFactor`."),
+    ("faceRestoration.weight", "Only CodeFormer takes it."),
     ("seamless", "Latent upscalers cannot let edges meet."),
     *(
         (path, "The server has no checker: `tilewire models pull open-nsfw` fetches one.")

@@ -163,7 +163,7 @@ class TaskRecord:
             return False
 
     def is_for(self, encoded_request: bytes) -> bool:
-        """Whether the task was accepted with this request, in whichever case its UUID is spelt.
+        """Whether the task was accepted with this request, however its UUID is spelt and it is traced.
 
         Of a token's task: within the scope of that token.
         """
@@ -240,6 +240,6 @@ def unreadable(task_uuid: str) -> ErrorItem:
 
 
 def _comparable(request: UpscaleRequest) -> UpscaleRequest:
-    """All that makes a request another one: a token may have been renewed meanwhile."""
+    """All that makes a request another one: its token may be a new one by now, and its span another."""
     grant = None if request.grant is None else TaskGrant(request.grant.scope)
-    return structs.replace(request, task_uuid=request.task_uuid.lower(), grant=grant)
+    return structs.replace(request, task_uuid=request.task_uuid.lower(), grant=grant, traceparent=None)

@@ -27,6 +27,7 @@ from server.outbound.fetch import FetchError, ForbiddenAddressError, WebClient
 from server.protocol.errors import NotFoundError, QuotaError, TransferError, UnavailableError, invalid
 from server.protocol.raw_image import RawImage
 from server.protocol.sources import UnstoredImage
+from server.protocol.trace import outgoing_headers
 from server.settings import Settings
 from server.state import tasks
 from server.state.accounts import AccountId
@@ -235,9 +236,13 @@ class Pipeline:
                 await held.enter_async_context(gate.hold(account, in_memory))
             on_region = await held.enter_async_context(regions)
             log.info("task started")
-            with story.measure("decode"):
+            at_hand = not isinstance(source, ImageRecord) or self._inputs.is_at_hand(source)
+            with story.measure("decode" if at_hand else "fetch") as measuring:
                 if isinstance(source, ImageRecord):
-                    picture = await self._inputs.decode(source, request.parameter)
+                    data = await self._inputs.read(source, request.parameter)
+                    measuring.become("decode")
+                    picture = await self._inputs.decode(account, data, request.parameter)
+                    del data
                 assert picture is not None
                 if area is not None:
                     picture = crop(picture, *area)
@@ -293,9 +298,11 @@ class Pipeline:
     async def _upload(self, attempt: Attempt, request: UpscaleRequest, encoded: bytes, story: Story) -> None:
         """Send a result that is recorded where the task wants it."""
         endpoint, media_type = request.upload_endpoint or "", request.output_format.media_type
+        recorded = self._settings.otlp_endpoint is not None
+        headers = outgoing_headers(request.traceparent, attempt.id, recorded=recorded)
         try:
             with story.measure("upload"):
-                await self._web.send("PUT", endpoint, encoded, media_type, account=attempt.account)
+                await self._web.send("PUT", endpoint, encoded, media_type, headers, account=attempt.account)
         except ForbiddenAddressError as error:
             raise invalid("uploadEndpoint", f"uploadEndpoint: {error}") from error
         except FetchError as error:

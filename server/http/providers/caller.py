@@ -39,6 +39,7 @@ from server.protocol.errors import (
     TaskError,
 )
 from server.protocol.replies import ImageUploadResult, Progress, UpscaleResult
+from server.protocol.trace import header_parent
 from server.services import Services
 from server.state import ledger, tasks
 from server.state.accounts import AccountId, account_named
@@ -73,6 +74,7 @@ class Caller:
     base_url: str
     service: Service
     results: ClientResults
+    traceparent: str | None = None
 
     @property
     def account(self) -> AccountId:
@@ -208,6 +210,7 @@ class Caller:
                 results=self.results,
                 acknowledge_after=acknowledge_after,
                 service=self.service,
+                traceparent=self.traceparent,
             ),
         )
         if isinstance(reply, ErrorItem):
@@ -320,7 +323,8 @@ async def _handled(request: Request, services: Services, handle: Handler, servic
     services.edge.take_connection(account)
     try:
         base_url, results = request.app.state.base_url(request), results_for(request, account)
-        return await handle(request, Caller(services, login, base_url, service, results))
+        traceparent = header_parent(request.headers.get("traceparent"))
+        return await handle(request, Caller(services, login, base_url, service, results, traceparent))
     finally:
         services.edge.account_connections.give_back(account)
 

@@ -101,3 +101,16 @@ function sizeOfWebp(view) {
   }
   return { width: view.getUint16(26, true) & 0x3fff, height: view.getUint16(28, true) & 0x3fff };
 }
+
+/** Raw pixels of the server's. @param {{width: number, height: number, channels: number, pixels: Uint8Array}} image */
+export function imageDataOf({ width, height, channels, pixels }) {
+  const result = new ImageData(width, height);
+  if (channels === 4) result.data.set(pixels);
+  else {
+    result.data.fill(255);
+    for (let to = 0, from = 0; to < result.data.length; to += 4, from += channels) {
+      for (let at = 0; at < 3; at++) result.data[to + at] = pixels[from + Math.min(at, channels - 1)];
+    }
+  }
+  return result;
+}

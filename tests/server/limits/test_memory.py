@@ -5,11 +5,14 @@ import base64
 import json
 import socket
 from contextlib import AsyncExitStack
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from server.limits import memory
 from server.limits.memory import Budget, memory_size
+from server.settings import Settings
 from tests.server.conftest import StartServer
 from tests.server.support.harness import (
     KEY,
@@ -197,3 +200,35 @@ async def test_the_body_of_another_service_counts_for_the_account(start_server: 
     finally:
         writer.transport.abort()
     await until(lambda: memory.incoming.used == 0)
+
+
+@pytest.mark.parametrize(
+    ("group", "file"),
+    [
+        ("0::/system.slice/tilewire.service", "system.slice/tilewire.service/memory.max"),
+        ("0::/system.slice/tilewire.service", "system.slice/memory.max"),
+        ("4:memory:/docker/1", "memory/docker/1/memory.limit_in_bytes"),
+        ("0::/", "memory.max"),
+    ],
+)
+def test_the_limit_of_a_control_group_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: str, file: str
+) -> None:
+    limit, of_this = tmp_path / "groups" / file, tmp_path / "cgroup"
+    limit.parent.mkdir(parents=True)
+    limit.write_text("2000000\n")
+    of_this.write_text(f"3:cpu:/elsewhere\n{group}\n")
+    monkeypatch.setattr(memory, "_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(memory, "_GROUPS_OF_THIS", of_this)
+    assert memory.memory_size() == 2_000_000
+    limit.write_text("max\n")
+    assert memory.memory_size() > 2_000_000
+
+
+def test_too_little_memory_is_reported_with_what_would_fit() -> None:
+    assert memory.shortage(Settings(), 16 * 10**9) is None
+    said = memory.shortage(Settings(), 2 * 10**9)
+    assert said is not None
+    assert "2.0 GB of memory" in said
+    fitting = float(said.rpartition("; ")[2].split()[0])
+    assert memory.shortage(Settings(active_megapixels=fitting), 2 * 10**9) is None

@@ -135,6 +135,21 @@ def test_everything_that_is_an_image_is_taken_and_the_rest_refused(
     assert refused[4]["parameter"] == "upscaleFactor"
 
 
+def test_pixels_are_taken_and_given_as_they_are(server: EmbeddedServer, open_shop: OpenShop) -> None:
+    width, height, corner, code = open_shop(server).run(
+        """
+        const client = open();
+        const pixels = new ImageData(24, 16);
+        for (let at = 0; at < pixels.data.length; at += 4) pixels.data.set([200, 100, 50, 255], at);
+        const result = await client.upscalePixels(pixels, { model, factor: 2 });
+        const { code } = await client.upscalePixels(pixels, { model, factor: 99 }).catch(said);
+        return [result.width, result.height, [...result.data.slice(0, 4)], code];
+        """
+    )
+    assert (width, height, code) == (48, 32, "invalidUpscaleFactor")
+    assert all(abs(one - other) < 8 for one, other in zip(corner, (200, 100, 50, 255), strict=True))
+
+
 def test_transparency_is_kept_unless_another_format_is_asked_for(
     server: EmbeddedServer, open_shop: OpenShop
 ) -> None:
