@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from engines.devices.blocks import BlockSession
 from engines.devices.failures import as_model_error, loading
+from engines.devices.heap import drop_mapped
 from engines.devices.ort import open_ort
 from engines.devices.parts import Part, PartSession
 from engines.devices.runtimes import import_openvino
@@ -117,7 +118,7 @@ class OpenVinoDevice:
             def opened(file: Path, threads: int) -> _OpenVinoSession:
                 wanted = configuration | {"INFERENCE_NUM_THREADS": threads}
                 compiled = core.compile_model(file, "CPU", wanted)
-                return _OpenVinoSession(compiled, compiled.create_infer_request())
+                return _OpenVinoSession(compiled, compiled.create_infer_request(), cache)
 
             sessions = [opened(file, self.threads) for file in files]
             if split is None and self.threads > 1 and (size := files[0].stat().st_size) <= _LIGHT:
@@ -172,9 +173,10 @@ class _LightSession:
 class _OpenVinoSession:
     """A network, or a part of one, in OpenVINO."""
 
-    def __init__(self, compiled: Any, request: Any) -> None:
+    def __init__(self, compiled: Any, request: Any, cache: Path | None) -> None:
         self._compiled = compiled
         self._request = request
+        self._cache = cache
 
     def run(self, tiles: NDArray[Any]) -> NDArray[Any]:
         """See `Session.run`; a part takes or gives float32."""
@@ -188,6 +190,8 @@ class _OpenVinoSession:
     def release_memory(self) -> None:
         """See `Session.release_memory`."""
         self._compiled.release_memory()
+        if self._cache is not None:
+            drop_mapped(self._cache)  # it computes with weights in an order of its own
 
 
 def _cache(network: Network, directory: Path) -> Path | None:
