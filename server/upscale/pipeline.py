@@ -349,7 +349,7 @@ def _results_held(request: UpscaleRequest) -> int:
 
 
 def _taken_at_once(request: UpscaleRequest) -> float:
-    """Megapixels of a result up to which it is taken on the event loop: a trip to a thread would take longer."""
+    """Megapixels of a result that is taken on the event loop: a trip to a thread would take longer."""
     if not request.stores_result:
         return _AT_ONCE
     return _JPEG_AT_ONCE if request.output_format is OutputFormat.JPG else 0

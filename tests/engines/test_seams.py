@@ -102,6 +102,8 @@ def test_overlaps_are_less_than_a_quarter_more_work_at_a_megapixel(model, side, 
         work = sum(window.height * window.width for window in windows)
     else:
         sides = sides_for(model.tile, model.overlap) if gpu else ()
-        plan = plan_tiles(side, side, tile=model.tile, overlap=model.overlap, border=sides=sides)
+        plan = plan_tiles(
+            side, side, tile=model.tile, overlap=model.overlap, border=model.border, sides=sides
+        )
         work = len(plan) * plan.height * plan.width
     assert work < 1.25 * (side + 2 * model.border) ** 2
