@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from engines.devices.device import Device
     from engines.devices.find import DeviceChoice, PrecisionChoice, RuntimeChoice, find_devices, stand_in_for
     from engines.devices.ort import open_on_cpu
-    from engines.ensemble import TURNS, Blend, Seamless
+    from engines.ensemble import TURNS, Blend, Seamless, wraps_of
     from engines.faces.blending import RestoredFace
     from engines.faces.detection import Face
     from engines.latent.colour_fix import ColourFix
@@ -74,6 +74,7 @@ else:
         "open_on_cpu": "engines.devices.ort",
         "stand_in_for": "engines.devices.find",
         "usable_cores": "engines.devices.cores",
+        "wraps_of": "engines.ensemble",
     }
 
 
@@ -130,4 +131,5 @@ __all__ = [
     "sizes_of_passes",
     "stand_in_for",
     "usable_cores",
+    "wraps_of",
 ]

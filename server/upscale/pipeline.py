@@ -16,7 +16,18 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from engines import Blend, OnRegion, Picture, Upscaler, crop, encode, pixels_of, report_whole, usable_cores
+from engines import (
+    Blend,
+    OnRegion,
+    Picture,
+    Upscaler,
+    crop,
+    encode,
+    pixels_of,
+    report_whole,
+    usable_cores,
+    wraps_of,
+)
 from onnx_models import Catalogue, Model
 from server.images.inputs import Inputs
 from server.images.raw_images import RawImages, raw_image
@@ -224,7 +235,7 @@ class Pipeline:
                 upscaled = await steps.after(upscaled, None if action == "refuse" else on_region)
             of_result = await self._safety.score(upscaled, "the result", action, account, story)
             if action == "refuse" and on_region is not None:
-                report_whole(upscaled, picture, on_region)
+                report_whole(upscaled, picture, on_region, wraps_of(request.seamless))
             with story.measure("encode"):
                 if not request.stores_result and size.megapixels < _AT_ONCE:
                     encoded, pixels = _output(upscaled, request)
