@@ -28,6 +28,7 @@ class Context:
         results: reads the results that this client gets.
         acknowledge_after: seconds that HTTP waits for an asynchronous task; None: as the setting says.
         service: in whose shape the task came.
+        traceparent: of the HTTP request, if it had one.
         accepting: upscales that came before over the same connection and may not be taken on yet, by UUID.
     """
 
@@ -40,6 +41,7 @@ class Context:
     accepting: Mapping[str, asyncio.Task[None]] = field(default_factory=dict)
     acknowledge_after: float | None = None
     service: Service = "runware"
+    traceparent: str | None = None
 
     @property
     def account(self) -> AccountId:

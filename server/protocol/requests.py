@@ -12,6 +12,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from server.protocol.fields import Image, Name, TargetUrl, TaskUuid, TimeToLive, refused
 from server.protocol.names import wire_name
+from server.protocol.trace import TraceParent
 
 __all__ = [
     "TASK_CLASSES",
@@ -437,6 +438,13 @@ class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
         Meta(description="Where the outcome is POSTed, as the frame that a socket would get."),
     ] = None
     upload_endpoint: Annotated[TargetUrl | None, Meta(description="Where the image is PUT.")] = None
+    traceparent: Annotated[
+        TraceParent | None,
+        Meta(
+            description="The trace that the task is part of, as W3C's Trace Context has it. Its spans become "
+            "part of it, and webhook and upload carry it on. Over HTTP the header of that name does it too."
+        ),
+    ] = None
     ttl: TimeToLive = None
     check_nsfw: Annotated[
         bool,
@@ -506,7 +514,7 @@ class ModelSearch(Task, frozen=True, kw_only=True, tag="modelSearch"):
 
 
 class Cancel(Task, frozen=True, kw_only=True, tag="cancel"):
-    """Stops a task, whose own reply becomes the error `taskCancelled`. What is not finished costs nothing."""
+    """Stops a task, whose own reply becomes the error `taskCancelled`. What was not sent costs nothing."""
 
     target_task_uuid: Annotated[TaskUuid, Meta(description="The `taskUUID` of the task to stop.")]
 

@@ -100,6 +100,8 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What becomes of what is not safe for work, by the task's own wish; the server may have another."""
     warnings: tuple[str, ...] = ()
     service: Service = "runware"
+    traceparent: str | None = None
+    """Of whoever sent it, at first; sent again, the same task may come from another span."""
     grant: TaskGrant | None = None
 
     @property

@@ -100,6 +100,7 @@ def request_for(
     face_restorer: FaceRestorer | None = None,
     safety: SafetyAction | None = None,
     service: Service = "runware",
+    traceparent: str | None = None,
     grant: TaskGrant | None = None,
 ) -> UpscaleRequest:
     """The request that a checked task amounts to.
@@ -115,6 +116,7 @@ def request_for(
         face_restorer: what restores faces.
         safety: what becomes of what is not safe for work.
         service: in whose shape it came.
+        traceparent: of the HTTP request that it came with; the task's own wins.
         grant: of the token that it came with.
     """
     kinds = task.output_type if isinstance(task.output_type, list) else [task.output_type]
@@ -155,6 +157,7 @@ def request_for(
         safety=safety,
         warnings=warnings,
         service=service,
+        traceparent=task.traceparent or traceparent,
         grant=grant,
     )
 
