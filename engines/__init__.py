@@ -18,6 +18,7 @@ from engines.codecs.encode import OutputFormat, encode
 from engines.codecs.image import ImageInfo, decode, inspect
 from engines.codecs.picture import Metadata, Picture, Text, resize
 from engines.codecs.raw import Channels, picture_of, pixels_of
+from engines.devices.heap import trim_heap
 from engines.errors import (
     BrokenImageError,
     DeviceLostError,
@@ -130,6 +131,7 @@ __all__ = [
     "resize",
     "sizes_of_passes",
     "stand_in_for",
+    "trim_heap",
     "usable_cores",
     "wraps_of",
 ]

@@ -35,6 +35,7 @@ PAGES: Final = (
     Page("quick-start", "Quick start"),
     Page("page", "The page"),
     Page("client", "Python client"),
+    Page("web-pages", "Web pages"),
     Page("low-latency", "Low latency"),
     Page("command-line", "Command line"),
     Page("tasks", "Tasks"),

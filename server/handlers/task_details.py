@@ -19,7 +19,7 @@ __all__ = ["handle"]
 _NAMES: Final = {"factor": "upscaleFactor", "output_types": "outputType"}
 _OTHERWISE: Final = (
     "source", "parameter", "warnings", "diffusion", "denoise", "denoiser", "face_restorer", "tta", "safety",
-    "raw", "channels",
+    "raw", "channels", "grant",
 )  # fmt: skip
 """What is not on the wire, or under another name."""
 
@@ -35,7 +35,7 @@ async def handle(task: GetTaskDetails, context: Context) -> TaskDetails:
     await context.settled(task.task_uuid)
     services = context.services
     record = await services.database.run(tasks.find, context.account, task.task_uuid.lower())
-    if record is None:
+    if record is None or not context.sees(record):
         raise NotFoundError("taskNotFound", f"there is no task {task.task_uuid}", "taskUUID")
     item = await services.results.item(record, context.base_url, by_url="this is about the task alone")
     answer = {"errors": [item]} if isinstance(item, ErrorItem) else {"data": [item]}

@@ -49,6 +49,9 @@ class AuthenticationResult(Item, frozen=True, kw_only=True, tag="authentication"
     """The session has begun, or goes on."""
 
     connection_session_uuid: Annotated[str, Meta(description="Keep it to resume the session.")]
+    expires_in: Annotated[
+        int | UnsetType, Meta(description="Of a token: seconds that it is still valid.")
+    ] = UNSET
 
 
 class PingResult(Item, frozen=True, kw_only=True, tag="ping"):

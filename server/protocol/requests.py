@@ -12,6 +12,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from server.protocol.fields import Image, Name, TargetUrl, TaskUuid, TimeToLive, refused
 from server.protocol.names import wire_name
+from server.protocol.trace import TraceParent
 
 __all__ = [
     "TASK_CLASSES",
@@ -98,11 +99,22 @@ class Authentication(Task, frozen=True, kw_only=True, tag="authentication"):
 
     task_uuid: Annotated[str, Meta(description="Not needed.")] = ""
     api_key: Annotated[
-        str, Meta(max_length=256, description="An API key, as `tilewire keys create` printed it.")
+        str,
+        Meta(
+            max_length=256,
+            description="An API key, as `tilewire keys create` printed it; or a token made with one.",
+        ),
     ]
     connection_session_uuid: Annotated[
         Annotated[str, Meta(pattern=r"^[\w-]+$", max_length=36)] | None,
         Meta(description="The session to resume; what it could not be sent follows the reply."),
+    ] = None
+    previous_api_key: Annotated[
+        Annotated[str, Meta(max_length=256)] | None,
+        Meta(
+            description="A token, perhaps expired, whose place the token `apiKey` takes: it sees the tasks, "
+            "images and sessions of that one."
+        ),
     ] = None
 
 
@@ -426,6 +438,13 @@ class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
         Meta(description="Where the outcome is POSTed, as the frame that a socket would get."),
     ] = None
     upload_endpoint: Annotated[TargetUrl | None, Meta(description="Where the image is PUT.")] = None
+    traceparent: Annotated[
+        TraceParent | None,
+        Meta(
+            description="The trace that the task is part of, as W3C's Trace Context has it. Its spans become "
+            "part of it, and webhook and upload carry it on. Over HTTP the header of that name does it too."
+        ),
+    ] = None
     ttl: TimeToLive = None
     check_nsfw: Annotated[
         bool,
@@ -495,7 +514,7 @@ class ModelSearch(Task, frozen=True, kw_only=True, tag="modelSearch"):
 
 
 class Cancel(Task, frozen=True, kw_only=True, tag="cancel"):
-    """Stops a task, whose own reply becomes the error `taskCancelled`. What is not finished costs nothing."""
+    """Stops a task, whose own reply becomes the error `taskCancelled`. What was not sent costs nothing."""
 
     target_task_uuid: Annotated[TaskUuid, Meta(description="The `taskUUID` of the task to stop.")]
 

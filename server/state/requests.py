@@ -11,10 +11,24 @@ from server.protocol.requests import OutputType, ResizeMode, SafetyAction, Seque
 from server.protocol.sources import RemoteImage, StoredImage, UnstoredImage
 from server.state.webhooks import Destination
 
-__all__ = ["BlendRequest", "Denoiser", "FaceRestorer", "Service", "UpscaleRequest"]
+__all__ = ["BlendRequest", "Denoiser", "FaceRestorer", "Service", "TaskGrant", "UpscaleRequest"]
 
 Service = Literal["runware", "a1111", "novita", "photio", "scenario", "stability"]
 """In whose shape a task came: Runware's is that of sockets and `POST /v1`."""
+
+
+class TaskGrant(Struct, frozen=True, omit_defaults=True):
+    """What is kept of the token that a task came with.
+
+    Attributes:
+        scope: who sees the task.
+        token: whose limits it counts for.
+        max_megapixels: of the result.
+    """
+
+    scope: str
+    token: str = ""
+    max_megapixels: float | None = None
 
 
 class BlendRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -86,6 +100,19 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What becomes of what is not safe for work, by the task's own wish; the server may have another."""
     warnings: tuple[str, ...] = ()
     service: Service = "runware"
+    traceparent: str | None = None
+    """Of whoever sent it, at first; sent again, the same task may come from another span."""
+    grant: TaskGrant | None = None
+
+    @property
+    def scope(self) -> str | None:
+        """Of the token that it came with; None if it came with a key."""
+        return None if self.grant is None else self.grant.scope
+
+    @property
+    def token(self) -> str | None:
+        """The id of the token that it came with."""
+        return None if self.grant is None else self.grant.token
 
     @property
     def stores_result(self) -> bool:

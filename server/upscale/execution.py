@@ -10,13 +10,14 @@ from server.delivery.sessions import Sessions
 from server.delivery.webhooks import WebhookSender
 from server.images.raw_images import HeldPicture
 from server.limits.admission import Admission
+from server.protocol.trace import task_span
 from server.state import tasks
 from server.state.accounts import AccountId
 from server.state.database import Database
 from server.state.records import Attempt, AttemptId, Status, TaskRecord
 from server.state.requests import UpscaleRequest
 from server.state.tasks import LostTaskError
-from server.telemetry.story import Story, Subject, told
+from server.telemetry.story import Story, Subject, Trace, told
 from server.telemetry.telemetry import Telemetry
 from server.upscale.outcomes import Outcomes
 from server.upscale.running import News, Running
@@ -145,7 +146,8 @@ class Execution:
         subject = Subject(
             running.key, running.account, running.session, running.request.model, running.request.service
         )
-        with told(subject, self._telemetry) as story:
+        trace = Trace(task_span(running.attempt.id), running.request.traceparent)
+        with told(subject, self._telemetry, trace) as story:
             log.info("task accepted")
             try:
                 record = await self._outcome(running, story)

@@ -3,7 +3,7 @@
 Pure functions; `runner` does the work.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -20,7 +20,8 @@ from server.protocol.raw_image import Channels
 from server.protocol.requests import OutputFormat as WireFormat
 from server.protocol.requests import SafetyAction, Upscale, UpscaleSettings
 from server.protocol.sources import ImageSource, RemoteImage, StoredImage, UnstoredImage, read_source
-from server.state.requests import BlendRequest, Denoiser, FaceRestorer, Service, UpscaleRequest
+from server.state.grants import Grant
+from server.state.requests import BlendRequest, Denoiser, FaceRestorer, Service, TaskGrant, UpscaleRequest
 from server.upscale.auxiliaries import offered_beside
 
 __all__ = [
@@ -99,6 +100,8 @@ def request_for(
     face_restorer: FaceRestorer | None = None,
     safety: SafetyAction | None = None,
     service: Service = "runware",
+    traceparent: str | None = None,
+    grant: TaskGrant | None = None,
 ) -> UpscaleRequest:
     """The request that a checked task amounts to.
 
@@ -113,6 +116,8 @@ def request_for(
         face_restorer: what restores faces.
         safety: what becomes of what is not safe for work.
         service: in whose shape it came.
+        traceparent: of the HTTP request that it came with; the task's own wins.
+        grant: of the token that it came with.
     """
     kinds = task.output_type if isinstance(task.output_type, list) else [task.output_type]
     is_raw = task.output_format is WireFormat.RAW
@@ -152,6 +157,8 @@ def request_for(
         safety=safety,
         warnings=warnings,
         service=service,
+        traceparent=task.traceparent or traceparent,
+        grant=grant,
     )
 
 
@@ -222,23 +229,34 @@ def cut_warnings(cut: Iterable[str]) -> tuple[str, ...]:
     )
 
 
-def choose_models(catalogue: Catalogue, task: Upscale) -> Models:
+def choose_models(catalogue: Catalogue, task: Upscale, grant: Grant | None = None) -> Models:
     """The models of the names or AIR ids that a task gives; the default where it gives none.
 
+    Args:
+        catalogue: of all models.
+        task: as it was sent.
+        grant: of the token that it came with, whose default is the first of the models that it is for.
+
     Raises:
-        ParameterError: if there is none of a name; the message names those that there are.
+        ParameterError: if there is none of a name, and the message names those that there are; or it is not
+            one of the token's.
     """
-    first = catalogue.default if task.model is None else _model(catalogue, task.model, "model")
+    offered = () if grant is None else grant.terms.models
+    name = next(iter(offered), None) if task.model is None else task.model
+    first = catalogue.default if name is None else _model(catalogue, name, "model", offered)
     if task.blend is None:
         return Models(first)
-    return Models(first, _model(catalogue, task.blend.model, "blend.model"))
+    return Models(first, _model(catalogue, task.blend.model, "blend.model", offered))
 
 
-def _model(catalogue: Catalogue, name: str, parameter: str) -> Model:
+def _model(catalogue: Catalogue, name: str, parameter: str, offered: Sequence[str]) -> Model:
     try:
-        return catalogue.get(name)
+        model = catalogue.get(name)
     except UnknownModelError as error:
         raise invalid(parameter, str(error)) from error
+    if offered and model.name not in offered:
+        raise unsupported(parameter, f"the token is for these models: {', '.join(offered)}")
+    return model
 
 
 def _is_web_address(url: str) -> bool:

@@ -14,7 +14,6 @@ from weakref import WeakValueDictionary
 
 from server.protocol.errors import FrameDroppedError
 from server.protocol.requests import Sequence
-from server.state.accounts import AccountId
 from server.upscale.running import Running
 
 __all__ = ["Streams"]
@@ -78,25 +77,30 @@ class _Stream:
 
 
 class Streams:
-    """The streams of all accounts. Tasks that belong to none pass."""
+    """The streams of all accounts, each token's its own. Tasks that belong to none pass."""
 
     def __init__(self) -> None:
-        self._arrivals: WeakValueDictionary[tuple[AccountId, str], asyncio.Lock] = WeakValueDictionary()
-        self._streams: dict[tuple[AccountId, str], _Stream] = {}
+        self._arrivals: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+        self._streams: dict[tuple[str, str], _Stream] = {}
         self._frames: dict[Running, _Frame] = {}
 
-    def arrival(self, account: AccountId, sequence: Sequence | None) -> AbstractAsyncContextManager[object]:
-        """Held while a task is taken on: those of a stream take turns, in the order of the calls."""
+    def arrival(self, owner: str, sequence: Sequence | None) -> AbstractAsyncContextManager[object]:
+        """Held while a task is taken on: those of a stream take turns, in the order of the calls.
+
+        Args:
+            owner: whose stream it is: of a token, or of an account.
+            sequence: which stream it is of.
+        """
         if sequence is None:
             return nullcontext()
-        return self._arrivals.setdefault((account, sequence.name), asyncio.Lock())
+        return self._arrivals.setdefault((owner, sequence.name), asyncio.Lock())
 
     def enter(self, running: Running) -> None:
         """A task is about to begin: if its stream wants the latest only, those that wait are dropped."""
         if (sequence := running.request.sequence) is None:
             return
         frame = self._frames[running] = _Frame(sequence.number, sequence.in_flight)
-        stream = self._streams.setdefault((running.account, sequence.name), _Stream())
+        stream = self._streams.setdefault(self._key(running), _Stream())
         stream.enter(frame, latest=sequence.latest)
 
     @asynccontextmanager
@@ -136,6 +140,6 @@ class Streams:
         return self._streams[self._key(running)]
 
     @staticmethod
-    def _key(running: Running) -> tuple[AccountId, str]:
+    def _key(running: Running) -> tuple[str, str]:
         assert running.request.sequence is not None
-        return running.account, running.request.sequence.name
+        return running.request.scope or running.account, running.request.sequence.name

@@ -47,7 +47,7 @@ import { openDatabase } from "./database.js";
  * @property {number | null} resumes When it is sent again, if the server asked to wait.
  * @property {number | null} started When the work began, as far as the page knows. Milliseconds since the epoch.
  * @property {number | null} finished
- * @property {import("../wire/connection.js").ErrorItem | null} error
+ * @property {import("../client/errors.js").ErrorItem | null} error
  * @property {Result | null} result
  * @property {number} revision Rises with each change that is kept.
  *
