@@ -28,6 +28,7 @@ from engines import (
     pixels_of,
     report_whole,
     usable_cores,
+    wraps_of,
 )
 from onnx_models import Catalogue, Model
 from server.images.inputs import Inputs
@@ -289,7 +290,7 @@ class Pipeline:
                 upscaled = await steps.after(upscaled, None if action == "refuse" else on_region)
             of_result = await self._safety.score(upscaled, "the result", action, account, story)
             if action == "refuse" and on_region is not None:
-                report_whole(upscaled, picture, on_region)
+                report_whole(upscaled, picture, on_region, wraps_of(request.seamless))
             with story.measure("encode"):
                 if size.megapixels < _taken_at_once(request):
                     encoded, pixels = _output(upscaled, request)
