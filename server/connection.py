@@ -122,9 +122,19 @@ class Connection:
         """Wait until replies may be prepared: all clients together leave too much unread."""
         await self._may_go_on.wait()
 
-    def confirm(self) -> asyncio.Future[bool]:
-        """Becomes True when the client has all frames that were sent before, False if it is gone first."""
-        return self._line.confirm()
+    def confirm(self, kept: int = 0) -> asyncio.Future[bool]:
+        """Becomes True when the client has all frames that were sent before, False if it is gone first.
+
+        Args:
+            kept: bytes that are kept until then, and count as unsent.
+        """
+        answer = self._line.confirm()
+        if kept and not answer.done():
+            counted = min(kept, self._largest_counted)
+            if not self._outgoing.add(counted):
+                self._may_go_on.clear()
+            answer.add_done_callback(lambda _: self._outgoing.add(-counted))
+        return answer
 
     async def close(self, code: int, reason: str) -> None:
         """Close the connection; harmless if it is closed."""

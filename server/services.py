@@ -24,12 +24,13 @@ from server.images.bucket import Bucket, open_store
 from server.images.inputs import Inputs
 from server.images.raw_images import RawImages
 from server.images.store import ImageStore
+from server.limits.disk import stored_bytes_limit
 from server.limits.edge import Edge
 from server.limits.memory import memory_size, part_of_memory, shortage
 from server.limits.shares import OutwardShares
 from server.outbound.fetch import WebClient
 from server.private import private_directory
-from server.protocol.errors import AuthenticationError, DatabaseUnavailableError, ForbiddenError
+from server.protocol.errors import AuthenticationError, DatabaseUnavailableError, ForbiddenError, invalid
 from server.settings import Settings
 from server.state.accounts import (
     DEFAULT_ACCOUNT,
@@ -61,6 +62,7 @@ class Services:
     """The parts that requests are handled with.
 
     Attributes:
+        destinations: what sends outcomes, by the parameter that says where.
         first_key: the API key that was made because there was none; this is the one time it is known.
     """
 
@@ -75,6 +77,7 @@ class Services:
     results: Results
     runner: Runner
     webhooks: WebhookSender
+    destinations: Mapping[str, WebClient]
     readiness: Readiness
     telemetry: Telemetry
     clock: Callable[[], float]
@@ -119,6 +122,16 @@ class Services:
     def time_left(self, login: Login) -> int | UnsetType:
         """Whole seconds that a token is still valid; UNSET for a key."""
         return UNSET if login.grant is None else max(0, int(login.grant.expires - self.clock()))
+
+    def check_ttl(self, ttl: int | None) -> None:
+        """See that an image is not to be kept for too long.
+
+        Raises:
+            ParameterError: if it is.
+        """
+        longest = max(self.settings.max_image_ttl, self.settings.image_ttl)
+        if ttl is not None and ttl > longest:
+            raise invalid("ttl", f"images are kept for {longest} seconds at most (max_image_ttl)", "integer")
 
     def client_results(self, base_url: str) -> ClientResults:
         """What reads the results that go into one answer over HTTP.
@@ -165,7 +178,13 @@ async def running_services(
         stack.enter_context(closing(database))
         bucket = Bucket(open_store(settings.storage_url, settings.data / "images"), settings.store_timeout)
         stack.push_async_callback(asyncio.to_thread, bucket.close)
-        images = ImageStore(bucket, database, clock, presigned=settings.image_urls == "presigned")
+        images = ImageStore(
+            bucket,
+            database,
+            clock,
+            presigned=settings.image_urls == "presigned",
+            limit=stored_bytes_limit(settings),
+        )
         # Connections of their own for each purpose: inputs that hang hold up no webhook.
         for_inputs, for_uploads, for_webhooks = (
             WebClient(
@@ -185,8 +204,9 @@ async def running_services(
         lock = database.server_lock()
         stack.push_async_callback(asyncio.to_thread, lock.close)
 
+        edge = Edge(settings)
         raw_images = RawImages(part_of_memory(settings.max_raw_bytes))
-        inputs = Inputs(images, raw_images, for_inputs, decoders, settings)
+        inputs = Inputs(images, raw_images, for_inputs, decoders, edge, settings)
         results = Results(images, raw_images)
         sessions = Sessions(database, results, clock)
         stack.push_async_callback(sessions.close)
@@ -250,7 +270,7 @@ async def running_services(
         await reconcile(runner, base_url)
         yield Services(
             settings=settings,
-            edge=Edge(settings),
+            edge=edge,
             database=database,
             catalogue=catalogue,
             upscaler=upscaler,
@@ -260,6 +280,7 @@ async def running_services(
             results=results,
             runner=runner,
             webhooks=webhooks,
+            destinations={"webhookURL": for_webhooks, "uploadEndpoint": for_uploads},
             readiness=Readiness(upscaler, database, images),
             telemetry=telemetry,
             clock=clock,

@@ -166,7 +166,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     acknowledge_after: Seconds = 25
     """An asynchronous task that takes longer than this is acknowledged, a quicker one only answered."""
     task_timeout: Seconds = 3600
-    """A task that has not ended after this fails, and costs nothing."""
+    """A task that has not ended after this fails."""
     decode_timeout: Seconds = 30
     """Processor time that decoding one image may take; the time in all may be three times that."""
     fetch_timeout: Seconds = 30
@@ -178,6 +178,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     image_ttl: Positive = 7 * 86400
     """How long images are kept when the task has no `ttl`."""
+    max_image_ttl: Positive = 30 * 86400
+    """The longest `ttl` of a task, unless `image_ttl` is longer."""
+    max_stored_bytes: Positive | None = None
+    """Images that are kept of one account; default: a quarter of the disk, or 1 TiB in a bucket."""
     undelivered_ttl: Positive = 86400
     """How long undelivered replies wait for their session to resume."""
     record_ttl: Positive = 30 * 86400

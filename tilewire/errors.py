@@ -70,7 +70,7 @@ class NotFoundError(TaskFailedError):
 
 
 class TaskCancelledError(TaskFailedError):
-    """The task was cancelled; it costs nothing."""
+    """The task was cancelled; it costs what was sent of its result by then."""
 
 
 class FrameDroppedError(TaskFailedError):

@@ -3,7 +3,9 @@
 import asyncio
 import math
 import sys
+from collections.abc import Callable
 
+import msgspec
 from msgspec import UNSET
 
 from engines import Channels, decode, pixels_of
@@ -15,7 +17,7 @@ from server.protocol.errors import ErrorItem, NotFoundError, RateLimitError
 from server.protocol.raw_image import RawImage
 from server.protocol.replies import NsfwScores, Progress, UpscaleResult
 from server.protocol.requests import OutputType
-from server.state.records import StoredResult, TaskRecord
+from server.state.records import Status, StoredResult, TaskRecord, unreadable
 
 __all__ = ["ClientResults", "Results", "too_large"]
 
@@ -35,20 +37,26 @@ class Results:
         Args:
             record: the task; one without an outcome is reported as under way.
             base_url: what the client reaches this server as.
-            status: whether to say `"status": "success"`, as clients that poll expect.
+            status: whether to say `"status": "success"`, as clients that poll expect. These get a result that
+                could not be uploaded; others the error.
             by_url: why the image's URL takes the place of its bytes, if it does; the result says so.
 
         Raises:
             UnavailableError: if the image's bytes, or a presigned URL, were asked for and the store fails.
         """
-        if record.error is not None:
+        if record.error is not None and not (status and record.result is not None):
             return record.error
-        request = record.request
-        if record.result is None:
+        try:
+            request = record.request
+        except msgspec.DecodeError:
+            return unreadable(record.task_uuid)
+        if record.result is None or record.status is Status.ACCEPTED:
             return Progress(
                 task_type=request.task_type, task_uuid=request.task_uuid, status="processing", progress=0
             )
         result, wanted, warnings = record.result, request.output_types, list(request.warnings)
+        if record.error is not None:
+            warnings.append(record.error.message)
         if by_url and (request.raw or wanted != (OutputType.URL,)):
             wanted = (OutputType.URL,)
             instead = "get it from imageURL" if result.image_name else "it is not stored"
@@ -128,16 +136,44 @@ class ClientResults:
         self._budget = budget
         self._left = budget
         self._turn = asyncio.Lock()
+        self._count: Callable[[int], bool] = lambda _size: True
+        self._room = asyncio.Event()
+        self._room.set()
+        self._is_refused = False
         self.largest = math.inf
         """Bytes of a message that the client takes."""
+
+    def count_by(self, count: Callable[[int], bool]) -> None:
+        """Count the bytes of images that are held for the answer.
+
+        Args:
+            count: takes so many more; False if no more should be read until `go_on`, or `refuse`.
+        """
+        self._count = count
+
+    def go_on(self) -> None:
+        """There is room for what is read."""
+        self._room.set()
+
+    def refuse(self) -> None:
+        """There is none, and no other answer of the client holds more: read no more."""
+        self._is_refused = True
+        self._room.set()
 
     async def item(self, record: TaskRecord, *, status: bool = False) -> UpscaleResult | ErrorItem | Progress:
         """The item for a task; arguments and errors as in `Results.item`.
 
         Raises:
-            RateLimitError: if the answer holds as much as it may.
+            RateLimitError: if the answer, or all of them together, hold as much as they may.
         """
         async with self._turn:
+            await self._room.wait()
+            if self._is_refused:
+                raise RateLimitError(
+                    "replyRateLimit",
+                    "too many answers wait to be read; ask for this one by getResponse",
+                    retry_after=1,
+                )
             if self._left <= 0:
                 raise RateLimitError(
                     "replyRateLimit",
@@ -150,6 +186,8 @@ class ClientResults:
                 why = too_large(size)
                 return await self._results.item(record, self._base_url, status=status, by_url=why)
             self._left -= size
+            if size and not self._count(size):
+                self._room.clear()
             return item
 
 

@@ -77,8 +77,12 @@ class Link(Protocol):
     async def room(self) -> None:
         """Wait until replies may be prepared."""
 
-    def confirm(self) -> asyncio.Future[bool]:
-        """Becomes True when the client has all frames that were sent before, False if it is gone first."""
+    def confirm(self, kept: int = 0) -> asyncio.Future[bool]:
+        """Becomes True when the client has all frames that were sent before, False if it is gone first.
+
+        Args:
+            kept: bytes that are kept until then, to be sent again; they count as unsent.
+        """
 
     async def close(self, code: int, reason: str) -> None:
         """Close the connection; harmless if it is closed."""
@@ -190,11 +194,11 @@ class Sessions:
     async def send(self, session: Session, reply: Reply) -> None:
         """Send a reply, or keep it until the session resumes."""
         try:
-            await session.link.send(encode_reply(session.link.codec, reply))
+            await session.link.send(frame := encode_reply(session.link.codec, reply))
         except Disconnected:
             await self._keep(session, [reply])
         else:
-            self._await_confirmation(session, reply)
+            self._await_confirmation(session, reply, len(frame))
 
     async def push(self, account: AccountId, session_uuid: str | None, reply: Reply) -> None:
         """Send news of the moment, such as progress; forgotten if nobody is connected."""
@@ -220,7 +224,14 @@ class Sessions:
                         continue
                     await session.link.room()
                     self._cut[entry.id] += 1  # until it is confirmed
-                    await session.link.send(await self._frame(session, entry))
+                    try:
+                        frame = await self._frame(session, entry)
+                    except msgspec.DecodeError:
+                        log.exception("a kept reply cannot be read, and is dropped")
+                        await self._database.run(delivered, [entry.id])
+                        del self._cut[entry.id]
+                        continue
+                    await session.link.send(frame)
                     session.sent.add(entry.id)
                     self._await_confirmation(session, entry.id)
                     if entry.task_uuid is not None:
@@ -256,8 +267,8 @@ class Sessions:
             self._cut.clear()
         return await self._database.run(purge_undelivered, self._clock() - undelivered_ttl)
 
-    def _await_confirmation(self, session: Session, sent: int | Reply) -> None:
-        session.unconfirmed.append((session.link.confirm(), sent))
+    def _await_confirmation(self, session: Session, sent: int | Reply, kept: int = 0) -> None:
+        session.unconfirmed.append((session.link.confirm(kept), sent))
         if len(session.unconfirmed) == 1:
             task = session.confirming = asyncio.create_task(self._confirm(session))
             self._confirming[session.account, session.uuid].add(task)

@@ -15,7 +15,7 @@ _PATIENCE: Final = 5.0
 
 
 async def handle(task: Cancel, context: Context) -> CancelResult:
-    """Stop the target, whose own reply becomes a `taskCancelled` error; it costs nothing.
+    """Stop the target, whose own reply becomes a `taskCancelled` error; it says what that costs, if anything.
 
     Raises:
         ParameterError: if `targetTaskUUID` is not a UUID.

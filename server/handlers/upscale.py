@@ -1,6 +1,7 @@
 """`upscale` and its classic name `imageUpscale`: the work that the server is for."""
 
 import asyncio
+from functools import partial
 
 from msgspec import Struct, structs
 
@@ -8,11 +9,15 @@ from engines import ModelError, Upscaler
 from onnx_models import Model
 from server.handlers.context import Context
 from server.images.raw_images import HeldPicture
-from server.protocol.errors import UnavailableError, unsupported
+from server.images.store import ImageFile
+from server.outbound.fetch import FetchError
+from server.protocol.errors import DatabaseUnavailableError, TaskError, UnavailableError, invalid, unsupported
 from server.protocol.raw_image import RawImage
 from server.protocol.replies import Acknowledgement
 from server.protocol.requests import Upscale
 from server.protocol.sources import ImageSource, InlineImage, RemoteImage, StoredImage, UnstoredImage
+from server.state import tasks
+from server.state.images import ImageRecord
 from server.state.logins import Login
 from server.state.records import Status, TaskRecord
 from server.state.requests import TaskGrant, UpscaleRequest
@@ -65,13 +70,15 @@ async def _take(task: Upscale, context: Context) -> tuple[UpscaleRequest, Runnin
             "includeTiles", "tiles come as messages of their own: send the task over a WebSocket"
         )
     check_raw(task, source, binary=context.raw.codec.binary)
+    services.check_ttl(task.ttl)
+    await _reach_destinations(task, context)
     source = await services.inputs.own(context.login, source, context.base_url, parameter)
     warnings = (*context.raw.warnings(), *await _cut_prompts(task, models.first, services.upscaler))
-    kept, pixels = await _keep(task, source, parameter, context)
+    named, file, pixels = await _look(task, source, parameter, context)
     request = request_for(
         task,
         models=models,
-        source=kept,
+        source=named,
         parameter=parameter,
         warnings=warnings,
         channels=source.channels if isinstance(source, RawImage) else None,
@@ -82,30 +89,64 @@ async def _take(task: Upscale, context: Context) -> tuple[UpscaleRequest, Runnin
         traceparent=context.traceparent,
         grant=_task_grant(context.login),
     )
-    return request, await _submit(task, request, pixels, context)
+    if file is not None:
+        return request, await _submit_with(file, task, request, context)
+    return request, await _submit(task, request, context, pixels)
 
 
-async def _keep(
+async def _look(
     task: Upscale, source: ImageSource, parameter: str, context: Context
-) -> tuple[StoredImage | RemoteImage | UnstoredImage, HeldPicture | None]:
-    """The input as it is recorded; what came within the task is stored, or as pixels in memory alone."""
+) -> tuple[StoredImage | RemoteImage | UnstoredImage, ImageFile | ImageRecord | None, HeldPicture | None]:
+    """The input as it is recorded; beside it what is yet to be stored, or is held in memory instead."""
+    inputs, account = context.services.inputs, context.account
+    if isinstance(source, RawImage) and not task.store:
+        unstored, pixels = await inputs.hold(account, source, parameter)
+        return unstored, None, pixels
+    if isinstance(source, InlineImage | RawImage):
+        return StoredImage(""), await inputs.look(account, source, parameter), None
+    return source, None, None
+
+
+async def _submit_with(
+    file: ImageFile | ImageRecord, task: Upscale, request: UpscaleRequest, context: Context
+) -> Running | TaskRecord:
+    """Submit a task with its input, which is kept before, so that an accepted task can always be run again.
+
+    What the account cannot pay for is not kept, nor is the input of a task that is refused.
+
+    Raises:
+        TaskError: if the task is refused.
+    """
     services, account = context.services, context.account
-    match source:
-        case InlineImage(data):
-            services.edge.take_upload(account, len(data))
-        case RawImage(pixels=pixels):
-            services.edge.take_upload(account, len(pixels))
-            if not task.store:
-                return await services.inputs.hold(account, source, parameter)
-        case _:
-            return source, None
-    # Stored before the task is recorded, so that a recorded task can always be run again.
-    stored = await services.inputs.obtain(account, source, parameter, scope=context.scope)
-    return StoredImage(stored.uuid), None
+    price = services.runner.price(request, file.width, file.height)
+    is_new = False
+    if isinstance(file, ImageFile):
+        payable = partial(
+            tasks.check_payable,
+            account=account,
+            task_uuid=request.task_uuid,
+            price=price,
+            token=request.token,
+        )
+        file, is_new = await services.inputs.keep(account, file, scope=context.scope, check=payable)
+    try:
+        return await _submit(
+            task, structs.replace(request, source=StoredImage(file.uuid)), context, price=price
+        )
+    except DatabaseUnavailableError:
+        raise  # it may be accepted for all that
+    except TaskError:
+        if is_new:
+            await services.images.discard(file)
+        raise
 
 
 async def _submit(
-    task: Upscale, request: UpscaleRequest, pixels: HeldPicture | None, context: Context
+    task: Upscale,
+    request: UpscaleRequest,
+    context: Context,
+    pixels: HeldPicture | None = None,
+    price: int | None = None,
 ) -> Running | TaskRecord:
     session, taken = context.session, None
     try:
@@ -116,11 +157,34 @@ async def _submit(
             base_url=context.base_url,
             acknowledge=task.delivery_method == "async" and session is not None,
             pixels=pixels,
+            price=price,
         )
         return taken
     finally:
         if pixels is not None and not (isinstance(taken, Running) and taken.pixels is pixels):
             pixels.release()
+
+
+async def _reach_destinations(task: Upscale, context: Context) -> None:
+    """See that the outcome can go where it is wanted, before anything is done for it.
+
+    A task that is sent again gets its answer whatever has become of its hosts.
+
+    Raises:
+        ParameterError: naming the URL whose host cannot be reached.
+    """
+    given = {"webhookURL": task.webhook_url, "uploadEndpoint": task.upload_endpoint}
+    wanted = {name: url for name, url in given.items() if url is not None}
+    if not wanted:
+        return
+    known = await context.services.database.run(tasks.find, context.account, task.task_uuid.lower())
+    if known is not None and known.status is not Status.FAILED:
+        return
+    for name, url in wanted.items():
+        try:
+            await context.services.destinations[name].reach(url, account=context.account)
+        except FetchError as error:
+            raise invalid(name, f"{name}: {error}", "URL") from error
 
 
 async def _cut_prompts(task: Upscale, model: Model, upscaler: Upscaler) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from server.handlers import Context, as_item, dispatch
+from server.http.answers import results_for
 from server.http.gate import HOLDING, client_address
 from server.limits.edge import FIRST_FRAME_BYTES
 from server.limits.memory import Memory
@@ -50,6 +51,7 @@ async def post_tasks(request: Request) -> Response:
         raws = list(codec.split(await _whole_body(request, services.settings, login)))
         if login is None or (raws and raws[0].task_type == "authentication"):
             login = await _by_task(raws, request, services)
+            request.scope[HOLDING].give_to(login.account)
             raws = raws[1:]
         services.edge.take_connection(login.account)
     except TaskError as error:
@@ -57,18 +59,18 @@ async def post_tasks(request: Request) -> Response:
             return error_response(codec, error, request)
         return _response(codec, [as_item(error, raw, base_url, services) for raw in raws])
     try:
-        traceparent = header_parent(request.headers.get("traceparent"))
-        return _response(codec, await _run_all(raws, login, base_url, services, traceparent))
+        return _response(codec, await _run_all(raws, login, request, services))
     finally:
         services.edge.account_connections.give_back(login.account)
 
 
 async def _run_all(
-    raws: Sequence[RawTask], login: Login, base_url: str, services: Services, traceparent: str | None
+    raws: Sequence[RawTask], login: Login, request: Request, services: Services
 ) -> list[Struct]:
     """The replies to the tasks, in their order."""
     room = asyncio.Semaphore(_TASKS_AT_ONCE)
-    results = services.client_results(base_url)
+    base_url, results = request.app.state.base_url(request), results_for(request, login.account)
+    traceparent = header_parent(request.headers.get("traceparent"))
 
     async def run(raw: RawTask) -> Struct | None:
         context = Context(

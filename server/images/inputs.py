@@ -7,6 +7,7 @@ from typing import Final
 from engines import Decoders, ImageError, ImageTooLargeError, OutputFormat, Picture, encode, picture_of
 from server.images.raw_images import HeldPicture, RawImages
 from server.images.store import ImageFile, ImageStore
+from server.limits.edge import Edge
 from server.limits.fair_gate import FairGate
 from server.outbound.fetch import FetchError, ForbiddenAddressError, WebClient
 from server.protocol.errors import NotFoundError, TransferError, invalid
@@ -14,7 +15,7 @@ from server.protocol.raw_image import RawImage
 from server.protocol.sources import ImageSource, InlineImage, RemoteImage, StoredImage, UnstoredImage
 from server.settings import Settings
 from server.state.accounts import AccountId
-from server.state.images import ImageRecord
+from server.state.images import Check, ImageRecord
 from server.state.logins import Login
 
 __all__ = ["Inputs"]
@@ -32,10 +33,12 @@ class Inputs:
         raw_images: RawImages,
         web: WebClient,
         decoders: Decoders,
+        edge: Edge,
         settings: Settings,
     ) -> None:
         self._images = images
         self._raw_images = raw_images
+        self._edge = edge
         self._web = web
         self._decoders = decoders
         self._settings = settings
@@ -83,10 +86,22 @@ class Inputs:
             scope: of the token that names it; it sees no images but its own.
 
         Raises:
+            TaskError: as `look` and `keep`.
+        """
+        found = await self.look(account, source, parameter, scope)
+        return found if isinstance(found, ImageRecord) else (await self.keep(account, found, ttl, scope))[0]
+
+    async def look(
+        self, account: AccountId, source: ImageSource, parameter: str, scope: str | None = None
+    ) -> ImageRecord | ImageFile:
+        """The image that `source` names; one from outside is fetched, counted and checked, but not yet kept.
+
+        Raises:
             NotFoundError: if an image UUID is unknown or has expired.
             TransferError: if a URL cannot be fetched.
             ParameterError: naming `parameter`, for a URL that is not allowed, and for data that is not an
                 image, is broken or too large.
+            QuotaError: if the account has sent, or had fetched, too many bytes of late.
         """
         match source:
             case StoredImage(uuid):
@@ -95,10 +110,13 @@ class Inputs:
                     raise NotFoundError("imageNotFound", f"there is no image {uuid}, or no more", parameter)
                 return record
             case RemoteImage(url):
+                self._edge.take_upload(account, 0)
                 data = await self._fetch(account, url, parameter)
+                self._edge.note_upload(account, len(data))
             case InlineImage(data):
-                pass
+                self._edge.take_upload(account, len(data))
             case RawImage():
+                self._edge.take_upload(account, len(source.pixels))
                 self._check_size(source, parameter)
                 data = await asyncio.to_thread(_as_png, source)
         if len(data) > self._settings.max_image_bytes:
@@ -114,9 +132,19 @@ class Inputs:
             raise invalid(parameter, f"{str(error).rstrip('.')}, by max_input_megapixels") from error
         except ImageError as error:
             raise invalid(parameter, str(error)) from error
+        return ImageFile(data, _extension(info.format), info.width, info.height)
+
+    async def keep(
+        self,
+        account: AccountId,
+        file: ImageFile,
+        ttl: float | None = None,
+        scope: str | None = None,
+        check: Check | None = None,
+    ) -> tuple[ImageRecord, bool]:
+        """Keep an image, by default as long as the settings say; see `ImageStore.put_input`."""
         kept_for = self._settings.image_ttl if ttl is None else ttl
-        file = ImageFile(data, _extension(info.format), info.width, info.height)
-        return await self._images.put_input(account, file, kept_for, scope)
+        return await self._images.put_input(account, file, kept_for, scope, check)
 
     def is_at_hand(self, record: ImageRecord) -> bool:
         """Whether the bytes of a stored input need not be read from the store."""
@@ -141,8 +169,10 @@ class Inputs:
 
         Raises:
             ParameterError: naming `parameter`, if they are too many.
+            QuotaError: if the account has sent too many bytes of late.
             RateLimitError, BusyError: as `RawImages.take`.
         """
+        self._edge.take_upload(account, len(image.pixels))
         self._check_size(image, parameter)
         large = len(image.pixels) > _LARGE
         digest = await asyncio.to_thread(_sha256, image.pixels) if large else _sha256(image.pixels)

@@ -114,7 +114,12 @@ CODES: Final[Mapping[str, ErrorCode]] = {
         "The `taskUUID` was used for another request before.",
         "Use a new UUID for each request; repeat one only to ask for the same result again.",
     ),
-    "taskCancelled": ErrorCode(409, "The task was cancelled; it costs nothing.", "Nothing."),
+    "taskCancelled": ErrorCode(
+        409,
+        "The task was cancelled. It costs nothing, but for tiles that were sent by then; if its result was "
+        "already being sent to `uploadEndpoint`, its price. The message says so.",
+        "Nothing. A result that is kept can be had by `getResponse`.",
+    ),
     "frameDropped": ErrorCode(
         409,
         "A newer frame of the stream came while this one waited; it costs nothing.",
@@ -133,8 +138,8 @@ CODES: Final[Mapping[str, ErrorCode]] = {
     ),
     "uploadFailed": ErrorCode(
         400,
-        "The result could not be sent to `uploadEndpoint`; the task costs nothing.",
-        "Check that the endpoint takes a PUT and answers with a status of 200 to 299.",
+        "The result could not be sent to `uploadEndpoint`. It is kept, and charged.",
+        "Get it by `getResponse`. Check that the endpoint answers a PUT with a status of 200 to 299.",
     ),
     "authenticationRateLimit": ErrorCode(
         429,
@@ -161,6 +166,11 @@ CODES: Final[Mapping[str, ErrorCode]] = {
         "The account sent as many bytes of images as it may within an hour.",
         "Try again after `retryAfter` seconds. Images that were uploaded before can be named by UUID.",
     ),
+    "storageQuotaExceeded": ErrorCode(
+        429,
+        "The account keeps as many bytes of images, inputs and results, as it may (`max_stored_bytes`).",
+        "Delete some by `mediaStorage`, or ask for a shorter `ttl`: what has expired counts no more.",
+    ),
     "taskRateLimit": ErrorCode(
         429,
         "The account has as many unfinished tasks as it may have, or as many bytes of raw pixels in them.",
@@ -175,12 +185,12 @@ CODES: Final[Mapping[str, ErrorCode]] = {
     ),
     "taskTimeout": ErrorCode(
         504,
-        "The task did not end in time; it costs nothing.",
+        "The task did not end in time; it costs nothing, but for tiles that were sent by then.",
         "Send it again when the server has less to do, or ask for a smaller image.",
     ),
     "internalServerError": ErrorCode(
         500,
-        "The server failed; the task costs nothing.",
+        "The server failed; the task costs nothing, but for tiles that were sent by then.",
         "Send it again. If it fails again, look at the server's log.",
     ),
 }

@@ -31,6 +31,7 @@ from typing import Annotated, Final
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from server.protocol.fields import Usd
 from server.protocol.names import wire_name
 from server.protocol.replies import WebhookItem
 
@@ -85,6 +86,10 @@ class ErrorItem(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wi
     retry_after: Annotated[
         int | UnsetType,
         Meta(description="Seconds after which the same task may be sent again, where waiting helps."),
+    ] = UNSET
+    cost: Annotated[
+        Usd | UnsetType,
+        Meta(description="US dollars that the task costs all the same; the message says for what."),
     ] = UNSET
     webhook: Annotated[
         WebhookItem | UnsetType,
@@ -191,7 +196,7 @@ class QuotaError(TaskError):
 
 
 class TaskCancelledError(TaskError):
-    """The task was cancelled by a `cancel` task; it costs nothing."""
+    """The task was cancelled by a `cancel` task; it costs what was sent of its result by then."""
 
     def __init__(self) -> None:
         super().__init__("taskCancelled", "the task was cancelled")
@@ -255,14 +260,14 @@ class DatabaseUnavailableError(TaskError):
 
 
 class TaskTimeoutError(TaskError):
-    """The task did not end in time; it costs nothing."""
+    """The task did not end in time; it costs what was sent of its result by then."""
 
     def __init__(self, limit: float) -> None:
         super().__init__("taskTimeout", f"the task did not end within {limit:g} seconds")
 
 
 class ServerError(TaskError):
-    """The server failed; the task costs nothing."""
+    """The server failed; the task costs what was sent of its result by then."""
 
     def __init__(self, message: str = "the server failed to do this task") -> None:
         super().__init__("internalServerError", message)

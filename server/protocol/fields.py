@@ -39,8 +39,8 @@ Image = Annotated[
 TimeToLive = Annotated[
     Annotated[int, Meta(ge=1, le=10 * 365 * 86400)] | None,
     Meta(
-        description="Seconds until the image is deleted, up to ten years. "
-        "Default: the server's `image_ttl`, 7 days."
+        description="Seconds until the image is deleted, at most the server's `max_image_ttl`, 30 days. "
+        "Default: its `image_ttl`, 7 days."
     ),
 ]
 

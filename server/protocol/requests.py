@@ -514,7 +514,7 @@ class ModelSearch(Task, frozen=True, kw_only=True, tag="modelSearch"):
 
 
 class Cancel(Task, frozen=True, kw_only=True, tag="cancel"):
-    """Stops a task, whose own reply becomes the error `taskCancelled`. What is not finished costs nothing."""
+    """Stops a task, whose own reply becomes the error `taskCancelled`. What was not sent costs nothing."""
 
     target_task_uuid: Annotated[TaskUuid, Meta(description="The `taskUUID` of the task to stop.")]
 

@@ -119,13 +119,14 @@ class Story:
             name = f"{stage}_ms"
             milliseconds[name] = round(milliseconds.get(name, 0) + 1000 * seconds, 1)
         fields: dict[str, object] = {"total_ms": round(1000 * self.seconds, 1), **milliseconds}
+        self.cost = record.spent
         if record.error is None:
-            self.outcome, self.cost = "succeeded", record.result.cost if record.result else 0
+            self.outcome = "succeeded"
             log.info("task finished", extra={**fields, "cost_usd": to_usd(self.cost)})
         else:
             self.outcome = "cancelled" if record.error.code in ("taskCancelled", "frameDropped") else "failed"
             self.code = record.error.code
-            log.info("task failed", extra={**fields, "code": self.code})
+            log.info("task failed", extra={**fields, "code": self.code, "cost_usd": to_usd(self.cost)})
         self._audience.task_ended(self)
 
     def note(self, timed: Timed) -> None:

@@ -10,7 +10,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from engines import EngineError, SpoiltResultError
-from server.protocol.errors import ErrorItem, ServerError, TaskError, TaskTimeoutError
+from server.protocol.errors import ErrorItem, QuotaError, ServerError, TaskError, TaskTimeoutError
 from server.state import tasks
 from server.state.database import Database
 from server.state.records import Attempt, TaskRecord
@@ -81,11 +81,15 @@ class Outcomes:
             raise
         except Exception as failure:  # noqa: BLE001 - it is what the task failed with
             return await self._fail(running, self._as_task_error(failure))
-        succeed = partial(tasks.succeed, image=image)
+        succeed = partial(tasks.succeed, image=image, limit=self._pipeline.stored_limit)
         try:
             return await self._record(succeed, running, result, running.request.webhook(running.base_url))
         except LostTaskError:
             raise
+        except QuotaError as error:
+            if image is not None:
+                await self._pipeline.drop(image)
+            return await self._fail(running, error)
         except Exception:
             log.exception("the result cannot be recorded")
             return await self._fail(running, ServerError())

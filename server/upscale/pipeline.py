@@ -2,7 +2,8 @@
 
 1. The input is obtained, the result sized and priced, the price reserved.
 2. When there is room in memory the input is decoded, upscaled and encoded.
-3. The result is stored, and sent where the task wants it.
+3. The result is stored, and sent where the task wants it. It is recorded before that, and charged whatever
+   becomes of it: a client whose endpoint fails, or that cancels, has it all the same.
 """
 
 import asyncio
@@ -16,20 +17,31 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from engines import Blend, OnRegion, Picture, Upscaler, crop, encode, pixels_of, report_whole, usable_cores
+from engines import (
+    Blend,
+    OnRegion,
+    OutputFormat,
+    Picture,
+    Upscaler,
+    crop,
+    encode,
+    pixels_of,
+    report_whole,
+    usable_cores,
+    wraps_of,
+)
 from onnx_models import Catalogue, Model
 from server.images.inputs import Inputs
 from server.images.raw_images import RawImages, raw_image
 from server.images.store import ImageFile, ImageStore, new_name
 from server.limits.fair_gate import FairGate
-from server.money import to_usd
 from server.outbound.fetch import FetchError, ForbiddenAddressError, WebClient
-from server.protocol.errors import InsufficientCreditsError, TransferError, UnavailableError, invalid
+from server.protocol.errors import NotFoundError, QuotaError, TransferError, UnavailableError, invalid
 from server.protocol.raw_image import RawImage
 from server.protocol.sources import UnstoredImage
 from server.protocol.trace import outgoing_headers
 from server.settings import Settings
-from server.state import ledger, tasks
+from server.state import tasks
 from server.state.accounts import AccountId
 from server.state.database import Database
 from server.state.images import ImageRecord
@@ -48,7 +60,10 @@ log = logging.getLogger(__name__)
 _SMALL_SHARE: Final = 1 / 8
 
 _AT_ONCE: Final = 0.25
-"""Megapixels of which the raw pixels are taken on the event loop: a trip to a thread would take longer."""
+"""Megapixels of which the raw pixels are taken in 0.1 ms."""
+
+_JPEG_AT_ONCE: Final = 0.017
+"""Megapixels that are a JPEG in 0.15 ms; other formats take longer."""
 
 
 class _Output(NamedTuple):
@@ -57,6 +72,14 @@ class _Output(NamedTuple):
     encoded: bytes
     pixels: RawImage | None
     safety: Safety | None
+
+
+class Quote(NamedTuple):
+    """What a request comes to; see `sizing`, and `price` in nanodollars."""
+
+    size: Size
+    area: Area | None
+    price: int
 
 
 class Pipeline:
@@ -94,6 +117,30 @@ class Pipeline:
         self._large_gate = FairGate(*(limit * (1 - _SMALL_SHARE) for limit in active))
         self._small = settings.active_megapixels * _SMALL_SHARE / 8
 
+    @property
+    def stored_limit(self) -> int:
+        """Bytes of images that an account may have."""
+        return self._images.limit
+
+    def quote(self, request: UpscaleRequest, source: Size) -> Quote:
+        """How large the result will be, of which part of the input, and what it costs.
+
+        Args:
+            request: what is to be done.
+            source: the size of the input.
+
+        Raises:
+            ParameterError: if the result is larger than the limit, or cannot be reached by the model.
+        """
+        size, area = sizing(request, self._catalogue.get(request.model), source, self._settings)
+        shown = source if area is None else Size(area.width, area.height)
+        cost = self._price(request, shown, size) + self._auxiliaries.price(request, shown, size)
+        return Quote(size, area, cost)
+
+    async def drop(self, image: ImageRecord) -> None:
+        """Delete the file of a result that could not be recorded."""
+        await self._images.drop(image.name)
+
     async def run(
         self,
         attempt: Attempt,
@@ -104,7 +151,9 @@ class Pipeline:
         on_start: Callable[[], None],
         picture: Picture | None = None,
     ) -> tuple[StoredResult, ImageRecord | None]:
-        """The result of a request and its image, whose file is written; without one if it is not stored.
+        """The result of a request and its image, whose file is written.
+
+        There is no image if the result is not stored, or if it is recorded by now, as it had to be uploaded.
 
         Both are to be recorded together; its price is reserved, to be charged with that.
 
@@ -124,14 +173,21 @@ class Pipeline:
             EngineError: what the model could not do.
         """
         account, model = attempt.account, self._catalogue.get(request.model)
+        if request.upload_endpoint is not None:
+            record = await self._database.run(tasks.find, account, attempt.task_uuid)
+            if record is not None and record.result is not None:  # the server was killed while it uploaded
+                await self._upload(attempt, request, await self._stored(record.result), story)
+                return record.result, None
         with story.measure("fetch"):
-            source = await self._source(account, request, picture)
-        whole = Size(source.width, source.height)
-        size, area = sizing(request, model, whole, self._settings)
-        shown = whole if area is None else Size(area.width, area.height)
-        cost = self._price(request, shown, size) + self._auxiliaries.price(request, shown, size)
+            found = await self._look(account, request, picture)
+        size, area, cost = self.quote(request, Size(found.width, found.height))
         name = new_name(request.output_format.extension) if request.stores_result else None
         await self._reserve(attempt, cost, name, request.token)
+        if isinstance(found, ImageFile):
+            source: ImageRecord | UnstoredImage
+            source, _ = await self._inputs.keep(account, found, scope=request.scope)
+        else:
+            source = found
         story.output_pixels = size.width * size.height
         beside = (request.blend, request.denoiser, request.face_restorer)
         story.is_plain = not request.tta and beside == (None, None, None)
@@ -149,16 +205,23 @@ class Pipeline:
         with story.measure("store"):
             ttl = request.ttl or self._settings.image_ttl
             image = await self._images.write(account, file, ttl, name, request.scope)
-        if request.upload_endpoint is not None:
-            with story.measure("upload"):
-                await self._upload(attempt, request, request.upload_endpoint, encoded)
-        return replace(result, image_uuid=image.uuid, image_name=name), image
+        result = replace(result, image_uuid=image.uuid, image_name=name)
+        if request.upload_endpoint is None:
+            return result, image
+        try:
+            keep = partial(tasks.keep, limit=self._images.limit)
+            await self._database.insist(keep, attempt, result, self._clock(), image)
+        except QuotaError:
+            await self._images.drop(name)
+            raise
+        await self._upload(attempt, request, encoded, story)
+        return result, None
 
-    async def _source(
+    async def _look(
         self, account: AccountId, request: UpscaleRequest, picture: Picture | None
-    ) -> ImageRecord | UnstoredImage:
+    ) -> ImageRecord | ImageFile | UnstoredImage:
         if not isinstance(request.source, UnstoredImage):
-            return await self._inputs.obtain(account, request.source, request.parameter, scope=request.scope)
+            return await self._inputs.look(account, request.source, request.parameter, request.scope)
         if picture is None:
             raise UnavailableError(
                 "the pixels were not stored, and are gone with the server that had them; send them again",
@@ -227,9 +290,9 @@ class Pipeline:
                 upscaled = await steps.after(upscaled, None if action == "refuse" else on_region)
             of_result = await self._safety.score(upscaled, "the result", action, account, story)
             if action == "refuse" and on_region is not None:
-                report_whole(upscaled, picture, on_region)
+                report_whole(upscaled, picture, on_region, wraps_of(request.seamless))
             with story.measure("encode"):
-                if not request.stores_result and size.megapixels < _AT_ONCE:
+                if size.megapixels < _taken_at_once(request):
                     encoded, pixels = _output(upscaled, request)
                 else:
                     encoded, pixels = await asyncio.get_running_loop().run_in_executor(
@@ -239,22 +302,22 @@ class Pipeline:
 
     async def _reserve(self, attempt: Attempt, cost: int, name: str | None, token: str | None) -> None:
         if not await self._database.run(tasks.reserve, attempt, cost, self._clock(), name, token):
-            if token is not None:  # what the account has is not for pages to know
-                raise InsufficientCreditsError(
-                    "insufficientCredits", "the account that the token belongs to cannot pay for the task"
-                )
-            statement = await self._database.run(ledger.statement, attempt.account)
-            raise InsufficientCreditsError(
-                "insufficientCredits",
-                f"the task costs {to_usd(cost)} USD; the account has {to_usd(statement.available or 0)} USD",
-            )
+            raise await self._database.run(tasks.too_dear, attempt.account, cost, token)
 
-    async def _upload(self, attempt: Attempt, request: UpscaleRequest, endpoint: str, encoded: bytes) -> None:
+    async def _stored(self, result: StoredResult) -> bytes:
+        try:
+            return await self._images.read(result.image_name)
+        except FileNotFoundError as error:
+            raise NotFoundError("imageExpired", f"image {result.image_uuid} has expired") from error
+
+    async def _upload(self, attempt: Attempt, request: UpscaleRequest, encoded: bytes, story: Story) -> None:
+        """Send a result that is recorded where the task wants it."""
+        endpoint, media_type = request.upload_endpoint or "", request.output_format.media_type
         recorded = self._settings.otlp_endpoint is not None
         headers = outgoing_headers(request.traceparent, attempt.id, recorded=recorded)
-        media_type = request.output_format.media_type
         try:
-            await self._web.send("PUT", endpoint, encoded, media_type, headers, account=attempt.account)
+            with story.measure("upload"):
+                await self._web.send("PUT", endpoint, encoded, media_type, headers, account=attempt.account)
         except ForbiddenAddressError as error:
             raise invalid("uploadEndpoint", f"uploadEndpoint: {error}") from error
         except FetchError as error:
@@ -284,6 +347,13 @@ def _results_held(request: UpscaleRequest) -> int:
     """How many results are in memory at once; the sum of several has two bytes where a result has one."""
     one = 3 if request.tta else 1
     return one if request.blend is None else 2 * one
+
+
+def _taken_at_once(request: UpscaleRequest) -> float:
+    """Megapixels of a result that is taken on the event loop: a trip to a thread would take longer."""
+    if not request.stores_result:
+        return _AT_ONCE
+    return _JPEG_AT_ONCE if request.output_format is OutputFormat.JPG else 0
 
 
 def _output(picture: Picture, request: UpscaleRequest) -> tuple[bytes, RawImage | None]:

@@ -39,6 +39,7 @@ from server.upscale.execution import Execution
 from server.upscale.outcomes import Outcomes
 from server.upscale.pipeline import Pipeline
 from server.upscale.running import News, Running
+from server.upscale.sizing import Size
 from server.upscale.streams import Streams
 
 __all__ = ["Runner"]
@@ -80,10 +81,11 @@ class Runner:
             clock: the time in seconds since the epoch.
         """
         admission = Admission(limit=settings.max_tasks, limit_per_account=settings.max_tasks_in_flight)
-        news = News(sessions, tiles, settings.acknowledge_after)
+        news = News(database, sessions, tiles, settings.acknowledge_after)
         streams = self._streams = Streams()
         outcomes = Outcomes(database, pipeline, news, streams, settings.task_timeout, clock)
         self._database = database
+        self._pipeline = pipeline
         self._admission = admission
         self._news = news
         self._outcomes = outcomes
@@ -118,6 +120,14 @@ class Runner:
         """Whether any task is under way whose outcome goes to this session."""
         return any(running.account == account and running.session == session for running in self._execution)
 
+    def price(self, request: UpscaleRequest, width: int, height: int) -> int:
+        """What a request costs, in nanodollars, for an input of this size.
+
+        Raises:
+            ParameterError: if its result would be too large.
+        """
+        return self._pipeline.quote(request, Size(width, height)).price
+
     def arrival(self, owner: str, sequence: Sequence | None) -> AbstractAsyncContextManager[object]:
         """Held while a task is taken on, so that frames of a stream stay in order; see `Streams.arrival`."""
         return self._streams.arrival(owner, sequence)
@@ -131,6 +141,7 @@ class Runner:
         base_url: str,
         acknowledge: bool = False,
         pixels: HeldPicture | None = None,
+        price: int | None = None,
     ) -> Running | TaskRecord:
         """Take a task on; or, for one that was sent before, what became of it.
 
@@ -145,6 +156,7 @@ class Runner:
             base_url: what the client reaches this server as.
             acknowledge: whether to acknowledge the task to the session if its result takes a while.
             pixels: the input, if that is not stored. What runs with it releases it; else the caller must.
+            price: what it costs, in nanodollars, if that is known.
 
         Raises:
             UnavailableError: if the input is not stored, and the server is stopping.
@@ -152,6 +164,7 @@ class Runner:
             QuotaError: if its token has begun as many tasks as it may.
             RateLimitError: if the account has too many tasks under way.
             BusyError: if all accounts together have.
+            InsufficientCreditsError: if the account cannot pay the price.
         """
         if pixels is not None and self._execution.is_stopping:
             raise UnavailableError(
@@ -161,7 +174,7 @@ class Runner:
         encoded = msgspec.json.encode(request)
         taken: Running | TaskRecord
         async with self._turn(account, attempt.task_uuid):
-            previous = await self._accept(attempt, request, encoded, session)
+            previous = await self._accept(attempt, request, encoded, session, price)
             if previous is None:
                 taken = self._execution.start(attempt, request, session, base_url, pixels)
             elif previous.is_for(encoded):
@@ -241,7 +254,12 @@ class Runner:
         return self._turns.setdefault((account, key), asyncio.Lock())
 
     async def _accept(
-        self, attempt: Attempt, request: UpscaleRequest, encoded: bytes, session: str | None
+        self,
+        attempt: Attempt,
+        request: UpscaleRequest,
+        encoded: bytes,
+        session: str | None,
+        price: int | None,
     ) -> TaskRecord | None:
         """Record a new task, or return the record of one that was sent before."""
         admit = partial(self._admission.enter, attempt.account, attempt.id)
@@ -256,6 +274,7 @@ class Runner:
                 admit,
                 request.service,
                 request.token,
+                price,
             )
         except BaseException as error:
             self._admission.leave(attempt.id, self._clock())

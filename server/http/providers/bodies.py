@@ -12,6 +12,7 @@ from server.http.tasks import read_body
 from server.protocol.errors import FrameError
 from server.protocol.raw_task import as_parameter_error
 from server.services import Services
+from server.transport.http import OWNER
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -113,4 +114,5 @@ class _Form:
 
 async def _body(request: Request) -> bytes:
     services: Services = request.app.state.services
-    return await read_body(request, services.settings, authenticated=True)
+    account = getattr(request.state, OWNER)
+    return await read_body(request, services.settings, authenticated=True, account=account)

@@ -22,7 +22,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from server.delivery.results import ClientResults
 from server.handlers import Context, dispatch
+from server.http.answers import results_for
 from server.http.gate import client_address
 from server.money import to_usd
 from server.protocol.codec import MESSAGEPACK
@@ -71,6 +73,7 @@ class Caller:
     login: Login
     base_url: str
     service: Service
+    results: ClientResults
     traceparent: str | None = None
 
     @property
@@ -204,7 +207,7 @@ class Caller:
                 session=None,
                 base_url=self.base_url,
                 raw=raw,
-                results=self.services.client_results(self.base_url),
+                results=self.results,
                 acknowledge_after=acknowledge_after,
                 service=self.service,
                 traceparent=self.traceparent,
@@ -319,9 +322,9 @@ async def _handled(request: Request, services: Services, handle: Handler, servic
     account = login.account
     services.edge.take_connection(account)
     try:
-        base_url: str = request.app.state.base_url(request)
+        base_url, results = request.app.state.base_url(request), results_for(request, account)
         traceparent = header_parent(request.headers.get("traceparent"))
-        return await handle(request, Caller(services, login, base_url, service, traceparent))
+        return await handle(request, Caller(services, login, base_url, service, results, traceparent))
     finally:
         services.edge.account_connections.give_back(account)
 

@@ -125,6 +125,7 @@ export interface ErrorItem {
   taskType?: string;
   documentation?: string;
   retryAfter?: number;
+  cost?: number;
 }
 
 /** Draw a tile where it belongs, or a whole result; the canvas gets the size of the result. */

@@ -3,7 +3,7 @@
 /**
  * @typedef {Record<string, any>} Item
  * @typedef {{code: string, message: string, taskUUID?: string, taskType?: string, parameter?: string,
- *   documentation?: string, retryAfter?: number}} ErrorItem
+ *   documentation?: string, retryAfter?: number, cost?: number}} ErrorItem
  */
 
 /** An error of the server's; or of this module, with the code `unreachable`, `closed` or `invalidSource`. */

@@ -157,7 +157,7 @@ def test_a_task_is_cancelled_and_tried_again(under_way: Page, device: SteppedDev
     page = under_way
     page.tab.click("#cancel")
     page.wait_for("cancelled")
-    assert "costs nothing" in page.text("#message")
+    assert "is charged for the part of the result that was sent" in page.text("#message")
     device.run_freely()
     page.tab.click("#retry")
     page.wait_for("done")
