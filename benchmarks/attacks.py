@@ -28,6 +28,8 @@ FAST_MODEL = "realesr-animevideov3"
 CONNECTIONS_OF_AN_ADDRESS = 900
 AT_ONCE = 50
 UNREAD_REPLIES = 4
+HANGING = 150
+SETTLES = 3
 
 TEXT, PING = 0x81, 0x89
 _HANDSHAKE = (
@@ -168,19 +170,80 @@ async def wrong_keys(siege: Siege) -> None:
     await siege.flood(guess)
 
 
+async def hanging_inputs(siege: Siege) -> None:
+    """Tasks whose inputs are at a host that takes connections and never answers."""
+    await hang(siege, lambda host, number: {"inputs": {"image": f"{host}/{number}"}})
+
+
+async def hanging_uploads(siege: Siege) -> None:
+    """Tasks whose results go to such a host."""
+    image = base64.b64encode(_noise(16)).decode()
+    await hang(
+        siege,
+        lambda host, number: {"inputs": {"image": image}, "uploadEndpoint": f"{host}/{number}"},
+    )
+
+
+async def hanging_webhooks(siege: Siege) -> None:
+    """Tasks whose outcomes are to be told to such a host."""
+    image = base64.b64encode(_noise(16)).decode()
+    await hang(
+        siege,
+        lambda host, number: {"inputs": {"image": image}, "webhookURL": f"{host}/{number}"},
+    )
+
+
+async def hang(siege: Siege, parameters: Callable[[str, int], dict[str, object]]) -> None:
+    """Tasks of one account, many at once, that wait for a host on this machine."""
+    held: list[asyncio.StreamWriter] = []
+
+    async def take(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        held.append(writer)
+
+    async with await asyncio.start_server(take, "127.0.0.9", 0, backlog=1024) as outside:
+        host = f"http://127.0.0.9:{outside.sockets[0].getsockname()[1]}"
+        async with siege.connection() as (reader, writer):
+            await authenticate(reader, writer, KEY)
+            for number in range(HANGING):
+                task = {
+                    "taskType": "upscale",
+                    "taskUUID": str(uuid.uuid4()),
+                    "model": FAST_MODEL,
+                    "upscaleFactor": 4,
+                    **parameters(host, number),
+                }
+                writer.write(frame(TEXT, msgspec.json.encode([task])))
+            await writer.drain()
+            before = -1
+            while len(held) > before:  # what they compute first is another matter
+                before = len(held)
+                await asyncio.sleep(SETTLES)
+            await siege.besiege()
+            siege.tally["connections that hang"] = len(held)
+            for each in held:
+                each.transport.abort()
+
+
+def _noise(side: int) -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    return encode(Picture(pixels), OutputFormat.PNG)
+
+
 ATTACKS: dict[str, Attack] = {
     "slow readers": slow_readers,
     "idle": idle,
     "connections": connections,
     "pings": pings,
     "wrong keys": wrong_keys,
+    "hanging inputs": hanging_inputs,
+    "hanging uploads": hanging_uploads,
+    "hanging webhooks": hanging_webhooks,
 }
 
 
 async def make_large_result(siege: Siege) -> str:
     """The UUID of a task whose result has about 600 KB in base64."""
-    noise = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
-    image = base64.b64encode(encode(Picture(noise), OutputFormat.PNG)).decode()
+    image = base64.b64encode(_noise(96)).decode()
     task = {
         "taskType": "upscale",
         "taskUUID": str(uuid.uuid4()),

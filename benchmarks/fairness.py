@@ -127,7 +127,7 @@ class Trial:
     async def _measure_large(self) -> None:
         stamps = [time.perf_counter()]
         async with Tilewire(self._url, KEY) as tilewire:
-            stream = tilewire.stream(self._large, tiles=False, model=self._options.model, factor=SCALE)
+            stream = tilewire.events(self._large, tiles=False, model=self._options.model, factor=SCALE)
             async for event in stream:
                 if isinstance(event, Progress):
                     stamps.append(time.perf_counter())

@@ -4,17 +4,25 @@
 
 Slow readers ask for large results and read none; idle connections authenticate and say no more; then come
 handshakes, pings and wrong keys as fast as one process can send them. Meanwhile a client of another address
-and account sends pings, one after the other, and some small images. The limits are the defaults, except that
-one account may have all the connections. It takes two to three minutes, on the loopback interface only.
+and account sends pings, one after the other, and some small images. The last attacks are 150 tasks at once
+that wait for a host which never answers, for their inputs, uploads or webhooks; the well-behaved client has
+its own input fetched, its result uploaded and its outcome told meanwhile: its p99 may be twice that without
+company at most. The limits are the defaults, except that one account may have all the connections. It takes
+three to four minutes, on the loopback interface only.
 """
 
 import argparse
 import asyncio
+import re
 import subprocess
 import sys
 import tempfile
 import time
+import uuid
+from contextlib import suppress
 from pathlib import Path
+
+import msgspec
 
 from benchmarks.attacks import ATTACKS, FAST_MODEL, TEXT, authenticate, frame, receive, websocket
 from benchmarks.fairness import make_key
@@ -24,6 +32,7 @@ from tilewire import Tilewire
 
 PING = frame(TEXT, b'[{"taskType":"ping"}]')
 UPSCALES = 5
+OUTWARD = 20
 SETTLE_SECONDS = 2
 GIVE_UP_SECONDS = 60
 
@@ -34,6 +43,7 @@ def main() -> None:
     parser.add_argument("--readers", type=int, default=1000, help="connections that do not read")
     parser.add_argument("--idle", type=int, default=5000, help="connections that do nothing")
     parser.add_argument("--seconds", type=float, default=8, help="for which each attack is watched")
+    parser.add_argument("--only", nargs="+", choices=ATTACKS, help="these attacks, not all")
     options = parser.parse_args()
     counts = {"slow readers": options.readers, "idle": options.idle}
     report = Report(
@@ -43,6 +53,8 @@ def main() -> None:
         "p99 ms",
         "longest ms",
         "upscale s",
+        "outward p99 ms",
+        "× alone",
         "MB before",
         "MB at most",
         "MB after",
@@ -50,19 +62,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as data:
         key = make_key("well-behaved", data)
         config = Path(data) / "benchmark.toml"
-        config.write_text(f"max_connections_per_account = {options.idle + options.readers}\n")
+        config.write_text(
+            f"max_connections_per_account = {options.idle + options.readers}\nprivate_networks = true\n"
+        )
         with tilewire("--models", FAST_MODEL, "--config", str(config), data=data) as (server, port):
             trial = Trial(server.pid, port, key, options.seconds)
             report.row("nobody", *trial.alone())
-            for name in ATTACKS:
+            for name in options.only or ATTACKS:
                 cells, outcome = trial.beside(name, counts.get(name, 0))
                 report.row(name, *cells)
                 report.say(f"    {outcome}")
-            each = trial.growth["idle"] / options.idle
-            report.say(f"an idle connection: {each / 1000:.1f} KB")
+            if "idle" in trial.growth:
+                report.say(f"an idle connection: {trial.growth['idle'] / options.idle / 1000:.1f} KB")
     report.say(
         f"each for {options.seconds:g} s; round trips of ping tasks; median of {UPSCALES} images of 64 × 64 "
-        f"by {FAST_MODEL} ×4; memory of the server, at last {SETTLE_SECONDS} s after the attackers left"
+        f"by {FAST_MODEL} ×4; {OUTWARD} images by URL, uploaded and told by webhook, one after the other; "
+        f"memory of the server, at last {SETTLE_SECONDS} s after the attackers left"
     )
     report.keep()
 
@@ -80,6 +95,7 @@ class Trial:
         self._key = key
         self._seconds = seconds
         self._peak = 0
+        self._outward_alone = 0.0
         self.growth: dict[str, int] = {}
 
     def alone(self) -> list[object]:
@@ -106,12 +122,18 @@ class Trial:
         time.sleep(SETTLE_SECONDS)
         return self._row(before, *measured), outcome.strip()
 
-    def _row(self, before: int, round_trips: list[float], upscales: list[float]) -> list[object]:
+    def _row(
+        self, before: int, round_trips: list[float], upscales: list[float], outward: list[float]
+    ) -> list[object]:
+        p99 = percentile(outward, 0.99)
+        self._outward_alone = self._outward_alone or p99
         return [
             1e3 * median(round_trips),
             1e3 * percentile(round_trips, 0.99),
             1e3 * max(round_trips),
             median(upscales),
+            1e3 * p99,
+            f"{p99 / self._outward_alone:.2f}",
             *(f"{size / 1e6:.0f}" for size in (before, self._peak, resident_memory(self._server))),
         ]
 
@@ -119,8 +141,8 @@ class Trial:
         self._peak = resident_memory(self._server)
         return self._peak
 
-    async def _measure(self) -> tuple[list[float], list[float]]:
-        """Round trips of pings, for as long as is asked, and then those of upscales; in seconds."""
+    async def _measure(self) -> tuple[list[float], list[float], list[float]]:
+        """Round trips of pings, for as long as is asked, then those of upscales and of all ways out."""
         watching = asyncio.create_task(self._watch())
         round_trips = []
         async with websocket(self._port, "127.0.0.1") as (_, reader, writer):
@@ -132,8 +154,46 @@ class Trial:
                 round_trips.append(time.perf_counter() - begun)
                 await asyncio.sleep(0.001)
         upscales = [await self._upscale(index) for index in range(UPSCALES)]
+        outward = await self._outward()
         watching.cancel()
-        return round_trips, upscales
+        return round_trips, upscales, outward
+
+    async def _outward(self) -> list[float]:
+        """Seconds from sending a task to its webhook: its input is fetched and its result uploaded."""
+        image = jpeg(photograph(64))
+        told: asyncio.Queue[None] = asyncio.Queue()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+                while head := await reader.readuntil(b"\r\n\r\n"):
+                    if size := re.search(rb"content-length: (\d+)", head, re.IGNORECASE):
+                        await reader.readexactly(int(size[1]))
+                    body = image if head.startswith(b"GET") else b""
+                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+                    if head.startswith(b"POST"):
+                        told.put_nowait(None)
+
+        seconds = []
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as outside:
+            url = f"http://127.0.0.1:{outside.sockets[0].getsockname()[1]}"
+            async with websocket(self._port, "127.0.0.1") as (_, reader, writer):
+                await authenticate(reader, writer, self._key)
+                for _ in range(OUTWARD):
+                    task = {
+                        "taskType": "upscale",
+                        "taskUUID": str(uuid.uuid4()),
+                        "model": FAST_MODEL,
+                        "upscaleFactor": 4,
+                        "inputs": {"image": f"{url}/image"},
+                        "uploadEndpoint": f"{url}/result",
+                        "webhookURL": f"{url}/hook",
+                    }
+                    begun = time.perf_counter()
+                    writer.write(frame(TEXT, msgspec.json.encode([task])))
+                    async with asyncio.timeout(GIVE_UP_SECONDS):
+                        await told.get()
+                    seconds.append(time.perf_counter() - begun)
+        return seconds
 
     async def _upscale(self, index: int = 0) -> float:
         begun = time.perf_counter()

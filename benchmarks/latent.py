@@ -1,23 +1,32 @@
 """Latent upscalers: time per step and per output megapixel against diffusers with the same weights; memory.
 
     python -m benchmarks.latent [--side PIXELS] [--steps N] [--rounds N] [--width 1..12] [--device cpu|cuda]
-                                [--peers NAME ...] [--memory PIXELS ...]
+                                [--fp16] [--peers NAME ...] [--memory PIXELS ...]
 
 Needs `pip install 'tilewire[bench,export,latent]'`. diffusers saves a pipeline of Stable Diffusion's latent
-upscaler with random numbers, and a quarter of its channels unless `--width 12` is given; it is exported, and
-both run it on the same photographs, for 1 client and for 8, each in a process of its own and in turn. A step
-takes what many steps take longer than few. Then the model that comes with Tilewire does the same alone; and
+upscaler with random numbers, and half of its channels, a UNet of 93 million parameters, unless `--width` says
+otherwise; it is exported, and both run it on the same photographs, for 1 client and for 8, each in a process
+of its own and in turn. A step takes what many steps take longer than few. `--fp16`: Tilewire's files are in
+half precision, diffusers in the one that PyTorch is fast in: float16 on a GPU, bfloat16 on a CPU.
+
+What several windows take in one run of the UNet is measured as well: it decides whether steps of several
+windows, and of several requests, share one. Then the model that comes with Tilewire does the same alone; and
 pictures of several sizes go through it, each in a fresh process, to see what memory they take.
 """
 
 import argparse
+import math
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import onnx
+from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks.latent_peers import PEERS, Run, Subject, tilewire
@@ -26,10 +35,13 @@ from benchmarks.report import Report, gpu_name, median, peak_memory, ratio
 from benchmarks.workers import AbsentError, Worker
 from engines import open_on_cpu
 from onnx_models import Facts, Model, export_model, load_catalogue
+from onnx_models.model import LatentWeights
 
 SIDES = {"cpu": 128, "cuda": 512}
-WIDTH = 3
-STEPS = 20
+WIDTH = 6
+STEPS = 8
+TOGETHER = (1, 2, 4)
+"""Windows in one run of the UNet."""
 FEW = 1
 BUILT_IN_STEPS = 4
 ROUNDS = 5
@@ -48,17 +60,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--width", type=int, default=WIDTH, help="12 is Stable Diffusion's")
     parser.add_argument("--device", choices=list(SIDES), default="cuda" if gpu_name() else "cpu")
+    parser.add_argument("--fp16", action="store_true", help="half precision; always on a GPU")
     parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS), metavar="NAME")
     parser.add_argument("--memory", type=int, nargs="*", default=MEMORY_SIDES, help="sides of the inputs")
     options = parser.parse_args()
     side = options.side or SIDES[options.device]
     with tempfile.TemporaryDirectory() as folder:
-        subject = exported(Path(folder), options.width, options.device)
+        half = options.fp16 or options.device == "cuda"
+        subject = exported(Path(folder), options.width, options.device, half=half)
         compare(subject, side, options.steps, options.rounds, width=options.width, peers=options.peers)
     measure_memory(options.device, options.memory)
 
 
-def exported(folder: Path, width: int, device: Literal["cpu", "cuda"]) -> Subject:
+def exported(folder: Path, width: int, device: Literal["cpu", "cuda"], *, half: bool) -> Subject:
     """The pipeline, and what Tilewire makes of it."""
     from benchmarks.latent_pipeline import save_pipeline  # noqa: PLC0415 - needs diffusers
 
@@ -72,9 +86,9 @@ def exported(folder: Path, width: int, device: Literal["cpu", "cuda"]) -> Subjec
             load_catalogue(),
             folder / "models",
             lambda path: open_on_cpu(path).run_part,
-            half=device == "cuda",
+            half=half,
         )
-    return Subject(model, pipeline, device)
+    return Subject(model, pipeline, device, half)
 
 
 def compare(
@@ -88,7 +102,16 @@ def compare(
     )  # fmt: skip
     openings = {name: partial(opened, name, subject) for name in peers}
     measure(report, openings, side, steps, rounds)
-    report.say(f"the above: Stable Diffusion's architecture, {width}/12 of its channels, {steps} steps")
+    parameters = parameters_of(subject.model)
+    kind = "half" if subject.half else "single"
+    report.say(
+        f"the above: Stable Diffusion's architecture, {width}/12 of its channels, a UNet of "
+        f"{parameters / 1e6:.0f} million parameters in {kind} precision, {steps} steps"
+    )
+    if subject.device == "cpu":
+        report.say(
+            f"seconds a window, of {side} × {side} pixels: {windows_together(subject.model, side, rounds)}"
+        )
     built_in = load_catalogue().get(BUILT_IN)
     measure(report, {"Tilewire": partial(tilewire, built_in, subject.device)}, side, BUILT_IN_STEPS, rounds)
     report.say(f"the above: {BUILT_IN}, {BUILT_IN_STEPS} steps")
@@ -97,6 +120,41 @@ def compare(
         "a megapixel one of results; ratio: their speed / Tilewire's in the same round"
     )
     report.keep()
+
+
+def unet_of(model: Model) -> Path:
+    """The file of the UNet."""
+    (weights,) = model.weights
+    assert isinstance(weights, LatentWeights)
+    return Path(weights.unet[0].path)
+
+
+def parameters_of(model: Model) -> int:
+    """How many numbers the UNet was trained to."""
+    graph = onnx.load(unet_of(model), load_external_data=False).graph
+    return sum(math.prod(each.dims) for each in graph.initializer if len(each.dims) > 1)
+
+
+def windows_together(model: Model, side: int, rounds: int) -> str:
+    """What a window takes alone and with others in one run of the UNet, alternating, on the CPU."""
+    session = open_on_cpu(unet_of(model))
+    described = onnx.load(unet_of(model), load_external_data=False).graph.input
+    cells = side * 2 // 8
+    taken: dict[int, list[float]] = {count: [] for count in TOGETHER}
+    for number in range(rounds + 1):
+        for count, seconds in taken.items():
+            arrays = [_random(each, count, cells) for each in described]
+            begun = time.perf_counter()
+            session.run_part(arrays)
+            if number:  # the first is the warm-up
+                seconds.append((time.perf_counter() - begun) / count)
+    return ", ".join(f"{count} in one run {median(seconds):.3f}" for count, seconds in taken.items())
+
+
+def _random(described: onnx.ValueInfoProto, count: int, cells: int) -> NDArray[np.float32]:
+    """An input of so many windows; sizes that are not fixed are those of a window."""
+    sizes = [each.dim_value or cells for each in described.type.tensor_type.shape.dim]
+    return np.random.default_rng(0).random((count, *sizes[1:]), np.float32)
 
 
 def opened(name: str, subject: Subject) -> Run:

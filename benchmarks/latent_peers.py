@@ -34,6 +34,8 @@ class Subject:
     pipeline: Path
     """What diffusers reads, and the model was made of."""
     device: Literal["cpu", "cuda"]
+    half: bool
+    """Whether in half precision."""
 
 
 def tilewire(model: Model, device: Literal["cpu", "cuda"]) -> Run:
@@ -59,7 +61,7 @@ def tilewire(model: Model, device: Literal["cpu", "cuda"]) -> Run:
 
 
 def diffusers(subject: Subject, *, compiled: bool = False, together: bool = False) -> Run:
-    """The pipeline as diffusers has it, in half precision on a GPU.
+    """The pipeline as diffusers has it; half precision is float16 on a GPU, bfloat16 on a CPU.
 
     Args:
         subject: what to run.
@@ -80,7 +82,8 @@ def diffusers(subject: Subject, *, compiled: bool = False, together: bool = Fals
     set_verbosity_error()
     torch.set_num_threads(cores())
     torch.backends.cudnn.benchmark = True
-    kind = torch.float16 if subject.device == "cuda" else torch.float32
+    halved = torch.float16 if subject.device == "cuda" else torch.bfloat16
+    kind = halved if subject.half else torch.float32
     pipeline: Any = StableDiffusionLatentUpscalePipeline.from_pretrained(subject.pipeline)
     pipeline.to(subject.device, kind)
     pipeline.set_progress_bar_config(disable=True)

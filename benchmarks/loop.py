@@ -158,7 +158,7 @@ def measured_server(file: Path) -> Iterator[int]:
         command = [sys.executable, "-m", "benchmarks.loop", "serve", str(port), data, str(file)]
         process = subprocess.Popen(command)
         try:
-            wait_until_ready(port)
+            wait_until_ready(process, port)
             yield port
         finally:
             process.terminate()

@@ -148,7 +148,7 @@ def tilewire(*arguments: str, data: str | None = None) -> Iterator[tuple[subproc
         environment = {**os.environ, "TILEWIRE_API_KEY": KEY, "TILEWIRE_LOG_LEVEL": "error"}
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
         try:
-            wait_until_ready(port)
+            wait_until_ready(process, port)
             yield process, port
         finally:
             process.terminate()
@@ -159,17 +159,19 @@ def tilewire(*arguments: str, data: str | None = None) -> Iterator[tuple[subproc
                 process.wait()
 
 
-def wait_until_ready(port: int, path: str = "readyz") -> None:
+def wait_until_ready(process: subprocess.Popen[bytes], port: int, path: str = "readyz") -> None:
     """Return as soon as the server answers.
 
     Args:
+        process: the server.
+        port: of it.
         path: what is asked for.
 
     Raises:
-        TimeoutError: after five minutes; a GPU is measured when it first has a network.
+        TimeoutError: if it has ended, or after five minutes; a GPU is measured when it first has a network.
     """
     give_up = time.monotonic() + 300
-    while time.monotonic() < give_up:
+    while time.monotonic() < give_up and process.poll() is None:
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=5).close()
         except URLError:

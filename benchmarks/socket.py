@@ -150,7 +150,7 @@ def bare_echo() -> Iterator[int]:
     port = free_port()
     process = Popen([sys.executable, "-m", "benchmarks.socket", "echo", str(port)])
     try:
-        wait_until_ready(port)
+        wait_until_ready(process, port)
         yield port
     finally:
         process.terminate()

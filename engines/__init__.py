@@ -17,6 +17,8 @@ from engines.codecs.crop import crop
 from engines.codecs.encode import OutputFormat, encode
 from engines.codecs.image import ImageInfo, decode, inspect
 from engines.codecs.picture import Metadata, Picture, Text, resize
+from engines.codecs.raw import Channels, picture_of, pixels_of
+from engines.devices.heap import trim_heap
 from engines.errors import (
     BrokenImageError,
     DeviceLostError,
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from engines.devices.device import Device
     from engines.devices.find import DeviceChoice, PrecisionChoice, RuntimeChoice, find_devices, stand_in_for
     from engines.devices.ort import open_on_cpu
-    from engines.ensemble import TURNS, Blend, Seamless
+    from engines.ensemble import TURNS, Blend, Seamless, wraps_of
     from engines.faces.blending import RestoredFace
     from engines.faces.detection import Face
     from engines.latent.colour_fix import ColourFix
@@ -73,6 +75,7 @@ else:
         "open_on_cpu": "engines.devices.ort",
         "stand_in_for": "engines.devices.find",
         "usable_cores": "engines.devices.cores",
+        "wraps_of": "engines.ensemble",
     }
 
 
@@ -81,6 +84,7 @@ __all__ = [
     "Activity",
     "Blend",
     "BrokenImageError",
+    "Channels",
     "ColourFix",
     "Decoders",
     "Device",
@@ -121,9 +125,13 @@ __all__ = [
     "find_devices",
     "inspect",
     "open_on_cpu",
+    "picture_of",
+    "pixels_of",
     "report_whole",
     "resize",
     "sizes_of_passes",
     "stand_in_for",
+    "trim_heap",
     "usable_cores",
+    "wraps_of",
 ]

@@ -21,6 +21,7 @@ from onnx import helper
 from onnx_models import ncnn
 from onnx_models.errors import MissingWeightsError, ModelBuildError, WeightsChecksumError, one_line
 from onnx_models.files import remove_leftovers, sha256_of, write_atomically
+from onnx_models.folding import fold_factors
 from onnx_models.graph import wrap_uint8
 from onnx_models.model import LatentWeights, Model, NcnnWeights, OnnxWeights, WeightFile, Weights
 
@@ -36,7 +37,7 @@ __all__ = [
     "sha256_of_built",
 ]
 
-BUILDER_VERSION = 1
+BUILDER_VERSION = 2
 """Goes up whenever the same weights give another ONNX file; files of other versions are built again."""
 
 State = Literal["good", "not built", "outdated", "damaged", "missing"]
@@ -196,7 +197,9 @@ def _build(model: Model, weights: NcnnWeights, target: Path, report: Callable[[f
     remove_leftovers(target.parent)
     files = [file.read_bytes() for file in ncnn_files(weights)]
     report(0.2)
-    network = wrap_uint8(ncnn.convert(*files), weights.scale)
+    core = ncnn.convert(*files)
+    fold_factors(core)
+    network = wrap_uint8(core, weights.scale)
     _describe(network, model, weights)
     report(0.6)
     content: bytes = network.SerializeToString(deterministic=True)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from onnx_models import face_restorer, probe, spandrel
 from onnx_models.errors import UnsuitableModelError, one_line
+from onnx_models.folding import fold_factors
 from onnx_models.graph import wrap_uint8
 from onnx_models.onnx_file import read_onnx, tidy
 from onnx_models.probe import OpenNetwork, OpenPart, Run, Seam
@@ -238,6 +239,7 @@ def _fitted(candidate: _Candidate, scale: int, opener: "_Opener") -> tuple[bytes
     for rule in _rules_from(candidate.rule):
         network = onnx.ModelProto()
         network.CopyFrom(candidate.graph)
+        fold_factors(network)
         network = fit_sizes(network if candidate.pixels else wrap_uint8(network, scale), scale, rule)
         network.producer_name = "tilewire"
         content: bytes = network.SerializeToString(deterministic=True)

@@ -10,14 +10,16 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from server.connection import Connection
+from server.http.client_module import get_client, get_client_types
 from server.http.docs import get_docs, get_docs_index, get_docs_script, get_docs_start, get_docs_style
 from server.http.gate import Cors, Gate, client_address, refusal
 from server.http.images import get_image
 from server.http.metrics import get_metrics
 from server.http.pages import get_health, get_readiness
 from server.http.providers import ROUTES as PROVIDERS
-from server.http.specs import get_asyncapi, get_openapi, get_schema
+from server.http.specs import get_asyncapi, get_asyncapi_of_client, get_openapi, get_schema
 from server.http.tasks import post_tasks
+from server.http.tokens import post_token
 from server.http.web import Page
 from server.protocol.errors import RateLimitError, UnavailableError
 from server.settings import Settings
@@ -39,10 +41,13 @@ def create_app(settings: Settings) -> Starlette:
             WebSocketRoute("/v1", _serve_socket),
             Route("/", page.get_index),
             Route("/web/{digest}/{name:path}", page.get_file),
+            Route("/client.js", get_client),
+            Route("/client.d.ts", get_client_types),
             Route("/manifest.webmanifest", page.get_app_file),
             Route("/service-worker.js", page.get_app_file),
             Route("/", post_tasks, methods=["POST"]),
             Route("/v1", post_tasks, methods=["POST"]),
+            Route("/v1/tokens", post_token, methods=["POST"]),
             Route("/images/{name}", get_image, methods=["GET", "HEAD"]),
             *PROVIDERS,
             Route("/healthz", get_health),
@@ -55,6 +60,7 @@ def create_app(settings: Settings) -> Starlette:
             Route("/docs/{page}", get_docs),
             Route("/openapi.json", get_openapi),
             Route("/asyncapi.json", get_asyncapi),
+            Route("/asyncapi-client.json", get_asyncapi_of_client),
             Route("/schemas/{name}.json", get_schema),
         ],
         exception_handlers={UnavailableError: _say_unavailable},

@@ -10,18 +10,20 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
+from engines import trim_heap
 from onnx_models import one_line
 from server.delivery.sessions import Sessions
+from server.images.raw_images import RawImages
 from server.images.store import ImageStore
 from server.protocol.errors import DatabaseUnavailableError, UnavailableError
 from server.settings import Settings
 from server.state.accounts import revoked_keys
 from server.state.claims import ServerLock
 from server.state.database import Database
-from server.state.retention import AT_ONCE, forget_failed, forget_webhooks
+from server.state.retention import AT_ONCE, forget_failed, forget_tokens, forget_webhooks
 from server.upscale.runner import Runner
 
-__all__ = ["close_revoked", "every", "keep_up", "reconcile", "running", "sweep"]
+__all__ = ["close_revoked", "every", "give_back_memory", "keep_up", "reconcile", "running", "sweep"]
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +78,7 @@ async def keep_up(lock: ServerLock, runner: Runner, sessions: Sessions, base_url
 
 async def sweep(
     images: ImageStore,
+    raw_images: RawImages,
     sessions: Sessions,
     database: Database,
     settings: Settings,
@@ -83,8 +86,12 @@ async def sweep(
 ) -> None:
     """Delete what has expired, each kind whether or not another fails."""
     before = clock() - settings.record_ttl
+    raw_images.sweep(clock())
     await _attempt("deleting images", images.sweep)
     await _attempt("dropping undelivered replies", partial(sessions.sweep, settings.undelivered_ttl))
+    await _attempt(
+        "forgetting tokens", partial(_forget_all, database, forget_tokens, clock() - settings.undelivered_ttl)
+    )
     for what, forget in (
         ("forgetting webhooks", forget_webhooks),
         ("forgetting failed tasks", forget_failed),
@@ -96,6 +103,13 @@ async def _forget_all(database: Database, forget: Callable[[Connection, float], 
     """Forget some at a time: others wait for the transaction."""
     while await database.run(forget, before) == AT_ONCE:
         continue
+
+
+async def give_back_memory(images: ImageStore, runner: Runner) -> None:
+    """Keep no images at hand that nobody reads; without tasks, no memory that is freed either."""
+    images.forget_unread()
+    if not runner.count:
+        await asyncio.to_thread(trim_heap)
 
 
 async def close_revoked(sessions: Sessions, database: Database, clock: Callable[[], float]) -> None:

@@ -122,9 +122,19 @@ class Connection:
         """Wait until replies may be prepared: all clients together leave too much unread."""
         await self._may_go_on.wait()
 
-    def confirm(self) -> asyncio.Future[bool]:
-        """Becomes True when the client has all frames that were sent before, False if it is gone first."""
-        return self._line.confirm()
+    def confirm(self, kept: int = 0) -> asyncio.Future[bool]:
+        """Becomes True when the client has all frames that were sent before, False if it is gone first.
+
+        Args:
+            kept: bytes that are kept until then, and count as unsent.
+        """
+        answer = self._line.confirm()
+        if kept and not answer.done():
+            counted = min(kept, self._largest_counted)
+            if not self._outgoing.add(counted):
+                self._may_go_on.clear()
+            answer.add_done_callback(lambda _: self._outgoing.add(-counted))
+        return answer
 
     async def close(self, code: int, reason: str) -> None:
         """Close the connection; harmless if it is closed."""
@@ -250,7 +260,7 @@ class Connection:
     async def _run(self, raw: RawTask, session: Session) -> None:
         context = Context(
             services=self._services,
-            account=session.account,
+            login=session.login,
             session=session,
             base_url=self.base_url,
             raw=raw,
@@ -270,7 +280,12 @@ class Connection:
             task = raw.parse()
             if not isinstance(task, Authentication):
                 raise AuthenticationError("missingApiKey", "the first task must be the authentication")
-            login = await self._services.authenticate(task.api_key, self._visit.address)
+            login = await self._services.authenticate(
+                task.api_key,
+                self._visit.address,
+                self._websocket.headers.get("origin"),
+                previous=task.previous_api_key,
+            )
             self._visit.welcome(login.account)
             self._line.belongs_to(login.account)
             self._outgoing.give_to(login.account)
@@ -286,7 +301,11 @@ class Connection:
         self._session = await self._services.sessions.attach(login, task.connection_session_uuid, self)
         self._results.largest = self._services.sessions.largest(self._session)
         log.info("session begins", extra={"account": login.account, "session": self._session.uuid})
-        await self._reply(AuthenticationResult(connection_session_uuid=self._session.uuid))
+        await self._reply(
+            AuthenticationResult(
+                connection_session_uuid=self._session.name, expires_in=self._services.time_left(login)
+            )
+        )
         await self._services.sessions.deliver(login.account, self._session.uuid)
 
     async def _reply(self, reply: Struct) -> None:

@@ -9,34 +9,37 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from msgspec import UNSET, UnsetType
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from engines import Decoders, Upscaler, find_devices, stand_in_for
 from onnx_models import Catalogue, load_catalogue, one_line
-from server.background import close_revoked, every, keep_up, reconcile, running, sweep
+from server.background import close_revoked, every, give_back_memory, keep_up, reconcile, running, sweep
 from server.delivery.previews import TileStreams
 from server.delivery.results import ClientResults, Results
 from server.delivery.sessions import Sessions
 from server.delivery.webhooks import WebhookBody, WebhookSender
 from server.images.bucket import Bucket, open_store
 from server.images.inputs import Inputs
+from server.images.raw_images import RawImages
 from server.images.store import ImageStore
+from server.limits.disk import stored_bytes_limit
 from server.limits.edge import Edge
+from server.limits.memory import memory_size, part_of_memory, shortage
 from server.limits.shares import OutwardShares
 from server.outbound.fetch import WebClient
 from server.private import private_directory
-from server.protocol.errors import AuthenticationError, DatabaseUnavailableError
+from server.protocol.errors import AuthenticationError, DatabaseUnavailableError, ForbiddenError, invalid
 from server.settings import Settings
 from server.state.accounts import (
     DEFAULT_ACCOUNT,
-    Login,
     account_named,
-    authenticate,
     create_key,
     has_keys,
 )
 from server.state.database import Database
+from server.state.logins import Login, authenticate
 from server.state.requests import Service
 from server.telemetry.readiness import Readiness
 from server.telemetry.telemetry import Telemetry
@@ -48,6 +51,7 @@ __all__ = ["Services", "running_services"]
 log = logging.getLogger(__name__)
 
 _SWEEP: Final = 60.0
+_GIVE_BACK: Final = 20.0
 _RECORD_USAGE: Final = 2.0
 _LOOK: Final = 1.0
 """Seconds between two looks at what other processes did."""
@@ -58,6 +62,7 @@ class Services:
     """The parts that requests are handled with.
 
     Attributes:
+        destinations: what sends outcomes, by the parameter that says where.
         first_key: the API key that was made because there was none; this is the one time it is known.
     """
 
@@ -72,31 +77,61 @@ class Services:
     results: Results
     runner: Runner
     webhooks: WebhookSender
+    destinations: Mapping[str, WebClient]
     readiness: Readiness
     telemetry: Telemetry
     clock: Callable[[], float]
     first_key: str | None
 
-    async def authenticate(self, key: str, address: str) -> Login:
-        """What an API key opens.
+    async def authenticate(
+        self, key: str, address: str, origin: str | None, previous: str | None = None
+    ) -> Login:
+        """What an API key or a token opens.
 
         Args:
             key: as the client sent it.
             address: of the client that sent it.
+            origin: of the page that sent it; None for a program.
+            previous: a token whose place this one takes.
 
         Raises:
-            AuthenticationError: if it is wrong or revoked.
+            AuthenticationError: if it is wrong or revoked, or a token that has expired.
+            ForbiddenError: if it is a token for other pages.
+            ParameterError: if it cannot take the place of `previous`.
             RateLimitError: if too many keys from this address were wrong of late.
         """
-        login = await self.login(key)
+        login = await self.login(key, origin, previous)
         if login is None:
             self.edge.take_failure(address)
             raise AuthenticationError("invalidApiKey", "the API key is not valid", "apiKey")
         return login
 
-    async def login(self, key: str) -> Login | None:
-        """What an API key opens; None if it is wrong or revoked."""
-        return await self.database.run(authenticate, key, self.clock(), configured=self.settings.api_key)
+    async def login(self, key: str, origin: str | None, previous: str | None = None) -> Login | None:
+        """What an API key or a token opens; None if it is wrong or revoked. See `authenticate`."""
+        login = await self.database.run(
+            authenticate, key, self.clock(), configured=self.settings.api_key, previous=previous
+        )
+        if login is not None and login.grant is not None:
+            origins = login.grant.terms.origins
+            if origins and origin not in origins:
+                raise ForbiddenError(
+                    "tokenOriginApiKey", f"the token is for pages of {', '.join(origins)}", "apiKey"
+                )
+        return login
+
+    def time_left(self, login: Login) -> int | UnsetType:
+        """Whole seconds that a token is still valid; UNSET for a key."""
+        return UNSET if login.grant is None else max(0, int(login.grant.expires - self.clock()))
+
+    def check_ttl(self, ttl: int | None) -> None:
+        """See that an image is not to be kept for too long.
+
+        Raises:
+            ParameterError: if it is.
+        """
+        longest = max(self.settings.max_image_ttl, self.settings.image_ttl)
+        if ttl is not None and ttl > longest:
+            raise invalid("ttl", f"images are kept for {longest} seconds at most (max_image_ttl)", "integer")
 
     def client_results(self, base_url: str) -> ClientResults:
         """What reads the results that go into one answer over HTTP.
@@ -134,14 +169,22 @@ async def running_services(
             private_directory(settings.data)
         except OSError as error:
             raise OSError(f"data: {settings.data} cannot be used: {one_line(error)}") from error
+        if (warning := shortage(settings, memory_size())) is not None:
+            log.warning("%s", warning)
         catalogue = load_catalogue(settings.effective_added_models)
         if settings.nsfw != "unchecked":
             catalogue.auxiliary("safetyChecker")  # without it nothing may be served
         database = Database(settings.effective_database_url, synchronous=settings.sqlite_synchronous)
         stack.enter_context(closing(database))
-        bucket = Bucket(open_store(settings.storage_url, settings.data / "images"))
+        bucket = Bucket(open_store(settings.storage_url, settings.data / "images"), settings.store_timeout)
         stack.push_async_callback(asyncio.to_thread, bucket.close)
-        images = ImageStore(bucket, database, clock, presigned=settings.image_urls == "presigned")
+        images = ImageStore(
+            bucket,
+            database,
+            clock,
+            presigned=settings.image_urls == "presigned",
+            limit=stored_bytes_limit(settings),
+        )
         # Connections of their own for each purpose: inputs that hang hold up no webhook.
         for_inputs, for_uploads, for_webhooks = (
             WebClient(
@@ -161,8 +204,10 @@ async def running_services(
         lock = database.server_lock()
         stack.push_async_callback(asyncio.to_thread, lock.close)
 
-        inputs = Inputs(images, for_inputs, decoders, settings)
-        results = Results(images)
+        edge = Edge(settings)
+        raw_images = RawImages(part_of_memory(settings.max_raw_bytes))
+        inputs = Inputs(images, raw_images, for_inputs, decoders, edge, settings)
+        results = Results(images, raw_images)
         sessions = Sessions(database, results, clock)
         stack.push_async_callback(sessions.close)
         webhooks = WebhookSender(
@@ -171,6 +216,7 @@ async def running_services(
             web=for_webhooks,
             timeout=settings.fetch_timeout,
             bodies=webhook_bodies,
+            traced=settings.otlp_endpoint is not None,
             clock=clock,
         )
         pipeline = Pipeline(
@@ -180,6 +226,7 @@ async def running_services(
             upscaler=upscaler,
             images=images,
             inputs=inputs,
+            raw_images=raw_images,
             web=for_uploads,
             clock=clock,
         )
@@ -203,7 +250,12 @@ async def running_services(
         await stack.enter_async_context(
             running(
                 webhooks.run(),
-                every(_SWEEP, "sweeping", partial(sweep, images, sessions, database, settings, clock)),
+                every(_GIVE_BACK, "giving back memory", partial(give_back_memory, images, runner)),
+                every(
+                    _SWEEP,
+                    "sweeping",
+                    partial(sweep, images, raw_images, sessions, database, settings, clock),
+                ),
                 every(_RECORD_USAGE, "recording usage", partial(telemetry.usage.record, database)),
                 every(_LOOK, "looking for revoked keys", partial(close_revoked, sessions, database, clock)),
                 every(
@@ -218,7 +270,7 @@ async def running_services(
         await reconcile(runner, base_url)
         yield Services(
             settings=settings,
-            edge=Edge(settings),
+            edge=edge,
             database=database,
             catalogue=catalogue,
             upscaler=upscaler,
@@ -228,6 +280,7 @@ async def running_services(
             results=results,
             runner=runner,
             webhooks=webhooks,
+            destinations={"webhookURL": for_webhooks, "uploadEndpoint": for_uploads},
             readiness=Readiness(upscaler, database, images),
             telemetry=telemetry,
             clock=clock,

@@ -60,7 +60,9 @@ class StartError(Exception):
 
 
 def serve(settings: Settings, on_ready: Ready) -> None:
-    """Serve until SIGINT or SIGTERM; a second one ends the process at once.
+    """Serve until SIGINT, SIGTERM or SIGHUP; a second one ends the process at once.
+
+    SIGHUP that is ignored, as by nohup, stays so.
 
     Args:
         settings: the effective settings.
@@ -72,6 +74,9 @@ def serve(settings: Settings, on_ready: Ready) -> None:
     server = _Server(settings, on_ready)
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn handles them too, but only while it runs
         signal.signal(number, server.handle_exit)
+    hangup = getattr(signal, "SIGHUP", None)  # not on Windows
+    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
+        signal.signal(hangup, server.handle_exit)
     server.start()
 
 

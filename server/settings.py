@@ -96,7 +96,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where networks run: auto, cpu, cuda."""
     runtime: RuntimeChoice = "auto"
     """What computes. On a CPU: auto (OpenVINO where it is installed), onnxruntime, openvino, ncnn; on a GPU:
-    auto, tensorrt."""
+    auto, tensorrt, tensorrt-rtx."""
     precision: PrecisionChoice = "auto"
     """auto (on a GPU fp16 for what stays within 45 dB; on a CPU bf16 where OpenVINO has it), fp32, fp16."""
     prices: dict[str, Decimal] = {}
@@ -151,6 +151,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_outgoing_bytes: Positive | None = None
     """Replies of all clients that wait to be read; default: as much."""
 
+    max_raw_bytes: Positive | None = None
+    """Raw pixels that are not stored: of inputs that wait for their tasks, and as many of results; a quarter
+    of them one account's; default: an eighth of the memory."""
+
     auth_timeout: Seconds = 10
     """How long a connection may take to authenticate, and the head of a request to arrive."""
     body_timeout: Seconds = 300
@@ -162,16 +166,22 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     acknowledge_after: Seconds = 25
     """An asynchronous task that takes longer than this is acknowledged, a quicker one only answered."""
     task_timeout: Seconds = 3600
-    """A task that has not ended after this fails, and costs nothing."""
+    """A task that has not ended after this fails."""
     decode_timeout: Seconds = 30
     """Processor time that decoding one image may take; the time in all may be three times that."""
     fetch_timeout: Seconds = 30
     """For fetching an input from its URL, in all."""
+    store_timeout: Seconds = 30
+    """For reading or writing an image in the store, all tries together; a second more per MiB written."""
     drain_timeout: Seconds = 30
     """How long running tasks may take to finish after SIGTERM; the rest runs after the next start."""
 
     image_ttl: Positive = 7 * 86400
     """How long images are kept when the task has no `ttl`."""
+    max_image_ttl: Positive = 30 * 86400
+    """The longest `ttl` of a task, unless `image_ttl` is longer."""
+    max_stored_bytes: Positive | None = None
+    """Images that are kept of one account; default: a quarter of the disk, or 1 TiB in a bucket."""
     undelivered_ttl: Positive = 86400
     """How long undelivered replies wait for their session to resume."""
     record_ttl: Positive = 30 * 86400

@@ -5,14 +5,15 @@
         result.save("photo-2x.jpg")
 
 `client` has the calls, `link` keeps the connection, `sources` reads pictures, `events` and `listings` are
-what comes back, `errors` what goes wrong, `wire` the names that the server uses. Nothing here imports the
-server: an application may have a package `server` of its own.
+what comes back, `frames` is for video, `errors` what goes wrong, `wire` the names that the server uses.
+Nothing here imports the server: an application may have a package `server` of its own.
 """
 
-from tilewire.client import Blend, Options, Tilewire
+from tilewire.client import Blend, Options, PixelOptions, Tilewire
 from tilewire.errors import (
     AuthenticationFailedError,
     BusyError,
+    FrameDroppedError,
     InsufficientCreditsError,
     NotFoundError,
     TaskCancelledError,
@@ -21,6 +22,7 @@ from tilewire.errors import (
     UnreachableError,
 )
 from tilewire.events import Event, Finished, Progress, Result, TileReady, Upload
+from tilewire.frames import Frame
 from tilewire.listings import Account, ApiKey, Balance, Model, Usage
 from tilewire.sources import Source
 
@@ -33,10 +35,13 @@ __all__ = [
     "BusyError",
     "Event",
     "Finished",
+    "Frame",
+    "FrameDroppedError",
     "InsufficientCreditsError",
     "Model",
     "NotFoundError",
     "Options",
+    "PixelOptions",
     "Progress",
     "Result",
     "Source",

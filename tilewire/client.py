@@ -1,26 +1,34 @@
 """The client's calls."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Coroutine, Iterable
 from types import TracebackType
-from typing import Any, Final, Literal, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, TypeVar, Unpack, cast, overload
 from uuid import UUID
 
 import msgspec
 
 from tilewire.call import WireTask
 from tilewire.events import Event, Finished, Result, Upload, decode_event
+from tilewire.frames import Frame, Frames, stream_frames
 from tilewire.link import Link
 from tilewire.listings import Account, Model, ModelPage
 from tilewire.pictures import has_alpha
-from tilewire.sources import Source, wire_image
+from tilewire.sources import Source, is_array, wire_image
 from tilewire.wire import canonical_uuid, wire_name
 
-__all__ = ["Blend", "Options", "Tilewire"]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Blend", "Options", "PixelOptions", "Tilewire"]
 
 _MOST_MODELS: Final = 100  # of one modelSearch
+_MOST_IN_FLIGHT: Final = 64
 
 T = TypeVar("T")
 
@@ -34,8 +42,8 @@ class Blend(TypedDict):
     """From 0 to 1."""
 
 
-class Options(TypedDict, total=False):
-    """What an upscale may be told; what is None or left out is as the server has it by default."""
+class PixelOptions(TypedDict, total=False):
+    """What an upscale of an array may be told; what is None or left out is the server's default."""
 
     model: str | None
     """Name or AIR id; default: the server's first."""
@@ -57,12 +65,6 @@ class Options(TypedDict, total=False):
     """8: the mean over all flips and turns of the picture, for eight times the work and cost."""
     blend: Blend | None
     """A second model, whose result is laid over the first one's."""
-    output_format: Literal["JPG", "PNG", "WEBP"] | None
-    """Default: JPG, or PNG where the source is seen to have transparency, which JPG cannot hold."""
-    output_quality: int | None
-    """20 to 99, of JPG and WEBP; default: 95."""
-    keep_metadata: bool | None
-    """Whether to keep EXIF, XMP, IPTC, texts and the resolution; default: no."""
     keep_hidden_colors: bool | None
     """Whether to keep the colours of transparent pixels, of a texture; default: no."""
     denoise: float | None
@@ -76,12 +78,26 @@ class Options(TypedDict, total=False):
     nsfw: Literal["flag", "refuse"] | None
     """Look for what is not safe for work: the result then has `nsfw`, or the task fails with
     `nsfwContentDetected`. Default: as the server has it."""
+    task_uuid: UUID | str | None
+    """An idempotency key: the same task again is neither done nor charged again. Default: a new one."""
+
+
+class Options(PixelOptions, total=False):
+    """What an upscale may be told; what is None or left out is as the server has it by default."""
+
+    output_format: Literal["JPG", "PNG", "WEBP", "RAW"] | None
+    """RAW: the pixels alone, of which nothing is stored. Default: of an array RAW; else JPG, or PNG where the
+    source is seen to have transparency, which JPG cannot hold."""
+    output_quality: int | None
+    """20 to 99, of JPG and WEBP; default: 95."""
+    keep_metadata: bool | None
+    """Whether to keep EXIF, XMP, IPTC, texts and the resolution; default: no."""
+    store: bool | None
+    """Whether the server keeps raw pixels, of an array and of RAW, as it keeps files; default: no."""
     ttl: int | None
     """Seconds until the server deletes the result."""
     include_image: bool
     """Whether the image itself comes with the result; default: yes. Without it there is the URL."""
-    task_uuid: UUID | str | None
-    """An idempotency key: the same task again is neither done nor charged again. Default: a new one."""
 
 
 class Tilewire:
@@ -113,7 +129,7 @@ class Tilewire:
         self._room: asyncio.Semaphore
         self._owned: set[asyncio.Task[Result]] = set()
 
-    async def __aenter__(self) -> "Tilewire":
+    async def __aenter__(self) -> Tilewire:
         """Connect.
 
         Raises:
@@ -132,14 +148,25 @@ class Tilewire:
         await _stop(self._owned)
         await self._link.__aexit__(kind, error, trace)
 
-    async def upscale(self, source: Source, **options: Unpack[Options]) -> Result:
-        """Enlarge an image.
+    @overload
+    async def upscale(
+        self, source: NDArray[np.uint8], **options: Unpack[PixelOptions]
+    ) -> NDArray[np.uint8]: ...
+
+    @overload
+    async def upscale(self, source: Source, **options: Unpack[Options]) -> Result: ...
+
+    async def upscale(self, source: Source, **options: Unpack[Options]) -> Result | NDArray[np.uint8]:
+        """Enlarge an image. An array becomes an array, unless an `output_format` is asked for.
 
             result = await tilewire.upscale(Path("photo.jpg"), model="realesr-animevideov3", factor=2)
-            pixels = (await tilewire.upscale(np.zeros((32, 32, 3), np.uint8))).to_array()
+            larger = await tilewire.upscale(np.zeros((32, 32, 3), np.uint8))
+
+        The pixels of arrays are sent and given as they are; the server keeps nothing of them. If it is killed
+        meanwhile, the client sends them again.
 
         Args:
-            source: see `Source`.
+            source: see `Source`; of an array (H, W), (H, W, 3) or (H, W, 4) the result has as many channels.
             options: see `Options`.
 
         Raises:
@@ -150,18 +177,16 @@ class Tilewire:
             ValueError: if a `task_uuid` is no UUID, or is under way already.
             RuntimeError: if the client is used before `async with`, or in another event loop.
         """
-        async with contextlib.aclosing(self._events(source, options)) as events:
-            async for event in events:
-                if isinstance(event, Result):
-                    return event
-        raise AssertionError("a task ends with a result or an error")
+        result = await self._result(source, options)
+        is_pixels = is_array(source) and not options.get("output_format")
+        return result.to_array() if is_pixels else result
 
-    async def stream(
+    async def events(
         self, source: Source, *, tiles: bool = True, **options: Unpack[Options]
     ) -> AsyncGenerator[Event, None]:
         """Enlarge an image, and give news meanwhile: how far it is, finished parts, and last the result.
 
-            async for event in tilewire.stream("photo.jpg"):
+            async for event in tilewire.events("photo.jpg"):
                 match event:
                     case Progress(share=share):
                         print(f"{share:.0%}")
@@ -185,6 +210,44 @@ class Tilewire:
         async with contextlib.aclosing(self._events(source, options, wanted)) as events:
             async for event in events:
                 yield event
+
+    async def stream(
+        self, frames: Frames, *, in_flight: int = 2, latest: bool = False, **options: Unpack[PixelOptions]
+    ) -> AsyncGenerator[Frame, None]:
+        """Enlarge frame after frame, such as video; each is given as soon as it and those before it are done.
+
+            async for frame in tilewire.stream(camera(), latest=True, model="realesr-animevideov3", factor=2):
+                show(frame.pixels)
+
+        To leave the loop early is to give up what is under way; `contextlib.aclosing` does that at once.
+
+        Args:
+            frames: arrays (H, W), (H, W, 3) or (H, W, 4) uint8, or other sources; what gives them may be
+                asynchronous, or block. It is asked for no more than there is room for, but for the latest
+                frame: then it is asked as fast as it goes.
+            in_flight: how many are worked on at once; more keep the device busy, and make each later.
+            latest: whether a frame that waits is dropped when a newer one comes. It is left out, and costs
+                nothing.
+            options: see `PixelOptions`; for all of them, so without a `task_uuid`.
+
+        Raises:
+            ValueError: if there is a `task_uuid`, or `in_flight` is not from 1 to 64.
+            Exception: as `upscale`, and what the source raises.
+        """
+        self._link.check_use()
+        if options.get("task_uuid"):
+            raise ValueError("each frame needs a taskUUID of its own")
+        if not 1 <= in_flight <= _MOST_IN_FLIGHT:
+            raise ValueError(f"in_flight must be from 1 to {_MOST_IN_FLIGHT}, not {in_flight}")
+        own = cast("Options", {**options, "output_format": "RAW"})
+
+        def begin(source: Source, more: WireTask) -> Coroutine[Any, Any, Result]:
+            return self._result(source, own, more)
+
+        streamed = stream_frames(frames, begin, in_flight, latest=latest)
+        async with contextlib.aclosing(streamed):
+            async for frame in streamed:
+                yield frame
 
     async def upscale_many(
         self, sources: Iterable[Source], **options: Unpack[Options]
@@ -213,7 +276,7 @@ class Tilewire:
         try:
             while True:
                 while len(running) < self._concurrency and (source := next(left, None)) is not None:
-                    task = asyncio.create_task(self.upscale(source, **options))
+                    task = asyncio.create_task(self._result(source, options))
                     running[task] = source
                     self._owned.add(task)
                     task.add_done_callback(self._owned.discard)
@@ -270,13 +333,22 @@ class Tilewire:
         reply = await self._link.ask(_task(task_type, parameters))
         return msgspec.msgpack.decode(reply, type=kind)
 
+    async def _result(self, source: Source, options: Options, more: WireTask | None = None) -> Result:
+        async with contextlib.aclosing(self._events(source, options, more)) as events:
+            async for event in events:
+                if isinstance(event, Result):
+                    return event
+        raise AssertionError("a task ends with a result or an error")
+
     async def _events(
         self, source: Source, options: Options, more: WireTask | None = None
     ) -> AsyncGenerator[Event, None]:
         if unknown := options.keys() - Options.__annotations__:
             raise TypeError(f"there is no option {min(unknown)!r}")
         parameters: dict[str, Any] = {**options}
-        outputs = ["URL", "base64Data"] if parameters.pop("include_image", True) else ["URL"]
+        if parameters.get("output_format") is None and is_array(source):
+            parameters["output_format"] = "RAW"
+        with_file = parameters.pop("include_image", True) and parameters.get("output_format") != "RAW"
         parameters["upscale_factor"] = parameters.pop("factor", None)
         if parameters.get("denoise") is not None:
             parameters["denoise"] = {"strength": parameters["denoise"]}
@@ -288,7 +360,8 @@ class Tilewire:
         if parameters.get("task_uuid") is not None:
             parameters["task_uuid"] = canonical_uuid(parameters["task_uuid"])
         self._link.check_use()
-        async with self._room:
+        is_frame = more is not None and "sequence" in more  # its stream says how many there are at once
+        async with contextlib.nullcontext() if is_frame else self._room:
             image = await wire_image(source)
             needs_alpha = parameters.get("keep_hidden_colors") or (
                 isinstance(image, bytes) and has_alpha(image)
@@ -297,7 +370,7 @@ class Tilewire:
                 parameters["output_format"] = "PNG"
             task = _task("upscale", parameters) | {
                 "inputs": {"image": image},
-                "outputType": outputs,
+                "outputType": ["URL", "base64Data"] if with_file else ["URL"],
                 "includeCost": True,
                 **(more or {}),
             }

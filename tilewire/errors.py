@@ -7,6 +7,7 @@ TilewireError
     ├── InsufficientCreditsError   402  the account's balance does not cover the task
     ├── NotFoundError              404  no such task or image, or no longer
     ├── TaskCancelledError         409  the task was cancelled
+    ├── FrameDroppedError          409  a newer frame of its stream came while it waited
     └── BusyError                  429, 503  too much at once, and patience ran out
 
 A file that cannot be read is an OSError as always.
@@ -17,6 +18,7 @@ from tilewire.wire import ErrorItem
 __all__ = [
     "AuthenticationFailedError",
     "BusyError",
+    "FrameDroppedError",
     "InsufficientCreditsError",
     "NotFoundError",
     "TaskCancelledError",
@@ -68,7 +70,11 @@ class NotFoundError(TaskFailedError):
 
 
 class TaskCancelledError(TaskFailedError):
-    """The task was cancelled; it costs nothing."""
+    """The task was cancelled; it costs what was sent of its result by then."""
+
+
+class FrameDroppedError(TaskFailedError):
+    """A newer frame of the stream came while this one waited; it costs nothing."""
 
 
 class BusyError(TaskFailedError):
@@ -81,6 +87,8 @@ def failure(item: ErrorItem) -> TaskFailedError:
     kind = TaskFailedError
     if code == "taskCancelled":
         kind = TaskCancelledError
+    elif code == "frameDropped":
+        kind = FrameDroppedError
     elif code.endswith("ApiKey"):
         kind = AuthenticationFailedError
     elif code.endswith("Credits"):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Raw, Struct
 
-from tilewire.pictures import open_picture, save_as
+from tilewire.pictures import encode_array, open_picture, save_as
 from tilewire.wire import wire_name
 
 if TYPE_CHECKING:
@@ -69,6 +69,24 @@ class TileReady(Struct, frozen=True, kw_only=True):
         return _loaded(self.image)
 
 
+class WirePixels(Struct, frozen=True):
+    """An image without a file around it, as it is sent."""
+
+    width: int
+    height: int
+    channels: int
+    pixels: memoryview
+
+
+def wire_pixels(array: NDArray[np.uint8]) -> WirePixels:
+    """Give (H, W), (H, W, 3) or (H, W, 4) as it is sent; not copied, if it lies in one piece."""
+    import numpy as np
+
+    height, width = array.shape[:2]
+    channels = 1 if array.ndim == 2 else array.shape[2]
+    return WirePixels(width, height, channels, np.ascontiguousarray(array).data.cast("B"))
+
+
 class Result(
     Struct,
     frozen=True,
@@ -79,6 +97,7 @@ class Result(
         "uuid": "imageUUID",
         "url": "imageURL",
         "image": "imageBase64Data",
+        "pixels": "image",
         "nsfw": "NSFWContent",
         "nsfw_scores": "NSFWScores",
     },
@@ -86,9 +105,10 @@ class Result(
     """An upscaled image. It can itself be the source of a task.
 
     Attributes:
-        image: the file's bytes, in the format that was asked for; None with `include_image=False`.
-        uuid: names the image in later tasks, of this account only.
-        url: where anyone who knows it gets the image, until its time is over.
+        image: the file's bytes, in the format that was asked for; None with `include_image=False` and of RAW.
+        pixels: those of RAW, which `to_array` gives.
+        uuid: names the image in later tasks, of this account only; empty if it is not stored.
+        url: where anyone who knows it gets the image, until its time is over; empty if it is not stored.
         cost: in USD.
         warnings: what the server has to say about the parameters.
         nsfw: whether it may not be safe for work; None if nobody looked.
@@ -96,10 +116,11 @@ class Result(
     """
 
     task_uuid: str
-    uuid: str
+    uuid: str = ""
     url: str = ""
     cost: Decimal = Decimal(0)
     image: bytes | None = None
+    pixels: WirePixels | None = None
     warnings: tuple[str, ...] = ()
     nsfw: bool | None = None
     nsfw_scores: dict[str, float] = {}
@@ -135,24 +156,35 @@ class Result(
         Raises:
             ValueError: if the image was not asked for.
         """
+        if self.pixels is not None:
+            from PIL import Image
+
+            return Image.fromarray(self.to_array())
         return _loaded(self._bytes())
 
     def to_array(self) -> NDArray[np.uint8]:
-        """Give the pixels, (H, W, 3) uint8, or (H, W, 4) where there is transparency.
+        """Give the pixels, (H, W, 3) uint8, or (H, W, 4) where there is transparency; of RAW grey (H, W).
 
         Raises:
             ValueError: if the image was not asked for.
         """
         import numpy as np
 
+        if (raw := self.pixels) is not None:
+            flat = np.frombuffer(raw.pixels, np.uint8).copy()  # who gets it may change it
+            return flat.reshape((raw.height, raw.width) if raw.channels == 1 else (raw.height, raw.width, -1))
         image = self.to_pillow()
         return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
 
     @cached_property
     def _size(self) -> tuple[int, int] | None:
+        if self.pixels is not None:
+            return self.pixels.width, self.pixels.height
         return None if self.image is None else open_picture(self.image).size
 
     def _bytes(self) -> bytes:
+        if self.pixels is not None:
+            return encode_array(self.to_array())
         if self.image is None:
             raise ValueError("the image was not asked for (include_image=False); it is at the result's url")
         return self.image

@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-__all__ = ["encode_array", "encode_pillow", "has_alpha", "open_picture", "save_as", "write_file"]
+__all__ = [
+    "check_array",
+    "encode_array",
+    "encode_pillow",
+    "has_alpha",
+    "open_picture",
+    "save_as",
+    "write_file",
+]
 
 _PNG_MODES: Final = frozenset({"1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA"})
 _CONVERTED: Final = {"HSV": "RGB", "La": "LA", "RGBa": "RGBA", "RGBX": "RGB", "PA": "RGBA", "I;16B": "I;16"}
@@ -55,19 +63,24 @@ def encode_pillow(image: Image.Image) -> bytes:
 
 
 def encode_array(pixels: NDArray[Any]) -> bytes:
-    """Write pixels, (H, W, 3) or (H, W, 4) uint8, sRGB, as a PNG file.
+    """Write pixels, which `check_array` takes, as a PNG file."""
+    import numpy as np
+    from PIL import Image
+
+    return encode_pillow(Image.fromarray(np.ascontiguousarray(pixels)))
+
+
+def check_array(pixels: NDArray[Any]) -> None:
+    """See that pixels are (H, W), (H, W, 3) or (H, W, 4) uint8.
 
     Raises:
         ValueError: if the array has another shape or type.
     """
-    import numpy as np
-    from PIL import Image
-
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or not pixels.size:
+    is_picture = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
+    if pixels.dtype.name != "uint8" or not is_picture or not pixels.size:
         raise ValueError(
-            f"an array must be (H, W, 3) or (H, W, 4) uint8, not {pixels.shape} {pixels.dtype.name}"
+            f"an array must be (H, W), (H, W, 3) or (H, W, 4) uint8, not {pixels.shape} {pixels.dtype.name}"
         )
-    return encode_pillow(Image.fromarray(np.ascontiguousarray(pixels)))
 
 
 def has_alpha(data: bytes) -> bool:

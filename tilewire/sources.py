@@ -9,29 +9,35 @@ import os
 import sys
 from io import BytesIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard
 from uuid import UUID
 
-from tilewire.events import Result, Upload
-from tilewire.pictures import encode_array, encode_pillow
+from tilewire.events import Result, Upload, WirePixels, wire_pixels
+from tilewire.pictures import check_array, encode_array, encode_pillow
 from tilewire.wire import is_uuid
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
     from PIL import Image
 
-__all__ = ["Source", "wire_image"]
+__all__ = ["Source", "WireImage", "is_array", "wire_image"]
 
 Source: TypeAlias = (
     "str | os.PathLike[str] | UUID | bytes | bytearray | memoryview | IO[bytes]"
     " | NDArray[Any] | Image.Image | Upload | Result"
 )
 """A path, a URL, a data URI or the UUID of an image that the server has; a file's bytes, or the file, open
-for reading; pixels (H, W, 3) or (H, W, 4), uint8, sRGB; a Pillow image; what the client gave before."""
+for reading; pixels (H, W), (H, W, 3) or (H, W, 4), uint8, sRGB; a Pillow image; a result or an upload."""
+
+WireImage: TypeAlias = "str | bytes | WirePixels"
+
+_LARGEST_RAW: Final = 32 * 2**20
+"""Bytes of pixels that fit into a message of the server's usual limit; more are sent as a PNG file."""
 
 
-async def wire_image(source: Source) -> str | bytes:
-    """Give what `inputs.image` is in MessagePack: a UUID, a URL, or the bytes of a file.
+async def wire_image(source: Source) -> WireImage:
+    """Give what `inputs.image` is in MessagePack: a UUID, a URL, the bytes of a file, or pixels.
 
     Raises:
         OSError: if a file cannot be read.
@@ -41,15 +47,26 @@ async def wire_image(source: Source) -> str | bytes:
     match source:
         case str():
             return await _from_text(source)
-        case UUID():
-            return str(source)
-        case Upload() | Result():
-            return source.uuid
+        case UUID() | Upload():
+            return str(source.uuid if isinstance(source, Upload) else source)
+        case Result():
+            return source.uuid or source.pixels or b""
         case bytes() | bytearray() | memoryview():
             return bytes(source)
         case os.PathLike():
             return await asyncio.to_thread(Path(source).read_bytes)
-    return await asyncio.to_thread(_file_of, source)
+    return await (_from_array(source) if is_array(source) else asyncio.to_thread(_file_of, source))
+
+
+async def _from_array(array: NDArray[np.uint8]) -> WireImage:
+    check_array(array)
+    is_small = array.nbytes <= _LARGEST_RAW
+    return wire_pixels(array) if is_small else await asyncio.to_thread(encode_array, array)
+
+
+def is_array(source: object) -> TypeGuard[NDArray[Any]]:
+    """Tell whether a source is a numpy array."""
+    return _is_a("numpy", "ndarray", source)
 
 
 async def _from_text(source: str) -> str | bytes:
@@ -65,8 +82,6 @@ async def _from_text(source: str) -> str | bytes:
 
 def _file_of(source: Any) -> bytes:
     """The bytes of a file with these pixels, or of the file that this is."""
-    if _is_a("numpy", "ndarray", source):
-        return encode_array(source)
     if _is_a("PIL.Image", "Image", source):
         return encode_pillow(source)
     if isinstance(source, BytesIO):

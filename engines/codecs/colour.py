@@ -152,6 +152,14 @@ class _Profile:
         return _transform(self._profile, mode, flags)
 
 
+def to_srgb(pixels: NDArray[np.uint8], icc_profile: bytes) -> NDArray[np.uint8]:
+    """(H, W, 3) in a profile as sRGB; as they are if the profile is broken, as elsewhere."""
+    profile = _Profile.read(icc_profile)
+    if profile is None or profile.space != "RGB" or not profile.is_usable:
+        return pixels
+    return np.asarray(_applied(Image.fromarray(pixels), profile.transform("RGB")))
+
+
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     """The colour, in mode L, RGB, CMYK, LAB or YCbCr; and the alpha plane, in mode L, if there is one."""
     if image.mode.startswith("I;16"):

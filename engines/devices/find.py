@@ -1,7 +1,7 @@
 """Which devices this machine has."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 from engines.devices.cores import usable_cores
@@ -9,6 +9,7 @@ from engines.devices.cpu import CpuDevice
 from engines.devices.cuda.device import CudaDevice
 from engines.devices.cuda.find import find_gpus
 from engines.devices.cuda.tensorrt import find_tensorrt
+from engines.devices.cuda.tensorrt_rtx import find_tensorrt_rtx
 from engines.devices.device import Device
 from engines.devices.ncnn import find_ncnn
 from engines.devices.openvino import find_openvino
@@ -19,8 +20,14 @@ __all__ = ["DeviceChoice", "PrecisionChoice", "RuntimeChoice", "find_devices", "
 log = logging.getLogger(__name__)
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
-RuntimeChoice = Literal["auto", "onnxruntime", "openvino", "ncnn", "tensorrt"]
+RuntimeChoice = Literal["auto", "onnxruntime", "openvino", "ncnn", "tensorrt", "tensorrt-rtx"]
 PrecisionChoice = Literal["auto", "fp32", "fp16"]
+
+
+_ON_GPUS: Mapping[RuntimeChoice, Callable[[tuple[CudaDevice, ...]], tuple[Device, ...]]] = {
+    "tensorrt": find_tensorrt,
+    "tensorrt-rtx": find_tensorrt_rtx,
+}
 
 
 def find_devices(
@@ -31,7 +38,7 @@ def find_devices(
     Args:
         choice: "auto" falls back to the CPU, "cuda" does not.
         runtime: what computes; "auto" on a CPU is OpenVINO where it is installed, as ncnn takes twice the
-            memory, and on a GPU CUDA. "tensorrt" is for GPUs, the others are for CPUs.
+            memory, and on a GPU CUDA. "tensorrt" and "tensorrt-rtx" are for GPUs, the others are for CPUs.
         precision: "auto" lets OpenVINO use bf16 where the processor has it: it differs from fp32 by 57 dB
             (x4plus) and 49 dB (animevideov3), and takes a half to a third of the time. A GPU computes in fp16
             what stays within 45 dB of fp32; "fp16" has it do so without a look, and is nothing for a CPU.
@@ -42,8 +49,8 @@ def find_devices(
     if choice != "cpu":
         found = find_gpus(precision)
         if isinstance(found, tuple):
-            return find_tensorrt(found) if runtime == "tensorrt" else found
-        if choice == "cuda" or runtime == "tensorrt":
+            return _ON_GPUS[runtime](found) if runtime in _ON_GPUS else found
+        if choice == "cuda" or runtime in _ON_GPUS:
             raise ModelError(f"no GPU can be used: {found}")
         log.info("no GPU: %s", found)
     return (_find_cpu(runtime, precision),)
@@ -63,12 +70,12 @@ def stand_in_for(
     if choice != "auto" or not any(isinstance(device, CudaDevice) for device in devices):
         return None
     return lambda: _find_cpu(
-        "auto" if runtime == "tensorrt" else runtime, "auto" if precision == "fp16" else precision
+        "auto" if runtime in _ON_GPUS else runtime, "auto" if precision == "fp16" else precision
     )
 
 
 def _find_cpu(runtime: RuntimeChoice, precision: PrecisionChoice) -> Device:
-    if runtime == "tensorrt":
+    if runtime in _ON_GPUS:
         raise ModelError("TensorRT needs a GPU")
     if precision == "fp16":
         raise ModelError("fp16 needs a GPU: a CPU computes in fp32, or with OpenVINO in bf16")

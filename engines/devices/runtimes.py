@@ -7,11 +7,12 @@ runs where, unless whoever runs it wants that and has set the variable to someth
 import importlib
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-__all__ = ["import_openvino", "inference_session", "onnxruntime"]
+__all__ = ["import_openvino", "inference_session", "onnxruntime", "plugin_session"]
 
 # Read when it is first imported: https://github.com/microsoft/onnxruntime/blob/main/docs/Privacy.md
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -37,7 +38,30 @@ def inference_session(
     Raises:
         Exception: of any class, if it cannot be loaded.
     """
-    provider = providers[0][0]
+    provider, options = providers[0][0], _session_options(threads)
+    # Otherwise it would go on with the CPU, now or when a run fails, and print that.
+    session = onnxruntime.InferenceSession(model, options, providers=list(providers), enable_fallback=0)
+    return _started(session, provider)
+
+
+def plugin_session(model: bytes, threads: int, device: Any, options: Mapping[str, str]) -> Any:
+    """An ONNX file in ONNX Runtime, computed by a provider that is a plugin.
+
+    Args:
+        model: the content of the file.
+        threads: how many one run may use.
+        device: what computes it, one of `onnxruntime.get_ep_devices()`.
+        options: of its provider.
+
+    Raises:
+        Exception: of any class, if it cannot be loaded.
+    """
+    session_options = _session_options(threads)
+    session_options.add_provider_for_devices([device], dict(options))
+    return _started(onnxruntime.InferenceSession(model, session_options), device.ep_name)
+
+
+def _session_options(threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # what goes wrong is raised
@@ -45,8 +69,10 @@ def inference_session(
     options.enable_mem_pattern = False
     # Threads that spin while they wait would take the cores from the event loop and the codecs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Otherwise it would go on with the CPU, now or when a run fails, and print that.
-    session = onnxruntime.InferenceSession(model, options, providers=list(providers), enable_fallback=0)
+    return options
+
+
+def _started(session: Any, provider: str) -> Any:
     if provider not in session.get_providers():
         raise RuntimeError(f"{provider} does not start")
     return session

@@ -125,7 +125,7 @@ def failures_in_words(settings: Settings) -> Iterator[None]:
 
 def bucket_of(settings: Settings) -> Bucket:
     """The images of a server."""
-    return Bucket(open_store(settings.storage_url, settings.data / "images"))
+    return Bucket(open_store(settings.storage_url, settings.data / "images"), settings.store_timeout)
 
 
 def copy_with_bar(source: Bucket, target: Bucket, images: Mapping[str, float], now: float) -> int:

@@ -26,7 +26,7 @@ from server.specs.version import VERSION
 __all__ = ["bench"]
 
 RUNTIMES: Final[tuple[RuntimeChoice, ...]] = tuple(
-    runtime for runtime in get_args(RuntimeChoice) if runtime not in {"auto", "tensorrt"}
+    runtime for runtime in get_args(RuntimeChoice) if runtime not in {"auto", "tensorrt", "tensorrt-rtx"}
 )
 """What may compute on a CPU."""
 

@@ -4,24 +4,41 @@ import time
 from datetime import datetime, timedelta
 from typing import Annotated, Final
 
+import msgspec
 import typer
 from rich.table import Table
 
+from onnx_models import CatalogueError, load_catalogue
 from server.commands.accounts import amount_of, deposit_or_give_up
 from server.commands.database import open_database
-from server.commands.terminal import ConfigFile, Data, console, day, give_up, problems, span_of
+from server.commands.terminal import (
+    ConfigFile,
+    Data,
+    console,
+    day,
+    effective_settings,
+    give_up,
+    problems,
+    span_of,
+)
+from server.limits.terms import terms_of
+from server.protocol.errors import ParameterError
 from server.protocol.text import find_control_character
+from server.protocol.tokens import NewToken
 from server.state.accounts import (
     DEFAULT_ACCOUNT,
     MAX_NAME,
     AmbiguousKeyError,
     account_named,
     create_key,
+    digest_named,
+    digest_of,
     find_account,
     list_keys,
     revoke_key,
     rotate_key,
 )
+from server.state.tokens import create_token
 
 __all__ = ["commands"]
 
@@ -124,6 +141,58 @@ def rotate(
         give_up(str(error))
     problems.print(f"{old.hint}… of {old.account} stays valid for {overlap}")
     print(secret)  # noqa: T201 - for scripts, without any styling
+
+
+@commands.command("token")
+def token(
+    key: Annotated[
+        str, typer.Argument(metavar="KEY", help="The key it is made with, or the beginning of its id.")
+    ],
+    expires: Annotated[
+        str, typer.Option(metavar="TIME", help="How long it is valid, such as 10m or 1d, a day at most.")
+    ] = "10m",
+    origin: Annotated[
+        list[str] | None, typer.Option(metavar="ORIGIN", help="Of pages that may use it; may be repeated.")
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A model that it may use; may be repeated.")
+    ] = None,
+    max_tasks: Annotated[int | None, typer.Option(metavar="N", help="Upscales that it may begin.")] = None,
+    max_cost: Annotated[
+        str | None, typer.Option(metavar="USD", help="What its tasks may cost together.")
+    ] = None,
+    max_megapixels: Annotated[
+        float | None, typer.Option(metavar="N", help="Million pixels that each result may have.")
+    ] = None,
+    data: Data = None,
+    config: ConfigFile = None,
+) -> None:
+    """Make a token for a web page, as POST /v1/tokens does, and print it; it is shown this once only."""
+    given = {
+        "expiresIn": span_of("--expires", expires),
+        "allowedOrigins": origin,
+        "models": model,
+        "maxTasks": max_tasks,
+        "maxCost": max_cost,
+        "maxMegapixels": max_megapixels,
+    }
+    settings, _ = effective_settings(config, data=data)
+    try:
+        wanted = msgspec.convert(
+            {name: value for name, value in given.items() if value is not None}, NewToken
+        )
+        terms = terms_of(wanted, load_catalogue(settings.effective_added_models))
+    except (msgspec.ValidationError, ParameterError, CatalogueError) as error:
+        give_up(str(error))
+    database, now, configured = open_database(config, data), time.time(), settings.api_key
+    try:
+        digest = digest_of(key) if key == configured else database.run_sync(digest_named, key, now)
+    except AmbiguousKeyError as error:
+        give_up(str(error))
+    made = database.run_sync(create_token, digest, terms, now, wanted.expires_in, configured=configured)
+    if made is None:
+        give_up("no valid key matches")
+    print(made.secret)  # noqa: T201 - for scripts, without any styling
 
 
 def _moment(parameter: str, text: str) -> float:

@@ -59,7 +59,7 @@ def serve(
 ) -> None:
     """Start the server.
 
-    It runs until SIGINT or SIGTERM: then it lets running tasks finish. A second signal ends it at once.
+    It runs until SIGINT, SIGTERM or SIGHUP: then it lets running tasks finish. A second one ends it at once.
     """
     os.umask(0o077)  # what the server writes is nobody else's business
     loaded = tuple(name.strip() for name in models.split(",")) if models else None

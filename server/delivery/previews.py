@@ -1,15 +1,16 @@
 """Finished regions of a result, sent while the task runs (`includeTiles`).
 
-They are a preview: never stored, never sent again, and hardly in anyone's way. One thread encodes those of
-all tasks. A task has one on its way to the client at a time, and none while the client leaves too much
-unread. A client that reads at once gets all of the picture: the result waits a moment for its last tiles,
-after which they are dropped, and free their memory.
+They are a preview: never stored, never sent again, and hardly in anyone's way. They are a part of the result,
+too, which is noted before each is sent: the task owes it. One thread encodes those of all tasks. A task has
+one on its way to the client at a time, and none while the client leaves too much unread. A client that reads
+at once gets all of the picture: the result waits a moment for its last tiles, after which they are dropped,
+and free their memory.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final
@@ -19,11 +20,14 @@ from msgspec import UNSET
 from engines import OnRegion, OutputFormat, Region, encode
 from server.delivery.sessions import Disconnected, Link
 from server.protocol.codec import data_uri, encode_reply
+from server.protocol.errors import DatabaseUnavailableError
 from server.protocol.replies import Progress, Tile
 
 __all__ = ["MAX_SIDE", "MAX_UNSENT", "TileStreams", "encode_tile"]
 
 log = logging.getLogger(__name__)
+
+Note = Callable[[int, int], Awaitable[bool]]
 
 MAX_SIDE: Final = 512
 """Pixels of a tile's side. Even noise with transparency stays well below the 1 MiB that clients may set as
@@ -53,13 +57,15 @@ class TileStreams:
 
     @contextlib.asynccontextmanager
     async def open(
-        self, link: Callable[[], Link | None], item: Callable[[Tile], Progress]
+        self, link: Callable[[], Link | None], item: Callable[[Tile], Progress], note: Note
     ) -> AsyncIterator[OnRegion]:
         """What takes the regions of one task, in any thread; they are sent until just after the block.
 
         Args:
             link: gives the connection to send to, None while there is none.
             item: gives what is sent of a tile.
+            note: called before a tile is sent, with the pixels that are sent then and those of the result;
+                False if no more may be.
         """
         loop = asyncio.get_running_loop()
         # No more than the picture has tiles; they are views of the result, not copies.
@@ -69,7 +75,7 @@ class TileStreams:
             with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody waits any longer
                 loop.call_soon_threadsafe(regions.put_nowait, region)
 
-        sender = asyncio.create_task(self._send_all(regions, link, item))
+        sender = asyncio.create_task(self._send_all(regions, link, item, note))
         try:
             yield on_region
             regions.put_nowait(None)
@@ -87,23 +93,30 @@ class TileStreams:
         regions: asyncio.Queue[Region | None],
         link: Callable[[], Link | None],
         item: Callable[[Tile], Progress],
+        note: Note,
     ) -> None:
+        sent = 0
         while (region := await regions.get()) is not None:
             for piece in region.pieces(MAX_SIDE):
+                then = sent + piece.area.width * piece.area.height
                 try:
-                    await self._send(piece, link(), item)
+                    if (to := link()) is None or (tile := await self._tile(piece, to)) is None:
+                        continue
+                    with contextlib.suppress(Disconnected, DatabaseUnavailableError):
+                        if not await note(then, region.width * region.height):
+                            return
+                        sent = then
+                        await to.send(encode_reply(to.codec, item(tile)))
                 except Exception:
                     log.exception("a tile could not be sent")
 
-    async def _send(self, piece: Region, link: Link | None, item: Callable[[Tile], Progress]) -> None:
-        if link is None or link.unsent > MAX_UNSENT:
-            return
+    async def _tile(self, piece: Region, link: Link) -> Tile | None:
+        """What is to be sent of a piece; None if the client leaves too much unread."""
+        if link.unsent > MAX_UNSENT:
+            return None
         loop = asyncio.get_running_loop()
         tile = await loop.run_in_executor(self._encoder, encode_tile, piece, link.codec.binary)
-        if link.unsent > MAX_UNSENT:  # other tasks of the client may have sent meanwhile
-            return
-        with contextlib.suppress(Disconnected):
-            await link.send(encode_reply(link.codec, item(tile)))
+        return None if link.unsent > MAX_UNSENT else tile  # other tasks may have sent meanwhile
 
 
 def encode_tile(region: Region, binary: bool) -> Tile:

@@ -2,16 +2,22 @@
 
 import asyncio
 import math
+import sys
+from collections.abc import Callable
 
+import msgspec
 from msgspec import UNSET
 
+from engines import Channels, decode, pixels_of
+from server.images.raw_images import RawImages, raw_image
 from server.images.store import MEDIA_TYPES, ImageStore
 from server.money import to_usd
 from server.protocol.codec import data_uri
 from server.protocol.errors import ErrorItem, NotFoundError, RateLimitError
+from server.protocol.raw_image import RawImage
 from server.protocol.replies import NsfwScores, Progress, UpscaleResult
 from server.protocol.requests import OutputType
-from server.state.records import TaskRecord
+from server.state.records import Status, StoredResult, TaskRecord, unreadable
 
 __all__ = ["ClientResults", "Results", "too_large"]
 
@@ -19,8 +25,9 @@ __all__ = ["ClientResults", "Results", "too_large"]
 class Results:
     """Reports outcomes, and reads images from the store where their bytes were asked for."""
 
-    def __init__(self, images: ImageStore) -> None:
+    def __init__(self, images: ImageStore, raw_images: RawImages) -> None:
         self._images = images
+        self._raw_images = raw_images
 
     async def item(
         self, record: TaskRecord, base_url: str, *, status: bool = False, by_url: str = ""
@@ -30,40 +37,52 @@ class Results:
         Args:
             record: the task; one without an outcome is reported as under way.
             base_url: what the client reaches this server as.
-            status: whether to say `"status": "success"`, as clients that poll expect.
+            status: whether to say `"status": "success"`, as clients that poll expect. These get a result that
+                could not be uploaded; others the error.
             by_url: why the image's URL takes the place of its bytes, if it does; the result says so.
 
         Raises:
             UnavailableError: if the image's bytes, or a presigned URL, were asked for and the store fails.
         """
-        if record.error is not None:
+        if record.error is not None and not (status and record.result is not None):
             return record.error
-        request = record.request
-        if record.result is None:
+        try:
+            request = record.request
+        except msgspec.DecodeError:
+            return unreadable(record.task_uuid)
+        if record.result is None or record.status is Status.ACCEPTED:
             return Progress(
                 task_type=request.task_type, task_uuid=request.task_uuid, status="processing", progress=0
             )
         result, wanted, warnings = record.result, request.output_types, list(request.warnings)
-        if by_url and wanted != (OutputType.URL,):
+        if record.error is not None:
+            warnings.append(record.error.message)
+        if by_url and (request.raw or wanted != (OutputType.URL,)):
             wanted = (OutputType.URL,)
-            warnings.append(f"{by_url}: get it from imageURL")
-        data, url = b"", ""
+            instead = "get it from imageURL" if result.image_name else "it is not stored"
+            warnings.append(f"{by_url}: {instead}")
+        data, url, pixels = b"", "", None
         try:
+            if result.channels is not None and not by_url:
+                pixels = await self._pixels(record, result)
             if OutputType.BASE64 in wanted or OutputType.DATA_URI in wanted:
                 data = await self._images.read(result.image_name)
-            if OutputType.URL in wanted:
+            if OutputType.URL in wanted and result.image_name:
                 url = await self._images.url(result.image_name, base_url)
         except FileNotFoundError:
-            return NotFoundError("imageExpired", f"image {result.image_uuid} has expired").item(
-                request.task_type, request.task_uuid, None
+            gone = (
+                f"image {result.image_uuid} has expired"
+                if result.image_name
+                else "the pixels of the result were not stored, and are no longer in this server's memory"
             )
+            return NotFoundError("imageExpired", gone).item(request.task_type, request.task_uuid, None)
         safety = result.safety
         return UpscaleResult(
             task_type=request.task_type,
             task_uuid=request.task_uuid,
             status="success" if status else UNSET,
-            image_uuid=result.image_uuid,
-            input_image_uuid=result.input_image_uuid,
+            image_uuid=result.image_uuid or UNSET,
+            input_image_uuid=result.input_image_uuid or UNSET,
             image_url=url or UNSET,
             image_base64_data=data if OutputType.BASE64 in wanted else UNSET,
             image_data_uri=(
@@ -71,12 +90,34 @@ class Results:
                 if OutputType.DATA_URI in wanted
                 else UNSET
             ),
+            image=UNSET if pixels is None else pixels,
             nsfw_content=UNSET if safety is None else safety.flagged,
             nsfw_scores=UNSET if safety is None else NsfwScores(input=safety.input, result=safety.result),
             seed=request.diffusion.seed if request.diffusion is not None else UNSET,
             cost=to_usd(result.cost) if request.include_cost else UNSET,
             warnings=warnings or UNSET,
         )
+
+    async def _pixels(self, record: TaskRecord, result: StoredResult) -> RawImage:
+        """The pixels of a result: from memory or, where they are stored, from there.
+
+        Raises:
+            FileNotFoundError: if they are gone.
+            UnavailableError: if the store fails.
+        """
+        found = self._raw_images.find(record.attempt)
+        if found is not None:
+            return found
+        if not result.image_name:
+            raise FileNotFoundError
+        data = await self._images.read(result.image_name)
+        return await asyncio.to_thread(_decoded, data, result.channels)
+
+
+def _decoded(data: bytes, channels: Channels | None) -> RawImage:
+    """The pixels of a file that this server wrote."""
+    picture = decode(data, max_pixels=sys.maxsize)
+    return raw_image(pixels_of(picture, channels))
 
 
 class ClientResults:
@@ -95,16 +136,44 @@ class ClientResults:
         self._budget = budget
         self._left = budget
         self._turn = asyncio.Lock()
+        self._count: Callable[[int], bool] = lambda _size: True
+        self._room = asyncio.Event()
+        self._room.set()
+        self._is_refused = False
         self.largest = math.inf
         """Bytes of a message that the client takes."""
+
+    def count_by(self, count: Callable[[int], bool]) -> None:
+        """Count the bytes of images that are held for the answer.
+
+        Args:
+            count: takes so many more; False if no more should be read until `go_on`, or `refuse`.
+        """
+        self._count = count
+
+    def go_on(self) -> None:
+        """There is room for what is read."""
+        self._room.set()
+
+    def refuse(self) -> None:
+        """There is none, and no other answer of the client holds more: read no more."""
+        self._is_refused = True
+        self._room.set()
 
     async def item(self, record: TaskRecord, *, status: bool = False) -> UpscaleResult | ErrorItem | Progress:
         """The item for a task; arguments and errors as in `Results.item`.
 
         Raises:
-            RateLimitError: if the answer holds as much as it may.
+            RateLimitError: if the answer, or all of them together, hold as much as they may.
         """
         async with self._turn:
+            await self._room.wait()
+            if self._is_refused:
+                raise RateLimitError(
+                    "replyRateLimit",
+                    "too many answers wait to be read; ask for this one by getResponse",
+                    retry_after=1,
+                )
             if self._left <= 0:
                 raise RateLimitError(
                     "replyRateLimit",
@@ -117,6 +186,8 @@ class ClientResults:
                 why = too_large(size)
                 return await self._results.item(record, self._base_url, status=status, by_url=why)
             self._left -= size
+            if size and not self._count(size):
+                self._room.clear()
             return item
 
 
@@ -128,4 +199,7 @@ def too_large(size: int) -> str:
 def _bytes_of_images(item: UpscaleResult | ErrorItem | Progress) -> int:
     if not isinstance(item, UpscaleResult):
         return 0
-    return sum(len(image) for image in (item.image_base64_data, item.image_data_uri) if image is not UNSET)
+    raw = UNSET if item.image is UNSET else item.image.pixels
+    return sum(
+        len(image) for image in (item.image_base64_data, item.image_data_uri, raw) if image is not UNSET
+    )

@@ -26,8 +26,9 @@ from server.delivery.results import Results, too_large
 from server.protocol.codec import MESSAGEPACK, Codec, Reply, encode_reply
 from server.protocol.errors import DatabaseUnavailableError, UnavailableError
 from server.protocol.names import wire_name
-from server.state.accounts import AccountId, KeyId, Login
+from server.state.accounts import AccountId, KeyId
 from server.state.database import Database
+from server.state.logins import Login
 from server.state.outbox import (
     UndeliveredReply,
     delivered,
@@ -76,8 +77,12 @@ class Link(Protocol):
     async def room(self) -> None:
         """Wait until replies may be prepared."""
 
-    def confirm(self) -> asyncio.Future[bool]:
-        """Becomes True when the client has all frames that were sent before, False if it is gone first."""
+    def confirm(self, kept: int = 0) -> asyncio.Future[bool]:
+        """Becomes True when the client has all frames that were sent before, False if it is gone first.
+
+        Args:
+            kept: bytes that are kept until then, to be sent again; they count as unsent.
+        """
 
     async def close(self, code: int, reason: str) -> None:
         """Close the connection; harmless if it is closed."""
@@ -97,6 +102,8 @@ class Session:
     """One client's session, while it is connected.
 
     Attributes:
+        name: what its client knows it by.
+        uuid: what the account knows it by: for a token another than its name.
         unconfirmed: what was sent and may not have arrived, with the answer that is waited for: entries of
             the outbox by their ids, and other replies.
         sent: the entries of the outbox that were sent over this connection and may still be in it.
@@ -105,8 +112,10 @@ class Session:
     """
 
     def __init__(self, login: Login, session_uuid: str, link: Link) -> None:
-        self.account, self.key = login
-        self.uuid = session_uuid
+        self.login = login
+        self.account, self.key = login.account, login.key
+        self.name = session_uuid
+        self.uuid = login.session(session_uuid)
         self.link = link
         self.delivering = asyncio.Lock()
         self.unconfirmed: deque[tuple[asyncio.Future[bool], int | Reply]] = deque()
@@ -138,7 +147,8 @@ class Sessions:
     async def attach(self, login: Login, session_uuid: str | None, link: Link) -> Session:
         """Begin a session or resume one; a connection that it still had is closed.
 
-        A session's UUID means something within its account only: no other account can resume it.
+        A session's UUID means something within its account only, and that of a token within its scope: no
+        other can resume it.
         """
         session = Session(login, session_uuid or str(uuid.uuid4()), link)
         # The new connection takes over at the end: before the caller has greeted it, nothing may be sent.
@@ -184,11 +194,11 @@ class Sessions:
     async def send(self, session: Session, reply: Reply) -> None:
         """Send a reply, or keep it until the session resumes."""
         try:
-            await session.link.send(encode_reply(session.link.codec, reply))
+            await session.link.send(frame := encode_reply(session.link.codec, reply))
         except Disconnected:
             await self._keep(session, [reply])
         else:
-            self._await_confirmation(session, reply)
+            self._await_confirmation(session, reply, len(frame))
 
     async def push(self, account: AccountId, session_uuid: str | None, reply: Reply) -> None:
         """Send news of the moment, such as progress; forgotten if nobody is connected."""
@@ -214,7 +224,14 @@ class Sessions:
                         continue
                     await session.link.room()
                     self._cut[entry.id] += 1  # until it is confirmed
-                    await session.link.send(await self._frame(session, entry))
+                    try:
+                        frame = await self._frame(session, entry)
+                    except msgspec.DecodeError:
+                        log.exception("a kept reply cannot be read, and is dropped")
+                        await self._database.run(delivered, [entry.id])
+                        del self._cut[entry.id]
+                        continue
+                    await session.link.send(frame)
                     session.sent.add(entry.id)
                     self._await_confirmation(session, entry.id)
                     if entry.task_uuid is not None:
@@ -250,8 +267,8 @@ class Sessions:
             self._cut.clear()
         return await self._database.run(purge_undelivered, self._clock() - undelivered_ttl)
 
-    def _await_confirmation(self, session: Session, sent: int | Reply) -> None:
-        session.unconfirmed.append((session.link.confirm(), sent))
+    def _await_confirmation(self, session: Session, sent: int | Reply, kept: int = 0) -> None:
+        session.unconfirmed.append((session.link.confirm(kept), sent))
         if len(session.unconfirmed) == 1:
             task = session.confirming = asyncio.create_task(self._confirm(session))
             self._confirming[session.account, session.uuid].add(task)

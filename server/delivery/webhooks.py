@@ -21,10 +21,11 @@ from server.outbound.fetch import FetchError, ForbiddenAddressError, StatusError
 from server.protocol.codec import JSON, encode_reply
 from server.protocol.errors import ErrorItem, UnavailableError
 from server.protocol.replies import Progress, UpscaleResult
+from server.protocol.trace import outgoing_headers
 from server.state import tasks
 from server.state.accounts import AccountId
 from server.state.database import Database
-from server.state.records import Status
+from server.state.records import Status, TaskRecord
 from server.state.requests import Service
 from server.state.webhooks import (
     ClaimedWebhook,
@@ -99,6 +100,7 @@ class WebhookSender:
         web: WebClient,
         timeout: float,
         bodies: Mapping[Service, WebhookBody] | None = None,
+        traced: bool = False,
         clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -110,6 +112,7 @@ class WebhookSender:
             web: sends them.
             timeout: seconds that `web` gives one request.
             bodies: what other services' receivers get in place of Runware's frame.
+            traced: whether spans of tasks are recorded.
             clock: the time in seconds since the epoch.
             chance: from 0 to 1, for the jitter.
         """
@@ -118,6 +121,7 @@ class WebhookSender:
         self._web = web
         self._lease = timeout + _PREPARATION
         self._bodies = bodies or {}
+        self._traced = traced
         self._clock = clock
         self._chance = chance
         self._active: Counter[str] = Counter()
@@ -224,20 +228,25 @@ class WebhookSender:
             _Superseded: if its task has been sent again meanwhile.
         """
         try:
-            body = await self._body(webhook)
+            record = await self._record(webhook)
+            body = await self._body(webhook, record)
             now = self._clock()
             secrets = await self._database.run(signing_secrets, webhook.account, now)
             headers = await asyncio.to_thread(signed_headers, webhook.id, body, secrets, now)  # may be large
+            headers |= outgoing_headers(record.request.traceparent, record.attempt.id, recorded=self._traced)
             await self._web.send("POST", webhook.url, body, JSON.media_type, headers, account=webhook.account)
         except (FetchError, UnavailableError) as error:
             return error
         return None
 
-    async def _body(self, webhook: ClaimedWebhook) -> bytes:
-        """The JSON frame that a socket would get, or what the service has in whose shape the task came."""
+    async def _record(self, webhook: ClaimedWebhook) -> TaskRecord:
         record = await self._database.run(tasks.find, webhook.account, webhook.task_uuid)
         if record is None or record.status is Status.ACCEPTED:
             raise _Superseded
+        return record
+
+    async def _body(self, webhook: ClaimedWebhook, record: TaskRecord) -> bytes:
+        """The JSON frame that a socket would get, or what the service has in whose shape the task came."""
         item = await self._results.item(record, webhook.base_url)
         body = self._bodies.get(record.service)
         return encode_reply(JSON, item) if body is None else body(item)

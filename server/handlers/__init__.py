@@ -21,6 +21,7 @@ from server.handlers import (
     upscale,
 )
 from server.handlers.context import Context
+from server.handlers.permissions import permit
 from server.protocol.codec import RawTask
 from server.protocol.errors import ErrorItem, ServerError, TaskError, invalid
 from server.protocol.replies import PONG, PingResult
@@ -76,6 +77,7 @@ async def dispatch(raw: RawTask, context: Context) -> Struct | None:
     try:
         context.services.edge.take_request(context.account)
         task = raw.parse()
+        permit(task, context.login, context.services.clock())
         return await _HANDLERS[type(task)](task, context)
     except TaskError as error:
         return as_item(error, raw, context.base_url, context.services)

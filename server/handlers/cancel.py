@@ -15,7 +15,7 @@ _PATIENCE: Final = 5.0
 
 
 async def handle(task: Cancel, context: Context) -> CancelResult:
-    """Stop the target, whose own reply becomes a `taskCancelled` error; it costs nothing.
+    """Stop the target, whose own reply becomes a `taskCancelled` error; it says what that costs, if anything.
 
     Raises:
         ParameterError: if `targetTaskUUID` is not a UUID.
@@ -28,7 +28,7 @@ async def handle(task: Cancel, context: Context) -> CancelResult:
     try:
         async with asyncio.timeout(_PATIENCE):
             stopped = await context.services.runner.cancel(
-                context.account, task.target_task_uuid, context.base_url
+                context.login, task.target_task_uuid, context.base_url
             )
     except TimeoutError as error:
         raise UnavailableError("the task is stopped, which cannot be recorded for now") from error

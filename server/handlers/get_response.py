@@ -26,10 +26,10 @@ async def handle(task: GetResponse, context: Context) -> Struct:
 async def _item(task: GetResponse, context: Context) -> UpscaleResult | ErrorItem | Progress:
     await context.settled(task.task_uuid)
     running = context.services.runner.find(context.account, task.task_uuid)
-    if running is not None and not running.outcome.done():
+    if running is not None and not running.outcome.done() and context.login.sees(running.request.scope):
         return running.news()
     record = await context.services.database.run(tasks.find, context.account, task.task_uuid.lower())
-    if record is None:
+    if record is None or not context.sees(record):
         raise NotFoundError("taskNotFound", f"there is no task {task.task_uuid}", "taskUUID")
     item = await context.results.item(record, status=True)
     webhook = await context.services.database.run(find_webhook, context.account, record.task_uuid)

@@ -3,7 +3,7 @@
 from server.handlers.context import Context
 from server.protocol.replies import ImageUploadResult
 from server.protocol.requests import ImageUpload
-from server.protocol.sources import InlineImage, RemoteImage, read_source
+from server.protocol.sources import read_source
 
 __all__ = ["handle"]
 
@@ -17,16 +17,13 @@ async def handle(task: ImageUpload, context: Context, *, parameter: str = "image
         parameter: the name of its image on the wire.
 
     Raises:
-        QuotaError: if the account has sent too many images of late.
+        QuotaError: if the account has sent too many images of late, or keeps too many.
         TaskError: as `Inputs.obtain`.
     """
     source = await read_source(task.image, parameter, context.raw.codec)
-    source = await context.services.inputs.own(context.account, source, context.base_url, parameter)
-    edge = context.services.edge
-    edge.take_upload(context.account, len(source.data) if isinstance(source, InlineImage) else 0)
-    record = await context.services.inputs.obtain(context.account, source, parameter, task.ttl)
-    if isinstance(source, RemoteImage):
-        edge.note_upload(context.account, record.size)
+    context.services.check_ttl(task.ttl)
+    source = await context.services.inputs.own(context.login, source, context.base_url, parameter)
+    record = await context.services.inputs.obtain(context.account, source, parameter, task.ttl, context.scope)
     return ImageUploadResult(
         task_uuid=task.task_uuid,
         image_uuid=record.uuid,

@@ -21,11 +21,13 @@ async def handle(task: ModelSearch, context: Context) -> ModelSearchResult:
     Without a category they are those that enlarge: whatever is listed may be a task's `model`.
     """
     words = task.search.casefold().split()
+    grant = context.login.grant
     settings, speeds = context.services.settings, context.services.telemetry.speeds
     found = [
         _describe(model, context.services.catalogue, settings, speeds)
         for model in context.services.catalogue
-        if all(word in _text(model) for word in words)
+        if (grant is None or not grant.terms.models or model.name in grant.terms.models)
+        and all(word in _text(model) for word in words)
         and task.category in (None, _CATEGORY)
         and task.architecture in (None, model.family)
     ]

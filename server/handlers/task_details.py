@@ -9,14 +9,20 @@ from server.handlers.context import Context
 from server.protocol.errors import ErrorItem, NotFoundError
 from server.protocol.names import wire_name
 from server.protocol.replies import TaskDetails
-from server.protocol.requests import GetTaskDetails
-from server.protocol.sources import StoredImage
+from server.protocol.requests import GetTaskDetails, OutputFormat
+from server.protocol.sources import RemoteImage, StoredImage, UnstoredImage
 from server.state import tasks
 from server.state.requests import UpscaleRequest
 
 __all__ = ["handle"]
 
 _NAMES: Final = {"factor": "upscaleFactor", "output_types": "outputType"}
+_OTHERWISE: Final = (
+    "source", "parameter", "warnings", "diffusion", "denoise", "denoiser", "face_restorer", "tta", "safety",
+    "raw", "channels", "grant",
+)  # fmt: skip
+"""What is not on the wire, or under another name."""
+
 _SETTINGS: Final = {"guidance": "CFGScale", "prompt": "positivePrompt", "colour_fix": "colorFix"}
 
 
@@ -29,7 +35,7 @@ async def handle(task: GetTaskDetails, context: Context) -> TaskDetails:
     await context.settled(task.task_uuid)
     services = context.services
     record = await services.database.run(tasks.find, context.account, task.task_uuid.lower())
-    if record is None:
+    if record is None or not context.sees(record):
         raise NotFoundError("taskNotFound", f"there is no task {task.task_uuid}", "taskUUID")
     item = await services.results.item(record, context.base_url, by_url="this is about the task alone")
     answer = {"errors": [item]} if isinstance(item, ErrorItem) else {"data": [item]}
@@ -39,19 +45,12 @@ async def handle(task: GetTaskDetails, context: Context) -> TaskDetails:
 def _as_sent(request: UpscaleRequest) -> dict[str, Any]:
     """The task on the wire. What it left out may be there with its default."""
     fields: dict[str, Any] = to_builtins(request)
-    for name in (
-        "source",
-        "parameter",
-        "warnings",
-        "diffusion",
-        "denoise",
-        "denoiser",
-        "face_restorer",
-        "tta",
-    ):
+    for name in _OTHERWISE:
         fields.pop(name, None)
+    if request.raw:
+        fields["output_format"] = OutputFormat.RAW.value
     sent = {_NAMES.get(name, wire_name(name)): value for name, value in fields.items()}
-    image = request.source.uuid if isinstance(request.source, StoredImage) else request.source.url
+    image = _image(request.source)
     sent |= {"inputImage": image} if request.parameter == "inputImage" else {"inputs": {"image": image}}
     if request.tta:
         sent["tta"] = 8
@@ -68,6 +67,16 @@ def _as_sent(request: UpscaleRequest) -> dict[str, Any]:
         wanted: dict[str, Any] = to_builtins(request.face_restorer)
         sent["faceRestoration"] = {wire_name(name): value for name, value in wanted.items()}
     return sent | ({"settings": settings} if settings else {})
+
+
+def _image(source: StoredImage | RemoteImage | UnstoredImage) -> Any:
+    """The input on the wire; without pixels that are not stored."""
+    match source:
+        case StoredImage(uuid):
+            return uuid
+        case RemoteImage(url):
+            return url
+    return {"width": source.width, "height": source.height, "channels": source.channels}
 
 
 def _settings(diffusion: Diffusion) -> dict[str, Any]:

@@ -1,20 +1,29 @@
 """`upscale` and its classic name `imageUpscale`: the work that the server is for."""
 
 import asyncio
+from functools import partial
 
 from msgspec import Struct, structs
 
 from engines import ModelError, Upscaler
 from onnx_models import Model
 from server.handlers.context import Context
-from server.protocol.errors import UnavailableError, unsupported
+from server.images.raw_images import HeldPicture
+from server.images.store import ImageFile
+from server.outbound.fetch import FetchError
+from server.protocol.errors import DatabaseUnavailableError, TaskError, UnavailableError, invalid, unsupported
+from server.protocol.raw_image import RawImage
 from server.protocol.replies import Acknowledgement
 from server.protocol.requests import Upscale
-from server.protocol.sources import InlineImage, StoredImage
+from server.protocol.sources import ImageSource, InlineImage, RemoteImage, StoredImage, UnstoredImage
+from server.state import tasks
+from server.state.images import ImageRecord
+from server.state.logins import Login
 from server.state.records import Status, TaskRecord
-from server.state.requests import UpscaleRequest
+from server.state.requests import TaskGrant, UpscaleRequest
 from server.state.tasks import LostTaskError
 from server.upscale.auxiliaries import denoiser_of, face_restorer_of
+from server.upscale.raw import check_raw
 from server.upscale.request import check, choose_models, cut_warnings, diffusion_of, input_source, request_for
 from server.upscale.running import Running
 from server.upscale.safety import safety_of
@@ -29,41 +38,9 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         TaskError: if the task is refused.
     """
     services = context.services
-    models = choose_models(services.catalogue, task)
-    parameter, source = await input_source(task, context.raw.codec)
-    check(task, models, services.settings.reachable)
-    denoiser = denoiser_of(task, services.catalogue)
-    face_restorer = face_restorer_of(task, services.catalogue)
-    safety = safety_of(task, services.catalogue)
-    if task.include_tiles and context.session is None:
-        raise unsupported(
-            "includeTiles", "tiles come as messages of their own: send the task over a WebSocket"
-        )
-    source = await services.inputs.own(context.account, source, context.base_url, parameter)
-    if isinstance(source, InlineImage):
-        services.edge.take_upload(context.account, len(source.data))
-        # Stored before the task is recorded, so that a recorded task can always be run again.
-        source = StoredImage((await services.inputs.obtain(context.account, source, parameter)).uuid)
-    warnings = (*context.raw.warnings(), *await _cut_prompts(task, models.first, services.upscaler))
-    request = request_for(
-        task,
-        models=models,
-        source=source,
-        parameter=parameter,
-        warnings=warnings,
-        denoiser=denoiser,
-        face_restorer=face_restorer,
-        safety=safety,
-        service=context.service,
-    )
+    async with services.runner.arrival(context.login.owner, task.sequence):
+        request, taken = await _take(task, context)
     session = context.session
-    taken = await services.runner.submit(
-        context.account,
-        request,
-        session=session.uuid if session else None,
-        base_url=context.base_url,
-        acknowledge=task.delivery_method == "async" and session is not None,
-    )
     if isinstance(taken, TaskRecord) and taken.status is Status.ACCEPTED:  # another server is at it
         if session is not None:
             return None if task.delivery_method != "async" else _acknowledgement(request)
@@ -77,6 +54,137 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         return await _wait(taken, None, context)
     patience = context.acknowledge_after
     return await _wait(taken, services.settings.acknowledge_after if patience is None else patience, context)
+
+
+async def _take(task: Upscale, context: Context) -> tuple[UpscaleRequest, Running | TaskRecord]:
+    """What a task amounts to, and what became of it when it was submitted."""
+    services = context.services
+    models = choose_models(services.catalogue, task, context.login.grant)
+    parameter, source = await input_source(task, context.raw.codec)
+    check(task, models, services.settings.reachable)
+    denoiser = denoiser_of(task, services.catalogue)
+    face_restorer = face_restorer_of(task, services.catalogue)
+    safety = safety_of(task, services.catalogue)
+    if task.include_tiles and context.session is None:
+        raise unsupported(
+            "includeTiles", "tiles come as messages of their own: send the task over a WebSocket"
+        )
+    check_raw(task, source, binary=context.raw.codec.binary)
+    services.check_ttl(task.ttl)
+    await _reach_destinations(task, context)
+    source = await services.inputs.own(context.login, source, context.base_url, parameter)
+    warnings = (*context.raw.warnings(), *await _cut_prompts(task, models.first, services.upscaler))
+    named, file, pixels = await _look(task, source, parameter, context)
+    request = request_for(
+        task,
+        models=models,
+        source=named,
+        parameter=parameter,
+        warnings=warnings,
+        channels=source.channels if isinstance(source, RawImage) else None,
+        denoiser=denoiser,
+        face_restorer=face_restorer,
+        safety=safety,
+        service=context.service,
+        traceparent=context.traceparent,
+        grant=_task_grant(context.login),
+    )
+    if file is not None:
+        return request, await _submit_with(file, task, request, context)
+    return request, await _submit(task, request, context, pixels)
+
+
+async def _look(
+    task: Upscale, source: ImageSource, parameter: str, context: Context
+) -> tuple[StoredImage | RemoteImage | UnstoredImage, ImageFile | ImageRecord | None, HeldPicture | None]:
+    """The input as it is recorded; beside it what is yet to be stored, or is held in memory instead."""
+    inputs, account = context.services.inputs, context.account
+    if isinstance(source, RawImage) and not task.store:
+        unstored, pixels = await inputs.hold(account, source, parameter)
+        return unstored, None, pixels
+    if isinstance(source, InlineImage | RawImage):
+        return StoredImage(""), await inputs.look(account, source, parameter), None
+    return source, None, None
+
+
+async def _submit_with(
+    file: ImageFile | ImageRecord, task: Upscale, request: UpscaleRequest, context: Context
+) -> Running | TaskRecord:
+    """Submit a task with its input, which is kept before, so that an accepted task can always be run again.
+
+    What the account cannot pay for is not kept, nor is the input of a task that is refused.
+
+    Raises:
+        TaskError: if the task is refused.
+    """
+    services, account = context.services, context.account
+    price = services.runner.price(request, file.width, file.height)
+    is_new = False
+    if isinstance(file, ImageFile):
+        payable = partial(
+            tasks.check_payable,
+            account=account,
+            task_uuid=request.task_uuid,
+            price=price,
+            token=request.token,
+        )
+        file, is_new = await services.inputs.keep(account, file, scope=context.scope, check=payable)
+    try:
+        return await _submit(
+            task, structs.replace(request, source=StoredImage(file.uuid)), context, price=price
+        )
+    except DatabaseUnavailableError:
+        raise  # it may be accepted for all that
+    except TaskError:
+        if is_new:
+            await services.images.discard(file)
+        raise
+
+
+async def _submit(
+    task: Upscale,
+    request: UpscaleRequest,
+    context: Context,
+    pixels: HeldPicture | None = None,
+    price: int | None = None,
+) -> Running | TaskRecord:
+    session, taken = context.session, None
+    try:
+        taken = await context.services.runner.submit(
+            context.account,
+            request,
+            session=session.uuid if session else None,
+            base_url=context.base_url,
+            acknowledge=task.delivery_method == "async" and session is not None,
+            pixels=pixels,
+            price=price,
+        )
+        return taken
+    finally:
+        if pixels is not None and not (isinstance(taken, Running) and taken.pixels is pixels):
+            pixels.release()
+
+
+async def _reach_destinations(task: Upscale, context: Context) -> None:
+    """See that the outcome can go where it is wanted, before anything is done for it.
+
+    A task that is sent again gets its answer whatever has become of its hosts.
+
+    Raises:
+        ParameterError: naming the URL whose host cannot be reached.
+    """
+    given = {"webhookURL": task.webhook_url, "uploadEndpoint": task.upload_endpoint}
+    wanted = {name: url for name, url in given.items() if url is not None}
+    if not wanted:
+        return
+    known = await context.services.database.run(tasks.find, context.account, task.task_uuid.lower())
+    if known is not None and known.status is not Status.FAILED:
+        return
+    for name, url in wanted.items():
+        try:
+            await context.services.destinations[name].reach(url, account=context.account)
+        except FetchError as error:
+            raise invalid(name, f"{name}: {error}", "URL") from error
 
 
 async def _cut_prompts(task: Upscale, model: Model, upscaler: Upscaler) -> tuple[str, ...]:
@@ -105,6 +213,12 @@ async def _wait(running: Running, patience: float | None, context: Context) -> S
             ) from None
         raise
     return await context.results.item(record)
+
+
+def _task_grant(login: Login) -> TaskGrant | None:
+    """What is kept of the token that a task comes with."""
+    grant = login.grant
+    return None if grant is None else TaskGrant(grant.scope, grant.token, grant.terms.max_megapixels)
 
 
 def _acknowledgement(request: UpscaleRequest) -> Acknowledgement:

@@ -13,9 +13,11 @@ __all__ = ["get_docs", "get_docs_index", "get_docs_script", "get_docs_start", "g
 
 _PAGES: Final = {page.name: page for page in PAGES}
 _DIRECTORY: Final = Path(__file__).parent.parent / "docs"
+_PICTURES: Final = {file.name: file for file in _DIRECTORY.glob("*.jpg")}
 
 _HEADERS: Final = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
+    "img-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 }
 
@@ -26,8 +28,11 @@ async def get_docs_start(_request: Request) -> Response:
 
 
 def get_docs(request: Request) -> Response:  # not async: rendering takes a while, once for each address
-    """One page."""
-    page = _PAGES.get(request.path_params["page"])
+    """One page, or a picture on one."""
+    name = request.path_params["page"]
+    if (picture := _PICTURES.get(name)) is not None:
+        return FileResponse(picture, media_type="image/jpeg")
+    page = _PAGES.get(name)
     if page is None:
         return Response("there is no such page\n", 404, media_type="text/plain")
     return HTMLResponse(render(page, request.app.state.base_url(request)), headers=_HEADERS)

@@ -15,10 +15,13 @@ from server.protocol.error_codes import error_status
 from server.protocol.errors import RateLimitError
 from server.settings import Settings
 
-__all__ = ["HOLDING", "Cors", "Gate", "client_address", "refusal"]
+__all__ = ["ANSWER", "HOLDING", "Cors", "Gate", "client_address", "refusal"]
 
 HOLDING: Final = "tilewire.holding"
 """Where a scope has what the body of the request takes of the budget, until it is answered."""
+
+ANSWER: Final = "tilewire.answer"
+"""Where it has what the images in its answer take, until that is written."""
 
 _ANY: Final = "*"
 _METRICS: Final = "/metrics"
@@ -58,8 +61,9 @@ class Gate:
             except RateLimitError as error:
                 refused = refusal(error)
             finally:
-                if (holding := scope.get(HOLDING)) is not None:
-                    holding.release()
+                for held in (HOLDING, ANSWER):
+                    if (holding := scope.get(held)) is not None:
+                        holding.release()
         if refused is not None and socket is not None:
             await socket.send_denial_response(refused)
         elif refused is not None:

@@ -1,4 +1,4 @@
-"""`/openapi.json`, `/asyncapi.json` and `/schemas/NAME.json`: the interface, for programs."""
+"""`/openapi.json`, `/asyncapi.json`, `/asyncapi-client.json` and `/schemas/NAME.json`: for programs."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -10,11 +10,11 @@ from starlette.responses import Response
 
 from server.http.providers import ROUTES, described
 from server.protocol.codec import SUBPROTOCOL
-from server.specs.asyncapi import asyncapi
+from server.specs.asyncapi import asyncapi, asyncapi_of_client
 from server.specs.openapi import openapi
 from server.specs.schemas import components, standalone
 
-__all__ = ["document", "get_asyncapi", "get_openapi", "get_schema"]
+__all__ = ["document", "get_asyncapi", "get_asyncapi_of_client", "get_openapi", "get_schema"]
 
 
 async def get_openapi(_request: Request) -> Response:
@@ -35,6 +35,12 @@ async def get_asyncapi(request: Request) -> Response:
     """What the server offers over its WebSocket."""
     base_url: str = request.app.state.base_url(request)
     return _response(asyncapi(base_url, SUBPROTOCOL), "application/vnd.aai.asyncapi+json;version=3.0.0")
+
+
+async def get_asyncapi_of_client(request: Request) -> Response:
+    """The same as a client has it: for generators of clients."""
+    base_url: str = request.app.state.base_url(request)
+    return _response(asyncapi_of_client(base_url), "application/vnd.aai.asyncapi+json;version=3.0.0")
 
 
 async def get_schema(request: Request) -> Response:

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from msgspec import Struct
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from server.handlers import Context, as_item, dispatch
+from server.http.answers import results_for
 from server.http.gate import HOLDING, client_address
 from server.limits.edge import FIRST_FRAME_BYTES
 from server.limits.memory import Memory
@@ -24,11 +25,13 @@ from server.protocol.errors import (
     UnavailableError,
 )
 from server.protocol.requests import Authentication
+from server.protocol.trace import header_parent
 from server.services import Services
 from server.settings import Settings
-from server.state.accounts import AccountId, Login
+from server.state.accounts import AccountId
+from server.state.logins import Login
 
-__all__ = ["post_tasks", "read_body"]
+__all__ = ["Credentials", "error_response", "login_by_header", "post_tasks", "read_body"]
 
 _TASKS_AT_ONCE: Final = 64
 
@@ -43,33 +46,41 @@ async def post_tasks(request: Request) -> Response:
     codec = MESSAGEPACK if MESSAGEPACK.media_type in request.headers.get("content-type", "") else JSON
     raws: list[RawTask] = []
     try:
-        login = await _by_header(request, services)
+        given = await login_by_header(request, services)
+        login = None if given is None else given.login
         raws = list(codec.split(await _whole_body(request, services.settings, login)))
         if login is None or (raws and raws[0].task_type == "authentication"):
             login = await _by_task(raws, request, services)
+            request.scope[HOLDING].give_to(login.account)
             raws = raws[1:]
         services.edge.take_connection(login.account)
     except TaskError as error:
-        refused = [as_item(error, raw, base_url, services) for raw in raws]
-        if not refused:
-            services.telemetry.metrics.error_sent(error.code)
-        return _response(codec, refused or [error.item(None, None, f"{base_url}/docs/errors")])
+        if not raws:
+            return error_response(codec, error, request)
+        return _response(codec, [as_item(error, raw, base_url, services) for raw in raws])
     try:
-        return _response(codec, await _run_all(raws, login.account, base_url, services))
+        return _response(codec, await _run_all(raws, login, request, services))
     finally:
         services.edge.account_connections.give_back(login.account)
 
 
 async def _run_all(
-    raws: Sequence[RawTask], account: AccountId, base_url: str, services: Services
+    raws: Sequence[RawTask], login: Login, request: Request, services: Services
 ) -> list[Struct]:
     """The replies to the tasks, in their order."""
     room = asyncio.Semaphore(_TASKS_AT_ONCE)
-    results = services.client_results(base_url)
+    base_url, results = request.app.state.base_url(request), results_for(request, login.account)
+    traceparent = header_parent(request.headers.get("traceparent"))
 
     async def run(raw: RawTask) -> Struct | None:
         context = Context(
-            services=services, account=account, session=None, base_url=base_url, raw=raw, results=results
+            services=services,
+            login=login,
+            session=None,
+            base_url=base_url,
+            raw=raw,
+            results=results,
+            traceparent=traceparent,
         )
         return await dispatch(raw, context)
 
@@ -83,8 +94,22 @@ async def _run_all(
     return [reply for task in running if (reply := task.result()) is not None]
 
 
-async def _by_header(request: Request, services: Services) -> Login | None:
-    """What the key in the header opens; None if there is no header. Checked before the body is read.
+def error_response(codec: Codec, error: TaskError, request: Request) -> Response:
+    """The answer to a request that is refused as a whole."""
+    state = request.app.state
+    state.services.telemetry.metrics.error_sent(error.code)
+    return _response(codec, [error.item(None, None, f"{state.base_url(request)}/docs/errors")])
+
+
+class Credentials(NamedTuple):
+    """A key or a token, and what it opens."""
+
+    secret: str
+    login: Login
+
+
+async def login_by_header(request: Request, services: Services) -> Credentials | None:
+    """The key in the header and what it opens; None if there is no header. Checked before the body is read.
 
     Raises:
         AuthenticationError: if the key is wrong.
@@ -93,7 +118,8 @@ async def _by_header(request: Request, services: Services) -> Login | None:
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not key:
         return None
-    return await services.authenticate(key.strip(), client_address(request.scope))
+    secret, origin = key.strip(), request.headers.get("origin")
+    return Credentials(secret, await services.authenticate(secret, client_address(request.scope), origin))
 
 
 async def _by_task(raws: Sequence[RawTask], request: Request, services: Services) -> Login:
@@ -101,7 +127,12 @@ async def _by_task(raws: Sequence[RawTask], request: Request, services: Services
     first = raws[0].parse() if raws and raws[0].task_type == "authentication" else None
     if not isinstance(first, Authentication):
         raise AuthenticationError("missingApiKey", "send the header: Authorization: Bearer KEY")
-    return await services.authenticate(first.api_key.strip(), client_address(request.scope))
+    return await services.authenticate(
+        first.api_key.strip(),
+        client_address(request.scope),
+        request.headers.get("origin"),
+        first.previous_api_key,
+    )
 
 
 async def _whole_body(request: Request, settings: Settings, login: Login | None) -> bytes:

@@ -7,7 +7,6 @@ The files' path holds a digest of them all: a browser may keep what it has of on
 is never put together from the files of two versions.
 """
 
-import gzip
 import hashlib
 from collections.abc import Iterable
 from html import escape
@@ -16,16 +15,18 @@ from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta, Struct
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from server.http.client_module import CLIENT, joined
+from server.http.files import MEDIA_TYPES, File
 from server.protocol.names import wire_name
 from server.settings import Settings
 
 __all__ = ["Page"]
 
 _DIRECTORY: Final = Path(__file__).parents[1] / "web"
+_CLIENT: Final = _DIRECTORY / "client"
 _INDEX: Final = "index.html"
 _APP_FILES: Final = ("manifest.webmanifest", "service-worker.js")
 _APP_POLICY: Final = "default-src 'none'; connect-src 'self'"
@@ -33,16 +34,6 @@ _APP_POLICY: Final = "default-src 'none'; connect-src 'self'"
 
 _FRAME_OVERHEAD: Final = 1024
 """The most that an upload needs in a frame beside the image."""
-
-_MEDIA_TYPES: Final = {
-    ".html": "text/html; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
-    ".png": "image/png",
-    ".jpg": "image/jpeg",
-    ".webmanifest": "application/manifest+json",
-}
 
 
 class Limits(Struct, frozen=True, rename=wire_name):
@@ -54,26 +45,6 @@ class Limits(Struct, frozen=True, rename=wire_name):
     has_prices: Annotated[bool, Meta(description="Whether prices were set; else they are of no interest.")]
 
 
-class _File:
-    """A file, ready to be sent, plain or compressed."""
-
-    def __init__(self, name: str, body: bytes) -> None:
-        self.body = body
-        self.compressed = gzip.compress(body, mtime=0)
-        self.media_type = _MEDIA_TYPES[Path(name).suffix]
-        self.etag = f'W/"{hashlib.sha256(body).hexdigest()[:16]}"'
-
-    def response(self, request: Headers, headers: dict[str, str]) -> Response:
-        """The answer to a GET or HEAD with these headers; 304 if the browser has the file."""
-        headers = headers | {"etag": self.etag, "vary": "accept-encoding"}
-        if self.etag in request.get("if-none-match", ""):  # one of a list, the same for both
-            return Response(status_code=304, headers=headers)
-        if "gzip" in request.get("accept-encoding", ""):
-            headers["content-encoding"] = "gzip"
-            return Response(self.compressed, headers=headers, media_type=self.media_type)
-        return Response(self.body, headers=headers, media_type=self.media_type)
-
-
 class Page:
     """The page's files, read once."""
 
@@ -81,13 +52,13 @@ class Page:
         bodies = {
             path.relative_to(_DIRECTORY).as_posix(): path.read_bytes()
             for path in sorted(_DIRECTORY.rglob("*"))
-            if path.suffix in _MEDIA_TYPES
-        }
+            if path.suffix in MEDIA_TYPES and path.parent != _CLIENT
+        } | {CLIENT: joined().encode()}
         self._digest = hashlib.sha256(b"\0".join(bodies.values())).hexdigest()[:16]
         index = self._fill(bodies.pop(_INDEX).decode(), bodies, settings)
-        self._index = _File(_INDEX, index.encode())
-        self._app_files = {name: _File(name, self._placed(bodies.pop(name).decode())) for name in _APP_FILES}
-        self._files = {name: _File(name, body) for name, body in bodies.items()}
+        self._index = File(_INDEX, index.encode())
+        self._app_files = {name: File(name, self._placed(bodies.pop(name).decode())) for name in _APP_FILES}
+        self._files = {name: File(name, body) for name, body in bodies.items()}
 
     async def get_index(self, request: Request) -> Response:
         """The page itself; a browser asks each time whether it is still the same."""

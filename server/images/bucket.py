@@ -10,8 +10,9 @@ import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, TypeVar
 
 import obstore
 from obstore.exceptions import BaseError as StorageError
@@ -24,11 +25,16 @@ __all__ = ["Bucket", "StoreError", "open_store"]
 
 log = logging.getLogger(__name__)
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 _PAUSES: Final = (0.1, 0.5)
 """Seconds before the second and the third try of what the store failed to do."""
+
+_SLOWEST: Final = 2**20
+"""Bytes a second that a store takes at least."""
+
+_TO_LIST: Final = 3600.0
+"""Seconds that the names of all objects may take besides."""
 
 _PROBE: Final = "readiness"
 """The name of an object, by which the store is seen to work; no image is called so."""
@@ -66,13 +72,15 @@ class Bucket:
     Where the store fails, and goes on to for some tries, all methods raise `UnavailableError`.
     """
 
-    def __init__(self, store: ObjectStore, pauses: Sequence[float] = _PAUSES) -> None:
+    def __init__(self, store: ObjectStore, timeout: float = 30, pauses: Sequence[float] = _PAUSES) -> None:
         """Wrap a store; nothing is asked of it yet.
 
         Args:
             store: obstore's.
+            timeout: seconds that all tries together may take; a second more for each MiB that is written.
             pauses: seconds before each further try of what the store failed to do.
         """
+        self._timeout = timeout
         self._store = store
         self._pauses = pauses
         # obstore's coroutines are completed by threads of its own, which abort the process if they come to
@@ -107,7 +115,9 @@ class Bucket:
         # A local directory keeps no attributes, and refuses them.
         kept = None if isinstance(self._store, LocalStore) else attributes
         try:
-            await self._try(obstore.put, self._store, name, data, attributes=kept)
+            await self._try(
+                partial(obstore.put, self._store, name, data, attributes=kept), len(data) / _SLOWEST
+            )
         except FileNotFoundError as error:  # the bucket is missing
             raise _failure(error) from error
 
@@ -117,7 +127,7 @@ class Bucket:
         Raises:
             FileNotFoundError: if it is gone.
         """
-        return await self._try(_read, self._store, name, start, length)
+        return await self._try(partial(_read, self._store, name, start, length))
 
     async def look(self, name: str) -> None:
         """See whether an object is there, without reading it.
@@ -125,12 +135,12 @@ class Bucket:
         Raises:
             FileNotFoundError: if it is gone.
         """
-        await self._try(obstore.head, self._store, name)
+        await self._try(partial(obstore.head, self._store, name))
 
     async def names(self) -> set[str]:
         """The names of all objects but those of the bucket's own."""
         try:
-            return await self._try(_names, self._store)
+            return await self._try(partial(_names, self._store), _TO_LIST)
         except FileNotFoundError as error:  # the bucket is missing
             raise _failure(error) from error
 
@@ -138,17 +148,17 @@ class Bucket:
         """A URL by which anyone may read an object, for so many seconds; only if `signs_urls`."""
         assert isinstance(self._store, S3Store | GCSStore | AzureStore)
         lifetime = timedelta(seconds=max(1, int(seconds)))
-        return await self._try(obstore.sign, self._store, "GET", name, lifetime)
+        return await self._try(partial(obstore.sign, self._store, "GET", name, lifetime))
 
     async def delete(self, names: list[str]) -> None:
         """Delete objects, if they are there."""
         try:
-            await self._try(obstore.delete, self._store, names)
+            await self._try(partial(obstore.delete, self._store, names))
         except FileNotFoundError:
             # Some were deleted already; the store stops at the first of them.
             for name in names:
                 with contextlib.suppress(FileNotFoundError):
-                    await self._try(obstore.delete, self._store, name)
+                    await self._try(partial(obstore.delete, self._store, name))
 
     async def delete_staged(self, names: Sequence[str]) -> None:
         """Delete what a killed process had written of objects."""
@@ -158,17 +168,25 @@ class Bucket:
         """Finish what runs. Blocks."""
         self._threads.shutdown()
 
-    async def _try(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def _try(self, function: Callable[[], T], more_seconds: float = 0) -> T:
         """Call the store in a thread; again after a moment if it fails.
 
         Raises:
             FileNotFoundError: if it has no such object; that is no failure.
-            UnavailableError: if it still fails.
+            UnavailableError: if it still fails, or does not answer in time.
         """
+        try:
+            async with asyncio.timeout(self._timeout + more_seconds):
+                return await self._repeat(function)
+        except TimeoutError:
+            late = TimeoutError(f"it has not answered in {self._timeout + more_seconds:.0f} seconds")
+            raise _failure(late) from late
+
+    async def _repeat(self, function: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
         for pause in (*self._pauses, None):
             try:
-                return await loop.run_in_executor(self._threads, lambda: function(*args, **kwargs))
+                return await loop.run_in_executor(self._threads, function)
             except FileNotFoundError:
                 raise
             except (StorageError, OSError) as error:

@@ -14,15 +14,19 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from server.images.bucket import Bucket, StoreError
-from server.protocol.errors import UnavailableError
+from server.protocol.errors import QuotaError, UnavailableError
 from server.state.accounts import AccountId
 from server.state.database import Database
 from server.state.images import (
+    NO_LIMIT,
+    Check,
     FileCondemnedError,
     ImageRecord,
+    condemn,
     condemn_expired,
     condemn_stale,
     condemned,
+    discard,
     extend_or_note,
     find_image,
     forget_loose,
@@ -85,6 +89,7 @@ class ImageStore:
         clock: Callable[[], float] = time.time,
         *,
         presigned: bool = False,
+        limit: int = NO_LIMIT,
     ) -> None:
         """Keep images in `bucket`.
 
@@ -93,7 +98,9 @@ class ImageStore:
             database: where all else is.
             clock: the time in seconds since the epoch.
             presigned: whether clients get images from the bucket itself, by URLs that are signed for them.
+            limit: bytes of images that an account may have.
         """
+        self.limit = limit
         self._bucket = bucket
         self._database = database
         self._clock = clock
@@ -116,23 +123,56 @@ class ImageStore:
         await self._database.run(note_loose, name, self._clock())
         return await self._record(await self.write(account, file, ttl, name), file.data)
 
-    async def put_input(self, account: AccountId, file: ImageFile, ttl: float) -> ImageRecord:
-        """Keep an input image. The same bytes of the same account get the same UUID, and are kept once."""
-        digest = await asyncio.to_thread(_digest, account, file.data)
-        image_uuid = str(uuid.UUID(bytes=digest[:16], version=4))
+    async def put_input(
+        self,
+        account: AccountId,
+        file: ImageFile,
+        ttl: float,
+        scope: str | None = None,
+        check: Check | None = None,
+    ) -> tuple[ImageRecord, bool]:
+        """Keep an input image. The same bytes of the same account get the same UUID, and are kept once.
+
+        Each scope of a token is like an account of its own in this.
+
+        Args:
+            account: whose image it is.
+            file: the image.
+            ttl: seconds that it is to be kept.
+            scope: of the token that it belongs to.
+            check: called in a transaction before anything is kept; what it raises refuses the image.
+
+        Returns:
+            The image, and whether it was not there before.
+
+        Raises:
+            QuotaError: if the account has too many bytes of images.
+        """
+        digest = await asyncio.to_thread(_digest, account, scope, file.data)
         now, name = self._clock(), new_name(file.extension)
-        known = await self._database.run(extend_or_note, account, image_uuid, now + ttl, now, name)
+        image = _record_of(account, file, now + ttl, name, scope)
+        image = image._replace(uuid=str(uuid.UUID(bytes=digest[:16], version=4)))
+        known = await self._database.run(extend_or_note, image, now, self.limit, check)
         if known is None:
-            image = await self.write(account, file, ttl, name)
-            return await self._record(image._replace(uuid=image_uuid), file.data)
+            await self._write(image, file.data, ttl)
+            kept = await self._record(image, file.data)
+            return kept, kept == image
         try:
             await self._bucket.look(known.name)
         except FileNotFoundError:  # lost, by whatever hand: here are its bytes again
             await self._bucket.write(known.name, file.data, attributes(known.name, ttl))
         self._fresh.keep(known.name, file.data)
-        return known
+        return known, False
 
-    async def write(self, account: AccountId, file: ImageFile, ttl: float, name: str) -> ImageRecord:
+    async def discard(self, image: ImageRecord) -> None:
+        """Delete an image that was kept for nothing, unless somebody has used it since."""
+        if await self._database.run(discard, image):
+            self._fresh.take(image.name)
+            await self._delete([image.name])
+
+    async def write(
+        self, account: AccountId, file: ImageFile, ttl: float, name: str, scope: str | None = None
+    ) -> ImageRecord:
         """Write the file of an image; it is up to the caller to record the image.
 
         Args:
@@ -140,27 +180,28 @@ class ImageStore:
             file: the image.
             ttl: seconds that it is to be kept.
             name: of the file, a `new_name` that is recorded as loose.
+            scope: of the token that it belongs to.
         """
-        record = ImageRecord(
-            uuid=str(uuid.uuid4()),
-            account=account,
-            name=name,
-            size=len(file.data),
-            width=file.width,
-            height=file.height,
-            expires=self._clock() + ttl,
-        )
-        await self._bucket.write(name, file.data, attributes(name, ttl))
-        self._fresh.keep(name, file.data)
+        record = _record_of(account, file, self._clock() + ttl, name, scope)
+        await self._write(record, file.data, ttl)
         return record
 
-    async def find(self, account: AccountId, image_uuid: str) -> ImageRecord | None:
-        """The account's image of this UUID; None if there is none, or no more."""
-        return await self._database.run(find_image, account, image_uuid, self._clock())
+    async def _write(self, image: ImageRecord, data: bytes, ttl: float) -> None:
+        await self._bucket.write(image.name, data, attributes(image.name, ttl))
+        self._fresh.keep(image.name, data)
+
+    async def find(self, account: AccountId, image_uuid: str, scope: str | None = None) -> ImageRecord | None:
+        """The account's image of this UUID; None if there is none, or no more, or it is not of `scope`."""
+        record = await self._database.run(find_image, account, image_uuid, self._clock())
+        return record if record is None or scope in (None, record.scope) else None
 
     async def find_named(self, name: str) -> ImageRecord | None:
         """The image of this name; None if there is none, or no more."""
         return await self._database.run(image_named, name, self._clock())
+
+    def is_at_hand(self, name: str) -> bool:
+        """Whether the next `read` of an image need not wait for the bucket."""
+        return name in self._fresh
 
     async def read(self, name: str) -> bytes:
         """The bytes of an image. What was just written is at hand, once.
@@ -211,7 +252,10 @@ class ImageStore:
     async def _record(self, image: ImageRecord, data: bytes, *, again: bool = False) -> ImageRecord:
         """Record an image whose file is written."""
         try:
-            kept, superfluous = await self._database.run(record_image, image, self._clock())
+            kept, superfluous = await self._database.run(record_image, image, self._clock(), self.limit)
+        except QuotaError:  # others of the account were recorded meanwhile
+            await self.drop(image.name)
+            raise
         except FileCondemnedError:  # a day has passed, as when the machine sleeps
             if again:
                 raise UnavailableError("the image could not be stored in time") from None
@@ -220,18 +264,27 @@ class ImageStore:
             await self._delete([superfluous])  # or else the next sweep does
         return kept
 
+    async def drop(self, name: str) -> None:
+        """Delete a file that was written and will not be recorded."""
+        await self._database.run(condemn, name)
+        self._fresh.take(name)
+        await self._delete([name])
+
     async def _write_again(self, image: ImageRecord, data: bytes) -> ImageRecord:
         fresh = image._replace(name=new_name(image.name.rpartition(".")[2]))
         await self._database.run(note_loose, fresh.name, self._clock())
         await self._bucket.write(fresh.name, data, attributes(fresh.name, image.expires - self._clock()))
         return await self._record(fresh, data, again=True)
 
+    def forget_unread(self) -> None:
+        """Give back the memory of images that have been at hand since the last call, and nobody read."""
+        self._fresh.age()
+
     async def sweep(self) -> int:
         """Delete the images whose time has passed, and what a crash left behind; returns how many images.
 
         A file that cannot be deleted stops no other; it is tried again at the next sweep.
         """
-        self._fresh.age()
         await self._database.run(condemn_stale, self._clock() - _LOOSE_FOR)
         count = 0
         while names := await self._database.run(condemn_expired, self._clock(), _AT_ONCE):
@@ -271,6 +324,21 @@ class ImageStore:
         return True
 
 
+def _record_of(
+    account: AccountId, file: ImageFile, expires: float, name: str, scope: str | None
+) -> ImageRecord:
+    return ImageRecord(
+        uuid=str(uuid.uuid4()),
+        account=account,
+        name=name,
+        size=len(file.data),
+        width=file.width,
+        height=file.height,
+        expires=expires,
+        scope=scope,
+    )
+
+
 class _Fresh:
     """The bytes of the images that were written last.
 
@@ -293,6 +361,9 @@ class _Fresh:
         while self._left < 0:
             self.take(next(iter(self._images)))
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._images
+
     def take(self, name: str) -> bytes | None:
         """An image, which is not at hand any more; None if it was not."""
         data = self._images.pop(name, None)
@@ -314,7 +385,7 @@ def attributes(name: str, ttl: float) -> dict[str, str]:
     }
 
 
-def _digest(account: AccountId, data: bytes) -> bytes:
-    digest = hashlib.sha256(account.encode())
+def _digest(account: AccountId, scope: str | None, data: bytes) -> bytes:
+    digest = hashlib.sha256((account + (scope or "")).encode())
     digest.update(data)
     return digest.digest()

@@ -1,5 +1,7 @@
 """HTTP to addresses that clients name: inputs, webhooks, upload endpoints.
 
+Where a result is to go in the end is seen before it is made: see `WebClient.reach`.
+
 A client could point the server at machines that only the server can reach. So a host name is resolved once
 for each connection, what `server.outbound.addresses` does not allow is left out, and the connection goes to
 an address that was checked; on every redirect again. (OWASP: Server-Side Request Forgery Prevention Cheat
@@ -31,6 +33,9 @@ _CONNECTIONS: Final = 64
 _MAX_ADDRESSES: Final = 4
 _CONNECT_TIMEOUT: Final = 5.0
 """Seconds for each address of a host, before the next is tried."""
+
+_REACHED_FOR: Final = 60.0
+_REACHED_REMEMBERED: Final = 1000
 
 Resolve: TypeAlias = Callable[[str, int], Awaitable[list[str]]]
 """The IP addresses of a host name, for a port; raises OSError if there are none."""
@@ -90,10 +95,15 @@ class WebClient:
         # Not the threads of everything else: a client's name server may let each wait for many seconds.
         self._resolvers = ThreadPoolExecutor(_CONNECTIONS, "resolver")
         self._places = place
-        backend = _CheckedBackend(self._reachable, resolve or partial(_resolve, self._resolvers))
+        self._backend = _CheckedBackend(self._reachable, resolve or partial(_resolve, self._resolvers))
+        self._tls = httpcore.default_ssl_context()
         self._pool = httpcore.AsyncConnectionPool(
-            network_backend=backend, max_connections=_CONNECTIONS, retries=0
+            ssl_context=self._tls,
+            network_backend=self._backend,
+            max_connections=_CONNECTIONS,
+            retries=0,
         )
+        self._reached: dict[str, float] = {}
 
     async def get(self, url: str, *, max_bytes: int, account: Hashable = None) -> bytes:
         """The body at a URL, after at most five redirects.
@@ -117,6 +127,37 @@ class WebClient:
                         raise StatusError(response.status)
                     return await _body(response, max_bytes)
             raise FetchError(f"more than {_MAX_REDIRECTS} redirects")
+
+    async def reach(self, url: str, *, account: Hashable = None) -> None:
+        """See that the host of a URL takes connections, TLS included.
+
+        One that did within the last minute is not asked again.
+
+        Args:
+            url: as a client gave it.
+            account: on whose behalf.
+
+        Raises:
+            FetchError: if it does not, or the URL is not one that `get` and `send` take.
+        """
+        async with self._guarded(url):
+            address = httpcore.URL(self._checked(url)).origin
+        time = asyncio.get_running_loop().time
+        if self._reached.get(str(address), 0) > time():
+            return
+        async with self._place(account, url), self._guarded(url):
+            if self._reached.get(str(address), 0) > time():  # while this one waited
+                return
+            host, seconds = address.host.decode(), self._timeout
+            stream = await self._backend.connect_tcp(host, address.port, timeout=seconds)
+            try:
+                if address.scheme == b"https":
+                    stream = await stream.start_tls(self._tls, server_hostname=host, timeout=seconds)
+            finally:
+                await stream.aclose()
+        self._reached[str(address)] = time() + _REACHED_FOR
+        if len(self._reached) > _REACHED_REMEMBERED:
+            del self._reached[next(iter(self._reached))]
 
     async def send(
         self,

@@ -35,6 +35,29 @@ CODES: Final[Mapping[str, ErrorCode]] = {
         "The API key is not known here, or was revoked.",
         "Use a key that `tilewire keys create` printed; `tilewire keys list` shows which are valid.",
     ),
+    "tokenExpiredApiKey": ErrorCode(
+        401,
+        "The token has expired. The tasks that it began go on.",
+        "Renewable: get a new token, and authenticate with it and the old one as `previousApiKey`.",
+    ),
+    "tokenScopeApiKey": ErrorCode(
+        403,
+        "Tokens are not for this: they neither see the account nor name webhooks or upload endpoints.",
+        "Do it where the key is: in your backend.",
+    ),
+    "tokenOriginApiKey": ErrorCode(
+        403,
+        "The token is for pages of other origins, or for pages and a program sent it.",
+        "Name the page's origin in `allowedOrigins` when you make the token.",
+    ),
+    "tokenQuotaExceeded": ErrorCode(
+        429, "The token has begun as many tasks as its `maxTasks` allows.", "Get a new token."
+    ),
+    "tokenInsufficientCredits": ErrorCode(
+        402,
+        "The task costs more than is left of the token's `maxCost`.",
+        "Get a new token, or ask for a smaller image.",
+    ),
     "insufficientCredits": ErrorCode(
         402,
         "The account's balance does not cover the task.",
@@ -69,7 +92,8 @@ CODES: Final[Mapping[str, ErrorCode]] = {
     ),
     "imageExpired": ErrorCode(
         404,
-        "The image was deleted while the task waited, or the result's `ttl` has passed.",
+        "The image was deleted while the task waited, or the result's `ttl` has passed; or the result were "
+        "raw pixels that were not stored, and are no longer in memory.",
         "Upload the image again, or send the task again under a new `taskUUID`.",
     ),
     "taskNotFound": ErrorCode(
@@ -90,7 +114,17 @@ CODES: Final[Mapping[str, ErrorCode]] = {
         "The `taskUUID` was used for another request before.",
         "Use a new UUID for each request; repeat one only to ask for the same result again.",
     ),
-    "taskCancelled": ErrorCode(409, "The task was cancelled; it costs nothing.", "Nothing."),
+    "taskCancelled": ErrorCode(
+        409,
+        "The task was cancelled. It costs nothing, but for tiles that were sent by then; if its result was "
+        "already being sent to `uploadEndpoint`, its price. The message says so.",
+        "Nothing. A result that is kept can be had by `getResponse`.",
+    ),
+    "frameDropped": ErrorCode(
+        409,
+        "A newer frame of the stream came while this one waited; it costs nothing.",
+        "Nothing: the newer frame follows. To get all frames, leave `sequence.latest` out.",
+    ),
     "nsfwContentDetected": ErrorCode(
         400,
         "The input or the result may not be safe for work, and the task or the server refuses that; it costs "
@@ -104,8 +138,8 @@ CODES: Final[Mapping[str, ErrorCode]] = {
     ),
     "uploadFailed": ErrorCode(
         400,
-        "The result could not be sent to `uploadEndpoint`; the task costs nothing.",
-        "Check that the endpoint takes a PUT and answers with a status of 200 to 299.",
+        "The result could not be sent to `uploadEndpoint`. It is kept, and charged.",
+        "Get it by `getResponse`. Check that the endpoint answers a PUT with a status of 200 to 299.",
     ),
     "authenticationRateLimit": ErrorCode(
         429,
@@ -132,25 +166,31 @@ CODES: Final[Mapping[str, ErrorCode]] = {
         "The account sent as many bytes of images as it may within an hour.",
         "Try again after `retryAfter` seconds. Images that were uploaded before can be named by UUID.",
     ),
+    "storageQuotaExceeded": ErrorCode(
+        429,
+        "The account keeps as many bytes of images, inputs and results, as it may (`max_stored_bytes`).",
+        "Delete some by `mediaStorage`, or ask for a shorter `ttl`: what has expired counts no more.",
+    ),
     "taskRateLimit": ErrorCode(
         429,
-        "The account has as many unfinished tasks as it may have.",
+        "The account has as many unfinished tasks as it may have, or as many bytes of raw pixels in them.",
         "Wait for some of them, or `retryAfter` seconds; then send the task again.",
     ),
     "serviceUnavailable": ErrorCode(
         503,
         "The server has as many unfinished tasks as it takes, of all accounts together; or it is stopping; "
-        "or it cannot use its database or its image store just now.",
+        "or it cannot use its database or its image store just now; or raw pixels that were not stored are "
+        "gone with the server that had them.",
         "Send the same task again after `retryAfter` seconds. It is charged once, when it succeeds.",
     ),
     "taskTimeout": ErrorCode(
         504,
-        "The task did not end in time; it costs nothing.",
+        "The task did not end in time; it costs nothing, but for tiles that were sent by then.",
         "Send it again when the server has less to do, or ask for a smaller image.",
     ),
     "internalServerError": ErrorCode(
         500,
-        "The server failed; the task costs nothing.",
+        "The server failed; the task costs nothing, but for tiles that were sent by then.",
         "Send it again. If it fails again, look at the server's log.",
     ),
 }

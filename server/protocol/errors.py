@@ -6,12 +6,14 @@ TaskError
 ├── ParameterError              400  missing…, invalid… or unsupported… with the parameter's name
 ├── BodyTimeoutError            408  the body of a POST did not arrive in time
 ├── AuthenticationError         401  no key, a wrong one, or none yet
-├── InsufficientCreditsError    402  the account's balance does not cover the task
+├── InsufficientCreditsError    402  the account's balance, or the token's limit, does not cover the task
+├── ForbiddenError              403  a token cannot be used for this, or by this page
 ├── NotFoundError               404  no such task or image, or expired
 ├── ConflictError               409  the taskUUID names another request
 ├── RateLimitError              429  too much at once; try again later
-├── QuotaError                  429  too much in an hour; try again later
+├── QuotaError                  429  too much in an hour, or for the token
 ├── TaskCancelledError          409  cancelled by the client
+├── FrameDroppedError           409  a newer frame of its stream came while it waited
 ├── NsfwContentError            400  what is not safe for work was found, and is refused
 ├── TransferError               400  an image could not be fetched, or a result not uploaded
 ├── BusyError                   503  too much of all accounts at once; try again later
@@ -29,6 +31,7 @@ from typing import Annotated, Final
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from server.protocol.fields import Usd
 from server.protocol.names import wire_name
 from server.protocol.replies import WebhookItem
 
@@ -39,6 +42,8 @@ __all__ = [
     "ConflictError",
     "DatabaseUnavailableError",
     "ErrorItem",
+    "ForbiddenError",
+    "FrameDroppedError",
     "FrameError",
     "FrameTooLargeError",
     "InsufficientCreditsError",
@@ -53,6 +58,7 @@ __all__ = [
     "TaskTimeoutError",
     "TransferError",
     "UnavailableError",
+    "expired_token",
     "invalid",
     "missing",
     "unsupported",
@@ -80,6 +86,10 @@ class ErrorItem(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wi
     retry_after: Annotated[
         int | UnsetType,
         Meta(description="Seconds after which the same task may be sent again, where waiting helps."),
+    ] = UNSET
+    cost: Annotated[
+        Usd | UnsetType,
+        Meta(description="US dollars that the task costs all the same; the message says for what."),
     ] = UNSET
     webhook: Annotated[
         WebhookItem | UnsetType,
@@ -158,11 +168,12 @@ class AuthenticationError(TaskError):
     """There is no API key, or it is not valid."""
 
 
-class InsufficientCreditsError(TaskError):
-    """The account's balance does not cover the task."""
+class ForbiddenError(TaskError):
+    """A token cannot be used for this; a key can."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__("insufficientCredits", message)
+
+class InsufficientCreditsError(TaskError):
+    """The account's balance does not cover the task, or the token may not spend as much."""
 
 
 class NotFoundError(TaskError):
@@ -181,14 +192,21 @@ class RateLimitError(TaskError):
 
 
 class QuotaError(TaskError):
-    """The account sent more within an hour than the server takes."""
+    """The account sent more within an hour than it may, or the token began as many tasks as it may."""
 
 
 class TaskCancelledError(TaskError):
-    """The task was cancelled by a `cancel` task; it costs nothing."""
+    """The task was cancelled by a `cancel` task; it costs what was sent of its result by then."""
 
     def __init__(self) -> None:
         super().__init__("taskCancelled", "the task was cancelled")
+
+
+class FrameDroppedError(TaskError):
+    """A newer frame of the stream came while this one waited; it costs nothing."""
+
+    def __init__(self) -> None:
+        super().__init__("frameDropped", "a newer frame of the stream came while this one waited")
 
 
 class NsfwContentError(TaskError):
@@ -242,17 +260,24 @@ class DatabaseUnavailableError(TaskError):
 
 
 class TaskTimeoutError(TaskError):
-    """The task did not end in time; it costs nothing."""
+    """The task did not end in time; it costs what was sent of its result by then."""
 
     def __init__(self, limit: float) -> None:
         super().__init__("taskTimeout", f"the task did not end within {limit:g} seconds")
 
 
 class ServerError(TaskError):
-    """The server failed; the task costs nothing."""
+    """The server failed; the task costs what was sent of its result by then."""
 
     def __init__(self, message: str = "the server failed to do this task") -> None:
         super().__init__("internalServerError", message)
+
+
+def expired_token() -> AuthenticationError:
+    """The token's time is over. What it began goes on: who has it and a new one may see to it."""
+    return AuthenticationError(
+        "tokenExpiredApiKey", "the token has expired: authenticate with a new one", "apiKey"
+    )
 
 
 def invalid(parameter: str, message: str, kind: str | None = None) -> ParameterError:

@@ -30,7 +30,8 @@ Image = Annotated[
     Raw,
     Meta(
         description="The image: the UUID of an upload or of an earlier result, a URL, a data URI, or base64. "
-        "In MessagePack also the bytes of the file.",
+        "In MessagePack also the bytes of the file, or pixels: an object with `width`, `height`, `channels` "
+        "(1: grey, 3: RGB, 4: RGBA) and `pixels`, 8 bits each, sRGB, rows from the top.",
         extra_json_schema={"type": "string", "minLength": 1},
     ),
 ]
@@ -38,8 +39,8 @@ Image = Annotated[
 TimeToLive = Annotated[
     Annotated[int, Meta(ge=1, le=10 * 365 * 86400)] | None,
     Meta(
-        description="Seconds until the image is deleted, up to ten years. "
-        "Default: the server's `image_ttl`, 7 days."
+        description="Seconds until the image is deleted, at most the server's `max_image_ttl`, 30 days. "
+        "Default: its `image_ttl`, 7 days."
     ),
 ]
 

@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from server.protocol.fields import Usd
 from server.protocol.names import wire_name
+from server.protocol.raw_image import RawImage
 
 __all__ = [
     "PONG",
@@ -48,6 +49,9 @@ class AuthenticationResult(Item, frozen=True, kw_only=True, tag="authentication"
     """The session has begun, or goes on."""
 
     connection_session_uuid: Annotated[str, Meta(description="Keep it to resume the session.")]
+    expires_in: Annotated[
+        int | UnsetType, Meta(description="Of a token: seconds that it is still valid.")
+    ] = UNSET
 
 
 class PingResult(Item, frozen=True, kw_only=True, tag="ping"):
@@ -165,8 +169,10 @@ class UpscaleResult(Answer, frozen=True, kw_only=True):
     status: Annotated[
         Literal["success"] | UnsetType, Meta(description="In the answer to `getResponse` only.")
     ] = UNSET
-    image_uuid: Annotated[str, Meta(description="Of the result, for later tasks of the same account.")]
-    input_image_uuid: Annotated[str, Meta(description="Of the input, which was kept.")]
+    image_uuid: Annotated[
+        str | UnsetType, Meta(description="Of the result, if it is stored, for later tasks of the account.")
+    ] = UNSET
+    input_image_uuid: Annotated[str | UnsetType, Meta(description="Of the input, if it is stored.")] = UNSET
     image_url: Annotated[
         str | UnsetType,
         Meta(description="Where anyone who knows it gets the result, until its `ttl` has passed."),
@@ -175,6 +181,9 @@ class UpscaleResult(Answer, frozen=True, kw_only=True):
         bytes | UnsetType, Meta(description="The file in base64. In MessagePack, its bytes.")
     ] = UNSET
     image_data_uri: Annotated[str | UnsetType, Meta(description="The file as a data URI.")] = UNSET
+    image: Annotated[
+        RawImage | UnsetType, Meta(description="The pixels, if the `outputFormat` is `RAW`.")
+    ] = UNSET
     nsfw_content: Annotated[
         bool | UnsetType,
         Meta(description="If it was looked for: whether the input or the result may not be safe for work."),

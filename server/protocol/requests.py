@@ -12,6 +12,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from server.protocol.fields import Image, Name, TargetUrl, TaskUuid, TimeToLive, refused
 from server.protocol.names import wire_name
+from server.protocol.trace import TraceParent
 
 __all__ = [
     "TASK_CLASSES",
@@ -38,6 +39,7 @@ __all__ = [
     "SafetyAction",
     "Scheduler",
     "Seamless",
+    "Sequence",
     "Task",
     "Upscale",
     "UpscaleSettings",
@@ -72,11 +74,12 @@ class OutputType(StrEnum):
 
 
 class OutputFormat(StrEnum):
-    """The file format of a result: the values of `engines.OutputFormat`."""
+    """The format of a result: the values of `engines.OutputFormat`, and pixels without a file."""
 
     JPG = "JPG"
     PNG = "PNG"
     WEBP = "WEBP"
+    RAW = "RAW"
 
     @classmethod
     def _missing_(cls, value: object) -> "OutputFormat | None":
@@ -96,11 +99,22 @@ class Authentication(Task, frozen=True, kw_only=True, tag="authentication"):
 
     task_uuid: Annotated[str, Meta(description="Not needed.")] = ""
     api_key: Annotated[
-        str, Meta(max_length=256, description="An API key, as `tilewire keys create` printed it.")
+        str,
+        Meta(
+            max_length=256,
+            description="An API key, as `tilewire keys create` printed it; or a token made with one.",
+        ),
     ]
     connection_session_uuid: Annotated[
         Annotated[str, Meta(pattern=r"^[\w-]+$", max_length=36)] | None,
         Meta(description="The session to resume; what it could not be sent follows the reply."),
+    ] = None
+    previous_api_key: Annotated[
+        Annotated[str, Meta(max_length=256)] | None,
+        Meta(
+            description="A token, perhaps expired, whose place the token `apiKey` takes: it sees the tasks, "
+            "images and sessions of that one."
+        ),
     ] = None
 
 
@@ -257,6 +271,25 @@ class Denoise(Struct, frozen=True, kw_only=True, rename=wire_name, forbid_unknow
     ] = None
 
 
+class Sequence(Struct, frozen=True, kw_only=True, rename=wire_name):
+    """Makes a task a frame of a stream."""
+
+    name: Annotated[
+        str, Meta(min_length=1, max_length=64, description="Of the stream; its own within the account.")
+    ]
+    number: Annotated[int, Meta(ge=0, le=2**53 - 1, description="Of the frame. Outcomes come in this order.")]
+    in_flight: Annotated[
+        int, Meta(ge=1, le=64, description="How many frames of the stream are worked on at once.")
+    ] = 2
+    latest: Annotated[
+        bool,
+        Meta(
+            description="Whether frames that wait are dropped as soon as this one comes, as in live video: "
+            "their tasks end with `frameDropped`, and cost nothing."
+        ),
+    ] = False
+
+
 class FaceRestoration(Struct, frozen=True, kw_only=True, rename=wire_name, forbid_unknown_fields=True):
     """The faces that are found are restored, whatever the model: a step of its own, at its own cost."""
 
@@ -352,9 +385,17 @@ class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
         OutputType | Annotated[list[OutputType], Meta(min_length=1, max_length=8)],
         Meta(description="How the result is handed over: one way, or a list of them."),
     ] = OutputType.URL
-    output_format: Annotated[OutputFormat, Meta(description="The file format of the result.")] = (
-        OutputFormat.JPG
-    )
+    output_format: Annotated[
+        OutputFormat,
+        Meta(description="The file format of the result; `RAW`, in MessagePack only, are its pixels."),
+    ] = OutputFormat.JPG
+    store: Annotated[
+        bool | None,
+        Meta(
+            description="Whether raw pixels are kept as files are, as PNG: those of the input, and with "
+            "`RAW` those of the result. Files always are. Default: false."
+        ),
+    ] = None
     output_quality: Annotated[int, Meta(ge=20, le=99, description="Of JPG and WEBP.")] = 95
     include_cost: Annotated[bool, Meta(description="Whether the result tells its cost.")] = False
     include_progress: Annotated[
@@ -381,6 +422,10 @@ class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
             "PNG and WEBP only."
         ),
     ] = False
+    sequence: Annotated[
+        Sequence | None,
+        Meta(description="Of a task that is a frame of a stream, such as video."),
+    ] = None
     delivery_method: Annotated[
         DeliveryMethod,
         Meta(
@@ -393,6 +438,13 @@ class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
         Meta(description="Where the outcome is POSTed, as the frame that a socket would get."),
     ] = None
     upload_endpoint: Annotated[TargetUrl | None, Meta(description="Where the image is PUT.")] = None
+    traceparent: Annotated[
+        TraceParent | None,
+        Meta(
+            description="The trace that the task is part of, as W3C's Trace Context has it. Its spans become "
+            "part of it, and webhook and upload carry it on. Over HTTP the header of that name does it too."
+        ),
+    ] = None
     ttl: TimeToLive = None
     check_nsfw: Annotated[
         bool,
@@ -462,7 +514,7 @@ class ModelSearch(Task, frozen=True, kw_only=True, tag="modelSearch"):
 
 
 class Cancel(Task, frozen=True, kw_only=True, tag="cancel"):
-    """Stops a task, whose own reply becomes the error `taskCancelled`. What is not finished costs nothing."""
+    """Stops a task, whose own reply becomes the error `taskCancelled`. What was not sent costs nothing."""
 
     target_task_uuid: Annotated[TaskUuid, Meta(description="The `taskUUID` of the task to stop.")]
 

@@ -1,4 +1,4 @@
-"""What a client may name as an image: a UUID, a URL, a data URI, base64, or bytes (MessagePack)."""
+"""What a client may name as an image: a UUID, a URL, a data URI, base64; in MessagePack bytes, or pixels."""
 
 import asyncio
 import binascii
@@ -9,11 +9,21 @@ import msgspec
 from msgspec import Raw, Struct
 
 from server.protocol.codec import Codec
-from server.protocol.errors import invalid
+from server.protocol.errors import invalid, unsupported
 from server.protocol.fields import MAX_URL, is_uuid
+from server.protocol.raw_image import Channels, RawImage
+from server.protocol.raw_task import as_parameter_error
 from server.protocol.text import refuse_control_characters
 
-__all__ = ["ImageSource", "InlineImage", "RemoteImage", "StoredImage", "parse_source", "read_source"]
+__all__ = [
+    "ImageSource",
+    "InlineImage",
+    "RemoteImage",
+    "StoredImage",
+    "UnstoredImage",
+    "parse_source",
+    "read_source",
+]
 
 
 class StoredImage(Struct, frozen=True, tag=True):
@@ -34,7 +44,20 @@ class InlineImage(Struct, frozen=True):
     data: bytes
 
 
-ImageSource = StoredImage | RemoteImage | InlineImage
+class UnstoredImage(Struct, frozen=True, tag=True):
+    """Pixels that came within the task and are in the memory of one server; what is recorded of them.
+
+    Attributes:
+        sha256: of the pixels, in hexadecimal: the same task has the same pixels.
+    """
+
+    width: int
+    height: int
+    channels: Channels
+    sha256: str
+
+
+ImageSource = StoredImage | RemoteImage | InlineImage | RawImage
 
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _ESCAPE: Final = re.compile(rb"\\(?:u[0-9A-Fa-f]{0,3})?$")
@@ -45,19 +68,25 @@ _SHORT: Final = 2 * MAX_URL
 _TEXT_HEADERS: Final = {0xDA: 3, 0xDB: 5}
 """Bytes before a long text in MessagePack."""
 
+_MAPS: Final = frozenset({*range(0x80, 0x90), 0xDE, 0xDF})
+_PIXELS: Final = msgspec.msgpack.Decoder(RawImage)
+
 _PIECE: Final = 2**20
 """Bytes of base64 that are decoded in one step: between two, other threads get their turn."""
+
+_IN_PLACE: Final = frozenset({0xC4, 0xC5, 0xC6, *_MAPS})
+"""How bytes and pixels begin in MessagePack, which need no decoding."""
 
 _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")  # RFC 4648 section 5
 
 
 async def read_source(raw: Raw, parameter: str, codec: Codec) -> ImageSource:
-    """Read the value of an image parameter; a large one in a thread, so that others need not wait.
+    """Read the value of an image parameter; large base64 in a thread, so that others need not wait.
 
     Raises:
         ParameterError: as `parse_source`.
     """
-    if len(memoryview(raw)) > _PIECE:
+    if len(view := memoryview(raw)) > _PIECE and not (codec.binary and view[0] in _IN_PLACE):
         return await asyncio.to_thread(parse_source, raw, parameter, codec)
     return parse_source(raw, parameter, codec)
 
@@ -68,7 +97,7 @@ def parse_source(raw: Raw, parameter: str, codec: Codec) -> ImageSource:
     Base64, plain or URL-safe, may lack its padding, and be wrapped into lines.
 
     Raises:
-        ParameterError: if it is none of the forms above, or broken base64.
+        ParameterError: if it is none of the forms above, broken base64, or pixels of another size.
     """
     view = memoryview(raw)
     if len(view) > _SHORT and not codec.binary and view[0] == ord('"'):
@@ -80,9 +109,13 @@ def parse_source(raw: Raw, parameter: str, codec: Codec) -> ImageSource:
     except msgspec.DecodeError as error:
         raise invalid(parameter, f"{parameter} cannot be read: {error}", "string") from error
     if value is None:
-        raise invalid(parameter, f"{parameter} must be a UUID, a URL, a data URI or base64", "string")
+        return _raw_image(view, parameter, codec)
     if isinstance(value, bytes):
         return InlineImage(value)
+    return _from_text(value, parameter)
+
+
+def _from_text(value: str, parameter: str) -> ImageSource:
     if is_uuid(value):
         return StoredImage(value.lower())
     if _URL.match(value):
@@ -91,6 +124,30 @@ def parse_source(raw: Raw, parameter: str, codec: Codec) -> ImageSource:
         refuse_control_characters(value, parameter)
         return RemoteImage(value)
     return InlineImage(_decode_base64(memoryview(value.encode()), parameter))
+
+
+def _raw_image(view: memoryview, parameter: str, codec: Codec) -> RawImage:
+    """The pixels that an object holds."""
+    if not codec.binary and view[0] == ord("{"):
+        raise unsupported(
+            parameter, f"{parameter}: pixels need MessagePack, as by the subprotocol tilewire.msgpack"
+        )
+    if not codec.binary or view[0] not in _MAPS:
+        raise invalid(parameter, f"{parameter} must be a UUID, a URL, a data URI or base64", "string")
+    try:
+        image = _PIXELS.decode(view)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        wrong = as_parameter_error(str(error))
+        name = parameter if wrong.parameter in (None, "task") else f"{parameter}.{wrong.parameter}"
+        raise invalid(name, f"{name}: {str(error)[:300]}") from error
+    wanted = image.width * image.height * image.channels
+    if len(image.pixels) != wanted:
+        raise invalid(
+            f"{parameter}.pixels",
+            f"{parameter}.pixels has {len(image.pixels)} bytes; {image.width} × {image.height} pixels of "
+            f"{image.channels} have {wanted}",
+        )
+    return image
 
 
 def _decode_base64(text: memoryview, parameter: str) -> bytes:

@@ -13,7 +13,7 @@ from server.specs import examples
 from server.specs.schemas import MESSAGE_CLASSES, REPLIES, Schema, components, schema_name, task_type
 from server.specs.version import VERSION
 
-__all__ = ["asyncapi"]
+__all__ = ["asyncapi", "asyncapi_of_client"]
 
 _DESCRIPTION: Final = (
     "A client keeps one socket open, sends arrays of tasks, and gets the reply to each when it is ready. "
@@ -26,7 +26,9 @@ _CHANNELS: Final[dict[str, tuple[Codec, str]]] = {
     "messagepack": (
         MESSAGEPACK,
         "Binary frames of MessagePack, after the subprotocol was agreed on. The same objects, but images go "
-        "both ways as bytes: `image` of a task may be the file itself, `imageBase64Data` of a result is.",
+        "both ways as bytes: `image` of a task may be the file itself, `imageBase64Data` of a result is. It "
+        "may be pixels too, a map as in the schema `RawImage`, with `pixels` as bytes; `image` of a result "
+        "is that with the `outputFormat` `RAW`.",
     ),
 }
 
@@ -38,11 +40,40 @@ def asyncapi(base_url: str, subprotocol: str) -> dict[str, Any]:
         base_url: what clients reach the server as, `http://…` or `https://…`.
         subprotocol: that of the MessagePack frames.
     """
+    return _document(subprotocol) | _servers(base_url)
+
+
+def asyncapi_of_client(base_url: str) -> dict[str, Any]:
+    """The document as a client has it: generators of clients take what an application sends for its methods.
+
+    In JSON only: what they generate encodes messages as that.
+
+    Args:
+        base_url: what clients reach the server as.
+    """
+    return _document_of_client() | _servers(base_url)
+
+
+def _servers(base_url: str) -> dict[str, Any]:
     address = urlsplit(base_url)
     server: Schema = {"host": address.netloc, "protocol": {"http": "ws", "https": "wss"}[address.scheme]}
     if address.path:
         server["pathname"] = address.path
-    return _document(subprotocol) | {"servers": {"this": server}}
+    return {"servers": {"this": server}}
+
+
+@cache
+def _document_of_client() -> dict[str, Any]:
+    whole = _document("")
+    messages = whole["components"]["messages"]
+    return whole | {
+        "channels": {"json": whole["channels"]["json"]},
+        "operations": {
+            task_type(task): _operation("json", task) | {"action": "send"} for task in TASK_CLASSES
+        },
+        "components": whole["components"]
+        | {"messages": {name: message for name, message in messages.items() if name.endswith("-json")}},
+    }
 
 
 @cache

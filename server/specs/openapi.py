@@ -37,6 +37,7 @@ def openapi() -> dict[str, Any]:
         "paths": {
             "/": {"post": _post("postTasksToRoot")},
             "/v1": {"post": _post("postTasks")},
+            "/v1/tokens": {"post": _post_token()},
             "/images/{name}": {"get": _image("getImage"), "head": _image("headImage")},
             "/healthz": {"get": _text("getHealth", "Whether the server answers at all", {200: "It does."})},
             "/readyz": {
@@ -109,6 +110,27 @@ def _post(operation: str) -> Schema:
                     {"error": {"value": {"errors": [examples.ERROR]}}} if status == 400 else {},
                 )
                 for status, codes in sorted(by_status.items())
+            },
+        },
+    }
+
+
+def _post_token() -> Schema:
+    def content(name: str) -> Schema:
+        return {JSON.media_type: {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+
+    refusals = {400: "A field is wrong.", 401: "There is no valid key.", 403: "A token cannot make tokens."}
+    return {
+        "operationId": "postToken",
+        "summary": "Make a token for a web page",
+        "description": "Short-lived and limited; it goes wherever a key goes, and sees only what it began.",
+        "security": [{"apiKey": []}],
+        "requestBody": {"required": True, "content": content("NewToken")},
+        "responses": {
+            "201": {"description": "The token.", "content": content("NewTokenResult")},
+            **{
+                str(status): {"description": why, "content": content("Errors")}
+                for status, why in refusals.items()
             },
         },
     }

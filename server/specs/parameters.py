@@ -8,6 +8,7 @@ from msgspec import Struct
 from server.protocol.error_codes import CODES
 from server.protocol.errors import ParameterError, invalid, missing, unsupported
 from server.protocol.requests import TASK_CLASSES
+from server.protocol.tokens import NewToken
 from server.specs.schemas import Schema, components, schema_name
 
 __all__ = ["Parameter", "ParameterCode", "parameter_codes", "parameters"]
@@ -54,7 +55,8 @@ def parameter_codes() -> dict[str, dict[str, ParameterCode]]:
         if code not in CODES:
             codes[family].setdefault(code, ParameterCode(path, description))
 
-    for parameter in (parameter for task in TASK_CLASSES for parameter in parameters(task)):
+    described: tuple[type[Struct], ...] = (*TASK_CLASSES, NewToken)
+    for parameter in (parameter for struct in described for parameter in parameters(struct)):
         path, description = parameter.path, parameter.description
         if parameter.type != "any":
             add(invalid, "invalid", path, description)
@@ -85,13 +87,20 @@ _UNSUPPORTED: Final = (
     ("targetMegapixels", "The model has no `fractionalFactors`: give an `upscaleFactor`."),
     ("width", "The model has no `fractionalFactors`: give an `upscaleFactor`."),
     ("height", "The model has no `fractionalFactors`: give an `upscaleFactor`."),
+    ("faceRestoration.weight", "Only CodeFormer takes it."),
     ("seamless", "Latent upscalers cannot let edges meet."),
     *(
         (path, "The server has no checker: `tilewire models pull open-nsfw` fetches one.")
         for path in ("checkNSFW", "safety.checkContent", "safety.mode", "safety.action")
     ),
     ("includeTiles", "Parts of a result are sent over a WebSocket only."),
+    ("outputFormat", "`RAW` comes in MessagePack only."),
+    ("store", "Files are always stored."),
+    ("webhookURL", "A webhook gets JSON, which has no `RAW`."),
+    ("uploadEndpoint", "It gets a file, which `RAW` is not."),
     ("operation", "Only `getDetails` is offered."),
+    ("blend.model", "The token that came as the key is for other models: the message names them."),
+    ("model", "The token that came as the key is for other models: the message names them."),
 )
 
 

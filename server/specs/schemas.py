@@ -36,6 +36,7 @@ from server.protocol.requests import (
     Task,
     Upscale,
 )
+from server.protocol.tokens import NewToken, NewTokenResult
 
 __all__ = [
     "DIALECT",
@@ -118,7 +119,9 @@ def components(ref_template: str = "#/components/schemas/{name}") -> dict[str, S
     Args:
         ref_template: how the schemas refer to each other.
     """
-    _, schemas = msgspec.json.schema_components(MESSAGE_CLASSES, ref_template=ref_template)
+    _, schemas = msgspec.json.schema_components(
+        (*MESSAGE_CLASSES, NewToken, NewTokenResult), ref_template=ref_template
+    )
     for schema in schemas.values():
         _numbers_for_decimals(schema)
     for struct in (Upscale, ImageUpscale):

@@ -5,7 +5,7 @@ import secrets
 import uuid
 from collections.abc import Collection, Iterator
 from itertools import islice
-from typing import Final, NamedTuple, NewType
+from typing import Final, NewType
 
 from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, insert, or_, select, update
@@ -21,10 +21,10 @@ __all__ = [
     "AmbiguousKeyError",
     "Key",
     "KeyId",
-    "Login",
     "account_named",
-    "authenticate",
     "create_key",
+    "digest_named",
+    "digest_of",
     "find_account",
     "has_keys",
     "list_accounts",
@@ -59,13 +59,6 @@ class Account(Struct, frozen=True):
     reserved: int
     charged: int
     created: float
-
-
-class Login(NamedTuple):
-    """What a key opens. `key` is None for the one of the settings: it is not in the database."""
-
-    account: AccountId
-    key: KeyId | None
 
 
 class Key(Struct, frozen=True):
@@ -142,7 +135,7 @@ def create_key(
             account_id=account,
             label=label,
             hint=secret[:8],
-            digest=_digest(secret),
+            digest=digest_of(secret),
             created=now,
             revoked=False,
             expires=expires,
@@ -174,35 +167,26 @@ def rotate_key(connection: Connection, beginning: str, now: float, overlap: floa
     return old, create_key(connection, account, old.label, now)
 
 
-def authenticate(
-    connection: Connection, secret: str, now: float, *, configured: str | None = None
-) -> Login | None:
-    """What a key opens; None for one that is wrong, revoked or expired.
+def digest_of(secret: str) -> bytes:
+    """What is kept of a key, and of a token: its SHA-256.
 
-    Looked up by SHA-256: a key has too many random bits to be guessed from a fast hash, and the comparison
-    reveals nothing about how much of a wrong key was right.
-
-    Args:
-        connection: in a transaction.
-        secret: the key.
-        now: the time in seconds since the epoch.
-        configured: the key of the settings, which opens the default account. As it is not kept, it is valid
-            for as long as it is configured; but not once it was revoked as one that was made here.
+    They have too many random bits to be guessed from a fast hash, and looking a digest up reveals nothing
+    about how much of a wrong key was right.
     """
-    digest = _digest(secret)
-    row = connection.execute(
-        select(api_keys.c.id, api_keys.c.account_id, api_keys.c.revoked, api_keys.c.expires).where(
-            api_keys.c.digest == digest
-        )
-    ).first()
-    if row is None:
-        if configured is None or not secrets.compare_digest(digest, _digest(configured)):
-            return None
-        return Login(account_named(connection, DEFAULT_ACCOUNT, now), None)
-    if row.revoked or (row.expires is not None and row.expires <= now):
-        return None
-    connection.execute(update(api_keys).where(api_keys.c.id == row.id).values(last_used=now))
-    return Login(AccountId(row.account_id), KeyId(row.id))
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def digest_named(connection: Connection, beginning: str, now: float) -> bytes:
+    """The digest of the key that is named as `revoke_key` has it.
+
+    Raises:
+        AmbiguousKeyError: if it is not exactly one valid key.
+    """
+    found = _one_valid(connection, beginning, now)
+    digest: bytes = connection.execute(
+        select(api_keys.c.digest).where(api_keys.c.id == found.id)
+    ).scalar_one()
+    return digest
 
 
 def revoked_keys(connection: Connection, keys: Collection[KeyId], now: float = 0) -> set[KeyId]:
@@ -255,7 +239,7 @@ def revoke_key(connection: Connection, beginning: str) -> Key:
 
 def _one_valid(connection: Connection, beginning: str, now: float) -> Key:
     named = beginning.rstrip("…")
-    whole = connection.scalar(select(api_keys.c.id).where(api_keys.c.digest == _digest(named)))
+    whole = connection.scalar(select(api_keys.c.id).where(api_keys.c.digest == digest_of(named)))
     found = [
         key
         for key in list_keys(connection)
@@ -278,7 +262,3 @@ def _in_parts(keys: Collection[KeyId]) -> Iterator[list[KeyId]]:
     rest = iter(keys)
     while part := list(islice(rest, _NAMED_AT_ONCE)):
         yield part
-
-
-def _digest(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode()).digest()

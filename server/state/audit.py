@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, lite
 
 from server.state.books import CACHED, Book
 from server.state.records import Status
-from server.state.tables import accounts, ledger, tasks, usage
+from server.state.tables import accounts, images, ledger, tasks, usage
 
 __all__ = ["Audit", "audit"]
 
@@ -31,9 +31,11 @@ def audit(connection: Connection) -> Audit:
        are the sums of its entries.
     2. What a task that is under way has reserved is the sum of its entries; one that has ended has nothing
        reserved.
-    3. Each charge is of one task that succeeded, and each task that succeeded has one charge.
-    4. Each charge is what its attempt reserved, and the price of its task.
+    3. What a task was charged is the sum of its charges; if it succeeded it has one at least, and that sum is
+       its price. There is no charge without a task.
+    4. No charge is more than its attempt reserved.
     5. All books together sum to zero.
+    6. The bytes that are kept of each account's images are the sum of their sizes.
     """
     mistakes = [
         *_cached_sums(connection),
@@ -41,6 +43,7 @@ def audit(connection: Connection) -> Audit:
         *_tasks(connection),
         *_charges(connection),
         *_total(connection),
+        *_stored(connection),
     ]
     return Audit(
         accounts=_count(connection, select(accounts.c.id)),
@@ -93,75 +96,89 @@ def _usage(connection: Connection) -> Iterator[str]:
 
 def _tasks(connection: Connection) -> Iterator[str]:
     """Each task's record beside the sums of its entries; either may be without the other."""
-    running = tasks.c.status == Status.ACCEPTED
+    running, succeeded, failed = (
+        tasks.c.status == status for status in (Status.ACCEPTED, Status.SUCCEEDED, Status.FAILED)
+    )
     kept = select(
         tasks.c.account_id,
         tasks.c.task_uuid,
         tasks.c.status,
-        case((running, func.coalesce(tasks.c.price, 0)), else_=0).label("kept"),
+        case((running, func.coalesce(tasks.c.price - tasks.c.charged, 0)), else_=0).label("kept"),
         literal(0).label("reserved"),
+        tasks.c.charged.label("due"),
+        case(
+            (succeeded, func.coalesce(tasks.c.price, -1)),
+            (and_(failed, tasks.c.price.is_not(None)), -1),
+            else_=tasks.c.charged,
+        ).label("price"),
+        literal(0).label("charged"),
         literal(0).label("charges"),
+        literal(0).label("empty"),
     )
+    is_charge = ledger.c.destination == Book.REVENUE
     entered = select(
         ledger.c.account_id,
         ledger.c.task_uuid,
         null(),
         literal(0),
         _change(Book.RESERVED),
-        case((ledger.c.destination == Book.REVENUE, 1), else_=0),
+        literal(0),
+        literal(0),
+        case((is_charge, ledger.c.amount), else_=0),
+        case((is_charge, 1), else_=0),
+        case((and_(is_charge, ledger.c.amount == 0), 1), else_=0),
     ).where(ledger.c.task_uuid.is_not(None))
     both = kept.union_all(entered).subquery()
     found = (
         select(
             both.c.task_uuid,
             func.max(both.c.status).label("status"),
-            func.sum(both.c.kept).label("kept"),
-            func.sum(both.c.reserved).label("reserved"),
-            func.sum(both.c.charges).label("charges"),
+            *(
+                func.sum(both.c[name]).label(name)
+                for name in ("kept", "reserved", "due", "price", "charged", "charges", "empty")
+            ),
         )
         .group_by(both.c.account_id, both.c.task_uuid)
         .subquery()
     )
     status = func.coalesce(found.c.status, "unknown")
-    wrong_charges = found.c.charges != case((status == Status.SUCCEEDED, 1), else_=0)
-    query = select(found, status.label("state")).where(or_(found.c.kept != found.c.reserved, wrong_charges))
-    for row in connection.execute(query):
+    uncharged = and_(found.c.charges == 0, status == Status.SUCCEEDED)
+    superfluous = and_(found.c.empty > 0, found.c.charges > 1)
+    unknown = and_(found.c.charges > 0, status == "unknown")
+    wrong = or_(
+        found.c.kept != found.c.reserved,
+        found.c.charged != found.c.due,
+        found.c.charged != found.c.price,
+        uncharged,
+        superfluous,
+        unknown,
+    )
+    for row in connection.execute(select(found, status.label("state")).where(wrong)):
         yield (
             f"task {row.task_uuid} ({row.state}): {row.kept} is kept as reserved, "
-            f"its entries sum to {row.reserved}; it has {row.charges} charges"
+            f"its entries sum to {row.reserved}; {row.due} is kept as charged, its price is {row.price}; "
+            f"it has {row.charges} charges, which sum to {row.charged}"
         )
 
 
 def _charges(connection: Connection) -> Iterator[str]:
-    """Each charge beside what its attempt reserved, and its task's price. Old charges name no attempt."""
+    """Each charge beside what its attempt reserved. Old charges name no attempt."""
     reservation = ledger.alias()
     reserved = func.coalesce(reservation.c.amount, 0)
     query = (
-        select(ledger.c.task_uuid, ledger.c.amount, reserved.label("reserved"), tasks.c.price)
+        select(ledger.c.task_uuid, ledger.c.amount, reserved.label("reserved"))
         .outerjoin(
             reservation,
             and_(reservation.c.attempt == ledger.c.attempt, reservation.c.destination == Book.RESERVED.value),
         )
-        .join(
-            tasks,
-            and_(tasks.c.account_id == ledger.c.account_id, tasks.c.task_uuid == ledger.c.task_uuid),
-        )
         .where(
             ledger.c.destination == Book.REVENUE,
-            or_(
-                tasks.c.price.is_distinct_from(ledger.c.amount),
-                and_(
-                    ledger.c.attempt.is_not(None),
-                    or_(reserved != ledger.c.amount, tasks.c.attempt.is_distinct_from(ledger.c.attempt)),
-                ),
-            ),
+            ledger.c.attempt.is_not(None),
+            ledger.c.amount > reserved,
         )
     )
     for row in connection.execute(query):
-        yield (
-            f"task {row.task_uuid} was charged {row.amount}; "
-            f"its attempt reserved {row.reserved}, its price is {row.price}"
-        )
+        yield f"task {row.task_uuid} was charged {row.amount}; its attempt reserved {row.reserved}"
 
 
 def _total(connection: Connection) -> Iterator[str]:
@@ -173,6 +190,19 @@ def _total(connection: Connection) -> Iterator[str]:
     of_house = sum(int(amount or 0) for row in entries for amount in row)
     if of_accounts + of_house != 0:
         yield f"all books sum to {of_accounts + of_house}: {of_accounts} of accounts, {of_house} of the house"
+
+
+def _stored(connection: Connection) -> Iterator[str]:
+    sums = select(images.c.account_id, func.sum(images.c.size).label("total")).group_by(images.c.account_id)
+    found = sums.subquery()
+    total = func.coalesce(found.c.total, 0)
+    query = (
+        select(accounts.c.name, accounts.c.stored, total.label("total"))
+        .outerjoin(found, found.c.account_id == accounts.c.id)
+        .where(accounts.c.stored != total)
+    )
+    for row in connection.execute(query):
+        yield f"account {row.name!r}: {row.stored} bytes are kept as stored, its images have {row.total}"
 
 
 def _sum(book: Book) -> ColumnElement[int]:

@@ -61,7 +61,7 @@ def move(
         connection: in a transaction.
         account: whose books they are.
         amount: in nanodollars. To move nothing leaves no row, but a charge always does: each task that
-            succeeds has one.
+            succeeds has at least one.
         source: the book that it leaves.
         destination: the book that it enters.
         now: the time in seconds since the epoch.
@@ -72,8 +72,8 @@ def move(
         False if the account's book has too little; nothing is moved then.
 
     Raises:
-        IntegrityError: if it is the second reservation of the attempt, its second end, or the second charge
-            of the task.
+        IntegrityError: if it is the second reservation of the attempt, its second charge or its second
+            release.
     """
     if not amount and destination is not Book.REVENUE:
         return True

@@ -35,6 +35,8 @@ _LOCK_TRY = 0.25
 """Seconds that SQLite waits for a lock by itself, when nothing can make it stop."""
 _LAST_WAIT = 1.0
 _CONNECTIONS = 8
+_ANSWER_WITHIN = 25.0
+"""Seconds that whoever runs a transaction waits for its end, with all that is before it."""
 _CONFLICTS = frozenset({"40001", "40P01"})  # www.postgresql.org/docs/current/errcodes-appendix.html
 # Internal errors are of a transaction that PostgreSQL has ended, or of a server that only reads for now.
 _UNUSABLE = OperationalError, InterfaceError, InternalError
@@ -89,17 +91,25 @@ class Database:
         A transaction that has begun is finished even if the caller is cancelled.
 
         Raises:
-            DatabaseUnavailableError: if the database is locked, full or cannot be reached.
+            DatabaseUnavailableError: if the database is locked, full or cannot be reached, or does not answer
+                within 25 seconds.
         """
-        has_begun = False
+        has_begun = is_given_up = False
 
         def begin(connection: Connection) -> T:
             nonlocal has_begun
-            has_begun = True
+            has_begun = True  # first: whoever gives up sees this, or is seen
+            if is_given_up:
+                raise _GivenUpError
             return function(connection, *args, **kwargs)
 
         try:
-            return await self._threads.submit(begin)
+            async with asyncio.timeout(_ANSWER_WITHIN):
+                return await self._threads.submit(begin)
+        except TimeoutError as error:
+            is_given_up = True
+            log.warning("the database does not answer")
+            raise DatabaseUnavailableError(may_be_done=has_begun) from error
         except _UNUSABLE as error:
             log.warning("the database cannot be used: %s", error.orig)
             raise DatabaseUnavailableError(may_be_done=has_begun) from error
@@ -161,6 +171,10 @@ class Database:
         self.hurry(_LAST_WAIT)
         self._threads.close()
         self._engine.dispose()
+
+
+class _GivenUpError(Exception):
+    """Nobody waits for the transaction any more, and it has not begun."""
 
 
 class _Threads:

@@ -6,23 +6,45 @@ recorded as such before it is written, so that a crash in between leaves no file
 Files are deleted only once they are condemned, and what is condemned stays so: one transaction looks whether
 an image has still expired, forgets it and condemns its file. Whoever extends it comes before, and it stays,
 or after, and there is none.
+
+How many bytes of images an account has is kept with it as they come and go, and bounded.
 """
 
-from typing import Final, NamedTuple
+from collections import Counter
+from collections.abc import Callable
+from typing import Final, NamedTuple, TypeAlias
 
-from sqlalchemy import BindParameter, Connection, Float, and_, bindparam, case, delete, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    ColumnElement,
+    Connection,
+    Float,
+    and_,
+    bindparam,
+    case,
+    delete,
+    insert,
+    select,
+    update,
+)
 
+from server.protocol.errors import QuotaError
 from server.state.accounts import AccountId
 from server.state.prepared import Prepared
-from server.state.tables import images, loose_files
+from server.state.tables import accounts, images, loose_files
 
 __all__ = [
+    "NO_LIMIT",
+    "Check",
     "FileCondemnedError",
     "ImageRecord",
+    "check_room",
     "condemn",
     "condemn_expired",
     "condemn_stale",
     "condemned",
+    "discard",
     "expire",
     "expire_lost",
     "extend",
@@ -37,8 +59,14 @@ __all__ = [
     "record_image",
 ]
 
+NO_LIMIT: Final = 2**62
+_MOMENT: Final = 0.001
+
 _CONDEMNED: Final = 0.0
 """Since when a condemned file is loose."""
+
+
+Check: TypeAlias = Callable[[Connection], None]
 
 
 class FileCondemnedError(Exception):
@@ -46,7 +74,10 @@ class FileCondemnedError(Exception):
 
 
 class ImageRecord(NamedTuple):
-    """An image: `size` in bytes, `width` and `height` in pixels. `name` is the unguessable end of its URL."""
+    """An image: `size` in bytes, `width` and `height` in pixels. `name` is the unguessable end of its URL.
+
+    `scope` is that of the token that it belongs to, if it does.
+    """
 
     uuid: str
     account: AccountId
@@ -55,6 +86,7 @@ class ImageRecord(NamedTuple):
     width: int
     height: int
     expires: float
+    scope: str | None = None
 
 
 _COLUMNS = (
@@ -65,6 +97,7 @@ _COLUMNS = (
     images.c.width,
     images.c.height,
     images.c.expires,
+    images.c.scope,
 )
 
 
@@ -82,14 +115,28 @@ _FIND_NAMED: Final = Prepared(
 _EXTEND: Final = Prepared(
     update(images)
     .where(*_THIS)
-    .values(expires=case((images.c.expires < _until, _until), else_=images.c.expires))
+    # Later in any case: `discard` sees by it that somebody else uses the image.
+    .values(expires=case((images.c.expires < _until, _until), else_=images.c.expires + _MOMENT))
     .returning(*_COLUMNS)
 )
 _REPLACE: Final = Prepared(
     delete(images)
     .where(images.c.uuid == bindparam("this"), images.c.expires <= _now)
-    .returning(images.c.name)
+    .returning(images.c.name, images.c.size)
 )
+_more: Final[BindParameter[int]] = bindparam("more", type_=BigInteger)
+_limit: Final[BindParameter[int]] = bindparam("limit", type_=BigInteger)
+_COUNT: Final = Prepared(
+    update(accounts)
+    .where(accounts.c.id == bindparam("of"), accounts.c.stored + _more <= _limit)
+    .values(stored=accounts.c.stored + _more)
+)
+_UNCOUNT: Final = Prepared(
+    update(accounts)
+    .where(accounts.c.id == bindparam("of"))
+    .values(stored=accounts.c.stored - bindparam("less", type_=BigInteger))
+)
+_STORED: Final = Prepared(select(accounts.c.stored).where(accounts.c.id == bindparam("of")))
 _INSERT: Final = Prepared(insert(images))
 _INSERT_LOOSE: Final = Prepared(insert(loose_files))
 _TAKE_LOOSE: Final = Prepared(
@@ -97,8 +144,16 @@ _TAKE_LOOSE: Final = Prepared(
 )
 
 
-def record_image(connection: Connection, image: ImageRecord, now: float) -> tuple[ImageRecord, str | None]:
+def record_image(
+    connection: Connection, image: ImageRecord, now: float, limit: int = NO_LIMIT
+) -> tuple[ImageRecord, str | None]:
     """Record an image under its UUID, in place of one that has expired; its file is loose no more.
+
+    Args:
+        connection: in a transaction.
+        image: whose file is written.
+        now: the time in seconds since the epoch.
+        limit: bytes of images that its account may have.
 
     Returns:
         The image that the UUID stands for now: one that is there and has not expired stays, for as long as
@@ -106,6 +161,7 @@ def record_image(connection: Connection, image: ImageRecord, now: float) -> tupl
 
     Raises:
         FileCondemnedError: if the image's own file is to be deleted, or gone.
+        QuotaError: if the account would have too many bytes of images.
     """
     kept = extend(connection, image.account, image.uuid, image.expires, now)
     if kept is not None:
@@ -114,13 +170,31 @@ def record_image(connection: Connection, image: ImageRecord, now: float) -> tupl
     if _TAKE_LOOSE.count(connection, {"called": image.name}) == 0:
         raise FileCondemnedError
     row = _REPLACE.first(connection, {"this": image.uuid, "now": now})
-    replaced = None if row is None else row[0]
-    if replaced is not None:
-        note_loose(connection, replaced, _CONDEMNED)
+    if row is not None:
+        note_loose(connection, row[0], _CONDEMNED)
+        _UNCOUNT.count(connection, {"of": image.account, "less": row[1]})
+    if _COUNT.count(connection, {"of": image.account, "more": image.size, "limit": limit}) == 0:
+        check_room(connection, image.account, image.size, limit)
     values = image._asdict()
     values["account_id"] = values.pop("account")
     _INSERT.count(connection, values)
-    return image, replaced
+    return image, None if row is None else row[0]
+
+
+def check_room(connection: Connection, account: AccountId, size: int, limit: int) -> None:
+    """See that an account may keep so many bytes more.
+
+    Raises:
+        QuotaError: if it may not.
+    """
+    row = _STORED.first(connection, {"of": account})
+    stored = 0 if row is None else row[0]
+    if stored + size > limit:
+        raise QuotaError(
+            "storageQuotaExceeded",
+            f"the account keeps {stored} bytes of images, and may keep {limit} (max_stored_bytes); delete "
+            "some by mediaStorage, or ask for a shorter ttl",
+        )
 
 
 def extend(
@@ -133,23 +207,40 @@ def extend(
 
 
 def extend_or_note(
-    connection: Connection, account: AccountId, uuid: str, expires: float, now: float, name: str
+    connection: Connection, image: ImageRecord, now: float, limit: int, check: Check | None = None
 ) -> ImageRecord | None:
-    """`extend`; if there is no such image `note_loose`, for the file of a new one."""
-    known = extend(connection, account, uuid, expires, now)
+    """`extend`; if there is no such image `note_loose`, for the file of a new one.
+
+    Args:
+        connection: in a transaction.
+        image: what is to be kept.
+        now: the time in seconds since the epoch.
+        limit: bytes of images that its account may have.
+        check: called first; what it raises refuses the image.
+
+    Raises:
+        QuotaError: if the account would have too many bytes of images.
+    """
+    if check is not None:
+        check(connection)
+    known = extend(connection, image.account, image.uuid, image.expires, now)
     if known is None:
-        note_loose(connection, name, now)
+        check_room(connection, image.account, image.size, limit)
+        note_loose(connection, image.name, now)
     return known
 
 
+def discard(connection: Connection, image: ImageRecord) -> bool:
+    """Forget an image that nobody has used since, and condemn its file; False if somebody has."""
+    this = images.c.uuid == image.uuid, images.c.name == image.name, images.c.expires == image.expires
+    return bool(_forget(connection, *this))
+
+
 def expire(connection: Connection, account: AccountId, uuid: str, now: float) -> bool:
-    """End an account's image now: it is found no more, and its file is swept. False if there is none."""
-    ended = connection.execute(
-        update(images)
-        .where(images.c.uuid == uuid, images.c.account_id == account, images.c.expires > now)
-        .values(expires=now)
+    """Forget an account's image now, and condemn its file. False if there is none."""
+    return bool(
+        _forget(connection, images.c.uuid == uuid, images.c.account_id == account, images.c.expires > now)
     )
-    return ended.rowcount > 0
 
 
 def find_image(connection: Connection, account: AccountId, uuid: str, now: float) -> ImageRecord | None:
@@ -168,11 +259,21 @@ def condemn_expired(connection: Connection, now: float, limit: int) -> list[str]
     """Forget some of the images whose time has passed; returns the names of their files, condemned now."""
     some = select(images.c.uuid).where(images.c.expires <= now).limit(limit)
     # Again that it has expired: it may have been extended since.
-    expired = delete(images).where(images.c.uuid.in_(some), images.c.expires <= now)
-    names = list(connection.scalars(expired.returning(images.c.name)))
-    if names:
-        connection.execute(insert(loose_files), [{"name": name, "since": _CONDEMNED} for name in names])
-    return names
+    return _forget(connection, images.c.uuid.in_(some), images.c.expires <= now)
+
+
+def _forget(connection: Connection, *which: ColumnElement[bool]) -> list[str]:
+    """Forget images; returns the names of their files, condemned now."""
+    gone = connection.execute(
+        delete(images).where(*which).returning(images.c.name, images.c.account_id, images.c.size)
+    ).all()
+    sizes: Counter[str] = Counter()
+    for name, account, size in gone:
+        note_loose(connection, name, _CONDEMNED)
+        sizes[account] += size
+    for account, size in sorted(sizes.items()):  # servers lock rows in one order
+        _UNCOUNT.count(connection, {"of": account, "less": size})
+    return [name for name, _, _ in gone]
 
 
 def images_there(connection: Connection, now: float) -> dict[str, float]:

@@ -23,6 +23,7 @@ __all__ = [
     "release",
     "reserve",
     "reserved",
+    "settle",
     "spent",
     "spent_since",
     "statement",
@@ -123,15 +124,22 @@ def release(connection: Connection, attempt: Attempt, amount: int, now: float) -
 
 
 def charge(connection: Connection, attempt: Attempt, amount: int, now: float) -> None:
-    """Turn what an attempt has reserved into a charge.
+    """Turn what an attempt has reserved, or a part of it, into a charge.
 
     Raises:
-        IntegrityError: if the task was charged before.
+        IntegrityError: if the attempt was charged before.
     """
     moved = move(
         connection, attempt.account, amount, Book.RESERVED, Book.REVENUE, now, attempt.task_uuid, attempt.id
     )
     assert moved, "an attempt has more reserved than its account"
+
+
+def settle(connection: Connection, attempt: Attempt, reserved: int, owed: int, now: float) -> None:
+    """End an attempt: charge what it owes of what it has reserved, and give back the rest."""
+    if owed:
+        charge(connection, attempt, owed, now)
+    release(connection, attempt, reserved - owed, now)
 
 
 def reserved(connection: Connection) -> int:

@@ -1,8 +1,9 @@
 """What is recorded of a task: the request that it was accepted with, its attempt, and how it ended."""
 
+import logging
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from typing import Any, NamedTuple, NewType
@@ -10,13 +11,26 @@ from typing import Any, NamedTuple, NewType
 import msgspec
 from msgspec import Struct, structs
 
-from server.protocol.errors import ErrorItem
+from server.protocol.errors import ErrorItem, ServerError
+from server.protocol.raw_image import Channels
 from server.state.accounts import AccountId
 from server.state.claims import ServerId
-from server.state.requests import Service, UpscaleRequest
+from server.state.requests import Service, TaskGrant, UpscaleRequest
 from server.state.tables import tasks
 
-__all__ = ["COLUMNS", "Attempt", "AttemptId", "Safety", "Status", "StoredResult", "TaskRecord", "record_of"]
+__all__ = [
+    "COLUMNS",
+    "Attempt",
+    "AttemptId",
+    "Safety",
+    "Status",
+    "StoredResult",
+    "TaskRecord",
+    "record_of",
+    "unreadable",
+]
+
+log = logging.getLogger(__name__)
 
 AttemptId = NewType("AttemptId", str)
 
@@ -55,12 +69,17 @@ class Safety(Struct, frozen=True):
 
 
 class StoredResult(Struct, frozen=True, omit_defaults=True):
-    """What a finished upscale is rebuilt from: the image is in the store. `cost` in nanodollars."""
+    """What a finished upscale is rebuilt from: the image is in the store. `cost` in nanodollars.
 
-    image_uuid: str
-    image_name: str
-    input_image_uuid: str
+    Of raw pixels that were not stored there is no UUID and no name. `channels`, of each pixel, is set where
+    the client gets the pixels of the result.
+    """
+
+    image_uuid: str = ""
+    image_name: str = ""
+    input_image_uuid: str = ""
     cost: int = 0
+    channels: Channels | None = None
     safety: Safety | None = None
 
 
@@ -72,9 +91,12 @@ class TaskRecord:
         attempt: the one that is under way, or that gave the task its outcome.
         encoded_request: the request, in JSON.
         session: where the outcome is to be sent.
-        result: if it succeeded.
-        error: if it failed.
-        price: what the attempt costs, in nanodollars; None before that is known, and if it failed.
+        result: if it succeeded. One that is about to be uploaded is there before the task has an outcome.
+        error: if it failed; beside a result, why the result could not be uploaded.
+        price: what the task costs, in nanodollars; None before that is known, and if it failed.
+        due: what it owes of that, whatever becomes of it: that part of the result has left the server.
+        charged: what it was charged by the attempts that have ended.
+        spent: of that, by the one that has just ended; only whoever ended it knows.
         owner: the server that runs it.
         created: when it was accepted, in seconds since the epoch.
         finished: when it had its outcome.
@@ -88,10 +110,23 @@ class TaskRecord:
     result: StoredResult | None = None
     error: ErrorItem | None = None
     price: int | None = None
+    due: int = 0
+    charged: int = 0
+    spent: int = field(default=0, compare=False)
     owner: ServerId | None = None
     created: float = 0.0
     finished: float | None = None
     service: Service = "runware"
+
+    @property
+    def reserved(self) -> int:
+        """What is set aside for the attempt, while it is under way."""
+        return 0 if self.price is None else self.price - self.charged
+
+    @property
+    def owed(self) -> int:
+        """What the attempt owes of that, should it end now."""
+        return 0 if self.price is None else max(self.due - self.charged, 0)
 
     @property
     def account(self) -> AccountId:
@@ -112,12 +147,30 @@ class TaskRecord:
         """
         return msgspec.json.decode(self.encoded_request, type=UpscaleRequest)
 
+    @property
+    def token(self) -> str | None:
+        """The id of the token that the task came with."""
+        try:
+            return self.request.token
+        except msgspec.DecodeError:  # another version accepted it
+            return None
+
+    def is_of(self, scope: str) -> bool:
+        """Whether it came with a token of this scope."""
+        try:
+            return self.request.scope == scope
+        except msgspec.DecodeError:
+            return False
+
     def is_for(self, encoded_request: bytes) -> bool:
-        """Whether the task was accepted with this request, in whichever case its UUID is spelt."""
+        """Whether the task was accepted with this request, however its UUID is spelt and it is traced.
+
+        Of a token's task: within the scope of that token.
+        """
         if encoded_request == self.encoded_request:
             return True
         try:
-            return _caseless(self.request) == _caseless(
+            return _comparable(self.request) == _comparable(
                 msgspec.json.decode(encoded_request, type=UpscaleRequest)
             )
         except msgspec.DecodeError:
@@ -134,6 +187,8 @@ COLUMNS = (
     tasks.c.result,
     tasks.c.error,
     tasks.c.price,
+    tasks.c.due,
+    tasks.c.charged,
     tasks.c.owner,
     tasks.c.created,
     tasks.c.finished,
@@ -144,16 +199,20 @@ COLUMNS = (
 
 def record_of(row: Sequence[Any]) -> TaskRecord:
     """The record that a row of `COLUMNS` holds."""
-    account, task_uuid, attempt, request, session, status, result, error, price, owner, *rest = row
-    created, finished, service = rest
+    account, task_uuid, attempt, request, session, status, result, error, *money, owner = row[:12]
+    price, due, charged = money
+    created, finished, service = row[12:]
+    outcome, failure = _outcome_of(task_uuid, Status(status), result, error)
     return TaskRecord(
         attempt=Attempt(AccountId(account), task_uuid, AttemptId(attempt or "")),
         encoded_request=request,
         session=session,
         status=Status(status),
-        result=result and msgspec.json.decode(result, type=StoredResult),
-        error=error and msgspec.json.decode(error, type=ErrorItem),
+        result=outcome,
+        error=failure,
         price=price,
+        due=due,
+        charged=charged,
         owner=None if owner is None else ServerId(owner),
         created=created,
         finished=finished,
@@ -161,5 +220,26 @@ def record_of(row: Sequence[Any]) -> TaskRecord:
     )
 
 
-def _caseless(request: UpscaleRequest) -> UpscaleRequest:
-    return structs.replace(request, task_uuid=request.task_uuid.lower())
+def _outcome_of(
+    task_uuid: str, status: Status, result: bytes | None, error: bytes | None
+) -> tuple[StoredResult | None, ErrorItem | None]:
+    """How a task ended; one that cannot be read is an error, and stands in nobody's way."""
+    try:
+        return (
+            None if result is None else msgspec.json.decode(result, type=StoredResult),
+            None if error is None else msgspec.json.decode(error, type=ErrorItem),
+        )
+    except msgspec.DecodeError:
+        log.exception("the outcome of task %s cannot be read", task_uuid)
+        return None, None if status is Status.ACCEPTED else unreadable(task_uuid)
+
+
+def unreadable(task_uuid: str) -> ErrorItem:
+    """What a client gets of a task whose record cannot be read."""
+    return ServerError("what is recorded of the task cannot be read").item(None, task_uuid, None)
+
+
+def _comparable(request: UpscaleRequest) -> UpscaleRequest:
+    """All that makes a request another one: its token may be a new one by now, and its span another."""
+    grant = None if request.grant is None else TaskGrant(request.grant.scope)
+    return structs.replace(request, task_uuid=request.task_uuid.lower(), grant=grant, traceparent=None)

@@ -6,14 +6,29 @@ from msgspec import Struct
 
 from engines import Diffusion, OutputFormat, Seamless
 from server.protocol.errors import ErrorItem, TaskError
-from server.protocol.requests import OutputType, ResizeMode, SafetyAction
-from server.protocol.sources import RemoteImage, StoredImage
+from server.protocol.raw_image import Channels
+from server.protocol.requests import OutputType, ResizeMode, SafetyAction, Sequence
+from server.protocol.sources import RemoteImage, StoredImage, UnstoredImage
 from server.state.webhooks import Destination
 
-__all__ = ["BlendRequest", "Denoiser", "FaceRestorer", "Service", "UpscaleRequest"]
+__all__ = ["BlendRequest", "Denoiser", "FaceRestorer", "Service", "TaskGrant", "UpscaleRequest"]
 
 Service = Literal["runware", "a1111", "novita", "photio", "scenario", "stability"]
 """In whose shape a task came: Runware's is that of sockets and `POST /v1`."""
+
+
+class TaskGrant(Struct, frozen=True, omit_defaults=True):
+    """What is kept of the token that a task came with.
+
+    Attributes:
+        scope: who sees the task.
+        token: whose limits it counts for.
+        max_megapixels: of the result.
+    """
+
+    scope: str
+    token: str = ""
+    max_megapixels: float | None = None
 
 
 class BlendRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -46,7 +61,7 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     task_type: str
     task_uuid: str
     model: str
-    source: StoredImage | RemoteImage
+    source: StoredImage | RemoteImage | UnstoredImage
     parameter: str
     factor: float | None = None
     target_megapixels: float | None = None
@@ -58,7 +73,15 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     blend: BlendRequest | None = None
     output_types: tuple[OutputType, ...]
     output_format: OutputFormat
+    """As which the result is stored, if it is."""
     output_quality: int
+    channels: Channels | None = None
+    """Of raw pixels that came as the input: the pixels of the result have as many."""
+    raw: bool = False
+    """Whether the client gets the pixels of the result."""
+    store: bool = False
+    """Whether those are stored too."""
+    sequence: Sequence | None = None
     ttl: int | None = None
     include_cost: bool = False
     include_progress: bool = False
@@ -77,6 +100,24 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What becomes of what is not safe for work, by the task's own wish; the server may have another."""
     warnings: tuple[str, ...] = ()
     service: Service = "runware"
+    traceparent: str | None = None
+    """Of whoever sent it, at first; sent again, the same task may come from another span."""
+    grant: TaskGrant | None = None
+
+    @property
+    def scope(self) -> str | None:
+        """Of the token that it came with; None if it came with a key."""
+        return None if self.grant is None else self.grant.scope
+
+    @property
+    def token(self) -> str | None:
+        """The id of the token that it came with."""
+        return None if self.grant is None else self.grant.token
+
+    @property
+    def stores_result(self) -> bool:
+        """Whether the result is stored."""
+        return self.store or not self.raw
 
     def failure(self, error: TaskError, base_url: str) -> ErrorItem:
         """The error as the client gets it.

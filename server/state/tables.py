@@ -21,7 +21,7 @@ __all__ = [
     "accounts",
     "api_keys",
     "errors_of_models",
-    "failed",
+    "failed_for_free",
     "images",
     "is_pending",
     "ledger",
@@ -30,6 +30,7 @@ __all__ = [
     "of_services",
     "outbox",
     "tasks",
+    "tokens",
     "unfinished",
     "usage",
     "usage_of_models",
@@ -48,6 +49,7 @@ accounts = Table(
     Column("reserved", BigInteger, nullable=False, default=0),  # set aside for running tasks
     Column("charged", BigInteger, nullable=False, default=0),  # in all
     Column("charges", BigInteger, nullable=False, default=0),  # how many
+    Column("stored", BigInteger, nullable=False, default=0),  # bytes of its images
     Column("created", Float, nullable=False),
     Column("webhook_secret", String(100)),  # null: none was needed yet
     Column("old_webhook_secret", String(100)),  # signs beside the new one
@@ -71,10 +73,28 @@ api_keys = Table(
     Index("api_keys_by_account", "account_id"),
 )
 
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("account_id", ForeignKey("accounts.id"), nullable=False),
+    Column("key_digest", LargeBinary(32), nullable=False),  # of the key it was made with: it ends with that
+    Column("digest", LargeBinary(32), nullable=False, unique=True),
+    Column("scope", String(36), nullable=False),  # what its tasks, images and sessions are marked with
+    Column("terms", LargeBinary, nullable=False),
+    Column("max_tasks", BigInteger),
+    Column("max_cost", BigInteger),
+    Column("tasks", BigInteger, nullable=False),  # that it has begun
+    Column("cost", BigInteger, nullable=False),  # of those that did not fail
+    Column("used", Boolean, nullable=False),
+    Column("expires", Float, nullable=False),
+    Index("tokens_by_expiry", "expires"),
+)
+
 # Conditions that are spelt out, without a parameter, so that the partial indexes serve them.
 unfinished = text("status = 'accepted'")
 of_services = text("service IS NOT NULL")
-failed = text("status = 'failed'")
+failed_for_free = text("status = 'failed' AND charged = 0")
 is_pending = text("next_attempt IS NOT NULL")
 
 tasks = Table(
@@ -87,7 +107,9 @@ tasks = Table(
     Column("status", String(10), nullable=False),  # accepted, succeeded, failed
     Column("result", LargeBinary),
     Column("error", LargeBinary),
-    Column("price", BigInteger),  # set aside while it runs, charged once it succeeded; null: not yet known
+    Column("price", BigInteger),  # set aside while it runs, but for what is charged; null: not yet known
+    Column("due", BigInteger, nullable=False, default=0),  # of the price: for what has left the server
+    Column("charged", BigInteger, nullable=False, default=0),  # in all, by the attempts that have ended
     Column("owner", String(36)),  # the server that runs it
     Column("service", String(10)),  # in whose shape it came; null: in Runware's
     Column("attempt", String(32)),  # changes each time that it begins anew
@@ -106,12 +128,11 @@ tasks = Table(
         sqlite_where=of_services,
         postgresql_where=of_services,
     ),
-    Index("tasks_failed", "finished", sqlite_where=failed, postgresql_where=failed),
+    Index("tasks_failed", "finished", sqlite_where=failed_for_free, postgresql_where=failed_for_free),
 )
 
 _reservations = text("destination = 'reserved'")
 _ends = text("source = 'reserved'")
-_charges = text("destination = 'revenue'")
 
 # Append-only: triggers, which the migrations make, refuse to change or delete rows.
 ledger = Table(
@@ -134,14 +155,14 @@ ledger = Table(
         sqlite_where=_reservations,
         postgresql_where=_reservations,
     ),
-    Index("one_end_per_attempt", "attempt", unique=True, sqlite_where=_ends, postgresql_where=_ends),
+    # What it owes is charged, the rest is released.
     Index(
-        "one_charge_per_task",
-        "account_id",
-        "task_uuid",
+        "one_end_per_attempt",
+        "attempt",
+        "destination",
         unique=True,
-        sqlite_where=_charges,
-        postgresql_where=_charges,
+        sqlite_where=_ends,
+        postgresql_where=_ends,
     ),
 )
 
@@ -192,6 +213,7 @@ images = Table(
     Column("width", Integer, nullable=False),
     Column("height", Integer, nullable=False),
     Column("expires", Float, nullable=False),
+    Column("scope", String(36)),  # of the token that it belongs to; null: none
     Index("images_by_expiry", "expires"),
 )
 

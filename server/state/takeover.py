@@ -5,10 +5,10 @@ from typing import Final
 
 from sqlalchemy import Connection, bindparam, func, select, update
 
-from server.state import ledger
 from server.state.claims import ServerId, ServerLock
 from server.state.records import COLUMNS, Attempt, AttemptId, TaskRecord, record_of
 from server.state.tables import tasks, unfinished
+from server.state.tasks import settle
 
 __all__ = ["AT_ONCE", "attempts_of", "records_of", "take_over"]
 
@@ -19,7 +19,8 @@ AT_ONCE: Final = 500
 def take_over(connection: Connection, lock: ServerLock, now: float) -> int:
     """Make some tasks of servers that are gone this server's own, each as a new attempt; returns how many.
 
-    What was reserved for them is released: they are to begin again. There may be more if it is `AT_ONCE`.
+    What was reserved for them is released, but for what they owe: they are to begin again. There may be more
+    if it is `AT_ONCE`.
     """
     orphans: list[TaskRecord] = []
     for other in _owners(connection):
@@ -35,15 +36,23 @@ def take_over(connection: Connection, lock: ServerLock, now: float) -> int:
         if len(orphans) == AT_ONCE:
             break
     for orphan in orphans:
-        ledger.release(connection, orphan.attempt, orphan.price or 0, now)
+        settle(connection, orphan, now)
     if orphans:
         begin_anew = (
             update(tasks)
             .where(tasks.c.account_id == bindparam("of"), tasks.c.task_uuid == bindparam("uuid"))
-            .values(owner=lock.server, price=None, attempt=bindparam("new"))
+            .values(owner=lock.server, price=None, charged=bindparam("paid"), attempt=bindparam("new"))
         )
-        new = [Attempt.of(orphan.account, orphan.task_uuid) for orphan in orphans]
-        connection.execute(begin_anew, [{"of": of, "uuid": uuid, "new": id_} for of, uuid, id_ in new])
+        changes = [
+            {
+                "of": orphan.account,
+                "uuid": orphan.task_uuid,
+                "new": Attempt.of(orphan.account, orphan.task_uuid).id,
+                "paid": orphan.charged + orphan.owed,
+            }
+            for orphan in orphans
+        ]
+        connection.execute(begin_anew, changes)
     return len(orphans)
 
 

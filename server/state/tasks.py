@@ -7,7 +7,11 @@ Each time that a task begins it is a new attempt, whose id is in its row. To res
 is up to that attempt alone, whatever older ones are still at: a task that was cancelled, sent again or taken
 over meanwhile is theirs no more. An attempt reserves once and ends once; the ledger's constraints see to it.
 
-Every transaction locks the task first, then its account.
+What leaves the server before the task has an outcome is noted before: parts of the result that are sent while
+it is made, and a result that is to be uploaded. The task owes that from then on, whatever becomes of it. What
+it was charged counts when it is tried again: in all it is charged its price at most.
+
+Every transaction locks the task first, then its account, then the token that it came with.
 """
 
 import math
@@ -18,27 +22,34 @@ from typing import Final
 import msgspec
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
-from server.protocol.errors import ErrorItem, TaskCancelledError
+from server.money import to_usd
+from server.protocol.errors import ErrorItem, InsufficientCreditsError, TaskCancelledError, UnavailableError
 from server.state import ledger
 from server.state.accounts import AccountId
 from server.state.claims import ServerId
-from server.state.images import ImageRecord, note_loose, record_image
+from server.state.images import NO_LIMIT, ImageRecord, note_loose, record_image
 from server.state.outbox import forget_outcome, keep_outcome
 from server.state.prepared import Prepared
 from server.state.records import COLUMNS, Attempt, Status, StoredResult, TaskRecord, record_of
 from server.state.requests import Service
 from server.state.tables import of_services, tasks, unfinished
+from server.state.tokens import count_task, give_back, spend, uncount_task
 from server.state.webhooks import Destination, forget_webhook, record_webhook
 
 __all__ = [
     "LostTaskError",
     "accept",
     "cancel",
+    "check_payable",
     "fail",
     "find",
+    "keep",
     "latest",
+    "note_sent",
     "reserve",
+    "settle",
     "succeed",
+    "too_dear",
     "withdraw",
 ]
 
@@ -46,6 +57,9 @@ __all__ = [
 class LostTaskError(Exception):
     """The attempt is not the task's present one, or has ended; what it did does not count."""
 
+
+_ROUNDED_TO: Final = 1000
+"""Nanodollars: amounts are whole microdollars."""
 
 _THIS: Final = tasks.c.account_id == bindparam("of"), tasks.c.task_uuid == bindparam("uuid")
 _QUERY: Final = select(*COLUMNS).where(*_THIS)
@@ -68,6 +82,8 @@ def accept(
     owner: ServerId | None = None,
     admit: Callable[[], None] | None = None,
     service: Service = "runware",
+    token: str | None = None,
+    price: int | None = None,
 ) -> TaskRecord | None:
     """Record a new task; if the account used the UUID before, return that record.
 
@@ -83,6 +99,12 @@ def accept(
         owner: the server that runs it.
         admit: called if the task is a new one, perhaps more than once; what it raises refuses the task.
         service: in whose shape it came.
+        token: the id of the token that it came with, whose limit a new task counts for.
+        price: what is reserved for it, in nanodollars; None if that is not known yet.
+
+    Raises:
+        QuotaError: if the token has begun as many tasks as it may.
+        InsufficientCreditsError: if the account, or the token, cannot pay the price. Nothing is kept then.
     """
     previous = find(connection, attempt.account, attempt.task_uuid, locked=True)
     if previous is not None and not previous.is_for(request):
@@ -109,26 +131,68 @@ def accept(
     }
     if previous is None:
         key: dict[str, object] = {"account_id": attempt.account, "task_uuid": attempt.task_uuid}
+        key |= {"due": 0, "charged": 0}
         _INSERT.count(connection, key | values)
-        return None
-    # An answer that still waits for its session, or for a webhook, would now be about the new attempt.
-    forget_webhook(connection, attempt.account, attempt.task_uuid)
-    forget_outcome(connection, attempt.account, attempt.task_uuid)
-    _change(connection, attempt, **values)
+    else:
+        # An answer that still waits for its session, or for a webhook, would now be about the new attempt.
+        forget_webhook(connection, attempt.account, attempt.task_uuid)
+        forget_outcome(connection, attempt.account, attempt.task_uuid)
+        _change(connection, attempt, **values)
+    if price is not None and not reserve(connection, attempt, price, now, token=token):
+        raise too_dear(connection, attempt.account, price, token)
+    if token is not None:
+        count_task(connection, token)
     return None
+
+
+def check_payable(
+    connection: Connection, account: AccountId, task_uuid: str, price: int, token: str | None = None
+) -> None:
+    """See that the account could pay for a task, unless it is known and need not be paid.
+
+    Raises:
+        InsufficientCreditsError: if it could not.
+    """
+    known = find(connection, account, task_uuid.lower())
+    if known is None or known.status is Status.FAILED:
+        available = ledger.statement(connection, account).available
+        if available is not None and available < price - (0 if known is None else known.charged):
+            raise too_dear(connection, account, price, token)
+
+
+def too_dear(
+    connection: Connection, account: AccountId, price: int, token: str | None = None
+) -> InsufficientCreditsError:
+    """The error that an account cannot pay a price."""
+    if token is not None:  # what the account has is not for pages to know
+        return InsufficientCreditsError(
+            "insufficientCredits", "the account that the token belongs to cannot pay for the task"
+        )
+    available = ledger.statement(connection, account).available
+    return InsufficientCreditsError(
+        "insufficientCredits",
+        f"the task costs {to_usd(price)} USD; the account has {to_usd(available or 0)} USD",
+    )
 
 
 def withdraw(connection: Connection, attempt: Attempt, now: float) -> bool:
     """Forget a task without an outcome, whoever runs it by now; False if it was not accepted as this attempt.
 
-    It stays, too, if it was sent again since: then somebody waits for it.
+    It stays, too, if it was sent again since: then somebody waits for it. One that was charged, or has to be,
+    is not forgotten: it fails.
     """
     this = {"of": attempt.account, "uuid": attempt.task_uuid}
     row = _FIND_ACCEPTED_AS.first(connection, this | {"id": attempt.id})
     if row is None:
         return False
     record = record_of(row)
-    ledger.release(connection, record.attempt, record.price or 0, now)
+    if record.charged or record.due:
+        error = UnavailableError("the task was given up; send it again")
+        _end(connection, record, error.item(None, record.task_uuid, None), now)
+        return True
+    settle(connection, record, now)
+    if record.token is not None:
+        uncount_task(connection, record.token)
     _DELETE.count(connection, this)
     return True
 
@@ -166,7 +230,12 @@ def latest(
 
 
 def reserve(
-    connection: Connection, attempt: Attempt, amount: int, now: float, file: str | None = None
+    connection: Connection,
+    attempt: Attempt,
+    amount: int,
+    now: float,
+    file: str | None = None,
+    token: str | None = None,
 ) -> bool:
     """Set aside what an attempt will cost, once; False if the account cannot pay it.
 
@@ -176,6 +245,60 @@ def reserve(
         amount: in nanodollars.
         now: the time in seconds since the epoch.
         file: the name of the file that the result will be written to, which is recorded as loose.
+        token: the id of the token that the task came with, which may have a limit of its own.
+
+    Raises:
+        InsufficientCreditsError: if the token may not spend as much.
+        LostTaskError: if the task has another attempt, or an outcome.
+    """
+    record = _present(connection, attempt)
+    if record is None or record.status is not Status.ACCEPTED:
+        raise LostTaskError
+    if record.price is None:  # else it was done, as it was accepted
+        price = max(amount, record.charged)
+        if not ledger.reserve(connection, attempt, price - record.charged, now):
+            return False
+        if token is not None:
+            spend(connection, token, price - record.charged)
+        _change(connection, attempt, price=price)
+    if file is not None:
+        note_loose(connection, file, now)
+    return True
+
+
+def note_sent(connection: Connection, attempt: Attempt, sent: int, total: int) -> bool:
+    """Note that a part of the result is about to leave: the task owes as much of its price, rounded up.
+
+    Args:
+        connection: in a transaction.
+        attempt: that makes the result; its price is reserved.
+        sent: pixels of the result that the attempt has sent then.
+        total: pixels that it has.
+
+    Returns:
+        False if nothing may be sent, as the task has another attempt, or an outcome.
+    """
+    record = _present(connection, attempt)
+    if record is None or record.status is not Status.ACCEPTED or record.price is None:
+        return False
+    part = -(-record.price * sent // (total * _ROUNDED_TO)) * _ROUNDED_TO
+    due = min(record.charged + part, record.price)
+    if due > record.due:
+        _change(connection, attempt, due=due)
+    return True
+
+
+def keep(
+    connection: Connection,
+    attempt: Attempt,
+    result: StoredResult,
+    now: float,
+    image: ImageRecord,
+    limit: int = NO_LIMIT,
+) -> None:
+    """Record a result that is about to be uploaded: the task owes its price, and never fails without it.
+
+    Arguments and errors are as of `succeed`.
 
     Raises:
         LostTaskError: if the task has another attempt, or an outcome.
@@ -183,14 +306,12 @@ def reserve(
     record = _present(connection, attempt)
     if record is None or record.status is not Status.ACCEPTED:
         raise LostTaskError
-    if record.price is not None:  # it was done, and the answer lost
-        return True
-    if not ledger.reserve(connection, attempt, amount, now):
-        return False
-    _change(connection, attempt, price=amount)
-    if file is not None:
-        note_loose(connection, file, now)
-    return True
+    if record.result is not None:  # it was done, and the answer lost
+        return
+    record_image(connection, image, now, limit)
+    price = record.price or 0
+    stored = msgspec.structs.replace(result, cost=price)
+    _change(connection, attempt, result=msgspec.json.encode(stored), due=price)
 
 
 def succeed(
@@ -200,8 +321,9 @@ def succeed(
     now: float,
     webhook: Destination | None = None,
     image: ImageRecord | None = None,
+    limit: int = NO_LIMIT,
 ) -> TaskRecord:
-    """Record the result, charge what was reserved, put the reply into the outbox, and the webhook beside it.
+    """Record the result, charge its price, put the reply into the outbox, and the webhook beside it.
 
     An attempt has one outcome: if it was recorded before, that one stays and nothing is charged again.
 
@@ -212,10 +334,12 @@ def succeed(
         now: the time in seconds since the epoch.
         webhook: where the outcome is to be sent besides the session.
         image: the result's, whose file is written and which is recorded with it.
+        limit: bytes of images that the account may have.
 
     Raises:
         LostTaskError: if the task has another attempt.
         FileCondemnedError: if the image's file is to be deleted, as it took more than a day.
+        QuotaError: if the account has too many bytes of images.
     """
     record = _present(connection, attempt)
     if record is None:
@@ -223,20 +347,12 @@ def succeed(
     if record.status is not Status.ACCEPTED:
         return record
     if image is not None:
-        record_image(connection, image, now)
-    price = record.price or 0
-    ledger.charge(connection, attempt, price, now)
+        record_image(connection, image, now, limit)
+    price = record.charged if record.price is None else record.price
     stored = msgspec.structs.replace(result, cost=price)
-    _change(
-        connection,
-        attempt,
-        status=Status.SUCCEEDED,
-        result=msgspec.json.encode(stored),
-        price=price,
-        finished=now,
-    )
+    ended = replace(record, status=Status.SUCCEEDED, result=stored, error=None, price=price, charged=price)
     _announce(connection, record, now, webhook)
-    return replace(record, status=Status.SUCCEEDED, result=stored, price=price, finished=now)
+    return _settle(connection, record, ended, now)
 
 
 def fail(
@@ -246,7 +362,9 @@ def fail(
     now: float,
     webhook: Destination | None = None,
 ) -> TaskRecord:
-    """Record the error, release what was reserved, announce it as `succeed` does; once, too.
+    """Record the error, charge what is owed, release the rest, announce it as `succeed` does; once, too.
+
+    If there is a result, it stays, and the task counts as one that succeeded: only its upload failed.
 
     Raises:
         LostTaskError: if the task has another attempt.
@@ -260,9 +378,16 @@ def fail(
 
 
 def cancel(
-    connection: Connection, account: AccountId, task_uuid: str, base_url: str, now: float
+    connection: Connection,
+    account: AccountId,
+    task_uuid: str,
+    base_url: str,
+    now: float,
+    scope: str | None = None,
 ) -> TaskRecord | None:
-    """Have a task fail as cancelled, whichever server it belongs to; None if there is none, or it has ended.
+    """Have a task end as cancelled, whichever server it belongs to; None if there is none, or it has ended.
+
+    What it owes by then is charged: see `fail`.
 
     Args:
         connection: in a transaction.
@@ -270,9 +395,12 @@ def cancel(
         task_uuid: that it is recorded under.
         base_url: what the client reaches this server as.
         now: the time in seconds since the epoch.
+        scope: of the token that asks, which sees no tasks but its own.
     """
     record = find(connection, account, task_uuid, locked=True)
     if record is None or record.status is not Status.ACCEPTED:
+        return None
+    if scope is not None and not record.is_of(scope):
         return None
     error = TaskCancelledError()
     try:
@@ -291,17 +419,57 @@ def _present(connection: Connection, attempt: Attempt) -> TaskRecord | None:
 def _fail(
     connection: Connection, record: TaskRecord, error: ErrorItem, now: float, webhook: Destination | None
 ) -> TaskRecord:
-    ledger.release(connection, record.attempt, record.price or 0, now)
+    ended = _end(connection, record, error, now)
+    _announce(connection, record, now, webhook)
+    return ended
+
+
+def _end(connection: Connection, record: TaskRecord, error: ErrorItem, now: float) -> TaskRecord:
+    """End a task by an error, that says what it costs all the same."""
+    cost = record.charged + record.owed
+    why = f"the result is kept and costs {to_usd(cost):f} USD: getResponse has it" if record.result else ""
+    if not why and cost:
+        why = f"{to_usd(cost):f} USD is charged for the part of the result that was sent"
+    if why:
+        error = msgspec.structs.replace(error, message=f"{error.message}; {why}", cost=to_usd(cost))
+    status, price = (Status.SUCCEEDED, cost) if record.result else (Status.FAILED, None)
+    ended = replace(record, status=status, error=error, price=price, charged=cost)
+    return _settle(connection, record, ended, now)
+
+
+def _settle(connection: Connection, record: TaskRecord, ended: TaskRecord, now: float) -> TaskRecord:
+    """Record how a task has ended, and move its money: each that succeeds has a charge."""
+    owed = ended.charged - record.charged
+    if ended.status is Status.SUCCEEDED and not ended.charged:
+        ledger.charge(connection, record.attempt, 0, now)
+    settle(connection, record, now, owed)
     _change(
         connection,
         record.attempt,
-        status=Status.FAILED,
-        error=msgspec.json.encode(error),
-        price=None,
+        status=ended.status,
+        result=ended.result and msgspec.json.encode(ended.result),
+        error=ended.error and msgspec.json.encode(ended.error),
+        price=ended.price,
+        due=ended.charged,
+        charged=ended.charged,
         finished=now,
     )
-    _announce(connection, record, now, webhook)
-    return replace(record, status=Status.FAILED, error=error, price=None, finished=now)
+    return replace(ended, due=ended.charged, spent=owed, finished=now)
+
+
+def settle(connection: Connection, record: TaskRecord, now: float, owed: int | None = None) -> None:
+    """End an attempt: charge what it owes, give the rest of what it has reserved back to account and token.
+
+    Args:
+        connection: in a transaction.
+        record: of the task, with that attempt.
+        now: the time in seconds since the epoch.
+        owed: in nanodollars; by default for what of the result has left the server.
+    """
+    owed = record.owed if owed is None else owed
+    ledger.settle(connection, record.attempt, record.reserved, owed, now)
+    if record.token is not None:
+        give_back(connection, record.token, record.reserved - owed)
 
 
 def _announce(connection: Connection, record: TaskRecord, now: float, webhook: Destination | None) -> None:

@@ -16,7 +16,7 @@ from server.state.records import TaskRecord
 from server.state.requests import Service
 from server.telemetry.logs import bound
 
-__all__ = ["STAGES", "Audience", "Outcome", "Stage", "Story", "Subject", "Timed", "told"]
+__all__ = ["STAGES", "Audience", "Outcome", "Stage", "Story", "Subject", "Timed", "Trace", "told"]
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,13 @@ class Subject(NamedTuple):
     session: str | None
     model: str
     service: Service = "runware"
+
+
+class Trace(NamedTuple):
+    """The id of a task's span, and the `traceparent` that it has if it is part of someone else's trace."""
+
+    span: str
+    parent: str | None
 
 
 class Timed(NamedTuple):
@@ -70,11 +77,19 @@ class Story:
         is_plain: whether one model makes the result at once: that tells how fast it is.
         cost: what was charged, in nanodollars.
         device: how long devices have worked for it.
+        trace: the ids of its span; None: any.
         outcome, code: how it ended, and with which error; None before.
     """
 
-    def __init__(self, subject: Subject, audience: Audience, device: DeviceTime | None = None) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        audience: Audience,
+        device: DeviceTime | None = None,
+        trace: Trace | None = None,
+    ) -> None:
         self.subject = subject
+        self.trace = trace
         self.device = device or DeviceTime()
         self.began = time.time()
         self.seconds = 0.0
@@ -104,13 +119,14 @@ class Story:
             name = f"{stage}_ms"
             milliseconds[name] = round(milliseconds.get(name, 0) + 1000 * seconds, 1)
         fields: dict[str, object] = {"total_ms": round(1000 * self.seconds, 1), **milliseconds}
+        self.cost = record.spent
         if record.error is None:
-            self.outcome, self.cost = "succeeded", record.result.cost if record.result else 0
+            self.outcome = "succeeded"
             log.info("task finished", extra={**fields, "cost_usd": to_usd(self.cost)})
         else:
-            self.outcome = "cancelled" if record.error.code == "taskCancelled" else "failed"
+            self.outcome = "cancelled" if record.error.code in ("taskCancelled", "frameDropped") else "failed"
             self.code = record.error.code
-            log.info("task failed", extra={**fields, "code": self.code})
+            log.info("task failed", extra={**fields, "code": self.code, "cost_usd": to_usd(self.cost)})
         self._audience.task_ended(self)
 
     def note(self, timed: Timed) -> None:
@@ -145,10 +161,17 @@ class Measuring:
 
 
 @contextmanager
-def told(subject: Subject, audience: Audience) -> Iterator[Story]:
-    """The story of a task, for the time that it is worked on; what is logged meanwhile names the task."""
-    with bound(**subject._asdict()), device_time() as device:
-        story = Story(subject, audience, device)
+def told(subject: Subject, audience: Audience, trace: Trace | None = None) -> Iterator[Story]:
+    """The story of a task, for the time that it is worked on; what is logged meanwhile names the task.
+
+    Args:
+        subject: the task.
+        audience: who is told.
+        trace: what the task's span is; it may be part of a trace of someone else's.
+    """
+    parent = trace.parent if trace else None
+    with bound(**subject._asdict(), trace=parent and parent.split("-")[1]), device_time() as device:
+        story = Story(subject, audience, device, trace)
         try:
             yield story
         finally:

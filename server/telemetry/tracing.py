@@ -3,11 +3,21 @@
 Spans are made when a task's story has ended, of the times that were measured anyway.
 """
 
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    set_span_in_context,
+)
 
 from server.telemetry.story import Story
 
@@ -20,8 +30,11 @@ class Tracing:
     """Tells stories as spans. Close it when done."""
 
     def __init__(self, exporter: SpanExporter) -> None:
+        self._ids = _Ids()
         self._provider = TracerProvider(
-            resource=Resource.create({SERVICE_NAME: "tilewire"}), shutdown_on_exit=False
+            resource=Resource.create({SERVICE_NAME: "tilewire"}),
+            id_generator=self._ids,
+            shutdown_on_exit=False,
         )
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("tilewire")
@@ -29,8 +42,10 @@ class Tracing:
     def record(self, story: Story) -> None:
         """Export a task that has its outcome."""
         subject = story.subject
+        self._ids.next_span = story.trace and int(story.trace.span, 16)
         span = self._tracer.start_span(
             "task",
+            _parent_of(story),
             kind=SpanKind.SERVER,
             start_time=_nanoseconds(story.began),
             attributes={
@@ -56,6 +71,27 @@ class Tracing:
     def close(self) -> None:
         """Export what is left. Blocks, for seconds if the collector does not answer."""
         self._provider.shutdown()
+
+
+class _Ids(RandomIdGenerator):
+    """Ids for spans: any, but for the next one if it is to have one of its own."""
+
+    next_span: int | None = None
+
+    def generate_span_id(self) -> int:
+        wanted, self.next_span = self.next_span, None
+        return wanted or super().generate_span_id()
+
+
+def _parent_of(story: Story) -> Context | None:
+    """What the task came from, if whoever sent it said so."""
+    if story.trace is None or story.trace.parent is None:
+        return None
+    _, trace, span, flags = story.trace.parent.split("-")
+    parent = SpanContext(
+        int(trace, 16), int(span, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16))
+    )
+    return set_span_in_context(NonRecordingSpan(parent))
 
 
 def open_tracing(endpoint: str) -> Tracing:

@@ -12,11 +12,15 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from server.limits.memory import Holding
 from server.transport.liveness import ReaderWatch
 from server.transport.peers import peer_of
 from server.transport.places import Bounds
 
-__all__ = ["HttpProtocol"]
+__all__ = ["OWNER", "HttpProtocol"]
+
+OWNER: Final = "tilewire_owner"
+"""Where the state of a request has the account that it is of, once that is known."""
 
 _HEAD_BYTES: Final = 64 * 2**10
 _CHUNK_FRAMING: Final = 32
@@ -39,6 +43,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._overhead = 0
         self._head = 0
         self._message_complete = True
+        self._unread: Holding | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Count the connection, and wait for the first head."""
@@ -51,6 +56,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give its place back."""
+        self._stop_counting()
         self._clear_deadline()
         self._reader_watch.stop()
         if self._has_place:
@@ -126,14 +132,26 @@ class HttpProtocol(HttpToolsProtocol):
         super().handle_websocket_upgrade()
 
     def pause_writing(self) -> None:
-        """Send no more until the client has taken some."""
+        """Send no more until the client has taken some. What waits meanwhile counts as the account's."""
         super().pause_writing()
+        state = (self.scope or {}).get("state", {})
+        memory = self._bounds.memory
+        owner = state.get(OWNER) or memory.owner_of(self._peer)
+        self._unread = memory.outgoing.holding(owner, self.transport.abort)
+        # One answer may be as large as it is.
+        self._unread.add(min(self.transport.get_write_buffer_size(), memory.outgoing.share // 2))
         self._reader_watch.start(self.transport)
 
     def resume_writing(self) -> None:
         """Send on."""
         super().resume_writing()
+        self._stop_counting()
         self._reader_watch.stop()
+
+    def _stop_counting(self) -> None:
+        if self._unread is not None:
+            self._unread.release()
+            self._unread = None
 
     @property
     def _peer(self) -> str:

@@ -8,17 +8,20 @@ from typing import Final
 
 from server.delivery.sessions import Sessions
 from server.delivery.webhooks import WebhookSender
+from server.images.raw_images import HeldPicture
 from server.limits.admission import Admission
+from server.protocol.trace import task_span
 from server.state import tasks
 from server.state.accounts import AccountId
 from server.state.database import Database
 from server.state.records import Attempt, AttemptId, Status, TaskRecord
 from server.state.requests import UpscaleRequest
 from server.state.tasks import LostTaskError
-from server.telemetry.story import Story, Subject, told
+from server.telemetry.story import Story, Subject, Trace, told
 from server.telemetry.telemetry import Telemetry
 from server.upscale.outcomes import Outcomes
 from server.upscale.running import News, Running
+from server.upscale.streams import Streams
 
 __all__ = ["Execution"]
 
@@ -42,6 +45,7 @@ class Execution:
         database: Database,
         outcomes: Outcomes,
         news: News,
+        streams: Streams,
         sessions: Sessions,
         webhooks: WebhookSender,
         admission: Admission,
@@ -54,6 +58,7 @@ class Execution:
             database: where tasks are recorded.
             outcomes: does the work, and records how it ended.
             news: sends how far it is.
+            streams: where those that are frames wait for their turns.
             sessions: who gets outcomes.
             webhooks: sends the outcomes that are to be POSTed.
             admission: the places that tasks have.
@@ -63,6 +68,7 @@ class Execution:
         self._database = database
         self._outcomes = outcomes
         self._news = news
+        self._streams = streams
         self._sessions = sessions
         self._webhooks = webhooks
         self._admission = admission
@@ -89,10 +95,17 @@ class Execution:
         running = self.find(attempt.account, attempt.task_uuid)
         return running if running is not None and running.attempt == attempt else None
 
-    def start(self, attempt: Attempt, request: UpscaleRequest, session: str | None, base_url: str) -> Running:
+    def start(
+        self,
+        attempt: Attempt,
+        request: UpscaleRequest,
+        session: str | None,
+        base_url: str,
+        pixels: HeldPicture | None = None,
+    ) -> Running:
         """Run an attempt, in place of an earlier one at its task; while the server stops, do not begin it."""
         loop = asyncio.get_running_loop()
-        running = Running(attempt, request, session, base_url, loop.create_future())
+        running = Running(attempt, request, session, base_url, loop.create_future(), pixels)
         if self.is_stopping:
             self._forget(running)
             return running
@@ -100,6 +113,7 @@ class Execution:
             earlier.abandon()
         self._admission.resume(running.account, attempt.id)
         self._running[running.account, running.key] = running
+        self._streams.enter(running)
         running.work = asyncio.create_task(self._see_through(running), name=f"task {running.key}")
         running.work.add_done_callback(lambda _: self._forget(running))
         return running
@@ -132,7 +146,8 @@ class Execution:
         subject = Subject(
             running.key, running.account, running.session, running.request.model, running.request.service
         )
-        with told(subject, self._telemetry) as story:
+        trace = Trace(task_span(running.attempt.id), running.request.traceparent)
+        with told(subject, self._telemetry, trace) as story:
             log.info("task accepted")
             try:
                 record = await self._outcome(running, story)
@@ -176,6 +191,10 @@ class Execution:
         return record
 
     def _forget(self, running: Running) -> None:
+        self._streams.leave(running)
+        if running.pixels is not None:
+            running.pixels.release()
+            running.pixels = None
         running.outcome.cancel()  # does nothing to one that is set
         self._news.need_no_acknowledgement(running)
         if self._running.get((running.account, running.key)) is running:  # else it was sent again meanwhile

@@ -10,7 +10,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from engines import EngineError, SpoiltResultError
-from server.protocol.errors import ErrorItem, ServerError, TaskError, TaskTimeoutError
+from server.protocol.errors import ErrorItem, QuotaError, ServerError, TaskError, TaskTimeoutError
 from server.state import tasks
 from server.state.database import Database
 from server.state.records import Attempt, TaskRecord
@@ -19,6 +19,7 @@ from server.state.webhooks import Destination
 from server.telemetry.story import Story
 from server.upscale.pipeline import Pipeline
 from server.upscale.running import News, Running
+from server.upscale.streams import Streams
 
 __all__ = ["Outcomes"]
 
@@ -36,6 +37,7 @@ class Outcomes:
         database: Database,
         pipeline: Pipeline,
         news: News,
+        streams: Streams,
         task_timeout: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -45,12 +47,14 @@ class Outcomes:
             database: where outcomes are recorded.
             pipeline: does the work.
             news: sends how far it is.
+            streams: where those that are frames wait for their turns.
             task_timeout: seconds that a task may take.
             clock: the time in seconds since the epoch.
         """
         self._database = database
         self._pipeline = pipeline
         self._news = news
+        self._streams = streams
         self._task_timeout = task_timeout
         self._clock = clock
 
@@ -62,7 +66,7 @@ class Outcomes:
             CancelledError: if the work was abandoned; nothing is recorded then.
         """
         try:
-            async with asyncio.timeout(self._task_timeout):
+            async with asyncio.timeout(self._task_timeout), self._streams.place(running):
                 with self._news.in_line(running) as on_start:
                     result, image = await self._pipeline.run(
                         running.attempt,
@@ -70,17 +74,22 @@ class Outcomes:
                         story,
                         lambda share: self._news.note_progress(running, share),
                         self._news.regions(running),
+                        picture=running.pixels and running.pixels.picture,
                         on_start=on_start,
                     )
         except LostTaskError:
             raise
         except Exception as failure:  # noqa: BLE001 - it is what the task failed with
             return await self._fail(running, self._as_task_error(failure))
-        succeed = partial(tasks.succeed, image=image)
+        succeed = partial(tasks.succeed, image=image, limit=self._pipeline.stored_limit)
         try:
             return await self._record(succeed, running, result, running.request.webhook(running.base_url))
         except LostTaskError:
             raise
+        except QuotaError as error:
+            if image is not None:
+                await self._pipeline.drop(image)
+            return await self._fail(running, error)
         except Exception:
             log.exception("the result cannot be recorded")
             return await self._fail(running, ServerError())
@@ -104,8 +113,12 @@ class Outcomes:
         self, recorder: Recorder[T], running: Running, outcome: T, webhook: Destination | None
     ) -> TaskRecord:
         """Record an outcome, as soon as the database can be used. To cancel the task is too late by now."""
+        await self._streams.turn(running)
         running.is_recording = True
-        return await self._database.insist(recorder, running.attempt, outcome, self._clock(), webhook)
+        try:
+            return await self._database.insist(recorder, running.attempt, outcome, self._clock(), webhook)
+        finally:
+            self._streams.leave(running)
 
     def _as_task_error(self, failure: Exception) -> TaskError:
         """What the client gets to see of a failure; the log has the rest."""

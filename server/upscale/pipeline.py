@@ -2,7 +2,8 @@
 
 1. The input is obtained, the result sized and priced, the price reserved.
 2. When there is room in memory the input is decoded, upscaled and encoded.
-3. The result is stored, and sent where the task wants it.
+3. The result is stored, and sent where the task wants it. It is recorded before that, and charged whatever
+   becomes of it: a client whose endpoint fails, or that cancels, has it all the same.
 """
 
 import asyncio
@@ -12,18 +13,34 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
-from engines import Blend, OnRegion, Upscaler, crop, encode, report_whole, usable_cores
+from msgspec.structs import replace
+
+from engines import (
+    Blend,
+    OnRegion,
+    Picture,
+    Upscaler,
+    crop,
+    encode,
+    pixels_of,
+    report_whole,
+    usable_cores,
+    wraps_of,
+)
 from onnx_models import Catalogue, Model
 from server.images.inputs import Inputs
+from server.images.raw_images import RawImages, raw_image
 from server.images.store import ImageFile, ImageStore, new_name
 from server.limits.fair_gate import FairGate
-from server.money import to_usd
 from server.outbound.fetch import FetchError, ForbiddenAddressError, WebClient
-from server.protocol.errors import InsufficientCreditsError, TransferError, invalid
+from server.protocol.errors import NotFoundError, QuotaError, TransferError, UnavailableError, invalid
+from server.protocol.raw_image import RawImage
+from server.protocol.sources import UnstoredImage
+from server.protocol.trace import outgoing_headers
 from server.settings import Settings
-from server.state import ledger, tasks
+from server.state import tasks
 from server.state.accounts import AccountId
 from server.state.database import Database
 from server.state.images import ImageRecord
@@ -41,6 +58,25 @@ log = logging.getLogger(__name__)
 
 _SMALL_SHARE: Final = 1 / 8
 
+_AT_ONCE: Final = 0.25
+"""Megapixels of which the raw pixels are taken on the event loop: a trip to a thread would take longer."""
+
+
+class _Output(NamedTuple):
+    """The file of a result, its pixels, or both; and what was found of what is not safe for work."""
+
+    encoded: bytes
+    pixels: RawImage | None
+    safety: Safety | None
+
+
+class Quote(NamedTuple):
+    """What a request comes to; see `sizing`, and `price` in nanodollars."""
+
+    size: Size
+    area: Area | None
+    price: int
+
 
 class Pipeline:
     """Does upscales, as many at once as there is memory for."""
@@ -54,6 +90,7 @@ class Pipeline:
         upscaler: Upscaler,
         images: ImageStore,
         inputs: Inputs,
+        raw_images: RawImages,
         web: WebClient,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -65,6 +102,7 @@ class Pipeline:
         self._safety = SafetyChecks(catalogue, upscaler, settings)
         self._images = images
         self._inputs = inputs
+        self._raw_images = raw_images
         self._web = web
         self._clock = clock
         # An encode may take a second: it must not hold up what shares asyncio's own threads.
@@ -75,6 +113,30 @@ class Pipeline:
         self._large_gate = FairGate(*(limit * (1 - _SMALL_SHARE) for limit in active))
         self._small = settings.active_megapixels * _SMALL_SHARE / 8
 
+    @property
+    def stored_limit(self) -> int:
+        """Bytes of images that an account may have."""
+        return self._images.limit
+
+    def quote(self, request: UpscaleRequest, source: Size) -> Quote:
+        """How large the result will be, of which part of the input, and what it costs.
+
+        Args:
+            request: what is to be done.
+            source: the size of the input.
+
+        Raises:
+            ParameterError: if the result is larger than the limit, or cannot be reached by the model.
+        """
+        size, area = sizing(request, self._catalogue.get(request.model), source, self._settings)
+        shown = source if area is None else Size(area.width, area.height)
+        cost = self._price(request, shown, size) + self._auxiliaries.price(request, shown, size)
+        return Quote(size, area, cost)
+
+    async def drop(self, image: ImageRecord) -> None:
+        """Delete the file of a result that could not be recorded."""
+        await self._images.drop(image.name)
+
     async def run(
         self,
         attempt: Attempt,
@@ -83,8 +145,11 @@ class Pipeline:
         on_progress: Callable[[float], None],
         regions: AbstractAsyncContextManager[OnRegion | None],
         on_start: Callable[[], None],
-    ) -> tuple[StoredResult, ImageRecord]:
+        picture: Picture | None = None,
+    ) -> tuple[StoredResult, ImageRecord | None]:
         """The result of a request and its image, whose file is written.
+
+        There is no image if the result is not stored, or if it is recorded by now, as it had to be uploaded.
 
         Both are to be recorded together; its price is reserved, to be charged with that.
 
@@ -95,54 +160,85 @@ class Pipeline:
             on_progress: called with the finished share, from 0 to 1.
             regions: open while the result is in memory; gives what takes its finished parts, if it is wanted.
             on_start: called when a device takes the first tile; perhaps again.
+            picture: the input, if that is not stored.
 
         Raises:
+            UnavailableError: if the input is not stored, and was in the memory of a server that is gone.
             TaskError: what the client did wrong, or cannot pay.
             LostTaskError: if the task has an outcome by now, or another attempt.
             EngineError: what the model could not do.
         """
         account, model = attempt.account, self._catalogue.get(request.model)
+        if request.upload_endpoint is not None:
+            record = await self._database.run(tasks.find, account, attempt.task_uuid)
+            if record is not None and record.result is not None:  # the server was killed while it uploaded
+                await self._upload(attempt, request, await self._stored(record.result), story)
+                return record.result, None
         with story.measure("fetch"):
-            source = await self._inputs.obtain(account, request.source, request.parameter)
-        whole = Size(source.width, source.height)
-        size, area = sizing(request, model, whole, self._settings)
-        shown = whole if area is None else Size(area.width, area.height)
-        cost = self._price(request, shown, size) + self._auxiliaries.price(request, shown, size)
-        name = new_name(request.output_format.extension)
-        await self._reserve(attempt, cost, name)
+            found = await self._look(account, request, picture)
+        size, area, cost = self.quote(request, Size(found.width, found.height))
+        name = new_name(request.output_format.extension) if request.stores_result else None
+        await self._reserve(attempt, cost, name, request.token)
+        if isinstance(found, ImageFile):
+            source: ImageRecord | UnstoredImage
+            source, _ = await self._inputs.keep(account, found, scope=request.scope)
+        else:
+            source = found
         story.output_pixels = size.width * size.height
         beside = (request.blend, request.denoiser, request.face_restorer)
         story.is_plain = not request.tta and beside == (None, None, None)
-        encoded, safety = await self._upscale(
-            account, request, model, source, size, area, story, on_progress, regions, on_start
+        encoded, pixels, safety = await self._upscale(
+            account, request, model, source, picture, size, area, story, on_progress, regions, on_start
         )
+        input_uuid = source.uuid if isinstance(source, ImageRecord) else ""
+        result = StoredResult(input_image_uuid=input_uuid, safety=safety)
+        if pixels is not None:
+            self._raw_images.keep(attempt, pixels, self._clock())
+            result = replace(result, channels=pixels.channels)
+        if name is None:
+            return result, None
         file = ImageFile(encoded, request.output_format.extension, size.width, size.height)
         with story.measure("store"):
             ttl = request.ttl or self._settings.image_ttl
-            image = await self._images.write(account, file, ttl, name)
-        if request.upload_endpoint is not None:
-            with story.measure("upload"):
-                await self._upload(
-                    account, request.upload_endpoint, encoded, request.output_format.media_type
-                )
-        result = StoredResult(
-            image_uuid=image.uuid, image_name=name, input_image_uuid=source.uuid, safety=safety
-        )
-        return result, image
+            image = await self._images.write(account, file, ttl, name, request.scope)
+        result = replace(result, image_uuid=image.uuid, image_name=name)
+        if request.upload_endpoint is None:
+            return result, image
+        try:
+            keep = partial(tasks.keep, limit=self._images.limit)
+            await self._database.insist(keep, attempt, result, self._clock(), image)
+        except QuotaError:
+            await self._images.drop(name)
+            raise
+        await self._upload(attempt, request, encoded, story)
+        return result, None
+
+    async def _look(
+        self, account: AccountId, request: UpscaleRequest, picture: Picture | None
+    ) -> ImageRecord | ImageFile | UnstoredImage:
+        if not isinstance(request.source, UnstoredImage):
+            return await self._inputs.look(account, request.source, request.parameter, request.scope)
+        if picture is None:
+            raise UnavailableError(
+                "the pixels were not stored, and are gone with the server that had them; send them again",
+                retry_after=1,
+            )
+        return request.source
 
     async def _upscale(
         self,
         account: AccountId,
         request: UpscaleRequest,
         model: Model,
-        source: ImageRecord,
+        source: ImageRecord | UnstoredImage,
+        picture: Picture | None,
         size: Size,
         area: Area | None,
         story: Story,
         on_progress: Callable[[float], None],
         regions: AbstractAsyncContextManager[OnRegion | None],
         on_start: Callable[[], None],
-    ) -> tuple[bytes, Safety | None]:
+    ) -> "_Output":
         action = self._safety.action(request.safety)
         in_memory = Size(source.width, source.height).megapixels + size.megapixels * _results_held(request)
         gate = self._small_gate if in_memory <= self._small else self._large_gate
@@ -151,8 +247,14 @@ class Pipeline:
                 await held.enter_async_context(gate.hold(account, in_memory))
             on_region = await held.enter_async_context(regions)
             log.info("task started")
-            with story.measure("decode"):
-                picture = await self._inputs.decode(source, request.parameter)
+            at_hand = not isinstance(source, ImageRecord) or self._inputs.is_at_hand(source)
+            with story.measure("decode" if at_hand else "fetch") as measuring:
+                if isinstance(source, ImageRecord):
+                    data = await self._inputs.read(source, request.parameter)
+                    measuring.become("decode")
+                    picture = await self._inputs.decode(account, data, request.parameter)
+                    del data
+                assert picture is not None
                 if area is not None:
                     picture = crop(picture, *area)
             of_input = await self._safety.score(picture, "the input", action, account, story)
@@ -184,31 +286,34 @@ class Pipeline:
                 upscaled = await steps.after(upscaled, None if action == "refuse" else on_region)
             of_result = await self._safety.score(upscaled, "the result", action, account, story)
             if action == "refuse" and on_region is not None:
-                report_whole(upscaled, picture, on_region)
+                report_whole(upscaled, picture, on_region, wraps_of(request.seamless))
             with story.measure("encode"):
-                encoded = await asyncio.get_running_loop().run_in_executor(
-                    self._encoders,
-                    partial(
-                        encode,
-                        upscaled,
-                        request.output_format,
-                        quality=request.output_quality,
-                        keep_metadata=request.keep_metadata,
-                        keep_hidden=request.keep_hidden_colors,
-                    ),
-                )
-            return encoded, self._safety.verdict(of_input, of_result)
+                if not request.stores_result and size.megapixels < _AT_ONCE:
+                    encoded, pixels = _output(upscaled, request)
+                else:
+                    encoded, pixels = await asyncio.get_running_loop().run_in_executor(
+                        self._encoders, partial(_output, upscaled, request)
+                    )
+            return _Output(encoded, pixels, self._safety.verdict(of_input, of_result))
 
-    async def _reserve(self, attempt: Attempt, cost: int, name: str) -> None:
-        if not await self._database.run(tasks.reserve, attempt, cost, self._clock(), name):
-            statement = await self._database.run(ledger.statement, attempt.account)
-            raise InsufficientCreditsError(
-                f"the task costs {to_usd(cost)} USD; the account has {to_usd(statement.available or 0)} USD"
-            )
+    async def _reserve(self, attempt: Attempt, cost: int, name: str | None, token: str | None) -> None:
+        if not await self._database.run(tasks.reserve, attempt, cost, self._clock(), name, token):
+            raise await self._database.run(tasks.too_dear, attempt.account, cost, token)
 
-    async def _upload(self, account: AccountId, endpoint: str, encoded: bytes, media_type: str) -> None:
+    async def _stored(self, result: StoredResult) -> bytes:
         try:
-            await self._web.send("PUT", endpoint, encoded, media_type, account=account)
+            return await self._images.read(result.image_name)
+        except FileNotFoundError as error:
+            raise NotFoundError("imageExpired", f"image {result.image_uuid} has expired") from error
+
+    async def _upload(self, attempt: Attempt, request: UpscaleRequest, encoded: bytes, story: Story) -> None:
+        """Send a result that is recorded where the task wants it."""
+        endpoint, media_type = request.upload_endpoint or "", request.output_format.media_type
+        recorded = self._settings.otlp_endpoint is not None
+        headers = outgoing_headers(request.traceparent, attempt.id, recorded=recorded)
+        try:
+            with story.measure("upload"):
+                await self._web.send("PUT", endpoint, encoded, media_type, headers, account=attempt.account)
         except ForbiddenAddressError as error:
             raise invalid("uploadEndpoint", f"uploadEndpoint: {error}") from error
         except FetchError as error:
@@ -238,3 +343,19 @@ def _results_held(request: UpscaleRequest) -> int:
     """How many results are in memory at once; the sum of several has two bytes where a result has one."""
     one = 3 if request.tta else 1
     return one if request.blend is None else 2 * one
+
+
+def _output(picture: Picture, request: UpscaleRequest) -> tuple[bytes, RawImage | None]:
+    """What is made of a result, as the request says."""
+    pixels, encoded = None, b""
+    if request.raw:
+        pixels = raw_image(pixels_of(picture, request.channels))
+    if request.stores_result:
+        encoded = encode(
+            picture,
+            request.output_format,
+            quality=request.output_quality,
+            keep_metadata=request.keep_metadata,
+            keep_hidden=request.keep_hidden_colors,
+        )
+    return encoded, pixels

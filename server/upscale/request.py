@@ -3,7 +3,7 @@
 Pure functions; `runner` does the work.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -16,9 +16,12 @@ from onnx_models import LARGEST_FACTOR, Catalogue, Model, UnknownModelError
 from server.outbound.addresses import Reachable
 from server.protocol.codec import Codec
 from server.protocol.errors import TaskError, invalid, missing, unsupported
+from server.protocol.raw_image import Channels
+from server.protocol.requests import OutputFormat as WireFormat
 from server.protocol.requests import SafetyAction, Upscale, UpscaleSettings
-from server.protocol.sources import ImageSource, RemoteImage, StoredImage, read_source
-from server.state.requests import BlendRequest, Denoiser, FaceRestorer, Service, UpscaleRequest
+from server.protocol.sources import ImageSource, RemoteImage, StoredImage, UnstoredImage, read_source
+from server.state.grants import Grant
+from server.state.requests import BlendRequest, Denoiser, FaceRestorer, Service, TaskGrant, UpscaleRequest
 from server.upscale.auxiliaries import offered_beside
 
 __all__ = [
@@ -76,7 +79,7 @@ def check(task: Upscale, models: Models, reachable: Reachable) -> None:
     _check_factor(task, model)
     _check_levels(task, model)
     _check_together(task, models)
-    if task.keep_hidden_colors and OutputFormat(task.output_format) is OutputFormat.JPG:
+    if task.keep_hidden_colors and task.output_format is WireFormat.JPG:
         raise invalid("keepHiddenColors", "JPG has no transparency: ask for the outputFormat PNG or WEBP")
     for name, url in (("webhookURL", task.webhook_url), ("uploadEndpoint", task.upload_endpoint)):
         if url is not None and not _is_web_address(url):
@@ -89,28 +92,35 @@ def request_for(
     task: Upscale,
     *,
     models: Models,
-    source: StoredImage | RemoteImage,
+    source: StoredImage | RemoteImage | UnstoredImage,
     parameter: str,
     warnings: tuple[str, ...],
+    channels: Channels | None = None,
     denoiser: Denoiser | None = None,
     face_restorer: FaceRestorer | None = None,
     safety: SafetyAction | None = None,
     service: Service = "runware",
+    traceparent: str | None = None,
+    grant: TaskGrant | None = None,
 ) -> UpscaleRequest:
     """The request that a checked task amounts to.
 
     Args:
         task: as it came.
         models: what does it.
-        source: the input; one that came within the task is stored by now.
+        source: the input; a file that came within the task is stored by now.
         parameter: which one named it.
         warnings: what the reply is to say beside the result.
+        channels: of raw pixels that came as the input.
         denoiser: what removes noise before.
         face_restorer: what restores faces.
         safety: what becomes of what is not safe for work.
         service: in whose shape it came.
+        traceparent: of the HTTP request that it came with; the task's own wins.
+        grant: of the token that it came with.
     """
     kinds = task.output_type if isinstance(task.output_type, list) else [task.output_type]
+    is_raw = task.output_format is WireFormat.RAW
     return UpscaleRequest(
         task_type=str(task.__struct_config__.tag),
         task_uuid=task.task_uuid,
@@ -126,8 +136,12 @@ def request_for(
         tta=task.tta == 8,
         blend=_blend(task, models.second),
         output_types=tuple(dict.fromkeys(kinds)),
-        output_format=OutputFormat(task.output_format.value),
+        output_format=OutputFormat.PNG if is_raw else OutputFormat(task.output_format.value),
+        channels=channels,
+        raw=is_raw,
+        store=bool(task.store),
         output_quality=task.output_quality,
+        sequence=task.sequence,
         ttl=task.ttl,
         include_cost=task.include_cost,
         include_progress=task.include_progress,
@@ -143,6 +157,8 @@ def request_for(
         safety=safety,
         warnings=warnings,
         service=service,
+        traceparent=task.traceparent or traceparent,
+        grant=grant,
     )
 
 
@@ -213,23 +229,34 @@ def cut_warnings(cut: Iterable[str]) -> tuple[str, ...]:
     )
 
 
-def choose_models(catalogue: Catalogue, task: Upscale) -> Models:
+def choose_models(catalogue: Catalogue, task: Upscale, grant: Grant | None = None) -> Models:
     """The models of the names or AIR ids that a task gives; the default where it gives none.
 
+    Args:
+        catalogue: of all models.
+        task: as it was sent.
+        grant: of the token that it came with, whose default is the first of the models that it is for.
+
     Raises:
-        ParameterError: if there is none of a name; the message names those that there are.
+        ParameterError: if there is none of a name, and the message names those that there are; or it is not
+            one of the token's.
     """
-    first = catalogue.default if task.model is None else _model(catalogue, task.model, "model")
+    offered = () if grant is None else grant.terms.models
+    name = next(iter(offered), None) if task.model is None else task.model
+    first = catalogue.default if name is None else _model(catalogue, name, "model", offered)
     if task.blend is None:
         return Models(first)
-    return Models(first, _model(catalogue, task.blend.model, "blend.model"))
+    return Models(first, _model(catalogue, task.blend.model, "blend.model", offered))
 
 
-def _model(catalogue: Catalogue, name: str, parameter: str) -> Model:
+def _model(catalogue: Catalogue, name: str, parameter: str, offered: Sequence[str]) -> Model:
     try:
-        return catalogue.get(name)
+        model = catalogue.get(name)
     except UnknownModelError as error:
         raise invalid(parameter, str(error)) from error
+    if offered and model.name not in offered:
+        raise unsupported(parameter, f"the token is for these models: {', '.join(offered)}")
+    return model
 
 
 def _is_web_address(url: str) -> bool:

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Final
 from weakref import WeakValueDictionary
@@ -21,13 +22,16 @@ import msgspec
 from server.delivery.previews import TileStreams
 from server.delivery.sessions import Sessions
 from server.delivery.webhooks import WebhookSender
+from server.images.raw_images import HeldPicture
 from server.limits.admission import Admission
 from server.protocol.errors import ConflictError, DatabaseUnavailableError, UnavailableError
+from server.protocol.requests import Sequence
 from server.settings import Settings
 from server.state import takeover, tasks
 from server.state.accounts import AccountId
 from server.state.claims import ServerLock
 from server.state.database import Database
+from server.state.logins import Login
 from server.state.records import Attempt, Status, TaskRecord
 from server.state.requests import UpscaleRequest
 from server.telemetry.telemetry import Telemetry
@@ -35,6 +39,8 @@ from server.upscale.execution import Execution
 from server.upscale.outcomes import Outcomes
 from server.upscale.pipeline import Pipeline
 from server.upscale.running import News, Running
+from server.upscale.sizing import Size
+from server.upscale.streams import Streams
 
 __all__ = ["Runner"]
 
@@ -75,9 +81,11 @@ class Runner:
             clock: the time in seconds since the epoch.
         """
         admission = Admission(limit=settings.max_tasks, limit_per_account=settings.max_tasks_in_flight)
-        news = News(sessions, tiles, settings.acknowledge_after)
-        outcomes = Outcomes(database, pipeline, news, settings.task_timeout, clock)
+        news = News(database, sessions, tiles, settings.acknowledge_after)
+        streams = self._streams = Streams()
+        outcomes = Outcomes(database, pipeline, news, streams, settings.task_timeout, clock)
         self._database = database
+        self._pipeline = pipeline
         self._admission = admission
         self._news = news
         self._outcomes = outcomes
@@ -86,6 +94,7 @@ class Runner:
             database=database,
             outcomes=outcomes,
             news=news,
+            streams=streams,
             sessions=sessions,
             webhooks=webhooks,
             admission=admission,
@@ -111,6 +120,18 @@ class Runner:
         """Whether any task is under way whose outcome goes to this session."""
         return any(running.account == account and running.session == session for running in self._execution)
 
+    def price(self, request: UpscaleRequest, width: int, height: int) -> int:
+        """What a request costs, in nanodollars, for an input of this size.
+
+        Raises:
+            ParameterError: if its result would be too large.
+        """
+        return self._pipeline.quote(request, Size(width, height)).price
+
+    def arrival(self, owner: str, sequence: Sequence | None) -> AbstractAsyncContextManager[object]:
+        """Held while a task is taken on, so that frames of a stream stay in order; see `Streams.arrival`."""
+        return self._streams.arrival(owner, sequence)
+
     async def submit(
         self,
         account: AccountId,
@@ -119,6 +140,8 @@ class Runner:
         session: str | None,
         base_url: str,
         acknowledge: bool = False,
+        pixels: HeldPicture | None = None,
+        price: int | None = None,
     ) -> Running | TaskRecord:
         """Take a task on; or, for one that was sent before, what became of it.
 
@@ -132,32 +155,42 @@ class Runner:
             session: where the outcome is to be sent.
             base_url: what the client reaches this server as.
             acknowledge: whether to acknowledge the task to the session if its result takes a while.
+            pixels: the input, if that is not stored. What runs with it releases it; else the caller must.
+            price: what it costs, in nanodollars, if that is known.
 
         Raises:
-            ConflictError: if the account used the UUID for another request.
+            UnavailableError: if the input is not stored, and the server is stopping.
+            ConflictError: if the account, or another token of it, used the UUID for another request.
+            QuotaError: if its token has begun as many tasks as it may.
             RateLimitError: if the account has too many tasks under way.
             BusyError: if all accounts together have.
+            InsufficientCreditsError: if the account cannot pay the price.
         """
+        if pixels is not None and self._execution.is_stopping:
+            raise UnavailableError(
+                "the server is stopping"
+            )  # the pixels would not be there after its next start
         attempt = Attempt.of(account, request.task_uuid)
         encoded = msgspec.json.encode(request)
         taken: Running | TaskRecord
         async with self._turn(account, attempt.task_uuid):
-            previous = await self._accept(attempt, request, encoded, session)
+            previous = await self._accept(attempt, request, encoded, session, price)
             if previous is None:
-                taken = self._execution.start(attempt, request, session, base_url)
+                taken = self._execution.start(attempt, request, session, base_url, pixels)
             elif previous.is_for(encoded):
-                taken = await self._rejoin(previous, base_url)
+                taken = await self._rejoin(previous, base_url, pixels)
             else:
                 raise ConflictError(f"taskUUID {request.task_uuid} was used for another request")
         if acknowledge and isinstance(taken, Running):
             self._news.acknowledge_later(taken)
         return taken
 
-    async def cancel(self, account: AccountId, task_uuid: str, base_url: str) -> bool:
+    async def cancel(self, login: Login, task_uuid: str, base_url: str) -> bool:
         """Have a task end as cancelled, wherever it runs; False if there is none, or it has ended."""
+        account = login.account
         key = task_uuid.lower()
         async with self._turn(account, key):
-            ended = await self._database.run(tasks.cancel, account, key, base_url, self._clock())
+            ended = await self._database.run(tasks.cancel, account, key, base_url, self._clock(), login.scope)
             if ended is None:
                 return False
             if (running := self._execution.find_attempt(ended.attempt)) is not None:
@@ -221,7 +254,12 @@ class Runner:
         return self._turns.setdefault((account, key), asyncio.Lock())
 
     async def _accept(
-        self, attempt: Attempt, request: UpscaleRequest, encoded: bytes, session: str | None
+        self,
+        attempt: Attempt,
+        request: UpscaleRequest,
+        encoded: bytes,
+        session: str | None,
+        price: int | None,
     ) -> TaskRecord | None:
         """Record a new task, or return the record of one that was sent before."""
         admit = partial(self._admission.enter, attempt.account, attempt.id)
@@ -235,6 +273,8 @@ class Runner:
                 self._lock.server,
                 admit,
                 request.service,
+                request.token,
+                price,
             )
         except BaseException as error:
             self._admission.leave(attempt.id, self._clock())
@@ -249,7 +289,9 @@ class Runner:
             if since < time.monotonic() - _DOUBT:
                 del self._in_doubt[attempt]
 
-    async def _rejoin(self, previous: TaskRecord, base_url: str) -> Running | TaskRecord:
+    async def _rejoin(
+        self, previous: TaskRecord, base_url: str, pixels: HeldPicture | None
+    ) -> Running | TaskRecord:
         """What became of a task that is sent again."""
         if previous.status is not Status.ACCEPTED:
             return previous
@@ -260,7 +302,8 @@ class Runner:
             return previous
         if self._execution.is_stopping:
             return self._execution.start(previous.attempt, previous.request, previous.session, base_url)
-        await self._settle(previous.attempt, base_url)  # the database failed just after it was accepted
+        # The database failed just after it was accepted.
+        await self._settle(previous.attempt, base_url, pixels)
         return self._execution.find_attempt(previous.attempt) or previous
 
     async def _see_to(self, attempt: Attempt, base_url: str) -> bool:
@@ -268,7 +311,7 @@ class Runner:
         async with self._turn(attempt.account, attempt.task_uuid):
             return await self._settle(attempt, base_url)
 
-    async def _settle(self, attempt: Attempt, base_url: str) -> bool:
+    async def _settle(self, attempt: Attempt, base_url: str, pixels: HeldPicture | None = None) -> bool:
         record = await self._database.run(tasks.find, attempt.account, attempt.task_uuid)
         if record is None or record.attempt != attempt or record.status is not Status.ACCEPTED:
             return False
@@ -278,7 +321,7 @@ class Runner:
             await self._outcomes.give_up(record)
             self._execution.without_outcome.discard(attempt.id)
             return False
-        self._execution.start(attempt, record.request, record.session, base_url)
+        self._execution.start(attempt, record.request, record.session, base_url, pixels)
         return True
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from msgspec import UNSET, UnsetType
@@ -11,8 +12,11 @@ from msgspec import UNSET, UnsetType
 from engines import OnRegion
 from server.delivery.previews import TileStreams
 from server.delivery.sessions import Sessions
+from server.images.raw_images import HeldPicture
 from server.protocol.replies import Acknowledgement, Progress, Tile
+from server.state import tasks
 from server.state.accounts import AccountId
+from server.state.database import Database
 from server.state.records import Attempt, TaskRecord
 from server.state.requests import UpscaleRequest
 from server.upscale.queue import Queue
@@ -34,6 +38,7 @@ class Running:
         ended: what ended it from outside, such as a `cancel`.
         is_recording: it has its outcome, which is being recorded.
         is_abandoned: whatever it still does is in vain.
+        pixels: its input, if that is in memory alone.
     """
 
     attempt: Attempt
@@ -41,6 +46,7 @@ class Running:
     session: str | None
     base_url: str
     outcome: asyncio.Future[TaskRecord]
+    pixels: HeldPicture | None = None
     progress: float = 0.0
     queue_position: int | None = None
     ended: TaskRecord | None = None
@@ -81,14 +87,18 @@ class Running:
 class News:
     """Sends sessions the news of tasks under way: accepted, how far they are, what is finished."""
 
-    def __init__(self, sessions: Sessions, tiles: TileStreams, acknowledge_after: float) -> None:
+    def __init__(
+        self, database: Database, sessions: Sessions, tiles: TileStreams, acknowledge_after: float
+    ) -> None:
         """Send news to `sessions`.
 
         Args:
+            database: where it is noted how much of a result was sent.
             sessions: who is connected.
             tiles: sends finished parts of results.
             acknowledge_after: seconds for which an acknowledgement is held back.
         """
+        self._database = database
         self._sessions = sessions
         self._tiles = tiles
         self._acknowledge_after = acknowledge_after
@@ -118,7 +128,14 @@ class News:
         """Gives what takes the finished parts of the result, if they are wanted."""
         if not running.request.include_tiles:
             return nullcontext()
-        return self._tiles.open(lambda: self._sessions.link(running.account, running.session), running.news)
+        return self._tiles.open(
+            lambda: self._sessions.link(running.account, running.session),
+            running.news,
+            partial(self._note_sent, running.attempt),
+        )
+
+    async def _note_sent(self, attempt: Attempt, sent: int, total: int) -> bool:
+        return await self._database.run(tasks.note_sent, attempt, sent, total)
 
     def acknowledge_later(self, running: Running) -> None:
         """Hold the acknowledgement back: a client that gets one waits before it looks for the result."""

@@ -138,8 +138,9 @@ def _range(model: Model) -> tuple[int, int]:
 
 def _fitting(request: UpscaleRequest, model: Model, source: Size, settings: Settings) -> float | None:
     """The largest factor with which the result is within the limits."""
+    limit, _ = _megapixels(request, settings)
     fits = min(
-        math.sqrt(settings.max_output_megapixels / source.megapixels),
+        math.sqrt(limit / source.megapixels),
         request.output_format.max_side / max(source),
     )
     return largest_factor(model.factors, fits, fractional=model.fractional)
@@ -148,14 +149,14 @@ def _fitting(request: UpscaleRequest, model: Model, source: Size, settings: Sett
 def _check_limits(
     size: Size, parameter: str, request: UpscaleRequest, source: Size, settings: Settings
 ) -> None:
-    limit = settings.max_output_megapixels
+    limit, name = _megapixels(request, settings)
     if size.megapixels > limit:
         largest = math.floor(100 * math.sqrt(limit / source.megapixels)) / 100
         advice = f"the largest factor that fits is {largest:g}" if largest >= 1 else "the input is as large"
         raise invalid(
             parameter,
             f"the result would have {size.width} × {size.height} pixels, more than {limit:g} megapixels "
-            f"(max_output_megapixels); {advice}",
+            f"({name}); {advice}",
             "number",
         )
     if max(size) > request.output_format.max_side:
@@ -164,6 +165,15 @@ def _check_limits(
             f"{request.output_format.value} holds at most {request.output_format.max_side} pixels on a side; "
             f"the result would have {size.width} × {size.height}",
         )
+
+
+def _megapixels(request: UpscaleRequest, settings: Settings) -> tuple[float, str]:
+    """The most that the result may have, and what says so."""
+    limit = settings.max_output_megapixels
+    granted = request.grant.max_megapixels if request.grant is not None else None
+    if granted is not None and granted < limit:
+        return granted, "maxMegapixels of the token"
+    return limit, "max_output_megapixels"
 
 
 def _scaled(length: int, factor: float) -> int:

@@ -29,7 +29,7 @@ import { takeImages } from "./tasks/intake.js";
 import { Pace } from "./tasks/pace.js";
 import { Runner } from "./tasks/runner.js";
 import { Tasks } from "./tasks/tasks.js";
-import { Connection } from "./wire/connection.js";
+import { Connection } from "./client.js";
 
 const connection = new Connection(new URL("v1", location.href).href.replace(/^http/, "ws"));
 const tasks = await Tasks.open();

@@ -4,9 +4,12 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpcore
+import msgspec
 import pytest
 from sqlalchemy import Connection, make_url
 from sqlalchemy.exc import DBAPIError
@@ -96,6 +99,30 @@ async def test_a_silent_database_is_given_up_after_a_while_and_used_again_when_i
                 await until(is_done)
         found = server.services.database.snapshot(audit)
         assert (found.charges, found.mistakes) == (1, [])
+        server.stop()
+
+
+async def test_a_silent_database_answers_in_time_however_much_waits_for_it(
+    start_server: StartServer, postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    url = postgresql.new_database()
+    with running_network(server_of(url), seed) as network:
+        server = start_server(**SETTINGS, database_url=through(network, url))
+        account = open_account(server)
+        headers = [("Authorization", f"Bearer {account.key}")]
+        body = msgspec.json.encode([upscale(make_image())])
+        with monkeypatch.context() as patch:
+            patch.setattr("server.state.database._ANSWER_WITHIN", 1.0)
+            # Each statement would wait for ever.
+            patch.setattr(server.services.database._patience, "_seconds", 10 * PATIENCE)
+            patch.setitem(postgresql_connections._CONNECT, "connect_timeout", round(10 * PATIENCE))
+            network.silent = True
+            async with httpcore.AsyncConnectionPool() as pool, asyncio.timeout(PATIENCE):
+                post = partial(pool.request, "POST", f"{server.url}/v1", headers=headers, content=body)
+                answers = await asyncio.gather(*(post() for _ in range(30)))
+            assert {answer.status for answer in answers} == {503}
+            network.silent = False
+            network.cut_all()
         server.stop()
 
 

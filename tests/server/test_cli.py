@@ -16,8 +16,8 @@ import pytest
 
 from onnx_models import load_catalogue
 from server.specs.version import VERSION
-from server.state.accounts import authenticate
 from server.state.database import Database
+from server.state.logins import authenticate
 from tests.server.conftest import Tilewire
 from tests.server.support.harness import FAST_MODEL, PATIENCE, connected
 from tests.server.support.process import REPOSITORY, environment, serving

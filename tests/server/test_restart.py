@@ -353,15 +353,16 @@ async def test_a_second_signal_ends_the_process_at_once_and_nothing_is_lost(
         await _all_are_answered(server, session, [task])
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 async def test_a_signal_lets_a_task_finish_that_is_under_way(
-    tmp_path: Path, model_directory: Path, web: Web
+    tmp_path: Path, model_directory: Path, web: Web, number: signal.Signals
 ) -> None:
     (task,) = held_tasks(web, 1)
     with serving(tmp_path, model_directory, TILEWIRE_PRIVATE_NETWORKS="true") as server:
         async with connected(server) as peer:
             await peer.send(task)
             await web.receive()
-            server.process.terminate()
+            server.process.send_signal(number)
             await until(lambda: refuses_connections(server))
             release(web, 1)
             assert "imageURL" in await peer.receive_item()

@@ -25,6 +25,7 @@ from tests.server.support.harness import (
     new_uuid,
     open_account,
     open_image,
+    request,
     socket_url,
     until,
 )
@@ -45,6 +46,7 @@ from tilewire import (
     TileReady,
     Tilewire,
     UnreachableError,
+    sources,
 )
 
 FAST: Options = {"model": FAST_MODEL, "factor": 2, "output_format": "PNG"}
@@ -71,7 +73,7 @@ async def test_every_kind_of_source_gives_the_same_result(server: EmbeddedServer
     pixels = np.asarray(open_image(data))
     async with client(server) as tilewire:
         upload = await tilewire.upload(path)
-        sources: list[Source] = [
+        given: list[Source] = [
             data,
             path,
             str(path),
@@ -87,11 +89,48 @@ async def test_every_kind_of_source_gives_the_same_result(server: EmbeddedServer
             path.open("rb"),
             f"data:image/png;base64,{base64.b64encode(data).decode()}",
         ]
-        results = [await tilewire.upscale(source, **FAST) for source in sources]
+        results = [await tilewire.upscale(source, **FAST) for source in given]
         again = await tilewire.upscale(results[0], **FAST)
     for result in results:
         assert np.array_equal(result.to_array(), results[0].to_array())
     assert again.width == 2 * (results[0].width or 0)
+
+
+@pytest.mark.parametrize("shape", [(16, 24), (16, 24, 3), (16, 24, 4)])
+async def test_an_array_becomes_an_array(server: EmbeddedServer, shape: tuple[int, ...]) -> None:
+    pixels = np.asarray(open_image(make_image(24, 16)).convert("RGBA"))[..., : shape[-1]]
+    pixels = pixels[..., 0] if len(shape) == 2 else pixels
+    async with client(server) as tilewire:
+        larger = await tilewire.upscale(pixels, model=FAST_MODEL, factor=2)
+        (finished,) = [one async for one in tilewire.upscale_many([pixels], model=FAST_MODEL, factor=2)]
+        result = finished.result()
+        again = await tilewire.upscale(result, model=FAST_MODEL, factor=2)
+        kept = await tilewire.upscale(pixels, model=FAST_MODEL, factor=2, output_format="RAW", store=True)
+    assert (larger.shape[:2], larger.shape[2:]) == ((32, 48), pixels.shape[2:])
+    larger += 0  # it may be changed
+    assert np.array_equal(result.to_array(), larger)
+    assert (result.uuid, result.url, result.image) == ("", "", None)
+    assert (again.width, result.height, result.to_pillow().size) == (96, 32, (48, 32))
+    assert np.array_equal(kept.to_array(), larger)
+    file = open_image((await request(kept.url)).body).convert(result.to_pillow().mode)
+    assert np.array_equal(np.asarray(file), larger)
+
+
+async def test_pixels_are_saved_as_a_file_of_any_format(server: EmbeddedServer, tmp_path: Path) -> None:
+    async with client(server) as tilewire:
+        result = await tilewire.upscale(make_image(), model=FAST_MODEL, factor=2, output_format="RAW")
+    result.save(tmp_path / "a.png")
+    result.save(tmp_path / "a.webp")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), result.to_array())
+    assert Image.open(tmp_path / "a.webp").format == "WEBP"
+
+
+async def test_an_array_that_is_too_large_for_a_message_of_pixels_is_sent_as_a_file(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "_LARGEST_RAW", 100)
+    async with client(server) as tilewire:
+        assert (await tilewire.upscale(np.zeros((16, 16), np.uint8), factor=1)).shape == (16, 16)
 
 
 async def test_a_url_is_fetched_by_the_server(start_server: StartServer, web: Web) -> None:
@@ -134,7 +173,7 @@ async def test_the_orientation_of_a_pillow_image_is_kept(server: EmbeddedServer)
 @pytest.mark.parametrize(
     ("source", "error", "told"),
     [
-        (np.zeros((4, 4), np.uint8), ValueError, r"\(4, 4\) uint8"),
+        (np.zeros((4, 4, 2), np.uint8), ValueError, r"\(4, 4, 2\) uint8"),
         (np.zeros((4, 4, 3), np.float32), ValueError, "float32"),
         (np.zeros((0, 4, 3), np.uint8), ValueError, r"\(0, 4, 3\)"),
         (Path("no/such/file.png"), FileNotFoundError, "no/such/file.png"),
@@ -250,7 +289,7 @@ async def test_a_stream_tells_progress_and_tiles_and_last_the_result(
 ) -> None:
     device.run_freely()
     async with client(start_server()) as tilewire:
-        stream = tilewire.stream(make_image(1500, 190), model=FAST_MODEL, factor=4)
+        stream = tilewire.events(make_image(1500, 190), model=FAST_MODEL, factor=4)
         events = [event async for event in stream]
     assert isinstance(events[-1], Result)
     assert all(isinstance(event, Progress | TileReady) for event in events[:-1])
@@ -340,7 +379,7 @@ async def test_leaving_a_stream_early_cancels_its_task(
     server = start_server()
     account = open_account(server)
     async with client(server, account.key) as tilewire:
-        stream = tilewire.stream(make_image(1500, 190), model=FAST_MODEL, factor=4)
+        stream = tilewire.events(make_image(1500, 190), model=FAST_MODEL, factor=4)
         device.step()
         await anext(stream)
         await stream.aclose()

@@ -1,11 +1,14 @@
 """What is installed, beside an application that has a package `server` of its own."""
 
 import asyncio
+import re
 import subprocess
 import sys
 import venv
 from collections.abc import Iterator
+from email import message_from_bytes
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -104,3 +107,23 @@ def test_the_command_finds_its_own_packages_first(application: Path) -> None:
         text=True,
     )
     assert run.stdout.strip() == VERSION, run.stderr
+
+
+def test_what_a_package_index_shows_is_complete(tmp_path: Path) -> None:
+    builder = pytest.importorskip("hatchling.builders.wheel", reason="hatchling builds the wheel")
+    (wheel,) = builder.WheelBuilder(str(REPOSITORY)).build(directory=str(tmp_path), versions=["standard"])
+    with ZipFile(wheel) as files:
+        (name,) = (name for name in files.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = message_from_bytes(files.read(name))
+        assert "tilewire/py.typed" in files.namelist()
+    links = re.findall(r"\]\(([^)]+)\)", str(metadata.get_payload()))
+    assert links
+    assert not [link for link in links if not link.startswith(("https://", "#"))]
+    assert metadata["Author"] == "The Tilewire authors"
+    assert {url.partition(",")[0] for url in metadata.get_all("Project-URL")} >= {
+        "Source",
+        "Documentation",
+        "Changelog",
+    }
+    classifiers = metadata.get_all("Classifier")
+    assert {"Typing :: Typed", "Programming Language :: Python :: 3.11"} <= set(classifiers)

@@ -43,7 +43,8 @@ def test_the_fields_of_replies_have_the_servers_names(ours: type[Struct], theirs
 def test_options_have_the_names_of_the_tasks_parameters() -> None:
     known = {field.encode_name for field in msgspec.structs.fields(requests.Upscale)}
     spelt = {wire.wire_name(name) for name in tilewire.Options.__annotations__}
-    assert spelt - known == {"factor", "includeImage", "nsfw"}, "what the client turns into other parameters"
+    turned = {"factor", "faceVisibility", "faceWeight", "includeImage", "nsfw", "restoreFaces"}
+    assert spelt - known == turned, "what the client turns into other parameters"
     assert wire.SUBPROTOCOL == SUBPROTOCOL
     assert all(
         wire.wire_name(name) == names.wire_name(name)
@@ -55,6 +56,7 @@ def test_every_code_of_the_server_has_its_exception() -> None:
     kinds = {
         401: errors.AuthenticationFailedError,
         402: errors.InsufficientCreditsError,
+        403: errors.AuthenticationFailedError,
         404: errors.NotFoundError,
         429: errors.BusyError,
         503: errors.BusyError,
@@ -63,6 +65,8 @@ def test_every_code_of_the_server_has_its_exception() -> None:
         expected = kinds.get(meaning.status, errors.TaskFailedError)
         if code == "taskCancelled":
             expected = errors.TaskCancelledError
+        if code == "frameDropped":
+            expected = errors.FrameDroppedError
         assert type(errors.failure(wire.ErrorItem(code=code))) is expected, code
 
 

@@ -4,7 +4,10 @@ import logging
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from engines.activity import Memory
 from engines.devices.cores import usable_cores
@@ -21,7 +24,7 @@ from engines.errors import DeviceLostError, DeviceOutOfMemoryError, ModelError
 from engines.tiling.menu import side_for
 from onnx_models import largest_activation
 
-__all__ = ["CudaDevice", "GpuPrecision"]
+__all__ = ["GATE", "CudaDevice", "GatedSession", "GpuPrecision", "GpuSession"]
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +33,8 @@ GpuPrecision = Literal["auto", "fp32", "fp16"]
 
 _PROVIDER = "CUDAExecutionProvider"
 
-_GATE = CaptureGate()
+GATE = CaptureGate()
+"""The one of this process."""
 
 _GRAPHS_FROM = (1, 31)
 """Of ONNX Runtime. Before, a graph with a Concat went wrong after a run of another shape
@@ -41,6 +45,13 @@ _COMMON_SIDES = (256, 512)
 
 _MOST_ELEMENTS = 2**31 - 1
 """Of a value: ONNX Runtime's kernels count them in 32 bits."""
+
+
+class GpuSession(Session, Protocol):
+    """A network loaded on a GPU."""
+
+    def close(self) -> None:
+        """Give back all memory; it cannot be used any longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +85,7 @@ class CudaDevice:
 
     def memory_use(self) -> Memory | None:
         """See `Device.memory_use`."""
-        with _GATE.use():
+        with GATE.use():
             return memory_of_gpu(open_driver(), self.index)
 
     def open(self, network: Network) -> Session:
@@ -84,8 +95,8 @@ class CudaDevice:
 
     def open_part(self, part: Part) -> PartSession:
         """See `Device.open_part`."""
-        with _GATE.use():
-            return _GatedPart(open_ort(part.path, self.name, usable_cores(), _PROVIDER, self._options()))
+        with GATE.use():
+            return GatedSession(open_ort(part.path, self.name, usable_cores(), _PROVIDER, self._options()))
 
     def half_precision(self) -> dict[str, str]:
         """The provider's options for networks in fp16, which are convolutions nearly throughout."""
@@ -96,7 +107,7 @@ class CudaDevice:
             "fuse_conv_bias": "1",  # not in a kernel of its own after each convolution
         }
 
-    def _open(self, network: Network) -> CudaSession:
+    def _open(self, network: Network) -> GpuSession:
         if self.precision != "fp32":
             try:
                 return self._open_half(network)
@@ -108,7 +119,7 @@ class CudaDevice:
                 log.info("%s computes in fp32: %s", self.name, error)
         return self._open_model(network, network.path, self._full_precision())
 
-    def _open_half(self, network: Network) -> CudaSession:
+    def _open_half(self, network: Network) -> GpuSession:
         half = self._open_model(network, halved(network.path), self.half_precision())
         if self.precision == "auto":
             try:
@@ -118,8 +129,8 @@ class CudaDevice:
                 raise
         return half
 
-    def _check_parity(self, network: Network, half: CudaSession) -> None:
-        with _GATE.use():
+    def _check_parity(self, network: Network, half: GpuSession) -> None:
+        with GATE.use():
             full = OrtSession(self._inference_session(network, network.path, self._full_precision()))
             try:
                 decibels = parity(half, full)
@@ -128,7 +139,7 @@ class CudaDevice:
         if decibels < LEAST_DECIBELS:
             raise ModelError(f"in fp16 {network.path.name} is within {decibels:.0f} dB only")
 
-    def _open_model(self, network: Network, model: Path | bytes, options: dict[str, str]) -> CudaSession:
+    def _open_model(self, network: Network, model: Path | bytes, options: dict[str, str]) -> GpuSession:
         def open_session(graphs: bool) -> Any:
             return self._inference_session(network, model, options | {"enable_cuda_graph": str(int(graphs))})
 
@@ -142,7 +153,7 @@ class CudaDevice:
             scale=network.scale,
             memory=CudaDriver(open_driver(), self.index),
             index=self.index,
-            gate=_GATE,
+            gate=GATE,
             most_pixels=_MOST_ELEMENTS // largest_activation(network.path, side, side) * side**2,
             warm_sides=sorted({side, *(side_for(common, side, network.overlap) for common in _COMMON_SIDES)}),
             graphs=graphs,
@@ -179,20 +190,29 @@ class CudaDevice:
         }
 
 
-class _GatedPart:
-    """A part that does not run while a graph is captured."""
+class GatedSession:
+    """A session of ONNX Runtime that neither runs nor ends while a graph is captured."""
 
-    def __init__(self, part: OrtSession) -> None:
-        self._part = part
-        weakref.finalize(self, _GATE.free_later, part.close).atexit = False
+    def __init__(self, session: OrtSession) -> None:
+        self._session = session
+        weakref.finalize(self, GATE.free_later, session.close).atexit = False
+
+    def run(self, tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """See `Session.run`."""
+        return self.run_part((tiles,))[0]
 
     def run_part(self, arrays: Arrays) -> Arrays:
         """See `PartSession.run_part`."""
-        with _GATE.use():
-            return self._part.run_part(arrays)
+        with GATE.use():
+            return self._session.run_part(arrays)
 
     def release_memory(self) -> None:
-        """See `PartSession.release_memory`; what is large is on the GPU."""
+        """See `Session.release_memory`; what is large is on the GPU."""
+
+    def close(self) -> None:
+        """Give back all memory; it cannot be used any longer."""
+        with GATE.use():
+            self._session.close()
 
 
 def _version() -> tuple[int, int]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from engines.activity import Memory
 
-__all__ = ["CudaDriver", "Gpu", "cuda_version", "gpus_of", "memory_of_gpu", "open_driver"]
+__all__ = ["CudaDriver", "Gpu", "cuda_version", "gpus_of", "index_of_bus", "memory_of_gpu", "open_driver"]
 
 
 def open_driver() -> ctypes.CDLL:
@@ -60,6 +60,12 @@ def _gpu(driver: ctypes.CDLL, index: int) -> Gpu:
         found = driver.cuDeviceGetAttribute(byref(number), attribute, device) == 0
         capability.append(number.value if found else 0)
     return Gpu(name.value.decode(errors="replace") if known else "GPU", (capability[0], capability[1]))
+
+
+def index_of_bus(driver: ctypes.CDLL, bus: str) -> int | None:
+    """CUDA's number of the GPU at a place on the PCI bus, such as 0000:01:00.0; None if there is none."""
+    device = c_int()
+    return device.value if driver.cuDeviceGetByPCIBusId(byref(device), bus.encode()) == 0 else None
 
 
 def memory_of_gpu(driver: ctypes.CDLL, index: int) -> Memory | None:

@@ -8,6 +8,7 @@ is measured on a photograph each time that a network is loaded: values may overf
 import importlib
 import sys
 from collections.abc import Iterable
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def halve(network: onnx.ModelProto, name: str) -> bytes:
     except Exception as error:  # the converter raises what it likes
         raise ModelError(f"{name} has no fp16 form: {one_line(error)}") from error
     graph = helper.make_graph(
-        [*rest[:head], *converted.graph.node, *rest[head:]],
+        [*rest[:head], *_sorted(converted.graph.node), *rest[head:]],
         network.graph.name,
         network.graph.input,
         network.graph.output,
@@ -109,6 +110,16 @@ def _converted(network: Any, core: Iterable[Any], begin: str, end: str) -> Any:
     )
     model = helper.make_model(graph, opset_imports=network.opset_import, ir_version=network.ir_version)
     return _converter().convert_float_to_float16(model, keep_io_types=True)
+
+
+def _sorted(nodes: Iterable[Any]) -> list[Any]:
+    """The nodes in an order of execution, which ONNX wants: the converter puts its casts at the end."""
+    nodes = list(nodes)
+    makers = {name: index for index, node in enumerate(nodes) for name in node.output}
+    needs = {
+        index: {makers[name] for name in node.input if name in makers} for index, node in enumerate(nodes)
+    }
+    return [nodes[index] for index in TopologicalSorter(needs).static_order()]
 
 
 def _converter() -> Any:

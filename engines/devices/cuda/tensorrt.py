@@ -15,14 +15,13 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from engines.devices.cuda.device import CudaDevice
-from engines.devices.cuda.session import CudaSession
+from engines.devices.cuda.device import CudaDevice, GpuSession
 from engines.devices.runtimes import onnxruntime
 from engines.devices.sessions import Network, Session, warmed_up
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, ModelError
 from onnx_models import TO_FLOAT, TO_NCHW, TO_NHWC, TO_UINT8
 
-__all__ = ["TensorRtDevice", "find_tensorrt", "with_casts_outside"]
+__all__ = ["TensorRtDevice", "engine_directory", "find_tensorrt", "profile", "with_casts_outside"]
 
 log = logging.getLogger(__name__)
 
@@ -34,18 +33,19 @@ _LARGEST_BATCH = 4
 class TensorRtDevice(CudaDevice):
     """An NVIDIA GPU by TensorRT, and by CUDA for what TensorRT cannot run."""
 
-    version: int = 0
+    version: str = ""
     """TensorRT's; an engine of another one is of no use."""
+    product: str = "TensorRT"
 
     @property
     def name(self) -> str:
         """See `Device.name`."""
-        return f"CUDA {self.index}, {self.hardware}, TensorRT"
+        return f"CUDA {self.index}, {self.hardware}, {self.product}"
 
     @property
     def kind(self) -> str:
         """See `Device.kind`."""
-        return f"{self.hardware}, {self.precision}, TensorRT {self.version}"
+        return f"{self.hardware}, {self.precision}, {self.product} {self.version}"
 
     @property
     def largest_batch(self) -> int:
@@ -64,13 +64,19 @@ class TensorRtDevice(CudaDevice):
             return by_cuda.open(network)
         return _Bounded(engine, network.tile, lambda: warmed_up(by_cuda.open(network)))
 
-    def _open_model(self, network: Network, model: Path | bytes, options: dict[str, str]) -> CudaSession:
+    def _open_model(self, network: Network, model: Path | bytes, options: dict[str, str]) -> GpuSession:
         whole = model.read_bytes() if isinstance(model, Path) else model
         content, image = with_casts_outside(whole)
-        engine = _engine_options(self, network, content, image) | {
-            "trt_fp16_enable": str(isinstance(model, bytes))
+        cache = str(engine_directory(self, network, content))
+        engine = {
+            "device_id": str(self.index),
+            "trt_fp16_enable": str(isinstance(model, bytes)),
+            "trt_engine_cache_enable": "True",
+            "trt_engine_cache_path": cache,
+            "trt_timing_cache_enable": "True",
+            "trt_timing_cache_path": cache,
+            **profile(network, image, "trt_profile_{}_shapes"),
         }
-
         return self._session(
             network,
             lambda _graphs: self._inference_session(network, content, options, (_PROVIDER, engine)),
@@ -104,22 +110,28 @@ class _Bounded:
         """See `Session.release_memory`; what is large is on the GPU."""
 
 
-def _engine_options(device: TensorRtDevice, network: Network, content: bytes, image: str) -> dict[str, str]:
-    """With a directory for each network: in ONNX Runtime's names of engines its weights do not count."""
+def engine_directory(device: TensorRtDevice, network: Network, content: bytes) -> Path:
+    """Where engines are kept: one for each network, as in ONNX Runtime's names its weights do not count."""
     digest = hashlib.sha256(content).hexdigest()[:16]
     versions = f"{onnxruntime.__version__}-{device.version}"
-    directory = network.path.parent / "tensorrt" / f"{network.path.stem}-{digest}-{versions}"
+    place = device.product.lower().replace(" ", "-")
+    directory = network.path.parent / place / f"{network.path.stem}-{digest}-{versions}"
     directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def profile(network: Network, image: str, option: str) -> dict[str, str]:
+    """The options that give the bounds of the shapes that an engine is built for.
+
+    Args:
+        network: its tiles are the largest.
+        image: the name of its input.
+        option: their names, with `{}` in place of min, opt, max.
+    """
     side = network.tile
+    shapes = {"min": (1, 1, 1), "opt": (1, side, side), "max": (_LARGEST_BATCH, side, side)}
     return {
-        "device_id": str(device.index),
-        "trt_engine_cache_enable": "True",
-        "trt_engine_cache_path": str(directory),
-        "trt_timing_cache_enable": "True",
-        "trt_timing_cache_path": str(directory),
-        "trt_profile_min_shapes": f"{image}:1x1x1x3",
-        "trt_profile_opt_shapes": f"{image}:1x{side}x{side}x3",
-        "trt_profile_max_shapes": f"{image}:{_LARGEST_BATCH}x{side}x{side}x3",
+        option.format(bound): f"{image}:" + "x".join(map(str, (*shape, 3))) for bound, shape in shapes.items()
     }
 
 
@@ -168,9 +180,9 @@ def find_tensorrt(gpus: tuple[CudaDevice, ...]) -> tuple[TensorRtDevice, ...]:
         version = _load_libraries()
     except OSError as error:
         raise ModelError(
-            f"TensorRT 10 is not installed, pip install 'tensorrt-cu13<11' brings it: {error}"
+            f"TensorRT 10 is not installed, pip install 'tensorrt-cu13<11' fetches it from NVIDIA: {error}"
         ) from error
-    return tuple(TensorRtDevice(gpu.index, gpu.hardware, gpu.precision, version) for gpu in gpus)
+    return tuple(TensorRtDevice(gpu.index, gpu.hardware, gpu.precision, str(version)) for gpu in gpus)
 
 
 def _load_libraries() -> int:

@@ -72,6 +72,10 @@ def upscale(
         int | None,
         typer.Option(min=1, metavar="PIXELS", help="Its height; with both, the result fits into them."),
     ] = None,
+    resize_mode: Annotated[
+        Literal["fit", "fill", "crop", "stretch"] | None,
+        typer.Option(help="What both together mean: fit within, cover, cut to, stretch to. [default: fit]"),
+    ] = None,
     megapixels: Annotated[
         float | None,
         typer.Option(metavar="MP", help="Size of the result in millions of pixels, in place of a factor."),
@@ -195,7 +199,9 @@ def upscale(
     _log_in_one_line()
     with interrupts() as coming:
         try:
-            wanted = Wanted(factor=factor, width=width, height=height, megapixels=megapixels)
+            wanted = Wanted(
+                factor=factor, width=width, height=height, megapixels=megapixels, mode=resize_mode
+            )
             options = Options(
                 output=_output(output, inputs),
                 model=model,

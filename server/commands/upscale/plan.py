@@ -80,6 +80,9 @@ class Options(Struct, frozen=True, kw_only=True):
             given["face_weight"] = self.faces.weight
         if self.nsfw is not None:
             given["nsfw"] = self.nsfw
+        if self.wanted.box is not None:
+            given["width"], given["height"] = self.wanted.box
+            given["resize_mode"] = self.wanted.mode
         return given
 
 
@@ -90,13 +93,22 @@ class Job(Struct, frozen=True, eq=False):
         source: what is read.
         target: where its result goes.
         image_format: of the result.
-        factor: by how much.
+        factor: by how much; of a picture that is cut or stretched the larger of both.
+        box: width and height of the result, of such a picture.
     """
 
     source: Source
     target: Path
     image_format: Format
     factor: float
+    box: tuple[int, int] | None = None
+
+    @property
+    def megapixels(self) -> float:
+        """Of the result."""
+        info = self.source.look.info
+        wide, high = self.box or (info.width * self.factor, info.height * self.factor)
+        return wide * high / 1e6
 
 
 class Plan(Struct, frozen=True):
@@ -175,11 +187,17 @@ def make_plan(
     asked = _asked_format(options, None if into_folder else output)
     plan = Plan([], [], [], found.skipped, [])
     sized = dict(_sized(sources, options, offer, limit, asked, plan))
-    targets = _targets(sized, output, into_folder, taken=inputs)
+    targets = _targets(sized, output, into_folder, taken=inputs, box=options.wanted.box)
     own = {place_of(target) for target in targets.values()}
     plan.results.extend(source.path for source in earlier if place_of(source.path) not in own)
     for source, (factor, image_format) in sized.items():
-        _settle(Job(source, targets[source], image_format, factor), options, offer, record, plan)
+        _settle(
+            Job(source, targets[source], image_format, factor, options.wanted.box),
+            options,
+            offer,
+            record,
+            plan,
+        )
     return plan
 
 
@@ -248,7 +266,11 @@ def _format_of(source: Source) -> Format:
 
 
 def _targets(
-    sized: dict[Source, tuple[float, Format]], output: Path | None, into_folder: bool, taken: set[str]
+    sized: dict[Source, tuple[float, Format]],
+    output: Path | None,
+    into_folder: bool,
+    taken: set[str],
+    box: tuple[int, int] | None,
 ) -> dict[Source, Path]:
     """Where each result goes. Names that would be the same are made different; inputs are never targets."""
     if output is not None and not into_folder:
@@ -258,7 +280,8 @@ def _targets(
     for source in sorted(sized, key=lambda each: _SUFFIXES.get(each.path.suffix.lower()) != sized[each][1]):
         factor, image_format = sized[source]
         parent = source.path.parent if output is None else output / source.folder
-        end = f"-{factor:.4g}x.{image_format.lower()}"
+        size = f"{factor:.4g}x" if box is None else f"{box[0]}x{box[1]}"
+        end = f"-{size}.{image_format.lower()}"
         target = next(
             target for name in _names(source) if place_of(target := parent / f"{name}{end}") not in taken
         )

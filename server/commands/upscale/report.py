@@ -73,7 +73,9 @@ class Report:
     def live(self) -> Iterator[None]:
         """Show the bars for the time of the block; in a terminal only."""
         if len(self._plan.jobs) > 1:
-            self._total = self._bars.add_task(self._progress(), total=sum(map(_megapixels, self._plan.jobs)))
+            self._total = self._bars.add_task(
+                self._progress(), total=sum(job.megapixels for job in self._plan.jobs)
+            )
         with self._bars:
             try:
                 yield
@@ -94,7 +96,7 @@ class Report:
     def succeed(self, job: Job, result: Result) -> None:
         """A file is done, and its result written."""
         self._succeeded += 1
-        self._megapixels += _megapixels(job)
+        self._megapixels += job.megapixels
         self._cost += result.cost
         name = printable(job.source.name)
         self._console.print(f"{name} → {name_of(job.target)}")
@@ -170,14 +172,14 @@ class Report:
 
     def _end(self, job: Job) -> None:
         self._bars.remove_task(self._rows.pop(job))
-        self._ended_megapixels += _megapixels(job)
+        self._ended_megapixels += job.megapixels
         self._count()
 
     def _count(self) -> None:
         """Show how far all is: by size, as a large picture takes longer."""
         if self._total is not None:
             shares = {task.id: task.percentage / 100 for task in self._bars.tasks}
-            begun = sum(_megapixels(job) * shares[row] for job, row in self._rows.items())
+            begun = sum(job.megapixels * shares[row] for job, row in self._rows.items())
             done = self._ended_megapixels + begun
             self._bars.update(self._total, description=self._progress(), completed=done)
 
@@ -212,11 +214,6 @@ class _Bars(Progress):
     def get_renderables(self) -> Iterator[RenderableType]:
         for bars in super().get_renderables():
             yield Constrain(bars, self._terminal.width - len("^C") - 1)
-
-
-def _megapixels(job: Job) -> float:
-    info = job.source.look.info
-    return info.width * info.height * job.factor**2 / 1e6
 
 
 def _bars(console: Console) -> Progress:

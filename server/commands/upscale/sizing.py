@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from onnx_models import LARGEST_FACTOR, Model
 from server.commands.memory import Limit
+from server.protocol.requests import ResizeMode
 from server.upscale.sizing import largest_factor
 from tilewire import Model as RemoteModel
 
@@ -25,12 +26,14 @@ class Wanted(Struct, frozen=True, kw_only=True):
         width: in pixels; with a height too the result fits into both.
         height: in pixels.
         megapixels: width × height / 1e6.
+        mode: what a width and a height together mean: `fit`, or as tasks have it.
     """
 
     factor: float | None = None
     width: int | None = None
     height: int | None = None
     megapixels: float | None = None
+    mode: ResizeMode | None = None
 
     def __post_init__(self) -> None:
         """Check what the types cannot say."""
@@ -39,6 +42,15 @@ class Wanted(Struct, frozen=True, kw_only=True):
             raise ValueError("give --factor, --width and --height, or --megapixels, not several of them")
         if self.megapixels is not None and not 0 < self.megapixels < math.inf:
             raise ValueError(f"--megapixels must be more than 0, not {self.megapixels:g}")
+        if self.mode is not None and None in (self.width, self.height):
+            raise ValueError("--resize-mode needs both --width and --height")
+
+    @property
+    def box(self) -> tuple[int, int] | None:
+        """Width and height of the result, where they are asked for whatever the picture's shape is."""
+        if self.width is None or self.height is None or self.mode not in ("crop", "stretch"):
+            return None
+        return self.width, self.height
 
     @property
     def by_size(self) -> bool:
@@ -116,8 +128,7 @@ def factor_for(wanted: Wanted, offer: Offer, size: tuple[int, int], limit: Limit
             )
     elif not offer.offers(factor):
         raise ValueError(f"{width} × {height} pixels would be upscaled by {factor:.3g}; {offer}")
-    elif round(width * factor) * round(height * factor) > limit.megapixels * 1e6:
-        megapixels = width * height * factor**2 / 1e6
+    elif (megapixels := _megapixels(wanted, width, height, factor)) > limit.megapixels:
         raise ValueError(
             f"the result would have {megapixels:.3g} megapixels: {_too_large(offer, fits, limit)}"
         )
@@ -128,7 +139,14 @@ def _asked(wanted: Wanted, width: int, height: int) -> float | None:
     if wanted.megapixels is not None:
         return math.sqrt(wanted.megapixels * 1e6 / (width * height))
     sides = [side / own for side, own in ((wanted.width, width), (wanted.height, height)) if side is not None]
-    return min(sides) if sides else wanted.factor
+    choose = min if wanted.mode in (None, "fit") else max
+    return choose(sides) if sides else wanted.factor
+
+
+def _megapixels(wanted: Wanted, width: int, height: int, factor: float) -> float:
+    """Of the result."""
+    wide, high = wanted.box or (round(width * factor), round(height * factor))
+    return wide * high / 1e6
 
 
 def _largest(offer: Offer, fits: float) -> float | None:

@@ -64,7 +64,7 @@ async def _upscale(
     told: TaskOptions = {
         **options.of_task(),
         "model": offer.name,
-        "factor": job.factor,
+        "factor": job.factor if job.box is None else None,
         "output_format": job.image_format,
         "output_quality": options.quality,
         "keep_metadata": options.keep_metadata,
@@ -75,7 +75,7 @@ async def _upscale(
     try:
         data = await asyncio.to_thread(job.source.read)
         source = digest_of(data)
-        async for event in tilewire.stream(data, tiles=False, **told):
+        async for event in tilewire.events(data, tiles=False, **told):
             match event:
                 case Progress(share=share):
                     report.advance(job, share)

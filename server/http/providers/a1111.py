@@ -22,7 +22,6 @@ from server.http.providers.faces import face_restoration, face_restorers
 from server.http.providers.upscalers import model_called, upscalers
 from server.protocol.errors import ErrorItem
 from server.protocol.replies import Progress
-from server.state.accounts import AccountId
 
 __all__ = ["ROUTES"]
 
@@ -177,8 +176,8 @@ async def progress(request: Request, caller: Caller) -> Response:
 
 def _jobs(request: Request, caller: Caller) -> set[str]:
     """The tasks of the account that came by these endpoints and are under way."""
-    jobs: defaultdict[AccountId, set[str]] = request.app.state.a1111_jobs
-    return jobs[caller.account]
+    jobs: defaultdict[str, set[str]] = request.app.state.a1111_jobs
+    return jobs[caller.owner]
 
 
 async def _share(caller: Caller, job: str) -> float:

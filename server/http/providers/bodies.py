@@ -12,6 +12,7 @@ from server.http.tasks import read_body
 from server.protocol.errors import FrameError
 from server.protocol.raw_task import as_parameter_error
 from server.services import Services
+from server.transport.http import OWNER
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -23,8 +24,10 @@ T = TypeVar("T")
 _PARTS = 256
 
 
-async def read_json(request: Request, kind: type[T]) -> T:
-    """The body as a Struct. Numbers and truth values may be strings, as these services take them.
+async def read_json(request: Request, kind: type[T], *, strict: bool = False) -> T:
+    """The body as a Struct.
+
+    Unless `strict`, numbers and truth values may be strings, as other services take them.
 
     Raises:
         FrameError: if it is not JSON.
@@ -32,7 +35,7 @@ async def read_json(request: Request, kind: type[T]) -> T:
     """
     body = await _body(request)
     try:
-        return msgspec.json.decode(body, type=kind, strict=False)
+        return msgspec.json.decode(body, type=kind, strict=strict)
     except msgspec.ValidationError as error:
         raise as_parameter_error(str(error)) from error
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
@@ -111,4 +114,5 @@ class _Form:
 
 async def _body(request: Request) -> bytes:
     services: Services = request.app.state.services
-    return await read_body(request, services.settings, authenticated=True)
+    account = getattr(request.state, OWNER)
+    return await read_body(request, services.settings, authenticated=True, account=account)

@@ -22,7 +22,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from server.delivery.results import ClientResults
 from server.handlers import Context, dispatch
+from server.http.answers import results_for
 from server.http.gate import client_address
 from server.money import to_usd
 from server.protocol.codec import MESSAGEPACK
@@ -30,15 +32,18 @@ from server.protocol.error_codes import error_status
 from server.protocol.errors import (
     AuthenticationError,
     ErrorItem,
+    ForbiddenError,
     NotFoundError,
     ParameterError,
     ServerError,
     TaskError,
 )
 from server.protocol.replies import ImageUploadResult, Progress, UpscaleResult
+from server.protocol.trace import header_parent
 from server.services import Services
 from server.state import ledger, tasks
 from server.state.accounts import AccountId, account_named
+from server.state.logins import Login
 from server.state.records import TaskRecord
 from server.state.requests import Service
 from server.transport.peers import is_local_user
@@ -65,9 +70,30 @@ class Caller:
     """The account that sent a request, and what the server does for it."""
 
     services: Services
-    account: AccountId
+    login: Login
     base_url: str
     service: Service
+    results: ClientResults
+    traceparent: str | None = None
+
+    @property
+    def account(self) -> AccountId:
+        """Whose key, or token, it is."""
+        return self.login.account
+
+    @property
+    def owner(self) -> str:
+        """What whoever made a task or an image is called: with a token nobody learns the account."""
+        return self.login.owner
+
+    def check_account(self) -> None:
+        """See that the account may be seen.
+
+        Raises:
+            ForbiddenError: if a token asks.
+        """
+        if self.login.grant is not None:
+            raise ForbiddenError("tokenScopeApiKey", "a token does not see the account: use a key")
 
     async def upscale(self, *, task_uuid: str | None = None, **task: Any) -> UpscaleResult:
         """The result of an upscale task, once it is done.
@@ -113,12 +139,18 @@ class Caller:
             NotFoundError: if there is none.
         """
         record = await self.services.database.run(tasks.find, self.account, task_uuid.lower())
-        if record is None:
+        scope = self.login.scope
+        if record is None or (scope is not None and not record.is_of(scope)):
             raise NotFoundError("taskNotFound", f"there is no task {task_uuid}", "taskUUID")
         return record
 
     async def latest(self, limit: int, before: float) -> list[TaskRecord]:
-        """The account's tasks in this service's shape: see `tasks.latest`."""
+        """The account's tasks in this service's shape: see `tasks.latest`.
+
+        Raises:
+            ForbiddenError: if a token asks.
+        """
+        self.check_account()
         return await self.services.database.run(tasks.latest, self.account, self.service, limit, before)
 
     async def standing(self, record: TaskRecord) -> UpscaleResult | ErrorItem | Progress:
@@ -147,7 +179,12 @@ class Caller:
         return await self._ask(ImageUploadResult, task)
 
     async def available(self) -> Decimal | None:
-        """What the account can spend, in USD; None if it has no limit."""
+        """What the account can spend, in USD; None if it has no limit.
+
+        Raises:
+            ForbiddenError: if a token asks.
+        """
+        self.check_account()
         found = await self.services.database.run(ledger.statement, self.account)
         return None if found.available is None else to_usd(found.available)
 
@@ -166,13 +203,14 @@ class Caller:
             raw,
             Context(
                 services=self.services,
-                account=self.account,
+                login=self.login,
                 session=None,
                 base_url=self.base_url,
                 raw=raw,
-                results=self.services.client_results(self.base_url),
+                results=self.results,
                 acknowledge_after=acknowledge_after,
                 service=self.service,
+                traceparent=self.traceparent,
             ),
         )
         if isinstance(reply, ErrorItem):
@@ -280,10 +318,13 @@ def _service_of(handle: Handler) -> Service:
 
 
 async def _handled(request: Request, services: Services, handle: Handler, service: Service) -> Response:
-    account = await _account(request, services)
+    login = await _login(request, services)
+    account = login.account
     services.edge.take_connection(account)
     try:
-        return await handle(request, Caller(services, account, request.app.state.base_url(request), service))
+        base_url, results = request.app.state.base_url(request), results_for(request, account)
+        traceparent = header_parent(request.headers.get("traceparent"))
+        return await handle(request, Caller(services, login, base_url, service, results, traceparent))
     finally:
         services.edge.account_connections.give_back(account)
 
@@ -299,8 +340,8 @@ def _renamed(item: ErrorItem, names: Mapping[str, str]) -> ErrorItem:
     return msgspec.structs.replace(item, parameter=name, message=message)
 
 
-async def _account(request: Request, services: Services) -> AccountId:
-    """Whose key came with a request, in whichever header its service has it.
+async def _login(request: Request, services: Services) -> Login:
+    """What the key opens that came with a request, in whichever header its service has it.
 
     Raises:
         AuthenticationError: if there is none, or it is wrong.
@@ -310,12 +351,13 @@ async def _account(request: Request, services: Services) -> AccountId:
     if not keys:
         name = services.settings.keyless_account
         if name is not None and _is_local(request):
-            return await services.database.run(account_named, name, services.clock())
+            return Login(await services.database.run(account_named, name, services.clock()), None)
         raise AuthenticationError("missingApiKey", "missing authorization header: send the API key")
+    origin = request.headers.get("origin")
     for key in keys[:-1]:
-        if (login := await services.login(key)) is not None:
-            return login.account
-    return (await services.authenticate(keys[-1], client_address(request.scope))).account
+        if (login := await services.login(key, origin)) is not None:
+            return login
+    return await services.authenticate(keys[-1], client_address(request.scope), origin)
 
 
 def _keys(request: Request) -> list[str]:

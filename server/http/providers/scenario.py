@@ -249,7 +249,7 @@ def _model_item(model: Model) -> dict[str, Any]:
 
 
 async def _asset(given: str, caller: Caller) -> dict[str, Any]:
-    record = await caller.services.images.find(caller.account, _uuid(given, "assetId"))
+    record = await caller.services.images.find(caller.account, _uuid(given, "assetId"), caller.login.scope)
     if record is None:
         raise NotFoundError("imageNotFound", f"there is no asset {given[:64]}", "assetId")
     return await _asset_item(record, caller)
@@ -270,8 +270,8 @@ async def _asset_item(record: ImageRecord, caller: Caller) -> dict[str, Any]:
         "collectionIds": [],
         "editCapabilities": [],
         "privacy": "private",
-        "authorId": str(caller.account),
-        "ownerId": str(caller.account),
+        "authorId": caller.owner,
+        "ownerId": caller.owner,
         "createdAt": created,
         "updatedAt": created,
     }
@@ -294,7 +294,7 @@ async def _job_item(record: TaskRecord, caller: Caller) -> dict[str, Any]:
         progress = caller.share(item)
         status = "in-progress" if progress else "queued"
     else:
-        assets, status, progress = [item.image_uuid], "success", 1.0
+        assets, status, progress = [item.image_uuid or ""], "success", 1.0
     updated = _iso(record.created if record.finished is None else record.finished)
     return {
         "jobId": record.task_uuid,
@@ -306,8 +306,8 @@ async def _job_item(record: TaskRecord, caller: Caller) -> dict[str, Any]:
         "statusHistory": [{"date": updated, "status": status}],
         "metadata": metadata | {"assetIds": assets},
         "billing": {"cuCost": 0, "cuDiscount": 0},
-        "authorId": str(caller.account),
-        "ownerId": str(caller.account),
+        "authorId": caller.owner,
+        "ownerId": caller.owner,
     }
 
 

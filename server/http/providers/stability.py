@@ -128,6 +128,7 @@ async def list_engines(_request: Request, caller: Caller) -> Response:
 
 async def account(_request: Request, caller: Caller) -> Response:
     """Who the key belongs to."""
+    caller.check_account()
     name = str(caller.account)
     organization = {"id": f"org-{name}", "name": name, "role": "MEMBER", "is_default": True}
     return JSONResponse({"id": f"user-{name}", "email": f"{name}@localhost", "organizations": [organization]})

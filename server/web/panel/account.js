@@ -3,7 +3,7 @@
 import { byId } from "../parts/dom.js";
 import { money } from "../parts/format.js";
 import { limits } from "../tasks/images.js";
-import { ConnectionLost } from "../wire/connection.js";
+import { ConnectionLost, TilewireError } from "../client.js";
 
 let priced = false;
 
@@ -13,7 +13,7 @@ export function isPriced() {
 }
 
 /**
- * @param {import("../wire/connection.js").Connection} connection
+ * @param {import("../client/connection.js").Connection} connection
  * @param {import("./settings_form.js").SettingsForm} form
  * @param {import("../tasks/runner.js").Runner} runner
  * @param {() => void} changed Whether there are prices.
@@ -34,8 +34,14 @@ export function followAccount(connection, form, runner, changed) {
     form.setModels(results, beside);
   }
 
+  /** Who signed in with a token does not see the account. */
+  const unlessRefused = (/** @type {unknown} */ error) => {
+    if (!(error instanceof TilewireError)) throw error;
+    return { balance: { amount: null } };
+  };
+
   async function credit() {
-    const { balance } = await connection.request({ taskType: "accountManagement", operation: "getDetails" });
+    const { balance } = await connection.request({ taskType: "accountManagement", operation: "getDetails" }).catch(unlessRefused);
     byId("credit").hidden = balance.amount === null;
     byId("credit").textContent = balance.amount === null ? "" : `Credit ${money(balance.amount)}`;
     const before = priced;

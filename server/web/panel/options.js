@@ -10,13 +10,13 @@ import { percent } from "../parts/format.js";
  * @property {"x" | "y" | "both"} [seamless]
  * @property {8} [tta]
  * @property {{model: string, visibility: number}} [blend]
+ * @property {boolean} [checkNSFW]
  * @property {{model: string, strength: number}} [denoise]
  * @property {{model: string, visibility: number, weight?: number}} [faceRestoration]
  *
  * @typedef {object} Beside Models that work beside any upscaler.
  * @property {Model[]} denoisers
  * @property {Model[]} restorers
- * @property {boolean} [checkNSFW]
  */
 
 const SEAMS = { "": "As it is", x: "Left and right meet", y: "Top and bottom meet", both: "All edges meet" };

@@ -5,7 +5,7 @@ import { duration } from "./format.js";
 
 const HICCUP = 700;
 
-/** @param {import("../wire/connection.js").Connection} connection */
+/** @param {import("../client/connection.js").Connection} connection */
 export function showBanner(connection) {
   const banner = byId("banner");
   /** @type {number | undefined} */

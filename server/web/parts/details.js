@@ -148,7 +148,7 @@ function whereItStands(task, progress, left) {
 /** @param {Task} task @returns {string | null} */
 function messageOf(task) {
   if (task.error && task.status === "failed") return sentence(task.error.message);
-  if (task.status === "cancelled") return "Cancelled. It costs nothing.";
+  if (task.status === "cancelled") return task.error?.cost ? sentence(task.error.message) : "Cancelled. It costs nothing.";
   if (task.status === "done" && isExpired(task)) return "The result has expired and is no longer on the server.";
   if (task.width === null) return "This browser cannot show this kind of image. The server may still upscale it.";
   return task.result?.warnings.length ? task.result.warnings.join(" ") : null;

@@ -2,7 +2,7 @@
 
 import { blobOf, zip } from "../tasks/zip.js";
 import { isUsable } from "../tasks/tasks.js";
-import { fetchImage } from "../wire/images.js";
+import { fetchImage } from "../tasks/server_images.js";
 import { byId, make } from "./dom.js";
 import { plural } from "./format.js";
 import { notify } from "./notices.js";

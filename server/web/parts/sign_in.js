@@ -9,7 +9,7 @@ import { forget, read, write } from "./storage.js";
 const STORED = "tilewire.key";
 
 /**
- * @param {import("../wire/connection.js").Connection} connection
+ * @param {import("../client/connection.js").Connection} connection
  * @param {(signedIn: boolean) => void} show Show the workspace, or the card that asks for the key.
  * @param {() => boolean} leave Forget what belongs to the account; false if the user would rather not.
  */
@@ -62,7 +62,8 @@ export function signIn(connection, show, leave) {
   connection.addEventListener("refused", (event) => {
     const { item } = /** @type {CustomEvent} */ (event).detail;
     const wrong = item.code === "invalidApiKey";
-    if (wrong && !entered) forget(STORED); // one that was entered was not kept yet
+    const over = wrong || item.code === "tokenExpiredApiKey";
+    if (over && !entered) forget(STORED); // one that was entered was not kept yet
     entered = "";
     wait(false);
     show(false);

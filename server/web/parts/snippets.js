@@ -33,6 +33,7 @@ function parameters({ settings }) {
   fields.push(["outputFormat", settings.format]);
   if (settings.box?.width) fields.push(["width", settings.box.width]);
   if (settings.box?.height) fields.push(["height", settings.box.height]);
+  if (settings.box?.mode) fields.push(["resizeMode", settings.box.mode]);
   if (settings.format !== "PNG") fields.push(["outputQuality", settings.quality]);
   if (settings.keepMetadata) fields.push(["keepMetadata", true]);
   if (Object.keys(settings.parameters).length) fields.push(["settings", settings.parameters]);

@@ -3,19 +3,16 @@
  * they come, over these the result.
  */
 
+import { paint } from "../client.js";
 import { byId, imageOf, make } from "../parts/dom.js";
 import { isUsable } from "../tasks/tasks.js";
-import { fetchImage } from "../wire/images.js";
+import { fetchImage } from "../tasks/server_images.js";
 
 /**
  * @typedef {import("../tasks/tasks.js").Task} Task
  * @typedef {import("../tasks/runner.js").Tile} Tile
  * @typedef {{width: number, height: number}} Size
  */
-
-// Browsers refuse larger canvases (iOS: 16 megapixels); a larger picture sharpens at a lower resolution.
-const CANVAS_AREA = 16_000_000;
-const CANVAS_SIDE = 8192;
 
 /** Events: `expired` (a Task whose result is gone). */
 export class Picture extends EventTarget {
@@ -24,6 +21,7 @@ export class Picture extends EventTarget {
   #shown = { before: "", result: "", tiles: "" };
   #tiles = /** @type {HTMLCanvasElement} */ (byId("tiles"));
   /** @type {HTMLImageElement | null} */ #result = null;
+  #painting = new AbortController(); // aborted when the tiles go
 
   /**
    * @param {import("./viewer.js").Viewer} viewer
@@ -81,6 +79,12 @@ export class Picture extends EventTarget {
 
   #clearTiles() {
     this.#shown.tiles = "";
+    this.#hideTiles();
+  }
+
+  #hideTiles() {
+    this.#painting.abort();
+    this.#painting = new AbortController();
     this.#tiles.hidden = true;
     this.#tiles.width = this.#tiles.height = 0; // gives the memory back
   }
@@ -125,8 +129,7 @@ export class Picture extends EventTarget {
     this.viewer.setSize(image.naturalWidth, image.naturalHeight, true);
     byId("after-pixels").append(image);
     this.#result = image;
-    this.#tiles.hidden = true;
-    this.#tiles.width = this.#tiles.height = 0;
+    this.#hideTiles();
     this.#compare();
   }
 
@@ -153,19 +156,13 @@ export class Picture extends EventTarget {
   }
 
   /** @param {Tile} tile */
-  async #draw({ x, y, width, height, imageWidth, imageHeight, image, mediaType }) {
-    const task = this.#task;
-    const bitmap = await createImageBitmap(new Blob([/** @type {BlobPart} */ (image)], { type: mediaType }));
-    if (this.#task !== task || this.#result) return bitmap.close();
-    this.viewer.setSize(imageWidth, imageHeight, true);
-    const area = Math.sqrt(CANVAS_AREA / (imageWidth * imageHeight));
-    const scale = Math.min(1, area, CANVAS_SIDE / Math.max(imageWidth, imageHeight));
-    if (this.#tiles.hidden) {
-      this.#tiles.width = Math.round(imageWidth * scale);
-      this.#tiles.height = Math.round(imageHeight * scale);
-      this.#tiles.hidden = false;
-    }
-    this.#tiles.getContext("2d")?.drawImage(bitmap, x * scale, y * scale, width * scale, height * scale);
-    bitmap.close();
+  async #draw({ image, mediaType, ...place }) {
+    if (this.#result) return;
+    const { signal } = this.#painting;
+    const blob = new Blob([/** @type {BlobPart} */ (image)], { type: mediaType });
+    await paint(this.#tiles, { ...place, blob }, { signal });
+    if (signal.aborted) return;
+    this.viewer.setSize(place.imageWidth, place.imageHeight, true);
+    this.#tiles.hidden = false;
   }
 }

@@ -6,8 +6,8 @@ import { notify } from "../parts/notices.js";
 import { sentence } from "../parts/words.js";
 import { factorOf, largestFactor } from "../tasks/estimate.js";
 import { limits } from "../tasks/images.js";
-import { Refused } from "../wire/connection.js";
-import { nameOf } from "../wire/images.js";
+import { TilewireError } from "../client.js";
+import { nameOf } from "../tasks/server_images.js";
 
 /** @typedef {import("../tasks/tasks.js").Task} Task */
 
@@ -21,7 +21,7 @@ export class Spot {
   /**
    * @param {import("./viewer.js").Viewer} viewer
    * @param {import("./comparison.js").Comparison} comparison
-   * @param {import("../wire/connection.js").Connection} connection
+   * @param {import("../client/connection.js").Connection} connection
    * @param {import("../panel/settings_form.js").SettingsForm} form
    * @param {import("../tasks/tasks.js").Tasks} tasks
    */
@@ -87,7 +87,7 @@ export class Spot {
       notify([`This spot: ${model.title} ${times(factor)}, ${duration((Date.now() - started) / 1000)}.`]);
     } catch (error) {
       if (trying.signal.aborted) return;
-      notify([error instanceof Refused ? sentence(error.message) : "The spot could not be tried: the connection was lost."], { kind: "error" });
+      notify([error instanceof TilewireError ? sentence(error.message) : "The spot could not be tried: the connection was lost."], { kind: "error" });
     } finally {
       if (this.#trying === trying) this.#trying = null;
       this.#draw();

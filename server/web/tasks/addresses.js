@@ -1,6 +1,6 @@
 /** Pictures of other sites, by their addresses: this page may not read them, but the server may. */
 
-import { fetchImage, nameOf } from "../wire/images.js";
+import { fetchImage, nameOf } from "./server_images.js";
 
 /** What a drop or a paste names. @param {DataTransfer} transfer @returns {string[]} */
 export function addressesIn(transfer) {
@@ -17,8 +17,8 @@ function isAddress(text) {
 }
 
 /**
- * @param {import("../wire/connection.js").Connection} connection @param {string} address
- * @returns {Promise<File>} Rejects with Refused if the server cannot fetch it.
+ * @param {import("../client/connection.js").Connection} connection @param {string} address
+ * @returns {Promise<File>} Rejects with a TilewireError if the server cannot fetch it.
  */
 export async function fetchPicture(connection, address) {
   if (address.startsWith("data:")) {

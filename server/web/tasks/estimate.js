@@ -26,13 +26,16 @@ export function factorOf({ width, height }, { factor, targetMegapixels, box }) {
   if (factor !== null) return factor;
   if (width === null || height === null) return null;
   if (targetMegapixels !== null) return Math.sqrt((targetMegapixels * 1e6) / (width * height));
-  return Math.min((box?.width ?? Infinity) / width, (box?.height ?? Infinity) / height);
+  const sides = [(box?.width ?? Infinity) / width, (box?.height ?? Infinity) / height];
+  return (box?.mode ?? "fit") === "fit" ? Math.min(...sides) : Math.max(...sides);
 }
 
 /** @param {Source} source @param {Settings} settings @returns {{width: number, height: number} | null} */
 export function resultSize(source, settings) {
   const factor = factorOf(source, settings);
   if (source.width === null || source.height === null || factor === null) return null;
+  const { box } = settings;
+  if (box?.width && box.height && (box.mode === "crop" || box.mode === "stretch")) return { width: box.width, height: box.height };
   const side = (/** @type {number} */ length) => Math.max(1, Math.round(length * factor));
   return { width: side(source.width), height: side(source.height) };
 }
@@ -69,7 +72,14 @@ function looks(parameters, defaultSteps) {
   return (scheduler.startsWith("Heun") ? 2 * done - 1 : done) * (guided ? 2 : 1);
 }
 
-/** The largest factor. @param {Model} model */
+const LARGEST = 16; // of the server, for models that take any factor
+
+/** The largest factor there is, maybe in several passes. @param {Model} model */
+export function reach(model) {
+  return model.fractionalFactors ? LARGEST : most(model);
+}
+
+/** The largest factor of its own. @param {Model} model */
 export function most({ upscaleFactors }) {
   return /** @type {number} */ (upscaleFactors.at(-1));
 }
@@ -84,8 +94,9 @@ export function objection(source, settings, model, { maxOutputMegapixels }) {
   const factor = factorOf(source, settings);
   if (size === null || factor === null) return null;
   const pixels = `${size.width} × ${size.height} pixels`;
-  if (settings.factor === null && factor <= 1) return "it is as large already";
-  if (settings.factor === null && factor > most(model) * 1.001) return `that is more than ${most(model)} times its sides`;
+  const least = settings.box?.mode === "stretch" ? Math.min(size.width / (source.width ?? 1), size.height / (source.height ?? 1)) : factor;
+  if (settings.factor === null && least < 1) return "it is larger already";
+  if (settings.factor === null && factor > reach(model) * 1.001) return `that is more than ${reach(model)} times its sides`;
   if (size.width * size.height > maxOutputMegapixels * 1e6) {
     return `${pixels} are more than the ${maxOutputMegapixels} megapixels that this server makes`;
   }

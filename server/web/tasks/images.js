@@ -1,7 +1,7 @@
 /** From files to tasks that are ready to be started. */
 
 import { bytes, megapixels } from "../parts/format.js";
-import { newUUID } from "../wire/uuid.js";
+import { newUUID } from "../client.js";
 import { FRESH } from "./tasks.js";
 
 /**

@@ -3,13 +3,13 @@
 import { byId } from "../parts/dom.js";
 import { plural } from "../parts/format.js";
 import { notify } from "../parts/notices.js";
-import { Refused } from "../wire/connection.js";
+import { TilewireError } from "../client.js";
 import { addressesIn, fetchPicture } from "./addresses.js";
 import { limits, readyTask, Unfit } from "./images.js";
 
 /**
  * @param {import("./tasks.js").Tasks} tasks
- * @param {import("../wire/connection.js").Connection} connection
+ * @param {import("../client/connection.js").Connection} connection
  */
 export function takeImages(tasks, connection) {
   const input = /** @type {HTMLInputElement} */ (byId("file"));
@@ -71,7 +71,7 @@ export function takeImages(tasks, connection) {
       try {
         files.push(await fetchPicture(connection, address));
       } catch (error) {
-        refused.push(`${address.slice(0, 100)}: ${error instanceof Refused ? error.message : "could not be fetched"}`);
+        refused.push(`${address.slice(0, 100)}: ${error instanceof TilewireError ? error.message : "could not be fetched"}`);
       }
     }
     byId("notices").replaceChildren();

@@ -5,14 +5,13 @@
  * every unfinished task is simply sent again: the server answers with what became of it.
  */
 
-import { ConnectionLost, Refused } from "../wire/connection.js";
-import { fetchImage, nameOf } from "../wire/images.js";
-import { newUUID } from "../wire/uuid.js";
+import { ConnectionLost, newUUID, TilewireError } from "../client.js";
+import { fetchImage, nameOf } from "./server_images.js";
 import { FRESH, isUnfinished } from "./tasks.js";
 
 /**
- * @typedef {import("../wire/connection.js").Item} Item
- * @typedef {import("../wire/connection.js").ErrorItem} ErrorItem
+ * @typedef {import("../client/errors.js").Item} Item
+ * @typedef {import("../client/errors.js").ErrorItem} ErrorItem
  * @typedef {import("./tasks.js").Task} Task
  * @typedef {import("./tasks.js").Settings} Settings
  *
@@ -36,7 +35,7 @@ export class Runner extends EventTarget {
   /** @type {Map<string, Tile[]>} */ #tiles = new Map();
 
   /**
-   * @param {import("../wire/connection.js").Connection} connection
+   * @param {import("../client/connection.js").Connection} connection
    * @param {import("./tasks.js").Tasks} tasks
    */
   constructor(connection, tasks) {
@@ -89,7 +88,7 @@ export class Runner extends EventTarget {
       await this.connection.request({ taskType: "cancel", targetTaskUUID: task.id });
     } catch (error) {
       if (error instanceof ConnectionLost) return; // asked again when it is back
-      if (!(error instanceof Refused)) throw error;
+      if (!(error instanceof TilewireError)) throw error;
       this.#cancelling.delete(task.id);
       this.connection.resend(task.id); // it has ended by itself; hear how
     }
@@ -123,7 +122,7 @@ export class Runner extends EventTarget {
     } catch (failure) {
       if (run.signal.aborted) return; // it is cancelled, removed, or another tab knows its end
       if (failure instanceof ConnectionLost) this.tasks.update(task.id, { status: "waiting" });
-      else if (failure instanceof Refused) this.#fail(task, failure.item);
+      else if (failure instanceof TilewireError) this.#fail(task, failure.item);
       else throw failure;
     } finally {
       if (this.#runs.get(task.id) === run) this.#runs.delete(task.id);
@@ -142,18 +141,17 @@ export class Runner extends EventTarget {
     signal.throwIfAborted();
     if (task.input !== null) return; // with another task of the same picture
     if (task.file === null) throw refusal("The image is no longer kept in this browser.");
-    const size = task.file.size;
-    const image = await task.file.arrayBuffer().catch(() => {
+    const image = task.file; // read as it is sent: a large one would hold up the page
+    await image.slice(0, 1).arrayBuffer().catch(() => {
       throw refusal("The file cannot be read any more.");
     });
     signal.throwIfAborted();
     this.tasks.update(task.id, { status: "uploading", progress: 0 });
     const watch = setInterval(() => {
-      this.tasks.update(task.id, { progress: Math.max(0, 1 - this.connection.unsent / size) });
+      this.tasks.update(task.id, { progress: Math.max(0, 1 - this.connection.unsent / image.size) });
     }, 200);
     try {
-      const upload = { taskType: "imageUpload", image: new Uint8Array(image) };
-      const { imageUUID } = await this.connection.request(upload, { signal, onWait: (until) => this.#wait(task, until) });
+      const { imageUUID } = await this.connection.request({ taskType: "imageUpload", image }, { signal, onWait: (until) => this.#wait(task, until) });
       for (const each of this.tasks.of(task.picture)) this.tasks.update(each.id, { input: imageUUID });
     } finally {
       clearInterval(watch);
@@ -239,6 +237,7 @@ function upscaleOf({ id, input, settings }) {
     targetMegapixels: settings.targetMegapixels ?? undefined,
     width: settings.box?.width ?? undefined,
     height: settings.box?.height ?? undefined,
+    resizeMode: settings.box?.mode,
     outputFormat: settings.format,
     outputQuality: settings.quality,
     keepMetadata: settings.keepMetadata || undefined,
@@ -252,5 +251,5 @@ function upscaleOf({ id, input, settings }) {
 
 /** @param {string} message */
 function refusal(message) {
-  return new Refused({ code: "page", message });
+  return new TilewireError({ code: "page", message });
 }

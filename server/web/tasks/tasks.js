@@ -23,7 +23,9 @@ import { openDatabase } from "./database.js";
  * @property {Record<string, any>} parameters The model's own settings.
  * @property {import("../panel/options.js").Options} [options] What else the task asks for.
  *
- * @typedef {{width: number | null, height: number | null}} Box What the result is to fit, one side or both.
+ * @typedef {"fit" | "fill" | "crop" | "stretch"} ResizeMode
+ * @typedef {{width: number | null, height: number | null, mode?: ResizeMode}} Box What the result is to fit, one side or
+ *   both; with both it may be something else.
  *
  * @typedef {object} Task
  * @property {string} id The taskUUID; a task that is tried again is a new one.
@@ -45,7 +47,7 @@ import { openDatabase } from "./database.js";
  * @property {number | null} resumes When it is sent again, if the server asked to wait.
  * @property {number | null} started When the work began, as far as the page knows. Milliseconds since the epoch.
  * @property {number | null} finished
- * @property {import("../wire/connection.js").ErrorItem | null} error
+ * @property {import("../client/errors.js").ErrorItem | null} error
  * @property {Result | null} result
  * @property {number} revision Rises with each change that is kept.
  *

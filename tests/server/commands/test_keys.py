@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from server.state import ledger
-from server.state.accounts import account_named, authenticate, revoked_keys
+from server.state.accounts import account_named, revoked_keys
 from server.state.database import Database
+from server.state.logins import authenticate
 from tests.server.conftest import Tilewire
 from tests.server.support.process import serving
 

@@ -89,6 +89,24 @@ def test_a_size_may_be_given_in_place_of_a_factor(
     assert shape(photo.with_name(name)) == ("JPEG", size)
 
 
+@pytest.mark.parametrize(
+    ("mode", "name", "size"),
+    [
+        ("crop", "40x40", (40, 40)),
+        ("stretch", "40x40", (40, 40)),
+        ("fill", "2.5x", (60, 40)),
+        ("fit", "1.667x", (40, 27)),
+    ],
+)
+def test_a_width_and_a_height_mean_what_the_mode_says(
+    upscale: Tilewire, photo: Path, mode: str, name: str, size: tuple[int, int]
+) -> None:
+    options = ("--model", FAST_MODEL, "--width", "40", "--height", "40", "--resize-mode", mode)
+    assert upscale(photo, *options).exit_code == 0
+    assert shape(photo.parent / f"photo-{name}.jpg") == ("JPEG", size)
+    assert "1 done before" in upscale(photo, *options).stdout
+
+
 def test_a_size_that_the_model_cannot_make_is_reported(upscale: Tilewire, photo: Path) -> None:
     result = upscale(photo, "--model", FAST_MODEL, "--width", "2400")
     assert result.exit_code == 1
@@ -263,6 +281,7 @@ def test_a_wrong_model_is_told_with_those_there_are(tilewire: Tilewire, photo: P
         *((("--model", FAST_MODEL, f"--factor={bad}"), f"{FAST_MODEL} upscales by") for bad in FACTORS),
         (("--factor", "2", "--width", "100"), "not several of them"),
         (("--megapixels", "0"), "--megapixels"),
+        (("--width", "40", "--resize-mode", "crop"), "--resize-mode"),
         (("--url", "ws://127.0.0.1:9/v1"), "key"),
         (("--seamless", "z"), "--seamless"),
         (("--setting", "denoise"), "NAME=VALUE"),

@@ -1,21 +1,24 @@
 """Results that go elsewhere, to an `uploadEndpoint`; and which URLs are taken for that and for webhooks."""
 
+import asyncio
 import base64
 
 import pytest
 
 from server.serving import EmbeddedServer
+from server.state.audit import audit
 from tests.server.conftest import StartServer
 from tests.server.support.harness import (
     Account,
     charges,
     connected,
     make_image,
+    new_uuid,
     open_account,
     open_image,
     upscale,
 )
-from tests.server.support.web import Web
+from tests.server.support.web import Web, running_web
 
 pytestmark = pytest.mark.settings(private_networks=True)
 
@@ -52,28 +55,88 @@ async def test_an_upload_endpoint_gets_the_image(
     assert "imageURL" in result
 
 
-async def test_a_failing_upload_endpoint_fails_the_task_and_nothing_is_charged(
+async def test_a_result_whose_upload_fails_is_kept_and_charged_once(
     server: EmbeddedServer, account: Account, web: Web
 ) -> None:
     web.statuses.append(403)
-    task = upscale(encoded(), uploadEndpoint=f"{web.url}/bucket/result")
+    task = upscale(encoded(), uploadEndpoint=f"{web.url}/bucket/result", outputType="base64Data")
     async with connected(server, key=account.key) as peer:
         (error,) = await peer.ask(task)
         assert (error["code"], error["parameter"]) == ("uploadFailed", "uploadEndpoint")
         assert "403" in error["message"]
-        assert charges(server, account.id) == (0, 0)
-        (result,) = await peer.ask(task)
-        assert "imageURL" in result, "the same task may be sent again"
+        assert "the result is kept and costs" in error["message"]
+        sent = (await web.receive()).body
+        assert await peer.ask(task) == [error], "it is the outcome, however often it is asked for"
+        (kept,) = await peer.ask({"taskType": "getResponse", "taskUUID": task["taskUUID"]})
+        assert (kept["status"], kept["warnings"]) == ("success", [error["message"]])
+        assert base64.b64decode(kept["imageBase64Data"]) == sent
+    assert charges(server, account.id) == (round(error["cost"] * 1e9), 1)
+    assert server.services.database.snapshot(audit).mistakes == []
+    assert web.waiting() == 0, "it is not uploaded again"
+
+
+async def test_an_upload_that_is_cancelled_while_it_hangs_is_charged_and_its_result_kept(
+    server: EmbeddedServer, account: Account, web: Web
+) -> None:
+    task = upscale(encoded(), uploadEndpoint=web.hold("/bucket/result"))
+    async with connected(server, key=account.key) as peer:
+        await peer.send(task)
+        assert (await web.receive()).body, "it has all of it"
+        cancel = {"taskType": "cancel", "taskUUID": new_uuid(), "targetTaskUUID": task["taskUUID"]}
+        await peer.send(cancel)
+        items = {item["taskUUID"]: item for item in [await peer.receive_item(), await peer.receive_item()]}
+        error = items[task["taskUUID"]]
+        assert error["code"] == "taskCancelled"
+        (kept,) = await peer.ask({"taskType": "getResponse", "taskUUID": task["taskUUID"]})
+        assert "imageURL" in kept
+    assert charges(server, account.id) == (round(error["cost"] * 1e9), 1)
+    assert server.services.database.snapshot(audit).mistakes == []
+
+
+async def test_what_was_being_uploaded_at_a_stop_is_uploaded_after_the_next_start_and_charged_once(
+    start_server: StartServer, web: Web
+) -> None:
+    settings = {"private_networks": True, "drain_timeout": 0.01}
+    server = start_server(**settings)
+    account = open_account(server)
+    task = upscale(encoded(), uploadEndpoint=web.hold("/bucket/result"))
+    async with connected(server, key=account.key) as peer:
+        await peer.send(task)
+        first = await web.receive()
+        await asyncio.to_thread(server.stop)
+    server = start_server(**settings)
+    assert (await web.receive()).body == first.body
+    web.release("/bucket/result")
+    async with connected(server, key=account.key) as peer:
+        assert "imageURL" in await peer.finished(task["taskUUID"])
     assert charges(server, account.id)[1] == 1
+    assert server.services.database.snapshot(audit).mistakes == []
 
 
-async def test_an_upload_endpoint_that_nobody_serves_fails_the_task(
+@pytest.mark.parametrize("parameter", ["webhookURL", "uploadEndpoint"])
+async def test_a_host_that_takes_no_connections_is_found_before_anything_is_done(
+    server: EmbeddedServer, account: Account, web: Web, parameter: str
+) -> None:
+    async with connected(server, key=account.key) as peer:
+        for url in ("http://127.0.0.1:9/result", f"https{web.url.removeprefix('http')}/result"):
+            (error,) = await peer.ask(upscale(encoded(), **{parameter: url}))
+            assert (error["parameter"], error["code"]) == (
+                parameter,
+                "invalidWebhookURL" if parameter == "webhookURL" else "invalidUploadEndpoint",
+            )
+            assert "127.0.0.1 cannot be reached" in error["message"]
+    assert charges(server, account.id) == (0, 0)
+    assert server.services.runner.count == 0
+
+
+async def test_a_task_that_is_sent_again_gets_its_answer_though_its_host_is_gone(
     server: EmbeddedServer, account: Account
 ) -> None:
     async with connected(server, key=account.key) as peer:
-        (error,) = await peer.ask(upscale(encoded(), uploadEndpoint="http://127.0.0.1:9/result"))
-    assert error["code"] == "uploadFailed"
-    assert charges(server, account.id) == (0, 0)
+        with running_web() as gone:
+            task = upscale(encoded(), uploadEndpoint=f"{gone.url}/result")
+            (result,) = await peer.ask(task)
+        assert await peer.ask(task) == [result]
 
 
 @pytest.mark.parametrize("parameter", ["webhookURL", "uploadEndpoint"])

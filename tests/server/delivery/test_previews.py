@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import math
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -20,6 +21,7 @@ from server.delivery.previews import MAX_SIDE, MAX_UNSENT, encode_tile
 from server.protocol.codec import JSON
 from server.protocol.replies import Progress
 from server.serving import EmbeddedServer
+from server.state.audit import audit
 from tests.server.conftest import StartServer
 from tests.server.support.harness import (
     FAST_MODEL,
@@ -27,9 +29,11 @@ from tests.server.support.harness import (
     PATIENCE,
     Item,
     Peer,
+    charges,
     connected,
     make_image,
     new_uuid,
+    open_account,
     open_image,
     open_socket,
     socket_url,
@@ -202,7 +206,7 @@ async def test_a_client_that_reads_at_once_gets_all_of_the_picture(
 async def test_the_client_hands_tiles_over(server: EmbeddedServer, hold_results: threading.Event) -> None:
     mosaic = Mosaic()
     async with Tilewire(socket_url(server), KEY) as tilewire:
-        stream = tilewire.stream(make_image(*SOME_TILES), model=FAST_MODEL, factor=2, output_format="PNG")
+        stream = tilewire.events(make_image(*SOME_TILES), model=FAST_MODEL, factor=2, output_format="PNG")
         async for event in stream:
             match event:
                 case TileReady():
@@ -251,6 +255,53 @@ async def test_a_cancelled_task_sends_no_more_tiles(device: SteppedDevice, start
         (done,) = await peer.ask(upscale(encoded(make_image()), upscaleFactor=4))
         assert "imageURL" in done
         await peer.nothing_more()
+
+
+async def cancelled(peer: Peer, task: Item) -> Item:
+    """The error that a task ends with as it is cancelled."""
+    await peer.send({"taskType": "cancel", "taskUUID": new_uuid(), "targetTaskUUID": task["taskUUID"]})
+    while (item := await peer.receive_item()).get("code") != "taskCancelled":
+        pass
+    return item
+
+
+async def test_a_picture_whose_tiles_have_all_been_sent_costs_its_price_though_it_is_cancelled(
+    server: EmbeddedServer, hold_results: threading.Event
+) -> None:
+    account = open_account(server)
+    task = upscale(encoded(make_image(*SOME_TILES)), includeTiles=True, includeCost=True)
+    mosaic = Mosaic()
+    async with connected(server, key=account.key) as peer:
+        await peer.send(task)
+        while not mosaic.whole:
+            mosaic.add(await receive_tile(peer, task))
+        error = await cancelled(peer, task)
+        assert "is charged for the part of the result that was sent" in error["message"]
+        hold_results.set()
+        (result,) = await peer.ask(task)
+        assert result["cost"] == error["cost"], "it is paid for"
+    assert charges(server, account.id) == (round(error["cost"] * 1e9), 1)
+    assert server.services.database.snapshot(audit).mistakes == []
+
+
+async def test_a_part_of_a_picture_costs_its_part_of_the_price(
+    device: SteppedDevice, start_server: StartServer
+) -> None:
+    server = start_server()
+    account = open_account(server)
+    task = upscale(encoded(make_image(*SOME_TILES)), includeTiles=True, includeCost=True, upscaleFactor=4)
+    async with connected(server, key=account.key) as peer:
+        await peer.send(task)
+        device.step()
+        tile = await receive_tile(peer, task)
+        error = await cancelled(peer, task)
+        device.run_freely()
+        (result,) = await peer.ask(task)
+    part = tile["width"] * tile["height"] / (tile["imageWidth"] * tile["imageHeight"])
+    sent = round(error["cost"] / result["cost"] / part)
+    assert error["cost"] == math.ceil(1e6 * result["cost"] * part * sent) / 1e6, "pieces of the same size"
+    assert charges(server, account.id) == (round(result["cost"] * 1e9), 2), "the rest when it is sent again"
+    assert server.services.database.snapshot(audit).mistakes == []
 
 
 async def test_a_session_that_resumes_gets_the_tiles_that_finish_then(

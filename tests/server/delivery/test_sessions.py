@@ -6,13 +6,16 @@ import secrets
 
 import msgspec
 import pytest
+from sqlalchemy import Connection, select, update
 
 from server.delivery.sessions import Sessions
 from server.protocol.codec import JSON
 from server.serving import EmbeddedServer
-from server.state.accounts import Login, account_named
+from server.state.accounts import account_named
 from server.state.database import Database
+from server.state.logins import Login
 from server.state.outbox import keep_undelivered
+from server.state.tables import tasks
 from tests.server.support.harness import (
     KEY,
     Item,
@@ -111,6 +114,39 @@ async def test_several_missed_replies_come_in_the_order_of_their_outcomes(
     async with connected(server, session=session) as peer:
         came = [(await peer.receive_item())["taskUUID"] for _ in order]
         assert came == [tasks[index]["taskUUID"] for index in order]
+        await peer.nothing_more()
+
+
+async def test_an_outcome_that_cannot_be_read_is_one_error_and_delivery_goes_on(
+    server: EmbeddedServer, web: Web
+) -> None:
+    session, run = new_uuid(), server.services.database.run_sync
+    held = [hold(web) for _ in range(4)]
+    missed = [upscale(url) for _, url in held]
+    async with connected(server, session=session) as peer:
+        await peer.send(*missed)
+        for _ in missed:
+            await web.receive()
+        await peer.cut()
+    for (path, _), task in zip(held, missed, strict=True):
+        await finish_while_away(server, web, path, task)
+
+    def spoil(connection: Connection) -> None:
+        for index, column in ((0, tasks.c.result), (2, tasks.c.request)):
+            this = tasks.c.task_uuid == missed[index]["taskUUID"]
+            connection.execute(update(tasks).where(this).values({column: b"not JSON"}))
+        account = connection.scalar(
+            select(tasks.c.account_id).where(tasks.c.task_uuid == missed[0]["taskUUID"])
+        )
+        keep_undelivered(connection, account, session, 0.0, b"\xc1")
+
+    run(spoil)
+    async with connected(server, session=session) as peer:
+        items = [await peer.receive_item() for _ in missed]
+        await peer.nothing_more()
+    assert [item["taskUUID"] for item in items] == [task["taskUUID"] for task in missed]
+    assert [item.get("code") for item in items] == ["internalServerError", None, "internalServerError", None]
+    async with connected(server, session=session) as peer:
         await peer.nothing_more()
 
 

@@ -5,15 +5,18 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from server.settings import Settings
 from server.telemetry.metrics import Metrics
 from server.telemetry.story import STAGES
 from tests.server.support import nginx
 from tests.server.support.certificate import make_certificate
+from tests.server.support.process import REPOSITORY
 from tests.server.telemetry.test_metrics import SNAPSHOT
 
 DOCS = Path(__file__).parents[3] / "server" / "docs"
@@ -100,6 +103,36 @@ def test_prometheus_takes_the_alerts_and_they_fire(tmp_path: Path) -> None:
         ["promtool", "test", "rules", tmp_path / "test.yml"], capture_output=True, text=True, check=False
     )
     assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    program, unit = tmp_path / "tilewire", tmp_path / "tilewire.service"
+    program.touch(0o755)
+    unit.write_text(
+        (DOCS / "tilewire.service").read_text().replace("/opt/tilewire/bin/tilewire", str(program))
+    )
+    checked = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
+    ours = [line for line in checked.stderr.splitlines() if "tilewire" in line]
+    assert (checked.returncode, ours) == (0, [])
+
+
+def test_the_container_has_what_there_is() -> None:
+    container = (DOCS / "Containerfile").read_text()
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    lists = re.findall(r"EXTRAS=(\w+(?:,\w+)*)", container)
+    assert {extra for one in lists for extra in one.split(",")} <= set(project["optional-dependencies"])
+    assert f"EXPOSE {Settings().port}" in container
+    assert f":{Settings().port}/readyz" in container
+    for name in re.findall(r"\bTILEWIRE_(\w+)=", container):
+        assert name.lower() in Settings.__struct_fields__
+
+
+@pytest.mark.skipif(shutil.which("hadolint") is None, reason="hadolint is not installed")
+def test_hadolint_takes_the_container() -> None:
+    command = ["hadolint", "--failure-threshold", "warning", DOCS / "Containerfile"]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout
 
 
 FIRING = """

@@ -119,7 +119,7 @@ async def test_an_object_that_vanished_is_not_found(start_server: StartServer, s
     server = start_server(storage_url=URL)
     uploaded = await upload(server, DATA)
     for _ in range(2):
-        await server.services.images.sweep()  # what is at hand is forgotten
+        server.services.images.forget_unread()
     s3.client.delete_object(Bucket=BUCKET, Key=f"tile/wire/{name_of(uploaded)}")
     for method in ("GET", "HEAD"):
         assert (await request(uploaded["imageURL"], method)).status == 404

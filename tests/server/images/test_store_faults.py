@@ -4,6 +4,7 @@ import base64
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from server.state.accounts import AccountId, account_named
 from server.state.database import Database
 from tests.server.conftest import StartServer
 from tests.server.support.harness import (
+    PATIENCE,
     Item,
     Peer,
     charges,
@@ -30,9 +32,11 @@ from tests.server.support.harness import (
     open_account,
     upscale,
 )
+from tests.server.support.scrape import metrics_of
 from tests.server.support.web import Web
 
 FILE = ImageFile(b"pixels", "png", 2, 3)
+IMAGE = base64.b64encode(make_image()).decode()
 FULL = "Generic LocalFileSystem error: No space left on device (os error 28)"
 
 
@@ -63,6 +67,46 @@ def images(database: Database) -> ImageStore:
     return ImageStore(Bucket(MemoryStore(), pauses=(0.0, 0.0)), database)
 
 
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Has a function of obstore not return until the end of the test."""
+    over = threading.Event()
+
+    def hang(name: str) -> None:
+        real: Callable[..., Any] = getattr(obstore, name)
+
+        def call(*arguments: Any, **more: Any) -> Any:
+            assert over.wait(PATIENCE)
+            return real(*arguments, **more)
+
+        monkeypatch.setattr(obstore, name, call)
+
+    yield hang
+    over.set()
+
+
+@pytest.mark.parametrize(("function", "stage"), [("get", "fetch"), ("put", "store")])
+async def test_a_store_that_hangs_is_given_up_after_one_deadline_and_named_by_its_stage(
+    start_server: StartServer, hanging: Callable[[str], None], function: str, stage: str
+) -> None:
+    server = start_server(store_timeout=0.2)
+    account = open_account(server)
+    async with connected(server, key=account.key) as peer:
+        sent = {"taskType": "imageUpload", "taskUUID": new_uuid(), "image": IMAGE}
+        (uploaded,) = await peer.ask(sent)
+        forget_what_is_fresh(server.services.images)
+        before = await metrics_of(server)
+        hanging(function)
+        (failed,) = await peer.ask(upscale(uploaded["imageUUID"]))
+    assert (failed["code"], failed["message"]) == ("serviceUnavailable", "the image store cannot be used")
+    metrics = await metrics_of(server)
+    waited = f"tilewire_stage_seconds_sum{{stage={stage}}}"
+    assert metrics[waited] - before[waited] >= 0.2
+    decoded = "tilewire_stage_seconds_count{stage=decode}"
+    assert metrics[decoded] - before[decoded] == (function == "put")
+    assert charges(server, account.id) == (0, 0)
+
+
 async def test_a_fault_that_ends_soon_is_not_noticed(
     database: Database, account: AccountId, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,7 +117,7 @@ async def test_a_fault_that_ends_soon_is_not_noticed(
     )
     putting.left = getting.left = 2
     image = await store.put(account, FILE, 60)
-    await forget_what_is_fresh(store)
+    forget_what_is_fresh(store)
     assert await store.read(image.name) == FILE.data
     assert (putting.calls, getting.calls) == (3, 3)
 
@@ -82,8 +126,8 @@ async def test_what_was_just_written_is_not_read_back(
     database: Database, account: AccountId, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, getting = images(database), Faults("get", monkeypatch)
-    result, known = await store.put(account, FILE, 60), await store.put_input(account, FILE, 60)
-    again = await store.put_input(account, FILE, 60)
+    result, known = await store.put(account, FILE, 60), (await store.put_input(account, FILE, 60))[0]
+    again = (await store.put_input(account, FILE, 60))[0]
     assert [await store.read(image.name) for image in (result, known)] == [FILE.data] * 2
     assert (again.name, getting.calls) == (known.name, 0)
     assert await store.read(known.name) == FILE.data
@@ -99,9 +143,9 @@ async def test_an_input_whose_object_was_lost_is_mended_by_the_same_bytes(
 ) -> None:
     bucket = Bucket(MemoryStore())
     store = ImageStore(bucket, database)
-    lost = await store.put_input(account, FILE, 60)
+    lost = (await store.put_input(account, FILE, 60))[0]
     await bucket.delete([lost.name])
-    mended = await store.put_input(account, FILE, 60)
+    mended = (await store.put_input(account, FILE, 60))[0]
     assert (mended.uuid, await bucket.read(mended.name)) == (lost.uuid, FILE.data)
 
 
@@ -113,7 +157,7 @@ async def test_a_fault_that_stays_is_told_and_no_image_is_recorded(
     with pytest.raises(UnavailableError) as caught:
         await store.put_input(account, FILE, 60)
     assert "No space" not in str(caught.value), "how the server is made is not the client's business"
-    image = await store.put_input(account, FILE, 60)
+    image = (await store.put_input(account, FILE, 60))[0]
     assert await store.read(image.name) == FILE.data
 
 
@@ -135,10 +179,10 @@ async def upload(peer: Peer, seed: int = 0) -> Item:
     return reply
 
 
-async def forget_what_is_fresh(store: ImageStore) -> None:
+def forget_what_is_fresh(store: ImageStore) -> None:
     """Have images read from where they are kept."""
     for _ in range(2):
-        await store.sweep()
+        store.forget_unread()
 
 
 class Disk:
@@ -200,7 +244,7 @@ async def test_a_result_that_cannot_be_read_just_now_is_not_lost(
     web.release("/image.png")
     async with connected(server, key=account.key) as other:
         await other.finished(task["taskUUID"])
-    await forget_what_is_fresh(server.services.images)
+    forget_what_is_fresh(server.services.images)
     disk.take_away()
     async with connected(server, key=account.key, session=session) as peer:
         error = await peer.receive_item()
@@ -217,7 +261,7 @@ async def test_an_image_that_vanished_is_not_found(start_server: StartServer, tm
         uploaded = await upload(peer)
         task = upscale(encoded(1), outputType=["URL", "base64Data"])
         (result,) = await peer.ask(task)
-        await forget_what_is_fresh(server.services.images)
+        forget_what_is_fresh(server.services.images)
         for file in (tmp_path / "images").iterdir():
             file.unlink()
         (error,) = await peer.ask(upscale(uploaded["imageUUID"]))

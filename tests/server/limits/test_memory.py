@@ -2,16 +2,30 @@
 
 import asyncio
 import base64
+import json
+import socket
 from contextlib import AsyncExitStack
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from server.limits import memory
 from server.limits.memory import Budget, memory_size
+from server.settings import Settings
 from tests.server.conftest import StartServer
-from tests.server.support.harness import KEY, PATIENCE, connected, make_image, open_account, until, upscale
+from tests.server.support.harness import (
+    KEY,
+    PATIENCE,
+    connected,
+    make_image,
+    new_uuid,
+    open_account,
+    until,
+    upscale,
+)
 from tests.server.support.scrape import metrics_of
-from tests.server.support.wire import Wire, wired
+from tests.server.support.wire import Op, Wire, frame, wired
 from tests.server.transport.test_hostile_clients import deaf, noise
 
 MIB = 2**20
@@ -132,3 +146,89 @@ async def test_replies_that_nobody_reads_are_bounded_over_all_connections(start_
         (result,) = await other.ask(upscale(IMAGE))
         assert "imageURL" in result
     await until(lambda: memory.outgoing.used == 0)
+
+
+async def test_answers_to_posts_that_nobody_reads_are_bounded_too(start_server: StartServer) -> None:
+    server = start_server(max_outgoing_bytes=4 * MIB, max_unsent_bytes=MIB, send_timeout=PATIENCE)
+    account, address = open_account(server), urlsplit(server.url)
+    task = upscale(base64.b64encode(noise(256)).decode(), outputType="base64Data")  # 1 MB
+    async with connected(server, key=account.key) as peer:
+        await peer.ask(task)
+    body = json.dumps([{"taskType": "getResponse", "taskUUID": task["taskUUID"]}])
+    head = f"POST /v1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {account.key}\r\n"
+    memory = server._server._app.state.memory
+    async with AsyncExitStack() as stack, connected(server, key=open_account(server).key) as other:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(12)]
+        for one in sockets:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            one.connect((address.hostname, address.port))
+            one.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+        await until(lambda: memory.outgoing.used > MIB // 2)
+        await until(lambda: memory.outgoing.used <= memory.outgoing.share)
+        (result,) = await other.ask(upscale(IMAGE))
+        assert "imageURL" in result
+    await until(lambda: memory.outgoing.used == 0)
+
+
+async def test_a_reply_counts_until_the_client_is_known_to_have_it(start_server: StartServer) -> None:
+    server = start_server()
+    memory = server._server._app.state.memory
+    task = {"taskType": "imageUpload", "taskUUID": new_uuid(), "image": IMAGE}
+    async with wired(server) as wire:
+        await wire.send(frame(Op.TEXT, json.dumps([task]).encode()))
+        while (received := await wire.receive()).opcode == Op.PING:
+            await wire.send(frame(Op.PONG, received.payload))
+        kept = received.payload
+        ping = await wire.receive()
+        assert (ping.opcode, memory.outgoing.used) == (Op.PING, len(kept)), "it may have to be sent again"
+        await wire.send(frame(Op.PONG, ping.payload))
+        await until(lambda: memory.outgoing.used == 0)
+
+
+async def test_the_body_of_another_service_counts_for_the_account(start_server: StartServer) -> None:
+    server = start_server()
+    account, address = open_account(server), urlsplit(server.url)
+    head = (
+        f"POST /sdapi/v1/extra-single-image HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {account.key}\r\n"
+        f"Content-Length: {MIB}\r\n\r\n"
+    )
+    memory = server._server._app.state.memory
+    _, writer = await asyncio.open_connection(address.hostname, address.port)
+    writer.write(head.encode() + bytes(MIB // 2))
+    try:
+        await until(lambda: memory.incoming._of_owners[account.id] == MIB // 2)
+    finally:
+        writer.transport.abort()
+    await until(lambda: memory.incoming.used == 0)
+
+
+@pytest.mark.parametrize(
+    ("group", "file"),
+    [
+        ("0::/system.slice/tilewire.service", "system.slice/tilewire.service/memory.max"),
+        ("0::/system.slice/tilewire.service", "system.slice/memory.max"),
+        ("4:memory:/docker/1", "memory/docker/1/memory.limit_in_bytes"),
+        ("0::/", "memory.max"),
+    ],
+)
+def test_the_limit_of_a_control_group_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: str, file: str
+) -> None:
+    limit, of_this = tmp_path / "groups" / file, tmp_path / "cgroup"
+    limit.parent.mkdir(parents=True)
+    limit.write_text("2000000\n")
+    of_this.write_text(f"3:cpu:/elsewhere\n{group}\n")
+    monkeypatch.setattr(memory, "_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(memory, "_GROUPS_OF_THIS", of_this)
+    assert memory.memory_size() == 2_000_000
+    limit.write_text("max\n")
+    assert memory.memory_size() > 2_000_000
+
+
+def test_too_little_memory_is_reported_with_what_would_fit() -> None:
+    assert memory.shortage(Settings(), 16 * 10**9) is None
+    said = memory.shortage(Settings(), 2 * 10**9)
+    assert said is not None
+    assert "2.0 GB of memory" in said
+    fitting = float(said.rpartition("; ")[2].split()[0])
+    assert memory.shortage(Settings(active_megapixels=fitting), 2 * 10**9) is None

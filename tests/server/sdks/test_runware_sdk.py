@@ -24,7 +24,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from server.money import to_nanodollars
 from server.serving import EmbeddedServer
 from server.state import ledger
-from server.state.accounts import AccountId, account_named, authenticate, create_key, list_keys, revoke_key
+from server.state.accounts import AccountId, account_named, create_key, list_keys, revoke_key
+from server.state.logins import authenticate
 from tests.server.conftest import StartServer
 from tests.server.support.harness import (
     FAST_MODEL,

@@ -31,6 +31,8 @@ FOR_BROWSERS_AND_TOOLS = {
     ("/web/{digest}/{name:path}", "get"),
     ("/manifest.webmanifest", "get"),
     ("/service-worker.js", "get"),
+    ("/client.js", "get"),
+    ("/client.d.ts", "get"),
     ("/docs", "get"),
     ("/docs/docs.css", "get"),
     ("/docs/docs.js", "get"),
@@ -38,6 +40,7 @@ FOR_BROWSERS_AND_TOOLS = {
     ("/docs/{page}", "get"),
     ("/openapi.json", "get"),
     ("/asyncapi.json", "get"),
+    ("/asyncapi-client.json", "get"),
     ("/schemas/{name}.json", "get"),
 }
 """Neither tasks nor images: not described."""

@@ -13,7 +13,6 @@ from server.state.accounts import (
     AmbiguousKeyError,
     KeyId,
     account_named,
-    authenticate,
     create_key,
     has_keys,
     list_keys,
@@ -22,6 +21,7 @@ from server.state.accounts import (
 )
 from server.state.audit import audit
 from server.state.database import Database
+from server.state.logins import Login, authenticate
 from server.state.tables import metadata
 
 NOW = 1_000_000.0
@@ -142,7 +142,7 @@ def test_an_account_is_made_once(database: Database, account: AccountId) -> None
 
 def test_a_configured_key_is_valid_only_while_it_is_configured(database: Database) -> None:
     login = database.run_sync(authenticate, "from-the-settings", NOW, configured="from-the-settings")
-    assert login == (database.run_sync(account_named, DEFAULT_ACCOUNT, NOW), None)
+    assert login == Login(database.run_sync(account_named, DEFAULT_ACCOUNT, NOW), None)
     assert database.run_sync(authenticate, "from-the-settings", NOW) is None
     assert database.run_sync(authenticate, "from-the-settings", NOW, configured="another") is None
 

@@ -54,10 +54,10 @@ def full(server: EmbeddedServer) -> Iterator[None]:
     pages[0] = 2**30
 
 
-async def failing(peer: Peer, image: str) -> Item:
+async def failing(peer: Peer, image: str, host: str) -> Item:
     """The error that tasks get: the first one, as the last pages of a full disk may still hold something."""
     for _ in range(200):
-        await peer.send(upscale(image, webhookURL=f"https://example.com/{'x' * 1500}"))
+        await peer.send(upscale(image, webhookURL=f"{host}/{'x' * 1500}"))
         item = await peer.receive_item()
         if "code" in item:
             return item
@@ -66,15 +66,16 @@ async def failing(peer: Peer, image: str) -> Item:
 
 @pytest.mark.parametrize("fault", [locked, full])
 async def test_tasks_are_refused_while_the_database_cannot_be_used(
-    start_server: StartServer, tmp_path: Any, fault: Fault
+    start_server: StartServer, tmp_path: Any, web: Web, fault: Fault
 ) -> None:
-    server = start_server(database_url=f"sqlite:///{tmp_path / 'state.db'}?timeout=0.5")
+    url = f"sqlite:///{tmp_path / 'state.db'}?timeout=0.5"
+    server = start_server(database_url=url, private_networks=True)
     account = open_account(server)
     async with connected(server, key=account.key) as peer:
         upload = {"taskType": "imageUpload", "taskUUID": new_uuid(), "image": _data_uri()}
         image = (await peer.ask(upload))[0]["imageUUID"]
         with fault(server):
-            error = await failing(peer, image)
+            error = await failing(peer, image, web.url)
             assert (error["code"], error["retryAfter"]) == ("serviceUnavailable", 5)
             assert "database" in error["message"]
         (result,) = await peer.ask(upscale(image))

@@ -1,5 +1,6 @@
 """Money: exact, and never spent twice."""
 
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -20,10 +21,13 @@ from server.state.accounts import AccountId, account_named
 from server.state.audit import audit
 from server.state.books import day_of
 from server.state.database import Database
-from server.state.records import Attempt, AttemptId, StoredResult
+from server.state.images import ImageRecord, note_loose
+from server.state.records import Attempt, Status, StoredResult
+from server.state.retention import forget_failed
 from server.state.tables import accounts
 from server.state.takeover import take_over
-from tests.server.support.records import accepted, attempt_of
+from tests.server.support.harness import new_uuid
+from tests.server.support.records import accepted, attempt_of, record_of
 
 NOW = 1_000_000.0
 DAY = 86400
@@ -41,6 +45,14 @@ def mistakes(database: Database) -> list[str]:
     return database.run_sync(audit).mistakes
 
 
+def an_image(account: AccountId) -> ImageRecord:
+    return ImageRecord(new_uuid(), account, f"{new_uuid()}.png", 10, 1, 1, NOW + DAY)
+
+
+def attempt_has_price(database: Database, attempt: Attempt) -> bool:
+    return record_of(database, attempt.account, attempt.task_uuid).price is not None
+
+
 def row(database: Database, account: AccountId) -> tuple[int | None, int]:
     query = select(accounts.c.balance, accounts.c.reserved).where(accounts.c.id == account)
     balance, reserved = database.run_sync(lambda connection: connection.execute(query).one())
@@ -48,11 +60,21 @@ def row(database: Database, account: AccountId) -> tuple[int | None, int]:
 
 
 class Paper(NamedTuple):
-    """What a task should have set aside, and whether from the balance."""
+    """What a task should have set aside, and whether from the balance.
+
+    `owed` is what it owes of its price in all, `paid` what it was charged when it was tried before.
+    """
 
     account: AccountId
-    amount: int
-    from_balance: bool
+    price: int = 0
+    from_balance: bool = False
+    owed: int = 0
+    paid: int = 0
+    kept: bool = False
+
+    @property
+    def amount(self) -> int:
+        return max(self.price - self.paid, 0)
 
 
 class Bookkeeping(RuleBasedStateMachine):
@@ -66,7 +88,7 @@ class Bookkeeping(RuleBasedStateMachine):
         self.balances: dict[AccountId, int | None] = {ada: 0, bob: None}
         self.charged: dict[AccountId, list[int]] = {ada: [], bob: []}
         self.open: dict[str, Paper] = {}
-        self.failed: list[tuple[str, AccountId]] = []
+        self.failed: list[tuple[str, Paper]] = []
 
     def teardown(self) -> None:
         self.database.close()
@@ -74,20 +96,27 @@ class Bookkeeping(RuleBasedStateMachine):
     def a_task(self, data: st.DataObject) -> str:
         return data.draw(st.sampled_from(sorted(self.open)))
 
-    def take(self, task: str, account: AccountId, amount: int) -> None:
-        balance = self.balances[account]
-        payable = balance is None or balance >= amount
-        assert (
-            self.database.run_sync(tasks.reserve, attempt_of(self.database, account, task), amount, NOW)
-            is payable
-        )
-        self.open[task] = Paper(account, amount if payable else 0, balance is not None)
-        if payable and balance is not None:
-            self.balances[account] = balance - amount
+    def attempt(self, task: str) -> Attempt:
+        return attempt_of(self.database, self.open[task].account, task)
 
-    def give_back(self, paper: Paper) -> None:
+    def take(self, task: str, paper: Paper, price: int) -> None:
+        balance = self.balances[paper.account]
+        wanted = paper._replace(price=max(price, paper.paid), from_balance=balance is not None)
+        payable = balance is None or balance >= wanted.amount
+        attempt = attempt_of(self.database, paper.account, task)
+        assert self.database.run_sync(tasks.reserve, attempt, price, NOW) is payable
+        self.open[task] = wanted if payable else paper
+        if payable and balance is not None:
+            self.balances[paper.account] = balance - wanted.amount
+
+    def end(self, paper: Paper, owed: int) -> Paper:
+        """What it owes beyond what it paid is charged, the rest given back."""
+        charged = max(owed - paper.paid, 0) if paper.amount else 0
+        if charged:
+            self.charged[paper.account].append(charged)
         if paper.from_balance:
-            self.balances[paper.account] = (self.balances[paper.account] or 0) + paper.amount
+            self.balances[paper.account] = (self.balances[paper.account] or 0) + paper.amount - charged
+        return paper._replace(price=0, from_balance=False, paid=paper.paid + charged)
 
     @rule(data=st.data(), amount=st.integers(1, 10_000))
     def deposit(self, data: st.DataObject, amount: int) -> None:
@@ -98,47 +127,83 @@ class Bookkeeping(RuleBasedStateMachine):
     @rule(data=st.data(), amount=amounts)
     def begin(self, data: st.DataObject, amount: int) -> None:
         account = data.draw(st.sampled_from(list(self.balances)))
-        self.take(accept(self.database, account), account, amount)
+        self.take(accept(self.database, account), Paper(account), amount)
 
     @precondition(lambda self: self.failed)
     @rule(amount=amounts)
     def begin_what_failed_again(self, amount: int) -> None:
-        task, account = self.failed.pop()
-        assert self.database.run_sync(tasks.accept, Attempt.of(account, task), b"{}", None, NOW) is None
-        self.take(task, account, amount)
+        task, paper = self.failed.pop()
+        again = Attempt.of(paper.account, task)
+        assert self.database.run_sync(tasks.accept, again, b"{}", None, NOW) is None
+        self.take(task, paper, amount)
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data(), sent=st.integers(1, 7))
+    def send_a_part(self, data: st.DataObject, sent: int) -> None:
+        task = self.a_task(data)
+        paper = self.open[task]
+        has_price = attempt_has_price(self.database, self.attempt(task))
+        assert self.database.run_sync(tasks.note_sent, self.attempt(task), sent, 7) is has_price
+        if has_price:
+            part = min(math.ceil(paper.price * sent / 7 / 1000) * 1000, paper.price)
+            owed = min(paper.paid + part, paper.price)
+            self.open[task] = paper._replace(owed=max(paper.owed, owed))
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data(), again=st.booleans())
+    def upload(self, data: st.DataObject, again: bool) -> None:
+        task = self.a_task(data)
+        paper = self.open[task]
+        if attempt_has_price(self.database, self.attempt(task)) and not paper.kept:
+            image = an_image(paper.account)
+            self.database.run_sync(note_loose, image.name, NOW)
+            for _ in range(1 + again):
+                self.database.run_sync(tasks.keep, self.attempt(task), RESULT, NOW, image)
+            self.open[task] = paper._replace(owed=paper.price, kept=True)
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), again=st.booleans())
     def succeed(self, data: st.DataObject, again: bool) -> None:
         task = self.a_task(data)
-        paper = self.open.pop(task)
+        attempt, paper = self.attempt(task), self.open.pop(task)
+        price = max(paper.price, paper.paid)
         for _ in range(1 + again):
-            record = self.database.run_sync(
-                tasks.succeed, attempt_of(self.database, paper.account, task), RESULT, NOW
-            )
+            record = self.database.run_sync(tasks.succeed, attempt, RESULT, NOW)
             assert record.result is not None
-            assert record.result.cost == paper.amount
-        self.charged[paper.account].append(paper.amount)
+            assert record.result.cost == price
+        self.end(paper, price)
+        if not price:
+            self.charged[paper.account].append(0)
 
     @precondition(lambda self: self.open)
-    @rule(data=st.data(), again=st.booleans())
-    def fail(self, data: st.DataObject, again: bool) -> None:
+    @rule(data=st.data(), again=st.booleans(), cancelled=st.booleans())
+    def fail(self, data: st.DataObject, again: bool, cancelled: bool) -> None:
         task = self.a_task(data)
-        paper = self.open.pop(task)
+        attempt, paper = self.attempt(task), self.open.pop(task)
         for _ in range(1 + again):
-            self.database.run_sync(tasks.fail, attempt_of(self.database, paper.account, task), FAILURE, NOW)
-        self.give_back(paper)
-        self.failed.append((task, paper.account))
+            if cancelled:
+                self.database.run_sync(tasks.cancel, paper.account, task, "", NOW)
+            else:
+                self.database.run_sync(tasks.fail, attempt, FAILURE, NOW)
+        ended = self.end(paper, paper.owed)
+        record = record_of(self.database, paper.account, task)
+        assert record.error is not None
+        if not paper.kept:
+            self.failed.append((task, ended))
+        elif not ended.paid:
+            self.charged[paper.account].append(0)
+        assert (record.status, record.charged) == (
+            Status.SUCCEEDED if paper.kept else Status.FAILED,
+            ended.paid,
+        )
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), amount=amounts)
     def begin_again_after_a_restart(self, data: st.DataObject, amount: int) -> None:
         assert self.database.run_sync(take_over, self.database.server_lock(), NOW) == len(self.open)
-        for paper in self.open.values():
-            self.give_back(paper)
-        self.open = {task: paper._replace(amount=0) for task, paper in self.open.items()}
+        self.open = {task: self.end(paper, paper.owed) for task, paper in self.open.items()}
         task = self.a_task(data)
-        self.take(task, self.open.pop(task).account, amount)
+        self.take(task, self.open.pop(task), amount)
 
     @invariant()
     def the_accounts_agree(self) -> None:
@@ -257,20 +322,40 @@ def test_the_database_refuses_a_second_reservation_and_a_second_end_of_an_attemp
     with pytest.raises(IntegrityError):
         database.run_sync(ledger.reserve, attempt, 10, NOW)
     other = accepted(database, account, NOW)
-    assert database.run_sync(tasks.reserve, attempt_of(database, other, 20), NOW)
-    database.run_sync(ledger.release, attempt, 10, NOW)
+    assert database.run_sync(ledger.reserve, other, 20, NOW)
+    database.run_sync(ledger.settle, attempt, 10, 4, NOW)
     for end in (ledger.release, ledger.charge):
         with pytest.raises(IntegrityError):
-            database.run_sync(end, attempt, 10, NOW)
-    assert row(database, account) == (80, 20)
+            database.run_sync(end, attempt, 1, NOW)
+    assert row(database, account) == (76, 20)
 
 
-def test_the_database_refuses_a_second_charge_of_a_task(database: Database) -> None:
-    account = database.run_sync(account_named, "ada", NOW, balance=100)
+def test_an_error_says_what_the_task_costs_all_the_same(database: Database) -> None:
+    account = database.run_sync(account_named, "ada", NOW, balance=100_000)
+    cut, kept = accepted(database, account, NOW), accepted(database, account, NOW)
+    for attempt in (cut, kept):
+        assert database.run_sync(tasks.reserve, attempt, 10_000, NOW)
+    assert database.run_sync(tasks.note_sent, cut, 1, 3)
+    image = an_image(account)
+    database.run_sync(note_loose, image.name, NOW)
+    database.run_sync(tasks.keep, kept, RESULT, NOW, image)
+    errors = [database.run_sync(tasks.fail, attempt, FAILURE, NOW).error for attempt in (cut, kept)]
+    assert [error.message for error in errors if error] == [
+        "the task was cancelled; 0.000004 USD is charged for the part of the result that was sent",
+        "the task was cancelled; the result is kept and costs 0.00001 USD: getResponse has it",
+    ]
+    assert database.run_sync(ledger.spent, account) == (14_000, 2)
+
+
+def test_a_task_that_owes_is_not_forgotten_with_what_it_owes(database: Database) -> None:
+    account = database.run_sync(account_named, "ada", NOW, balance=100_000)
     attempt = accepted(database, account, NOW)
-    database.run_sync(ledger.charge, attempt, 0, NOW)
-    with pytest.raises(IntegrityError):
-        database.run_sync(ledger.charge, attempt._replace(id=AttemptId("another")), 0, NOW)
+    assert database.run_sync(tasks.reserve, attempt, 10_000, NOW)
+    assert database.run_sync(tasks.note_sent, attempt, 1, 2)
+    assert database.run_sync(tasks.withdraw, attempt, NOW)
+    assert database.run_sync(forget_failed, NOW + 1) == 0
+    assert record_of(database, account, attempt.task_uuid).charged == 5_000
+    assert mistakes(database) == []
 
 
 def test_a_balance_is_bounded(database: Database) -> None:

@@ -191,10 +191,19 @@ class _Author:
                 f"data:image/png;base64,{encoded}",
                 encoded if self._rng.random() < 0.3 else encoded[:40],
                 IMAGE,
+                self._pixels(),
                 "data:,",
                 "AAAA",
             )
         )
+
+    def _pixels(self) -> Fields:
+        """Of raw pixels a picture, whose size is right as often as not."""
+        rng = self._rng
+        width, height, channels = rng.choice((1, 3, 8)), rng.choice((1, 2, 8)), rng.choice((1, 3, 4))
+        size = rng.choice((width * height * channels, 0, 1, 2**16))
+        sides = (("width", width), ("height", height), ("channels", channels))
+        return Fields([*sides, ("pixels", bytes(size))])
 
     def _anything(self) -> Any:
         rng = self._rng

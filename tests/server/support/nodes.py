@@ -6,12 +6,20 @@ are not needed for that; the pipeline reserves a price and waits in between.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 from sqlalchemy import Connection, select
 
+from engines import OnRegion, Picture
+from engines.tiling.regions import Region
+from engines.tiling.tiles import Area
+from server.delivery.previews import TileStreams
 from server.delivery.results import Results
 from server.delivery.sessions import Disconnected, Session, Sessions
 from server.protocol.codec import JSON
@@ -20,17 +28,31 @@ from server.protocol.requests import OutputType
 from server.protocol.sources import RemoteImage
 from server.settings import Settings
 from server.state import tasks
-from server.state.accounts import AccountId, Login
+from server.state.accounts import AccountId
 from server.state.database import Database
+from server.state.images import NO_LIMIT, ImageRecord
+from server.state.logins import Login
 from server.state.records import Attempt, StoredResult
 from server.state.requests import UpscaleRequest
 from server.state.tables import ledger
 from server.upscale.runner import Runner
+from tests.server.support.harness import new_uuid
 
-__all__ = ["PRICES", "Client", "Node", "charges_of", "request_for"]
+__all__ = ["PARTS", "PRICES", "Client", "Node", "World", "charges_of", "request_for"]
 
-PRICES: Final = {"cheap": 1_000, "dear": 7_000, "failing": 2_000}
-"""What the models cost, in nanodollars; one fails when it has reserved that."""
+PRICES: Final = {
+    "cheap": 1_000,
+    "dear": 7_000,
+    "failing": 2_000,
+    "tiles": 9_000,
+    "failing tiles": 6_000,
+    "upload": 3_000,
+    "failing upload": 4_000,
+}
+"""What the models cost, in nanodollars. Some fail once that is reserved: at their end, or as they upload."""
+
+PARTS: Final = 4
+"""Of a result that is sent in tiles."""
 
 RESULT: Final = StoredResult(image_uuid="i", image_name="i.png", input_image_uuid="j")
 
@@ -47,6 +69,8 @@ def request_for(task: str, model: str) -> UpscaleRequest:
         output_format="PNG",
         output_quality=95,
         include_cost=True,
+        include_tiles="tiles" in model,
+        upload_endpoint="http://example.com/" if "upload" in model else None,
     )
 
 
@@ -72,23 +96,66 @@ class LossyDatabase(Database):
         return answer
 
 
-class SteppedPipeline:
-    """Reserves a price and gives a result, each when it is let."""
+class World:
+    """What the servers have let out, beside the outcomes.
 
-    def __init__(self, database: LossyDatabase) -> None:
+    Attributes:
+        uploaded: the tasks whose result has left.
+        tiles: how many tiles each attempt had to send.
+    """
+
+    def __init__(self) -> None:
+        self.uploaded: set[str] = set()
+        self.tiles: Counter[Attempt] = Counter()
+
+
+class SteppedPipeline:
+    """Reserves a price, gives tiles and a result, and uploads it, each when it is let."""
+
+    stored_limit = NO_LIMIT
+
+    def __init__(self, database: LossyDatabase, world: World) -> None:
         self._database = database
+        self._world = world
         self.waiting: list[tuple[Attempt, asyncio.Event]] = []
 
     async def run(
-        self, attempt: Attempt, request: UpscaleRequest, *_: object, **__: object
+        self,
+        attempt: Attempt,
+        request: UpscaleRequest,
+        _story: object,
+        _progress: object,
+        regions: AbstractAsyncContextManager[OnRegion | None],
+        on_start: object,  # noqa: ARG002 - nobody waits for a device
     ) -> tuple[StoredResult, None]:
         await self._wait(attempt)
-        if not await self._database.run(tasks.reserve, attempt, PRICES[request.model], time.time()):
-            raise InsufficientCreditsError("too dear")
-        await self._wait(attempt)
-        if request.model == "failing":
+        record = await self._database.run(tasks.find, attempt.account, attempt.task_uuid)
+        if record is not None and record.result is not None:
+            await self._upload(attempt, request)
+            return record.result, None
+        image = ImageRecord(new_uuid(), attempt.account, f"{new_uuid()}.png", 1, 1, 1, time.time() + 1e6)
+        price = PRICES[request.model]
+        if not await self._database.run(tasks.reserve, attempt, price, time.time(), image.name):
+            raise InsufficientCreditsError("insufficientCredits", "too dear")
+        async with regions as on_region:
+            for number in range(PARTS if on_region else 0):
+                await self._wait(attempt)
+                self._world.tiles[attempt] += 1
+                assert on_region is not None
+                on_region(_part(number))
+            await self._wait(attempt)
+        if request.upload_endpoint is not None:
+            await self._database.insist(tasks.keep, attempt, RESULT, time.time(), image)
+            await self._upload(attempt, request)
+        elif "failing" in request.model:
             raise TransferError("uploadFailed", "no")
         return RESULT, None
+
+    async def _upload(self, attempt: Attempt, request: UpscaleRequest) -> None:
+        self._world.uploaded.add(attempt.task_uuid)
+        await self._wait(attempt)
+        if "failing" in request.model:
+            raise TransferError("uploadFailed", "no")
 
     async def _wait(self, attempt: Attempt) -> None:
         place = attempt, asyncio.Event()
@@ -97,6 +164,26 @@ class SteppedPipeline:
             await place[1].wait()
         finally:
             self.waiting.remove(place)
+
+
+def _part(number: int) -> Region:
+    return Region(
+        area=Area(0, number, 1, number + 1),
+        width=1,
+        height=PARTS,
+        source=Picture(np.zeros((PARTS, 1, 3), np.uint8)),
+        colours=np.zeros((1, 1, 3), np.uint8),
+        alpha=None,
+    )
+
+
+class _AtOnce(Executor):
+    """Does everything as it is asked for, so that it takes no time of its own."""
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(function(*args, **kwargs))
+        return done
 
 
 class Client:
@@ -109,12 +196,14 @@ class Client:
         self.is_cut = False
         self.results: list[tuple[str, int]] = []
         self.errors: list[tuple[str, str]] = []
+        self.tiles: Counter[str] = Counter()
 
     async def send(self, frame: bytes) -> None:
         if self.is_cut:
             raise Disconnected
         message = msgspec.json.decode(frame)
         for item in message.get("data", []):
+            self.tiles[item.get("taskUUID", "")] += "tile" in item
             if "imageURL" in item:
                 self.results.append((item["taskUUID"], round(item["cost"] * 1e9)))
         self.errors += [(item["taskUUID"], item["code"]) for item in message.get("errors", [])]
@@ -122,7 +211,7 @@ class Client:
     async def room(self) -> None:
         pass
 
-    def confirm(self) -> asyncio.Future[bool]:
+    def confirm(self, _kept: int = 0) -> asyncio.Future[bool]:
         arrived = asyncio.get_running_loop().create_future()
         arrived.set_result(not self.is_cut)
         return arrived
@@ -146,20 +235,23 @@ class _Deaf:
 class Node:
     """One server."""
 
-    def __init__(self, url: str, account: AccountId) -> None:
+    def __init__(self, url: str, account: AccountId, world: World) -> None:
         deaf: Any = _Deaf()
+        self.tiles = TileStreams()
+        self.tiles._encoder.shutdown()
+        self.tiles._encoder = _AtOnce()  # type: ignore[assignment]
         self.account = account
         self.database = LossyDatabase(url)
         self.lock = self.database.server_lock()
         assert self.lock.hold()
-        self.pipeline: Any = SteppedPipeline(self.database)
+        self.pipeline: Any = SteppedPipeline(self.database, world)
         self.sessions = Sessions(self.database, Results(deaf))
         self.runner = Runner(
             settings=Settings(max_tasks_in_flight=6),
             database=self.database,
             pipeline=self.pipeline,
             sessions=self.sessions,
-            tiles=deaf,
+            tiles=self.tiles,
             webhooks=deaf,
             lock=self.lock,
             telemetry=deaf,

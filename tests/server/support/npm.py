@@ -9,18 +9,19 @@ import pytest
 INSTALL_PATIENCE = 60
 
 
-def npm_install(directory: Path, package: str) -> None:
-    """Install a package into a directory; skips the test, and says why, if that fails."""
+def npm_install(directory: Path, *packages: str, patience: int = INSTALL_PATIENCE) -> None:
+    """Install packages into a directory; skips the test, and says why, if that fails."""
+    package = ", ".join(packages)
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         pytest.skip(f"{package} is not there to test with: node or npm is not installed")
     (directory / "package.json").write_text('{"private": true}')
     options = ["--omit=optional", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"]
-    install = [npm, "install", package, *options]
+    install = [npm, "install", *packages, *options]
     try:
-        subprocess.run(install, cwd=directory, check=True, capture_output=True, timeout=INSTALL_PATIENCE)
+        subprocess.run(install, cwd=directory, check=True, capture_output=True, timeout=patience)
     except subprocess.TimeoutExpired:
-        pytest.skip(f"{package} is not there to test with: npm install took over {INSTALL_PATIENCE} s")
+        pytest.skip(f"{package} is not there to test with: npm install took over {patience} s")
     except subprocess.CalledProcessError as error:
         lines = error.stderr.decode(errors="replace").splitlines()
         reason = "; ".join([line for line in lines if line.startswith("npm error")][:2])

@@ -35,7 +35,9 @@ class Listener:
 def record(result: StoredResult | None = None, error: TaskError | None = None) -> TaskRecord:
     status = Status.SUCCEEDED if error is None else Status.FAILED
     item = None if error is None else error.item("upscale", "task", None)
-    return TaskRecord(Attempt.of(SUBJECT.account, "task"), b"{}", "session", status, result, item)
+    cost = 0 if result is None else result.cost
+    attempt = Attempt.of(SUBJECT.account, "task")
+    return TaskRecord(attempt, b"{}", "session", status, result, item, charged=cost, spent=cost)
 
 
 def test_stages_are_told_in_the_order_in_which_they_end() -> None:

@@ -4,15 +4,17 @@ import base64
 import sys
 from typing import Any
 
+import httpcore
+import msgspec
 import pytest
 
 from server.protocol.errors import invalid
-from server.serving import StartError
+from server.serving import EmbeddedServer, StartError
 from server.state.accounts import AccountId
 from server.state.records import Attempt, Status, StoredResult, TaskRecord
 from server.telemetry.story import Story, Subject
 from tests.server.conftest import StartServer
-from tests.server.support.harness import FAST_MODEL, connected, make_image, upscale
+from tests.server.support.harness import FAST_MODEL, KEY, Item, connected, make_image, upscale
 from tests.server.support.web import Web
 
 pytest.importorskip("opentelemetry.sdk")
@@ -89,3 +91,71 @@ def test_without_the_extra_the_server_says_what_is_missing(
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(StartError, match="otlp_endpoint needs OpenTelemetry"):
         start_server(otlp_endpoint="http://127.0.0.1:4318/v1/traces")
+
+
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+PARENT = f"00-{TRACE}-{SPAN}-01"
+
+
+async def send(server: EmbeddedServer, task: Item, how: str, **header: str) -> Item:
+    """Send a task by POST or over a socket; its reply."""
+    if how == "socket":
+        async with connected(server) as peer:
+            return (await peer.ask(task))[0]
+    headers = [("Authorization", f"Bearer {KEY}"), *header.items()]
+    async with httpcore.AsyncConnectionPool() as pool:
+        body = msgspec.json.encode([task])
+        response = await pool.request("POST", f"{server.url}/v1", headers=headers, content=body)
+    ((item,),) = msgspec.json.decode(response.content).values()
+    return dict(item)
+
+
+@pytest.mark.parametrize("how", ["socket", "header"])
+async def test_a_trace_that_a_task_is_part_of_goes_on_through_it(
+    start_server: StartServer, web: Web, how: str
+) -> None:
+    server = start_server(otlp_endpoint=f"{web.url}/v1/traces", private_networks=True)
+    endpoints = {"uploadEndpoint": f"{web.url}/upload", "webhookURL": f"{web.url}/hook"}
+    task = upscale(base64.b64encode(make_image()).decode(), **endpoints)
+    if how == "socket":
+        assert "imageURL" in await send(server, {**task, "traceparent": PARENT}, how)
+    else:
+        assert "imageURL" in await send(server, task, how, traceparent=PARENT)
+    received = {one.path: one for one in [await web.receive(), await web.receive()]}
+    server.stop()
+    received["/v1/traces"] = await web.receive()
+    request = ExportTraceServiceRequest.FromString(received["/v1/traces"].body)
+    spans = {span.name: span for span in request.resource_spans[0].scope_spans[0].spans}
+    assert {span.trace_id.hex() for span in spans.values()} == {TRACE}
+    own = spans["task"].span_id.hex()
+    assert (spans["task"].parent_span_id.hex(), spans["decode"].parent_span_id.hex()) == (SPAN, own)
+    for path in ("/upload", "/hook"):
+        assert received[path].headers["traceparent"] == f"00-{TRACE}-{own}-01"
+
+
+async def test_without_a_collector_a_trace_is_passed_on_as_it_came(
+    start_server: StartServer, web: Web
+) -> None:
+    server = start_server(private_networks=True)
+    image = base64.b64encode(make_image()).decode()
+    for header, passed_on in (
+        (PARENT, PARENT),
+        (f"01-{TRACE}-{SPAN}-01-more", PARENT),
+        (f"00-{'0' * 32}-{SPAN}-01", None),
+        ("nonsense", None),
+    ):
+        task = upscale(image, uploadEndpoint=f"{web.url}/upload")
+        assert "imageURL" in await send(server, task, "header", traceparent=header)
+        assert (await web.receive()).headers.get("traceparent") == passed_on
+
+
+async def test_a_task_that_is_sent_again_from_another_span_is_the_same_task(
+    start_server: StartServer,
+) -> None:
+    server = start_server()
+    task = upscale(base64.b64encode(make_image()).decode(), traceparent=PARENT)
+    first = await send(server, task, "socket")
+    again = await send(server, {**task, "traceparent": PARENT.replace(SPAN, "00f067aa0ba902b7")}, "socket")
+    assert (again["imageUUID"], "imageURL" in first) == (first["imageUUID"], True)
+    wrong = await send(server, upscale("x", traceparent=f"00-{TRACE}"), "socket")
+    assert (wrong["code"], wrong["parameter"]) == ("invalidTraceparent", "traceparent")

@@ -1,5 +1,7 @@
 """The promise that everything else is built around: what is delivered is charged once, at its price.
 
+So is what leaves a server before: tiles by their part of the price, results that are uploaded whole.
+
 Tasks are sent, cancelled and sent again, at two servers, whose connections to clients and to the database are
 cut, which are killed and replaced, in any order and at the same time. Nothing that is delivered is free,
 nothing that is charged is lost, and nothing is charged twice.
@@ -10,6 +12,7 @@ takes ten thousand steps on each database.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,7 +29,7 @@ from server.state.database import Database
 from server.state.records import Status, TaskRecord
 from server.state.tasks import find
 from tests.server.support.harness import new_uuid
-from tests.server.support.nodes import PRICES, Client, Node, charges_of, request_for
+from tests.server.support.nodes import PARTS, PRICES, Client, Node, World, charges_of, request_for
 from tests.server.support.postgresql import PostgreSQL
 
 CREDIT = 60_000
@@ -60,6 +63,7 @@ class Customers(RuleBasedStateMachine):
         self.books = Database(self.url)
         self.account = self.books.run_sync(account_named, "ada", 0.0, balance=CREDIT)
         self.loop = asyncio.new_event_loop()
+        self.world = World()
         self.nodes = [self.new_node(), self.new_node()]
         self.clients: dict[str, Client] = {}
         self.everyone: list[Client] = []
@@ -71,7 +75,7 @@ class Customers(RuleBasedStateMachine):
 
     def new_node(self) -> Node:
         async def begin() -> Node:
-            return Node(self.url, self.account)
+            return Node(self.url, self.account, self.world)
 
         return self.loop.run_until_complete(begin())
 
@@ -91,6 +95,29 @@ class Customers(RuleBasedStateMachine):
         type(self).steps += len(together)
         self.loop.run_until_complete(self.act(together))
 
+    @rule(
+        node=nodes,
+        model=st.sampled_from(["tiles", "failing tiles", "upload"]),
+        session=sessions,
+        steps=st.integers(2, PARTS + 2),
+        end=st.sampled_from(["cancel", "kill", "cut", ""]),
+        together=st.lists(actions, max_size=2),
+    )
+    def a_part_of_a_result_leaves(
+        self, node: int, model: str, session: str, steps: int, end: str, together: list[tuple[Any, ...]]
+    ) -> None:
+        """A client that is connected gets tiles, or an upload is under way, when something happens."""
+        type(self).steps += 2 + steps + len(together)
+        self.loop.run_until_complete(self.act([("connect", node, session)]))
+        self.loop.run_until_complete(self.act([("send", node, model, session)]))
+        task = list(self.models)[-1]
+        for _ in range(steps):
+            self.loop.run_until_complete(self.act([("work_at", node, task)]))
+        happens = {"cancel": [("cancel_it", node, task)], "cut": [("cut", session)]}
+        self.loop.run_until_complete(
+            self.act([*happens.get(end, []), *together], node if end == "kill" else None)
+        )
+
     @rule(together=st.lists(actions, max_size=2), victim=nodes, delay=st.integers(0, 8))
     def a_server_is_killed(self, together: list[tuple[Any, ...]], victim: int, delay: int) -> None:
         type(self).steps += 1 + len(together)
@@ -99,15 +126,44 @@ class Customers(RuleBasedStateMachine):
     @invariant()
     def everything_is_in_order(self) -> None:
         assert self.books.snapshot(audit).mistakes == []
-        charges = self.books.run_sync(charges_of, self.account)
-        for task, amounts in charges.items():
-            assert amounts == [PRICES[self.models[task]]]
-        for task, cost in self.got():
-            assert charges.get(task) == [cost], "it was delivered"
+        charged = self.charged()
+        got = dict(self.got())
+        for task, model in self.models.items():
+            amount, price = charged.get(task, 0), PRICES[model]
+            record = self.books.run_sync(find, self.account, task)
+            owed = amount if record is None else max(amount, record.due)
+            assert amount <= price, "it was charged more than once"
+            assert amount <= self.most(task, price), "it was charged, and nothing left"
+            assert owed >= self.least(task, price), "a part of it was free"
+            if task in got:
+                assert (amount, got[task]) == (price, price), f"{task} was delivered: {record}"
+
+    def charged(self) -> dict[str, int]:
+        """What each task was charged in all."""
+        return {task: sum(amounts) for task, amounts in self.books.run_sync(charges_of, self.account).items()}
+
+    def least(self, task: str, price: int) -> int:
+        """What is to be paid for what somebody has of a task."""
+        if task in self.world.uploaded:
+            return price
+        return min(math.ceil(price * sum(client.tiles[task] for client in self.everyone) / PARTS), price)
+
+    def most(self, task: str, price: int) -> int:
+        """What may be charged for what may have left of a task, to a client that was gone perhaps."""
+        record = self.books.run_sync(find, self.account, task)
+        if record is not None and record.result is not None:
+            return price
+        tiles = [count for attempt, count in self.world.tiles.items() if attempt.task_uuid == task]
+        return min(sum(math.ceil(price * count / PARTS / 1000) * 1000 for count in tiles), price)
 
     def nothing_that_is_charged_is_lost(self) -> None:
         got = {task for task, _ in self.got()}
-        for task in self.books.run_sync(charges_of, self.account):
+        for task, amount in self.charged().items():
+            record = self.books.run_sync(find, self.account, task)
+            assert record is not None
+            if record.error is not None:
+                assert round((record.error.cost or 0) * 10**9) == amount, "the error says what it costs"
+                continue
             assert task in got, "it was charged, and never came"
             assert task not in self.refused, "it was refused, and charged"
 
@@ -135,7 +191,7 @@ class Customers(RuleBasedStateMachine):
         await node.crash()
         # Killed within the second in which the server would have withdrawn it: nobody knows of it any more.
         self.refused = {task: at for task, at in self.refused.items() if at is not node}
-        self.nodes[victim] = Node(self.url, self.account)
+        self.nodes[victim] = Node(self.url, self.account, self.world)
 
     async def do(self, kind: str, *arguments: Any) -> None:
         act: Callable[..., Coroutine[Any, Any, None]] = getattr(self, f"do_{kind}")
@@ -165,16 +221,25 @@ class Customers(RuleBasedStateMachine):
             return
         self.promised.add(task)
         self.refused.pop(task, None)
-        if isinstance(taken, TaskRecord) and taken.result is not None:
+        if isinstance(taken, TaskRecord) and taken.status is Status.SUCCEEDED and taken.error is None:
+            assert taken.result is not None
             self.answered.append((task, taken.result.cost))
 
     async def do_cancel(self, node: int, number: int) -> None:
         if self.models:
-            await self.nodes[node].runner.cancel(self.account, self.task(number), "http://us")
+            await self.do_cancel_it(node, self.task(number))
+
+    async def do_cancel_it(self, node: int, task: str) -> None:
+        await self.nodes[node].runner.cancel(self.account, task, "http://us")
 
     async def do_work(self, node: int, number: int) -> None:
         if waiting := self.nodes[node].pipeline.waiting:
             waiting[number % len(waiting)][1].set()
+
+    async def do_work_at(self, node: int, task: str) -> None:
+        for attempt, event in self.nodes[node].pipeline.waiting:
+            if attempt.task_uuid == task:
+                event.set()
 
     async def do_look(self, node: int) -> None:
         await self.nodes[node].look()

@@ -56,11 +56,16 @@ def image() -> str:
     ids=["the charge", "the webhook", "all of the outcome, until it is tried again"],
 )
 async def test_a_task_whose_outcome_cannot_be_recorded_fails(
-    start_server: StartServer, fail_at: Callable[..., None], module: Any, name: str, times: int
+    start_server: StartServer,
+    fail_at: Callable[..., None],
+    web: Web,
+    module: Any,
+    name: str,
+    times: int,
 ) -> None:
-    server = start_server()
+    server = start_server(private_networks=True)
     account = open_account(server)
-    task = upscale(image(), webhookURL="http://example.com/hook")
+    task = upscale(image(), webhookURL=f"{web.url}/hook")
     fail_at(module, name, times)
     async with connected(server, key=account.key) as peer:
         (error,) = await peer.ask(task)

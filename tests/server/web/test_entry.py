@@ -2,8 +2,10 @@
 
 import base64
 import io
+import json
 import re
 
+import httpcore
 from PIL import Image
 
 from server.serving import EmbeddedServer
@@ -29,6 +31,39 @@ def test_a_link_signs_in_and_leaves_no_key_behind(server: EmbeddedServer, open_p
     page.wait("#key-error")
     page.tab.reload()
     page.wait("#workspace")
+
+
+def test_a_token_signs_in_until_it_expires(server: EmbeddedServer, open_page: OpenPage) -> None:
+    def token(seconds: int) -> str:
+        body = json.dumps({"expiresIn": seconds, "models": ["fast"]}).encode()
+        headers = {"Authorization": f"Bearer {KEY}"}
+        answer = httpcore.request("POST", f"{server.url}/v1/tokens", headers=headers, content=body)
+        made: str = json.loads(answer.content)["token"]
+        return made
+
+    def is_over(token: str) -> bool:
+        headers = {"Authorization": f"Bearer {token}"}
+        return httpcore.request("POST", f"{server.url}/v1", headers=headers, content=b"[]").status == 401
+
+    page = open_page(server.url)
+    page.sign_in(token(600))
+    page.choose()
+    assert page.tab.locator("#model option").count() == 1
+    assert page.tab.is_hidden("#credit")
+    page.add(holiday=make_image(40, 30))
+    page.start()
+    page.wait_for("done")
+    page.tab.once("dialog", lambda dialog: dialog.accept())
+    page.tab.click("#sign-out")
+    page.sign_in(short := token(1))
+    page.wait("#workspace")
+    page.until(lambda: is_over(short))
+    page.tab.reload()
+    page.wait("#key-error")
+    assert "expired" in page.text("#key-error")
+    page.tab.reload()
+    page.wait("#key")
+    assert page.tab.is_hidden("#key-error")
 
 
 def test_a_sample_picture_shows_what_it_does(page: Page) -> None:
@@ -110,7 +145,21 @@ def test_sizes_are_named_in_other_ways(page: Page) -> None:
         page.start()
         page.until(lambda size=size: result_size(page) == size)
     page.tab.select_option("#size-way", "4k")
-    assert page.text("#estimate") == "holiday.png: that is more than 4 times its sides."
+    assert page.text("#estimate").startswith("2880 × 2160 pixels")
+    page.tab.select_option("#size-way", "exact")
+    page.tab.fill("#size-amount", "500")
+    page.tab.fill("#size-second", "0")
+    assert page.tab.is_disabled("#start")
+    page.tab.fill("#size-second", "450")
+    page.tab.select_option("#size-mode", "stretch")
+    assert page.text("#estimate").startswith("500 × 450 pixels")
+    page.tab.select_option("#size-mode", "fill")
+    assert page.text("#estimate").startswith("600 × 450 pixels")
+    page.tab.select_option("#size-mode", "crop")
+    page.start()
+    page.until(lambda: result_size(page) == (500, 450))
+    page.tab.fill("#size-amount", "7000")
+    assert page.text("#estimate") == "holiday.png: that is more than 16 times its sides."
 
 
 def result_size(page: Page) -> tuple[int, int] | None:

@@ -105,7 +105,7 @@ def test_a_device_that_is_lost_while_it_loads_is_lost(network, opened, monkeypat
 def ended_by(monkeypatch):
     """For each session that ends, whether that was within the gate."""
     gate, ended = RecordingGate(), []
-    monkeypatch.setattr(cuda_device, "_GATE", gate)
+    monkeypatch.setattr(cuda_device, "GATE", gate)
     make = cuda_device.inference_session
 
     class Ending:

@@ -137,13 +137,15 @@ def test_a_run_beyond_the_memory_is_known_as_such_and_the_next_one_succeeds(gpu,
     assert session.run(np.zeros((1, 8, 8, 3), np.uint8)).shape == (1, 16, 16, 3)
 
 
-def test_tensorrt_stays_near_the_cpu(cpu, quick_network):
+@pytest.mark.parametrize("runtime", ["tensorrt", "tensorrt-rtx"])
+def test_tensorrt_stays_near_the_cpu(runtime, cpu, quick_network):
     try:
-        (device, *_) = find_devices("cuda", "tensorrt")
+        (device, *_) = find_devices("cuda", runtime)
     except ModelError as error:
         pytest.skip(str(error))
     session = device.open(quick_network)
-    assert list((quick_network.path.parent / "tensorrt").rglob("*.engine"))
+    kept = quick_network.path.parent / device.product.lower().replace(" ", "-")
+    assert any(file.is_file() for file in kept.rglob("*"))
     for tiles in (photograph(40, 56)[np.newaxis], photograph(20, 200)[np.newaxis]):
         assert decibels(session.run(tiles), cpu.open(quick_network).run(tiles)) >= LEAST_DECIBELS
 

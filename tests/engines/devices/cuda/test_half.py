@@ -28,6 +28,7 @@ def saved(model, directory):
 def test_a_network_in_half_precision_is_half_as_large_and_nearly_the_same(small_network):
     content = halved(small_network.path)
     assert len(content) < 0.52 * small_network.path.stat().st_size
+    onnx.checker.check_model(onnx.load_from_string(content), full_check=True)
     decibels = parity(run_by(content), run_by(small_network.path))
     assert LEAST_DECIBELS < decibels < float("inf")
 

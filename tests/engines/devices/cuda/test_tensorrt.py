@@ -21,7 +21,7 @@ from onnx_models.sizes import SizeRule, fit_sizes
 from tests.engines.support.tiny_networks import by_way_of
 
 TENSORRT = "TensorrtExecutionProvider"
-DEVICE = TensorRtDevice(0, "H200", "auto", 101301)
+DEVICE = TensorRtDevice(0, "H200", "auto", "101301")
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@
  */
 
 /**
- * @param {any} value Fields that are undefined are left out.
- * @returns {Uint8Array}
+ * @param {any} value Fields that are undefined are left out. What holds a Blob becomes one: it is read when it is sent.
+ * @returns {Uint8Array<ArrayBuffer> | Blob}
  */
 export function encode(value) {
   const writer = new Writer();
@@ -24,7 +24,7 @@ export function decode(buffer) {
 const text = { encoder: new TextEncoder(), decoder: new TextDecoder() };
 
 class Writer {
-  /** @type {Uint8Array[]} */ #parts = [];
+  /** @type {(Uint8Array<ArrayBuffer> | Blob)[]} */ #parts = [];
 
   /** @param {any} value */
   write(value) {
@@ -32,15 +32,21 @@ class Writer {
     else if (typeof value === "boolean") this.#byte(value ? 0xc3 : 0xc2);
     else if (typeof value === "number") this.#number(value);
     else if (typeof value === "string") this.#text(value);
-    else if (value instanceof Uint8Array) this.#binary(value);
+    else if (value instanceof Uint8Array) this.#binary(value, value.length);
+    else if (value instanceof Blob) this.#binary(value, value.size);
     else if (Array.isArray(value)) this.#array(value);
     else this.#map(value);
   }
 
   finish() {
-    const result = new Uint8Array(this.#parts.reduce((size, part) => size + part.length, 0));
-    let offset = 0;
+    const parts = [];
     for (const part of this.#parts) {
+      if (part instanceof Blob) return new Blob(this.#parts);
+      parts.push(part);
+    }
+    const result = new Uint8Array(parts.reduce((size, part) => size + part.length, 0));
+    let offset = 0;
+    for (const part of parts) {
       result.set(part, offset);
       offset += part.length;
     }
@@ -87,9 +93,9 @@ class Writer {
     this.#parts.push(bytes);
   }
 
-  /** @param {Uint8Array} bytes */
-  #binary(bytes) {
-    this.#head(0xc6, 4, bytes.length);
+  /** @param {any} bytes @param {number} size */
+  #binary(bytes, size) {
+    this.#head(0xc6, 4, size);
     this.#parts.push(bytes);
   }
 
