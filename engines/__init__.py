@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from engines.devices.device import Device
     from engines.devices.find import DeviceChoice, PrecisionChoice, RuntimeChoice, find_devices, stand_in_for
     from engines.devices.ort import open_on_cpu
-    from engines.ensemble import TURNS, Blend, Seamless
+    from engines.ensemble import TURNS, Blend, Seamless, wraps_of
     from engines.faces.blending import RestoredFace
     from engines.faces.detection import Face
     from engines.latent.colour_fix import ColourFix
@@ -75,6 +75,7 @@ else:
         "open_on_cpu": "engines.devices.ort",
         "stand_in_for": "engines.devices.find",
         "usable_cores": "engines.devices.cores",
+        "wraps_of": "engines.ensemble",
     }
 
 
@@ -132,4 +133,5 @@ __all__ = [
     "stand_in_for",
     "trim_heap",
     "usable_cores",
+    "wraps_of",
 ]

@@ -166,6 +166,25 @@ async def test_one_token_sees_nothing_of_another_and_the_key_sees_all(
         assert (await peer.receive_item())["taskUUID"] == running["taskUUID"]
 
 
+async def test_a_stream_of_one_token_is_none_of_anothers_of_the_same_name(
+    server: EmbeddedServer, web: Web
+) -> None:
+    def frame(image: str, number: int, **more: Any) -> Item:
+        return upscale(image, sequence={"name": "camera", "number": number, "inFlight": 1, **more})
+
+    account = open_account(server)
+    mine, theirs = make_token(server, account.key), make_token(server, account.key)
+    first, second = frame(web.hold("/frame.png", make_image(seed=5)), 0), frame(IMAGE, 1)
+    async with connected(server, key=mine) as peer, connected(server, key=theirs) as other:
+        await peer.send(first, second)
+        await web.receive()
+        assert "imageURL" in (await other.ask(frame(IMAGE, 9, latest=True)))[0]
+        web.release("/frame.png")
+        for task in (first, second):
+            item = await peer.receive_item()
+            assert (item["taskUUID"], "imageURL" in item) == (task["taskUUID"], True)
+
+
 async def test_an_expired_token_begins_nothing_and_what_it_began_reaches_it_and_its_successor(
     server: EmbeddedServer, web: Web
 ) -> None:
