@@ -36,12 +36,15 @@ from engines.tiling.canvas import BEYOND, Canvas
 from engines.tiling.flat import flat_tiles
 from engines.tiling.menu import sides_for
 from engines.tiling.regions import OnRegion, RegionReporter
-from engines.tiling.tiles import BORDER, NO_WRAPS, TilePlan, Wraps, plan_tiles
+from engines.tiling.tiles import NO_WRAPS, TilePlan, Wraps, plan_tiles
 from onnx_models import FactorTooLargeError, Model, NoSuchLevelError
 
 __all__ = ["TileUpscaler"]
 
 _SMALLEST_CORE: Final = 16
+
+_LITTLE: Final = 2**18
+"""Samples that are looked at in 0.1 ms: to wake a thread takes longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +160,8 @@ class TileUpscaler:
                 largest = math.isqrt(plan.height * plan.width // 2)
                 if plan.height * plan.width <= _smallest_tile(model) ** 2:
                     raise
+        if picture.alpha is None:
+            return with_planes(picture, upscaled, wraps)
         return await self._pixels.run(with_planes, picture, upscaled, wraps)
 
     def _plan(self, picture: Picture, wanted: _Pass, network: Network, largest: int) -> TilePlan:
@@ -171,7 +176,7 @@ class TileUpscaler:
             picture.width,
             tile=tile,
             overlap=model.overlap,
-            border=min(BORDER, model.overlap),
+            border=min(model.border, model.overlap),
             sides=sides_for(tile, model.overlap) if self._in_batches else (),
             wraps=wanted.wraps,
             beyond=0 if native else BEYOND,
@@ -188,7 +193,10 @@ class TileUpscaler:
         regions: RegionReporter | None,
     ) -> list[NDArray[np.uint8]]:
         """The planes as they come out of the network, at the wanted size."""
-        flat = await self._pixels.run(flat_tiles, planes, plan)
+        if sum(plane.size for plane in planes) <= _LITTLE:
+            flat = flat_tiles(planes, plan)
+        else:
+            flat = await self._pixels.run(flat_tiles, planes, plan)
         job = TileJob(
             planes=planes,
             canvases=[

@@ -38,6 +38,11 @@ class CpuDevice:
         """See `Device.largest_batch`."""
         return 1
 
+    @property
+    def side_by_side(self) -> bool:
+        """See `Device.side_by_side`."""
+        return False
+
     def memory_use(self) -> None:
         """See `Device.memory_use`."""
 

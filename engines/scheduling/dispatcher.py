@@ -13,6 +13,7 @@
 
 import logging
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TypeAlias
@@ -44,7 +45,7 @@ class Dispatcher:
     """Hands out what is queued.
 
     Attributes:
-        changed: the lock that everything here is under, and what threads wait for.
+        changed: the lock that everything here is under, and what others than the devices' threads wait for.
         scheduler: the tiles that wait.
         fleet: the devices.
         closing: whether nothing more is handed out.
@@ -61,7 +62,9 @@ class Dispatcher:
         clock: Callable[[], float],
     ) -> None:
         """Start a thread for each device; see `Executor`."""
-        self.changed = threading.Condition()
+        lock = threading.RLock()
+        self.changed = threading.Condition(lock)
+        self._wakes: defaultdict[Worker, threading.Condition] = defaultdict(lambda: threading.Condition(lock))
         self.scheduler: TileScheduler[Key, TileWork] = TileScheduler(self._cost)
         self.fleet = Fleet(stand_in)
         self.closing = False
@@ -85,12 +88,25 @@ class Dispatcher:
         if not self.usable:
             raise self._why_unusable()
 
+    def tiles_came(self) -> None:
+        """Wake those that can run what was queued, and nobody else: each takes turns from the event loop."""
+        for worker in self.fleet.workers:
+            if worker.job is None:
+                self._wakes[worker].notify()
+        self._wake_helpers()
+
+    def wake_all(self) -> None:
+        """Have everybody look what there is to do."""
+        for wake in self._wakes.values():
+            wake.notify()
+        self.changed.notify_all()
+
     def close(self) -> None:
         """Let the runs under way finish, fail the tiles that wait and end the threads. Blocks."""
         with self.changed:
             self.closing = True
             failed = self._give_up()
-            self.changed.notify_all()
+            self.wake_all()
         fail_all(failed)
         with self.changed:
             self.changed.wait_for(lambda: self.fleet.ended)
@@ -128,13 +144,13 @@ class Dispatcher:
                 worker.ended = True
                 if not self.closing and worker.lost is None:  # by an error of this module
                     self._retire(worker, DeviceLostError("its thread died"))
-                self.changed.notify_all()
+                self.wake_all()
             self._replace_lost()
 
     def _step(self, worker: Worker) -> bool:
         """Wait for the next thing and do it; False when there will be nothing more."""
         with self.changed:
-            waited = self.changed.wait_for(
+            waited = self._wakes[worker].wait_for(
                 lambda: self.closing or worker.lost or worker.loads or self._has_tiles_for(worker),
                 worker.idle_for(self._idle, self._clock()),
             )
@@ -157,9 +173,14 @@ class Dispatcher:
         else:
             job = self.scheduler.next_batch(lambda key: worker.limit(key, now))
         worker.begin(job, now)
-        if worker.main is None and self.fleet.helpers:
-            self.changed.notify_all()  # what waits may be small beside it
+        if worker.main is None:
+            self._wake_helpers()  # what waits may be small beside it
         return job
+
+    def _wake_helpers(self) -> None:
+        for helper in self.fleet.helpers:
+            if self._has_tiles_for(helper):
+                self._wakes[helper].notify()
 
     def _has_tiles_for(self, worker: Worker) -> bool:
         if worker.main is None:
@@ -264,7 +285,7 @@ class Dispatcher:
             worker.remember_room(batch, self._clock())
             if len(batch.tiles) > 1:
                 self.scheduler.put_back(batch)
-                self.changed.notify_all()
+                self.wake_all()
                 return []
         for task, _ in batch.tiles:
             self.scheduler.cancel(task)
@@ -277,7 +298,7 @@ class Dispatcher:
         for job in self.fleet.retire(worker, error, self._clock()):
             if isinstance(job, Batch):
                 self.scheduler.put_back(job)
-        self.changed.notify_all()
+        self.wake_all()
 
     def _replace_lost(self) -> None:
         """Find what takes over, if all devices are lost; if there is nothing, fail what waits."""
@@ -287,7 +308,7 @@ class Dispatcher:
             device = find()  # may take seconds
             with self.changed:
                 self._start(self.fleet.end_replacing(None if self.closing else device))
-                self.changed.notify_all()
+                self.wake_all()
         with self.changed:
             failed = [] if self.usable else self._give_up()
         fail_all(failed)

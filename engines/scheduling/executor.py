@@ -105,7 +105,7 @@ class Executor:
         with self._dispatcher.changed:
             self._dispatcher.check_usable()
             self._dispatcher.scheduler.add(account, task, key, tiles)
-            self._dispatcher.changed.notify_all()
+            self._dispatcher.tiles_came()
 
     def cancel(self, task: Hashable) -> None:
         """Drop the tiles of a task that have not begun; nothing more is heard of them."""
@@ -123,7 +123,7 @@ class Executor:
             dispatcher.changed.wait_for(lambda: dispatcher.closing or not dispatcher.fleet.awaits_stand_in)
             dispatcher.check_usable()
             loads = dispatcher.fleet.ask_to_load(network)
-            dispatcher.changed.notify_all()
+            dispatcher.wake_all()
         errors = [error for load in loads if (error := load.done.exception()) is not None]
         refusals = [error for error in errors if not isinstance(error, DeviceLostError)]
         if refusals:

@@ -5,6 +5,7 @@
 3. On a slow CPU the largest tile of a large network takes a minute, and a run cannot be interrupted. So a
    CPU has a helper, a second worker with networks of its own: during a long run it takes the tile whose turn
    it is, if that is small. Both are slower meanwhile, but nothing is computed twice, and the order stays.
+   Where short runs take less time side by side (`Device.side_by_side`), it takes some of those as well.
 
 All is called under the executor's lock.
 """

@@ -35,6 +35,9 @@ _LONG = 1.0
 _SMALL = 1 / 8
 """How much of that time a small tile takes at most."""
 
+_SHORT = 0.02
+"""Seconds up to which a run is short: its network is small, too, and takes little memory once more."""
+
 _BUSY = 6
 """How many times as long as it has to be idle to give back memory a device may go without that."""
 
@@ -240,14 +243,18 @@ class Worker:
         )
 
     def helps_with(self, key: Key, costs: Costs) -> bool:
-        """Whether a tile is small beside the long run that is under way. Of helpers only."""
+        """Whether a tile is better run beside the run that is under way than after it. Of helpers only."""
         assert self.main is not None
         run = self.main.job
-        long = costs.seconds(run.key.network, run.key.pixels) if isinstance(run, Batch) else None
-        if long is None or long < _LONG or isinstance(key.network, Part):
+        if not isinstance(run, Batch) or isinstance(key.network, Part):
             return False  # to load a part of a model once more would take too much memory
-        short = costs.seconds(key.network, key.pixels)
-        return short is not None and short <= _SMALL * long
+        takes = costs.seconds(key.network, key.pixels)
+        other = costs.seconds(run.key.network, run.key.pixels)
+        if takes is None or other is None:
+            return False
+        if self.device.side_by_side and takes <= _SHORT:
+            return True
+        return other >= _LONG and takes <= _SMALL * other
 
     def _hold_memory(self) -> None:
         if self.holds_since is None:

@@ -42,8 +42,7 @@ __all__ = [
 
 
 BORDER = 10
-"""By how many pixels an image is continued, as by the reference programs of Real-ESRGAN. With up to 32 a flat
-colour came out no flatter."""
+"""By how many pixels most models have an image continued (`Model.border`)."""
 
 
 class Area(NamedTuple):

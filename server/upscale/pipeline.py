@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from engines import (
     Blend,
     OnRegion,
+    OutputFormat,
     Picture,
     Upscaler,
     crop,
@@ -59,7 +60,10 @@ log = logging.getLogger(__name__)
 _SMALL_SHARE: Final = 1 / 8
 
 _AT_ONCE: Final = 0.25
-"""Megapixels of which the raw pixels are taken on the event loop: a trip to a thread would take longer."""
+"""Megapixels of which the raw pixels are taken in 0.1 ms."""
+
+_JPEG_AT_ONCE: Final = 0.017
+"""Megapixels that are a JPEG in 0.15 ms; other formats take longer."""
 
 
 class _Output(NamedTuple):
@@ -288,7 +292,7 @@ class Pipeline:
             if action == "refuse" and on_region is not None:
                 report_whole(upscaled, picture, on_region, wraps_of(request.seamless))
             with story.measure("encode"):
-                if not request.stores_result and size.megapixels < _AT_ONCE:
+                if size.megapixels < _taken_at_once(request):
                     encoded, pixels = _output(upscaled, request)
                 else:
                     encoded, pixels = await asyncio.get_running_loop().run_in_executor(
@@ -343,6 +347,13 @@ def _results_held(request: UpscaleRequest) -> int:
     """How many results are in memory at once; the sum of several has two bytes where a result has one."""
     one = 3 if request.tta else 1
     return one if request.blend is None else 2 * one
+
+
+def _taken_at_once(request: UpscaleRequest) -> float:
+    """Megapixels of a result that is taken on the event loop: a trip to a thread would take longer."""
+    if not request.stores_result:
+        return _AT_ONCE
+    return _JPEG_AT_ONCE if request.output_format is OutputFormat.JPG else 0
 
 
 def _output(picture: Picture, request: UpscaleRequest) -> tuple[bytes, RawImage | None]:

@@ -12,7 +12,7 @@ import pytest
 from engines import Picture, Upscaler, decode, find_devices
 from engines.latent.windows import Windows
 from engines.tiling.menu import sides_for
-from engines.tiling.tiles import BORDER, plan_tiles
+from engines.tiling.tiles import plan_tiles
 from onnx_models import load_catalogue
 
 PHOTOGRAPHS = Path("tests/images")
@@ -35,8 +35,8 @@ def photograph(name, height, width):
 async def whole_and_in_tiles(upscaler, picture, model, core, factor=4):
     """What the model gives at once, and with tiles of `core` pixels beside their overlaps."""
     width, height = picture.width * factor, picture.height * factor
-    tile = 2 * model.overlap + core + BORDER
-    plan = plan_tiles(picture.height, picture.width, tile=tile, overlap=model.overlap, border=BORDER)
+    tile = 2 * model.overlap + core + model.border
+    plan = plan_tiles(picture.height, picture.width, tile=tile, overlap=model.overlap, border=model.border)
     assert len(plan) > 1
     for each in (msgspec.structs.replace(model, tile=2000), msgspec.structs.replace(model, tile=tile)):
         yield (await upscaler.upscale(picture, each, width=width, height=height)).pixels.astype(int)
@@ -102,6 +102,8 @@ def test_overlaps_are_less_than_a_quarter_more_work_at_a_megapixel(model, side, 
         work = sum(window.height * window.width for window in windows)
     else:
         sides = sides_for(model.tile, model.overlap) if gpu else ()
-        plan = plan_tiles(side, side, tile=model.tile, overlap=model.overlap, border=BORDER, sides=sides)
+        plan = plan_tiles(
+            side, side, tile=model.tile, overlap=model.overlap, border=model.border, sides=sides
+        )
         work = len(plan) * plan.height * plan.width
-    assert work < 1.25 * (side + 2 * BORDER) ** 2
+    assert work < 1.25 * (side + 2 * model.border) ** 2

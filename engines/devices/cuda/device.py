@@ -83,6 +83,11 @@ class CudaDevice:
         """See `Device.largest_batch`."""
         return 16
 
+    @property
+    def side_by_side(self) -> bool:
+        """See `Device.side_by_side`."""
+        return False
+
     def memory_use(self) -> Memory | None:
         """See `Device.memory_use`."""
         with GATE.use():

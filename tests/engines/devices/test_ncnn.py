@@ -11,7 +11,6 @@ from engines import ModelError, Picture, Upscaler, find_devices
 from engines.devices import ncnn as ncnn_device
 from engines.devices.ncnn import NcnnDevice
 from engines.devices.sessions import Network, probe
-from engines.tiling.tiles import BORDER
 from onnx_models import WeightFile
 
 pytest.importorskip("ncnn")
@@ -41,8 +40,9 @@ async def test_a_picture_is_what_ncnn_makes_of_it_with_its_border_continued(
 ):
     model = next(model for model in catalogue if network.weights in model.weights)
     picture = Picture(noise(20, 23))
-    continued = np.pad(picture.pixels, [(BORDER, BORDER)] * 2 + [(0, 0)], "symmetric")
-    core = slice(BORDER * network.scale, -BORDER * network.scale)
+    border = model.border
+    continued = np.pad(picture.pixels, [(border, border)] * 2 + [(0, 0)], "symmetric")
+    core = slice(border * network.scale, -border * network.scale)
     expected = NcnnDevice(2, ONNX_RUNTIME).open(network).run(continued[np.newaxis])[0, core, core]
     upscaler = Upscaler([ONNX_RUNTIME], model_directory)
     size = {"width": 23 * network.scale, "height": 20 * network.scale}

@@ -701,6 +701,25 @@ def test_a_tile_that_is_not_small_waits_for_the_end_of_a_long_run(cpu):
     wait_for(tile)
 
 
+def test_short_tiles_run_side_by_side_where_that_takes_less_time(executor_of):
+    device = FakeDevice(largest_batch=1, held=True)
+    device.side_by_side = True
+    executor = executor_of(device)
+    first = FakeTile(1, side=16)
+    executor.submit("A", "first", SMALL, [first])
+    assert device.began.acquire(timeout=WAIT)
+    device.go.set()
+    wait_for(first)
+    device.go.clear()
+    tiles = [FakeTile(value, side=16) for value in (2, 3)]
+    for tile in tiles:
+        executor.submit("A", tile, SMALL, [tile])
+        assert device.began.acquire(timeout=WAIT), "the second does not wait for the first"
+    device.go.set()
+    wait_for(*tiles)
+    assert [tile.told for tile in tiles] == [[2], [3]]
+
+
 def test_a_small_tile_waits_if_it_is_not_its_accounts_turn(cpu):
     device, executor = cpu
     tiles = [FakeTile(5, side=64), FakeTile(6, side=16)]

@@ -26,6 +26,7 @@ class FakeDevice:
     kind = "fake"
 
     def __init__(self, name="fake", *, largest_batch=3, memory=None, scale=1, held=False):
+        self.side_by_side = False
         self.name, self.largest_batch, self.memory, self.scale = name, largest_batch, memory, scale
         self.opened, self.batches, self.sizes = [], [], []
         self.warmed_up, self.batches_when_warmed_up = 0, 0
