@@ -4,8 +4,8 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server.http.providers.bodies import read_json
-from server.http.tasks import error_response, login_by_header
+from server.http.providers.bodies import decode_json
+from server.http.tasks import error_response, login_by_header, read_body
 from server.limits.terms import terms_of
 from server.protocol.codec import JSON
 from server.protocol.errors import AuthenticationError, ForbiddenError, TaskError
@@ -35,8 +35,10 @@ async def _made(request: Request, services: Services) -> Token:
         raise AuthenticationError("missingApiKey", "send the header: Authorization: Bearer KEY")
     if given.login.grant is not None:
         raise ForbiddenError("tokenScopeApiKey", "a token cannot make tokens: use a key")
-    services.edge.take_request(given.login.account)
-    wanted = await read_json(request, NewToken, strict=True)
+    account = given.login.account
+    services.edge.take_request(account)
+    body = await read_body(request, services.settings, authenticated=True, account=account)
+    wanted = decode_json(body or b"{}", NewToken, strict=True)
     token = await services.database.run(
         create_token,
         digest_of(given.secret),

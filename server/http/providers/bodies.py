@@ -17,23 +17,31 @@ from server.transport.http import OWNER
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-__all__ = ["read_form", "read_json"]
+__all__ = ["decode_json", "read_form", "read_json"]
 
 T = TypeVar("T")
 
 _PARTS = 256
 
 
-async def read_json(request: Request, kind: type[T], *, strict: bool = False) -> T:
-    """The body as a Struct.
-
-    Unless `strict`, numbers and truth values may be strings, as other services take them.
+async def read_json(request: Request, kind: type[T]) -> T:
+    """The body as a Struct. Numbers and truth values may be strings, as these services take them.
 
     Raises:
         FrameError: if it is not JSON.
         ParameterError: if a field is missing or wrong.
     """
-    body = await _body(request)
+    return decode_json(await _body(request), kind, strict=False)
+
+
+def decode_json(body: bytes, kind: type[T], *, strict: bool) -> T:
+    """JSON as a Struct; see `read_json`.
+
+    Args:
+        body: the JSON.
+        kind: the Struct.
+        strict: whether a string in place of a number or a truth value is wrong.
+    """
     try:
         return msgspec.json.decode(body, type=kind, strict=strict)
     except msgspec.ValidationError as error:

@@ -95,7 +95,6 @@ def test_all_links_within_the_server_lead_somewhere(server: EmbeddedServer, page
 def test_pages_have_no_script_or_style_within_them(server: EmbeddedServer, pages: dict[str, Seen]) -> None:
     for path, seen in pages.items():
         assert not {"style", "iframe"} & seen.tags, path
-
         assert re.findall(r"<script[^>]*>.*", page(server, path)) == [
             '<script type="module" src="docs.js" blocking="render"></script>'
         ]
