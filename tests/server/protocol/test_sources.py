@@ -69,7 +69,8 @@ def test_messagepack_takes_bytes_as_they_are(data: bytes) -> None:
 )  # fmt: skip
 def test_anything_else_is_an_error_that_names_the_parameter(value: Any) -> None:
     error = refused(value)
-    assert (error.code, error.parameter) == ("invalidInputsImage", "inputs.image")
+    code = "unsupportedInputsImage" if isinstance(value, dict) else "invalidInputsImage"  # pixels, in JSON
+    assert (error.code, error.parameter) == (code, "inputs.image")
 
 
 @pytest.mark.parametrize(
