@@ -5,17 +5,17 @@ import math
 import shutil
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
+from sqlalchemy import Connection, select
 
 from server.limits.disk import stored_bytes_limit
 from server.serving import EmbeddedServer
 from server.settings import Settings
 from server.state.accounts import AccountId
 from server.state.audit import audit
-from server.state.tables import accounts
+from server.state.tables import accounts, images
 from tests.server.conftest import StartServer
 from tests.server.support.harness import (
     Account,
@@ -135,9 +135,9 @@ async def test_what_is_deleted_makes_room(start_server: StartServer) -> None:
 async def test_refused_tasks_keep_no_input(start_server: StartServer) -> None:
     server = start_server()
     account = open_account(server, credit=Decimal(0))
-    images = [make_image(60, 40, seed=seed) for seed in range(10)]
+    pictures = [make_image(60, 40, seed=seed) for seed in range(10)]
     async with connected(server, key=account.key) as peer:
-        errors = await peer.ask(*(upscale(encoded(image)) for image in images))
+        errors = await peer.ask(*(upscale(encoded(image)) for image in pictures))
     assert {error["code"] for error in errors} == {"insufficientCredits"}
     assert stored(server, account.id) == 0
     assert files(server) == []
@@ -146,12 +146,12 @@ async def test_refused_tasks_keep_no_input(start_server: StartServer) -> None:
 async def test_of_tasks_together_those_that_can_be_paid_keep_their_inputs(start_server: StartServer) -> None:
     server = start_server()
     rich = open_account(server)
-    images = [make_image(60, 40, seed=seed) for seed in range(10)]
-    priced = await by_socket(server, rich, upscale(encoded(images[0]), includeCost=True))
+    pictures = [make_image(60, 40, seed=seed) for seed in range(10)]
+    priced = await by_socket(server, rich, upscale(encoded(pictures[0]), includeCost=True))
     account = open_account(server, credit=Decimal(str(priced["cost"])) * 2)
     async with connected(server, key=account.key) as peer:
-        items = await peer.ask(*(upscale(encoded(image)) for image in images))
-    paid = [image for image, item in zip(images, items, strict=True) if "imageURL" in item]
+        items = await peer.ask(*(upscale(encoded(image)) for image in pictures))
+    paid = [image for image, item in zip(pictures, items, strict=True) if "imageURL" in item]
     assert len(paid) == 2
     results = server.services.database.run_sync(_sizes, account.id)
     assert len(results) == 4
@@ -159,10 +159,8 @@ async def test_of_tasks_together_those_that_can_be_paid_keep_their_inputs(start_
     assert server.services.database.snapshot(audit).mistakes == []
 
 
-def _sizes(connection: Any, account: AccountId) -> list[int]:
-    query = "SELECT size FROM images WHERE account_id = ?" if connection.dialect.name == "sqlite" else None
-    query = query or "SELECT size FROM images WHERE account_id = %s"
-    return [row[0] for row in connection.exec_driver_sql(query, (account,))]
+def _sizes(connection: Connection, account: AccountId) -> list[int]:
+    return list(connection.scalars(select(images.c.size).where(images.c.account_id == account)))
 
 
 async def test_an_input_that_others_use_stays_though_a_task_with_it_is_refused(
@@ -182,8 +180,8 @@ async def test_an_input_that_others_use_stays_though_a_task_with_it_is_refused(
     assert "imageURL" in await by_socket(server, account, upscale(kept["imageUUID"]))
 
 
-@pytest.mark.settings(max_image_ttl=100, image_ttl=50)
-async def test_images_are_kept_no_longer_than_the_server_allows(server: EmbeddedServer) -> None:
+async def test_images_are_kept_no_longer_than_the_server_allows(start_server: StartServer) -> None:
+    server = start_server(max_image_ttl=100, image_ttl=50)
     account = open_account(server)
     image = encoded(make_image(60, 40))
     for task in (upscale(image, ttl=101), upload(image) | {"ttl": 101}):
