@@ -11,6 +11,7 @@ outbox, or in memory, and may be sent a second time over the next connection.
 """
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
@@ -30,6 +31,7 @@ from server.state.accounts import AccountId, KeyId
 from server.state.database import Database
 from server.state.logins import Login
 from server.state.outbox import (
+    OutboxId,
     UndeliveredReply,
     delivered,
     keep_undelivered,
@@ -55,6 +57,8 @@ _CUT_REMEMBERED: Final = 100_000
 _BOUNDED_REMEMBERED: Final = 10_000
 _CLOSE_WITHIN: Final = 2.0
 _SETTLE_WITHIN: Final = 1.0
+_MOMENT: Final = 0.02
+"""Seconds that entries which have arrived stay in the outbox, so that one transaction takes out many."""
 
 
 class Disconnected(Exception):  # noqa: N818 - an event, not a mistake
@@ -109,6 +113,8 @@ class Session:
         sent: the entries of the outbox that were sent over this connection and may still be in it.
         confirmed: those of them that are in it no more.
         confirming: waits for the answers.
+        is_caught_up: whether all that was in the outbox was sent over this connection. What this server puts
+            into it from then on can be sent without a look; others may put something into it, too.
     """
 
     def __init__(self, login: Login, session_uuid: str, link: Link) -> None:
@@ -118,10 +124,16 @@ class Session:
         self.uuid = login.session(session_uuid)
         self.link = link
         self.delivering = asyncio.Lock()
-        self.unconfirmed: deque[tuple[asyncio.Future[bool], int | Reply]] = deque()
-        self.sent: set[int] = set()
-        self.confirmed: list[int] = []
+        self.unconfirmed: deque[tuple[asyncio.Future[bool], OutboxId | Reply]] = deque()
+        self.sent: set[OutboxId] = set()
+        self.confirmed: list[OutboxId] = []
         self.confirming: asyncio.Task[None] | None = None
+        self.is_caught_up = False
+
+    def forget_confirmed(self) -> None:
+        """Remember no longer that entries were sent which are gone from the outbox."""
+        self.sent.difference_update(self.confirmed)
+        self.confirmed.clear()
 
 
 class Sessions:
@@ -134,7 +146,9 @@ class Sessions:
         self._connected: dict[tuple[AccountId, str], Session] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._confirming: defaultdict[tuple[AccountId, str], set[asyncio.Task[None]]] = defaultdict(set)
-        self._cut: Counter[int] = Counter()
+        self._arrived: list[OutboxId] = []
+        self._taking_out: asyncio.Task[None] | None = None
+        self._cut: Counter[OutboxId] = Counter()
         self._bounded: dict[tuple[AccountId, str], None] = {}
         self.links: set[Link] = set()
         """Every open connection, authenticated or not."""
@@ -216,28 +230,46 @@ class Sessions:
             return
         async with session.delivering:
             await self._settled(session)
-            session.sent.difference_update(session.confirmed)
-            session.confirmed.clear()
-            try:
+            session.forget_confirmed()
+            with contextlib.suppress(Disconnected, DatabaseUnavailableError):  # `look` tries again
                 for entry in await self._database.run(undelivered, account, session.uuid):
-                    if entry.id in session.sent:
-                        continue
-                    await session.link.room()
-                    self._cut[entry.id] += 1  # until it is confirmed
-                    try:
-                        frame = await self._frame(session, entry)
-                    except msgspec.DecodeError:
-                        log.exception("a kept reply cannot be read, and is dropped")
-                        await self._database.run(delivered, [entry.id])
-                        del self._cut[entry.id]
-                        continue
-                    await session.link.send(frame)
-                    session.sent.add(entry.id)
-                    self._await_confirmation(session, entry.id)
-                    if entry.task_uuid is not None:
-                        _log_delivery(session, entry.task_uuid)
-            except (Disconnected, DatabaseUnavailableError):
-                return  # what was not sent stays in the outbox; `look` tries again
+                    await self._send_entry(session, entry)
+                session.is_caught_up = True
+
+    async def deliver_outcome(self, record: TaskRecord) -> None:
+        """`deliver`, when an outcome has just been recorded: it is sent as it is, if it is next."""
+        session = self._connected.get((record.account, record.session or ""))
+        if session is None:
+            return
+        if record.outbox_id is None or not session.is_caught_up:
+            await self.deliver(record.account, record.session)
+            return
+        async with session.delivering:
+            session.forget_confirmed()
+            with contextlib.suppress(Disconnected, DatabaseUnavailableError):
+                entry = UndeliveredReply(record.outbox_id, None, record.task_uuid)
+                await self._send_entry(session, entry, record)
+
+    async def _send_entry(
+        self, session: Session, entry: UndeliveredReply, record: TaskRecord | None = None
+    ) -> None:
+        """Send an entry of the outbox, unless it was; `record` is the one that it stands for, if known."""
+        if entry.id in session.sent:
+            return
+        await session.link.room()
+        self._cut[entry.id] += 1  # until it is confirmed
+        try:
+            frame = await self._frame(session, entry, record)
+        except msgspec.DecodeError:
+            log.exception("a kept reply cannot be read, and is dropped")
+            await self._database.run(delivered, [entry.id])
+            del self._cut[entry.id]
+            return
+        await session.link.send(frame)
+        session.sent.add(entry.id)
+        self._await_confirmation(session, entry.id)
+        if entry.task_uuid is not None:
+            _log_delivery(session, entry.task_uuid)
 
     async def look(self) -> None:
         """Deliver what another server put into the outbox of a session that is connected here."""
@@ -267,7 +299,7 @@ class Sessions:
             self._cut.clear()
         return await self._database.run(purge_undelivered, self._clock() - undelivered_ttl)
 
-    def _await_confirmation(self, session: Session, sent: int | Reply, kept: int = 0) -> None:
+    def _await_confirmation(self, session: Session, sent: OutboxId | Reply, kept: int = 0) -> None:
         session.unconfirmed.append((session.link.confirm(kept), sent))
         if len(session.unconfirmed) == 1:
             task = session.confirming = asyncio.create_task(self._confirm(session))
@@ -299,20 +331,32 @@ class Sessions:
             if not await arrived:
                 left = [sent for _, sent in session.unconfirmed]
                 session.unconfirmed.clear()
-                await self._keep(session, [reply for reply in left if not isinstance(reply, int)])
+                await self._keep(session, [reply for reply in left if not isinstance(reply, OutboxId)])
                 continue
             done = []
             for answer, sent in session.unconfirmed:
                 if not (answer.done() and answer.result()):
                     break
                 done.append(sent)
-            if entries := [sent for sent in done if isinstance(sent, int)]:
-                await self._database.insist(delivered, entries)
+            if entries := [sent for sent in done if isinstance(sent, OutboxId)]:
+                await self._take_out(entries)
                 session.confirmed += entries
                 for entry in entries:
                     del self._cut[entry]
             for _ in done:
                 session.unconfirmed.popleft()
+
+    async def _take_out(self, entries: list[OutboxId]) -> None:
+        """Take entries out of the outbox, with those of other sessions that come within a moment."""
+        self._arrived += entries
+        if self._taking_out is None:
+            self._taking_out = asyncio.create_task(self._take_out_soon())
+        await asyncio.shield(self._taking_out)
+
+    async def _take_out_soon(self) -> None:
+        await asyncio.sleep(_MOMENT)
+        entries, self._arrived, self._taking_out = self._arrived, [], None
+        await self._database.insist(delivered, entries)
 
     async def _keep(self, session: Session, replies: Collection[Reply]) -> None:
         """Put replies into the outbox that a client may not have got."""
@@ -329,19 +373,20 @@ class Sessions:
             return
         await self.deliver(session.account, session.uuid)  # it may have been resumed meanwhile
 
-    async def _frame(self, session: Session, entry: UndeliveredReply) -> bytes:
+    async def _frame(self, session: Session, entry: UndeliveredReply, record: TaskRecord | None) -> bytes:
         codec = session.link.codec
         if entry.frame is not None and len(entry.frame) > self.largest(session):
             (kept,) = msgspec.msgpack.decode(entry.frame, type=_Kept).data or [_KeptItem()]
-            record = await self._database.run(find, session.account, kept.task_uuid.lower())
-            if record is not None:
+            large = await self._database.run(find, session.account, kept.task_uuid.lower())
+            if large is not None:
                 why = too_large(len(entry.frame))
-                return encode_reply(codec, await self._outcome(session, record, by_url=why))
+                return encode_reply(codec, await self._outcome(session, large, by_url=why))
         if entry.frame is not None:
             if entry.frame.startswith(b"{"):  # by an earlier version, in JSON
                 return codec.encode(msgspec.json.decode(entry.frame)) if codec.binary else entry.frame
             return entry.frame if codec.binary else codec.encode(msgspec.msgpack.decode(entry.frame))
-        record = await self._database.run(find, session.account, entry.task_uuid or "")
+        if record is None:
+            record = await self._database.run(find, session.account, entry.task_uuid or "")
         assert record is not None, "the outbox names a task that is not there"
         frame = encode_reply(codec, await self._outcome(session, record))
         why = ""

@@ -11,6 +11,7 @@ from server.state.prepared import Prepared
 from server.state.tables import outbox
 
 __all__ = [
+    "OutboxId",
     "UndeliveredReply",
     "count_undelivered",
     "delivered",
@@ -23,14 +24,16 @@ __all__ = [
 ]
 
 
-_INSERT: Final = Prepared(insert(outbox))
+_INSERT: Final = Prepared(insert(outbox).returning(outbox.c.id))
 _UNDELIVERED: Final = Prepared(
-    select(outbox.c.id, outbox.c.frame, outbox.c.task_uuid)
+    select(outbox.c.id, outbox.c.created, outbox.c.frame, outbox.c.task_uuid)
     .where(outbox.c.account_id == bindparam("of"), outbox.c.session == bindparam("in"))
     .order_by(outbox.c.id)
 )
 
-_DELIVERED: Final = delete(outbox).where(outbox.c.id.in_(bindparam("ids", expanding=True)))
+_DELIVERED: Final = Prepared(
+    delete(outbox).where(outbox.c.id == bindparam("this"), outbox.c.created == bindparam("since"))
+)
 
 _NAMED_AT_ONCE: Final = 500
 
@@ -50,10 +53,17 @@ _WITH_MAIL: Final = {
 }
 
 
+class OutboxId(NamedTuple):
+    """An entry of the outbox: SQLite gives the number of one that is gone to another."""
+
+    number: int
+    created: float
+
+
 class UndeliveredReply(NamedTuple):
     """A reply in the outbox: a MessagePack frame, or the outcome of a task."""
 
-    id: int
+    id: OutboxId
     frame: bytes | None
     task_uuid: str | None
 
@@ -67,10 +77,12 @@ def keep_undelivered(
 
 def keep_outcome(
     connection: Connection, account: AccountId, session: str, now: float, task_uuid: str
-) -> None:
+) -> OutboxId:
     """Put the outcome of a task into the outbox of a session."""
     outcome = {"account_id": account, "session": session, "task_uuid": task_uuid, "created": now}
-    _INSERT.count(connection, outcome)
+    row = _INSERT.first(connection, outcome)
+    assert row is not None
+    return OutboxId(row[0], now)
 
 
 def forget_outcome(connection: Connection, account: AccountId, task_uuid: str) -> None:
@@ -80,7 +92,8 @@ def forget_outcome(connection: Connection, account: AccountId, task_uuid: str) -
 
 def undelivered(connection: Connection, account: AccountId, session: str) -> list[UndeliveredReply]:
     """The outbox of a session, oldest first."""
-    return [UndeliveredReply(*row) for row in _UNDELIVERED.all(connection, {"of": account, "in": session})]
+    waiting = _UNDELIVERED.all(connection, {"of": account, "in": session})
+    return [UndeliveredReply(OutboxId(number, created), *rest) for number, created, *rest in waiting]
 
 
 def sessions_with_mail(
@@ -100,9 +113,9 @@ def count_undelivered(connection: Connection) -> int:
     return connection.scalar(select(func.count()).select_from(outbox)) or 0
 
 
-def delivered(connection: Connection, outbox_ids: Collection[int]) -> None:
+def delivered(connection: Connection, outbox_ids: Collection[OutboxId]) -> None:
     """Take replies out of the outbox."""
-    connection.execute(_DELIVERED, {"ids": list(outbox_ids)})
+    _DELIVERED.each(connection, [{"this": each.number, "since": each.created} for each in outbox_ids])
 
 
 def purge_undelivered(connection: Connection, before: float) -> int:

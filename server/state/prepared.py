@@ -4,7 +4,7 @@ SQLAlchemy spends ten times as long on running a statement as SQLite does (measu
 task needs is run by the driver, in the transaction of the same connection; errors come as SQLAlchemy's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection, Delete, Insert, Select, Update
@@ -50,12 +50,20 @@ class Prepared:
         changed: int = self._run(connection, values).rowcount
         return changed
 
-    def _run(self, connection: Connection, values: Mapping[str, object]) -> Any:
+    def each(self, connection: Connection, several: Sequence[Mapping[str, object]]) -> None:
+        """Run it for each of several sets of values, which have the same names."""
+        if several:
+            self._run(connection, *several)
+
+    def _run(self, connection: Connection, values: Mapping[str, object], *more: Mapping[str, object]) -> Any:
         dialect = connection.dialect
         text, constants = self._compiled.get((dialect.name, *values)) or self._compile(dialect, values)
         cursor = connection.connection.cursor()
         try:
-            cursor.execute(text, {**constants, **values})
+            if more:
+                cursor.executemany(text, [{**constants, **each} for each in (values, *more)])
+            else:
+                cursor.execute(text, {**constants, **values})
         except dialect.loaded_dbapi.Error as error:
             raise _wrapped(error, text, dialect) from error
         return cursor

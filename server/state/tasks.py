@@ -28,7 +28,7 @@ from server.state import ledger
 from server.state.accounts import AccountId
 from server.state.claims import ServerId
 from server.state.images import NO_LIMIT, ImageRecord, note_loose, record_image
-from server.state.outbox import forget_outcome, keep_outcome
+from server.state.outbox import OutboxId, forget_outcome, keep_outcome
 from server.state.prepared import Prepared
 from server.state.records import COLUMNS, Attempt, Status, StoredResult, TaskRecord, record_of
 from server.state.requests import Service
@@ -351,8 +351,8 @@ def succeed(
     price = record.charged if record.price is None else record.price
     stored = msgspec.structs.replace(result, cost=price)
     ended = replace(record, status=Status.SUCCEEDED, result=stored, error=None, price=price, charged=price)
-    _announce(connection, record, now, webhook)
-    return _settle(connection, record, ended, now)
+    entry = _announce(connection, record, now, webhook)
+    return replace(_settle(connection, record, ended, now), outbox_id=entry)
 
 
 def fail(
@@ -420,8 +420,7 @@ def _fail(
     connection: Connection, record: TaskRecord, error: ErrorItem, now: float, webhook: Destination | None
 ) -> TaskRecord:
     ended = _end(connection, record, error, now)
-    _announce(connection, record, now, webhook)
-    return ended
+    return replace(ended, outbox_id=_announce(connection, record, now, webhook))
 
 
 def _end(connection: Connection, record: TaskRecord, error: ErrorItem, now: float) -> TaskRecord:
@@ -472,12 +471,16 @@ def settle(connection: Connection, record: TaskRecord, now: float, owed: int | N
         give_back(connection, record.token, record.reserved - owed)
 
 
-def _announce(connection: Connection, record: TaskRecord, now: float, webhook: Destination | None) -> None:
-    """Have an outcome sent to whoever wants it."""
+def _announce(
+    connection: Connection, record: TaskRecord, now: float, webhook: Destination | None
+) -> OutboxId | None:
+    """Have an outcome sent to whoever wants it; gives its entry in the outbox, if it has a session."""
+    entry = None
     if record.session is not None:
-        keep_outcome(connection, record.account, record.session, now, record.task_uuid)
+        entry = keep_outcome(connection, record.account, record.session, now, record.task_uuid)
     if webhook is not None:
         record_webhook(connection, record.account, record.task_uuid, webhook, now)
+    return entry
 
 
 def _change(connection: Connection, attempt: Attempt, /, **values: object) -> None:

@@ -153,7 +153,7 @@ class SocketProtocol(asyncio.Protocol):
     def confirm(self) -> asyncio.Future[bool]:
         """Becomes True when the client has all that was sent before, False if the connection ends first."""
         if self._is_open:
-            return self._pings.send()
+            return self._pings.ask()
         answer = self._loop.create_future()
         answer.set_result(False)
         return answer

@@ -168,7 +168,7 @@ class Execution:
                 self._webhooks.wake()
             if self._sessions.link(running.account, record.session) is not None:
                 with story.measure("deliver"):
-                    await self._sessions.deliver(running.account, record.session)
+                    await self._sessions.deliver_outcome(record)
 
     async def _outcome(self, running: Running, story: Story) -> TaskRecord:
         """The outcome of an attempt, by its work or from outside.
