@@ -23,7 +23,6 @@ from onnx_models.entries import (
 from onnx_models.errors import (
     CatalogueError,
     DuplicateModelError,
-    LicenceError,
     UnsuitableModelError,
 )
 from onnx_models.face_restorer import LICENCES, Restorer
@@ -86,9 +85,9 @@ def add_model(
     name = facts.name or re.sub(r"[^a-z0-9.-]+", "-", file.stem.lower()).strip("-.")
     facts = _checked(msgspec.structs.replace(facts, name=name, air=facts.air or f"local:{name}@1"))
     refuse_duplicates(name, facts.air or "", catalogue, directory)
-    converted = convert_file(file, open_network, on_progress, open_part)
+    converted = convert_file(file, open_network, on_progress, open_part, accept_licence=accept_licence)
     if isinstance(converted, Restorer):
-        return _add_restorer(file, facts, converted, directory, accept_licence), converted
+        return _add_restorer(file, facts, converted, directory), converted
     if facts.scale not in (None, converted.scale):
         raise UnsuitableModelError(f"its scale is {converted.scale}, not {facts.scale}")
     overlap = facts.overlap or converted.seam.overlap
@@ -114,15 +113,8 @@ def add_model(
     return write_entry(directory, _model(entry), [converted.network]), converted
 
 
-def _add_restorer(
-    file: Path, facts: Facts, restorer: Restorer, directory: Path, accept_licence: bool
-) -> Auxiliary:
+def _add_restorer(file: Path, facts: Facts, restorer: Restorer, directory: Path) -> Auxiliary:
     known = LICENCES.get(restorer.architecture or "")
-    if known is not None and known.non_commercial and not accept_licence:
-        raise LicenceError(
-            f"it is a {restorer.architecture} network, whose licence, {known.name}, excludes commercial use; "
-            f"read {known.url} and, to accept it, add --accept-licence"
-        )
     whose = f"{restorer.architecture} network" if restorer.architecture else "Network"
     licence, licence_url = facts.licence, facts.licence_url
     if known is not None and licence == Facts().licence:

@@ -75,6 +75,8 @@ def convert_file(
     open_network: OpenNetwork,
     on_progress: Callable[[str], None] = lambda _step: None,
     open_part: OpenPart | None = None,
+    *,
+    accept_licence: bool = False,
 ) -> Converted | face_restorer.Restorer:
     """Make a network of a file, and check it.
 
@@ -83,8 +85,10 @@ def convert_file(
         open_network: The runtime to try it with.
         on_progress: Called with each step, in words.
         open_part: The same for networks of several inputs; without it face restorers are refused.
+        accept_licence: Whether the user has accepted a licence for non-commercial use only.
 
     Raises:
+        LicenceError: The licence of a face restorer's architecture has to be accepted first.
         MissingConverterError: PyTorch or spandrel is needed and not installed.
         UnsuitableModelError: The file is broken, or no network that upscales RGB images or restores faces.
 
@@ -100,7 +104,10 @@ def convert_file(
         scratch = Path(directory) / "face.onnx"
         if suffix == ".onnx":
             restorer = face_restorer.from_onnx(file, scratch, open_part) if open_part else None
-            return restorer or _from_onnx(file, opener, on_progress)
+            if restorer is None:
+                return _from_onnx(file, opener, on_progress)
+            face_restorer.check_licence(restorer.architecture, accepted=accept_licence)
+            return restorer
         checkpoint = spandrel.read_checkpoint(file)
         if isinstance(checkpoint, spandrel.Checkpoint):
             return _from_checkpoint(checkpoint, opener, on_progress)
@@ -108,6 +115,7 @@ def convert_file(
             raise UnsuitableModelError(
                 f"it is a {checkpoint.architecture} network, which restores faces; an upscaler is needed"
             )
+        face_restorer.check_licence(checkpoint.architecture, accepted=accept_licence)
         return face_restorer.from_checkpoint(checkpoint, scratch, open_part, on_progress)
 
 

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, compose, helper, numpy_helper
 
 from onnx_models import probe
-from onnx_models.errors import UnsuitableModelError, one_line
+from onnx_models.errors import LicenceError, UnsuitableModelError, one_line
 from onnx_models.probe import OpenPart
 from onnx_models.spandrel import FaceCheckpoint
 
-__all__ = ["LICENCES", "Licence", "Restorer", "from_checkpoint", "from_onnx"]
+__all__ = ["LICENCES", "Licence", "Restorer", "check_licence", "from_checkpoint", "from_onnx"]
 
 SIDE: Final = 512
 _PARITY: Final = 1e-3
@@ -62,6 +62,21 @@ class Restorer(Struct, frozen=True):
     """Whether it gives the same for several faces at once."""
     difference: float | None
     """The largest difference from PyTorch; None where there was nothing to compare with."""
+
+
+def check_licence(architecture: str | None, *, accepted: bool) -> None:
+    """See that the licence of an architecture's weights is accepted, where that is needed.
+
+    Raises:
+        LicenceError: It excludes commercial use, and nobody has accepted it.
+
+    """
+    known = LICENCES.get(architecture or "")
+    if known is not None and known.non_commercial and not accepted:
+        raise LicenceError(
+            f"it is a {architecture} network, whose licence, {known.name}, excludes commercial use; "
+            f"read {known.url} and, to accept it, add --accept-licence"
+        )
 
 
 def from_checkpoint(

@@ -243,13 +243,17 @@ async def test_a_task_that_fails_gives_its_cost_back_and_one_that_is_sent_again_
     server: EmbeddedServer, web: Web
 ) -> None:
     account = open_account(server, Decimal(10))
-    token = make_token(server, account.key, maxCost=float(await price_of_one(server, account)), maxTasks=2)
-    async with connected(server, key=token) as peer:
-        assert (await peer.ask(upscale(f"{web.url}/none.png")))[0]["code"] == "downloadFailed"
-        task = upscale(IMAGE)
-        for _ in range(3):
-            assert "imageURL" in (await peer.ask(task))[0]
-        assert (await peer.ask(upscale(IMAGE)))[0]["code"] == "tokenQuotaExceeded"
+    price = float(await price_of_one(server, account))
+    for terms, code in (
+        ({"maxCost": price}, "tokenInsufficientCredits"),
+        ({"maxTasks": 2}, "tokenQuotaExceeded"),
+    ):
+        async with connected(server, key=make_token(server, account.key, **terms)) as peer:
+            assert (await peer.ask(upscale(f"{web.url}/none.png")))[0]["code"] == "downloadFailed"
+            task = upscale(IMAGE)
+            for _ in range(3):
+                assert "imageURL" in (await peer.ask(task))[0]
+            assert (await peer.ask(upscale(IMAGE)))[0]["code"] == code
 
 
 async def test_the_models_and_the_size_of_results_are_limited(server: EmbeddedServer) -> None:

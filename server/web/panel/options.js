@@ -41,7 +41,7 @@ export function optionFields(model, values, models, beside) {
     const restorers = Object.fromEntries(beside.restorers.map(({ air, title }) => [air, title]));
     const title = "Faces that are found are made new; a restored face is a likely one";
     fields.push(field("Restore faces", title, choice("faces", { "": "No", ...restorers }, values.faces)));
-    fields.push(share("faceVisibility", "Visible of them", "How much of the restored faces is seen", FACES.faceVisibility, values));
+    fields.push(share("faceVisibility", "Visible", "How much of the restored faces is seen", FACES.faceVisibility, values));
     fields.push(share("faceWeight", "Like the input", "0: the finest face; 1: the one most like what is seen", FACES.faceWeight, values));
   }
   if (offered.includes("seamless")) {

@@ -328,7 +328,7 @@ class SlowLink:
     async def room(self) -> None:
         pass
 
-    def confirm(self) -> asyncio.Future[bool]:
+    def confirm(self, _kept: int = 0) -> asyncio.Future[bool]:
         answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         answer.set_result(True)
         return answer

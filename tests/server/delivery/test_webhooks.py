@@ -20,6 +20,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from server.delivery.results import Results
 from server.delivery.webhooks import DELAYS, WebhookSender, asked_delay, next_delay, signed_headers
 from server.images.bucket import Bucket
+from server.images.raw_images import RawImages
 from server.images.store import ImageStore
 from server.outbound.addresses import Reachable
 from server.outbound.fetch import WebClient
@@ -175,7 +176,7 @@ def sending(tmp_path: Path) -> Iterator[Send]:
     @asynccontextmanager
     async def run(*, private_networks: bool = True) -> AsyncIterator[Sending]:
         web = WebClient(timeout=PATIENCE, reachable=Reachable(all_private=private_networks))
-        results = Results(ImageStore(Bucket(MemoryStore()), database))
+        results = Results(ImageStore(Bucket(MemoryStore()), database), RawImages(0))
         sender = WebhookSender(
             database=database,
             results=results,

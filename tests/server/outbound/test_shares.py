@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from server.serving import EmbeddedServer
+from server.state.logins import Login
 from tests.server.support.harness import (
     Account,
     connected,
@@ -62,4 +63,4 @@ async def test_uploads_that_hang_leave_room_for_those_of_others(
                 (reply,) = await other.ask(upscale(f"{web.url}/a.png", uploadEndpoint=f"{web.url}/result"))
             assert "imageURL" in reply
             for task in tasks:
-                await server.services.runner.cancel(greedy.id, task["taskUUID"], server.url)
+                await server.services.runner.cancel(Login(greedy.id, None), task["taskUUID"], server.url)

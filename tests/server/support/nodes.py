@@ -127,6 +127,7 @@ class SteppedPipeline:
         _progress: object,
         regions: AbstractAsyncContextManager[OnRegion | None],
         on_start: object,  # noqa: ARG002 - nobody waits for a device
+        picture: object = None,  # noqa: ARG002 - every input is stored
     ) -> tuple[StoredResult, None]:
         await self._wait(attempt)
         record = await self._database.run(tasks.find, attempt.account, attempt.task_uuid)
@@ -245,7 +246,7 @@ class Node:
         self.lock = self.database.server_lock()
         assert self.lock.hold()
         self.pipeline: Any = SteppedPipeline(self.database, world)
-        self.sessions = Sessions(self.database, Results(deaf))
+        self.sessions = Sessions(self.database, Results(deaf, deaf))
         self.runner = Runner(
             settings=Settings(max_tasks_in_flight=6),
             database=self.database,

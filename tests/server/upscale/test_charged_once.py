@@ -26,6 +26,7 @@ from server.protocol.errors import DatabaseUnavailableError, TaskError
 from server.state.accounts import account_named
 from server.state.audit import audit
 from server.state.database import Database
+from server.state.logins import Login
 from server.state.records import Status, TaskRecord
 from server.state.tasks import find
 from tests.server.support.harness import new_uuid
@@ -230,7 +231,7 @@ class Customers(RuleBasedStateMachine):
             await self.do_cancel_it(node, self.task(number))
 
     async def do_cancel_it(self, node: int, task: str) -> None:
-        await self.nodes[node].runner.cancel(self.account, task, "http://us")
+        await self.nodes[node].runner.cancel(Login(self.account, None), task, "http://us")
 
     async def do_work(self, node: int, number: int) -> None:
         if waiting := self.nodes[node].pipeline.waiting:
