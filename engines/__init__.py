@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from engines.activity import Activity, DeviceActivity, Memory, RunKind, Waiting
 from engines.codecs.crop import crop
 from engines.codecs.encode import OutputFormat, encode
-from engines.codecs.image import ImageInfo, decode, inspect
+from engines.codecs.image import ImageInfo, decode, inspect, read
 from engines.codecs.picture import Metadata, Picture, Text, resize
 from engines.codecs.raw import Channels, picture_of, pixels_of
 from engines.devices.heap import trim_heap
@@ -127,6 +127,7 @@ __all__ = [
     "open_on_cpu",
     "picture_of",
     "pixels_of",
+    "read",
     "report_whole",
     "resize",
     "sizes_of_passes",

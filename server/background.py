@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from engines import trim_heap
 from onnx_models import one_line
 from server.delivery.sessions import Sessions
+from server.images.inputs import Inputs
 from server.images.raw_images import RawImages
 from server.images.store import ImageStore
 from server.protocol.errors import DatabaseUnavailableError, UnavailableError
@@ -105,9 +106,10 @@ async def _forget_all(database: Database, forget: Callable[[Connection, float], 
         continue
 
 
-async def give_back_memory(images: ImageStore, runner: Runner) -> None:
+async def give_back_memory(images: ImageStore, inputs: Inputs, runner: Runner) -> None:
     """Keep no images at hand that nobody reads; without tasks, no memory that is freed either."""
     images.forget_unread()
+    inputs.age()
     if not runner.count:
         await asyncio.to_thread(trim_heap)
 

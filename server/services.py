@@ -250,7 +250,7 @@ async def running_services(
         await stack.enter_async_context(
             running(
                 webhooks.run(),
-                every(_GIVE_BACK, "giving back memory", partial(give_back_memory, images, runner)),
+                every(_GIVE_BACK, "giving back memory", partial(give_back_memory, images, inputs, runner)),
                 every(
                     _SWEEP,
                     "sweeping",

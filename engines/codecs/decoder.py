@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Final, cast
+from typing import IO, Final, NamedTuple, cast
 
 import msgspec
 import numpy as np
@@ -48,7 +48,7 @@ from engines.errors import (
 if sys.platform == "linux":
     import fcntl
 
-__all__ = ["COMMAND", "Decoder"]
+__all__ = ["COMMAND", "Decoder", "Reading"]
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +66,13 @@ _ERRORS: Final[dict[str, type[ImageError]]] = {
 }
 _SIGXCPU: Final = 24  # the same on Linux and macOS; Windows has none
 _PIPE_SIZE: Final = 2**20  # what Linux lets anyone have; the default, 64 KiB, halves the speed
+
+
+class Reading(NamedTuple):
+    """What was read of an image, as far as it was wanted."""
+
+    info: ImageInfo | None
+    picture: Picture | None
 
 
 class _NonsenseError(Exception):
@@ -107,7 +114,7 @@ class Decoder:
                 raise EOFError("it says something else than that it is ready")
             self._fit = True
 
-    def ask(self, request: Request, data: bytes) -> ImageInfo | Picture:
+    def ask(self, request: Request, data: bytes) -> Reading:
         """Have an image decoded.
 
         Raises:
@@ -146,19 +153,19 @@ class Decoder:
             raise _NonsenseError("the answer is too long to be true")
         return worn, _ANSWERS.decode(self._answers.read(size, deadline))
 
-    def _outcome(
-        self, answer: Answer, request: Request, deadline: _Deadline
-    ) -> ImageInfo | Picture | ImageError:
+    def _outcome(self, answer: Answer, request: Request, deadline: _Deadline) -> Reading | ImageError:
         match answer:
-            case Inspected(info) if request.header_only:
+            case Inspected(info) if request.wanted != "picture":
                 _check_size(info.width, info.height, request)
-                return info
-            case Decoded(width, height) if not request.header_only:
+                return Reading(info, None)
+            case Decoded(width, height) if request.wanted != "header":
                 _check_size(width, height, request)
+                if request.wanted == "both" and answer.info is None:
+                    raise _NonsenseError("it answers another question")
                 shape = (height, width) if answer.is_grey else (height, width, 3)
                 pixels = self._read_samples(shape, deadline)
                 alpha = self._read_samples((height, width), deadline) if answer.has_alpha else None
-                return Picture(pixels, alpha, answer.icc_profile, answer.metadata)
+                return Reading(answer.info, Picture(pixels, alpha, answer.icc_profile, answer.metadata))
             case Failed(name, message) if name in _ERRORS:
                 return _ERRORS[name](message)
         raise _NonsenseError("it answers another question")

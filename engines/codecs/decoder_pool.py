@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from engines.codecs.decoder import COMMAND, Decoder
-from engines.codecs.decoder_process import Request
+from engines.codecs.decoder import COMMAND, Decoder, Reading
+from engines.codecs.decoder_process import Request, Wanted
 from engines.codecs.image import ImageInfo
 from engines.codecs.picture import Picture
 from engines.errors import EngineError
@@ -57,8 +57,8 @@ class Decoders:
             ImageError: as `engines.inspect`; a BrokenImageError also if it crashes or takes too long.
             EngineError: if the decoders cannot be started, or are closed.
         """
-        info = await self._run(data, header_only=True, max_pixels=max_pixels)
-        assert isinstance(info, ImageInfo)
+        info, _ = await self._run(data, "header", max_pixels)
+        assert info is not None
         return info
 
     async def decode(self, data: bytes, *, max_pixels: int) -> Picture:
@@ -68,9 +68,22 @@ class Decoders:
             ImageError: as `engines.decode`; a BrokenImageError also if it crashes or takes too long.
             EngineError: if the decoders cannot be started, or are closed.
         """
-        picture = await self._run(data, header_only=False, max_pixels=max_pixels)
-        assert isinstance(picture, Picture)
+        _, picture = await self._run(data, "picture", max_pixels)
+        assert picture is not None
         return picture
+
+    async def read(
+        self, data: bytes, *, max_pixels: int, decoded_up_to: int
+    ) -> tuple[ImageInfo, Picture | None]:
+        """As `engines.read`, in one trip to a process.
+
+        Raises:
+            ImageError: as `engines.inspect`; a BrokenImageError also if it crashes or takes too long.
+            EngineError: if the decoders cannot be started, or are closed.
+        """
+        info, picture = await self._run(data, "both", max_pixels, decoded_up_to)
+        assert info is not None
+        return info, picture
 
     def close(self) -> None:
         """End the processes, whatever they are at. Blocks for a moment."""
@@ -82,15 +95,15 @@ class Decoders:
         for decoder in tuple(self._decoders):
             self._end(decoder)
 
-    async def _run(self, data: bytes, *, header_only: bool, max_pixels: int) -> ImageInfo | Picture:
-        request = Request(header_only, max_pixels, self._seconds, len(data))
+    async def _run(self, data: bytes, wanted: Wanted, max_pixels: int, decoded_up_to: int = 0) -> Reading:
+        request = Request(wanted, max_pixels, self._seconds, len(data), decoded_up_to)
         try:
             job = asyncio.get_running_loop().run_in_executor(self._threads, self._do, request, data)
         except RuntimeError as error:  # closed, or the system has no more threads
             raise EngineError(f"no image can be decoded now: {error}") from error
         return await job
 
-    def _do(self, request: Request, data: bytes) -> ImageInfo | Picture:
+    def _do(self, request: Request, data: bytes) -> Reading:
         """Have an image decoded. Raises what `decode` and `inspect` do."""
         decoder = self._take()
         try:

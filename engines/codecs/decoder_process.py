@@ -20,19 +20,29 @@ import struct
 import sys
 import time
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 from PIL import AvifImagePlugin
 
-from engines.codecs.image import ImageInfo, decode, inspect
+from engines.codecs.image import ImageInfo, decode, inspect, read
 from engines.codecs.picture import Metadata, Picture
 from engines.errors import ImageError
 
 if sys.platform != "win32":
     import resource
 
-__all__ = ["ANSWER_HEADER", "READY", "REQUEST_HEADER", "Answer", "Decoded", "Failed", "Inspected", "Request"]
+__all__ = [
+    "ANSWER_HEADER",
+    "READY",
+    "REQUEST_HEADER",
+    "Answer",
+    "Decoded",
+    "Failed",
+    "Inspected",
+    "Request",
+    "Wanted",
+]
 
 READY: Final = b"R"
 """What the process says when it has started."""
@@ -51,18 +61,23 @@ _PR_SET_PDEATHSIG: Final = 1  # <linux/prctl.h>
 _PR_SET_NO_NEW_PRIVS: Final = 38
 
 
+Wanted = Literal["header", "picture", "both"]
+
+
 class Request(msgspec.Struct, frozen=True):
     """What to do with the file of `size` bytes that follows."""
 
-    header_only: bool
+    wanted: Wanted
     max_pixels: int
     seconds: float
     """Processor time that it may take."""
     size: int
+    decoded_up_to: int = 0
+    """Of "both": the pixels up to which the samples are wanted."""
 
 
 class Inspected(msgspec.Struct, frozen=True, tag=True):
-    """The answer to a request for the header only."""
+    """What the header says."""
 
     info: ImageInfo
 
@@ -76,6 +91,8 @@ class Decoded(msgspec.Struct, frozen=True, tag=True):
     has_alpha: bool
     icc_profile: bytes | None
     metadata: Metadata
+    info: ImageInfo | None
+    """What the header says, where that was wanted too."""
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
@@ -118,11 +135,12 @@ def _answer(request: Request, data: bytes, memory: _Memory, worn: bool) -> Itera
     picture: Picture | None = None
     answer: Answer
     try:
-        if request.header_only:
-            answer = Inspected(inspect(data, max_pixels=request.max_pixels))
+        info, picture = _read(request, data)
+        if picture is not None:
+            answer = _without_samples(picture, info)
         else:
-            picture = decode(data, max_pixels=request.max_pixels)
-            answer = _without_samples(picture)
+            assert info is not None
+            answer = Inspected(info)
     except ImageError as error:
         answer = Failed(type(error).__name__, str(error))
     finally:
@@ -135,7 +153,18 @@ def _answer(request: Request, data: bytes, memory: _Memory, worn: bool) -> Itera
             yield picture.alpha.data
 
 
-def _without_samples(picture: Picture) -> Decoded:
+def _read(request: Request, data: bytes) -> tuple[ImageInfo | None, Picture | None]:
+    """At least one of them. Raises an ImageError."""
+    match request.wanted:
+        case "header":
+            return inspect(data, max_pixels=request.max_pixels), None
+        case "picture":
+            return None, decode(data, max_pixels=request.max_pixels)
+        case "both":
+            return read(data, max_pixels=request.max_pixels, decoded_up_to=request.decoded_up_to)
+
+
+def _without_samples(picture: Picture, info: ImageInfo | None) -> Decoded:
     return Decoded(
         picture.width,
         picture.height,
@@ -143,6 +172,7 @@ def _without_samples(picture: Picture) -> Decoded:
         picture.alpha is not None,
         picture.icc_profile,
         picture.metadata,
+        info,
     )
 
 

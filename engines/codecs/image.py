@@ -32,7 +32,7 @@ from engines.codecs.pillow_reader import PillowFile
 from engines.codecs.png_reader import PngFile
 from engines.errors import BrokenImageError, ImageError, ImageTooLargeError, NotAnImageError
 
-__all__ = ["ImageInfo", "decode", "inspect"]
+__all__ = ["ImageInfo", "decode", "inspect", "read"]
 
 
 ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"]
@@ -75,10 +75,7 @@ def inspect(data: bytes, *, max_pixels: int) -> ImageInfo:
         ImageTooLargeError: width times height exceeds `max_pixels`.
     """
     with _opened(data, max_pixels) as (name, file):
-        width, height = file.size
-        if _orientation(name, file) >= 5:
-            width, height = height, width
-        return ImageInfo(name, width, height, file.has_alpha)
+        return _info(name, file)
 
 
 def decode(data: bytes, *, max_pixels: int) -> Picture:
@@ -91,14 +88,43 @@ def decode(data: bytes, *, max_pixels: int) -> Picture:
         ImageTooLargeError: width times height exceeds `max_pixels`; found before any pixel is decoded.
     """
     with _opened(data, max_pixels) as (name, file):
-        pixels, alpha, icc_profile = file.load()
-        turn = _orientation(name, file)
-        return Picture(
-            pixels=_turned(pixels, turn),
-            alpha=None if alpha is None else _turned(alpha, turn),
-            icc_profile=icc_profile,
-            metadata=upright(file.exif, file.metadata),
-        )
+        return _picture(name, file)
+
+
+def read(data: bytes, *, max_pixels: int, decoded_up_to: int) -> tuple[ImageInfo, Picture | None]:
+    """`inspect` and, where it has at most `decoded_up_to` pixels, `decode`.
+
+    The picture is None, too, if pixels are missing or corrupt: `decode` says which.
+
+    Raises:
+        ImageError: as `inspect`.
+    """
+    with _opened(data, max_pixels) as (name, file):
+        info = _info(name, file)
+        if info.width * info.height > decoded_up_to:
+            return info, None
+        try:
+            return info, _picture(name, file)
+        except Exception:  # noqa: BLE001 - as in `_opened`
+            return info, None
+
+
+def _info(name: ImageFormat, file: _File) -> ImageInfo:
+    width, height = file.size
+    if _orientation(name, file) >= 5:
+        width, height = height, width
+    return ImageInfo(name, width, height, file.has_alpha)
+
+
+def _picture(name: ImageFormat, file: _File) -> Picture:
+    pixels, alpha, icc_profile = file.load()
+    turn = _orientation(name, file)
+    return Picture(
+        pixels=_turned(pixels, turn),
+        alpha=None if alpha is None else _turned(alpha, turn),
+        icc_profile=icc_profile,
+        metadata=upright(file.exif, file.metadata),
+    )
 
 
 # First bytes of each format.

@@ -103,7 +103,7 @@ async def _look(
         unstored, pixels = await inputs.hold(account, source, parameter)
         return unstored, None, pixels
     if isinstance(source, InlineImage | RawImage):
-        return StoredImage(""), await inputs.look(account, source, parameter), None
+        return StoredImage(""), await inputs.look(account, source, parameter, is_wanted=True), None
     return source, None, None
 
 

@@ -2,10 +2,11 @@
 
 import asyncio
 import hashlib
-from typing import Final
+from typing import Final, NamedTuple
 
 from engines import Decoders, ImageError, ImageTooLargeError, OutputFormat, Picture, encode, picture_of
 from server.images.raw_images import HeldPicture, RawImages
+from server.images.recent import Recent
 from server.images.store import ImageFile, ImageStore
 from server.limits.edge import Edge
 from server.limits.fair_gate import FairGate
@@ -22,6 +23,20 @@ __all__ = ["Inputs"]
 
 _LARGE: Final = 2**20
 """Bytes from which a digest is worth a trip to a thread."""
+
+
+_SMALL: Final = 2**18
+"""Pixels up to which an image is decoded as it is read: another trip to a decoder would take longer."""
+
+_PICTURES: Final = 64 * 2**20
+"""Bytes of such pictures that are kept for their tasks; those that wait longest are decoded again."""
+
+
+class _Decoded(NamedTuple):
+    """The bytes of an image, and its pixels. Whoever decodes it has the same bytes, as they are at hand."""
+
+    data: bytes
+    picture: Picture
 
 
 class Inputs:
@@ -45,6 +60,7 @@ class Inputs:
         self._max_pixels = round(settings.max_input_megapixels * 1e6)
         # Whoever sends what is slow to decode waits for itself.
         self._decoding = FairGate(decoders.count)
+        self._pictures = Recent[int, _Decoded](_PICTURES, lambda known: known.picture.pixels.nbytes)
 
     async def own(self, login: Login, source: ImageSource, base_url: str, parameter: str) -> ImageSource:
         """Give an image that is named by its URL on this server from the store, in place of that URL.
@@ -92,9 +108,22 @@ class Inputs:
         return found if isinstance(found, ImageRecord) else (await self.keep(account, found, ttl, scope))[0]
 
     async def look(
-        self, account: AccountId, source: ImageSource, parameter: str, scope: str | None = None
+        self,
+        account: AccountId,
+        source: ImageSource,
+        parameter: str,
+        scope: str | None = None,
+        *,
+        is_wanted: bool = False,
     ) -> ImageRecord | ImageFile:
         """The image that `source` names; one from outside is fetched, counted and checked, but not yet kept.
+
+        Args:
+            account: who names it.
+            source: what is named.
+            parameter: what names it.
+            scope: of the token that names it.
+            is_wanted: whether its pixels will be: those of a small one are had in the same trip to a decoder.
 
         Raises:
             NotFoundError: if an image UUID is unknown or has expired.
@@ -127,11 +156,15 @@ class Inputs:
             )
         try:
             async with self._decoding.hold(account, 1):
-                info = await self._decoders.inspect(data, max_pixels=self._max_pixels)
+                info, picture = await self._decoders.read(
+                    data, max_pixels=self._max_pixels, decoded_up_to=_SMALL if is_wanted else 0
+                )
         except ImageTooLargeError as error:
             raise invalid(parameter, f"{str(error).rstrip('.')}, by max_input_megapixels") from error
         except ImageError as error:
             raise invalid(parameter, str(error)) from error
+        if picture is not None:
+            self._pictures.keep(id(data), _Decoded(data, picture))
         return ImageFile(data, _extension(info.format), info.width, info.height)
 
     async def keep(
@@ -193,11 +226,18 @@ class Inputs:
         Raises:
             ParameterError: naming `parameter`, if it is broken.
         """
+        known = self._pictures.take(id(data))
+        if known is not None and known.data is data:
+            return known.picture
         try:
             async with self._decoding.hold(account, 1):
                 return await self._decoders.decode(data, max_pixels=self._max_pixels)
         except ImageError as error:
             raise invalid(parameter, str(error)) from error
+
+    def age(self) -> None:
+        """Give back the memory of pictures that have waited since the last call."""
+        self._pictures.age()
 
     async def _fetch(self, account: AccountId, url: str, parameter: str) -> bytes:
         try:

@@ -9,11 +9,11 @@ import logging
 import secrets
 import time
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from server.images.bucket import Bucket, StoreError
+from server.images.recent import Recent
 from server.protocol.errors import QuotaError, UnavailableError
 from server.state.accounts import AccountId
 from server.state.database import Database
@@ -105,7 +105,9 @@ class ImageStore:
         self._database = database
         self._clock = clock
         self._presigned = presigned
-        self._fresh = _Fresh(_FRESH_BYTES)
+        # Nearly all are read just once, by the task that they are the input of, or by the reply that holds
+        # the result: then the bucket need not be read.
+        self._fresh = Recent[str, bytes](_FRESH_BYTES, len)
 
     async def open(self) -> None:
         """See to it that the bucket takes images, and signs URLs if it is to.
@@ -337,44 +339,6 @@ def _record_of(
         expires=expires,
         scope=scope,
     )
-
-
-class _Fresh:
-    """The bytes of the images that were written last.
-
-    Nearly all are read just once, by the task that they are the input of, or by the reply that holds the
-    result: then the bucket need not be read.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = self._left = limit
-        self._images: OrderedDict[str, bytes] = OrderedDict()
-        self._old: set[str] = set()
-
-    def keep(self, name: str, data: bytes) -> None:
-        """Have an image at hand, in place of those that were written before."""
-        self.take(name)
-        if len(data) > self._limit:
-            return
-        self._images[name] = data
-        self._left -= len(data)
-        while self._left < 0:
-            self.take(next(iter(self._images)))
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._images
-
-    def take(self, name: str) -> bytes | None:
-        """An image, which is not at hand any more; None if it was not."""
-        data = self._images.pop(name, None)
-        self._left += len(data or b"")
-        return data
-
-    def age(self) -> None:
-        """Give back the memory of what has been there since the last call."""
-        for name in self._old:
-            self.take(name)
-        self._old = set(self._images)
 
 
 def attributes(name: str, ttl: float) -> dict[str, str]:

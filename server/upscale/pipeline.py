@@ -221,7 +221,9 @@ class Pipeline:
         self, account: AccountId, request: UpscaleRequest, picture: Picture | None
     ) -> ImageRecord | ImageFile | UnstoredImage:
         if not isinstance(request.source, UnstoredImage):
-            return await self._inputs.look(account, request.source, request.parameter, request.scope)
+            return await self._inputs.look(
+                account, request.source, request.parameter, request.scope, is_wanted=True
+            )
         if picture is None:
             raise UnavailableError(
                 "the pixels were not stored, and are gone with the server that had them; send them again",

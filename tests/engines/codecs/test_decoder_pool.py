@@ -85,10 +85,26 @@ async def test_a_picture_is_the_same_as_without_a_process(decoders: Decoders, na
     else:
         np.testing.assert_array_equal(there.alpha, here.alpha)
     assert (there.metadata, there.icc_profile) == (here.metadata, here.icc_profile)
-    assert await decoders.inspect(data, max_pixels=LIMIT) == inspect_here(data, max_pixels=LIMIT)
+    info = inspect_here(data, max_pixels=LIMIT)
+    assert await decoders.inspect(data, max_pixels=LIMIT) == info
+    both, picture = await decoders.read(data, max_pixels=LIMIT, decoded_up_to=here.width * here.height)
+    assert (both, picture and picture.metadata) == (info, here.metadata)
+    assert await decoders.read(data, max_pixels=LIMIT, decoded_up_to=100) == (info, None)
 
 
-@pytest.mark.parametrize("read", [Decoders.decode, Decoders.inspect])
+async def test_an_image_whose_pixels_are_broken_is_still_inspected(decoders: Decoders) -> None:
+    data = saved(photograph(), "PNG")[:-100]
+    info = inspect_here(data, max_pixels=LIMIT)
+    assert await decoders.read(data, max_pixels=LIMIT, decoded_up_to=LIMIT) == (info, None)
+    with pytest.raises(BrokenImageError):
+        await decoders.decode(data, max_pixels=LIMIT)
+
+
+async def read_both(decoders: Decoders, data: bytes, *, max_pixels: int) -> object:
+    return await decoders.read(data, max_pixels=max_pixels, decoded_up_to=max_pixels)
+
+
+@pytest.mark.parametrize("read", [Decoders.decode, Decoders.inspect, read_both])
 async def test_errors_are_the_same_as_without_a_process(decoders: Decoders, read: object) -> None:
     data = saved(photograph(), "PNG")
     assert callable(read)
@@ -117,7 +133,7 @@ async def test_many_images_at_once_all_get_their_own_answer(decoders: Decoders) 
         "os.write(4, b'\\xff' * 1000)",  # an answer that makes no sense
     ],
 )
-@pytest.mark.parametrize("read", [Decoders.decode, Decoders.inspect])
+@pytest.mark.parametrize("read", [Decoders.decode, Decoders.inspect, read_both])
 async def test_a_crash_costs_one_image(taken_over: Decoders, code: str, read: object) -> None:
     assert callable(read)
     with pytest.raises(BrokenImageError, match="could not be decoded: the decoder crashed"):
