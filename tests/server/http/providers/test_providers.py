@@ -218,10 +218,7 @@ def test_a_wrong_key_no_key_and_no_money_are_errors_of_the_service(
     poor = open_account(server, credit=None)
     server.services.database.run_sync(_spend_all, poor.id)
     answer = ask(server, "POST", path, headers={"authorization": f"Bearer {poor.key}"}, **request_)
-    if path in {"/v3/async/upscale", "/v1/generate/upscale"}:  # accepted: the task finds out
-        assert answer.status == 200
-    else:
-        assert (answer.status, bool(answer.json[words])) == (402, True)
+    assert (answer.status, bool(answer.json[words])) == (402, True)
     assert charges(server, poor.id) == (0, 0)
 
 
