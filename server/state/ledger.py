@@ -33,8 +33,9 @@ MAX_BALANCE: Final = 10**18
 """Nanodollars that an account holds at most, a billion USD: all sums stay within 64 bits."""
 
 
+# Not against the key of the row, to which each new task and image refers: that would be a deadlock.
 _BALANCE: Final = Prepared(
-    select(accounts.c.balance).where(accounts.c.id == bindparam("of")).with_for_update()
+    select(accounts.c.balance).where(accounts.c.id == bindparam("of")).with_for_update(key_share=True)
 )
 _RESERVED_FROM: Final = Prepared(
     select(ledger.c.source).where(ledger.c.attempt == bindparam("id"), text("destination = 'reserved'"))

@@ -205,7 +205,7 @@ def test_a_store_that_cannot_be_used_is_told_at_the_start(
 async def test_presigned_urls_lead_to_the_store_for_as_long_as_the_image_is_kept(
     start_server: StartServer, s3: S3
 ) -> None:
-    server = start_server(storage_url=URL, image_urls="presigned")
+    server = start_server(storage_url=URL, image_urls="presigned", max_image_ttl=90 * 86400)
     uploaded = await upload(server, DATA, ttl=600)
     async with connected(server) as peer:
         (result,) = await peer.ask(upscale(uploaded["imageUUID"], ttl=90 * 86400))
