@@ -86,7 +86,8 @@ class Sent:
             return
         if item["taskType"] == "getResponse":
             assert item["code"] == "taskNotFound", item
-            assert not self.replies, f"LOST: the server told of {self.task}, and now knows nothing of it"
+            refused = {outcome[:2] for outcome in self.outcomes} == {("error", "insufficientCredits")}
+            assert refused or not self.replies, f"LOST: the server told of {self}, and now knows nothing of it"
             self.unknown += 1
             return
         self.replies += 1
