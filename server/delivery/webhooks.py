@@ -233,7 +233,7 @@ class WebhookSender:
             now = self._clock()
             secrets = await self._database.run(signing_secrets, webhook.account, now)
             headers = await asyncio.to_thread(signed_headers, webhook.id, body, secrets, now)  # may be large
-            headers |= outgoing_headers(record.request.traceparent, record.attempt.id, recorded=self._traced)
+            headers |= outgoing_headers(record.traceparent, record.attempt.id, recorded=self._traced)
             await self._web.send("POST", webhook.url, body, JSON.media_type, headers, account=webhook.account)
         except (FetchError, UnavailableError) as error:
             return error

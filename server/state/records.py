@@ -165,6 +165,14 @@ class TaskRecord:
         except msgspec.DecodeError:
             return False
 
+    @property
+    def traceparent(self) -> str | None:
+        """The span that the task came from; None, too, of a task that this version cannot read."""
+        try:
+            return self.request.traceparent
+        except msgspec.DecodeError:
+            return None
+
     def is_for(self, encoded_request: bytes) -> bool:
         """Whether the task was accepted with this request, however its UUID is spelt and it is traced.
 

@@ -107,6 +107,9 @@ class FakeTile:
         self.told.append(int(upscaled[0, 0, 0]))
         self.ended.set()
 
+    def expect(self, seconds):
+        pass
+
     def took(self, seconds):
         self.seconds += seconds
 

@@ -87,7 +87,9 @@ class Sent:
         if item["taskType"] == "getResponse":
             assert item["code"] == "taskNotFound", item
             refused = {outcome[:2] for outcome in self.outcomes} == {("error", "insufficientCredits")}
-            assert refused or not self.replies, f"LOST: the server told of {self}, and now knows nothing of it"
+            assert refused or not self.replies, (
+                f"LOST: the server told of {self}, and now knows nothing of it"
+            )
             self.unknown += 1
             return
         self.replies += 1
