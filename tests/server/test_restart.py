@@ -8,7 +8,7 @@ from pathlib import Path
 import httpcore
 import msgspec
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 from websockets.exceptions import InvalidHandshake
 
 from server.money import to_usd
@@ -183,6 +183,12 @@ async def test_a_task_that_failed_long_ago_is_forgotten(start_server: StartServe
     async with connected(server) as peer:
         for error in await peer.ask(old, recent):
             assert error["code"] == "downloadFailed"
+
+        async def is_known_to_have_arrived() -> bool:
+            return not server.services.database.run_sync(lambda connection: connection.execute(waiting).all())
+
+        waiting = select(outbox.c.id)  # an error that its session may not have is not forgotten
+        await until(is_known_to_have_arrived)
     server.stop()
     database = Database(server.services.settings.effective_database_url)
     long_ago = update(tasks).where(tasks.c.task_uuid == old["taskUUID"]).values(finished=1.0)
