@@ -167,7 +167,10 @@ def token(
     data: Data = None,
     config: ConfigFile = None,
 ) -> None:
-    """Make a token for a web page, as POST /v1/tokens does, and print it; it is shown this once only."""
+    """Make a token for a web page; it is shown this once only.
+
+    As POST /v1/tokens does.
+    """
     given = {
         "expiresIn": span_of("--expires", expires),
         "allowedOrigins": origin,

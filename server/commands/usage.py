@@ -50,7 +50,7 @@ def show_usage(
     data: Data = None,
     config: ConfigFile = None,
 ) -> None:
-    """Show what accounts used of each model, with the errors of their tasks.
+    """Show what accounts used of each model, and the errors.
 
     Charges that are not known to be of a model, such as those of before this was counted, are in a line
     without one: the costs sum to what was charged.
