@@ -52,7 +52,7 @@ async def test_a_task_is_counted_where_it_passes(start_server: StartServer) -> N
     (device,) = server.services.upscaler.devices
     on_device = labels(device=device.name, model=FAST_MODEL)
     assert metrics["tilewire_device_tiles_total" + on_device] == 1
-    border = 2 * 10  # continued on both sides
+    border = 2 * 4  # continued on both sides
     assert metrics["tilewire_device_pixels_total" + on_device] == (24 + border) * 2 * (16 + border) * 2
     assert metrics["tilewire_batch_fill_ratio_count" + on_device] == 1
     assert metrics["tilewire_device_up" + labels(device=device.name)] == 1
