@@ -155,6 +155,7 @@ def _frame(page: Page, body: str, sections: list[tuple[str, str]]) -> str:
 <meta name="color-scheme" content="light dark">
 <title>{escape(page.title)} · Tilewire</title>
 <link rel="stylesheet" href="docs.css">
+<link rel="icon" href="favicon.svg">
 <script type="module" src="docs.js" blocking="render"></script>
 </head>
 <body>

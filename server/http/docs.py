@@ -13,7 +13,8 @@ __all__ = ["get_docs", "get_docs_index", "get_docs_script", "get_docs_start", "g
 
 _PAGES: Final = {page.name: page for page in PAGES}
 _DIRECTORY: Final = Path(__file__).parent.parent / "docs"
-_PICTURES: Final = {file.name: file for file in _DIRECTORY.glob("*.jpg")}
+_ICON: Final = _DIRECTORY.parent / "web" / "favicon.svg"
+_PICTURES: Final = {file.name: file for file in (*_DIRECTORY.glob("*.jpg"), _ICON)}
 
 _HEADERS: Final = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
@@ -31,7 +32,7 @@ def get_docs(request: Request) -> Response:  # not async: rendering takes a whil
     """One page, or a picture on one."""
     name = request.path_params["page"]
     if (picture := _PICTURES.get(name)) is not None:
-        return FileResponse(picture, media_type="image/jpeg")
+        return FileResponse(picture)
     page = _PAGES.get(name)
     if page is None:
         return Response("there is no such page\n", 404, media_type="text/plain")
