@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image
 
 from engines import open_on_cpu
-from onnx_models import Auxiliary, Facts, WeightFile, add_model, load_catalogue
+from onnx_models import Auxiliary, Facts, add_model, load_catalogue
 from onnx_models.centerface import convert
-from onnx_models.entries import write_auxiliary
 from tests.onnx_models.support.faces import like_centerface, restorer
+from tests.server.support.auxiliaries import add_auxiliary
 
 HEIGHT, WIDTH = 260, 400
 CENTRES = ((100, 120), (300, 140))
@@ -32,18 +32,8 @@ def portrait(*centres: tuple[int, int]) -> bytes:
 
 
 def add_detector(directory: Path) -> Auxiliary:
-    detector = Auxiliary(
-        kind="faceDetector",
-        name="tiny-detector",
-        air="local:tiny-detector@1",
-        title="Tiny detector",
-        description="A test.",
-        file=WeightFile("", "0" * 64),
-        price_per_megapixel=Decimal(0),
-        licence="MIT",
-    )
     network = convert(like_centerface().SerializeToString())
-    return write_auxiliary(directory, detector, network.SerializeToString())
+    return add_auxiliary(directory, "faceDetector", "tiny-detector", network)
 
 
 def add_restorer(directory: Path, name: str, price: str = "2", **how: Any) -> Auxiliary:

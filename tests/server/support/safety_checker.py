@@ -1,14 +1,13 @@
 """A server's directory of models, with a checker that is quick to run: the redder, the worse."""
 
-from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from onnx_models import Auxiliary, WeightFile
-from onnx_models.entries import write_auxiliary
+from onnx_models import Auxiliary
 from onnx_models.open_nsfw import convert
+from tests.server.support.auxiliaries import add_auxiliary
 
 __all__ = ["add_checker", "red_network"]
 
@@ -33,15 +32,5 @@ def red_network(side: int = 224) -> ModelProto:
 
 
 def add_checker(directory: Path) -> Auxiliary:
-    auxiliary = Auxiliary(
-        kind="safetyChecker",
-        name="tiny-checker",
-        air="local:tiny-checker@1",
-        title="Tiny checker",
-        description="A test.",
-        file=WeightFile("", "0" * 64),
-        price_per_megapixel=Decimal(0),
-        licence="MIT",
-    )
     network = convert(red_network().SerializeToString())
-    return write_auxiliary(directory, auxiliary, network.SerializeToString())
+    return add_auxiliary(directory, "safetyChecker", "tiny-checker", network)
