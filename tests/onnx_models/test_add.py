@@ -266,7 +266,10 @@ def breaking(directory):
     """Ways in which an entry can be broken, and what is said."""
     entry = directory / "broken.json"
     return {
-        "no UTF-8": (lambda: entry.write_bytes(entry.read_bytes().replace(b"broken", b"br\xffken")), "utf-8"),
+        "no UTF-8": (
+            lambda: entry.write_bytes(entry.read_bytes().replace(b"broken", b"br\xffken")),
+            "cannot be read",
+        ),
         "no JSON": (lambda: entry.write_text("{"), "cannot be read"),
         "wrong field": (lambda: entry.write_text(entry.read_text().replace("tile", "tyle")), "tyle"),
         "other name": (lambda: entry.write_text(entry.read_text().replace('"broken"', '"x"')), "called x"),
