@@ -13,6 +13,7 @@ import msgspec
 from markdown_it import MarkdownIt
 
 from server.protocol.error_codes import CODES, FAMILIES, ErrorCode
+from server.protocol.replies import UsageRow, UsageTotals
 from server.settings import Settings
 from server.specs import examples
 from server.specs.parameters import Parameter, parameter_codes, parameters
@@ -30,7 +31,7 @@ __all__ = [
 
 _INLINE: Final = MarkdownIt("commonmark", {"html": False})
 
-_STRUCTS: Final = {schema_name(struct): struct for struct in MESSAGE_CLASSES}
+_STRUCTS: Final = {schema_name(struct): struct for struct in (*MESSAGE_CLASSES, UsageRow, UsageTotals)}
 
 
 def parameter_table(name: str) -> str:

@@ -88,6 +88,7 @@ async def _take(task: Upscale, context: Context) -> tuple[UpscaleRequest, Runnin
         service=context.service,
         traceparent=context.traceparent,
         grant=_task_grant(context.login),
+        key=context.login.key,
     )
     if file is not None:
         return request, await _submit_with(file, task, request, context)

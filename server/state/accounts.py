@@ -23,6 +23,7 @@ __all__ = [
     "KeyId",
     "account_named",
     "create_key",
+    "created",
     "digest_named",
     "digest_of",
     "find_account",
@@ -114,6 +115,12 @@ def find_account(connection: Connection, name: str) -> AccountId | None:
     """The account of this name."""
     found = connection.scalar(select(accounts.c.id).where(accounts.c.name == name))
     return None if found is None else AccountId(found)
+
+
+def created(connection: Connection, account: AccountId) -> float:
+    """When the account was made, in seconds since the epoch."""
+    query = select(accounts.c.created).where(accounts.c.id == account)
+    return float(connection.execute(query).scalar_one())
 
 
 def create_key(

@@ -103,6 +103,8 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     traceparent: str | None = None
     """Of whoever sent it, at first; sent again, the same task may come from another span."""
     grant: TaskGrant | None = None
+    key: str | None = None
+    """The id of the key that it came with, or that its token was made with: whose usage it counts as."""
 
     @property
     def scope(self) -> str | None:

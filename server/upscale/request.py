@@ -102,6 +102,7 @@ def request_for(
     service: Service = "runware",
     traceparent: str | None = None,
     grant: TaskGrant | None = None,
+    key: str | None = None,
 ) -> UpscaleRequest:
     """The request that a checked task amounts to.
 
@@ -118,6 +119,7 @@ def request_for(
         service: in whose shape it came.
         traceparent: of the HTTP request that it came with; the task's own wins.
         grant: of the token that it came with.
+        key: the id of the key that it came with.
     """
     kinds = task.output_type if isinstance(task.output_type, list) else [task.output_type]
     is_raw = task.output_format is WireFormat.RAW
@@ -159,6 +161,7 @@ def request_for(
         service=service,
         traceparent=task.traceparent or traceparent,
         grant=grant,
+        key=key,
     )
 
 
