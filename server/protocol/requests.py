@@ -470,6 +470,13 @@ class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
     face_restoration: Annotated[
         FaceRestoration | None, Meta(description="Restores faces, beside any model.")
     ] = None
+    restore_only: Annotated[
+        bool,
+        Meta(
+            description="Whether to leave the picture as large as it is, and do `denoise` and "
+            "`faceRestoration` alone; no model upscales it, so none can be named."
+        ),
+    ] = False
     settings: Annotated[
         UpscaleSettings | None, Meta(description="What only some models take: see their `parameters`.")
     ] = None

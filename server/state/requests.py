@@ -96,6 +96,8 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """For models with levels of it."""
     denoiser: Denoiser | None = None
     face_restorer: FaceRestorer | None = None
+    restore_only: bool = False
+    """Whether nothing is upscaled; `model` is then the one that does the last step beside."""
     safety: SafetyAction | None = None
     """What becomes of what is not safe for work, by the task's own wish; the server may have another."""
     warnings: tuple[str, ...] = ()

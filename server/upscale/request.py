@@ -16,6 +16,7 @@ from onnx_models import LARGEST_FACTOR, Catalogue, Model, UnknownModelError
 from server.outbound.addresses import Reachable
 from server.protocol.codec import Codec
 from server.protocol.errors import TaskError, invalid, missing, unsupported
+from server.protocol.names import wire_name
 from server.protocol.raw_image import Channels
 from server.protocol.requests import OutputFormat as WireFormat
 from server.protocol.requests import SafetyAction, Upscale, UpscaleSettings
@@ -75,6 +76,8 @@ def check(task: Upscale, models: Models, reachable: Reachable) -> None:
         ParameterError: naming the parameter that is wrong, contradictory or not offered by the model.
     """
     model = models.first
+    if task.restore_only:
+        _check_restoring(task)
     _refuse_unsupported(task, model)
     _check_factor(task, model)
     _check_levels(task, model)
@@ -126,7 +129,7 @@ def request_for(
     return UpscaleRequest(
         task_type=str(task.__struct_config__.tag),
         task_uuid=task.task_uuid,
-        model=models.first.name,
+        model=_named(models.first, face_restorer or denoiser, only=task.restore_only),
         source=source,
         parameter=parameter,
         factor=task.upscale_factor,
@@ -152,10 +155,11 @@ def request_for(
         keep_hidden_colors=task.keep_hidden_colors,
         webhook_url=task.webhook_url,
         upload_endpoint=task.upload_endpoint,
-        diffusion=diffusion_of(task, models.first),
+        diffusion=None if task.restore_only else diffusion_of(task, models.first),
         denoise=_given(task.settings.denoise, None) if task.settings else None,
         denoiser=denoiser,
         face_restorer=face_restorer,
+        restore_only=task.restore_only,
         safety=safety,
         warnings=warnings,
         service=service,
@@ -163,6 +167,10 @@ def request_for(
         grant=grant,
         key=key,
     )
+
+
+def _named(model: Model, restorer: FaceRestorer | Denoiser | None, *, only: bool) -> str:
+    return restorer.model if only and restorer is not None else model.name
 
 
 def options_of(model: Model, catalogue: Catalogue) -> list[str]:
@@ -271,6 +279,8 @@ def _is_web_address(url: str) -> bool:
 
 
 def _check_factor(task: Upscale, model: Model) -> None:
+    if task.restore_only:
+        return
     if task.target_megapixels is not None and task.upscale_factor is not None:
         raise invalid("targetMegapixels", "give upscaleFactor or targetMegapixels, not both")
     sizes = {"targetMegapixels": task.target_megapixels, "width": task.width, "height": task.height}
@@ -286,6 +296,20 @@ def _check_factor(task: Upscale, model: Model) -> None:
         offered = ", ".join(map(str, model.factors))
         fractional = f", or any number from 1 to {LARGEST_FACTOR}" if model.fractional else ""
         raise invalid("upscaleFactor", f"{model.name} upscales by {offered}{fractional}", "number")
+
+
+def _check_restoring(task: Upscale) -> None:
+    """See that a task that upscales nothing asks for something else, and for no upscale."""
+    sized = {name: getattr(task, name) for name in ("target_megapixels", "width", "height", "resize_mode")}
+    of_upscales = {"model": task.model, "blend": task.blend, "tta": task.tta, "settings": task.settings}
+    wanted = {wire_name(name): value for name, value in (sized | of_upscales).items() if value is not None}
+    if task.upscale_factor not in (None, 1):
+        wanted["upscaleFactor"] = task.upscale_factor
+    for name in wanted:
+        raise invalid(name, f"{name} is for upscales: restoreOnly leaves the picture as large as it is")
+    faces, noise = task.face_restoration, task.denoise
+    if not (faces and faces.visibility) and not (noise and noise.strength):
+        raise invalid("restoreOnly", "restoreOnly needs faceRestoration or denoise")
 
 
 def _check_levels(task: Upscale, model: Model) -> None:
