@@ -31,6 +31,7 @@ __all__ = [
     "list_accounts",
     "list_keys",
     "names_of",
+    "newest_digest",
     "revoke_key",
     "revoked_keys",
     "rotate_key",
@@ -194,6 +195,15 @@ def digest_named(connection: Connection, beginning: str, now: float) -> bytes:
         select(api_keys.c.digest).where(api_keys.c.id == found.id)
     ).scalar_one()
     return digest
+
+
+def newest_digest(connection: Connection, account: AccountId, now: float) -> bytes | None:
+    """The digest of the account's newest key that is valid; None if it has none."""
+    query = select(api_keys.c.digest).where(
+        api_keys.c.account_id == account, api_keys.c.revoked.is_(False), _unexpired(now)
+    )
+    found: bytes | None = connection.scalar(query.order_by(api_keys.c.created.desc()).limit(1))
+    return found
 
 
 def revoked_keys(connection: Connection, keys: Collection[KeyId], now: float = 0) -> set[KeyId]:
