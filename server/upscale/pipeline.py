@@ -191,7 +191,9 @@ class Pipeline:
             source = found
         story.output_pixels = size.width * size.height
         beside = (request.blend, request.denoiser, request.face_restorer)
-        story.is_plain = not request.tta and beside == (None, None, None)
+        story.is_plain = (
+            not request.tta and beside == (None, None, None) and self._is_one_pass(request, found, size)
+        )
         encoded, pixels, safety = await self._upscale(
             account, request, source, picture, size, area, story, on_progress, regions, on_start
         )
@@ -353,6 +355,12 @@ class Pipeline:
             work = effort(model, source, size, diffusion=diffusion, tta=request.tta)
             total += price(self._settings.prices.get(model.name, model.price_per_megapixel), size, work)
         return total
+
+    def _is_one_pass(
+        self, request: UpscaleRequest, source: ImageRecord | ImageFile | UnstoredImage, size: Size
+    ) -> bool:
+        """Whether the model makes the result at once, as it makes most."""
+        return effort(self._catalogue.get(request.model), Size(source.width, source.height), size) == 1
 
     def _blend(self, request: UpscaleRequest) -> Blend | None:
         blend = request.blend

@@ -69,6 +69,16 @@ class Report:
         self._rows: dict[Job, TaskID] = {}
         self._total: TaskID | None = None
 
+    def expect(self, seconds: float | None) -> None:
+        """Say what is to be done, and how long it should take, if that is known; in a terminal only."""
+        if seconds is None or not self._plan.jobs or not self._problems.is_terminal:
+            return
+        count, megapixels = len(self._plan.jobs), sum(job.megapixels for job in self._plan.jobs)
+        noun = "picture" if count == 1 else "pictures"
+        self._problems.print(
+            f"{count} {noun}, {megapixels:.3g} megapixels: about {_duration(seconds)}", style="dim"
+        )
+
     @contextmanager
     def live(self) -> Iterator[None]:
         """Show the bars for the time of the block; in a terminal only."""

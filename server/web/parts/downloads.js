@@ -1,8 +1,12 @@
-/** All results as one ZIP archive: straight into a file where the browser offers that, else by way of its memory. */
+/**
+ * All results at once: as one ZIP archive, straight into a file where the browser offers that, else by way of its
+ * memory; or, where the browser lets a page write into a folder, each as a file of its own.
+ */
 
-import { blobOf, zip } from "../tasks/zip.js";
+import { unique } from "../tasks/file_names.js";
 import { isUsable } from "../tasks/tasks.js";
 import { fetchImage } from "../tasks/server_images.js";
+import { blobOf, zip } from "../tasks/zip.js";
 import { byId, make } from "./dom.js";
 import { plural } from "./format.js";
 import { notify } from "./notices.js";
@@ -10,11 +14,28 @@ import { fileName } from "./words.js";
 
 const NAME = "upscaled.zip";
 
+/** @typedef {AsyncIterable<{name: string, body: ReadableStream<Uint8Array>}>} Files */
+
 /** @param {import("../tasks/tasks.js").Tasks} tasks */
 export function offerDownloads(tasks) {
-  const button = /** @type {HTMLButtonElement} */ (byId("download-all"));
+  offer("download-all", tasks, chooseFile, async (target, files) => {
+    if (target === "download") save(await blobOf(zip(files)));
+    else await writeAll(target, zip(files));
+  });
+  if ("showDirectoryPicker" in window) offer("save-all", tasks, chooseFolder, writeEach);
+  else byId("save-all").remove();
+}
+
+/**
+ * A button that saves all results.
+ * @param {string} id @param {import("../tasks/tasks.js").Tasks} tasks
+ * @param {() => Promise<any>} choose Where to; null if the user thought better of it.
+ * @param {(target: any, files: Files) => Promise<void>} write
+ */
+function offer(id, tasks, choose, write) {
+  const button = /** @type {HTMLButtonElement} */ (byId(id));
   button.addEventListener("click", async () => {
-    const target = await chooseFile();
+    const target = await choose();
     if (target === null) return;
     const label = button.textContent;
     button.disabled = true;
@@ -22,9 +43,7 @@ export function offerDownloads(tasks) {
     const missing = [];
     try {
       const wanted = tasks.inOrder().filter(isUsable);
-      const chunks = zip(fetched(wanted, missing, (count) => (button.textContent = `Saving ${count} of ${wanted.length}…`)));
-      if (target === "download") save(await blobOf(chunks));
-      else await writeAll(target, chunks);
+      await write(target, fetched(wanted, missing, (count) => (button.textContent = `Saving ${count} of ${wanted.length}…`)));
       if (missing.length) notify(missing, { kind: "error" });
       else notify([`Saved ${plural(wanted.length, "result")}.`]);
     } catch (error) {
@@ -43,7 +62,32 @@ async function chooseFile() {
   try {
     return await showSaveFilePicker({ suggestedName: NAME, types: [{ accept: { "application/zip": [".zip"] } }] });
   } catch (error) {
-    return error instanceof DOMException && error.name === "AbortError" ? null : "download";
+    return isSecondThought(error) ? null : "download";
+  }
+}
+
+/** @returns {Promise<any>} A handle of a folder; null if the user thought better of it. */
+async function chooseFolder() {
+  try {
+    return await /** @type {any} */ (window).showDirectoryPicker({ id: "results", mode: "readwrite" });
+  } catch (error) {
+    if (!isSecondThought(error)) notify([`The folder cannot be used: ${error instanceof Error ? error.message : error}`], { kind: "error" });
+    return null;
+  }
+}
+
+/** @param {unknown} error */
+function isSecondThought(error) {
+  return error instanceof DOMException && error.name === "AbortError";
+}
+
+/** Each as a file of its own; none that is there is overwritten. @param {any} folder @param {Files} files */
+async function writeEach(folder, files) {
+  const taken = new Set();
+  for await (const name of folder.keys()) taken.add(name.toLowerCase());
+  for await (const { name, body } of files) {
+    const file = await folder.getFileHandle(unique(name, taken), { create: true });
+    await body.pipeTo(await file.createWritable());
   }
 }
 

@@ -66,7 +66,10 @@ export function showStrip(tasks, pace) {
     const cost = done.reduce((total, task) => total + (task.result?.cost ?? 0), 0);
     byId("sum").textContent = done.length ? plural(done.length, "result") + (isPriced() ? ` · ${money(cost)}` : "") : "";
     byId("strip-section").hidden = entries.size === 0;
-    byId("download-all").hidden = all.filter(isUsable).length < 2;
+    for (const id of ["download-all", "save-all"]) {
+      const button = document.getElementById(id); // not every browser can save to a folder
+      if (button) button.hidden = all.filter(isUsable).length < 2;
+    }
     /** @type {HTMLButtonElement} */ (byId("clear")).disabled = all.every(isUnfinished);
   }
 

@@ -4,6 +4,7 @@
  * @typedef {import("./tasks.js").Settings} Settings
  * @typedef {import("./tasks.js").Task} Task
  * @typedef {{width: number | null, height: number | null}} Source
+ * @typedef {{width: number, height: number}} Size
  *
  * @typedef {object} Model As `modelSearch` describes it.
  * @property {string} air
@@ -40,24 +41,43 @@ export function resultSize(source, settings) {
   return { width: side(source.width), height: side(source.height) };
 }
 
-/** @param {Source} source @param {Settings} settings */
-export function megapixelsOf(source, settings) {
-  const size = resultSize(source, settings);
-  return size ? (size.width * size.height) / 1e6 : null;
+/**
+ * In USD, rounded up to whole microdollars.
+ * @param {Size} size Of the result. @param {Settings} settings @param {Model} model @param {Source} source
+ */
+export function price(size, settings, model, source) {
+  return Math.ceil(model.pricePerMegapixel * size.width * size.height * effort(settings, model, source, size) - 1e-6) / 1e6;
+}
+
+/** What a model that works beside upscalers costs, in USD. @param {Size} size Of what it sees. @param {Model} model */
+export function priceBeside({ width, height }, { pricePerMegapixel }) {
+  return Math.ceil(pricePerMegapixel * width * height - 1e-6) / 1e6;
 }
 
 /**
- * In USD, rounded up to whole microdollars.
- * @param {{width: number, height: number}} size @param {Settings} settings @param {Model} model
+ * How many times the work that a model's price is for.
+ * @param {Settings} settings @param {Model} model @param {Source} source @param {Size} size Of the result.
  */
-export function price({ width, height }, settings, model) {
-  return Math.ceil(model.pricePerMegapixel * width * height * effort(settings, model) - 1e-6) / 1e6;
+export function effort({ model, parameters, options = {} }, { air, defaultSteps, upscaleFactors }, source, size) {
+  const own = air === model ? parameters : {}; // a second model has its defaults
+  const steps = defaultSteps ? Math.max(1, looks(own, defaultSteps) / defaultSteps) : 1;
+  return steps * (options.tta ?? 1) * passes(source, size, /** @type {number} */ (upscaleFactors.at(-1)));
 }
 
-/** How many times the work that a model's price is for. @param {Settings} settings @param {Model} model */
-export function effort({ model, parameters, options = {} }, { air, defaultSteps }) {
-  const own = air === model ? parameters : {}; // a second model has its defaults
-  return (defaultSteps ? Math.max(1, looks(own, defaultSteps) / defaultSteps) : 1) * (options.tta ?? 1);
+/**
+ * The pixels of what each pass makes, as times those of the result: `sizes_of_passes` of the server.
+ * @param {Source} source @param {Size} size @param {number} scale By how much a pass enlarges at most.
+ */
+function passes({ width, height }, size, scale) {
+  if (width === null || height === null) return 1;
+  let [wide, high] = [size.width, size.height];
+  let pixels = wide * high;
+  while (wide > scale * width || high > scale * height) {
+    wide = Math.max(width, Math.ceil(wide / scale));
+    high = Math.max(height, Math.ceil(high / scale));
+    pixels += wide * high;
+  }
+  return pixels / (size.width * size.height);
 }
 
 /**
