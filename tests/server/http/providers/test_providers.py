@@ -159,6 +159,31 @@ async def test_each_gives_the_picture_that_the_socket_gives(server: EmbeddedServ
     assert ImageChops.difference(*same).getbbox() is None
 
 
+def stability(server: EmbeddedServer) -> bytes:
+    path = "/v2beta/stable-image/upscale/fast"
+    return ask(server, "POST", path, form={"image": make_image(24, 16)}, headers=BEARER).body
+
+
+def photio(server: EmbeddedServer) -> bytes:
+    answer = ask(server, "POST", "/v1/inference/upscale", body={"image": ENCODED, "upscale_by": 4}).json
+    return base64.b64decode(answer["body"])
+
+
+@pytest.mark.parametrize("provider", [stability, photio])
+async def test_where_no_model_can_be_named_it_is_that_of_the_socket(
+    server: EmbeddedServer, provider: Any
+) -> None:
+    async with connected(server) as peer:
+        task = upscale(ENCODED, outputType="base64Data", outputFormat="PNG", upscaleFactor=4)
+        task.pop("model")
+        (expected,) = await peer.ask(task)
+    same = [
+        Image.open(io.BytesIO(data))
+        for data in (provider(server), base64.b64decode(expected["imageBase64Data"]))
+    ]
+    assert ImageChops.difference(*same).getbbox() is None
+
+
 @pytest.mark.parametrize("accept", ["image/*", "application/json"])
 def test_stability_fast_makes_it_four_times_as_large(server: EmbeddedServer, accept: str) -> None:
     form = {"image": make_image(24, 16), "prompt": "a cat", "output_format": "webp"}
