@@ -1,12 +1,12 @@
 /** The button that starts what is ready, or the selected image again; with what it will make, cost and take. */
 
-import { byId, coalesced } from "../parts/dom.js";
-import { duration, money, pixels, plural, times } from "../parts/format.js";
+import { isPriced } from "../account/account.js";
+import { byId, coalesced } from "../browser/dom.js";
 import { largestFactor, objection, price, priceBeside, resultSize } from "../tasks/estimate.js";
 import { limits } from "../tasks/images.js";
 import { sameSettings } from "../tasks/settings.js";
 import { isExpired, isUnfinished } from "../tasks/tasks.js";
-import { isPriced } from "./account.js";
+import { duration, money, pixels, plural, times } from "../text/format.js";
 
 /**
  * @typedef {import("../tasks/tasks.js").Task} Task

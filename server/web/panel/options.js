@@ -1,7 +1,7 @@
 /** What a task may ask for beside the model's own settings: less noise, new faces, no seams, a second model. */
 
-import { make } from "../parts/dom.js";
-import { percent } from "../parts/format.js";
+import { make } from "../browser/dom.js";
+import { percent } from "../text/format.js";
 
 /**
  * @typedef {import("../tasks/estimate.js").Model} Model

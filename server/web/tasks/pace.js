@@ -4,7 +4,7 @@
  * restoring faces by picture, as nobody knows before how many there are.
  */
 
-import { readObject, writeObject } from "../parts/storage.js";
+import { readObject, writeObject } from "../browser/storage.js";
 import { effort, resultSize } from "./estimate.js";
 
 /**

@@ -1,11 +1,11 @@
 /** The pictures of this browser in a row: those to come, those under way, and the history. */
 
-import { byId, coalesced, imageOf, make } from "./dom.js";
-import { notify } from "./notices.js";
-import { money, percent, plural } from "./format.js";
-import { isPriced } from "../panel/account.js";
+import { isPriced } from "../account/account.js";
+import { byId, coalesced, imageOf, make } from "../browser/dom.js";
+import { notify } from "../browser/notices.js";
 import { isExpired, isUnfinished, isUsable } from "../tasks/tasks.js";
-import { describe } from "./words.js";
+import { money, percent, plural } from "../text/format.js";
+import { describe } from "../text/words.js";
 
 /**
  * @typedef {import("../tasks/tasks.js").Task} Task

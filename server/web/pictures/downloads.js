@@ -3,14 +3,14 @@
  * memory; or, where the browser lets a page write into a folder, each as a file of its own.
  */
 
+import { byId, make } from "../browser/dom.js";
+import { notify } from "../browser/notices.js";
 import { unique } from "../tasks/file_names.js";
-import { isUsable } from "../tasks/tasks.js";
 import { fetchImage } from "../tasks/server_images.js";
+import { isUsable } from "../tasks/tasks.js";
 import { blobOf, zip } from "../tasks/zip.js";
-import { byId, make } from "./dom.js";
-import { plural } from "./format.js";
-import { notify } from "./notices.js";
-import { fileName } from "./words.js";
+import { plural } from "../text/format.js";
+import { fileName } from "../text/words.js";
 
 const NAME = "upscaled.zip";
 

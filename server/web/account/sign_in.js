@@ -3,8 +3,8 @@
  * no server; it is taken out of the address at once. With `&stay` it is used only if no other is valid.
  */
 
-import { byId } from "./dom.js";
-import { forget, read, write } from "./storage.js";
+import { byId } from "../browser/dom.js";
+import { forget, read, write } from "../browser/storage.js";
 
 const STORED = "tilewire.key";
 const EXPIRED = "Your sign-in has expired. Enter an API key, or run “tilewire open” again.";
