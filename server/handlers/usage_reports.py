@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Any, Final, NamedTuple
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from msgspec import UNSET
 from sqlalchemy import Connection
@@ -121,7 +121,7 @@ def _zone(name: str | None) -> tzinfo:
         return UTC
     try:
         return ZoneInfo(name)
-    except (ValueError, OSError) as error:  # also of what is no file, such as "Europe"
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise invalid(
             "timezone", f"timezone: {name!r} is not known; give a name such as 'Europe/Berlin'"
         ) from error
