@@ -64,7 +64,7 @@ async def report(task: AccountManagement, context: Context) -> UsageReport:
 
     usage: dict[str, UsageBreakdown] = {}
     if "date" in groups:
-        by_day = ([one for one in sums if one.day == day] for day in range(days.count))
+        by_day = ([one for one in sums if one.day == day] for day in range(days.length))
         each = [UsageRow(date=days.date(day), **measure(some)) for day, some in enumerate(by_day)]
         usage["timeseries"] = UsageBreakdown(each, meta)
     if "model" in groups:
@@ -75,7 +75,7 @@ async def report(task: AccountManagement, context: Context) -> UsageReport:
         task_uuid=task.task_uuid,
         operation=task.operation,
         start_date=days.first,
-        end_date=days.date(days.count - 1),
+        end_date=days.date(days.length - 1),
         timezone=task.timezone or "UTC",
         usage=usage,
     )
@@ -85,7 +85,7 @@ class _Days(NamedTuple):
     """Which days are asked for, and of which time zone."""
 
     first: date
-    count: int
+    length: int
     zone: tzinfo
 
     def date(self, day: int) -> date:
@@ -94,13 +94,13 @@ class _Days(NamedTuple):
 
     def quarters(self) -> list[int]:
         """The quarters with which the days begin, and with which the last one ends."""
-        midnights = (datetime.combine(self.date(day), time(), self.zone) for day in range(self.count + 1))
+        midnights = (datetime.combine(self.date(day), time(), self.zone) for day in range(self.length + 1))
         return [quarter_of(midnight.timestamp()) for midnight in midnights]
 
     def begun(self, now: float) -> int:
         """How many of them have begun."""
         today = datetime.fromtimestamp(now, self.zone).date()
-        return min(max((today - self.first).days + 1, 0), self.count)
+        return min(max((today - self.first).days + 1, 0), self.length)
 
 
 def _days_of(task: AccountManagement) -> _Days:

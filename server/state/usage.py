@@ -121,13 +121,13 @@ class Amounts:
         for code, count in other.errors.items():
             self.errors[code] = self.errors.get(code, 0) + count
 
-    @classmethod
-    def of(cls, code: str, **sums: int) -> "Amounts":
-        """Those of tasks that all ended with one code; empty: they succeeded."""
-        tasks = sums["tasks"]
+    def ended(self, code: str) -> "Amounts":
+        """The same, of tasks that all ended with one code; empty: they succeeded."""
         if code in CANCELLED:
-            return cls(**sums, cancelled=tasks)
-        return cls(**sums, failed=tasks, errors={code: tasks}) if code else cls(**sums)
+            self.cancelled = self.tasks
+        elif code:
+            self.failed, self.errors = self.tasks, {code: self.tasks}
+        return self
 
 
 _SUMS: Final = ("tasks", "pixels", "device", "inference", "elapsed", "charged")
@@ -250,7 +250,8 @@ def find_usage(
     if account is not None:
         query = query.where(outcomes.c.account_id == account)
     for row in connection.execute(query):
-        amounts = Amounts.of(row.code, **{name: int(getattr(row, name)) for name in _SUMS})
+        used: dict[str, Any] = {name: int(getattr(row, name)) for name in _SUMS}
+        amounts = Amounts(**used).ended(row.code)
         found.setdefault((row.name, row.model, row.day), Amounts()).add(amounts)
     _add_charges_without_model(connection, found, first, last, account, by_day=by_day)
     order = sorted(

@@ -30,15 +30,14 @@ class UsageTally:
         succeeded, code = story.outcome == "succeeded", story.code or ""
         on_devices = sum(stage.seconds for stage in story.stages if stage.stage == "inference")
         inference = round(on_devices * _MILLISECONDS) if succeeded else 0
-        amounts = Amounts.of(
-            code,
+        amounts = Amounts(
             tasks=1,
             pixels=story.output_pixels if succeeded else 0,
             device=round(story.device.seconds * _MILLISECONDS),
             inference=inference,
             elapsed=round(story.seconds * _MILLISECONDS),
             charged=story.cost,
-        )
+        ).ended(code)
         ended = quarter_of(story.began + story.seconds)
         this = UsageKey(account, ended, key, model, code, bucket_of(inference))
         self._unrecorded.setdefault(this, Amounts()).add(amounts)
