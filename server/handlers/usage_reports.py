@@ -143,7 +143,8 @@ def _look(
             raise invalid("apiKeys", f"apiKeys: the account has no key {name!r}; see getDetails")
         assert chosen is not None
         chosen |= found
-    return {key.id: key.label for key in keys}, find_outcomes(connection, account, quarters, chosen, models)
+    names = {key.id: key.label or f"{key.hint}…" for key in keys}
+    return names, find_outcomes(connection, account, quarters, chosen, models)
 
 
 def _name(model: str, catalogue: Catalogue) -> str:
