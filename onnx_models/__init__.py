@@ -52,6 +52,8 @@ from onnx_models.graph import (
 )
 from onnx_models.model import (
     LARGEST_FACTOR,
+    CreativeWeights,
+    DiffusionWeights,
     LatentWeights,
     Model,
     NcnnWeights,
@@ -94,6 +96,8 @@ __all__ = [
     "Catalogue",
     "CatalogueError",
     "Converted",
+    "CreativeWeights",
+    "DiffusionWeights",
     "Download",
     "DownloadError",
     "DuplicateModelError",

@@ -24,7 +24,7 @@ from onnx_models.errors import (
     UnknownModelError,
     one_line,
 )
-from onnx_models.model import LatentWeights, Model, WeightFile, Weights
+from onnx_models.model import DiffusionWeights, Model, WeightFile, Weights
 from onnx_models.published import Archive, Download, Export, Published
 
 __all__ = ["Catalogue", "load_catalogue", "parse_catalogue"]
@@ -273,7 +273,7 @@ def _located(weights: Weights, directory: Path) -> Weights:
     def absolute(file: WeightFile) -> WeightFile:
         return replace(file, path=str(directory / file.path))
 
-    return weights.with_files(absolute) if isinstance(weights, LatentWeights) else weights
+    return weights.with_files(absolute) if isinstance(weights, DiffusionWeights) else weights
 
 
 def load_catalogue(added: Path | None = None) -> Catalogue:
