@@ -211,8 +211,6 @@ class CreativeWeights(DiffusionWeights, frozen=True, kw_only=True, tag_field="fo
     """Whether an empty negative prompt is zeros in place of what the text encoder makes of it: diffusers'
     `force_zeros_for_empty_prompt`."""
     largest_clip_skip: Annotated[int, Meta(ge=0, le=100)] = 0
-    native_side: Annotated[int, Meta(ge=64)] = 512
-    """The side of the images that the UNet was trained with, in pixels: windows are as large."""
 
     scale: ClassVar[Literal[2]] = 2
     """By how much a picture may be enlarged before it is drawn anew once."""
@@ -232,6 +230,46 @@ class CreativeWeights(DiffusionWeights, frozen=True, kw_only=True, tag_field="fo
         DiffusionWeights.__post_init__(self)
         if self.text_encoder is None:
             raise ValueError("a creative upscaler takes prompts: text_encoder is missing")
+
+    @property
+    def offered(self) -> tuple[str, ...]:
+        """The names of the task settings that its parts can honour: the `parameters` of its entry."""
+        missing = {"controlNetWeight", "imageFidelity"} if self.controlnet is None else set()
+        if self.largest_clip_skip == 0:
+            missing.add("clipSkip")
+        if self.image_encoder is None:
+            missing |= {"styleImages", "styleImagesFidelity", "tileStyle"}
+        return tuple(name for name in _CREATIVE_PARAMETERS if name not in missing)
+
+
+_CREATIVE_PARAMETERS = (
+    "positivePrompt",
+    "negativePrompt",
+    "preset",
+    "style",
+    "creativity",
+    "creativityDecay",
+    "hallucination",
+    "imageFidelity",
+    "promptFidelity",
+    "detailsLevel",
+    "fractality",
+    "refinementSteps",
+    "overrideEmbeddings",
+    "styleImages",
+    "styleImagesFidelity",
+    "tileStyle",
+    "steps",
+    "seed",
+    "CFGScale",
+    "strength",
+    "scheduler",
+    "controlNetWeight",
+    "clipSkip",
+    "colorFix",
+    "tileDiffusion",
+    "enlarger",
+)
 
 
 Weights = NcnnWeights | OnnxWeights | LatentWeights | CreativeWeights
