@@ -10,7 +10,7 @@ Every file takes and returns uint8 NHWC images. Nothing here runs a model.
 """
 
 from onnx_models.activations import largest_activation
-from onnx_models.add import Facts, add_model, export_model
+from onnx_models.add import add_model
 from onnx_models.auxiliary import KINDS, Auxiliary, AuxiliaryKind, verified_file
 from onnx_models.build import State, built_state, ensure_built, ncnn_files, repair
 from onnx_models.catalogue import Catalogue, load_catalogue, parse_catalogue
@@ -36,7 +36,9 @@ from onnx_models.errors import (
     WeightsChecksumError,
     one_line,
 )
+from onnx_models.export import Wanted, export_model
 from onnx_models.face_restorer import Restorer
+from onnx_models.facts import Facts
 from onnx_models.ffdnet import CELL, pack
 from onnx_models.files import write_atomically
 from onnx_models.graph import (
@@ -130,6 +132,7 @@ __all__ = [
     "UnknownModelError",
     "UnsuitableModelError",
     "UnsupportedLayerError",
+    "Wanted",
     "WeightFile",
     "Weights",
     "WeightsChecksumError",

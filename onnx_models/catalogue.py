@@ -203,8 +203,8 @@ class Catalogue:
             for export in self.missing_exports:
                 if key in (export.name, export.air, *export.aliases):
                     raise NotInstalledError(
-                        f"{export.name} is not installed; to get it: tilewire models export {export.source} "
-                        f"(or use {export.alternative}, which comes with Tilewire)"
+                        f"{export.name} is not installed; to get it: tilewire models export "
+                        f"{export.arguments} (or use {export.alternative}, which comes with Tilewire)"
                     ) from None
             others: list[Auxiliary | Download] = [*self.auxiliaries, *self.downloads]
             for other in others:

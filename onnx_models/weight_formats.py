@@ -28,7 +28,9 @@ Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Scale = Annotated[int, Meta(ge=2)]
 Pixels = Annotated[int, Meta(ge=1)]
 Positive = Annotated[float, Meta(gt=0)]
-DefaultScheduler = Literal["Euler", "Euler Karras", "Euler a", "Heun", "Heun Karras"]
+DefaultScheduler = Literal[
+    "Euler", "Euler Karras", "Euler a", "Heun", "Heun Karras", "DPM++ 2M", "DPM++ 2M Karras"
+]
 Denoise = Annotated[int, Meta(ge=0, le=3)]
 """How much noise a network takes away beside enlarging: 0 little, 3 most."""
 

@@ -92,7 +92,7 @@ def export(
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"kind": "StableDiffusionPipeline"}, f"it is a StableDiffusionPipeline, not a {PIPELINE}"),
+        ({"kind": "FluxPipeline"}, f"it is a FluxPipeline, not a {PIPELINE}"),
         *(({"without": name}, f"its component {name} is missing") for name in COMPONENTS),
         ({"prediction_type": "epsilon"}, "its scheduler has prediction_type = 'epsilon'"),
         ({"kind": X4_PIPELINE}, "its component low_res_scheduler is missing"),
@@ -138,7 +138,7 @@ def exported(
     pipeline: Path, catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Model, dict[str, float]]:
     with pytest.MonkeyPatch.context() as patch:  # the UNet's weights go into a file of their own
-        patch.setattr("onnx_models.diffusers.export._LARGEST", 4_000_000)
+        patch.setattr("onnx_models.diffusers.onnx_parts._LARGEST", 4_000_000)
         return export(pipeline, catalogue, tmp_path_factory.mktemp("models"))
 
 
