@@ -123,6 +123,14 @@ class Download(Published, frozen=True, forbid_unknown_fields=True, kw_only=True)
             raise ValueError("what works beside upscalers comes as a checkpoint")
 
 
+class Unavailable(Struct, frozen=True, forbid_unknown_fields=True):
+    """A model that other services have and Tilewire cannot get."""
+
+    name: Name
+    air: Air
+    reason: str
+
+
 class Export(Published, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """An upscaler that its authors publish for diffusers; it becomes a `Model` once it is exported."""
 

@@ -126,20 +126,13 @@ def unet_part(
     tried = [_inputs(found, examples, *sizes) for sizes in _tried_sizes(examples)]
     if residuals:
         tried = [(*each, *more) for each, more in zip(tried, residuals, strict=True)]
+    image: tuple[str, ...] = ()
     if adapted:
-        image: tuple[str, ...] = ("image_tokens", "image_weight")
-        axes |= dict.fromkeys(image, _BATCH)
-        shape = found.image_encoder.tokens, found.unet.config.cross_attention_dim
+        image = ("image_tokens", "image_weight")
+        axes |= {"image_tokens": {0: "batch", 1: "tokens"}, "image_weight": _BATCH}
         tried = [
-            (
-                *each,
-                examples.normal(len(each[0]), *shape),
-                np.linspace(0.5, 1, len(each[0]), dtype=np.float32),
-            )
-            for each in tried
+            (*each, *_image(found, examples, len(each[0]), images)) for images, each in enumerate(tried, 1)
         ]
-    else:
-        image = ()
     return Part("unet", module, (*inputs, *control, *image), ("denoised",), axes, tuple(tried))
 
 
@@ -172,6 +165,14 @@ def _inputs(found: Components, examples: Examples, count: int, height: int, widt
         return noisy, time, context
     pooled = examples.normal(count, found.text_encoder_2.config.projection_dim)
     return noisy, time, context, pooled, np.tile(np.array(_SIZES, np.float32), (count, 1))
+
+
+def _image(found: Components, examples: Examples, count: int, images: int) -> Arrays:
+    """The tokens of so many images, and their weights."""
+    tokens = examples.normal(
+        count, images * found.image_encoder.tokens, found.unet.config.cross_attention_dim
+    )
+    return tokens, np.linspace(0.5, 1, count, dtype=np.float32)
 
 
 def _count(module: Any, inputs: Arrays) -> int:
