@@ -15,6 +15,7 @@ from onnx_models.auxiliary import KINDS, Auxiliary, AuxiliaryKind, verified_file
 from onnx_models.build import State, built_state, ensure_built, ncnn_files, repair
 from onnx_models.catalogue import Catalogue, load_catalogue, parse_catalogue
 from onnx_models.convert import Converted
+from onnx_models.diffusers.additions import Wanted
 from onnx_models.entries import entry_files, read_entry, remove_entry
 from onnx_models.errors import (
     BrokenEntryError,
@@ -36,7 +37,7 @@ from onnx_models.errors import (
     WeightsChecksumError,
     one_line,
 )
-from onnx_models.export import Wanted, export_model
+from onnx_models.export import export_model
 from onnx_models.face_restorer import Restorer
 from onnx_models.facts import Facts
 from onnx_models.ffdnet import CELL, pack

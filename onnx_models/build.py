@@ -23,7 +23,15 @@ from onnx_models.errors import MissingWeightsError, ModelBuildError, WeightsChec
 from onnx_models.files import remove_leftovers, sha256_of, write_atomically
 from onnx_models.folding import fold_factors
 from onnx_models.graph import wrap_uint8
-from onnx_models.model import DiffusionWeights, Model, NcnnWeights, OnnxWeights, WeightFile, Weights
+from onnx_models.model import (
+    CreativeWeights,
+    LatentWeights,
+    Model,
+    NcnnWeights,
+    OnnxWeights,
+    WeightFile,
+    Weights,
+)
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +163,7 @@ def _state_of_all(files: Sequence[WeightFile]) -> State:
     return "good" if all(sha256_of(Path(file.path)) == file.sha256 for file in files) else "damaged"
 
 
-def _verified(model: Model, weights: OnnxWeights | DiffusionWeights) -> Path:
+def _verified(model: Model, weights: OnnxWeights | LatentWeights | CreativeWeights) -> Path:
     """Return an ONNX file that is ready to run, or a directory of them, if nothing has changed it."""
     target, state = built_state(model, weights, Path())
     if state == "missing":

@@ -7,6 +7,7 @@ a file of its own, its tokenizer one more; `LatentWeights` and `CreativeWeights`
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 
@@ -84,7 +85,7 @@ def export_pipeline(
     with as_unsuitable("its components do not fit together"):
         _check_architecture(found, kind)
         layout = kind.layout(found)
-    files: dict[str, tuple[WeightFile, ...]] = {}
+    files: dict[str, Any] = {}
     differences: dict[str, float] = {}
     for part in _each(kind.parts(found, half)):
         on_progress(f"exporting {part.name}")

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 from msgspec import Struct
 
 from onnx_models import Catalogue, CreativeWeights, Facts, Model, Wanted, export_model
+from tests.onnx_models.support.parts import open_part
 
 pytestmark = [
     pytest.mark.slow,
@@ -22,12 +22,6 @@ pytestmark = [
     ),
 ]
 PROMPTS = ("", "a cat", "the sea, a storm " * 9)
-
-
-def open_part(path: Path) -> Callable[[Any], Any]:
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    names = [each.name for each in session.get_inputs()]
-    return lambda inputs: session.run(None, dict(zip(names, inputs, strict=True)))
 
 
 class Exported(Struct):
@@ -61,6 +55,8 @@ def exported(
     save(pipeline)
     wanted = Wanted()
     original = diffusers.DiffusionPipeline.from_pretrained(pipeline)
+    if not hasattr(original.text_encoder, "text_model"):  # transformers 5 has none, but diffusers asks for it
+        object.__setattr__(original.text_encoder, "text_model", original.text_encoder)
     controlnet = None
     if plus is not None:
         tiny_creative.save_tiny_controlnet(folder / "tile", pipeline)
