@@ -9,7 +9,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from engines import (
     Blend,
+    Diffusion,
     OnRegion,
     OutputFormat,
     Picture,
@@ -30,7 +31,7 @@ from engines import (
     usable_cores,
     wraps_of,
 )
-from onnx_models import Catalogue
+from onnx_models import Catalogue, Model
 from server.images.inputs import Inputs
 from server.images.raw_images import RawImages, raw_image
 from server.images.store import ImageFile, ImageStore, new_name
@@ -38,7 +39,7 @@ from server.limits.fair_gate import FairGate
 from server.outbound.fetch import FetchError, ForbiddenAddressError, WebClient
 from server.protocol.errors import NotFoundError, QuotaError, TransferError, UnavailableError, invalid
 from server.protocol.raw_image import RawImage
-from server.protocol.sources import UnstoredImage
+from server.protocol.sources import StoredImage, UnstoredImage
 from server.protocol.trace import outgoing_headers
 from server.settings import Settings
 from server.state import tasks
@@ -274,9 +275,12 @@ class Pipeline:
 
                 steps = self._auxiliaries.of(request, account, started, on_progress)
                 picture = await steps.before(picture)
+                styles = [await self._style(account, request, uuid) for uuid in request.style_images]
                 # What may be refused is not shown before it has been looked at.
                 shown = None if action == "refuse" or request.restore_only else on_region
-                upscaled = await self._enlarged(picture, request, size, account, started, steps, shown)
+                upscaled = await self._enlarged(
+                    picture, request, size, account, styles, started, steps, shown
+                )
                 upscaled = await steps.after(upscaled, shown)
             of_result = await self._safety.score(upscaled, "the result", action, account, story)
             if shown is None and on_region is not None:
@@ -296,6 +300,7 @@ class Pipeline:
         request: UpscaleRequest,
         size: Size,
         account: AccountId,
+        styles: Sequence[Picture],
         on_start: Callable[[], None],
         steps: Steps,
         on_region: OnRegion | None,
@@ -316,10 +321,19 @@ class Pipeline:
             seamless=request.seamless,
             tta=request.tta,
             blend=self._blend(request),
+            enlarger=None if request.enlarger is None else self._catalogue.get(request.enlarger),
+            styles=styles,
             on_start=on_start,
             on_progress=steps.on_progress,
             on_region=on_region,
         )
+
+    async def _style(self, account: AccountId, request: UpscaleRequest, uuid: str) -> Picture:
+        """An image that a style is taken from."""
+        parameter = "settings.styleImages"
+        found = await self._inputs.look(account, StoredImage(uuid), parameter, request.scope)
+        assert isinstance(found, ImageRecord)
+        return await self._inputs.decode(account, await self._inputs.read(found, parameter), parameter)
 
     async def _reserve(self, attempt: Attempt, cost: int, name: str | None, token: str | None) -> None:
         if not await self._database.run(tasks.reserve, attempt, cost, self._clock(), name, token):
@@ -345,15 +359,17 @@ class Pipeline:
             raise TransferError("uploadFailed", f"uploadEndpoint: {error}", "uploadEndpoint") from error
 
     def _price(self, request: UpscaleRequest, source: Size, size: Size) -> int:
-        """In nanodollars; of both models where two are blended."""
+        """In nanodollars; of both models where two are blended, and of what enlarges for them."""
         layers = [] if request.restore_only else [(request.model, request.diffusion)]
         if request.blend is not None:
             layers.append((request.blend.model, request.blend.diffusion))
         total = 0
         for name, diffusion in layers:
             model = self._catalogue.get(name)
-            work = effort(model, source, size, diffusion=diffusion, tta=request.tta)
-            total += price(self._settings.prices.get(model.name, model.price_per_megapixel), size, work)
+            total += self._price_of(model, source, size, diffusion, tta=request.tta)
+            if model.creative is not None and request.enlarger is not None and size != source:
+                enlarger = self._catalogue.get(request.enlarger)
+                total += self._price_of(enlarger, source, size, None, tta=request.tta)
         return total
 
     def _is_one_pass(
@@ -361,6 +377,12 @@ class Pipeline:
     ) -> bool:
         """Whether the model makes the result at once, as it makes most."""
         return effort(self._catalogue.get(request.model), Size(source.width, source.height), size) == 1
+
+    def _price_of(
+        self, model: Model, source: Size, size: Size, diffusion: Diffusion | None, *, tta: bool
+    ) -> int:
+        work = effort(model, source, size, diffusion=diffusion, tta=tta)
+        return price(self._settings.prices.get(model.name, model.price_per_megapixel), size, work)
 
     def _blend(self, request: UpscaleRequest) -> Blend | None:
         blend = request.blend

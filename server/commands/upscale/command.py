@@ -28,6 +28,7 @@ from server.commands.upscale.targets import is_standard_output
 from server.commands.upscale.work import FILES_AT_ONCE, upscale_all
 from server.serving import StartError
 from server.settings import Settings
+from server.upscale.creative import default_enlarger
 from tilewire import Tilewire, TilewireError, UnreachableError
 
 __all__ = ["upscale"]
@@ -269,6 +270,8 @@ class _Run:
             catalogue.auxiliary("safetyChecker")
         offer = msgspec.structs.replace(choose_offer([model], None), seconds=self._record.seconds(model.air))
         models = [model] if self._options.blend is None else [model, catalogue.get(self._options.blend[0])]
+        if any(each.creative is not None for each in models) and "enlarger" not in self._options.settings:
+            models += filter(None, [default_enlarger(catalogue)])
         plan = self._plan(offer, largest_result(settings))
         report = self._report(plan, show_cost=False)
         report.expect(seconds_for(plan.jobs, self._options, offer))

@@ -126,8 +126,9 @@ export function offerLaunch(tasks, form, runner, pace) {
   function costOf(task, settings, size) {
     const { blend, denoise, faceRestoration } = settings.options ?? {};
     const source = { width: task.width ?? 0, height: task.height ?? 0 };
-    const upscalers = [settings.model, blend?.model].flatMap((air) => form.modelOf(air ?? "") ?? []);
-    let cost = upscalers.reduce((sum, model) => sum + price(size, settings, model, task), 0);
+    const enlarger = settings.parameters.enlarger ?? form.modelOf(settings.model)?.enlarger;
+    const upscalers = [settings.model, enlarger, blend?.model].flatMap((air) => form.modelOf(air ?? "") ?? []);
+    let cost = upscalers.reduce((sum, model) => sum + price(size, task, settings, model), 0);
     for (const [air, of] of /** @type {const} */ ([[denoise?.model, source], [faceRestoration?.model, size]])) {
       const model = form.modelOf(air ?? "");
       if (model) cost += priceBeside(of, model);

@@ -16,6 +16,8 @@
  * @property {string[]} parameters
  * @property {string[]} [options] Beside these, what not all models take.
  * @property {number} [defaultSteps] Of models that take steps; what the price is for.
+ * @property {Record<string, Record<string, number>>} [presets] Of creative upscalers: what settings are by default.
+ * @property {string} [enlarger] Of creative upscalers: the model that enlarges before they draw, by default.
  * @property {number} pricePerMegapixel In USD.
  * @property {number} [secondsPerMegapixel] What it took of late, for anybody.
  */
@@ -41,35 +43,40 @@ export function resultSize(source, settings) {
   return { width: side(source.width), height: side(source.height) };
 }
 
-/**
- * In USD, rounded up to whole microdollars.
- * @param {Size} size Of the result. @param {Settings} settings @param {Model} model @param {Source} source
- */
-export function price(size, settings, model, source) {
-  return Math.ceil(model.pricePerMegapixel * size.width * size.height * effort(settings, model, source, size) - 1e-6) / 1e6;
-}
-
 /** What a model that works beside upscalers costs, in USD. @param {Size} size Of what it sees. @param {Model} model */
 export function priceBeside({ width, height }, { pricePerMegapixel }) {
   return Math.ceil(pricePerMegapixel * width * height - 1e-6) / 1e6;
 }
 
 /**
- * How many times the work that a model's price is for.
- * @param {Settings} settings @param {Model} model @param {Source} source @param {Size} size Of the result.
+ * In USD, rounded up to whole microdollars.
+ * @param {Size} size Of the result. @param {Source} source @param {Settings} settings @param {Model} model
  */
-export function effort({ model, parameters, options = {} }, { air, defaultSteps, upscaleFactors }, source, size) {
-  const own = air === model ? parameters : {}; // a second model has its defaults
-  const steps = defaultSteps ? Math.max(1, looks(own, defaultSteps) / defaultSteps) : 1;
-  return steps * (options.tta ?? 1) * passes(source, size, /** @type {number} */ (upscaleFactors.at(-1)));
+export function price({ width, height }, source, settings, model) {
+  return Math.ceil(model.pricePerMegapixel * width * height * effort(source, settings, model) - 1e-6) / 1e6;
+}
+
+/**
+ * How many times the work that a model's price is for.
+ * @param {Source} source @param {Settings} settings @param {Model} model
+ */
+export function effort(source, settings, { air, defaultSteps, presets, upscaleFactors }) {
+  const own = air === settings.model ? settings.parameters : {}; // a second model has its defaults
+  const times = settings.options?.tta ?? 1;
+  if (!presets || !defaultSteps) {
+    const steps = defaultSteps ? Math.max(1, looks(own, defaultSteps) / defaultSteps) : 1;
+    return steps * times * passes(source, resultSize(source, settings), /** @type {number} */ (upscaleFactors.at(-1)));
+  }
+  const usual = drawn({}, 2, defaultSteps, presets);
+  return (drawn(own, factorOf(source, settings) ?? 2, defaultSteps, presets) / usual) * times;
 }
 
 /**
  * The pixels of what each pass makes, as times those of the result: `sizes_of_passes` of the server.
- * @param {Source} source @param {Size} size @param {number} scale By how much a pass enlarges at most.
+ * @param {Source} source @param {Size | null} size @param {number} scale By how much a pass enlarges at most.
  */
 function passes({ width, height }, size, scale) {
-  if (width === null || height === null) return 1;
+  if (size === null || width === null || height === null) return 1;
   let [wide, high] = [size.width, size.height];
   let pixels = wide * high;
   while (wide > scale * width || high > scale * height) {
@@ -81,13 +88,32 @@ function passes({ width, height }, size, scale) {
 }
 
 /**
+ * How often a creative upscaler looks at each pixel of the result, all passes together.
+ * @param {Record<string, any>} parameters @param {number} factor @param {number} defaultSteps
+ * @param {Record<string, Record<string, number>>} presets
+ */
+function drawn(parameters, factor, defaultSteps, presets) {
+  const turned = { ...presets[parameters.preset ?? "balanced"], ...parameters };
+  const { strength = turned.creativity / 100, CFGScale = 1 + 0.12 * turned.promptFidelity } = parameters;
+  const sizes = [factor]; // of the result's sides, pass by pass, as multiples of the image's
+  while (sizes[0] > 2) sizes.unshift(Math.max(1, sizes[0] / 2));
+  sizes.unshift(...Array(turned.refinementSteps).fill(1));
+  return sizes.reduce((sum, size, number) => {
+    const kept = (turned.creativityDecay / 100) ** number;
+    const prompts = { positivePrompt: "a", negativePrompt: "" }; // even equal ones are guided
+    const asked = { ...parameters, ...prompts, strength: strength * kept, CFGScale };
+    return sum + (size / factor) ** 2 * looks(asked, defaultSteps);
+  }, 0);
+}
+
+/**
  * How often a model that removes noise looks at the image.
  * @param {Record<string, any>} parameters @param {number} defaultSteps
  */
 function looks(parameters, defaultSteps) {
   const { steps = defaultSteps, strength = 1, scheduler = "", CFGScale = 1 } = parameters;
   const { positivePrompt = "", negativePrompt = "" } = parameters;
-  const done = Math.min(steps, Math.max(1, Math.round(steps * strength)));
+  const done = Math.min(steps, Math.max(1, Math.floor(steps * strength)));
   const guided = CFGScale > 1 && positivePrompt !== negativePrompt;
   return (scheduler.startsWith("Heun") ? 2 * done - 1 : done) * (guided ? 2 : 1);
 }

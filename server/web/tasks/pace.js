@@ -74,7 +74,7 @@ export class Pace {
     for (const air of blend ? [settings.model, blend.model] : [settings.model]) {
       const model = this.model(air);
       if (!model) return null;
-      steps.push({ air, work: megapixels * effort(settings, model, task, size) });
+      steps.push({ air, work: megapixels * effort(task, settings, model) });
     }
     if (denoise) steps.push({ air: denoise.model, work: Math.max(LEAST, (task.width * task.height) / 1e6) });
     if (faceRestoration) steps.push({ air: faceRestoration.model, work: 1 });
