@@ -294,6 +294,7 @@ CASES = [
     ("EulerDiscreteScheduler", {"timestep_spacing": "leading", "steps_offset": 1}, 10, 0.35, 7.0, (64, 64)),
     ("EulerDiscreteScheduler", {"use_karras_sigmas": True}, 6, 0.6, 1.0, (64, 64)),
     ("EulerAncestralDiscreteScheduler", {"timestep_spacing": "trailing"}, 6, 0.5, 7.0, (64, 64)),
+    ("HeunDiscreteScheduler", {}, 6, 0.5, 7.0, (64, 64)),
 ]
 
 
