@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from engines.latent.colour_fix import ColourFix
     from engines.latent.diffusion import Diffusion
     from engines.latent.samplers import Scheduler
+    from engines.ray.cluster import ClusterOptions, RayCluster
     from engines.upscaler import Upscaler
 else:
 
@@ -59,6 +60,7 @@ else:
     _LATER = {
         "TURNS": "engines.ensemble",
         "Blend": "engines.ensemble",
+        "ClusterOptions": "engines.ray.cluster",
         "ColourFix": "engines.latent.colour_fix",
         "Decoders": "engines.codecs.decoder_pool",
         "Device": "engines.devices.device",
@@ -66,6 +68,7 @@ else:
         "Diffusion": "engines.latent.diffusion",
         "Face": "engines.faces.detection",
         "PrecisionChoice": "engines.devices.find",
+        "RayCluster": "engines.ray.cluster",
         "RestoredFace": "engines.faces.blending",
         "RuntimeChoice": "engines.devices.find",
         "Seamless": "engines.ensemble",
@@ -85,6 +88,7 @@ __all__ = [
     "Blend",
     "BrokenImageError",
     "Channels",
+    "ClusterOptions",
     "ColourFix",
     "Decoders",
     "Device",
@@ -107,6 +111,7 @@ __all__ = [
     "OutputFormat",
     "Picture",
     "PrecisionChoice",
+    "RayCluster",
     "Region",
     "RestoredFace",
     "RunKind",

@@ -31,7 +31,10 @@ _ON_GPUS: Mapping[RuntimeChoice, Callable[[tuple[CudaDevice, ...]], tuple[Device
 
 
 def find_devices(
-    choice: DeviceChoice = "auto", runtime: RuntimeChoice = "auto", precision: PrecisionChoice = "auto"
+    choice: DeviceChoice = "auto",
+    runtime: RuntimeChoice = "auto",
+    precision: PrecisionChoice = "auto",
+    cores: int | None = None,
 ) -> tuple[Device, ...]:
     """Every GPU that can be used, or else the CPU; or what is asked for. At least one.
 
@@ -42,6 +45,7 @@ def find_devices(
         precision: "auto" lets OpenVINO use bf16 where the processor has it: it differs from fp32 by 57 dB
             (x4plus) and 49 dB (animevideov3), and takes a half to a third of the time. A GPU computes in fp16
             what stays within 45 dB of fp32; "fp16" has it do so without a look, and is nothing for a CPU.
+        cores: how many of the CPU's one run may use; default: all that this process may.
 
     Raises:
         ModelError: if what is asked for cannot be used; the message says why.
@@ -53,7 +57,7 @@ def find_devices(
         if choice == "cuda" or runtime in _ON_GPUS:
             raise ModelError(f"no GPU can be used: {found}")
         log.info("no GPU: %s", found)
-    return (_find_cpu(runtime, precision),)
+    return (_find_cpu(runtime, precision, cores or usable_cores()),)
 
 
 def stand_in_for(
@@ -70,22 +74,24 @@ def stand_in_for(
     if choice != "auto" or not any(isinstance(device, CudaDevice) for device in devices):
         return None
     return lambda: _find_cpu(
-        "auto" if runtime in _ON_GPUS else runtime, "auto" if precision == "fp16" else precision
+        "auto" if runtime in _ON_GPUS else runtime,
+        "auto" if precision == "fp16" else precision,
+        usable_cores(),
     )
 
 
-def _find_cpu(runtime: RuntimeChoice, precision: PrecisionChoice) -> Device:
+def _find_cpu(runtime: RuntimeChoice, precision: PrecisionChoice, cores: int) -> Device:
     if runtime in _ON_GPUS:
         raise ModelError("TensorRT needs a GPU")
     if precision == "fp16":
         raise ModelError("fp16 needs a GPU: a CPU computes in fp32, or with OpenVINO in bf16")
     if runtime == "ncnn":
-        return find_ncnn(usable_cores(), _find_cpu("auto", precision))
+        return find_ncnn(cores, _find_cpu("auto", precision, cores))
     if runtime != "onnxruntime":
         try:
-            return find_openvino(usable_cores(), precision)
+            return find_openvino(cores, precision)
         except ModelError as error:
             if runtime == "openvino":
                 raise
             log.info("no OpenVINO: %s", error)
-    return CpuDevice(usable_cores())
+    return CpuDevice(cores)
