@@ -219,12 +219,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         except ValueError as error:
             raise ValueError(f"{error} - at `$.allowed_private`") from error
         self._check_unix_socket()
-        if self.ray_address is not None and not _RAY_ADDRESS.fullmatch(self.ray_address):
-            raise ValueError(
-                f"{self.ray_address!r} is not auto, host:port or ray://host:port - at `$.ray_address`"
-            )
-        if self.ray_cpus is not None and self.ray_address is None:
-            raise ValueError("needs ray_address too - at `$.ray_cpus`")
+        self._check_cluster()
         if self.tls_key is not None and self.tls_certificate is None:
             raise ValueError("needs tls_certificate too - at `$.tls_key`")
         for proxy in self.trusted_proxies:
@@ -245,6 +240,14 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             for name in ("uds_owner", "uds_group"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"needs uds too - at `$.{name}`")
+
+    def _check_cluster(self) -> None:
+        if self.ray_address is not None and not _RAY_ADDRESS.fullmatch(self.ray_address):
+            raise ValueError(
+                f"{self.ray_address!r} is not auto, host:port or ray://host:port - at `$.ray_address`"
+            )
+        if self.ray_cpus is not None and self.ray_address is None:
+            raise ValueError("needs ray_address too - at `$.ray_cpus`")
 
     @property
     def reachable(self) -> Reachable:

@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import logging
 import os
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -94,16 +95,18 @@ class RayLink:
 class Connection:
     """A connection to a cluster."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, host: Callable[..., DeviceHost] = DeviceHost) -> None:
         """Connect. Blocks.
 
         Args:
             address: `auto`, `host:port` or `ray://host:port`.
+            host: what is started on the nodes.
 
         Raises:
             ModelError: if that cannot be done.
         """
         self._ray = ray = _import_ray()
+        self._host = host
         try:
             ray.init(
                 address=address,
@@ -126,7 +129,7 @@ class Connection:
         """The host of that name on a node; started, unless it is there already. Does not wait for it."""
         options = {"num_gpus": 1, "num_cpus": 0} if wanted.choice == "cuda" else {"num_cpus": wanted.cores}
         affinity = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node.key, soft=False)
-        actor = self._ray.remote(DeviceHost).options(
+        actor = self._ray.remote(self._host).options(
             name=name,
             get_if_exists=True,
             lifetime="detached",
