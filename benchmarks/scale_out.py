@@ -191,8 +191,9 @@ def cluster(count: int) -> Iterator[str]:
 @contextmanager
 def joined(address: str, wait: float, batch: int, count: int) -> Iterator[Executor]:
     """An executor with devices that wait so many seconds, on all nodes of a cluster."""
-    host = type("Host", (WaitingHost,), {"wait": wait, "batch": batch})
-    nodes = RayCluster(ClusterOptions(address=address), connect=partial(Connection, host=host))
+    kind, options = "benchmarks.scale_out:WaitingHost", {"wait": wait, "batch": batch}
+    connect = partial(Connection, kind=kind, options=options)
+    nodes = RayCluster(ClusterOptions(address=address), connect=connect)
     executor = Executor([])
     try:
         nodes.start(executor)
@@ -228,11 +229,8 @@ class WaitingDevice:
 class WaitingHost(DeviceHost):
     """A host with such a device."""
 
-    wait: float
-    batch: int
-
-    def __init__(self, wanted: Wanted, *, version: str) -> None:
-        super().__init__(wanted, version=version, find=lambda *_: (WaitingDevice(self.wait, self.batch),))
+    def __init__(self, wanted: Wanted, *, version: str, wait: float, batch: int) -> None:
+        super().__init__(wanted, version=version, find=lambda *_: (WaitingDevice(wait, batch),))
 
 
 @dataclass(eq=False)

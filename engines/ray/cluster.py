@@ -40,6 +40,8 @@ _AGAIN = 30.0
 """Seconds until a host that could not be started, or was given up, is started again."""
 _FIRST = 30.0
 """Seconds that the first device may take, to start a process and load libraries."""
+_EMPTY = 3
+"""Looks at a cluster without anything that could be used, after which nobody waits for that any longer."""
 _LONG = 60.0
 """Seconds of waiting for a place, after which that is said."""
 
@@ -149,6 +151,7 @@ class RayCluster:
         self._cluster: _Cluster | None = None
         self._hosts: dict[Place, _Host] = {}
         self._not_before: dict[Place, float] = {}
+        self._empty = 0
         self._settled = threading.Event()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="cluster", daemon=True)
@@ -213,7 +216,8 @@ class RayCluster:
                 self._look_after(place, host, host.device)
         for place in [place for place in self._not_before if place not in places]:
             del self._not_before[place]
-        if any(host.device for host in self._hosts.values()) or not self._hosts:
+        self._empty = 0 if self._hosts else self._empty + 1
+        if any(host.device for host in self._hosts.values()) or self._empty >= _EMPTY:
             self._settled.set()
 
     def _started(self, place: Place) -> _Host:

@@ -124,13 +124,13 @@ class RaySession:
         self.seconds = 0.0
 
     def run(self, tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """See `Session.run`; the result cannot be written to, as it may be memory that others share."""
+        """See `Session.run`."""
         (upscaled,) = self._run((tiles,))
         return upscaled
 
     def run_part(self, arrays: Arrays) -> Arrays:
         """See `PartSession.run_part`."""
-        return tuple(np.array(array) for array in self._run(arrays))
+        return self._run(arrays)
 
     def _run(self, arrays: Arrays) -> Arrays:
         result: Arrays

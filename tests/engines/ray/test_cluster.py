@@ -199,14 +199,11 @@ def test_a_host_that_the_executor_gave_up_is_ended_and_started_again_after_a_whi
 
 def test_a_node_of_another_version_is_not_used_and_said_once(grid, joined, caplog):
     grid.devices["old"] = FakeDevice("GPU")
+    grid.version = "0.0.1"
     executor, cluster = joined()
-    cluster._version = "2.0"
-    cluster.look()
-    (link,) = grid.hosts.values()
-    link.host._version = "1.0"
     look(cluster, 3)
     assert executor.devices == ()
-    assert [line.getMessage() for line in caplog.records] == ["old, CPU 0 has version 1.0 of Tilewire"]
+    assert [line.getMessage() for line in caplog.records] == ["old, CPU 0 has version 0.0.1 of Tilewire"]
 
 
 def test_when_the_cluster_is_gone_all_its_devices_are_and_it_is_joined_again(grid, key, caplog):

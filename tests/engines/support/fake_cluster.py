@@ -15,11 +15,12 @@ class FakeCluster:
         devices: what runs on each node, by its name; the first place of a node has it.
         hosts: that were started, by name.
         error: what `nodes` raises, if anything.
+        version: of the engines on the nodes, if another.
     """
 
     def __init__(self, directory, **devices):
         self.directory, self.devices = directory, devices
-        self.hosts, self.error, self.closed = {}, None, 0
+        self.hosts, self.error, self.version, self.closed = {}, None, None, 0
 
     def __call__(self, _address):
         """Connect."""
@@ -32,7 +33,7 @@ class FakeCluster:
 
     def host(self, name, node, wanted, version):
         if name not in self.hosts or self.hosts[name].gone:
-            self.hosts[name] = FakeLink(self, node, wanted, version)
+            self.hosts[name] = FakeLink(self, node, wanted, self.version or version)
         return self.hosts[name]
 
     def lose(self, node):
