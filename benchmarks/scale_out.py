@@ -209,10 +209,11 @@ class WaitingDevice:
     """Repeats pixels, after a while."""
 
     name = kind = "waits"
-    side_by_side = False
-
     def __init__(self, wait: float, largest_batch: int) -> None:
         self._wait, self.largest_batch = wait, largest_batch
+
+    def side_by_side(self, _network: Network) -> bool:
+        return False
 
     def memory_use(self) -> None: ...
 

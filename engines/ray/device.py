@@ -68,8 +68,6 @@ class RayDevice:
         memory: what the host said last.
     """
 
-    side_by_side = False
-
     def __init__(self, link: Link, node: str, description: Description, shipping: Shipping) -> None:
         """Use the device of a host.
 
@@ -85,6 +83,10 @@ class RayDevice:
         self.memory: Memory | None = None
         self._link = link
         self._shipping = shipping
+
+    def side_by_side(self, network: Network) -> bool:  # noqa: ARG002 - as in `Device`
+        """See `Device.side_by_side`; a device has one run at a time."""
+        return False
 
     def memory_use(self) -> Memory | None:
         """See `Device.memory_use`; as of the last second or so."""

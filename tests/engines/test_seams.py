@@ -22,7 +22,7 @@ SEE_FURTHER = ["realesrgan-x4plus", "realesrgan-x4plus-anime"]
 
 @pytest.fixture(scope="module")
 def upscaler(model_directory):
-    upscaler = Upscaler(find_devices("cpu", precision="fp32"), model_directory)  # bf16 rounds more
+    upscaler = Upscaler(find_devices("cpu", "onnxruntime"), model_directory)  # bf16 rounds more
     yield upscaler
     upscaler.close()
 
