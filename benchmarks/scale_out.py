@@ -209,6 +209,7 @@ class WaitingDevice:
     """Repeats pixels, after a while."""
 
     name = kind = "waits"
+
     def __init__(self, wait: float, largest_batch: int) -> None:
         self._wait, self.largest_batch = wait, largest_batch
 
