@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engines.creative.drawing import draw_anew
 from msgspec import Struct
 from msgspec.structs import replace
 
+from engines.creative.drawing import draw_anew
 from engines.latent.diffusion import Creative, Diffusion
 from engines.latent.prompts import Prompts
 from onnx_models import Catalogue, CreativeWeights, Facts, Model, Wanted, export_model
