@@ -57,6 +57,7 @@ PAGES: Final = (
     Page("operations", "Operations"),
     Page("backup", "Back-up"),
     Page("several-servers", "Several servers"),
+    Page("scale-out", "Scale out"),
     Page("security", "Security"),
     Page("promises", "Promises"),
     Page("development", "Development"),
