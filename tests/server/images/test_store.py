@@ -290,11 +290,11 @@ FILE = ImageFile(DATA, "png", 40, 30)
 async def test_an_upload_repeated_extends_the_time_but_never_shortens_it(
     store: ImageStore, account: AccountId, clock: Clock
 ) -> None:
-    first = (await store.put_input(account, FILE, ttl=100))[0]
+    first = await store.put_input(account, FILE, ttl=100)
     clock.now += 50
-    again = (await store.put_input(account, FILE, ttl=100))[0]
+    again = await store.put_input(account, FILE, ttl=100)
     assert (again.uuid, again.name, again.expires) == (first.uuid, first.name, 1_150)
-    assert (await store.put_input(account, FILE, ttl=1))[0].expires == pytest.approx(1_150)
+    assert (await store.put_input(account, FILE, ttl=1)).expires == pytest.approx(1_150)
     clock.now = 1_149
     assert await store.find(account, first.uuid) is not None
     clock.now = 1_151
@@ -306,7 +306,7 @@ async def test_accounts_do_not_share_images(
     store: ImageStore, account: AccountId, database: Database
 ) -> None:
     other = await database.run(account_named, "bob", 0.0)
-    mine, theirs = [(await store.put_input(owner, FILE, ttl=100))[0] for owner in (account, other)]
+    mine, theirs = [(await store.put_input(owner, FILE, ttl=100)) for owner in (account, other)]
     assert mine.uuid != theirs.uuid
     assert mine.name != theirs.name
     assert await store.find(other, mine.uuid) is None
