@@ -128,7 +128,9 @@ async def _submit_with(
             token=request.token,
         )
         draft = await services.inputs.draft(account, file, scope=context.scope, check=payable)
-    image = draft.image if draft is not None else file
+        image = draft.image
+    else:
+        image = file
     return await _submit(
         task, structs.replace(request, source=StoredImage(image.uuid)), context, price=price, draft=draft
     )

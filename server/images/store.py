@@ -206,7 +206,6 @@ class ImageStore:
             name = None if known is None else known.name
         if name is None:
             return await self._written(image, file.data)
-        await self._mend(name, file.data, ttl)
         return Draft(image._replace(name=name), file.data, is_written=False)
 
     async def settle(
@@ -241,7 +240,7 @@ class ImageStore:
         kept = recorded.image
         if recorded.superfluous is not None:
             await self._delete([recorded.superfluous])  # or else the next sweep does
-        if kept.name != draft.image.name:
+        if not draft.is_written or kept.name != draft.image.name:
             await self._mend(kept.name, draft.data, kept.expires - self._clock())
         self._inputs.keep(kept.uuid, kept.name)
         return kept
@@ -419,7 +418,7 @@ def attributes(name: str, ttl: float) -> dict[str, str]:
     """The headers that a bucket gives an image out with."""
     return {
         "Content-Type": MEDIA_TYPES[name.rpartition(".")[2]],
-        "Cache-Control": f"private, max-age={int(ttl)}, immutable",
+        "Cache-Control": f"private, max-age={round(ttl)}, immutable",
     }
 
 
