@@ -61,8 +61,10 @@ def _dynamic_shapes(part: Part) -> dict[str, Any]:
     shapes = [dict.fromkeys(part.axes[name], torch.export.Dim.DYNAMIC) for name in part.inputs]
     found: dict[str, Any] = {}
     for place, parameter in enumerate(inspect.signature(part.module.forward).parameters.values()):
-        several = parameter.kind is inspect.Parameter.VAR_POSITIONAL
-        found[parameter.name] = tuple(shapes[place:]) if several else shapes[place]
+        if parameter.kind is not inspect.Parameter.VAR_POSITIONAL:
+            found[parameter.name] = shapes[place]
+        elif place < len(shapes):
+            found[parameter.name] = tuple(shapes[place:])
     return found
 
 

@@ -306,19 +306,25 @@ def test_weights_that_are_missing_are_not_made_up(
 @with_diffusers
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-@pytest.mark.parametrize("kind", ["x2", "x4"])
+@pytest.mark.parametrize("kind", ["x2", "x4", "xl"])
 def test_nothing_that_pytorch_finds_in_a_folder_is_another_error(
     catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """Each value of a real folder is replaced once; what is still in order is left before the export."""
-    from tests.onnx_models.support import tiny_pipeline  # noqa: PLC0415 - needs PyTorch
+    from tests.onnx_models.support import tiny_creative, tiny_pipeline  # noqa: PLC0415 - needs PyTorch
+
+    save = {
+        "x2": tiny_pipeline.save_tiny_pipeline,
+        "x4": tiny_pipeline.save_tiny_x4_pipeline,
+        "xl": tiny_creative.save_tiny_xl,
+    }
 
     def reached(*_arguments: object, **_more: object) -> None:
         raise ReachedError
 
     monkeypatch.setattr(exporting, "write", reached)
     folder = tmp_path / "pipeline"
-    (tiny_pipeline.save_tiny_x4_pipeline if kind == "x4" else tiny_pipeline.save_tiny_pipeline)(folder)
+    save[kind](folder)
     shutil.rmtree(folder / "tokenizer-files")
     random = np.random.default_rng(7)
     with pytest.raises(UnsuitableModelError, match="cannot be exported: ReachedError"):

@@ -215,7 +215,7 @@ def random_lora(pipeline: "object", layout: str) -> dict[str, "object"]:
         if network is None:
             continue
         for name, layer in network.named_modules():
-            if not name.endswith((".to_q", ".q_proj", "proj_in")):
+            if not name.endswith((".to_q", ".q_proj", ".out_proj", "proj_in")):
                 continue
             inner = torch.randn(3, *layer.weight.shape[1:], generator=generator) * 0.2
             outer = torch.randn(layer.weight.shape[0], 3, *[1] * (inner.ndim - 2), generator=generator) * 0.2
