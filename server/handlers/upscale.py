@@ -36,7 +36,7 @@ from server.upscale.request import check, choose_models, cut_warnings, diffusion
 from server.upscale.running import Running
 from server.upscale.safety import safety_of
 
-__all__ = ["handle"]
+__all__ = ["handle", "quote"]
 
 
 async def handle(task: Upscale, context: Context) -> Struct | None:
@@ -64,8 +64,33 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
     return await _wait(taken, services.settings.acknowledge_after if patience is None else patience, context)
 
 
+async def quote(task: Upscale, context: Context) -> int:
+    """What a task would cost, in nanodollars. Nothing is begun or kept.
+
+    Raises:
+        TaskError: if it would be refused, other than for want of credit.
+    """
+    request, file, pixels = await _prepare(task, context)
+    if pixels is not None:
+        pixels.release()
+    services, source = context.services, file or request.source
+    if isinstance(source, StoredImage | RemoteImage):
+        source = await services.inputs.look(context.account, source, request.parameter, context.scope)
+    return services.runner.price(request, source.width, source.height)
+
+
 async def _take(task: Upscale, context: Context) -> tuple[UpscaleRequest, Running | TaskRecord]:
     """What a task amounts to, and what became of it when it was submitted."""
+    request, file, pixels = await _prepare(task, context)
+    if file is not None:
+        return request, await _submit_with(file, task, request, context)
+    return request, await _submit(task, request, context, pixels)
+
+
+async def _prepare(
+    task: Upscale, context: Context
+) -> tuple[UpscaleRequest, ImageFile | ImageRecord | None, HeldPicture | None]:
+    """What a task amounts to; beside it the input, if that is yet to be stored, or is held in memory."""
     services = context.services
     models = choose_models(services.catalogue, task, context.login.grant)
     parameter, source = await input_source(task, context.raw.codec)
@@ -97,11 +122,10 @@ async def _take(task: Upscale, context: Context) -> tuple[UpscaleRequest, Runnin
         service=context.service,
         traceparent=context.traceparent,
         grant=_task_grant(context.login),
+        key=context.login.key,
         styles=tuple(styles),
     )
-    if file is not None:
-        return request, await _submit_with(file, task, request, context)
-    return request, await _submit(task, request, context, pixels)
+    return request, file, pixels
 
 
 async def _style(name: str, context: Context) -> str:

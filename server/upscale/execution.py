@@ -146,7 +146,12 @@ class Execution:
 
     async def _see_through(self, running: Running) -> None:
         subject = Subject(
-            running.key, running.account, running.session, running.request.model, running.request.service
+            running.key,
+            running.account,
+            running.session,
+            running.request.model,
+            running.request.service,
+            running.request.key,
         )
         trace = Trace(task_span(running.attempt.id), running.request.traceparent)
         with told(subject, self._telemetry, trace) as story:

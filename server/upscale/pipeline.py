@@ -9,7 +9,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
@@ -49,7 +49,7 @@ from server.state.images import ImageRecord
 from server.state.records import Attempt, Safety, StoredResult
 from server.state.requests import UpscaleRequest
 from server.telemetry.story import Story
-from server.upscale.auxiliaries import AuxiliarySteps
+from server.upscale.auxiliaries import AuxiliarySteps, Steps
 from server.upscale.pricing import effort, price
 from server.upscale.safety import SafetyChecks
 from server.upscale.sizing import Area, Size, sizing
@@ -133,7 +133,8 @@ class Pipeline:
         Raises:
             ParameterError: if the result is larger than the limit, or cannot be reached by the model.
         """
-        size, area = sizing(request, self._catalogue.get(request.model), source, self._settings)
+        model = None if request.restore_only else self._catalogue.get(request.model)
+        size, area = sizing(request, model, source, self._settings)
         shown = source if area is None else Size(area.width, area.height)
         cost = self._price(request, shown, size) + self._auxiliaries.price(request, shown, size)
         return Quote(size, area, cost)
@@ -175,7 +176,7 @@ class Pipeline:
             LostTaskError: if the task has an outcome by now, or another attempt.
             EngineError: what the model could not do.
         """
-        account, model = attempt.account, self._catalogue.get(request.model)
+        account = attempt.account
         if request.upload_endpoint is not None:
             record = await self._database.run(tasks.find, account, attempt.task_uuid)
             if record is not None and record.result is not None:  # the server was killed while it uploaded
@@ -193,9 +194,11 @@ class Pipeline:
             source = found
         story.output_pixels = size.width * size.height
         beside = (request.blend, request.denoiser, request.face_restorer)
-        story.is_plain = not request.tta and beside == (None, None, None)
+        story.is_plain = (
+            not request.tta and beside == (None, None, None) and self._is_one_pass(request, found, size)
+        )
         encoded, pixels, safety = await self._upscale(
-            account, request, model, source, picture, size, area, story, on_progress, regions, on_start
+            account, request, source, picture, size, area, story, on_progress, regions, on_start
         )
         input_uuid = source.uuid if isinstance(source, ImageRecord) else ""
         result = StoredResult(input_image_uuid=input_uuid, safety=safety)
@@ -238,7 +241,6 @@ class Pipeline:
         self,
         account: AccountId,
         request: UpscaleRequest,
-        model: Model,
         source: ImageRecord | UnstoredImage,
         picture: Picture | None,
         size: Size,
@@ -276,28 +278,14 @@ class Pipeline:
                 steps = self._auxiliaries.of(request, account, started, on_progress)
                 picture = await steps.before(picture)
                 styles = [await self._style(account, request, uuid) for uuid in request.style_images]
-                upscaled = await self._upscaler.upscale(
-                    picture,
-                    model,
-                    width=size.width,
-                    height=size.height,
-                    account=account,
-                    diffusion=request.diffusion,
-                    keep_hidden=request.keep_hidden_colors,
-                    denoise=request.denoise,
-                    seamless=request.seamless,
-                    tta=request.tta,
-                    blend=self._blend(request),
-                    enlarger=None if request.enlarger is None else self._catalogue.get(request.enlarger),
-                    styles=styles,
-                    on_start=started,
-                    on_progress=steps.on_progress,
-                    # What may be refused is not shown before it has been looked at.
-                    on_region=None if action == "refuse" else on_region,
+                # What may be refused is not shown before it has been looked at.
+                shown = None if action == "refuse" or request.restore_only else on_region
+                upscaled = await self._enlarged(
+                    picture, request, size, account, styles, started, steps, shown
                 )
-                upscaled = await steps.after(upscaled, None if action == "refuse" else on_region)
+                upscaled = await steps.after(upscaled, shown)
             of_result = await self._safety.score(upscaled, "the result", action, account, story)
-            if action == "refuse" and on_region is not None:
+            if shown is None and on_region is not None:
                 report_whole(upscaled, picture, on_region, wraps_of(request.seamless))
             with story.measure("encode"):
                 if size.megapixels < _taken_at_once(request):
@@ -307,6 +295,40 @@ class Pipeline:
                         self._encoders, partial(_output, upscaled, request)
                     )
             return _Output(encoded, pixels, self._safety.verdict(of_input, of_result))
+
+    async def _enlarged(
+        self,
+        picture: Picture,
+        request: UpscaleRequest,
+        size: Size,
+        account: AccountId,
+        styles: Sequence[Picture],
+        on_start: Callable[[], None],
+        steps: Steps,
+        on_region: OnRegion | None,
+    ) -> Picture:
+        """The upscale itself; the picture as it is where none is wanted."""
+        if request.restore_only:
+            steps.on_progress(1.0)
+            return picture
+        return await self._upscaler.upscale(
+            picture,
+            self._catalogue.get(request.model),
+            width=size.width,
+            height=size.height,
+            account=account,
+            diffusion=request.diffusion,
+            keep_hidden=request.keep_hidden_colors,
+            denoise=request.denoise,
+            seamless=request.seamless,
+            tta=request.tta,
+            blend=self._blend(request),
+            enlarger=None if request.enlarger is None else self._catalogue.get(request.enlarger),
+            styles=styles,
+            on_start=on_start,
+            on_progress=steps.on_progress,
+            on_region=on_region,
+        )
 
     async def _style(self, account: AccountId, request: UpscaleRequest, uuid: str) -> Picture:
         """An image that a style is taken from."""
@@ -340,7 +362,7 @@ class Pipeline:
 
     def _price(self, request: UpscaleRequest, source: Size, size: Size) -> int:
         """In nanodollars; of both models where two are blended, and of what enlarges for them."""
-        layers = [(request.model, request.diffusion)]
+        layers = [] if request.restore_only else [(request.model, request.diffusion)]
         if request.blend is not None:
             layers.append((request.blend.model, request.blend.diffusion))
         total = 0
@@ -351,6 +373,12 @@ class Pipeline:
                 enlarger = self._catalogue.get(request.enlarger)
                 total += self._price_of(enlarger, source, size, None, tta=request.tta)
         return total
+
+    def _is_one_pass(
+        self, request: UpscaleRequest, source: ImageRecord | ImageFile | UnstoredImage, size: Size
+    ) -> bool:
+        """Whether the model makes the result at once, as it makes most."""
+        return effort(self._catalogue.get(request.model), Size(source.width, source.height), size) == 1
 
     def _price_of(
         self, model: Model, source: Size, size: Size, diffusion: Diffusion | None, *, tta: bool
