@@ -9,9 +9,9 @@ from engines import ModelError, Upscaler
 from onnx_models import Model
 from server.handlers.context import Context
 from server.images.raw_images import HeldPicture
-from server.images.store import ImageFile
+from server.images.store import Draft, ImageFile
 from server.outbound.fetch import FetchError
-from server.protocol.errors import DatabaseUnavailableError, TaskError, UnavailableError, invalid, unsupported
+from server.protocol.errors import UnavailableError, invalid, unsupported
 from server.protocol.raw_image import RawImage
 from server.protocol.replies import Acknowledgement
 from server.protocol.requests import Upscale
@@ -152,16 +152,15 @@ async def _look(
 async def _submit_with(
     file: ImageFile | ImageRecord, task: Upscale, request: UpscaleRequest, context: Context
 ) -> Running | TaskRecord:
-    """Submit a task with its input, which is kept before, so that an accepted task can always be run again.
+    """Submit a task with its input: recorded together, an accepted task can always be run again.
 
     What the account cannot pay for is not kept, nor is the input of a task that is refused.
 
     Raises:
         TaskError: if the task is refused.
     """
-    services, account = context.services, context.account
+    services, account, draft = context.services, context.account, None
     price = services.runner.price(request, file.width, file.height)
-    is_new = False
     if isinstance(file, ImageFile):
         payable = partial(
             tasks.check_payable,
@@ -170,17 +169,13 @@ async def _submit_with(
             price=price,
             token=request.token,
         )
-        file, is_new = await services.inputs.keep(account, file, scope=context.scope, check=payable)
-    try:
-        return await _submit(
-            task, structs.replace(request, source=StoredImage(file.uuid)), context, price=price
-        )
-    except DatabaseUnavailableError:
-        raise  # it may be accepted for all that
-    except TaskError:
-        if is_new:
-            await services.images.discard(file)
-        raise
+        draft = await services.inputs.draft(account, file, scope=context.scope, check=payable)
+        image = draft.image
+    else:
+        image = file
+    return await _submit(
+        task, structs.replace(request, source=StoredImage(image.uuid)), context, price=price, draft=draft
+    )
 
 
 async def _submit(
@@ -189,6 +184,7 @@ async def _submit(
     context: Context,
     pixels: HeldPicture | None = None,
     price: int | None = None,
+    draft: Draft | None = None,
 ) -> Running | TaskRecord:
     session, taken = context.session, None
     try:
@@ -200,6 +196,7 @@ async def _submit(
             acknowledge=task.delivery_method == "async" and session is not None,
             pixels=pixels,
             price=price,
+            draft=draft,
         )
         return taken
     finally:

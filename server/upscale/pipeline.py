@@ -34,7 +34,7 @@ from engines import (
 from onnx_models import Catalogue, Model
 from server.images.inputs import Inputs
 from server.images.raw_images import RawImages, raw_image
-from server.images.store import ImageFile, ImageStore, new_name
+from server.images.store import ImageFile, ImageStore
 from server.limits.fair_gate import FairGate
 from server.outbound.fetch import FetchError, ForbiddenAddressError, WebClient
 from server.protocol.errors import NotFoundError, QuotaError, TransferError, UnavailableError, invalid
@@ -152,6 +152,7 @@ class Pipeline:
         regions: AbstractAsyncContextManager[OnRegion | None],
         on_start: Callable[[], None],
         picture: Picture | None = None,
+        image: ImageRecord | None = None,
     ) -> tuple[StoredResult, ImageRecord | None]:
         """The result of a request and its image, whose file is written.
 
@@ -167,6 +168,7 @@ class Pipeline:
             regions: open while the result is in memory; gives what takes its finished parts, if it is wanted.
             on_start: called when a device takes the first tile; perhaps again.
             picture: the input, if that is not stored.
+            image: the input, if that was recorded with the task, and its price reserved.
 
         Raises:
             UnavailableError: if the input is not stored, and was in the memory of a server that is gone.
@@ -181,13 +183,13 @@ class Pipeline:
                 await self._upload(attempt, request, await self._stored(record.result), story)
                 return record.result, None
         with story.measure("fetch"):
-            found = await self._look(account, request, picture)
+            found = image or await self._look(account, request, picture)
         size, area, cost = self.quote(request, Size(found.width, found.height))
-        name = new_name(request.output_format.extension) if request.stores_result else None
-        await self._reserve(attempt, cost, name, request.token)
+        if image is None:
+            await self._reserve(attempt, cost, request.token)
         if isinstance(found, ImageFile):
             source: ImageRecord | UnstoredImage
-            source, _ = await self._inputs.keep(account, found, scope=request.scope)
+            source = await self._inputs.keep(account, found, scope=request.scope)
         else:
             source = found
         story.output_pixels = size.width * size.height
@@ -203,20 +205,20 @@ class Pipeline:
         if pixels is not None:
             self._raw_images.keep(attempt, pixels, self._clock())
             result = replace(result, channels=pixels.channels)
-        if name is None:
+        if not request.stores_result:
             return result, None
         file = ImageFile(encoded, request.output_format.extension, size.width, size.height)
         with story.measure("store"):
             ttl = request.ttl or self._settings.image_ttl
-            image = await self._images.write(account, file, ttl, name, request.scope)
-        result = replace(result, image_uuid=image.uuid, image_name=name)
+            written = await self._images.write(account, file, ttl, request.scope)
+        result = replace(result, image_uuid=written.uuid, image_name=written.name)
         if request.upload_endpoint is None:
-            return result, image
+            return result, written
         try:
             keep = partial(tasks.keep, limit=self._images.limit)
-            await self._database.insist(keep, attempt, result, self._clock(), image)
+            await self._database.insist(keep, attempt, result, self._clock(), written)
         except QuotaError:
-            await self._images.drop(name)
+            await self._images.drop(written.name)
             raise
         await self._upload(attempt, request, encoded, story)
         return result, None
@@ -335,8 +337,8 @@ class Pipeline:
         assert isinstance(found, ImageRecord)
         return await self._inputs.decode(account, await self._inputs.read(found, parameter), parameter)
 
-    async def _reserve(self, attempt: Attempt, cost: int, name: str | None, token: str | None) -> None:
-        if not await self._database.run(tasks.reserve, attempt, cost, self._clock(), name, token):
+    async def _reserve(self, attempt: Attempt, cost: int, token: str | None) -> None:
+        if not await self._database.run(tasks.reserve, attempt, cost, self._clock(), token):
             raise await self._database.run(tasks.too_dear, attempt.account, cost, token)
 
     async def _stored(self, result: StoredResult) -> bytes:
