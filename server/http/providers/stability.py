@@ -19,7 +19,8 @@ from starlette.responses import JSONResponse, Response
 
 from server.http.providers.bodies import read_form
 from server.http.providers.caller import Caller, ServiceRoute, not_offered, status_of, wrong
-from server.http.providers.upscalers import model_called, prompted_model
+from server.http.providers.diffusion import diffusion_model, diffusion_settings
+from server.http.providers.upscalers import model_called
 from server.protocol.errors import ErrorItem, NotFoundError
 from server.protocol.replies import Progress, UpscaleResult
 
@@ -162,9 +163,9 @@ async def conservative(request: Request, caller: Caller) -> Response:
 async def creative(request: Request, caller: Caller) -> Response:
     """`POST /v2beta/stable-image/upscale/creative`: the same with more freedom, to be asked for later."""
     form = await read_form(request)
-    if "style_preset" in form:
-        raise not_offered("style_preset", "style_preset: describe the style in the prompt")
     task = _diffusion(form, caller, default=0.3, lowest=0.1)
+    if style := _text(form, "style_preset"):
+        task["settings"]["style"] = _style(style)
     task_uuid = await caller.accept(
         inputImage=_image(form), outputType="base64Data", outputFormat=_format(form), **task
     )
@@ -186,19 +187,40 @@ def _diffusion(form: Mapping[str, bytes], caller: Caller, *, default: float, low
     if not prompt:
         raise wrong("prompt", "prompt: is required")
     creativity = _number(form, "creativity", float, lowest, 0.5, default)
-    model = prompted_model(caller.services.catalogue)
-    if model is None:
+    model = diffusion_model(caller.services.catalogue, "prompt")
+    settings = {
+        "positivePrompt": prompt,
+        "negativePrompt": _text(form, "negative_prompt") or None,
+        "strength": creativity,
+        "seed": _number(form, "seed", int, 0, 2**32 - 2, 0) or None,
+    }
+    return {"model": model.name, "settings": diffusion_settings(model, settings)}
+
+
+_STYLES: Final = {
+    "3d-model": "3d-rendered",
+    "analog-film": "analog-film",
+    "anime": "anime",
+    "cinematic": "cinematic",
+    "comic-book": "comic",
+    "digital-art": "digital-art",
+    "enhance": "standard",
+    "fantasy-art": "fantasy-art",
+    "line-art": "line-art",
+    "low-poly": "low-poly",
+    "photographic": "photography",
+    "pixel-art": "pixel-art",
+    "tile-texture": "texture",
+}
+"""Stability's presets, and the styles of creative upscalers."""
+
+
+def _style(preset: str) -> str:
+    if preset not in _STYLES:
         raise not_offered(
-            "prompt",
-            "prompt: no diffusion upscaler that takes prompts is installed; "
-            "`tilewire models export DIRECTORY` makes one",
+            "style_preset", f"style_preset: offered are {', '.join(_STYLES)}; describe others in the prompt"
         )
-    settings: dict[str, Any] = {"positivePrompt": prompt, "CFGScale": 7, "strength": creativity}
-    if negative := _text(form, "negative_prompt"):
-        settings["negativePrompt"] = negative
-    if seed := _number(form, "seed", int, 0, 2**32 - 2, 0):
-        settings["seed"] = seed
-    return {"model": model.name, "settings": settings}
+    return _STYLES[preset]
 
 
 def _v2_result(request: Request, item: UpscaleResult, key: str, wanted: str | None) -> Response:
