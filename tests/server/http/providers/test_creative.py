@@ -18,7 +18,8 @@ ENCODED = base64.b64encode(make_image(24, 16)).decode()
 EVERYTHING = {
     "preset": "creative", "style": "anime", "prompt": "a cat", "negativePrompt": "ugly", "creativity": 40,
     "creativityDecay": 80, "hallucination": 20, "imageFidelity": 70, "promptFidelity": 30,
-    "detailsLevel": -10, "fractality": 40, "refinementSteps": 1, "overrideEmbeddings": True, "seed": 7, "imageType": "texture",
+    "detailsLevel": -10, "fractality": 40, "refinementSteps": 1, "overrideEmbeddings": True, "seed": 7,
+    "imageType": "texture",
 }  # fmt: skip
 
 
