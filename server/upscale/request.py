@@ -203,8 +203,10 @@ def diffusion_of(task: Upscale, model: Model, settings: UpscaleSettings | None =
         return creative_diffusion(settings, model.creative, seed % 2**31)
     if model.latent is None:
         return None
+    strength = given(settings.strength, 1.0)
+    drafts = strength < 1 and model.latent.draft_steps > 0
     default = Diffusion(
-        steps=model.latent.default_steps,
+        steps=model.latent.draft_steps if drafts else model.latent.default_steps,
         seed=seed,
         scheduler=model.latent.default_scheduler,
     )
@@ -215,7 +217,7 @@ def diffusion_of(task: Upscale, model: Model, settings: UpscaleSettings | None =
         guidance=given(settings.cfg_scale, default.guidance),
         prompt=given(settings.positive_prompt, default.prompt),
         negative_prompt=given(settings.negative_prompt, default.negative_prompt),
-        strength=given(settings.strength, default.strength),
+        strength=strength,
         scheduler=given(settings.scheduler, default.scheduler),
         noise_level=given(settings.noise_level, default.noise_level),
         colour_fix=("wavelet" if fix else None) if isinstance(fix, bool) else given(fix, default.colour_fix),
