@@ -12,7 +12,7 @@ import pytest
 from server.serving import EmbeddedServer
 from tests.engines.support.tiny_creative import add_tiny_creative
 from tests.server.conftest import settings_for
-from tests.server.http.providers.test_providers import ask, finished
+from tests.server.support.ask import ask, finished
 from tests.server.support.harness import KEY, connected, make_image, new_uuid, open_image, upscale
 
 ENCODED = base64.b64encode(make_image(24, 16)).decode()
