@@ -70,7 +70,7 @@ def test_photios_quality_and_likeness_are_steps_and_strength(server: EmbeddedSer
     ("body", "named"),
     [
         ({"style": "baroque"}, "style"),
-        ({"styleImages": [new_uuid()]}, "styleImages"),
+        ({"styleImages": [new_uuid()]}, "without the part for it"),
         ({"creativity": 40, "strength": 0}, None),
     ],
 )
