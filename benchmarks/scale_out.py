@@ -84,21 +84,22 @@ def main() -> None:
 def throughput(
     executor: Executor, network: Network, options: argparse.Namespace, nodes: int
 ) -> tuple[float, float]:
-    """Tiles a second between the first batch and the last, and the median seconds that one waited and ran."""
+    """Tiles a second, by the line that fits best, and the median seconds that a batch waited and ran."""
     key = TileKey(network, SIDE, SIDE)
     executor.load(network)
-    done: list[tuple[float, float]] = []
+    tiles_done: list[float] = []
+    took: list[float] = []
     stop = threading.Event()
 
     def client(number: int) -> None:
         turn = 0
         while not stop.is_set():
-            tiles = [Tile() for _ in range(options.batch)]
+            tiles = [Tile(done=tiles_done) for _ in range(options.batch)]
             begun = time.perf_counter()
             executor.submit(number, (number, turn), key, tiles)
             for tile in tiles:
                 tile.ended.wait()
-            done.append((time.perf_counter(), time.perf_counter() - begun))
+            took.append(time.perf_counter() - begun)
             turn += 1
 
     clients = [threading.Thread(target=client, args=[number]) for number in range(CLIENTS * nodes)]
@@ -111,9 +112,9 @@ def throughput(
     stop.set()
     for thread in clients:
         thread.join()
-    counted = sorted(moment for moment, _ in done if begun <= moment <= ended)
-    rate = (len(counted) - 1) * options.batch / (counted[-1] - counted[0])
-    return rate, statistics.median(each for _, each in done)
+    moments = np.array(sorted(moment for moment in tiles_done if begun <= moment <= ended))
+    rate = float(np.polyfit(moments - begun, np.arange(len(moments)), 1)[0])
+    return rate, statistics.median(took)
 
 
 def overhead(report: Report, network: Network, options: argparse.Namespace) -> None:
@@ -243,6 +244,8 @@ class Tile:
     """One tile of noise, whose result is copied to where it belongs; see `TileWork`."""
 
     side: int = SIDE
+    done: list[float] = field(default_factory=list)
+    """Takes when it was finished."""
     ended: threading.Event = field(default_factory=threading.Event)
 
     def read(self) -> tuple[NDArray[np.uint8]]:
@@ -250,6 +253,7 @@ class Tile:
 
     def finish(self, result: tuple[NDArray[np.uint8]]) -> None:
         np.array(result[0])
+        self.done.append(time.perf_counter())
         self.ended.set()
 
     def expect(self, seconds: float) -> None: ...
