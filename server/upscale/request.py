@@ -363,7 +363,7 @@ def _refuse_unsupported(task: Upscale, model: Model) -> None:
     if task.number_results != 1:
         refused.append(unsupported("numberResults", "an upscale has one result"))
     refused += [
-        unsupported(f"settings.{name}", f"{model.name} has no setting {name!r}{_who_has(name)}")
+        unsupported(f"settings.{name}", f"{model.name} has no setting {name!r}{_why_not(name, model)}")
         for name in (_settings_given(task.settings) if task.settings else ())
         if name not in model.parameters
     ]
@@ -371,10 +371,12 @@ def _refuse_unsupported(task: Upscale, model: Model) -> None:
         raise refused[0]
 
 
-def _who_has(name: str) -> str:
-    """What a refusal says of settings that only creative upscalers have."""
+def _why_not(name: str, model: Model) -> str:
+    """What a refusal adds for settings that only creative upscalers have, or those with certain parts."""
     if name not in CreativeWeights.parameters:
         return ""
+    if model.creative is not None:
+        return ": it was exported without the part for it, a ControlNet or an IP-Adapter"
     return "; a creative upscaler has it, which `tilewire models export DIRECTORY` makes of a diffusion model"
 
 

@@ -100,7 +100,7 @@ async def test_stabilitys_creative_goes_towards_4k_in_the_style_that_is_asked_fo
     ("body", "named"),
     [
         ({"style": "baroque"}, "style"),
-        ({"styleImages": [new_uuid()]}, "styleImages"),
+        ({"styleImages": [new_uuid()]}, "without the part for it"),
         ({"creativity": 40, "strength": 0}, None),
     ],
 )
