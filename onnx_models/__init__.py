@@ -40,6 +40,8 @@ from onnx_models.errors import (
 from onnx_models.files import write_atomically
 from onnx_models.model import (
     LARGEST_FACTOR,
+    CreativeWeights,
+    DiffusionWeights,
     LatentWeights,
     Model,
     NcnnWeights,
@@ -62,9 +64,12 @@ from onnx_models.published import (
 
 if TYPE_CHECKING:
     from onnx_models.activations import largest_activation
-    from onnx_models.add import Facts, add_model, export_model
+    from onnx_models.add import add_model
     from onnx_models.convert import Converted
+    from onnx_models.diffusers.additions import Wanted
+    from onnx_models.export import export_model
     from onnx_models.face_restorer import Restorer
+    from onnx_models.facts import Facts
     from onnx_models.graph import (
         FROM_UNIT,
         INPUT,
@@ -89,7 +94,7 @@ else:
     _LATER = {
         "Converted": "onnx_models.convert",
         "FROM_UNIT": "onnx_models.graph",
-        "Facts": "onnx_models.add",
+        "Facts": "onnx_models.facts",
         "INPUT": "onnx_models.graph",
         "OUTPUT": "onnx_models.graph",
         "Restorer": "onnx_models.face_restorer",
@@ -98,8 +103,9 @@ else:
         "TO_NHWC": "onnx_models.graph",
         "TO_UINT8": "onnx_models.graph",
         "TO_UNIT": "onnx_models.graph",
+        "Wanted": "onnx_models.diffusers.additions",
         "add_model": "onnx_models.add",
-        "export_model": "onnx_models.add",
+        "export_model": "onnx_models.export",
         "largest_activation": "onnx_models.activations",
         "pull_model": "onnx_models.pull",
         "size_of": "onnx_models.sources",
@@ -126,6 +132,8 @@ __all__ = [
     "Catalogue",
     "CatalogueError",
     "Converted",
+    "CreativeWeights",
+    "DiffusionWeights",
     "Download",
     "DownloadError",
     "DuplicateModelError",
@@ -158,6 +166,7 @@ __all__ = [
     "UnknownModelError",
     "UnsuitableModelError",
     "UnsupportedLayerError",
+    "Wanted",
     "WeightFile",
     "Weights",
     "WeightsChecksumError",
