@@ -1,12 +1,13 @@
 """The public face: a picture in, a larger picture out.
 
-1. `TileUpscaler` or, for models that work in latent space, `LatentUpscaler` makes it larger.
+1. `TileUpscaler` or, for models that work in latent space, `LatentUpscaler` makes it larger; or
+   `CreativeUpscaler` draws anew what another model has enlarged.
 2. With test-time augmentation that is done for all flips and turns of the picture; the mean is the result.
 3. Of two models that are to be blended, both do so at once.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 from engines.activity import Activity
 from engines.auxiliaries import Auxiliaries
 from engines.codecs.picture import Picture
+from engines.creative.controls import Controls
+from engines.creative.upscaler import resized
 from engines.devices.cores import usable_cores
 from engines.devices.device import Device
 from engines.ensemble import TURNS, Blend, Mean, Seamless, blended, wraps_of
@@ -28,7 +31,7 @@ from engines.threads import Threads
 from engines.tile_upscaler import TileUpscaler
 from engines.tiling.regions import OnRegion, report_whole
 from engines.tiling.tiles import Wraps
-from onnx_models import LatentWeights, Model
+from onnx_models import CreativeWeights, LatentWeights, Model
 
 __all__ = ["Upscaler"]
 
@@ -40,6 +43,8 @@ class _Layer:
     model: Model
     diffusion: Diffusion | None
     denoise: int | None
+    enlarger: Model | None
+    styles: Sequence[Picture]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +124,9 @@ class Upscaler:
         Raises:
             ModelError: if the model takes no prompts, or its tokenizer cannot be read.
         """
-        if model.latent is None or model.latent.tokenizer is None:
+        if model.diffusion is None or model.diffusion.tokenizer is None:
             raise ModelError(f"{model.name} takes no prompts")
-        prompts = prompts_of(Path(model.latent.tokenizer.path))
+        prompts = prompts_of(Path(model.diffusion.tokenizer.path))
         return [name for name in ("prompt", "negative_prompt") if prompts.is_cut(getattr(diffusion, name))]
 
     async def upscale(
@@ -138,6 +143,8 @@ class Upscaler:
         seamless: Seamless | None = None,
         tta: bool = False,
         blend: Blend | None = None,
+        enlarger: Model | None = None,
+        styles: Sequence[Picture] = (),
         on_start: Callable[[], None] | None = None,
         on_progress: Progress | None = None,
         on_region: OnRegion | None = None,
@@ -152,7 +159,7 @@ class Upscaler:
             width: the wanted one, in pixels; beyond the model's scale it takes several passes.
             height: likewise.
             account: whose share of the device the tiles use.
-            diffusion: what is wanted of a latent upscaler; other models know nothing of it.
+            diffusion: what is wanted of a latent or creative upscaler; other models know nothing of it.
             keep_hidden: upscale the colours of pixels that are not seen as they are, as textures want it
                 whose alpha is a mask; they are otherwise replaced by those of visible pixels nearby.
             denoise: how much noise to take away first, one of the model's levels; None for none of it.
@@ -160,6 +167,9 @@ class Upscaler:
                 side with itself; latent upscalers cannot.
             tta: whether to take the mean of what becomes of its eight flips and turns (`ensemble`).
             blend: a second model, whose result is laid over that of the first.
+            enlarger: what enlarges the picture before a creative upscaler draws it anew, one that takes
+                tiles; None for a Lanczos filter.
+            styles: images that a creative upscaler with an IP-Adapter takes a style from.
             on_start: called on the event loop when a device takes the first tile; again if the picture is
                 begun again with smaller ones, or upscaled several times.
             on_progress: called on the event loop with the finished share, from 0 to 1.
@@ -168,16 +178,16 @@ class Upscaler:
                 cover the result, unless it was begun again with smaller tiles. Called in the threads that
                 compute, several at once perhaps, so it must be quick; if it raises, that is logged. All
                 calls come before this one returns, but after it was cancelled there may be some more.
-                With `tta` and `blend`, and of latent upscalers, the whole is one region.
+                With `tta` and `blend`, and of latent and creative upscalers, the whole is one region.
 
         Raises:
             ModelError: if a model cannot be built, loaded or run, has no such level of noise, cannot avoid
                 seams, or if the upscaler is closed.
         """
         wanted = _Wanted((width, height), account, keep_hidden, wraps_of(seamless))
-        layers = [_Layer(model, diffusion, denoise)]
+        layers = [_Layer(model, diffusion, denoise, enlarger, styles)]
         if blend is not None and blend.visibility > 0:
-            layers.append(_Layer(blend.model, blend.diffusion, None))
+            layers.append(_Layer(blend.model, blend.diffusion, None, enlarger, ()))
         report = rising(on_progress or (lambda _share: None))
         if len(layers) == 1 and not tta:
             return await self._once(picture, layers[0], wanted, on_start, report, on_region)
@@ -231,6 +241,8 @@ class Upscaler:
         on_region: OnRegion | None,
     ) -> Picture:
         model = layer.model
+        if model.creative is not None:
+            return await self._drawn(picture, layer, wanted, on_start, on_progress, on_region)
         if model.latent is None:
             return await self._tiles.upscale(
                 picture,
@@ -259,6 +271,57 @@ class Upscaler:
             on_region=on_region,
         )
 
+    async def _drawn(
+        self,
+        picture: Picture,
+        layer: _Layer,
+        wanted: _Wanted,
+        on_start: Callable[[], None] | None,
+        on_progress: Progress,
+        on_region: OnRegion | None,
+    ) -> Picture:
+        """What a creative upscaler draws."""
+        model, weights = layer.model, layer.model.creative
+        assert weights is not None
+        drawn = await self._models.creative(model, weights)
+
+        async def enlarge(
+            picture: Picture,
+            size: tuple[int, int],
+            *,
+            on_start: Callable[[], None] | None,
+            on_progress: Progress,
+        ) -> Picture:
+            if layer.enlarger is None:
+                return await self._pixels.run(resized, picture, *size, wanted.wraps)
+            return await self._tiles.upscale(
+                picture,
+                layer.enlarger,
+                size=size,
+                account=wanted.account,
+                keep_hidden=wanted.keep_hidden,
+                denoise=None,
+                wraps=wanted.wraps,
+                on_start=on_start,
+                on_progress=on_progress,
+                on_region=None,
+            )
+
+        return await drawn.upscale(
+            picture,
+            model,
+            layer.diffusion or _default_diffusion(weights),
+            size=wanted.size,
+            enlarge=enlarge,
+            styles=layer.styles,
+            account=wanted.account,
+            keep_hidden=wanted.keep_hidden,
+            wraps=wanted.wraps,
+            on_start=on_start,
+            on_progress=on_progress,
+            on_region=on_region,
+        )
+
 
 async def _together(makers: Iterable[Coroutine[Any, Any, Picture]]) -> list[Picture]:
     """What all give; if one fails the others are stopped."""
@@ -270,5 +333,6 @@ async def _together(makers: Iterable[Coroutine[Any, Any, Picture]]) -> list[Pict
     return [task.result() for task in tasks]
 
 
-def _default_diffusion(weights: LatentWeights) -> Diffusion:
-    return Diffusion(steps=weights.default_steps, scheduler=weights.default_scheduler)
+def _default_diffusion(weights: LatentWeights | CreativeWeights) -> Diffusion:
+    plain = Diffusion(steps=weights.default_steps, scheduler=weights.default_scheduler)
+    return Controls().diffusion(plain) if isinstance(weights, CreativeWeights) else plain
