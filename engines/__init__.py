@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from engines.latent.colour_fix import ColourFix
     from engines.latent.diffusion import Creative, Diffusion
     from engines.latent.samplers import Scheduler
+    from engines.ray.cluster import ClusterOptions, RayCluster
     from engines.upscaler import Upscaler
 else:
 
@@ -66,6 +67,7 @@ else:
         "STYLES": "engines.creative.controls",
         "TURNS": "engines.ensemble",
         "Blend": "engines.ensemble",
+        "ClusterOptions": "engines.ray.cluster",
         "ColourFix": "engines.latent.colour_fix",
         "Controls": "engines.creative.controls",
         "Creative": "engines.latent.diffusion",
@@ -76,6 +78,7 @@ else:
         "Face": "engines.faces.detection",
         "PrecisionChoice": "engines.devices.find",
         "Preset": "engines.creative.controls",
+        "RayCluster": "engines.ray.cluster",
         "RestoredFace": "engines.faces.blending",
         "RuntimeChoice": "engines.devices.find",
         "Seamless": "engines.ensemble",
@@ -102,6 +105,7 @@ __all__ = [
     "Blend",
     "BrokenImageError",
     "Channels",
+    "ClusterOptions",
     "ColourFix",
     "Controls",
     "Creative",
@@ -127,6 +131,7 @@ __all__ = [
     "Picture",
     "PrecisionChoice",
     "Preset",
+    "RayCluster",
     "Region",
     "RestoredFace",
     "RunKind",

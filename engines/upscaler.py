@@ -18,13 +18,14 @@ from engines.codecs.picture import Picture
 from engines.creative.controls import Controls
 from engines.creative.upscaler import resized
 from engines.devices.cores import usable_cores
-from engines.devices.device import Device
+from engines.devices.device import Device, Distant
 from engines.ensemble import TURNS, Blend, Mean, Seamless, blended, wraps_of
 from engines.errors import ModelError
 from engines.latent.diffusion import Diffusion
 from engines.latent.prompts import prompts_of
 from engines.loading import LoadedModels
 from engines.progress import Progress, beside, rising, within
+from engines.ray.cluster import RayCluster
 from engines.scheduling.calibration import Calibration
 from engines.scheduling.executor import PATIENCE, Executor
 from engines.threads import Threads
@@ -58,7 +59,7 @@ class _Wanted:
 
 
 class Upscaler:
-    """Upscales pictures on the devices of this machine. Close it when done.
+    """Upscales pictures on the devices of this machine, or of a cluster. Close it when done.
 
     Attributes:
         auxiliaries: what other models do before an upscale, or after it.
@@ -75,22 +76,39 @@ class Upscaler:
         """Start the threads of the devices; nothing is loaded yet.
 
         Args:
-            devices: where networks run, at least one.
+            devices: where networks run, at least one, unless it joins a cluster.
             model_directory: where ONNX files are kept, built there on first use.
             stand_in: finds the device that takes over when all are lost; it may raise anything.
             patience: seconds that one run may take; a device that takes longer is given up.
         """
-        self.devices = tuple(devices)
         calibration = Calibration(model_directory / "batches.json")
-        self._executor = Executor(self.devices, calibration=calibration, stand_in=stand_in, patience=patience)
+        self._executor = Executor(devices, calibration=calibration, stand_in=stand_in, patience=patience)
+        self._cluster: RayCluster | None = None
         self._pixels = Threads(usable_cores(), "pixels")
         self._models = LoadedModels(self._executor, model_directory, self._pixels)
         self._resampler = Threads(1, "resampler")
-        in_batches = any(device.largest_batch > 1 for device in self.devices)
-        self._tiles = TileUpscaler(
-            self._executor, self._models, self._pixels, self._resampler, in_batches=in_batches
-        )
+        self._tiles = TileUpscaler(self._executor, self._models, self._pixels, self._resampler)
         self.auxiliaries = Auxiliaries(self._executor, self._models, self._pixels, self._resampler)
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """Those that take tiles."""
+        return self._executor.devices
+
+    @property
+    def nodes(self) -> set[str] | None:
+        """The machines of the cluster whose devices take tiles, for people; None without a cluster."""
+        if self._cluster is None:
+            return None
+        return {device.node for device in self.devices if isinstance(device, Distant)}
+
+    def join(self, cluster: RayCluster) -> None:
+        """Upscale on the devices of a cluster, as they come and go; close it with this. Blocks for seconds.
+
+        While it has none the stand-in is used.
+        """
+        self._cluster = cluster
+        cluster.start(self._executor)
 
     @property
     def usable(self) -> bool:
@@ -207,6 +225,8 @@ class Upscaler:
     def close(self) -> None:
         """Let the batch that runs finish; every upscale under way ends in a ModelError. Blocks."""
         self._executor.close()
+        if self._cluster is not None:
+            self._cluster.close()
         self._models.close()
         self._resampler.close()
         self._pixels.close()

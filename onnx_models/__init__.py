@@ -37,7 +37,7 @@ from onnx_models.errors import (
     WeightsChecksumError,
     one_line,
 )
-from onnx_models.files import write_atomically
+from onnx_models.files import sha256_of, write_atomically
 from onnx_models.model import (
     LARGEST_FACTOR,
     CreativeWeights,
@@ -187,6 +187,7 @@ __all__ = [
     "read_entry",
     "remove_entry",
     "repair",
+    "sha256_of",
     "size_of",
     "verified_file",
     "wrap_uint8",

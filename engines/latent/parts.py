@@ -65,7 +65,10 @@ class LoadedParts:
         self._executor = executor
         self._threads = threads
         self._prompts = None if weights.tokenizer is None else prompts_of(Path(weights.tokenizer.path))
-        self._parts = {name: Part(Path(files[0].path)) for name, files in weights.parts.items()}
+        self._parts = {
+            name: Part(Path(first.path), data=tuple(Path(file.path) for file in data))
+            for name, (first, *data) in weights.parts.items()
+        }
         for part in self._parts.values():
             executor.load(part)
 
