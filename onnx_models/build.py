@@ -198,11 +198,11 @@ def _build(model: Model, weights: NcnnWeights, target: Path, report: Callable[[f
     report(0.0)
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(target.parent)
-    files = [file.read_bytes() for file in ncnn_files(weights)]
+    param, numbers = (file.read_bytes() for file in ncnn_files(weights))
     report(0.2)
     from onnx_models.upscaler_file import upscaler_file  # noqa: PLC0415 - brings onnx, which takes memory
 
-    content = upscaler_file(model, weights.scale, *files, BUILDER_VERSION)
+    content = upscaler_file(model, weights.scale, param, numbers, BUILDER_VERSION)
     manifest = _Manifest(BUILDER_VERSION, _inputs_of(weights), hashlib.sha256(content).hexdigest())
     report(0.8)
     write_atomically(target, content)

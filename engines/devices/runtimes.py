@@ -19,12 +19,13 @@ __all__ = [
     "import_onnxruntime",
     "import_openvino",
     "inference_session",
+    "onnxruntime",
     "onnxruntime_version",
     "plugin_session",
 ]
 
 if TYPE_CHECKING:
-    pass
+    onnxruntime: ModuleType
 else:
 
     def __getattr__(name: str) -> object:
