@@ -235,27 +235,27 @@ async def test_what_has_just_ended_is_in_the_usage_with_its_key_and_time(server:
     assert found["usage"]["model"]["meta"]["p50InferenceTime"] > 0
 
 
-@pytest.mark.parametrize(
-    ("wanted", "code"),
-    [
-        ({}, "missingStartDate"),
-        ({"startDate": "2026-01-01"}, "missingEndDate"),
-        ({"startDate": "yesterday", "endDate": "2026-01-01"}, "invalidStartDate"),
-        ({"startDate": "2026-01-02", "endDate": "2026-01-01"}, "invalidEndDate"),
-        ({"startDate": "2026-01-01", "endDate": "2026-02-01"}, "invalidEndDate"),
-        ({"startDate": "0001-01-01", "endDate": "0001-01-01"}, "invalidStartDate"),
-        ({"startDate": "9999-12-31", "endDate": "9999-12-31"}, "invalidStartDate"),
-        (SPAN | {"timezone": "Europe"}, "invalidTimezone"),
-        (SPAN | {"timezone": "../../etc/passwd"}, "invalidTimezone"),
-        (SPAN | {"groupBy": ["hour"]}, "invalidGroupBy"),
-        (SPAN | {"groupBy": []}, "invalidGroupBy"),
-        (SPAN | {"apiKeys": ["nobody"]}, "invalidApiKeys"),
-        (SPAN | {"operation": "getDetails"}, "unsupportedStartDate"),
-    ],
-)
-async def test_what_usage_cannot_be_asked_for_is_refused(
-    server: EmbeddedServer, wanted: Item, code: str
-) -> None:
-    error = await usage(server, Account("", KEY), **{"operation": "getUsageActivity", **wanted})
-    assert error["code"] == code
-    assert error["parameter"] in error["message"]
+WRONG: list[tuple[Item, str]] = [
+    ({}, "missingStartDate"),
+    ({"startDate": "2026-01-01"}, "missingEndDate"),
+    ({"startDate": "yesterday", "endDate": "2026-01-01"}, "invalidStartDate"),
+    ({"startDate": "2026-01-02", "endDate": "2026-01-01"}, "invalidEndDate"),
+    ({"startDate": "2026-01-01", "endDate": "2026-02-01"}, "invalidEndDate"),
+    ({"startDate": "0001-01-01", "endDate": "0001-01-01"}, "invalidStartDate"),
+    ({"startDate": "9999-12-31", "endDate": "9999-12-31"}, "invalidStartDate"),
+    (SPAN | {"timezone": "Europe"}, "invalidTimezone"),
+    (SPAN | {"timezone": "../../etc/passwd"}, "invalidTimezone"),
+    (SPAN | {"groupBy": ["hour"]}, "invalidGroupBy"),
+    (SPAN | {"groupBy": []}, "invalidGroupBy"),
+    (SPAN | {"apiKeys": ["nobody"]}, "invalidApiKeys"),
+    (SPAN | {"operation": "getDetails"}, "unsupportedStartDate"),
+]
+
+
+async def test_what_usage_cannot_be_asked_for_is_refused(server: EmbeddedServer) -> None:
+    async with connected(server) as peer:
+        for wanted, code in WRONG:
+            task = {"taskType": "accountManagement", "taskUUID": new_uuid(), "operation": "getUsageActivity"}
+            (error,) = await peer.ask(task | wanted)
+            assert error["code"] == code, wanted
+            assert error["parameter"] in error["message"]
