@@ -204,6 +204,20 @@ def test_a_controlnet_for_something_else_is_refused_by_name(
         export(folder, catalogue, beside)
 
 
+@pytest.mark.usefixtures("beside")
+def test_a_controlnet_whose_name_is_not_that_of_one_for_tiles_is_refused(
+    folder: Path, catalogue: Catalogue
+) -> None:
+    controlnet = folder.parent / "controlnet"
+    for name, what in (("control_v11p_sd15_canny", "canny"), ("sd-controlnet-seg", "seg")):
+        controlnet = controlnet.rename(folder.parent / name)
+        with pytest.raises(UnsuitableModelError, match=f"the ControlNet {name} is for {what} by its name"):
+            export(folder, catalogue, Wanted(str(controlnet)))
+    controlnet = controlnet.rename(folder.parent / "tile-and-depth")
+    with pytest.raises(ReachedError):
+        export(folder, catalogue, Wanted(str(controlnet)))
+
+
 def test_an_ip_adapter_that_is_not_read_is_refused_by_name(
     folder: Path, beside: Wanted, catalogue: Catalogue
 ) -> None:
