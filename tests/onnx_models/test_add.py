@@ -271,11 +271,14 @@ def breaking(directory):
             "cannot be read",
         ),
         "no JSON": (lambda: entry.write_text("{"), "cannot be read"),
-        "wrong field": (lambda: entry.write_text(entry.read_text().replace("tile", "tyle")), "tyle"),
-        "other name": (lambda: entry.write_text(entry.read_text().replace('"broken"', '"x"')), "called x"),
+        "wrong field": (lambda: entry.write_text(entry.read_text("utf-8").replace("tile", "tyle")), "tyle"),
+        "other name": (
+            lambda: entry.write_text(entry.read_text("utf-8").replace('"broken"', '"x"')),
+            "called x",
+        ),
         "no network": (lambda: next(directory.glob("broken-*.onnx")).unlink(), "is missing"),
         "taken AIR": (
-            lambda: entry.write_text(entry.read_text().replace("local:broken@1", "runware:504@1")),
+            lambda: entry.write_text(entry.read_text("utf-8").replace("local:broken@1", "runware:504@1")),
             "claimed by two models",
         ),
     }
