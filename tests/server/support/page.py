@@ -104,6 +104,7 @@ class Page:
         files = [
             {"name": f"{name}.png", "mimeType": "image/png", "buffer": data} for name, data in images.items()
         ]
+        self.wait("#workspace")  # before one has signed in no files are taken
         before = self.tab.locator("#strip li").count()
         self.tab.set_input_files("#file", files)
         self.wait(f"#strip li:nth-child({before + len(images)})")
