@@ -322,7 +322,7 @@ def test_the_database_refuses_a_second_reservation_and_a_second_end_of_an_attemp
     with pytest.raises(IntegrityError):
         database.run_sync(ledger.reserve, attempt, 10, NOW)
     other = accepted(database, account, NOW)
-    assert database.run_sync(tasks.reserve, attempt_of(database, other, 20), NOW)
+    assert database.run_sync(ledger.reserve, other, 20, NOW)
     database.run_sync(ledger.settle, attempt, 10, 4, NOW)
     for end in (ledger.release, ledger.charge):
         with pytest.raises(IntegrityError):
