@@ -19,6 +19,7 @@ from engines.devices.runtimes import onnxruntime
 __all__ = [
     "KEY",
     "Report",
+    "cpu_seconds",
     "free_port",
     "gpu_name",
     "median",
@@ -127,6 +128,15 @@ def _memory(pid: int, kind: str) -> int:
     status = Path(f"/proc/{pid}/status").read_text("utf-8")
     (line,) = (line for line in status.splitlines() if line.startswith(f"{kind}:"))
     return int(line.split()[1]) * 1024
+
+
+def cpu_seconds(pid: int) -> float:
+    """The processor time that a process and its children have taken."""
+    import psutil  # noqa: PLC0415 - most benchmarks need no extra
+
+    process = psutil.Process(pid)
+    times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
+    return sum(each.user + each.system for each in times)
 
 
 def free_port() -> int:

@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from engines.codecs.decoder_pool import Decoders
     from engines.devices.cores import usable_cores
     from engines.devices.device import Device
+    from engines.devices.fastest import fastest_runtime
     from engines.devices.find import DeviceChoice, PrecisionChoice, RuntimeChoice, find_devices, stand_in_for
+    from engines.devices.memory import memory_size
     from engines.devices.ort import open_on_cpu
     from engines.ensemble import TURNS, Blend, Seamless, wraps_of
     from engines.faces.blending import RestoredFace
@@ -71,7 +73,9 @@ else:
         "Seamless": "engines.ensemble",
         "Scheduler": "engines.latent.samplers",
         "Upscaler": "engines.upscaler",
+        "fastest_runtime": "engines.devices.fastest",
         "find_devices": "engines.devices.find",
+        "memory_size": "engines.devices.memory",
         "open_on_cpu": "engines.devices.ort",
         "stand_in_for": "engines.devices.find",
         "usable_cores": "engines.devices.cores",
@@ -122,8 +126,10 @@ __all__ = [
     "decode",
     "device_time",
     "encode",
+    "fastest_runtime",
     "find_devices",
     "inspect",
+    "memory_size",
     "open_on_cpu",
     "picture_of",
     "pixels_of",

@@ -10,11 +10,12 @@ Every file takes and returns uint8 NHWC images. Nothing here runs a model.
 """
 
 from onnx_models.activations import largest_activation
-from onnx_models.add import Facts, add_model, export_model
+from onnx_models.add import add_model
 from onnx_models.auxiliary import KINDS, Auxiliary, AuxiliaryKind, verified_file
 from onnx_models.build import State, built_state, ensure_built, ncnn_files, repair
 from onnx_models.catalogue import Catalogue, load_catalogue, parse_catalogue
 from onnx_models.convert import Converted
+from onnx_models.diffusers.additions import Wanted
 from onnx_models.entries import entry_files, read_entry, remove_entry
 from onnx_models.errors import (
     BrokenEntryError,
@@ -36,7 +37,9 @@ from onnx_models.errors import (
     WeightsChecksumError,
     one_line,
 )
+from onnx_models.export import export_model
 from onnx_models.face_restorer import Restorer
+from onnx_models.facts import Facts
 from onnx_models.ffdnet import CELL, pack
 from onnx_models.files import write_atomically
 from onnx_models.graph import (
@@ -52,6 +55,8 @@ from onnx_models.graph import (
 )
 from onnx_models.model import (
     LARGEST_FACTOR,
+    CreativeWeights,
+    DiffusionWeights,
     LatentWeights,
     Model,
     NcnnWeights,
@@ -94,6 +99,8 @@ __all__ = [
     "Catalogue",
     "CatalogueError",
     "Converted",
+    "CreativeWeights",
+    "DiffusionWeights",
     "Download",
     "DownloadError",
     "DuplicateModelError",
@@ -126,6 +133,7 @@ __all__ = [
     "UnknownModelError",
     "UnsuitableModelError",
     "UnsupportedLayerError",
+    "Wanted",
     "WeightFile",
     "Weights",
     "WeightsChecksumError",

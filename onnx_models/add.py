@@ -1,55 +1,24 @@
-"""Adds models of the user's own to the catalogue: from a file, or from a diffusers pipeline."""
+"""Adds a model of the user's own to the catalogue, from its file."""
 
 import re
-from collections.abc import Callable, Mapping
-from decimal import Decimal
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
-from msgspec import Meta, Struct
 
 from onnx_models.auxiliary import Auxiliary
 from onnx_models.catalogue import Catalogue
 from onnx_models.convert import Converted, convert_file
-from onnx_models.diffusers import export as diffusers
-from onnx_models.entries import (
-    new_folder,
-    refuse_taken,
-    write_auxiliary,
-    write_entry,
-    write_latent_entry,
-)
-from onnx_models.errors import (
-    CatalogueError,
-    DuplicateModelError,
-    UnsuitableModelError,
-)
+from onnx_models.entries import write_auxiliary, write_entry
+from onnx_models.errors import UnsuitableModelError
 from onnx_models.face_restorer import LICENCES, Restorer
-from onnx_models.model import Air, LatentWeights, Model, Name, OnnxWeights, WeightFile
+from onnx_models.facts import Facts, as_entry, checked, refuse_duplicates
+from onnx_models.model import Model, OnnxWeights, WeightFile
 from onnx_models.probe import OpenNetwork, OpenPart
 
-__all__ = ["Facts", "add_model", "export_model", "refuse_duplicates"]
+__all__ = ["add_model"]
 
 Step = Callable[[str], None]
-
-
-class Facts(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a file does not say about its model; None is measured, or derived from the file's name."""
-
-    name: Name | None = None
-    aliases: tuple[Name, ...] = ()
-    air: Air | None = None
-    title: str | None = None
-    description: str = ""
-    licence: str = "unknown"
-    licence_url: str | None = None
-    source_url: str | None = None
-    price_per_megapixel: Decimal = Decimal(0)
-    scale: Annotated[int, Meta(ge=2)] | None = None
-    """What the scale must be; another one is refused."""
-    overlap: Annotated[int, Meta(ge=1)] | None = None
-    tile: Annotated[int, Meta(ge=1)] | None = None
 
 
 def add_model(
@@ -83,7 +52,7 @@ def add_model(
 
     """
     name = facts.name or re.sub(r"[^a-z0-9.-]+", "-", file.stem.lower()).strip("-.")
-    facts = _checked(msgspec.structs.replace(facts, name=name, air=facts.air or f"local:{name}@1"))
+    facts = checked(msgspec.structs.replace(facts, name=name, air=facts.air or f"local:{name}@1"))
     refuse_duplicates(name, facts.air or "", catalogue, directory)
     converted = convert_file(file, open_network, on_progress, open_part, accept_licence=accept_licence)
     if isinstance(converted, Restorer):
@@ -110,7 +79,7 @@ def add_model(
         "source_url": facts.source_url,
         "parameters": [],
     }
-    return write_entry(directory, _model(entry), [converted.network]), converted
+    return write_entry(directory, as_entry(entry, Model), [converted.network]), converted
 
 
 def _add_restorer(file: Path, facts: Facts, restorer: Restorer, directory: Path) -> Auxiliary:
@@ -133,139 +102,4 @@ def _add_restorer(file: Path, facts: Facts, restorer: Restorer, directory: Path)
         "parameters": ["weight"] if restorer.takes_weight else [],
         "batches": restorer.batches,
     }
-    try:
-        auxiliary = msgspec.convert(msgspec.to_builtins(entry), Auxiliary)
-    except msgspec.ValidationError as error:
-        raise CatalogueError(_field(error)) from error
-    return write_auxiliary(directory, auxiliary, restorer.network)
-
-
-def _model(entry: Mapping[str, object]) -> Model:
-    try:
-        return msgspec.convert(msgspec.to_builtins(entry), Model)
-    except msgspec.ValidationError as error:
-        raise CatalogueError(_field(error)) from error
-
-
-def export_model(
-    source: str,
-    facts: Facts,
-    catalogue: Catalogue,
-    directory: Path,
-    open_part: OpenPart,
-    *,
-    half: bool = False,
-    on_progress: Step = lambda _step: None,
-) -> tuple[Model, dict[str, float]]:
-    """Add a latent upscaler to the catalogue.
-
-    Args:
-        source: A diffusers directory, or the id of one on the Hugging Face hub, which is then fetched.
-        facts: What to call it, and so on; default: as the catalogue calls the one of its kind.
-        catalogue: The models there are.
-        directory: Of the added models.
-        open_part: The runtime to try it with.
-        half: Whether to compute in half precision.
-        on_progress: Called with each step, in words.
-
-    Returns:
-        The model, and by component the largest difference to PyTorch, relative to the largest value.
-
-    Raises:
-        CatalogueError: A fact is wrong.
-        DuplicateModelError: The name or the AIR identifier is taken.
-        ModelBuildError: It is no such pipeline, cannot be fetched, or cannot be written.
-
-    """
-    for export in catalogue.exports:
-        if source == export.source and facts.name is None:  # reported before gigabytes are fetched
-            refuse_duplicates(export.name, export.air, catalogue, directory)
-    pipeline = diffusers.located(source, on_progress)
-    kind = diffusers.kind_of(pipeline)
-    known = next(each for each in catalogue.exports if each.pipeline == kind.pipeline)
-    if facts.name in (None, known.name):
-        own = msgspec.structs.asdict(facts).items()
-        default = {each: getattr(known, each) for each in Facts.__struct_fields__ if hasattr(known, each)}
-        facts = Facts(**default | {each: value for each, value in own if value != getattr(Facts(), each)})
-    facts = _checked(msgspec.structs.replace(facts, air=facts.air or f"local:{facts.name}@1"))
-    name = facts.name or known.name
-    refuse_duplicates(name, facts.air or "", catalogue, directory)
-    tile = facts.tile or _LATENT_TILE // kind.scale * 2
-    overlap = facts.overlap or tile // 4
-    if overlap < 1 or tile <= 2 * overlap:  # reported before the export, which takes minutes
-        raise CatalogueError(
-            f"a window of {tile} px is too small for an overlap of {overlap} px at both its sides"
-        )
-    with new_folder(directory, name, lambda: on_progress("waiting for another export")) as folder:
-        exported = diffusers.export_latent_upscaler(
-            pipeline, folder, open_part, half=half, on_progress=on_progress
-        )
-        entry = {
-            "name": name,
-            "aliases": facts.aliases,
-            "air": facts.air,
-            "title": facts.title or name,
-            "description": facts.description or f"Latent upscaler, added from {source}.",
-            "family": "latent",
-            "weights": [exported.weights],
-            "factors": list(range(2, exported.weights.scale + 1)),
-            "fractional": True,
-            "overlap": overlap,
-            "tile": tile,
-            "price_per_megapixel": facts.price_per_megapixel,
-            "licence": facts.licence,
-            "licence_url": facts.licence_url,
-            "source_url": facts.source_url,
-            "parameters": _parameters(exported.weights),
-        }
-        return write_latent_entry(directory, _model(entry), folder), exported.differences
-
-
-def _parameters(weights: LatentWeights) -> list[str]:
-    left_out = {"strength"} if weights.spread != 2 else {"noiseLevel"}
-    return [each for each in _LATENT_PARAMETERS if each not in left_out]
-
-
-_LATENT_PARAMETERS = (
-    "steps",
-    "seed",
-    "CFGScale",
-    "positivePrompt",
-    "negativePrompt",
-    "strength",
-    "scheduler",
-    "colorFix",
-    "noiseLevel",
-)
-_LATENT_TILE = 512
-"""Pixels of an image that is doubled, half of one that is made four times as large."""
-
-
-def _checked(facts: Facts) -> Facts:
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,63}", facts.name or ""):
-        raise CatalogueError(
-            f"{facts.name!r} cannot be a model's name: lower-case letters, digits, dots and hyphens can"
-        )
-    try:
-        return msgspec.convert(msgspec.to_builtins(facts), Facts)
-    except msgspec.ValidationError as error:
-        raise CatalogueError(_field(error)) from error
-
-
-def _field(error: msgspec.ValidationError) -> str:
-    """The message of an error with the field's name in front."""
-    message, _, path = str(error).partition(" - at `$.")
-    return f"{path.rstrip('`')}: {message}" if path else message
-
-
-def refuse_duplicates(name: str, air: str, catalogue: Catalogue, directory: Path) -> None:
-    """Make sure that no model has a name or an AIR identifier.
-
-    Raises:
-        DuplicateModelError: One has, or an entry of this name is broken.
-
-    """
-    for key in (name, air):
-        if (known := catalogue.claimant(key)) is not None:
-            raise DuplicateModelError(f"{key} is taken by {known.title}; choose another one")
-    refuse_taken(directory, name, air)
+    return write_auxiliary(directory, as_entry(entry, Auxiliary), restorer.network)

@@ -23,7 +23,15 @@ from onnx_models.errors import MissingWeightsError, ModelBuildError, WeightsChec
 from onnx_models.files import remove_leftovers, sha256_of, write_atomically
 from onnx_models.folding import fold_factors
 from onnx_models.graph import wrap_uint8
-from onnx_models.model import LatentWeights, Model, NcnnWeights, OnnxWeights, WeightFile, Weights
+from onnx_models.model import (
+    CreativeWeights,
+    LatentWeights,
+    Model,
+    NcnnWeights,
+    OnnxWeights,
+    WeightFile,
+    Weights,
+)
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +68,7 @@ def ensure_built(
 ) -> Path:
     """Return the ONNX file of a model at one native scale; build it if it is missing or not as it should be.
 
-    (Of a latent upscaler it is the directory of its files; see `LatentWeights`.)
+    (Of a latent or creative upscaler it is the directory of its files; see `weight_formats`.)
 
     The network takes `image`, (N, H, W, 3) uint8 RGB, and returns `upscaled`, (N, scale x H, scale x W, 3)
     uint8 RGB, with N, H and W dynamic. Blocks: a first build takes up to a few seconds, and each later call
@@ -155,7 +163,7 @@ def _state_of_all(files: Sequence[WeightFile]) -> State:
     return "good" if all(sha256_of(Path(file.path)) == file.sha256 for file in files) else "damaged"
 
 
-def _verified(model: Model, weights: OnnxWeights | LatentWeights) -> Path:
+def _verified(model: Model, weights: OnnxWeights | LatentWeights | CreativeWeights) -> Path:
     """Return an ONNX file that is ready to run, or a directory of them, if nothing has changed it."""
     target, state = built_state(model, weights, Path())
     if state == "missing":

@@ -24,8 +24,8 @@ from onnx_models.errors import (
     UnknownModelError,
     one_line,
 )
-from onnx_models.model import LatentWeights, Model, WeightFile, Weights
-from onnx_models.published import Archive, Download, Export, Published
+from onnx_models.model import DiffusionWeights, Model, WeightFile, Weights
+from onnx_models.published import Archive, Download, Export, Published, Unavailable
 
 __all__ = ["Catalogue", "load_catalogue", "parse_catalogue"]
 
@@ -43,6 +43,7 @@ class Catalogue:
         downloads: What can be fetched; those that are among the models already are left out.
         exports: What can be exported from diffusers; unlike `missing_exports` with those that are installed.
         archives: The packages that the downloads name.
+        unavailable: What is asked for elsewhere and cannot be had here.
         advice: Which model to take for what, in a line.
         auxiliaries: The models that work beside upscalers.
 
@@ -60,6 +61,7 @@ class Catalogue:
         downloads: Iterable[Download] = (),
         exports: Iterable[Export] = (),
         archives: Mapping[str, Archive] | None = None,
+        unavailable: Iterable[Unavailable] = (),
         advice: str = "",
         auxiliaries: Iterable[Auxiliary] = (),
     ) -> None:
@@ -86,6 +88,7 @@ class Catalogue:
             for alias in model.aliases:
                 self._by_key.setdefault(alias, model)
         self.archives = archives or {}
+        self.unavailable = tuple(unavailable)
         self.advice = advice
         self.default = self.get(default)
 
@@ -156,6 +159,7 @@ class Catalogue:
             downloads=self._downloads,
             exports=self.exports,
             archives=self.archives,
+            unavailable=self.unavailable,
             advice=self.advice,
             auxiliaries=[*self.auxiliaries, model] if isinstance(model, Auxiliary) else self.auxiliaries,
         )
@@ -203,9 +207,12 @@ class Catalogue:
             for export in self.missing_exports:
                 if key in (export.name, export.air, *export.aliases):
                     raise NotInstalledError(
-                        f"{export.name} is not installed; to get it: tilewire models export {export.source} "
-                        f"(or use {export.alternative}, which comes with Tilewire)"
+                        f"{export.name} is not installed; to get it: tilewire models export "
+                        f"{export.arguments} (or use {export.alternative}, which comes with Tilewire)"
                     ) from None
+            for missing in self.unavailable:
+                if key in (missing.name, missing.air):
+                    raise UnknownModelError(f"{missing.name} cannot be had: {missing.reason}") from None
             others: list[Auxiliary | Download] = [*self.auxiliaries, *self.downloads]
             for other in others:
                 if key in (other.name, other.air) and other.kind != "upscaler":
@@ -227,6 +234,7 @@ class _CatalogueFile(Struct, frozen=True, forbid_unknown_fields=True):
     downloads: tuple[Download, ...] = ()
     exports: tuple[Export, ...] = ()
     archives: Mapping[str, Archive] = {}
+    unavailable: tuple[Unavailable, ...] = ()
     advice: str = ""
 
     def __post_init__(self) -> None:
@@ -265,6 +273,7 @@ def parse_catalogue(toml: bytes, directory: Path = _PACKAGE) -> Catalogue:
         downloads=file.downloads,
         exports=file.exports,
         archives=file.archives,
+        unavailable=file.unavailable,
         advice=file.advice,
     )
 
@@ -273,7 +282,7 @@ def _located(weights: Weights, directory: Path) -> Weights:
     def absolute(file: WeightFile) -> WeightFile:
         return replace(file, path=str(directory / file.path))
 
-    return weights.with_files(absolute) if isinstance(weights, LatentWeights) else weights
+    return weights.with_files(absolute) if isinstance(weights, DiffusionWeights) else weights
 
 
 def load_catalogue(added: Path | None = None) -> Catalogue:

@@ -2,10 +2,11 @@
 
 `NAME.json` is the entry, a `Model`; `NAME-4x-0123456789ab.onnx` is the network, named by its scale and the
 beginning of its SHA-256. A latent upscaler has a directory of files in place of the network, `NAME-2x-` and
-the beginning of its UNet's SHA-256. A model that works beside upscalers has an `Auxiliary` as its entry, and
-`NAME-0123456789ab.onnx`. The network is written first and the entry last, so that an entry that exists is
-complete; removal goes the other way round. As each model has its own files, a broken one harms no other.
-Whoever changes the directory locks it, so that two who add one name do not overwrite each other.
+the beginning of its UNet's SHA-256; a creative one, too, `NAME-creative-`. A model that works beside
+upscalers has an `Auxiliary` as its entry, and `NAME-0123456789ab.onnx`. The network is written first and the
+entry last, so that an entry that exists is complete; removal goes the other way round. As each model has its
+own files, a broken one harms no other. Whoever changes the directory locks it, so that two who add one name
+do not overwrite each other.
 """
 
 import hashlib
@@ -30,7 +31,7 @@ from onnx_models.errors import (
     one_line,
 )
 from onnx_models.files import locked, remove_leftovers, write_atomically
-from onnx_models.model import LatentWeights, Model, NcnnWeights, OnnxWeights, WeightFile, Weights
+from onnx_models.model import DiffusionWeights, Model, NcnnWeights, OnnxWeights, WeightFile, Weights
 
 __all__ = [
     "entry_files",
@@ -205,7 +206,7 @@ def _write(directory: Path, model: Model | Auxiliary, files: Mapping[str, bytes]
 
 @contextmanager
 def new_folder(directory: Path, name: str, on_wait: Callable[[], None] = lambda: None) -> Iterator[Path]:
-    """Make a folder for the files of a latent upscaler; what is left in it at the end is removed.
+    """Make a folder for the files of a latent or creative upscaler; what is left in it at the end is removed.
 
     Args:
         directory: Of the added models.
@@ -232,7 +233,7 @@ def new_folder(directory: Path, name: str, on_wait: Callable[[], None] = lambda:
 
 
 def write_latent_entry(directory: Path, model: Model, folder: Path) -> Model:
-    """Add a latent upscaler.
+    """Add a latent or creative upscaler.
 
     Args:
         directory: Of the added models.
@@ -248,8 +249,8 @@ def write_latent_entry(directory: Path, model: Model, folder: Path) -> Model:
 
     """
     (weights,) = model.weights
-    assert isinstance(weights, LatentWeights)
-    target = directory / f"{model.name}-{weights.scale}x-{weights.unet[0].sha256[:12]}"
+    assert isinstance(weights, DiffusionWeights)
+    target = directory / f"{model.name}-{weights.label}-{weights.unet[0].sha256[:12]}"
     entry = directory / f"{model.name}.json"
 
     weights = weights.with_files(lambda file: replace(file, path=f"{target.name}/{file.path}"))
@@ -283,7 +284,7 @@ def remove_entry(directory: Path, name: str) -> None:
     if name not in known:
         names = ", ".join(known) or "none"
         raise UnknownModelError(f"no model called {name!r} was added; there are {names}")
-    network = re.compile(re.escape(name) + r"(-\d+x(-denoise\d)?)?-[0-9a-f]{12}(\.onnx)?")
+    network = re.compile(re.escape(name) + r"(-creative|-\d+x(-denoise\d)?)?-[0-9a-f]{12}(\.onnx)?")
     try:
         with locked(directory):
             known[name].unlink(missing_ok=True)

@@ -1,23 +1,37 @@
-"""The entries of the catalogue: what is known of a model, and its weights.
+"""The entries of the catalogue: what is known of a model.
 
-They are frozen Structs that check themselves; nothing here reads or writes a file. What is known of a model
-that can be fetched is in `published`.
+They are frozen Structs that check themselves; nothing here reads or writes a file. Their weights are those of
+`weight_formats`; what is known of a model that can be fetched is in `published`.
 """
 
-from collections.abc import Callable
 from decimal import Decimal
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
-from msgspec.structs import replace
 
 from onnx_models.errors import FactorTooLargeError, NoSuchLevelError
+from onnx_models.weight_formats import (
+    CreativeWeights,
+    DefaultScheduler,
+    Denoise,
+    DiffusionWeights,
+    LatentWeights,
+    NcnnWeights,
+    OnnxWeights,
+    Pixels,
+    Scale,
+    Sha256,
+    WeightFile,
+    Weights,
+)
 
 __all__ = [
     "LARGEST_FACTOR",
     "Air",
+    "CreativeWeights",
     "DefaultScheduler",
     "Denoise",
+    "DiffusionWeights",
     "LatentWeights",
     "Model",
     "Name",
@@ -34,158 +48,10 @@ __all__ = [
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=64)]
 Air = Annotated[str, Meta(pattern=r"^[a-z0-9]+:[a-z0-9._-]+@[0-9]+$")]
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
-Scale = Annotated[int, Meta(ge=2)]
-Pixels = Annotated[int, Meta(ge=1)]
-Positive = Annotated[float, Meta(gt=0)]
 Url = Annotated[str, Meta(pattern=r"^https://")]
-DefaultScheduler = Literal["Euler", "Euler Karras", "Euler a", "Heun", "Heun Karras"]
-Denoise = Annotated[int, Meta(ge=0, le=3)]
-"""How much noise a network takes away beside enlarging: 0 little, 3 most."""
-
 
 LARGEST_FACTOR: Final = 16
 """The largest factor of models that upscale by any."""
-
-
-class WeightFile(Struct, frozen=True, forbid_unknown_fields=True):
-    """One file of weights: its path, relative to what its owner says, and its SHA-256."""
-
-    path: str
-    sha256: Sha256
-
-
-WeightFiles = Annotated[tuple[WeightFile, ...], Meta(min_length=1, max_length=2)]
-"""An ONNX file, and its external data if there is some."""
-
-
-class NcnnWeights(Struct, frozen=True, forbid_unknown_fields=True, tag_field="format", tag="ncnn"):
-    """Trained weights for one native scale, as an installable distribution carries them."""
-
-    scale: Scale
-    """The network turns (H, W) into (scale x H, scale x W)."""
-    distribution: str
-    """The name to install it by, as package indexes know it."""
-    param: WeightFile
-    """The network's layers, as text; relative to where packages are installed, as is `bin`."""
-    bin: WeightFile
-    """The trained numbers, in the order of the layers."""
-
-    denoise: ClassVar[None] = None
-
-    @property
-    def label(self) -> str:
-        """What its files are called by, after the model's name."""
-        return f"{self.scale}x"
-
-
-class OnnxWeights(Struct, frozen=True, forbid_unknown_fields=True, tag_field="format", tag="onnx"):
-    """An ONNX file that is ready to run: uint8 NHWC in and out, N, H and W dynamic."""
-
-    scale: Scale
-    """The network turns (H, W) into (scale x H, scale x W)."""
-    file: WeightFile
-    """Relative to the entry's own file; absolute once the entry is loaded."""
-    denoise: Denoise | None = None
-    """How much noise it takes away; None if it is trained for clean pictures, or for any."""
-
-    @property
-    def label(self) -> str:
-        """What its files are called by, after the model's name."""
-        return f"{self.scale}x" if self.denoise is None else f"{self.scale}x-denoise{self.denoise}"
-
-
-class LatentWeights(
-    Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="format", tag="latent"
-):
-    """The parts of a latent upscaler, ready to run: ONNX files, each with its external data if it has some.
-
-    All take and return float32, except for images, which are uint8 as inputs, and tokens, int64; the first
-    axis is the batch. A latent has `channels` numbers for each cell of `cell` x `cell` pixels. Paths are
-    relative to the entry's own file; absolute once the entry is loaded.
-    """
-
-    scale: Literal[2, 4]
-    text_encoder: WeightFiles | None = None
-    """tokens (N, T) -> context (N, T, D), pooled (N, P). None if the model takes no prompts.
-
-    Without pooled the UNet takes no condition.
-    """
-    vae_encoder: WeightFiles
-    """image (N, H, W, 3) RGB -> mean and deviation of what the UNet sees, (N, I, H / cell, W / cell) each."""
-    unet: WeightFiles
-    """noisy and image (N, C + I, h, w), time (N), context, condition (N, 128 + P) -> denoised (N, C, h, w).
-
-    Time is a quarter of the logarithm of the noise's deviation. The last two only with a text encoder.
-    """
-    vae_decoder: WeightFiles
-    """latents (N, C, h, w) -> image in [0, 1], not clipped, of the size that the scale makes it."""
-    tokenizer: WeightFile | None = None
-    """The text encoder's. As the package `tokenizers` reads it; cuts and fills a prompt to T tokens."""
-    channels: Pixels
-    cell: Pixels
-    """The side, in pixels of the input, of what the encoder makes one element of."""
-    spread: Literal[1, 2] = 2
-    """Side of the UNet's latents / side of what the encoder returns, which is repeated to that size."""
-    multiple: Pixels
-    """The sides of the UNet's input are multiples of it, and at least twice as long."""
-    scaling_factor: Positive
-    """What the encoder's latents are multiplied with for the UNet."""
-    beta_start: Positive
-    """The noise that the UNet was trained with: beta rises from here, in `noise_steps`."""
-    beta_end: Positive
-    curve: Literal["linear", "scaled_linear"] = "scaled_linear"
-    """What rises evenly: beta, or its square root."""
-    noise_steps: Annotated[int, Meta(ge=2)]
-    spacing: Literal["linspace", "trailing", "leading"] = "linspace"
-    """Which of them the sampler takes; see `engines.latent.samplers.noise_levels`."""
-    steps_offset: Annotated[int, Meta(ge=0, le=1)] = 1
-    """Where the steps begin with the spacing "leading"."""
-    last_noise: Literal["zero", "least"] = "zero"
-    """What Euler's last step leaves: no noise, or the least of the training, as DDIM can."""
-    default_scheduler: DefaultScheduler = "Euler"
-    """What takes the noise away if a task does not say."""
-    noise_levels: Annotated[int, Meta(ge=0)] = 0
-    """How many levels of noise can be added to the image before the UNet sees it; 0 is none.
-
-    With some, encoder and UNet take `level` (N) int64 as their last input.
-    """
-    default_noise_level: Annotated[int, Meta(ge=0)] = 20
-    default_steps: Annotated[int, Meta(ge=1, le=100)] = 20
-    """How many steps a task takes that does not say; its price is for as many."""
-
-    denoise: ClassVar[None] = None
-
-    @property
-    def label(self) -> str:
-        """What its files are called by, after the model's name."""
-        return f"{self.scale}x"
-
-    def __post_init__(self) -> None:
-        """Check what the types cannot express."""
-        if (self.text_encoder is None) != (self.tokenizer is None):
-            raise ValueError("text_encoder and tokenizer must be given together, or neither")
-
-    @property
-    def parts(self) -> dict[str, WeightFiles]:
-        """The networks, by name."""
-        parts = {"vae_encoder": self.vae_encoder, "unet": self.unet, "vae_decoder": self.vae_decoder}
-        return parts if self.text_encoder is None else {"text_encoder": self.text_encoder} | parts
-
-    @property
-    def files(self) -> tuple[WeightFile, ...]:
-        """All of them."""
-        networks = tuple(file for part in self.parts.values() for file in part)
-        return networks if self.tokenizer is None else (*networks, self.tokenizer)
-
-    def with_files(self, change: Callable[[WeightFile], WeightFile]) -> "LatentWeights":
-        """The same with each file replaced."""
-        parts = {name: tuple(map(change, files)) for name, files in self.parts.items()}
-        return replace(self, **parts, tokenizer=self.tokenizer and change(self.tokenizer))
-
-
-Weights = NcnnWeights | OnnxWeights | LatentWeights
-"""Weights for one native scale; the entry's `format` says which."""
 
 
 class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -203,8 +69,9 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The AIR identifier, for the wire: `source:id@version`."""
     title: str
     description: str
-    family: Literal["esrgan", "network", "latent"]
-    """What it is: an ESRGAN or any other single network, which run tile by tile; or a latent upscaler."""
+    family: Literal["esrgan", "network", "latent", "creative"]
+    """What it is: an ESRGAN or any other single network, which run tile by tile; a latent upscaler; or what
+    draws an enlarged picture anew."""
     weights: tuple[Weights, ...]
     """One for each native scale and level of noise; smallest first, without denoising before the levels."""
     factors: tuple[Scale, ...]
@@ -245,18 +112,22 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise ValueError("factors must be given once each, smallest first")
         if self.factors[-1] > self.reach:
             raise ValueError(f"no weights reach the factor {self.factors[-1]}")
-        if any((self.family == "latent") != isinstance(each, LatentWeights) for each in self.weights):
-            raise ValueError("the family is latent if and only if the weights are")
-        if self.family == "latent" and len(scales) > 1:
-            raise ValueError("a latent upscaler has weights for one scale")
-        if self.passes > 1 and self.family != "latent":
-            raise ValueError("only a latent upscaler takes more than one pass")
-        prompts = self.latent is not None and self.latent.text_encoder is not None
-        if not prompts and not _OF_PROMPTS.isdisjoint(self.parameters):
-            raise ValueError("prompts take a text encoder")
+        self._check_family()
         if self.tile <= 2 * self.overlap:
             raise ValueError("tile must be larger than the overlap on both its sides")
         check_price(self.price_per_megapixel)
+
+    def _check_family(self) -> None:
+        for family, kind in (("latent", LatentWeights), ("creative", CreativeWeights)):
+            if any((self.family == family) != isinstance(each, kind) for each in self.weights):
+                raise ValueError(f"the family is {family} if and only if the weights are")
+        if self.diffusion is not None and len(self.weights) > 1:
+            raise ValueError(f"a {self.family} upscaler has weights for one scale")
+        if self.passes > 1 and self.family != "latent":
+            raise ValueError("only a latent upscaler takes more than one pass")
+        prompts = self.diffusion is not None and self.diffusion.text_encoder is not None
+        if not prompts and not _OF_PROMPTS.isdisjoint(self.parameters):
+            raise ValueError("prompts take a text encoder")
 
     @property
     def denoise_levels(self) -> tuple[int, ...]:
@@ -271,8 +142,21 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         return weights if isinstance(weights, LatentWeights) else None
 
     @property
+    def creative(self) -> CreativeWeights | None:
+        """The weights of a creative upscaler; None of other models."""
+        (weights, *_) = self.weights
+        return weights if isinstance(weights, CreativeWeights) else None
+
+    @property
+    def diffusion(self) -> LatentWeights | CreativeWeights | None:
+        """The weights of a latent or creative upscaler; None of other models."""
+        return self.latent or self.creative
+
+    @property
     def reach(self) -> int:
         """The largest factor that its weights give."""
+        if self.creative is not None:
+            return LARGEST_FACTOR
         reach: int = self.weights[-1].scale ** self.passes
         return reach
 

@@ -16,7 +16,7 @@ from msgspec import Struct
 from onnx_models.build import ensure_built, sha256_of_built
 from onnx_models.errors import ModelBuildError
 from onnx_models.files import sha256_of, write_atomically
-from onnx_models.model import LatentWeights, Model, OnnxWeights, Weights
+from onnx_models.model import DiffusionWeights, Model, OnnxWeights, Weights
 from onnx_models.split import split_network
 
 __all__ = ["BuiltNetwork", "Split", "ensure_network"]
@@ -72,7 +72,7 @@ def ensure_network(
 
     Args:
         model: An entry of the catalogue.
-        weights: One of `model.weights`; of one network, not of a latent upscaler.
+        weights: One of `model.weights`; of one network, not of a latent or creative upscaler.
         directory: Where ONNX files are kept; made if it is missing.
         on_progress: Called in this thread with the finished share, rising to 1.0.
 
@@ -80,7 +80,7 @@ def ensure_network(
         ModelBuildError: See `ensure_built`; also if the parts cannot be written.
 
     """
-    if isinstance(weights, LatentWeights):
+    if isinstance(weights, DiffusionWeights):
         raise TypeError(f"{model.name} has more than one network")
     path = ensure_built(model, weights, directory, on_progress)
     sha256 = weights.file.sha256 if isinstance(weights, OnnxWeights) else sha256_of_built(path)

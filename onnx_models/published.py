@@ -123,12 +123,27 @@ class Download(Published, frozen=True, forbid_unknown_fields=True, kw_only=True)
             raise ValueError("what works beside upscalers comes as a checkpoint")
 
 
+class Unavailable(Struct, frozen=True, forbid_unknown_fields=True):
+    """A model that other services have and Tilewire cannot get."""
+
+    name: Name
+    air: Air
+    reason: str
+
+
 class Export(Published, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A latent upscaler that its authors publish for diffusers; it becomes a `Model` once it is exported."""
+    """An upscaler that its authors publish for diffusers; it becomes a `Model` once it is exported."""
 
     source: str
     """Its id on the Hugging Face hub."""
+    controlnet: str | None = None
+    """The id of the ControlNet that belongs to it."""
     pipeline: str
     """The class of diffusers that runs it."""
     alternative: Name
     """A model that comes with Tilewire and does something alike."""
+
+    @property
+    def arguments(self) -> str:
+        """What follows `tilewire models export` to make it."""
+        return self.source if self.controlnet is None else f"{self.source} --controlnet {self.controlnet}"

@@ -10,13 +10,14 @@ from typing import Final
 import onnx
 
 from onnx_models import centerface, ffdnet, ncnn, open_nsfw, spandrel
-from onnx_models.add import Facts, add_model, refuse_duplicates
+from onnx_models.add import add_model
 from onnx_models.auxiliary import Auxiliary
 from onnx_models.catalogue import Catalogue
 from onnx_models.convert import Converted, convert_core
 from onnx_models.entries import is_added, write_auxiliary, write_entry
 from onnx_models.errors import DownloadError, InstalledError, LicenceError, MissingConverterError
 from onnx_models.face_restorer import Restorer
+from onnx_models.facts import Facts, refuse_duplicates
 from onnx_models.files import locked
 from onnx_models.model import Model, OnnxWeights, WeightFile
 from onnx_models.probe import OpenNetwork, OpenPart

@@ -14,7 +14,7 @@ from msgspec import UNSET, UnsetType
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from engines import Decoders, Upscaler, find_devices, stand_in_for
+from engines import Decoders, Upscaler, find_devices, memory_size, stand_in_for
 from onnx_models import Catalogue, load_catalogue, one_line
 from server.background import close_revoked, every, give_back_memory, keep_up, reconcile, running, sweep
 from server.delivery.previews import TileStreams
@@ -27,7 +27,7 @@ from server.images.raw_images import RawImages
 from server.images.store import ImageStore
 from server.limits.disk import stored_bytes_limit
 from server.limits.edge import Edge
-from server.limits.memory import memory_size, part_of_memory, shortage
+from server.limits.memory import part_of_memory, shortage
 from server.limits.shares import OutwardShares
 from server.outbound.fetch import WebClient
 from server.private import private_directory

@@ -95,8 +95,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     device: DeviceChoice = "auto"
     """Where networks run: auto, cpu, cuda."""
     runtime: RuntimeChoice = "auto"
-    """What computes. On a CPU: auto (OpenVINO where it is installed), onnxruntime, openvino, ncnn; on a GPU:
-    auto, tensorrt, tensorrt-rtx."""
+    """What computes. On a CPU: auto (the fastest for each model, measured at its first load), onnxruntime,
+    openvino, ncnn; on a GPU: auto, tensorrt, tensorrt-rtx."""
     precision: PrecisionChoice = "auto"
     """auto (on a GPU fp16 for what stays within 45 dB; on a CPU bf16 where OpenVINO has it), fp32, fp16."""
     prices: dict[str, Decimal] = {}

@@ -1,10 +1,25 @@
-"""How many processor cores there are for this process."""
+"""The processor, and how many of its cores there are for this process."""
 
 import math
 import os
+import platform
+from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["usable_cores"]
+__all__ = ["processor", "usable_cores"]
+
+
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """What the processor calls itself, such as "AMD EPYC 9555"; its architecture where it does not.
+
+    Args:
+        cpuinfo: where Linux says it.
+    """
+    with suppress(OSError):
+        for line in cpuinfo.read_text("utf-8", "replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:

@@ -26,7 +26,12 @@ class CpuDevice:
     @property
     def name(self) -> str:
         """See `Device.name`."""
-        return f"CPU, {self.threads} threads, ONNX Runtime fp32"
+        return f"CPU, {self.threads} threads, {self.runtime}"
+
+    @property
+    def runtime(self) -> str:
+        """See `CpuRuntime.runtime`."""
+        return "ONNX Runtime fp32"
 
     @property
     def kind(self) -> str:
@@ -38,8 +43,7 @@ class CpuDevice:
         """See `Device.largest_batch`."""
         return 1
 
-    @property
-    def side_by_side(self) -> bool:
+    def side_by_side(self, _network: Network) -> bool:
         """See `Device.side_by_side`."""
         return False
 

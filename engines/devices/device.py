@@ -27,9 +27,8 @@ class Device(Protocol):
     def largest_batch(self) -> int:
         """The most tiles that one run may take. Above 1 tiles are cut to one size, to share runs."""
 
-    @property
-    def side_by_side(self) -> bool:
-        """Whether two short runs, of two sessions, take less time side by side than one after the other."""
+    def side_by_side(self, network: Network) -> bool:
+        """Whether two short runs of a network take less time side by side than one after the other."""
 
     def memory_use(self) -> Memory | None:
         """Its own memory; None where it has none, or does not say. May be called in any thread."""

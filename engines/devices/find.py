@@ -11,8 +11,10 @@ from engines.devices.cuda.find import find_gpus
 from engines.devices.cuda.tensorrt import find_tensorrt
 from engines.devices.cuda.tensorrt_rtx import find_tensorrt_rtx
 from engines.devices.device import Device
-from engines.devices.ncnn import find_ncnn
-from engines.devices.openvino import find_openvino
+from engines.devices.fastest import CpuRuntime, FastestRuntime
+from engines.devices.memory import memory_size
+from engines.devices.ncnn import NcnnDevice, find_ncnn, has_ncnn
+from engines.devices.openvino import CpuPrecision, OpenVinoDevice, find_openvino
 from engines.errors import ModelError
 
 __all__ = ["DeviceChoice", "PrecisionChoice", "RuntimeChoice", "find_devices", "stand_in_for"]
@@ -23,6 +25,9 @@ DeviceChoice = Literal["auto", "cpu", "cuda"]
 RuntimeChoice = Literal["auto", "onnxruntime", "openvino", "ncnn", "tensorrt", "tensorrt-rtx"]
 PrecisionChoice = Literal["auto", "fp32", "fp16"]
 
+
+_MEMORY_FOR_NCNN = 8 * 10**9
+"""Bytes that a machine needs to have ncnn chosen: the largest tile of x4plus takes half of that."""
 
 _ON_GPUS: Mapping[RuntimeChoice, Callable[[tuple[CudaDevice, ...]], tuple[Device, ...]]] = {
     "tensorrt": find_tensorrt,
@@ -37,8 +42,9 @@ def find_devices(
 
     Args:
         choice: "auto" falls back to the CPU, "cuda" does not.
-        runtime: what computes; "auto" on a CPU is OpenVINO where it is installed, as ncnn takes twice the
-            memory, and on a GPU CUDA. "tensorrt" and "tensorrt-rtx" are for GPUs, the others are for CPUs.
+        runtime: what computes; "auto" on a CPU is for each network what is the fastest of all that are
+            installed (`engines.devices.fastest`), and on a GPU CUDA. "tensorrt" and "tensorrt-rtx" are for
+            GPUs, the others are for CPUs.
         precision: "auto" lets OpenVINO use bf16 where the processor has it: it differs from fp32 by 57 dB
             (x4plus) and 49 dB (animevideov3), and takes a half to a third of the time. A GPU computes in fp16
             what stays within 45 dB of fp32; "fp16" has it do so without a look, and is nothing for a CPU.
@@ -79,13 +85,30 @@ def _find_cpu(runtime: RuntimeChoice, precision: PrecisionChoice) -> Device:
         raise ModelError("TensorRT needs a GPU")
     if precision == "fp16":
         raise ModelError("fp16 needs a GPU: a CPU computes in fp32, or with OpenVINO in bf16")
-    if runtime == "ncnn":
-        return find_ncnn(usable_cores(), _find_cpu("auto", precision))
-    if runtime != "onnxruntime":
-        try:
-            return find_openvino(usable_cores(), precision)
-        except ModelError as error:
-            if runtime == "openvino":
-                raise
-            log.info("no OpenVINO: %s", error)
-    return CpuDevice(usable_cores())
+    threads = usable_cores()
+    openvino = None if runtime == "onnxruntime" else _find_openvino(threads, precision, runtime)
+    if runtime == "auto":
+        return _fastest_of(CpuDevice(threads), openvino)
+    other = openvino or CpuDevice(threads)
+    return find_ncnn(threads, other) if runtime == "ncnn" else other
+
+
+def _find_openvino(threads: int, precision: CpuPrecision, runtime: RuntimeChoice) -> OpenVinoDevice | None:
+    try:
+        return find_openvino(threads, precision)
+    except ModelError as error:
+        if runtime == "openvino":
+            raise
+        log.info("no OpenVINO: %s", error)
+        return None
+
+
+def _fastest_of(onnx_runtime: CpuDevice, openvino: OpenVinoDevice | None) -> Device:
+    threads = onnx_runtime.threads
+    runtimes: list[tuple[CpuRuntime, ...]] = [(onnx_runtime,)]
+    if openvino is not None:
+        exact = OpenVinoDevice(threads, "fp32")
+        runtimes.append((exact,) if openvino == exact else (openvino, exact))
+    if has_ncnn() and memory_size() >= _MEMORY_FOR_NCNN:
+        runtimes.append((NcnnDevice(threads, None),))
+    return FastestRuntime(tuple(runtimes)) if len(runtimes) > 1 else onnx_runtime

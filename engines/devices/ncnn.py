@@ -2,7 +2,7 @@
 
 Its Winograd convolutions make the networks of Real-ESRGAN faster in fp32 than OpenVINO does, and take twice
 the memory: 4 GB for the largest tile of x4plus (measured: other pools or convolutions change little). So it
-is left to whoever asks for it. The results differ by one level of 255 at most, as may those of one picture
+is for machines that have plenty. The results differ by one level of 255 at most, as may those of one picture
 cut into other tiles. Where the processor computes in bf16 OpenVINO, which does too, is faster still.
 
 Models that come as ONNX files are left to another runtime.
@@ -12,6 +12,8 @@ import importlib
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +30,7 @@ from onnx_models import ModelBuildError, NcnnWeights, ncnn_blob, ncnn_files
 if TYPE_CHECKING:
     from engines.devices.device import Device
 
-__all__ = ["NcnnDevice", "find_ncnn"]
+__all__ = ["NcnnDevice", "find_ncnn", "has_ncnn"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,26 +39,30 @@ class NcnnDevice:
 
     threads: int
     """How many one run may use."""
-    other: "Device"
-    """The same CPU by another runtime, for the networks that ncnn has no weights of."""
+    other: "Device | None"
+    """The same CPU by another runtime, for what ncnn has no weights of; None to refuse that."""
 
     @property
     def name(self) -> str:
         """See `Device.name`."""
-        return f"CPU, {self.threads} threads, ncnn fp32"
+        return f"CPU, {self.threads} threads, {self.runtime}"
+
+    @property
+    def runtime(self) -> str:
+        """See `CpuRuntime.runtime`."""
+        return "ncnn fp32"
 
     @property
     def kind(self) -> str:
         """See `Device.kind`."""
-        return f"{self.name} {import_ncnn().__version__}"
+        return f"{self.name} {metadata.version('ncnn')}"  # without the memory that to import it takes
 
     @property
     def largest_batch(self) -> int:
         """See `Device.largest_batch`."""
         return 1
 
-    @property
-    def side_by_side(self) -> bool:
+    def side_by_side(self, _network: Network) -> bool:
         """See `Device.side_by_side`."""
         return False
 
@@ -66,7 +72,7 @@ class NcnnDevice:
     def open(self, network: Network) -> Session:
         """See `Device.open`."""
         if not isinstance(network.weights, NcnnWeights):
-            return self.other.open(network)
+            return self._other(network.path).open(network)
         try:
             param, numbers = ncnn_files(network.weights)
         except ModelBuildError as error:
@@ -87,7 +93,12 @@ class NcnnDevice:
 
     def open_part(self, part: Part) -> PartSession:
         """See `Device.open_part`."""
-        return self.other.open_part(part)
+        return self._other(part.path).open_part(part)
+
+    def _other(self, path: Path) -> "Device":
+        if self.other is None:
+            raise ModelError(f"ncnn has no weights of {path.name}")
+        return self.other
 
 
 class _NcnnSession:
@@ -175,13 +186,18 @@ def import_ncnn() -> ModuleType:
     return importlib.import_module("ncnn")
 
 
+def has_ncnn() -> bool:
+    """Whether it is installed; it is not imported, which takes time and memory."""
+    return importlib.util.find_spec("ncnn") is not None
+
+
 def find_ncnn(threads: int, other: "Device") -> NcnnDevice:
     """The CPU by ncnn, and by `other` for what ncnn cannot run.
 
     Raises:
         ModelError: if ncnn is not installed, or cannot be used; the message says why.
     """
-    if importlib.util.find_spec("ncnn") is None:
+    if not has_ncnn():
         raise ModelError("ncnn is not installed; pip install 'tilewire[ncnn]' brings it")
     try:
         import_ncnn()

@@ -79,7 +79,7 @@ def _started(session: Any, provider: str) -> Any:
 
 
 def import_openvino() -> ModuleType:
-    """OpenVINO, which is optional and takes a while: imported on first use.
+    """OpenVINO, which takes a while and is not everywhere: imported on first use.
 
     It reports every import through the package openvino-telemetry, and uses a stub where there is none
     (openvino/tools/ovc/telemetry_utils.py). None in `sys.modules` makes it seem so.

@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import numpy as np
 from msgspec import Meta
 
 from engines.devices.device import Device
+from engines.devices.kept import Kept
 from engines.devices.sessions import Network, Session
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, ModelError
-from onnx_models import one_line, write_atomically
+from onnx_models import one_line
 
 __all__ = ["Calibration", "choose_batch", "measure_rates"]
 
@@ -28,8 +28,6 @@ log = logging.getLogger(__name__)
 _NEARLY_BEST = 0.95
 _TIMED_RUNS = 3
 _ENOUGH_SECONDS = 5.0
-
-_File = dict[str, Annotated[int, Meta(ge=1)]]
 
 
 def choose_batch(rates: Mapping[int, float]) -> int:
@@ -95,14 +93,14 @@ class Calibration:
             file: where they are kept; a missing or broken one means that all is measured again.
             clock: the time in seconds.
         """
-        self._file = file
+        self._kept = Kept(file, dict[str, Annotated[int, Meta(ge=1)]])
         self._clock = clock
         # A second device of the kind finds what the first has measured.
         self._one_at_a_time = threading.Lock()
 
     def known(self, device: Device, network: Network) -> int | None:
         """What `batch` gives, if it was measured before and is still possible."""
-        known = self._read().get(_key(device, network))
+        known = self._kept.get(_key(device, network))
         return known if known is not None and known <= device.largest_batch else None
 
     def batch(self, device: Device, session: Session, network: Network) -> int:
@@ -118,25 +116,8 @@ class Calibration:
             chosen = choose_batch(rates)
             shown = ", ".join(f"{size}: {rate:.1f}" for size, rate in rates.items())
             log.info("%s: %s in batches of %d (tiles/s: %s)", device.name, network.path.name, chosen, shown)
-            self._keep(_key(device, network), chosen)
+            self._kept.keep(_key(device, network), chosen)
             return chosen
-
-    def _read(self) -> _File:
-        try:
-            return msgspec.json.decode(self._file.read_bytes(), type=_File)
-        except FileNotFoundError:
-            return {}
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-            log.warning("%s is of no use and is made anew: %s", self._file, error)
-            return {}
-
-    def _keep(self, key: str, batch: int) -> None:
-        """Keep a result; where that is not possible it is measured again after the next start."""
-        content = msgspec.json.format(msgspec.json.encode(self._read() | {key: batch}))
-        try:
-            write_atomically(self._file, content)
-        except OSError as error:
-            log.warning("%s cannot be written: %s", self._file, error)
 
 
 def _key(device: Device, network: Network) -> str:

@@ -252,7 +252,7 @@ class Worker:
         other = costs.seconds(run.key.network, run.key.pixels)
         if takes is None or other is None:
             return False
-        if self.device.side_by_side and takes <= _SHORT:
+        if takes <= _SHORT and self.device.side_by_side(key.network):
             return True
         return other >= _LONG and takes <= _SMALL * other
 

@@ -5,7 +5,7 @@ A key that is absent means what it means to diffusers: the default of the class.
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,30 @@ from onnx_models.errors import UnsuitableModelError
 
 __all__ = ["Config", "check_files", "read_json"]
 
-_NETWORKS = {"text_encoder": "model", "unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
+_STEMS = {
+    "text_encoder": "model",
+    "text_encoder_2": "model",
+    "image_encoder": "model",
+    "unet": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "controlnet": "diffusion_pytorch_model",
+}
 """The components that have weights, and what their files are called."""
 
+_OF_CLIP = {"hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers"}
 _NEEDED = {
-    "text_encoder": {
-        "hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size",
-        "max_position_embeddings",
-    },
+    "text_encoder": _OF_CLIP | {"vocab_size", "max_position_embeddings"},
+    "text_encoder_2": _OF_CLIP | {"vocab_size", "max_position_embeddings", "projection_dim"},
+    "image_encoder": _OF_CLIP | {"image_size", "patch_size", "projection_dim"},
     "unet": {"in_channels", "out_channels", "block_out_channels", "cross_attention_dim"},
     "vae": {"latent_channels", "block_out_channels", "scaling_factor"},
-}  # fmt: skip
+    "controlnet": {
+        "in_channels",
+        "block_out_channels",
+        "cross_attention_dim",
+        "conditioning_embedding_out_channels",
+    },
+}
 """Numbers, or lists of numbers, that must be finite and above 0 where they are given."""
 
 
@@ -106,8 +119,11 @@ def read_json(path: Path, otherwise: str) -> dict[str, Any]:
     return content
 
 
-def check_files(pipeline: Path) -> dict[str, str | None]:
+def check_files(folders: Mapping[str, Path]) -> dict[str, str | None]:
     """Make sure that every component has its files, and numbers where numbers must be.
+
+    Args:
+        folders: By component; those that have neither weights nor words are left out.
 
     Returns:
         By component with weights, the variant of its files: "fp16" if there are no others.
@@ -117,18 +133,26 @@ def check_files(pipeline: Path) -> dict[str, str | None]:
 
     """
     variants = {}
-    for component, stem in _NETWORKS.items():
-        config = read_json(pipeline / component / "config.json", f"its component {component} is missing")
+    for component, folder in folders.items():
+        if component not in _STEMS:
+            continue
+        config = read_json(folder / "config.json", f"its component {component} is missing")
         for key in _NEEDED[component] & set(config):
             numbers = config[key] if isinstance(config[key], list) else [config[key]]
             if not numbers or not all(map(_is_positive, numbers)):
                 raise Config(component, config, {}).unsupported(key)
-        variants[component] = _variant(pipeline / component, stem)
-    tokenizer = pipeline / "tokenizer"
+        variants[component] = _variant(component, folder)
+    for component, folder in folders.items():
+        if component.startswith("tokenizer"):
+            _check_words(component, folder)
+    return variants
+
+
+def _check_words(component: str, folder: Path) -> None:
     for names in (("tokenizer.json",), ("vocab.json", "merges.txt")):
-        if all(_has_content(tokenizer / name) for name in names):
-            return variants
-    raise UnsuitableModelError("its tokenizer is missing: tokenizer.json, or vocab.json and merges.txt")
+        if all(_has_content(folder / name) for name in names):
+            return
+    raise UnsuitableModelError(f"its {component} is missing: tokenizer.json, or vocab.json and merges.txt")
 
 
 def _is_positive(number: Any) -> bool:
@@ -136,7 +160,8 @@ def _is_positive(number: Any) -> bool:
     return is_number and math.isfinite(number) and 0 < number < 1e9
 
 
-def _variant(folder: Path, stem: str) -> str | None:
+def _variant(component: str, folder: Path) -> str | None:
+    stem = _STEMS[component]
     for variant in (None, "fp16"):
         name = stem if variant is None else f"{stem}.{variant}"
         if (
@@ -146,9 +171,9 @@ def _variant(folder: Path, stem: str) -> str | None:
             return variant
     if any(folder.glob("*.bin")):
         raise UnsuitableModelError(
-            f"its {folder.name} is a pickle (.bin), which may hold code: save it with safe_serialization=True"
+            f"its {component} is a pickle (.bin), which may hold code: save it with safe_serialization=True"
         )
-    raise UnsuitableModelError(f"its {folder.name} has no weights: {stem}.safetensors is missing or empty")
+    raise UnsuitableModelError(f"its {component} has no weights: {stem}.safetensors is missing or empty")
 
 
 def _has_content(file: Path) -> bool:

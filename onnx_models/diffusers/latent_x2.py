@@ -7,7 +7,16 @@ which cannot be exported; as depthwise convolutions of the channels that they ha
 from collections.abc import Iterator
 from typing import Any
 
-from onnx_models.diffusers.part import Arrays, Components, Examples, Kind, Part, decoder_part, through
+from onnx_models.diffusers.part import (
+    Arrays,
+    Components,
+    Examples,
+    Kind,
+    Part,
+    decoder_part,
+    encoder_part,
+)
+from onnx_models.model import LatentWeights
 
 __all__ = ["LATENT_X2"]
 
@@ -28,12 +37,7 @@ def _architecture(found: Components) -> dict[str, tuple[Any, Any]]:
 
 
 def _layout(found: Components) -> dict[str, Any]:
-    return {"cell": _cell(found)}
-
-
-def _cell(found: Components) -> int:
-    cell: int = 2 ** (len(found.vae.config.block_out_channels) - 1)
-    return cell
+    return {"cell": found.cell, "scale": 2}
 
 
 def _parts(found: Components, half: bool) -> Iterator[Part]:
@@ -41,7 +45,7 @@ def _parts(found: Components, half: bool) -> Iterator[Part]:
 
     kind = torch.float16 if half else torch.float32
     examples = Examples(found)
-    text_encoder, unet, vae = found.text_encoder, found.unet, found.vae
+    text_encoder, unet = found.text_encoder, found.unet
     _fix_channels(unet)
 
     class TextEncoder(torch.nn.Module):  # type: ignore[misc]
@@ -52,17 +56,6 @@ def _parts(found: Components, half: bool) -> Iterator[Part]:
         def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             found = self.model(tokens, output_hidden_states=True)
             return found.hidden_states[-1].float(), found.pooler_output.float()
-
-    class VaeEncoder(torch.nn.Module):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = vae
-
-        def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            planes = image.to(kind).permute(0, 3, 1, 2) * (2 / 255) - 1
-            moments = through(self.model.quant_conv, self.model.encoder(planes)).float()
-            mean, logarithm = moments.chunk(2, dim=1)
-            return mean, torch.exp(0.5 * logarithm.clamp(-30, 20))
 
     class Unet(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -88,16 +81,13 @@ def _parts(found: Components, half: bool) -> Iterator[Part]:
         "text_encoder", TextEncoder().eval().to(kind), ("tokens",), ("context", "pooled"),
         {"tokens": batch}, ((examples.ids(2),), (examples.ids(1),)),
     )  # fmt: skip
-    yield Part(
-        "vae_encoder", VaeEncoder().eval().to(kind), ("image",), ("mean", "deviation"),
-        {"image": {0: "batch", 1: "height", 2: "width"}}, examples.images(_cell(found)),
-    )  # fmt: skip
+    yield encoder_part(found, kind, examples)
     yield Part(
         "unet", Unet().eval().to(kind), ("noisy", "time", "context", "condition"), ("denoised",),
         {"noisy": {0: "batch", 2: "height", 3: "width"}, "time": batch, "context": batch, "condition": batch},
         (noisy(2, side, 2 * side), noisy(1, 2 * side, side)),
     )  # fmt: skip
-    yield decoder_part(vae, kind, examples)
+    yield decoder_part(found, kind, examples)
 
 
 def _fix_channels(unet: Any) -> None:
@@ -147,8 +137,8 @@ def _fix_channels(unet: Any) -> None:
 
 
 LATENT_X2 = Kind(
-    pipeline="StableDiffusionLatentUpscalePipeline",
-    scale=2,
+    pipelines=("StableDiffusionLatentUpscalePipeline",),
+    weights=LatentWeights,
     components=("text_encoder", "tokenizer", "unet", "vae", "scheduler"),
     # Of the others diffusers' pipeline makes noise: it scales as those do that count noise in deviations.
     schedulers=("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler"),
@@ -156,4 +146,5 @@ LATENT_X2 = Kind(
     architecture=_architecture,
     parts=_parts,
     layout=_layout,
+    window=lambda _pipeline: 512,
 )

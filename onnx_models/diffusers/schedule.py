@@ -1,8 +1,8 @@
 """The noise that a diffusers pipeline was trained with, and how its scheduler takes it away.
 
 Schedulers of diffusers that compute what one of the engine's does are told by their class and configuration;
-all others are refused by name. Defaults are those of diffusers' classes
-(https://github.com/huggingface/diffusers, `src/diffusers/schedulers`).
+of some others the noise is taken, and the engine's best takes it away; the rest is refused by name. Defaults
+are those of diffusers' classes (https://github.com/huggingface/diffusers, `src/diffusers/schedulers`).
 """
 
 from pathlib import Path
@@ -72,6 +72,10 @@ _MUST_BE: dict[str, Any] = {
 """What each of these must be where a scheduler has it: the engine knows nothing else."""
 
 
+_OTHERWISE: DefaultScheduler = "DPM++ 2M Karras"
+"""What takes the noise away where the engine has nothing like a folder's scheduler."""
+
+
 class Training(Struct, frozen=True):
     """The noise of a training."""
 
@@ -114,7 +118,10 @@ def read_training(pipeline: Path, component: str) -> Training:
 
 
 def read_schedule(
-    pipeline: Path, schedulers: tuple[str, ...], predictions: tuple[Prediction, ...]
+    pipeline: Path,
+    schedulers: tuple[str, ...],
+    predictions: tuple[Prediction, ...],
+    others: tuple[str, ...] = (),
 ) -> Schedule:
     """Read what the scheduler of a pipeline does.
 
@@ -122,13 +129,16 @@ def read_schedule(
         pipeline: A diffusers folder.
         schedulers: The classes that a pipeline of its kind runs rightly.
         predictions: What its UNet may predict.
+        others: The classes of which only the noise of the training is taken.
 
     Raises:
         UnsuitableModelError: Its configuration is missing, broken, or of a kind that is not offered.
 
     """
     values = _values(pipeline, "scheduler")
-    name = Config("scheduler", values, {}).choice("_class_name", schedulers)
+    name = Config("scheduler", values, {}).choice("_class_name", (*schedulers, *others))
+    if name in others:
+        return _noise_alone(values, predictions)
     defaults = _DEFAULTS[name]
     config = Config("scheduler", values, defaults)
     for key in defaults.keys() & _MUST_BE.keys():
@@ -145,6 +155,13 @@ def read_schedule(
         last_noise=last,  # type: ignore[arg-type]
         prediction=config.choice("prediction_type", predictions),
     )
+
+
+def _noise_alone(values: dict[str, Any], predictions: tuple[Prediction, ...]) -> Schedule:
+    config = Config("scheduler", values, _BETAS)
+    config.choice("rescale_betas_zero_snr", [False])
+    prediction = config.choice("prediction_type", predictions)
+    return Schedule(_training(config), _OTHERWISE, "linspace", 0, "zero", prediction)
 
 
 def _values(pipeline: Path, component: str) -> dict[str, Any]:

@@ -2,9 +2,8 @@
 
 Its UNet sees the image itself, not its latents, with some noise added, and takes the level of that noise as a
 class label. What stands for the VAE's encoder returns mean and deviation of the noisy pixels. The UNet counts
-time in steps of its training and returns the picture, the noise, or the velocity of Salimans and Ho,
-Progressive Distillation (2022); the exported UNet converts both into what `LatentWeights` describes. The VAE
-overflows in half precision, as diffusers knows, and stays in single.
+time in steps of its training and returns what `prediction` converts. The VAE overflows in half precision, as
+diffusers knows, and stays in single.
 """
 
 from collections.abc import Iterator
@@ -15,7 +14,9 @@ from numpy.typing import NDArray
 
 from onnx_models.diffusers.folder import Config, read_json
 from onnx_models.diffusers.part import Arrays, Components, Examples, Kind, Part, decoder_part
-from onnx_models.diffusers.schedule import Prediction, read_training
+from onnx_models.diffusers.prediction import as_velocity, noise_times, training_steps
+from onnx_models.diffusers.schedule import read_training
+from onnx_models.model import LatentWeights
 
 __all__ = ["X4"]
 
@@ -36,6 +37,7 @@ def _architecture(found: Components) -> dict[str, tuple[Any, Any]]:
 def _layout(found: Components) -> dict[str, Any]:
     levels = _levels(found)
     return {
+        "scale": 4,
         "cell": 1,
         "spread": 1,
         "noise_levels": levels,
@@ -63,8 +65,7 @@ def _parts(found: Components, half: bool) -> Iterator[Part]:
     examples = Examples(found)
     text_encoder, unet = found.text_encoder, found.unet
     kept = torch.from_numpy(read_training(found.directory, "low_res_scheduler").kept()).float()
-    trained = found.schedule.training.kept()
-    levels = torch.from_numpy(np.log((1 - trained) / trained) / 8).float()
+    times = noise_times(found.schedule.training)
     prediction = found.schedule.prediction
     scaling = found.vae.config.scaling_factor  # which the engine multiplies by
 
@@ -90,18 +91,16 @@ def _parts(found: Components, half: bool) -> Iterator[Part]:
         def __init__(self) -> None:
             super().__init__()
             self.model = unet
-            self.register_buffer("levels", levels)
+            self.register_buffer("times", times)
 
         def forward(
             self, noisy: torch.Tensor, time: torch.Tensor, context: torch.Tensor, level: torch.Tensor
         ) -> torch.Tensor:
-            known: torch.Tensor = self.levels
-            below = (known[None] <= time[:, None]).sum(1).clamp(1, len(levels) - 1) - 1
-            step = below + (time - known[below]) / (known[below + 1] - known[below])
+            step = training_steps(self.times, time)
             found = self.model(noisy.to(kind), step, context.to(kind), class_labels=level, return_dict=False)[
                 0
             ].float()
-            return _as_velocity(prediction, found, noisy[:, : found.shape[1]], torch.exp(4 * time))
+            return as_velocity(prediction, found, noisy[:, : found.shape[1]], torch.exp(4 * time))
 
     def noisy(count: int, height: int, columns: int) -> Arrays:
         shape = count, unet.config.in_channels, height, columns
@@ -116,7 +115,7 @@ def _parts(found: Components, half: bool) -> Iterator[Part]:
 
     batch, side = {0: "batch"}, examples.side
     module = Unet().eval().to(kind)
-    module.levels = levels  # as exact as they were
+    module.times = times  # as exact as they were
     yield Part(
         "text_encoder", TextEncoder().eval().to(kind), ("tokens",), ("context",),
         {"tokens": batch}, ((examples.ids(2),), (examples.ids(1),)),
@@ -130,31 +129,12 @@ def _parts(found: Components, half: bool) -> Iterator[Part]:
         {"noisy": {0: "batch", 2: "height", 3: "width"}, "time": batch, "context": batch, "level": batch},
         (noisy(2, side, 2 * side), noisy(1, 2 * side, side)),
     )  # fmt: skip
-    yield decoder_part(found.vae, torch.float32, examples)
-
-
-def _as_velocity(prediction: Prediction, found: Any, noisy: Any, deviation: Any) -> Any:
-    """What the engine takes, of what a UNet predicts.
-
-    Args:
-        prediction: What that is.
-        found: The prediction, (N, C, h, w).
-        noisy: The latents with noise, divided by the deviation of both together.
-        deviation: Of the noise, (N,); the latents have 1.
-
-    """
-    if prediction == "v_prediction":
-        return -found
-    deviation = deviation[:, None, None, None]
-    norm = (deviation**2 + 1) ** 0.5
-    if prediction == "epsilon":
-        return noisy * deviation - found * norm
-    return (found * norm - noisy) / deviation
+    yield decoder_part(found, torch.float32, examples)
 
 
 X4 = Kind(
-    pipeline="StableDiffusionUpscalePipeline",
-    scale=4,
+    pipelines=("StableDiffusionUpscalePipeline",),
+    weights=LatentWeights,
     components=("text_encoder", "tokenizer", "unet", "vae", "scheduler", "low_res_scheduler"),
     schedulers=(
         "DDIMScheduler",
@@ -166,4 +146,5 @@ X4 = Kind(
     architecture=_architecture,
     parts=_parts,
     layout=_layout,
+    window=lambda _pipeline: 256,
 )

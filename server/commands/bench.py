@@ -3,11 +3,11 @@
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from statistics import geometric_mean
-from typing import Annotated, Final, get_args
+from typing import Annotated, Final, ParamSpec, TypeVar, get_args
 
 import msgspec
 import typer
@@ -15,7 +15,7 @@ from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
 
-from engines import Device, EngineError, RuntimeChoice, find_devices, usable_cores
+from engines import Device, EngineError, RuntimeChoice, fastest_runtime, find_devices, usable_cores
 from onnx_models import Model, ModelBuildError, UnknownModelError, load_catalogue
 from server.commands.building import build_missing
 from server.commands.measure import PHOTO_SIDE, Failure, Measurement, measure
@@ -24,6 +24,9 @@ from server.settings import Settings
 from server.specs.version import VERSION
 
 __all__ = ["bench"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 RUNTIMES: Final[tuple[RuntimeChoice, ...]] = tuple(
     runtime for runtime in get_args(RuntimeChoice) if runtime not in {"auto", "tensorrt", "tensorrt-rtx"}
@@ -43,10 +46,11 @@ class Machine(Struct, frozen=True, kw_only=True):
 
 
 class Report(Struct, frozen=True, kw_only=True):
-    """All that is told, and printed by `--json`."""
+    """All that is told, and printed by `--json`. `chosen`: the devices of models, where several may be."""
 
     machine: Machine
     results: list[Measurement]
+    chosen: dict[str, str]
     failures: list[Failure]
     hints: list[str]
 
@@ -89,10 +93,12 @@ def bench(
     outcomes = list(_measure_all(pairs, seconds))
     results = [outcome for outcome in outcomes if isinstance(outcome, Measurement)]
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    measured = {result.model for result in results}
+    chosen = _in_a_process(chosen_devices, [model for model in models if model.name in measured], settings)
     hints += faster_way(ways, results, settings)
     if left := len(pairs) - len(outcomes):
         hints.append(f"{left} more were not measured, as the time was up; --seconds gives them more")
-    report = Report(machine=machine, results=results, failures=failures, hints=hints)
+    report = Report(machine=machine, results=results, chosen=chosen, failures=failures, hints=hints)
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(report)).decode())  # noqa: T201 - without any styling
     else:
@@ -162,7 +168,6 @@ def _pairs(models: list[Model], ways: list[Way]) -> Iterator[tuple[Model, Way]]:
 def _measure_all(pairs: list[tuple[Model, Way]], seconds: float) -> Iterator[Measurement | Failure]:
     """Each pair, until the time is up."""
     until = time.time() + seconds
-    context = multiprocessing.get_context("spawn")
     with problems.status("") as status:
         for number, (model, way) in enumerate(pairs):
             status.update(f"{number + 1} of {len(pairs)}: {model.name} on {way.device}")
@@ -170,12 +175,23 @@ def _measure_all(pairs: list[tuple[Model, Way]], seconds: float) -> Iterator[Mea
             if number and share <= 0:
                 return
             # Each in a process of its own: its memory is measured, and nothing is left for the next.
-            with ProcessPoolExecutor(1, mp_context=context) as process:
-                work = process.submit(measure, model.name, way.device, way.settings, time.time() + share)
-                try:
-                    yield work.result()
-                except BrokenProcessPool:
-                    yield Failure(model=model.name, device=way.device, reason="the process was ended")
+            try:
+                yield _in_a_process(measure, model.name, way.device, way.settings, time.time() + share)
+            except BrokenProcessPool:
+                yield Failure(model=model.name, device=way.device, reason="the process was ended")
+
+
+def chosen_devices(models: list[Model], settings: Settings) -> dict[str, str]:
+    """What runs each model where the runtime is chosen for it; measured now if it was not before."""
+    devices = find_devices(settings.device, settings.runtime, settings.precision)
+    names = {model.name: fastest_runtime(devices[0], model, settings.model_directory) for model in models}
+    return {model: name for model, name in names.items() if name is not None}
+
+
+def _in_a_process(work: Callable[P, T], *arguments: P.args, **more: P.kwargs) -> T:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as process:
+        return process.submit(work, *arguments, **more).result()
 
 
 def _show(report: Report) -> None:
@@ -185,10 +201,11 @@ def _show(report: Report) -> None:
     for heading in ("MP/s", f"{PHOTO_SIDE}×{PHOTO_SIDE}", "first result", "memory"):
         table.add_column(heading, justify="right", no_wrap=True)
     for result in report.results:
+        chosen = report.chosen.get(result.model) == result.device
         about = "" if result.measured_side == PHOTO_SIDE else "~"
         table.add_row(
             result.model,
-            result.device,
+            f"{result.device} *" if chosen else result.device,
             _digits(result.megapixels_per_second),
             f"{about}{_digits(result.photo_seconds)} s",
             f"{_digits(result.first_result_seconds)} s",
@@ -205,6 +222,8 @@ def _notes(report: Report) -> Iterator[str]:
     yield "MP/s: output megapixels a second through the socket, JPEG in and out, at the largest factor."
     if any(result.measured_side < PHOTO_SIDE for result in report.results):
         yield f"~: computed from a smaller picture, as {PHOTO_SIDE}×{PHOTO_SIDE} would take too long."
+    if report.chosen:
+        yield '*: what runs the model with runtime = "auto", as it was the fastest at its first load.'
     yield "first result: a small picture right after the start, with loading the model. memory: main memory."
     cores = f"{report.machine.cores} cores" if report.machine.cores > 1 else "one core"
     if report.machine.load is None:

@@ -34,6 +34,7 @@ from onnx_models import (
     Run,
     RunPart,
     UnknownModelError,
+    Wanted,
     add_model,
     export_model,
     load_catalogue,
@@ -133,6 +134,16 @@ def export(
     source: Annotated[
         str, typer.Argument(metavar="DIRECTORY-OR-HUB-ID", help="Such as stabilityai/sd-x2-latent-upscaler.")
     ],
+    controlnet: Annotated[
+        str | None, typer.Option(help="A tile ControlNet: its directory, or its id on the hub.")
+    ] = None,
+    ip_adapter: Annotated[
+        Path | None, typer.Option(help="An IP-Adapter, for images of a style: its directory, or its file.")
+    ] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE[:WEIGHT]", help="A LoRA to add to the weights; may be repeated."),
+    ] = None,
     half: Annotated[bool, typer.Option("--fp16", help="Compute in half precision: half the memory.")] = False,
     name: Annotated[str | None, typer.Option(help="What to call it; default: as its authors do.")] = None,
     air: Annotated[str | None, typer.Option(help="Its AIR id; default: its own, or local:NAME@1.")] = None,
@@ -141,7 +152,7 @@ def export(
     data: Data = None,
     config: ConfigFile = None,
 ) -> None:
-    """Add a Stable Diffusion latent upscaler.
+    """Add a Stable Diffusion upscaler: a latent one, or one that draws pictures anew.
 
     ONNX files are made of a diffusers pipeline, and checked.
     """
@@ -157,6 +168,7 @@ def export(
             load_catalogue(directory),
             directory,
             _open_part,
+            wanted=Wanted(controlnet, ip_adapter, lora or ()),
             half=half,
             on_progress=partial(_step, bars, bar, source),
         )

@@ -60,9 +60,9 @@ def list_models(data: Data = None, config: ConfigFile = None) -> None:
     for download in catalogue.downloads:
         _show(download, settings, f"{size_of(download, catalogue.archives) / 1e6:.0f} MB to fetch")
     if catalogue.missing_exports:
-        _head("To export", "pip install 'tilewire[export,latent]'; tilewire models export ID")
+        _head("To export", "pip install 'tilewire[export,latent]'; tilewire models export SOURCE")
     for export_ in catalogue.missing_exports:
-        _show(export_, settings, export_.source)
+        _show(export_, settings, export_.arguments)
 
 
 @commands.command("build")

@@ -47,6 +47,7 @@ PAGES: Final = (
     Page("limits", "Limits"),
     Page("models", "Models"),
     Page("which-model", "Which model?"),
+    Page("creative", "Creative upscaling"),
     Page("settings", "Settings"),
     Page("operations", "Operations"),
     Page("backup", "Back-up"),

@@ -6,24 +6,21 @@ Whoever goes beyond waits; if that does not help, the largest of those who hold 
 """
 
 import asyncio
-import os
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Hashable
 from typing import Final
 
+from engines import memory_size
 from server.limits.rates import network_of
 from server.settings import Settings
 
-__all__ = ["Budget", "Holding", "Memory", "memory_size", "part_of_memory", "shortage"]
+__all__ = ["Budget", "Holding", "Memory", "part_of_memory", "shortage"]
 
 _PART: Final = 8
 """A budget is this part of the memory that there is, unless the settings say otherwise."""
 _SHARE: Final = 4
 _PATIENCE: Final = 5.0
 """Seconds that who holds too much may wait for others to need less."""
-_GROUPS: Final = Path("/sys/fs/cgroup")
-_GROUPS_OF_THIS: Final = Path("/proc/self/cgroup")
 _ALONE: Final = 500_000_000
 """Bytes that the server takes with a small network and no pictures."""
 _PER_PIXEL: Final = 12
@@ -180,38 +177,6 @@ class Memory:
 def part_of_memory(wanted: int | None) -> int:
     """Bytes that a budget has: what the settings say, or an eighth of the memory that there is."""
     return wanted or memory_size() // _PART
-
-
-def memory_size() -> int:
-    """Bytes of memory of the machine, or of the control group that the process is in."""
-    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**32
-    for file in _limits(_GROUPS, _GROUPS_OF_THIS):
-        try:
-            size = min(size, int(file.read_text("ascii")))
-        except (OSError, ValueError):  # there is none, or it is "max"
-            continue
-    return size
-
-
-def _limits(groups: Path, of_this: Path) -> Iterator[Path]:
-    """The files with the limits of control groups that hold for this process, in both versions of these.
-
-    In a container the group is the root of what is seen; under systemd it is one below it.
-    """
-    try:
-        lines = of_this.read_text("ascii").splitlines()
-    except (OSError, ValueError):
-        lines = []
-    v1, v2 = groups / "memory" / "memory.limit_in_bytes", groups / "memory.max"
-    yield from (v1, v2)
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        own = PurePosixPath(path.lstrip("/"))
-        for group in (own, *own.parents):
-            if not controllers:
-                yield groups / group / v2.name
-            elif "memory" in controllers.split(","):
-                yield v1.parent / group / v1.name
 
 
 def shortage(settings: Settings, size: int) -> str | None:

@@ -12,7 +12,7 @@ from tests.server.support.denoiser import add_denoiser
 
 @pytest.fixture(scope="module")
 def upscaler(model_directory):
-    upscaler = Upscaler(find_devices("cpu"), model_directory)
+    upscaler = Upscaler(find_devices("cpu", "onnxruntime"), model_directory)
     yield upscaler
     upscaler.close()
 

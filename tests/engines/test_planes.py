@@ -15,7 +15,7 @@ from tests.engines.test_upscaler import enlarged, photograph, with_tile
 
 @pytest.fixture(scope="module")
 def upscaler(model_directory):
-    upscaler = Upscaler(find_devices("cpu", precision="fp32"), model_directory)
+    upscaler = Upscaler(find_devices("cpu", "onnxruntime"), model_directory)
     yield upscaler
     upscaler.close()
 

@@ -22,7 +22,7 @@ SEE_FURTHER = [pytest.param("realesrgan-x4plus", marks=pytest.mark.slow), "reale
 
 @pytest.fixture(scope="module")
 def upscaler(model_directory):
-    upscaler = Upscaler(find_devices("cpu", precision="fp32"), model_directory)  # bf16 rounds more
+    upscaler = Upscaler(find_devices("cpu", "onnxruntime"), model_directory)  # bf16 rounds more
     yield upscaler
     upscaler.close()
 

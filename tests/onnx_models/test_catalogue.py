@@ -62,11 +62,17 @@ def test_the_models_are_in_the_order_of_the_file_and_their_prices_exact():
 
 def test_a_name_that_is_not_installed_tells_of_one_that_is():
     for export in CATALOGUE.missing_exports:
-        told = f"models export {export.source} .* use {export.alternative}, which comes"
+        told = f"models export {export.arguments} .* use {export.alternative}, which comes"
         for key in (export.name, export.air):
             with pytest.raises(NotInstalledError, match=told):
                 CATALOGUE.get(key)
         assert CATALOGUE.get(export.alternative).latent is not None
+
+
+def test_what_cannot_be_had_is_said_with_its_reason():
+    for key in ("ccsr", "runware:501@1", "CCSR"):
+        with pytest.raises(UnknownModelError, match=r"ccsr cannot be had: .* clarity \(runware:500@1\) does"):
+            CATALOGUE.get(key)
 
 
 def test_the_latent_upscaler_that_comes_with_tilewire_is_whole_and_takes_no_prompts(tmp_path):

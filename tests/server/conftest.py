@@ -16,7 +16,7 @@ from server.serving import EmbeddedServer
 from server.settings import Settings
 from server.state.database import Database
 from tests.server.support.customers import PICTURES
-from tests.server.support.harness import KEY
+from tests.server.support.harness import KEY, RUNTIME
 from tests.server.support.postgresql import PostgreSQL, programs, running_postgresql
 from tests.server.support.process import environment
 from tests.server.support.stepped_device import SteppedDevice, stepped_device
@@ -48,6 +48,7 @@ def settings_for(data: Path, model_directory: Path, **changes: Any) -> Settings:
         "model_directory": model_directory,
         "api_key": KEY,
         "device": "cpu",
+        "runtime": RUNTIME,
         "models": (),
         "decoders": 1,
     }

@@ -13,10 +13,11 @@ from engines.activity import Memory
 from engines.devices.cores import usable_cores
 from engines.devices.cuda.driver import CudaDriver, memory_of_gpu, open_driver
 from engines.devices.cuda.graphs import CaptureGate
-from engines.devices.cuda.half import LEAST_DECIBELS, halved, parity
+from engines.devices.cuda.half import halved
 from engines.devices.cuda.session import CudaSession, OpenGpuSession
 from engines.devices.failures import loading
 from engines.devices.ort import OrtSession, open_ort
+from engines.devices.parity import LEAST_DECIBELS, parity
 from engines.devices.parts import Arrays, Part, PartSession
 from engines.devices.runtimes import inference_session, onnxruntime
 from engines.devices.sessions import Network, Session
@@ -83,8 +84,7 @@ class CudaDevice:
         """See `Device.largest_batch`."""
         return 16
 
-    @property
-    def side_by_side(self) -> bool:
+    def side_by_side(self, _network: Network) -> bool:
         """See `Device.side_by_side`."""
         return False
 

@@ -2,7 +2,7 @@
 
 ONNX Runtime's own converter does it (`onnxruntime.transformers.float16`), with the core of a network: scaling
 and rounding stay in fp32, as in fp16 the levels above 128 are 1/8 apart. Whether the result is exact enough
-is measured on a photograph each time that a network is loaded: values may overflow, at 65504.
+is measured each time that a network is loaded (`engines.devices.parity`): values may overflow, at 65504.
 """
 
 import importlib
@@ -12,21 +12,13 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from onnx import TensorProto, helper
-from PIL import Image
 
-from engines.devices.sessions import Session
 from engines.errors import ModelError
 from onnx_models import FROM_UNIT, TO_UNIT, one_line
 
-__all__ = ["LEAST_DECIBELS", "halve", "halved", "parity"]
-
-LEAST_DECIBELS = 45.0
-"""Of half precision against fp32, below which it is not used."""
-
-_PHOTOGRAPH = Path(__file__).with_name("parity.jpg")  # Eileen Collins, by NASA; public domain
+__all__ = ["halve", "halved"]
 
 
 def halved(path: Path) -> bytes:
@@ -73,19 +65,6 @@ def halve(network: onnx.ModelProto, name: str) -> bytes:
     model = helper.make_model(graph, opset_imports=network.opset_import, ir_version=network.ir_version)
     content: bytes = model.SerializeToString()
     return content
-
-
-def parity(half: Session, full: Session) -> float:
-    """How near two sessions of one network are, in decibels, on a photograph; infinite if they give the same.
-
-    Raises:
-        ModelError: if one of them cannot run it.
-    """
-    with Image.open(_PHOTOGRAPH) as photograph:
-        pixels = np.asarray(photograph.convert("RGB"))[np.newaxis]
-    difference = half.run(pixels).astype(np.int16) - full.run(pixels)
-    error = float(np.square(difference, dtype=np.float64).mean())
-    return float("inf") if error == 0 else 10 * float(np.log10(255**2 / error))
 
 
 def _between(nodes: list[Any], begin: str, end: str) -> list[Any]:

@@ -81,7 +81,7 @@ def centerface(tmp_path_factory) -> Auxiliary:
 
 @pytest.fixture(scope="module")
 def upscaler(model_directory):
-    upscaler = Upscaler(find_devices("cpu"), model_directory)
+    upscaler = Upscaler(find_devices("cpu", "onnxruntime"), model_directory)
     yield upscaler
     upscaler.close()
 

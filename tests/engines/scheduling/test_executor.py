@@ -703,7 +703,7 @@ def test_a_tile_that_is_not_small_waits_for_the_end_of_a_long_run(cpu):
 
 def test_short_tiles_run_side_by_side_where_that_takes_less_time(executor_of):
     device = FakeDevice(largest_batch=1, held=True)
-    device.side_by_side = True
+    device.is_side_by_side = True
     executor = executor_of(device)
     first = FakeTile(1, side=16)
     executor.submit("A", "first", SMALL, [first])

@@ -26,7 +26,7 @@ class FakeDevice:
     kind = "fake"
 
     def __init__(self, name="fake", *, largest_batch=3, memory=None, scale=1, held=False):
-        self.side_by_side = False
+        self.is_side_by_side = False
         self.name, self.largest_batch, self.memory, self.scale = name, largest_batch, memory, scale
         self.opened, self.batches, self.sizes = [], [], []
         self.warmed_up, self.batches_when_warmed_up = 0, 0
@@ -34,6 +34,9 @@ class FakeDevice:
         self.released, self.release_error = threading.Semaphore(0), None
         if not held:
             self.go.set()
+
+    def side_by_side(self, _network):
+        return self.is_side_by_side
 
     def memory_use(self):
         return Memory(used=1, size=2)

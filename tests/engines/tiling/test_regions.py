@@ -13,7 +13,7 @@ from engines.tiling.regions import Region, RegionReporter
 from engines.tiling.tiles import Area
 from tests.engines.support.fake_device import FakeDevice
 
-CPU = find_devices("cpu")
+CPU = find_devices("cpu", "onnxruntime")
 
 
 @pytest.fixture(scope="module")

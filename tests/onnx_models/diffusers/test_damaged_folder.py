@@ -1,8 +1,8 @@
-"""Whatever is wrong with a diffusers folder is one message, and never another error."""
+"""Whatever is wrong with a diffusers folder, or what goes with it, is one message and no other error."""
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from onnx_models import (
     Facts,
     MissingConverterError,
     UnsuitableModelError,
+    Wanted,
     export_model,
 )
 from onnx_models.diffusers import export as exporting
@@ -49,6 +50,18 @@ WEIGHTS = {
     "unet": "diffusion_pytorch_model.safetensors",
     "vae": "diffusion_pytorch_model.safetensors",
 }
+BESIDE: dict[str, Any] = {
+    "controlnet/config.json": {
+        "_class_name": "ControlNetModel",
+        "block_out_channels": [8, 16],
+        "conditioning_channels": 3,
+        "controlnet_conditioning_channel_order": "rgb",
+        "cross_attention_dim": 32,
+        "global_pool_conditions": False,
+    },
+    "adapter/image_encoder/config.json": {"image_size": 224, "projection_dim": 16, "hidden_size": 24},
+}
+"""A ControlNet and an IP-Adapter, in folders of their own."""
 
 
 with_diffusers = pytest.mark.skipif(
@@ -68,14 +81,42 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def reached() -> None:
         raise ReachedError
 
-    monkeypatch.setattr(exporting, "_require", reached)
+    monkeypatch.setattr(exporting, "require", reached)
     folder = tmp_path / "pipeline"
-    for name, values in FILES.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(json.dumps(values))
+    _write(folder, FILES)
     for component, name in WEIGHTS.items():
         (folder / component / name).write_bytes(b"x")
     return folder
+
+
+@pytest.fixture
+def beside(folder: Path) -> Wanted:
+    """What goes with a folder that is one of Stable Diffusion then."""
+    changes = {
+        "model_index.json": {"_class_name": "StableDiffusionPipeline"},
+        "scheduler/scheduler_config.json": {"_class_name": "PNDMScheduler", "prediction_type": "epsilon"},
+        "unet/config.json": {"in_channels": 4, "out_channels": 4, "sample_size": 64},
+    }
+    _write(folder, {name: FILES[name] | values for name, values in changes.items()})
+    home = folder.parent
+    _write(home, BESIDE)
+    (home / "controlnet" / WEIGHTS["unet"]).write_bytes(b"x")
+    (home / "adapter" / "image_encoder" / "model.safetensors").write_bytes(b"x")
+    write_adapter(home / "adapter" / "ip-adapter_a.safetensors")
+    return Wanted(str(home / "controlnet"), home / "adapter")
+
+
+def _write(folder: Path, files: dict[str, Any]) -> None:
+    for name, values in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps(values))
+
+
+def write_adapter(file: Path, first: str = "proj.weight", shape: tuple[int, ...] = (64, 16)) -> None:
+    """Write the header of an IP-Adapter."""
+    header = {f"image_proj.{first}": {"shape": shape}, "ip_adapter.1.to_k_ip.weight": {"shape": [8, 16]}}
+    content = json.dumps(header).encode()
+    file.write_bytes(len(content).to_bytes(8, "little") + content)
 
 
 def leaves(values: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -98,17 +139,34 @@ def replaced(values: Any, path: tuple[Any, ...], new: Any) -> Any:
     return changed
 
 
-def export(folder: Path, catalogue: Catalogue, open_part: Any = None) -> None:
-    export_model(str(folder), Facts(), catalogue, folder.parent / "models", open_part)
+def export(folder: Path, catalogue: Catalogue, wanted: Wanted | None = None) -> None:
+    export_model(
+        str(folder),
+        Facts(),
+        catalogue,
+        folder.parent / "models",
+        lambda _path: pytest.fail("PyTorch is not there"),
+        wanted=wanted,
+    )
 
 
 def test_every_value_replaced_and_every_file_damaged_is_one_message(
     folder: Path, catalogue: Catalogue
 ) -> None:
+    assert refusals(folder, FILES, lambda: export(folder, catalogue)) > 200
+    assert not list(folder.parent.glob("models/[!.]*"))
+
+
+def test_so_it_is_with_what_goes_beside_a_folder(folder: Path, beside: Wanted, catalogue: Catalogue) -> None:
+    assert refusals(folder.parent, BESIDE, lambda: export(folder, catalogue, beside)) > 40
+
+
+def refusals(folder: Path, files: dict[str, Any], export: Callable[[], None]) -> int:
+    """Damage every file and see that the export is one message, or goes on; how often it is a message."""
     with pytest.raises(ReachedError):
-        export(folder, catalogue)
+        export()
     refused = 0
-    for name, values in FILES.items():
+    for name, values in files.items():
         contents = [
             json.dumps(replaced(values, path, new)) for path in leaves(values) for new in REPLACEMENTS
         ]
@@ -116,18 +174,85 @@ def test_every_value_replaced_and_every_file_damaged_is_one_message(
         for content in [*contents, "", good[: len(good) // 2], "[]", "[" * 100_000, "\0"]:
             (folder / name).write_text(content)
             with pytest.raises((UnsuitableModelError, ReachedError)) as raised:
-                export(folder, catalogue)
+                export()
             refused += raised.type is UnsuitableModelError
             assert "\n" not in str(raised.value)
         (folder / name).write_bytes(b"\xff")
         with pytest.raises((UnsuitableModelError, ReachedError)):
-            export(folder, catalogue)
+            export()
         (folder / name).unlink()
         with pytest.raises(UnsuitableModelError):
-            export(folder, catalogue)
+            export()
         (folder / name).write_text(good)
-    assert refused > 200
-    assert not list(folder.parent.glob("models/[!.]*"))
+    return refused
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"_class_name": "ControlNetUnionModel"}, "controlnet has _class_name = 'ControlNetUnionModel'"),
+        ({"_class_name": "FluxControlNetModel"}, "= 'FluxControlNetModel', which is not offered"),
+        ({"conditioning_channels": 4}, "conditioning_channels = 4"),
+        ({"global_pool_conditions": True}, "global_pool_conditions = True"),
+    ],
+)
+def test_a_controlnet_for_something_else_is_refused_by_name(
+    folder: Path, beside: Wanted, catalogue: Catalogue, values: dict[str, Any], told: str
+) -> None:
+    _write(folder.parent, {"controlnet/config.json": BESIDE["controlnet/config.json"] | values})
+    with pytest.raises(UnsuitableModelError, match=told):
+        export(folder, catalogue, beside)
+
+
+def test_an_ip_adapter_that_is_not_read_is_refused_by_name(
+    folder: Path, beside: Wanted, catalogue: Catalogue
+) -> None:
+    home = folder.parent / "adapter"
+    one, two = home / "ip-adapter_a.safetensors", home / "ip-adapter_b.safetensors"
+    for first, told in (
+        ("proj.3.weight", "ip-adapter_a.safetensors is one for whole faces"),
+        ("perceiver_resampler.proj_in.weight", "is a FaceID plus one"),
+        ("proj.0.weight", "is a FaceID one"),
+        ("something", "no IP-Adapter whose layout is known"),
+    ):
+        write_adapter(one, first)
+        with pytest.raises(UnsuitableModelError, match=told):
+            export(folder, catalogue, beside)
+    write_adapter(one, shape=(64, 17))
+    with pytest.raises(UnsuitableModelError, match="another image encoder: projection_dim 17, not 16"):
+        export(folder, catalogue, beside)
+    write_adapter(one, "proj_in.weight", (8, 24))
+    write_adapter(two)
+    with pytest.raises(UnsuitableModelError, match=r"give one of them: ip-adapter_a.*, ip-adapter_b"):
+        export(folder, catalogue, beside)
+    for file in (one, two):
+        with pytest.raises(ReachedError):
+            export(folder, catalogue, Wanted(ip_adapter=file))
+    two.unlink()
+    one.rename(one.with_suffix(".bin"))
+    with pytest.raises(UnsuitableModelError, match=r"a pickle \(.bin\)"):
+        export(folder, catalogue, beside)
+
+
+def test_what_a_latent_upscaler_has_no_place_for_is_refused(folder: Path, catalogue: Catalogue) -> None:
+    for wanted, told in (
+        (Wanted(str(folder)), "takes no ControlNet: StableDiffusionPipeline and"),
+        (Wanted(ip_adapter=folder), "takes no IP-Adapter"),
+        (Wanted(loras=["a.safetensors"]), "takes no LoRA"),
+    ):
+        with pytest.raises(UnsuitableModelError, match=told):
+            export(folder, catalogue, wanted)
+
+
+def test_a_lora_that_is_none_is_reported_before_the_export(
+    folder: Path, beside: Wanted, catalogue: Catalogue
+) -> None:
+    for lora, told in (
+        ("none.safetensors:0.5", "no LoRA none"),
+        (str(folder / "vae" / WEIGHTS["vae"]), "broken"),
+    ):
+        with pytest.raises(UnsuitableModelError, match=told):
+            export(folder, catalogue, Wanted(beside.controlnet, loras=[lora]))
 
 
 @pytest.mark.parametrize(
@@ -149,7 +274,8 @@ def test_weights_that_are_not_read_are_named(
 def test_where_there_are_only_fp16_variants_they_are_taken(folder: Path) -> None:
     file = folder / "unet" / WEIGHTS["unet"]
     file.rename(file.with_name("diffusion_pytorch_model.fp16.safetensors"))
-    assert check_files(folder) == {"text_encoder": None, "unet": "fp16", "vae": None}
+    folders = {name: folder / name for name in ("text_encoder", "tokenizer", "unet", "vae", "scheduler")}
+    assert check_files(folders) == {"text_encoder": None, "unet": "fp16", "vae": None}
 
 
 def test_a_window_that_is_too_small_is_reported_before_the_export(folder: Path, catalogue: Catalogue) -> None:
@@ -180,19 +306,25 @@ def test_weights_that_are_missing_are_not_made_up(
 @with_diffusers
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-@pytest.mark.parametrize("kind", ["x2", "x4"])
+@pytest.mark.parametrize("kind", ["x2", "x4", "xl"])
 def test_nothing_that_pytorch_finds_in_a_folder_is_another_error(
     catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """Each value of a real folder is replaced once; what is still in order is left before the export."""
-    from tests.onnx_models.support import tiny_pipeline  # noqa: PLC0415 - needs PyTorch
+    from tests.onnx_models.support import tiny_creative, tiny_pipeline  # noqa: PLC0415 - needs PyTorch
+
+    save = {
+        "x2": tiny_pipeline.save_tiny_pipeline,
+        "x4": tiny_pipeline.save_tiny_x4_pipeline,
+        "xl": tiny_creative.save_tiny_xl,
+    }
 
     def reached(*_arguments: object, **_more: object) -> None:
         raise ReachedError
 
-    monkeypatch.setattr(exporting, "_export", reached)
+    monkeypatch.setattr(exporting, "write", reached)
     folder = tmp_path / "pipeline"
-    (tiny_pipeline.save_tiny_x4_pipeline if kind == "x4" else tiny_pipeline.save_tiny_pipeline)(folder)
+    save[kind](folder)
     shutil.rmtree(folder / "tokenizer-files")
     random = np.random.default_rng(7)
     with pytest.raises(UnsuitableModelError, match="cannot be exported: ReachedError"):

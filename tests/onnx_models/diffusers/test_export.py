@@ -5,13 +5,11 @@ import itertools
 import json
 import shutil
 import sys
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 from msgspec.structs import replace
 
@@ -31,6 +29,7 @@ from onnx_models import (
 )
 from onnx_models.diffusers.latent_x2 import LATENT_X2
 from onnx_models.diffusers.schedule import read_schedule
+from tests.onnx_models.support.parts import finish, open_part
 
 PIPELINE = "StableDiffusionLatentUpscalePipeline"
 COMPONENTS = ("text_encoder", "tokenizer", "unet", "vae", "scheduler")
@@ -46,12 +45,6 @@ with_diffusers = pytest.mark.skipif(
     any(find_spec(name) is None for name in ("diffusers", "onnxscript", "torch", "transformers")),
     reason="to export needs PyTorch, diffusers and transformers: pip install 'tilewire[export]'",
 )
-
-
-def open_part(path: Path) -> Callable[[Any], Any]:
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    names = [each.name for each in session.get_inputs()]
-    return lambda inputs: session.run(None, dict(zip(names, inputs, strict=True)))
 
 
 def hollow(directory: Path, *, kind: str = PIPELINE, without: str = "", **scheduler: Any) -> Path:
@@ -92,7 +85,7 @@ def export(
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"kind": "StableDiffusionPipeline"}, f"it is a StableDiffusionPipeline, not a {PIPELINE}"),
+        ({"kind": "FluxPipeline"}, f"it is a FluxPipeline, not a {PIPELINE}"),
         *(({"without": name}, f"its component {name} is missing") for name in COMPONENTS),
         ({"prediction_type": "epsilon"}, "its scheduler has prediction_type = 'epsilon'"),
         ({"kind": X4_PIPELINE}, "its component low_res_scheduler is missing"),
@@ -138,7 +131,7 @@ def exported(
     pipeline: Path, catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Model, dict[str, float]]:
     with pytest.MonkeyPatch.context() as patch:  # the UNet's weights go into a file of their own
-        patch.setattr("onnx_models.diffusers.export._LARGEST", 4_000_000)
+        patch.setattr("onnx_models.diffusers.onnx_parts._LARGEST", 4_000_000)
         return export(pipeline, catalogue, tmp_path_factory.mktemp("models"))
 
 
@@ -387,17 +380,6 @@ def by_diffusers(
 
 def computed(pixels: np.ndarray, wanted: Diffusion, weights: LatentWeights) -> np.ndarray:
     """What the engine makes of it, without anything of its devices."""
-    parts = {name: open_part(Path(getattr(weights, name)[0].path)) for name in _PARTS}
     prompts = Prompts(Path(weights.tokenizer.path))
     tokens = prompts.tokens(wanted.prompt), prompts.tokens(wanted.negative_prompt)
-    calls = upscale_latent(pixels, tokens, wanted, weights, side=512, overlap=128)
-    runs = next(calls)
-    while True:
-        results = [parts[runs.part]([array[np.newaxis] for array in arrays]) for arrays in runs.inputs]
-        try:
-            runs = calls.send([tuple(array[0] for array in result) for result in results])
-        except StopIteration as end:
-            return np.asarray(end.value)
-
-
-_PARTS = ("text_encoder", "vae_encoder", "unet", "vae_decoder")
+    return finish(upscale_latent(pixels, tokens, wanted, weights, side=512, overlap=128), weights)

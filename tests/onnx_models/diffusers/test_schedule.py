@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from onnx_models import UnsuitableModelError
+from onnx_models.diffusers.creative import STABLE_DIFFUSION
 from onnx_models.diffusers.latent_x2 import LATENT_X2
 from onnx_models.diffusers.part import Kind
 from onnx_models.diffusers.schedule import Schedule, Training, read_schedule
@@ -15,12 +16,13 @@ from onnx_models.diffusers.x4 import X4
 
 EULER = {"_class_name": "EulerDiscreteScheduler", "prediction_type": "sample"}
 DDIM = {"_class_name": "DDIMScheduler", "clip_sample": False}
+PNDM = {"_class_name": "PNDMScheduler", "beta_schedule": "scaled_linear", "steps_offset": 1}
 
 
 def read(folder: Path, kind: Kind, values: dict[str, Any]) -> Schedule:
     (folder / "scheduler").mkdir(exist_ok=True)
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(values))
-    return read_schedule(folder, kind.schedulers, kind.predictions)
+    return read_schedule(folder, kind.schedulers, kind.predictions, kind.other_schedulers)
 
 
 def test_absent_keys_mean_what_they_mean_to_diffusers(tmp_path: Path) -> None:
@@ -44,6 +46,12 @@ def test_absent_keys_mean_what_they_mean_to_diffusers(tmp_path: Path) -> None:
             {"last_noise": "least", "steps_offset": 1},
         ),
         (X4, DDIM | {"prediction_type": "v_prediction"}, {"prediction": "v_prediction"}),
+        (STABLE_DIFFUSION, DDIM | {"steps_offset": 1}, {"scheduler": "Euler", "spacing": "leading"}),
+        (
+            STABLE_DIFFUSION,
+            PNDM | {"prediction_type": "v_prediction"},
+            {"scheduler": "DPM++ 2M Karras", "spacing": "linspace", "prediction": "v_prediction"},
+        ),
     ],
 )
 def test_what_is_stored_is_what_is_done(
@@ -79,6 +87,10 @@ def test_what_is_stored_is_what_is_done(
         (X4, {"_class_name": "DDIMScheduler"}, "clip_sample = True"),
         (X4, DDIM | {"timestep_spacing": "trailing"}, "timestep_spacing = 'trailing'"),
         (X4, DDIM | {"thresholding": True}, "thresholding = True"),
+        (X4, PNDM, "= 'PNDMScheduler'"),
+        (STABLE_DIFFUSION, PNDM | {"_class_name": "EDMEulerScheduler"}, "= 'EDMEulerScheduler'"),
+        (STABLE_DIFFUSION, PNDM | {"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr = True"),
+        (STABLE_DIFFUSION, PNDM | {"beta_schedule": "squaredcos_cap_v2"}, "beta_schedule = 'squared"),
     ],
 )
 def test_what_the_engine_does_not_do_is_refused_by_name(

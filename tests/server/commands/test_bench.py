@@ -16,7 +16,7 @@ from server.commands.bench import faster_way, find_ways
 from server.commands.measure import Measurement, photograph
 from server.settings import Settings
 from tests.server.conftest import Tilewire
-from tests.server.support.harness import FAST_MODEL
+from tests.server.support.harness import FAST_MODEL, RUNTIME
 
 QUICK = ("bench", "--model", FAST_MODEL, "--seconds", "1")
 ONE_WAY = {"TILEWIRE_RUNTIME": "onnxruntime"}
@@ -56,7 +56,7 @@ def test_every_model_is_measured_in_every_way(tilewire: Tilewire, monkeypatch: p
         return []
 
     monkeypatch.setattr(server.commands.bench, "_measure_all", note)
-    assert tilewire("bench").exit_code == 1, "nothing was measured"
+    assert tilewire("bench", TILEWIRE_RUNTIME="auto").exit_code == 1, "nothing was measured"
     devices = {device for _, device in asked}
     networks = [(model.name, device) for model, device in asked if model.family != "latent"]
     assert len(networks) == len(set(networks)) == 3 * len(devices)
@@ -66,6 +66,24 @@ def test_every_model_is_measured_in_every_way(tilewire: Tilewire, monkeypatch: p
     assert all(
         any(runtime in device for device in devices) for runtime in ("ONNX Runtime", "OpenVINO", "ncnn")
     )
+
+
+@pytest.mark.skipif(RUNTIME == "onnxruntime", reason="one runtime is installed: there is no choice")
+def test_what_runs_a_model_is_marked_where_it_is_chosen(
+    tilewire: Tilewire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = server.commands.bench
+
+    def measure_all(pairs: list[Any], _seconds: float) -> list[Measurement]:
+        return [result(way.device, 1.0) for _, way in pairs]
+
+    monkeypatch.setattr(bench, "_measure_all", measure_all)
+    monkeypatch.setattr(bench, "_in_a_process", lambda work, *arguments: work(*arguments))
+    shown = tilewire("bench", "--model", FAST_MODEL, COLUMNS="160", TILEWIRE_RUNTIME="auto")
+    (marked,) = [line for line in shown.stdout.splitlines() if line.startswith(FAST_MODEL) and "*" in line]
+    assert "fp32 *" in marked or "bf16 *" in marked
+    assert '*: what runs the model with runtime = "auto"' in shown.stdout
+    assert "*" not in tilewire("bench", "--model", FAST_MODEL, **ONE_WAY).stdout
 
 
 def test_a_device_that_is_not_there_is_told(tilewire: Tilewire, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,16 +105,16 @@ def test_a_wrong_model_is_told(tilewire: Tilewire) -> None:
 def test_what_is_missing_is_hinted_at(monkeypatch: pytest.MonkeyPatch) -> None:
     def without(device: Any, runtime: Any, precision: Any) -> Any:
         if device == "cuda" or runtime != "onnxruntime":
-            raise ModelError(f"pip install 'tilewire[{device if device == 'cuda' else runtime}]' brings it")
+            raise ModelError(f"pip install {device if device == 'cuda' else runtime} brings it")
         return find_devices(device, runtime, precision)
 
     monkeypatch.setattr(server.commands.bench, "find_devices", without)
     ways, hints = find_ways(Settings())
     assert [way.settings.runtime for way in ways] == ["onnxruntime"]
     assert hints == [
-        "pip install 'tilewire[cuda]' brings it",
-        "pip install 'tilewire[openvino]' brings it",
-        "pip install 'tilewire[ncnn]' brings it",
+        "pip install cuda brings it",
+        "pip install openvino brings it",
+        "pip install ncnn brings it",
     ]
 
 

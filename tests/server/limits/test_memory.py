@@ -5,13 +5,12 @@ import base64
 import json
 import socket
 from contextlib import AsyncExitStack
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from server.limits import memory
-from server.limits.memory import Budget, memory_size
+from server.limits.memory import Budget
 from server.settings import Settings
 from tests.server.conftest import StartServer
 from tests.server.support.harness import (
@@ -35,10 +34,6 @@ IMAGE = base64.b64encode(make_image()).decode()
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("server.limits.memory._PATIENCE", 0.3)
-
-
-def test_the_machine_has_memory() -> None:
-    assert 2**27 < memory_size() < 2**50
 
 
 async def test_who_holds_too_much_waits_until_there_is_room() -> None:
@@ -200,29 +195,6 @@ async def test_the_body_of_another_service_counts_for_the_account(start_server: 
     finally:
         writer.transport.abort()
     await until(lambda: memory.incoming.used == 0)
-
-
-@pytest.mark.parametrize(
-    ("group", "file"),
-    [
-        ("0::/system.slice/tilewire.service", "system.slice/tilewire.service/memory.max"),
-        ("0::/system.slice/tilewire.service", "system.slice/memory.max"),
-        ("4:memory:/docker/1", "memory/docker/1/memory.limit_in_bytes"),
-        ("0::/", "memory.max"),
-    ],
-)
-def test_the_limit_of_a_control_group_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: str, file: str
-) -> None:
-    limit, of_this = tmp_path / "groups" / file, tmp_path / "cgroup"
-    limit.parent.mkdir(parents=True)
-    limit.write_text("2000000\n")
-    of_this.write_text(f"3:cpu:/elsewhere\n{group}\n")
-    monkeypatch.setattr(memory, "_GROUPS", tmp_path / "groups")
-    monkeypatch.setattr(memory, "_GROUPS_OF_THIS", of_this)
-    assert memory.memory_size() == 2_000_000
-    limit.write_text("max\n")
-    assert memory.memory_size() > 2_000_000
 
 
 def test_too_little_memory_is_reported_with_what_would_fit() -> None:

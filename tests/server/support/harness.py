@@ -8,7 +8,8 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
-from typing import Any, NamedTuple, Protocol
+from importlib.util import find_spec
+from typing import Any, Literal, NamedTuple, Protocol
 
 import httpcore
 import msgspec
@@ -24,6 +25,9 @@ from server.state.accounts import AccountId, account_named, create_key
 
 KEY = "tw_test-key-of-all-tests"
 FAST_MODEL = "realesr-animevideov3"
+RUNTIME: Literal["onnxruntime", "openvino"] = "openvino" if find_spec("openvino") else "onnxruntime"
+"""Of all servers that do not say otherwise: to measure which one is the fastest takes seconds, and chance."""
+
 PATIENCE = 120.0
 """Seconds until what does not come is given up; nothing is waited for as long where all is well."""
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from tests.server.support.harness import KEY, PATIENCE
+from tests.server.support.harness import KEY, PATIENCE, RUNTIME
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -27,6 +27,7 @@ def environment(data: Path, model_directory: Path, **more: str) -> dict[str, str
         "TILEWIRE_DATA": str(data),
         "TILEWIRE_MODEL_DIRECTORY": str(model_directory),
         "TILEWIRE_DEVICE": "cpu",
+        "TILEWIRE_RUNTIME": RUNTIME,
         **more,
     }
 

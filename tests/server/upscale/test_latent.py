@@ -255,7 +255,7 @@ def test_an_exported_model_is_told_listed_and_not_exported_twice(
 
     monkeypatch.setattr("onnx_models.diffusers.export.located", lambda _source, _on_progress: tmp_path)
     monkeypatch.setattr("onnx_models.diffusers.export.kind_of", lambda _pipeline: LATENT_X2)
-    monkeypatch.setattr("onnx_models.diffusers.export.export_latent_upscaler", exported)
+    monkeypatch.setattr("onnx_models.diffusers.export.export_pipeline", exported)
     result = tilewire("models", "export", "someone/pipeline", "--price", "0.5", "--window", "256")
     told = " ".join(result.output.split())
     assert "sd-x2-latent-upscaler (runware:502@1): windows of 256 px with an overlap of 64 px" in told

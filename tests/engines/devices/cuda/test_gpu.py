@@ -19,7 +19,7 @@ from engines import (
 )
 from engines.devices.cuda import device as cuda_device
 from engines.devices.cuda.device import CudaDevice
-from engines.devices.cuda.half import LEAST_DECIBELS
+from engines.devices.parity import LEAST_DECIBELS
 from engines.devices.sessions import Network, warmed_up
 from onnx_models import load_catalogue
 from tests.onnx_models.support.tiny_latent import CELL, add_tiny_latent

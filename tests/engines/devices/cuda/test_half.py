@@ -7,8 +7,9 @@ from onnx import TensorProto
 
 from engines import ModelError
 from engines.devices.cuda import half
-from engines.devices.cuda.half import LEAST_DECIBELS, halved, parity
+from engines.devices.cuda.half import halved
 from engines.devices.ort import OrtSession
+from engines.devices.parity import LEAST_DECIBELS, parity
 from engines.devices.runtimes import inference_session
 from onnx_models.graph import INPUT, OUTPUT, wrap_uint8
 from onnx_models.sizes import SizeRule, fit_sizes
