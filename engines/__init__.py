@@ -3,7 +3,7 @@
 1. `inspect` and `decode` turn bytes from anyone into a `Picture`, or say why not.
    `Decoders` do the same in processes of their own, which hostile bytes may crash.
 2. `Upscaler` makes it larger, on the devices that `find_devices` finds; each `Region` may be had when it
-   is finished.
+   is finished. `Controls` are what a person may turn of a creative upscaler.
 3. `encode` turns the result into bytes of an `OutputFormat`.
 
 Whatever goes wrong is an `EngineError`, whose message is fit to be shown to a user.
@@ -37,6 +37,8 @@ from engines.tiling.regions import OnRegion, Region, report_whole
 
 if TYPE_CHECKING:
     from engines.codecs.decoder_pool import Decoders
+    from engines.creative.controls import KNOBS, PRESETS, STYLES, Controls, Preset, Style
+    from engines.creative.passes import looks_drawn
     from engines.devices.cores import usable_cores
     from engines.devices.device import Device
     from engines.devices.fastest import fastest_runtime
@@ -47,8 +49,9 @@ if TYPE_CHECKING:
     from engines.faces.blending import RestoredFace
     from engines.faces.detection import Face
     from engines.latent.colour_fix import ColourFix
-    from engines.latent.diffusion import Diffusion
+    from engines.latent.diffusion import Creative, Diffusion
     from engines.latent.samplers import Scheduler
+    from engines.ray.cluster import ClusterOptions, RayCluster
     from engines.upscaler import Upscaler
 else:
 
@@ -59,22 +62,32 @@ else:
         return getattr(import_module(_LATER[name]), name)
 
     _LATER = {
+        "KNOBS": "engines.creative.controls",
+        "PRESETS": "engines.creative.controls",
+        "STYLES": "engines.creative.controls",
         "TURNS": "engines.ensemble",
         "Blend": "engines.ensemble",
+        "ClusterOptions": "engines.ray.cluster",
         "ColourFix": "engines.latent.colour_fix",
+        "Controls": "engines.creative.controls",
+        "Creative": "engines.latent.diffusion",
         "Decoders": "engines.codecs.decoder_pool",
         "Device": "engines.devices.device",
         "DeviceChoice": "engines.devices.find",
         "Diffusion": "engines.latent.diffusion",
         "Face": "engines.faces.detection",
         "PrecisionChoice": "engines.devices.find",
+        "Preset": "engines.creative.controls",
+        "RayCluster": "engines.ray.cluster",
         "RestoredFace": "engines.faces.blending",
         "RuntimeChoice": "engines.devices.find",
         "Seamless": "engines.ensemble",
         "Scheduler": "engines.latent.samplers",
+        "Style": "engines.creative.controls",
         "Upscaler": "engines.upscaler",
         "fastest_runtime": "engines.devices.fastest",
         "find_devices": "engines.devices.find",
+        "looks_drawn": "engines.creative.passes",
         "memory_size": "engines.devices.memory",
         "open_on_cpu": "engines.devices.ort",
         "stand_in_for": "engines.devices.find",
@@ -84,12 +97,18 @@ else:
 
 
 __all__ = [
+    "KNOBS",
+    "PRESETS",
+    "STYLES",
     "TURNS",
     "Activity",
     "Blend",
     "BrokenImageError",
     "Channels",
+    "ClusterOptions",
     "ColourFix",
+    "Controls",
+    "Creative",
     "Decoders",
     "Device",
     "DeviceActivity",
@@ -111,6 +130,8 @@ __all__ = [
     "OutputFormat",
     "Picture",
     "PrecisionChoice",
+    "Preset",
+    "RayCluster",
     "Region",
     "RestoredFace",
     "RunKind",
@@ -118,6 +139,7 @@ __all__ = [
     "Scheduler",
     "Seamless",
     "SpoiltResultError",
+    "Style",
     "Text",
     "UnsupportedImageError",
     "Upscaler",
@@ -129,6 +151,7 @@ __all__ = [
     "fastest_runtime",
     "find_devices",
     "inspect",
+    "looks_drawn",
     "memory_size",
     "open_on_cpu",
     "picture_of",

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Generic, TypeAlias, TypeVar
 
+from engines.creative.upscaler import CreativeUpscaler
 from engines.devices.parts import Part
 from engines.devices.sessions import Network
 from engines.errors import ModelError
@@ -23,6 +24,7 @@ from engines.scheduling.executor import Executor
 from engines.threads import Threads
 from onnx_models import (
     Auxiliary,
+    CreativeWeights,
     LatentWeights,
     Model,
     ModelBuildError,
@@ -108,7 +110,7 @@ class LoadedModels:
         Args:
             executor: where they are loaded.
             directory: where ONNX files are kept, built there on first use.
-            pixels: threads for the work of latent upscalers beside the devices.
+            pixels: threads for the work of latent and creative upscalers beside the devices.
             clock: the time in seconds.
         """
         self._executor = executor
@@ -117,6 +119,7 @@ class LoadedModels:
         self._threads = Threads(_THREADS, "loads")
         self._networks: Loads[Network] = Loads(self._threads, clock)
         self._latents: Loads[LatentUpscaler] = Loads(self._threads, clock)
+        self._creatives: Loads[CreativeUpscaler] = Loads(self._threads, clock)
         self._parts: Loads[Part] = Loads(self._threads, clock)
 
     async def network(self, model: Model, weights: Weights) -> Network:
@@ -134,6 +137,14 @@ class LoadedModels:
             ModelError: if it is not as it should be, or cannot be loaded.
         """
         return await _result(self._latent(model, weights))
+
+    async def creative(self, model: Model, weights: CreativeWeights) -> CreativeUpscaler:
+        """A creative upscaler, verified and loaded on first use.
+
+        Raises:
+            ModelError: if it is not as it should be, or cannot be loaded.
+        """
+        return await _result(self._creative(model, weights))
 
     async def part(self, auxiliary: Auxiliary) -> Part:
         """The network of a model that works beside upscalers, verified and loaded on first use.
@@ -155,11 +166,13 @@ class LoadedModels:
     def load(self, model: Model, on_progress: Progress | None = None) -> None:
         """Build and load all native scales of a model; see `Upscaler.load`. Blocks."""
         for done, weights in enumerate(model.weights, start=1):
-            load: Future[Network] | Future[LatentUpscaler]
-            if model.latent is None:
-                load = self._network(model, weights)
+            load: Future[Network] | Future[LatentUpscaler] | Future[CreativeUpscaler]
+            if isinstance(weights, LatentWeights):
+                load = self._latent(model, weights)
+            elif isinstance(weights, CreativeWeights):
+                load = self._creative(model, weights)
             else:
-                load = self._latent(model, model.latent)
+                load = self._network(model, weights)
             if (error := load.exception()) is not None:
                 raise _again(error)
             if on_progress:
@@ -170,8 +183,9 @@ class LoadedModels:
         names: dict[Network | Part, str] = {
             network: name for (name, _), network in self._networks.ready.items()
         }
-        for (name, _), latent in self._latents.ready.items():
-            names |= dict.fromkeys(latent.parts, name)
+        for loaded in (self._latents, self._creatives):
+            for (name, _), upscaler in loaded.ready.items():
+                names |= dict.fromkeys(upscaler.parts, name)
         names |= {part: name for (name, _), part in self._parts.ready.items()}
         return names
 
@@ -189,13 +203,23 @@ class LoadedModels:
 
     def _latent(self, model: Model, weights: LatentWeights) -> Future[LatentUpscaler]:
         def load() -> LatentUpscaler:
-            try:
-                ensure_built(model, weights, self._directory)
-            except ModelBuildError as error:
-                raise ModelError(f"{model.name} cannot be built: {error}") from error
+            self._verify(model, weights)
             return LatentUpscaler(weights, self._executor, self._pixels)
 
         return self._latents.get((model.name, weights.label), load)
+
+    def _creative(self, model: Model, weights: CreativeWeights) -> Future[CreativeUpscaler]:
+        def load() -> CreativeUpscaler:
+            self._verify(model, weights)
+            return CreativeUpscaler(weights, self._executor, self._pixels)
+
+        return self._creatives.get((model.name, weights.label), load)
+
+    def _verify(self, model: Model, weights: Weights) -> None:
+        try:
+            ensure_built(model, weights, self._directory)
+        except ModelBuildError as error:
+            raise ModelError(f"{model.name} cannot be built: {error}") from error
 
 
 async def _result(load: Future[T]) -> T:

@@ -68,8 +68,6 @@ class TileUpscaler:
         models: LoadedModels,
         pixels: Threads,
         resampler: Threads,
-        *,
-        in_batches: bool,
     ) -> None:
         """Upscale on the devices of `executor`.
 
@@ -78,12 +76,10 @@ class TileUpscaler:
             models: the networks.
             pixels: threads for the work beside the devices.
             resampler: as of `TileJob`.
-            in_batches: whether a device takes several tiles at once.
         """
         self._executor = executor
         self._models = models
         self._pixels = pixels
-        self._in_batches = in_batches
         self._task_ids = itertools.count()
         self._resampler = resampler
 
@@ -177,7 +173,7 @@ class TileUpscaler:
             tile=tile,
             overlap=model.overlap,
             border=min(model.border, model.overlap),
-            sides=sides_for(tile, model.overlap) if self._in_batches else (),
+            sides=sides_for(tile, model.overlap) if self._executor.in_batches else (),
             wraps=wanted.wraps,
             beyond=0 if native else BEYOND,
         )

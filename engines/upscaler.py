@@ -1,12 +1,13 @@
 """The public face: a picture in, a larger picture out.
 
-1. `TileUpscaler` or, for models that work in latent space, `LatentUpscaler` makes it larger.
+1. `TileUpscaler` or, for models that work in latent space, `LatentUpscaler` makes it larger; or
+   `CreativeUpscaler` draws anew what another model has enlarged.
 2. With test-time augmentation that is done for all flips and turns of the picture; the mean is the result.
 3. Of two models that are to be blended, both do so at once.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,21 +15,24 @@ from typing import Any
 from engines.activity import Activity
 from engines.auxiliaries import Auxiliaries
 from engines.codecs.picture import Picture
+from engines.creative.controls import Controls
+from engines.creative.upscaler import resized
 from engines.devices.cores import usable_cores
-from engines.devices.device import Device
+from engines.devices.device import Device, Distant
 from engines.ensemble import TURNS, Blend, Mean, Seamless, blended, wraps_of
 from engines.errors import ModelError
 from engines.latent.diffusion import Diffusion
 from engines.latent.prompts import prompts_of
 from engines.loading import LoadedModels
 from engines.progress import Progress, beside, rising, within
+from engines.ray.cluster import RayCluster
 from engines.scheduling.calibration import Calibration
 from engines.scheduling.executor import PATIENCE, Executor
 from engines.threads import Threads
 from engines.tile_upscaler import TileUpscaler
 from engines.tiling.regions import OnRegion, report_whole
 from engines.tiling.tiles import Wraps
-from onnx_models import LatentWeights, Model
+from onnx_models import CreativeWeights, LatentWeights, Model
 
 __all__ = ["Upscaler"]
 
@@ -40,6 +44,8 @@ class _Layer:
     model: Model
     diffusion: Diffusion | None
     denoise: int | None
+    enlarger: Model | None
+    styles: Sequence[Picture]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,7 @@ class _Wanted:
 
 
 class Upscaler:
-    """Upscales pictures on the devices of this machine. Close it when done.
+    """Upscales pictures on the devices of this machine, or of a cluster. Close it when done.
 
     Attributes:
         auxiliaries: what other models do before an upscale, or after it.
@@ -70,22 +76,39 @@ class Upscaler:
         """Start the threads of the devices; nothing is loaded yet.
 
         Args:
-            devices: where networks run, at least one.
+            devices: where networks run, at least one, unless it joins a cluster.
             model_directory: where ONNX files are kept, built there on first use.
             stand_in: finds the device that takes over when all are lost; it may raise anything.
             patience: seconds that one run may take; a device that takes longer is given up.
         """
-        self.devices = tuple(devices)
         calibration = Calibration(model_directory / "batches.json")
-        self._executor = Executor(self.devices, calibration=calibration, stand_in=stand_in, patience=patience)
+        self._executor = Executor(devices, calibration=calibration, stand_in=stand_in, patience=patience)
+        self._cluster: RayCluster | None = None
         self._pixels = Threads(usable_cores(), "pixels")
         self._models = LoadedModels(self._executor, model_directory, self._pixels)
         self._resampler = Threads(1, "resampler")
-        in_batches = any(device.largest_batch > 1 for device in self.devices)
-        self._tiles = TileUpscaler(
-            self._executor, self._models, self._pixels, self._resampler, in_batches=in_batches
-        )
+        self._tiles = TileUpscaler(self._executor, self._models, self._pixels, self._resampler)
         self.auxiliaries = Auxiliaries(self._executor, self._models, self._pixels, self._resampler)
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """Those that take tiles."""
+        return self._executor.devices
+
+    @property
+    def nodes(self) -> set[str] | None:
+        """The machines of the cluster whose devices take tiles, for people; None without a cluster."""
+        if self._cluster is None:
+            return None
+        return {device.node for device in self.devices if isinstance(device, Distant)}
+
+    def join(self, cluster: RayCluster) -> None:
+        """Upscale on the devices of a cluster, as they come and go; close it with this. Blocks for seconds.
+
+        While it has none the stand-in is used.
+        """
+        self._cluster = cluster
+        cluster.start(self._executor)
 
     @property
     def usable(self) -> bool:
@@ -119,9 +142,9 @@ class Upscaler:
         Raises:
             ModelError: if the model takes no prompts, or its tokenizer cannot be read.
         """
-        if model.latent is None or model.latent.tokenizer is None:
+        if model.diffusion is None or model.diffusion.tokenizer is None:
             raise ModelError(f"{model.name} takes no prompts")
-        prompts = prompts_of(Path(model.latent.tokenizer.path))
+        prompts = prompts_of(Path(model.diffusion.tokenizer.path))
         return [name for name in ("prompt", "negative_prompt") if prompts.is_cut(getattr(diffusion, name))]
 
     async def upscale(
@@ -138,6 +161,8 @@ class Upscaler:
         seamless: Seamless | None = None,
         tta: bool = False,
         blend: Blend | None = None,
+        enlarger: Model | None = None,
+        styles: Sequence[Picture] = (),
         on_start: Callable[[], None] | None = None,
         on_progress: Progress | None = None,
         on_region: OnRegion | None = None,
@@ -152,7 +177,7 @@ class Upscaler:
             width: the wanted one, in pixels; beyond the model's scale it takes several passes.
             height: likewise.
             account: whose share of the device the tiles use.
-            diffusion: what is wanted of a latent upscaler; other models know nothing of it.
+            diffusion: what is wanted of a latent or creative upscaler; other models know nothing of it.
             keep_hidden: upscale the colours of pixels that are not seen as they are, as textures want it
                 whose alpha is a mask; they are otherwise replaced by those of visible pixels nearby.
             denoise: how much noise to take away first, one of the model's levels; None for none of it.
@@ -160,6 +185,9 @@ class Upscaler:
                 side with itself; latent upscalers cannot.
             tta: whether to take the mean of what becomes of its eight flips and turns (`ensemble`).
             blend: a second model, whose result is laid over that of the first.
+            enlarger: what enlarges the picture before a creative upscaler draws it anew, one that takes
+                tiles; None for a Lanczos filter.
+            styles: images that a creative upscaler with an IP-Adapter takes a style from.
             on_start: called on the event loop when a device takes the first tile; again if the picture is
                 begun again with smaller ones, or upscaled several times.
             on_progress: called on the event loop with the finished share, from 0 to 1.
@@ -168,16 +196,16 @@ class Upscaler:
                 cover the result, unless it was begun again with smaller tiles. Called in the threads that
                 compute, several at once perhaps, so it must be quick; if it raises, that is logged. All
                 calls come before this one returns, but after it was cancelled there may be some more.
-                With `tta` and `blend`, and of latent upscalers, the whole is one region.
+                With `tta` and `blend`, and of latent and creative upscalers, the whole is one region.
 
         Raises:
             ModelError: if a model cannot be built, loaded or run, has no such level of noise, cannot avoid
                 seams, or if the upscaler is closed.
         """
         wanted = _Wanted((width, height), account, keep_hidden, wraps_of(seamless))
-        layers = [_Layer(model, diffusion, denoise)]
+        layers = [_Layer(model, diffusion, denoise, enlarger, styles)]
         if blend is not None and blend.visibility > 0:
-            layers.append(_Layer(blend.model, blend.diffusion, None))
+            layers.append(_Layer(blend.model, blend.diffusion, None, enlarger, ()))
         report = rising(on_progress or (lambda _share: None))
         if len(layers) == 1 and not tta:
             return await self._once(picture, layers[0], wanted, on_start, report, on_region)
@@ -197,6 +225,8 @@ class Upscaler:
     def close(self) -> None:
         """Let the batch that runs finish; every upscale under way ends in a ModelError. Blocks."""
         self._executor.close()
+        if self._cluster is not None:
+            self._cluster.close()
         self._models.close()
         self._resampler.close()
         self._pixels.close()
@@ -231,6 +261,8 @@ class Upscaler:
         on_region: OnRegion | None,
     ) -> Picture:
         model = layer.model
+        if model.creative is not None:
+            return await self._drawn(picture, layer, wanted, on_start, on_progress, on_region)
         if model.latent is None:
             return await self._tiles.upscale(
                 picture,
@@ -259,6 +291,57 @@ class Upscaler:
             on_region=on_region,
         )
 
+    async def _drawn(
+        self,
+        picture: Picture,
+        layer: _Layer,
+        wanted: _Wanted,
+        on_start: Callable[[], None] | None,
+        on_progress: Progress,
+        on_region: OnRegion | None,
+    ) -> Picture:
+        """What a creative upscaler draws."""
+        model, weights = layer.model, layer.model.creative
+        assert weights is not None
+        drawn = await self._models.creative(model, weights)
+
+        async def enlarge(
+            picture: Picture,
+            size: tuple[int, int],
+            *,
+            on_start: Callable[[], None] | None,
+            on_progress: Progress,
+        ) -> Picture:
+            if layer.enlarger is None:
+                return await self._pixels.run(resized, picture, *size, wanted.wraps)
+            return await self._tiles.upscale(
+                picture,
+                layer.enlarger,
+                size=size,
+                account=wanted.account,
+                keep_hidden=wanted.keep_hidden,
+                denoise=None,
+                wraps=wanted.wraps,
+                on_start=on_start,
+                on_progress=on_progress,
+                on_region=None,
+            )
+
+        return await drawn.upscale(
+            picture,
+            model,
+            layer.diffusion or _default_diffusion(weights),
+            size=wanted.size,
+            enlarge=enlarge,
+            styles=layer.styles,
+            account=wanted.account,
+            keep_hidden=wanted.keep_hidden,
+            wraps=wanted.wraps,
+            on_start=on_start,
+            on_progress=on_progress,
+            on_region=on_region,
+        )
+
 
 async def _together(makers: Iterable[Coroutine[Any, Any, Picture]]) -> list[Picture]:
     """What all give; if one fails the others are stopped."""
@@ -270,5 +353,6 @@ async def _together(makers: Iterable[Coroutine[Any, Any, Picture]]) -> list[Pict
     return [task.result() for task in tasks]
 
 
-def _default_diffusion(weights: LatentWeights) -> Diffusion:
-    return Diffusion(steps=weights.default_steps, scheduler=weights.default_scheduler)
+def _default_diffusion(weights: LatentWeights | CreativeWeights) -> Diffusion:
+    plain = Diffusion(steps=weights.default_steps, scheduler=weights.default_scheduler)
+    return Controls().diffusion(plain) if isinstance(weights, CreativeWeights) else plain

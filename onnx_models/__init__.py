@@ -41,7 +41,7 @@ from onnx_models.export import export_model
 from onnx_models.face_restorer import Restorer
 from onnx_models.facts import Facts
 from onnx_models.ffdnet import CELL, pack
-from onnx_models.files import write_atomically
+from onnx_models.files import sha256_of, write_atomically
 from onnx_models.graph import (
     FROM_UNIT,
     INPUT,
@@ -154,6 +154,7 @@ __all__ = [
     "read_entry",
     "remove_entry",
     "repair",
+    "sha256_of",
     "size_of",
     "verified_file",
     "wrap_uint8",

@@ -98,7 +98,7 @@ def export_model(
 def _offered(weights: LatentWeights | CreativeWeights) -> dict[str, object]:
     """What an entry says of a model that only its weights know."""
     if isinstance(weights, CreativeWeights):
-        return {"family": "creative", "factors": [2, 3, 4], "parameters": weights.offered}
+        return {"family": "creative", "factors": [2], "parameters": weights.offered}
     left_out = {"strength"} if weights.spread != 2 else {"noiseLevel"}
     return {
         "family": "latent",

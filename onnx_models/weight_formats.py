@@ -218,6 +218,35 @@ class CreativeWeights(DiffusionWeights, frozen=True, kw_only=True, tag_field="fo
     """By how much a picture may be enlarged before it is drawn anew once."""
     label: ClassVar[str] = "creative"
     """What its files are called by, after the model's name."""
+    parameters: ClassVar[tuple[str, ...]] = (
+        "positivePrompt",
+        "negativePrompt",
+        "preset",
+        "style",
+        "creativity",
+        "creativityDecay",
+        "hallucination",
+        "imageFidelity",
+        "promptFidelity",
+        "detailsLevel",
+        "fractality",
+        "refinementSteps",
+        "overrideEmbeddings",
+        "styleImages",
+        "styleImagesFidelity",
+        "tileStyle",
+        "steps",
+        "seed",
+        "CFGScale",
+        "strength",
+        "scheduler",
+        "controlNetWeight",
+        "clipSkip",
+        "colorFix",
+        "tileDiffusion",
+        "enlarger",
+    )
+    """The names of the task settings that its kind can honour, those of most interest first."""
     part_names: ClassVar[tuple[str, ...]] = (
         "text_encoder",
         "vae_encoder",
@@ -241,37 +270,7 @@ class CreativeWeights(DiffusionWeights, frozen=True, kw_only=True, tag_field="fo
             missing.add("clipSkip")
         if self.image_encoder is None:
             missing |= {"styleImages", "styleImagesFidelity", "tileStyle"}
-        return tuple(name for name in _CREATIVE_PARAMETERS if name not in missing)
-
-
-_CREATIVE_PARAMETERS = (
-    "positivePrompt",
-    "negativePrompt",
-    "preset",
-    "style",
-    "creativity",
-    "creativityDecay",
-    "hallucination",
-    "imageFidelity",
-    "promptFidelity",
-    "detailsLevel",
-    "fractality",
-    "refinementSteps",
-    "overrideEmbeddings",
-    "styleImages",
-    "styleImagesFidelity",
-    "tileStyle",
-    "steps",
-    "seed",
-    "CFGScale",
-    "strength",
-    "scheduler",
-    "controlNetWeight",
-    "clipSkip",
-    "colorFix",
-    "tileDiffusion",
-    "enlarger",
-)
+        return tuple(name for name in self.parameters if name not in missing)
 
 
 Weights = NcnnWeights | OnnxWeights | LatentWeights | CreativeWeights

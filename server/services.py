@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,16 @@ from msgspec import UNSET, UnsetType
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from engines import Decoders, Upscaler, find_devices, memory_size, stand_in_for
+from engines import (
+    ClusterOptions,
+    Decoders,
+    Device,
+    RayCluster,
+    Upscaler,
+    find_devices,
+    memory_size,
+    stand_in_for,
+)
 from onnx_models import Catalogue, load_catalogue, one_line
 from server.background import close_revoked, every, give_back_memory, keep_up, reconcile, running, sweep
 from server.delivery.previews import TileStreams
@@ -202,10 +211,10 @@ async def running_services(
         tiles = stack.enter_context(closing(TileStreams()))
         decoders = Decoders(settings.decoders, seconds=settings.decode_timeout)
         stack.push_async_callback(asyncio.to_thread, decoders.close)
-        devices = await asyncio.to_thread(find_devices, settings.device, settings.runtime, settings.precision)
-        stand_in = stand_in_for(devices, settings.device, settings.runtime, settings.precision)
-        upscaler = Upscaler(devices, settings.model_directory, stand_in=stand_in)
+        upscaler = await asyncio.to_thread(_upscaler, settings)
         stack.push_async_callback(asyncio.to_thread, upscaler.close)
+        if settings.ray_address is not None:
+            await asyncio.to_thread(upscaler.join, _cluster(settings, settings.ray_address))
         lock = database.server_lock()
         stack.push_async_callback(asyncio.to_thread, lock.close)
 
@@ -291,6 +300,33 @@ async def running_services(
             clock=clock,
             first_key=await database.run(_first_key, settings.api_key, clock()),
         )
+
+
+def _upscaler(settings: Settings) -> Upscaler:
+    """An upscaler with the devices of this machine; in reserve if it is to join a cluster."""
+    devices: Sequence[Device] = ()
+    stand_in: Callable[[], Device] | None
+    if settings.ray_address is None:
+        devices = find_devices(settings.device, settings.runtime, settings.precision)
+        stand_in = stand_in_for(devices, settings.device, settings.runtime, settings.precision)
+    else:
+
+        def stand_in() -> Device:
+            return find_devices(settings.device, settings.runtime, settings.precision)[0]
+
+    return Upscaler(devices, settings.model_directory, stand_in=stand_in)
+
+
+def _cluster(settings: Settings, address: str) -> RayCluster:
+    return RayCluster(
+        ClusterOptions(
+            address=address,
+            choice=settings.device,
+            runtime=settings.runtime,
+            precision=settings.precision,
+            cpus=settings.ray_cpus,
+        )
+    )
 
 
 async def _record_last_usage(telemetry: Telemetry, database: Database) -> None:

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+")
 _USER = re.compile(r"unix:[0-9]+")
+_RAY_ADDRESS = re.compile(r"auto|(ray://)?([^\s:/@\[\]]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}")
 _LISTS = ("models", "trusted_proxies", "allowed_origins", "allowed_private")
 
 LogFormat = Literal["text", "json"]
@@ -99,6 +100,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     openvino, ncnn; on a GPU: auto, tensorrt, tensorrt-rtx."""
     precision: PrecisionChoice = "auto"
     """auto (on a GPU fp16 for what stays within 45 dB; on a CPU bf16 where OpenVINO has it), fp32, fp16."""
+    ray_address: str | None = None
+    """A Ray cluster whose GPUs run the networks, or the CPUs of nodes that have none: `auto` for that of this
+    machine, 10.0.0.1:6379, ray://10.0.0.1:10001; needs the extra `ray`. Default: this machine's devices."""
+    ray_cpus: Positive | None = None
+    """How many CPUs of a Ray node without GPUs are one device; default: all."""
     prices: dict[str, Decimal] = {}
     """USD per output megapixel by model name, in place of the catalogue's."""
 
@@ -213,6 +219,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         except ValueError as error:
             raise ValueError(f"{error} - at `$.allowed_private`") from error
         self._check_unix_socket()
+        self._check_cluster()
         if self.tls_key is not None and self.tls_certificate is None:
             raise ValueError("needs tls_certificate too - at `$.tls_key`")
         for proxy in self.trusted_proxies:
@@ -233,6 +240,14 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             for name in ("uds_owner", "uds_group"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"needs uds too - at `$.{name}`")
+
+    def _check_cluster(self) -> None:
+        if self.ray_address is not None and not _RAY_ADDRESS.fullmatch(self.ray_address):
+            raise ValueError(
+                f"{self.ray_address!r} is not auto, host:port or ray://host:port - at `$.ray_address`"
+            )
+        if self.ray_cpus is not None and self.ray_address is None:
+            raise ValueError("needs ray_address too - at `$.ray_cpus`")
 
     @property
     def reachable(self) -> Reachable:

@@ -3,13 +3,13 @@
 Whoever wants a model run asks a `Device` to open its ONNX file and gets a `Session`.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from engines.activity import Memory
 from engines.devices.parts import Part, PartSession
 from engines.devices.sessions import Network, Session
 
-__all__ = ["Device"]
+__all__ = ["Device", "Distant"]
 
 
 class Device(Protocol):
@@ -46,3 +46,14 @@ class Device(Protocol):
         Raises:
             ModelError: if it cannot be loaded here.
         """
+
+
+@runtime_checkable
+class Distant(Protocol):
+    """What devices have that are elsewhere, and may come and go.
+
+    What runs there is on its way for a while, so the next run is handed over while one is under way.
+    """
+
+    node: str
+    """The machine, for people."""

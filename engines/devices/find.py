@@ -36,7 +36,10 @@ _ON_GPUS: Mapping[RuntimeChoice, Callable[[tuple[CudaDevice, ...]], tuple[Device
 
 
 def find_devices(
-    choice: DeviceChoice = "auto", runtime: RuntimeChoice = "auto", precision: PrecisionChoice = "auto"
+    choice: DeviceChoice = "auto",
+    runtime: RuntimeChoice = "auto",
+    precision: PrecisionChoice = "auto",
+    cores: int | None = None,
 ) -> tuple[Device, ...]:
     """Every GPU that can be used, or else the CPU; or what is asked for. At least one.
 
@@ -48,6 +51,7 @@ def find_devices(
         precision: "auto" lets OpenVINO use bf16 where the processor has it: it differs from fp32 by 57 dB
             (x4plus) and 49 dB (animevideov3), and takes a half to a third of the time. A GPU computes in fp16
             what stays within 45 dB of fp32; "fp16" has it do so without a look, and is nothing for a CPU.
+        cores: how many of the CPU's one run may use; default: all that this process may.
 
     Raises:
         ModelError: if what is asked for cannot be used; the message says why.
@@ -59,7 +63,7 @@ def find_devices(
         if choice == "cuda" or runtime in _ON_GPUS:
             raise ModelError(f"no GPU can be used: {found}")
         log.info("no GPU: %s", found)
-    return (_find_cpu(runtime, precision),)
+    return (_find_cpu(runtime, precision, cores or usable_cores()),)
 
 
 def stand_in_for(
@@ -76,21 +80,22 @@ def stand_in_for(
     if choice != "auto" or not any(isinstance(device, CudaDevice) for device in devices):
         return None
     return lambda: _find_cpu(
-        "auto" if runtime in _ON_GPUS else runtime, "auto" if precision == "fp16" else precision
+        "auto" if runtime in _ON_GPUS else runtime,
+        "auto" if precision == "fp16" else precision,
+        usable_cores(),
     )
 
 
-def _find_cpu(runtime: RuntimeChoice, precision: PrecisionChoice) -> Device:
+def _find_cpu(runtime: RuntimeChoice, precision: PrecisionChoice, cores: int) -> Device:
     if runtime in _ON_GPUS:
         raise ModelError("TensorRT needs a GPU")
     if precision == "fp16":
         raise ModelError("fp16 needs a GPU: a CPU computes in fp32, or with OpenVINO in bf16")
-    threads = usable_cores()
-    openvino = None if runtime == "onnxruntime" else _find_openvino(threads, precision, runtime)
+    openvino = None if runtime == "onnxruntime" else _find_openvino(cores, precision, runtime)
     if runtime == "auto":
-        return _fastest_of(CpuDevice(threads), openvino)
-    other = openvino or CpuDevice(threads)
-    return find_ncnn(threads, other) if runtime == "ncnn" else other
+        return _fastest_of(CpuDevice(cores), openvino)
+    other = openvino or CpuDevice(cores)
+    return find_ncnn(cores, other) if runtime == "ncnn" else other
 
 
 def _find_openvino(threads: int, precision: CpuPrecision, runtime: RuntimeChoice) -> OpenVinoDevice | None:

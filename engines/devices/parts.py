@@ -3,7 +3,7 @@
 They run in ONNX Runtime on every device: none of the other runtimes has been tried with them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -21,6 +21,8 @@ class Part:
     path: Path
     batches: bool = True
     """Whether it may run on several at once."""
+    data: tuple[Path, ...] = field(default=(), compare=False)
+    """The files with its weights, if they are not in the first one, which knows their names."""
 
 
 class PartSession(Protocol):

@@ -1,6 +1,7 @@
 """A network loaded on a device, whatever runtime is behind it.
 
-1. `Session` is the seam: a batch in, a batch out. Some can also be warmed up (`WarmingSession`).
+1. `Session` is the seam: a batch in, a batch out. Some can also be warmed up (`WarmingSession`), measure
+   themselves (`MeasuringSession`), or say how long the device worked (`TimedSession`).
 2. `run_checked` and `probe` hold every session to what it must give, so that a foreign or broken ONNX file
    is refused before a task meets it.
 """
@@ -15,7 +16,16 @@ from numpy.typing import NDArray
 from engines.errors import ModelError
 from onnx_models import Model, ModelBuildError, Split, Weights, ensure_network
 
-__all__ = ["Network", "Session", "WarmingSession", "probe", "run_checked", "warmed_up"]
+__all__ = [
+    "MeasuringSession",
+    "Network",
+    "Session",
+    "TimedSession",
+    "WarmingSession",
+    "probe",
+    "run_checked",
+    "warmed_up",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +90,22 @@ class WarmingSession(Session, Protocol):
         Raises:
             ModelError: see `Session.run`.
         """
+
+
+@runtime_checkable
+class MeasuringSession(Protocol):
+    """A session that measures itself, where to do so from here would measure the way there as well."""
+
+    def rates(self, tile: int, largest: int) -> dict[int, float]:
+        """Tiles per second by batch size; see `engines.scheduling.calibration.measure_rates`."""
+
+
+@runtime_checkable
+class TimedSession(Protocol):
+    """A session, of a network or a part, that says how long its device worked: the rest is the way there."""
+
+    seconds: float
+    """For the last run."""
 
 
 def warmed_up(session: Session) -> Session:

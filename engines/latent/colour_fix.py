@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from engines.tiling.tiles import NO_WRAPS, Wraps
+
 __all__ = ["ColourFix", "fix_colours"]
 
 ColourFix = Literal["wavelet", "adain"]
@@ -18,7 +20,7 @@ _LEVELS = 5  # of the wavelets, as in StableSR's `wavelet_color_fix.py`
 
 
 def fix_colours(
-    picture: NDArray[np.float32], source: NDArray[np.uint8], method: ColourFix
+    picture: NDArray[np.float32], source: NDArray[np.uint8], method: ColourFix, wraps: Wraps = NO_WRAPS
 ) -> NDArray[np.float32]:
     """The picture with the colours of the source.
 
@@ -27,6 +29,7 @@ def fix_colours(
         source: (h, w, 3) uint8, of the same aspect.
         method: `wavelet` takes all that is coarser than 32 pixels from the source; `adain` gives each channel
             the mean and the deviation that it has there.
+        wraps: where the picture goes on at its opposite edge.
     """
     height, width, _ = picture.shape
     fixed = np.empty_like(picture)
@@ -34,7 +37,10 @@ def fix_colours(
         plane = picture[:, :, channel]
         image = Image.fromarray(source[:, :, channel].astype(np.float32) / 255)
         reference = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
-        fixed[:, :, channel] = _wavelet(plane, reference) if method == "wavelet" else _adain(plane, reference)
+        if method == "wavelet":
+            fixed[:, :, channel] = _wavelet(plane, reference, wraps)
+        else:
+            fixed[:, :, channel] = _adain(plane, reference)
     return fixed
 
 
@@ -47,23 +53,26 @@ def _adain(plane: NDArray[np.float32], reference: NDArray[np.float32]) -> NDArra
     return fixed
 
 
-def _wavelet(plane: NDArray[np.float32], reference: NDArray[np.float32]) -> NDArray[np.float32]:
-    return plane - _coarse(plane) + _coarse(reference)
+def _wavelet(plane: NDArray[np.float32], reference: NDArray[np.float32], wraps: Wraps) -> NDArray[np.float32]:
+    return plane - _coarse(plane, wraps) + _coarse(reference, wraps)
 
 
-def _coarse(plane: NDArray[np.float32]) -> NDArray[np.float32]:
+def _coarse(plane: NDArray[np.float32], wraps: Wraps) -> NDArray[np.float32]:
     """What is left when the details of all levels are taken away ("à trous": the kernel spreads)."""
     for level in range(_LEVELS):
         for axis in (0, 1):
-            plane = _blur(plane, 2**level, axis)
+            plane = _blur(plane, 2**level, axis, ring=wraps[axis])
     return plane
 
 
-def _blur(plane: NDArray[np.float32], reach: int, axis: int) -> NDArray[np.float32]:
-    """(1, 2, 1) / 4 of elements so far apart; the edge goes on beyond itself."""
+def _blur(plane: NDArray[np.float32], reach: int, axis: int, *, ring: bool) -> NDArray[np.float32]:
+    """(1, 2, 1) / 4 of elements so far apart; the edge goes on beyond itself, or at the opposite one."""
     length = plane.shape[axis]
     places = np.arange(length)
-    before = plane.take(np.maximum(places - reach, 0), axis)
-    after = plane.take(np.minimum(places + reach, length - 1), axis)
+    if ring:
+        left, right = (places - reach) % length, (places + reach) % length
+    else:
+        left, right = np.maximum(places - reach, 0), np.minimum(places + reach, length - 1)
+    before, after = plane.take(left, axis), plane.take(right, axis)
     blurred: NDArray[np.float32] = (before + 2 * plane + after) / np.float32(4)
     return blurred

@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from engines.devices.device import Device
 from engines.devices.kept import Kept
-from engines.devices.sessions import Network, Session
+from engines.devices.sessions import MeasuringSession, Network, Session
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, ModelError
 from onnx_models import one_line
 
@@ -112,7 +112,10 @@ class Calibration:
         with self._one_at_a_time:
             if (known := self.known(device, network)) is not None:
                 return known
-            rates = measure_rates(session, network.tile, device.largest_batch, self._clock)
+            if isinstance(session, MeasuringSession):
+                rates = session.rates(network.tile, device.largest_batch)
+            else:
+                rates = measure_rates(session, network.tile, device.largest_batch, self._clock)
             chosen = choose_batch(rates)
             shown = ", ".join(f"{size}: {rate:.1f}" for size, rate in rates.items())
             log.info("%s: %s in batches of %d (tiles/s: %s)", device.name, network.path.name, chosen, shown)

@@ -9,6 +9,7 @@
    every task that waits or comes fails at once.
 5. What goes wrong in a helper (see `fleet`) counts for nothing: it is given up, and the tile waits.
 6. A device that has nothing to do gives back the memory that large runs took.
+7. Devices may come at any time, and go: what they were at waits again.
 """
 
 import logging
@@ -26,6 +27,7 @@ from engines.scheduling.calibration import Calibration
 from engines.scheduling.costs import Costs
 from engines.scheduling.fleet import Fleet
 from engines.scheduling.scheduler import Batch, TileScheduler
+from engines.scheduling.sharing import Other, is_left, share
 from engines.scheduling.work import Job, Key, Load, TileWork
 from engines.scheduling.worker import Worker
 
@@ -36,6 +38,9 @@ log = logging.getLogger(__name__)
 _WATCH_EVERY = 5.0
 _LONG = 0.5
 """Seconds, of a run whose progress is worth an estimate."""
+
+_LOOK_AGAIN = 0.1
+"""Seconds until a device that leaves what waits to others looks whether they are as quick as was expected."""
 
 Failures: TypeAlias = list[tuple[TileWork, EngineError]]
 """Tiles that are to be failed, once the lock is released."""
@@ -90,7 +95,7 @@ class Dispatcher:
 
     def tiles_came(self) -> None:
         """Wake those that can run what was queued, and nobody else: each takes turns from the event loop."""
-        for worker in self.fleet.workers:
+        for worker in self.fleet.at_work:
             if worker.job is None:
                 self._wakes[worker].notify()
         self._wake_helpers()
@@ -100,6 +105,21 @@ class Dispatcher:
         for wake in self._wakes.values():
             wake.notify()
         self.changed.notify_all()
+
+    def add(self, device: Device) -> None:
+        """Have a device take tiles from now on, as soon as it has loaded what the others have."""
+        with self.changed:
+            if not self.closing:
+                self._start(self.fleet.add(device))
+            self.wake_all()
+
+    def lose(self, device: Device, reason: str) -> None:
+        """Give up a device that is gone; nothing if it is given up already."""
+        with self.changed:
+            if self.closing or (worker := self.fleet.worker_of(device)) is None:
+                return
+            self._retire(worker, DeviceLostError(reason))
+        self.replace_lost()
 
     def close(self) -> None:
         """Let the runs under way finish, fail the tiles that wait and end the threads. Blocks."""
@@ -120,7 +140,7 @@ class Dispatcher:
                 self._retire(
                     worker, DeviceLostError(f"{name} has not finished a run in {self._patience:.0f} seconds")
                 )
-        self._replace_lost()
+        self.replace_lost()
 
     def _start(self, workers: Iterable[Worker]) -> None:
         for worker in workers:
@@ -145,20 +165,22 @@ class Dispatcher:
                 if not self.closing and worker.lost is None:  # by an error of this module
                     self._retire(worker, DeviceLostError("its thread died"))
                 self.wake_all()
-            self._replace_lost()
+            self.replace_lost()
 
     def _step(self, worker: Worker) -> bool:
         """Wait for the next thing and do it; False when there will be nothing more."""
         with self.changed:
-            waited = self._wakes[worker].wait_for(
-                lambda: self.closing or worker.lost or worker.loads or self._has_tiles_for(worker),
-                worker.idle_for(self._idle, self._clock()),
-            )
+            job, is_idle = None, False
             if self.closing or worker.lost:
                 return False
-            job = self._next_job(worker) if waited else None
+            if worker.loads or self._has_tiles_for(worker):
+                job = self._next_job(worker)
+            else:
+                pause = _LOOK_AGAIN if worker.leaves else worker.idle_for(self._idle, self._clock())
+                is_idle = not self._wakes[worker].wait(pause) and not worker.leaves
         if job is None:
-            worker.release_memory()
+            if is_idle:
+                worker.release_memory()
         elif isinstance(job, Load):
             self._load(worker, job)
         else:
@@ -171,7 +193,7 @@ class Dispatcher:
         if worker.loads:
             job = worker.loads.popleft()
         else:
-            job = self.scheduler.next_batch(lambda key: worker.limit(key, now))
+            job = self.scheduler.next_batch(lambda key: min(worker.limit(key, now), self._share(worker, key)))
         worker.begin(job, now)
         if worker.main is None:
             self._wake_helpers()  # what waits may be small beside it
@@ -183,10 +205,48 @@ class Dispatcher:
                 self._wakes[helper].notify()
 
     def _has_tiles_for(self, worker: Worker) -> bool:
-        if worker.main is None:
-            return bool(self.scheduler)
-        key = self.scheduler.next_key()
-        return key is not None and worker.helps_with(key, self._costs)
+        worker.leaves = False
+        if not self.scheduler or not self.fleet.is_at_work(worker):
+            return False
+        if worker.is_helper:
+            key = self.scheduler.next_key()
+            return key is not None and worker.helps_with(key, self._costs)
+        if worker.main is not None and (not isinstance(worker.main.job, Batch) or self._free()):
+            return False
+        worker.leaves = self._leaves(worker)
+        return not worker.leaves
+
+    def _free(self) -> int:
+        """How many devices could begin a run now."""
+        return sum(worker.job is None and not worker.leaves for worker in self.fleet.at_work)
+
+    def _share(self, worker: Worker, key: Key) -> int:
+        """How many of the tiles that wait a device takes at most: others that are free get some, too."""
+        if (free := self._free()) < 2 or worker.main is not None:
+            return worker.device.largest_batch
+        return share(sum(count for waits, count in self.scheduler.waiting() if waits == key), free)
+
+    def _leaves(self, worker: Worker) -> bool:
+        """Whether a device leaves what waits to faster ones; see `sharing`."""
+        at_work = self.fleet.at_work
+        if len(at_work) < 2 or (key := self.scheduler.next_key()) is None:
+            return False
+        if (each := worker.first.costs.seconds(key.network, key.pixels)) is None:
+            return False
+        now = self._clock()
+        faster = [
+            Other(other.free_in(now), seconds)
+            for other in at_work
+            if other is not worker.first
+            and (seconds := other.costs.seconds(key.network, key.pixels)) is not None
+            and 2 * seconds <= each
+        ]
+        if not faster:
+            return False
+        waiting = sum(count * self._cost(waits) for waits, count in self.scheduler.waiting()) / self._cost(
+            key
+        )
+        return is_left(each, waiting, faster)
 
     def _load(self, worker: Worker, load: Load) -> None:
         failure: ModelError | None = None
@@ -200,11 +260,13 @@ class Dispatcher:
             worker.end(self._clock())
             if isinstance(failure, DeviceLostError):
                 self._retire(worker, failure)
+            elif failure is not None and load.joins:
+                self._retire(worker, DeviceLostError(str(failure)))
         if failure is None:
             load.done.set_result(None)
         else:
             load.done.set_exception(failure)
-        self._replace_lost()
+        self.replace_lost()
 
     def _run(self, worker: Worker, batch: Batch[Key, TileWork]) -> None:
         """Run a batch. Whatever goes wrong, the thread lives on, and only the tasks concerned fail."""
@@ -224,15 +286,17 @@ class Dispatcher:
                 return  # given up meanwhile: the tiles run elsewhere
             now = self._clock()
             worker.end(now)
-            _share_time(batch, now - begun)
+            took = worker.worked(network) or now - begun
+            _share_time(batch, took)
             for (task, tile), outcome in zip(batch.tiles, outcomes, strict=True):
                 if isinstance(outcome, ModelError):
                     self.scheduler.cancel(task)
                     failed.append((tile, outcome))
             if not failed:
-                self._costs.learn(network, batch.key.pixels, (now - begun) / len(batch.tiles))
-                (worker.main or worker).count(batch)
-            self.scheduler.finish(batch, round((now - begun) * 1e9))
+                self._costs.learn(network, batch.key.pixels, took / len(batch.tiles))
+                worker.first.costs.learn(network, batch.key.pixels, (now - begun) / len(batch.tiles))
+                worker.first.count(batch)
+            self.scheduler.finish(batch, round(took * 1e9))
         fail_all(failed)
         worker.finish(lambda: self._keep(batch, outcomes))
 
@@ -269,14 +333,14 @@ class Dispatcher:
                 return
             if isinstance(error, DeviceLostError):
                 self._retire(worker, error)
-            elif worker.main is not None:
+            elif worker.is_helper:
                 self._retire(worker, DeviceLostError(str(error)))
             else:
                 took = self._clock() - worker.began
                 worker.end(self._clock())
                 failed = self._shrink_or_fail(worker, batch, error, took)
         fail_all(failed)
-        self._replace_lost()
+        self.replace_lost()
 
     def _shrink_or_fail(
         self, worker: Worker, batch: Batch[Key, TileWork], error: ModelError, took: float
@@ -294,13 +358,13 @@ class Dispatcher:
         return [(tile, error) for _, tile in batch.tiles]
 
     def _retire(self, worker: Worker, error: DeviceLostError) -> None:
-        """Let nothing more run on this device. `_replace_lost` must follow, without the lock."""
+        """Let nothing more run on this device. `replace_lost` must follow, without the lock."""
         for job in self.fleet.retire(worker, error, self._clock()):
             if isinstance(job, Batch):
                 self.scheduler.put_back(job)
         self.wake_all()
 
-    def _replace_lost(self) -> None:
+    def replace_lost(self) -> None:
         """Find what takes over, if all devices are lost; if there is nothing, fail what waits."""
         with self.changed:
             find = None if self.closing else self.fleet.begin_replacing()

@@ -42,7 +42,7 @@ class Executor:
         """Start the threads of the devices.
 
         Args:
-            devices: at least one.
+            devices: at least one, unless they are added later.
             calibration: what measures how many tiles one run should take, on devices that take several;
                 without it they take as many as they can.
             stand_in: finds the device that takes over when all are lost; it may raise anything.
@@ -63,7 +63,36 @@ class Executor:
     @property
     def stand_in(self) -> Device | None:
         """The device that took over when all others were lost, if that has happened."""
-        return self._dispatcher.fleet.stand_in
+        with self._dispatcher.changed:
+            return self._dispatcher.fleet.stand_in
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """Those that take tiles."""
+        with self._dispatcher.changed:
+            return tuple(worker.device for worker in self._dispatcher.fleet.at_work)
+
+    @property
+    def in_batches(self) -> bool:
+        """Whether a device takes several tiles at once."""
+        return any(device.largest_batch > 1 for device in self.devices)
+
+    def add(self, device: Device) -> None:
+        """Have one more device take tiles, as soon as it has loaded what the others have."""
+        self._dispatcher.add(device)
+
+    def lose(self, device: Device, reason: str) -> None:
+        """Give up a device that is gone: what it was at runs on others.
+
+        Args:
+            device: nothing happens if it is given up already.
+            reason: for people.
+        """
+        self._dispatcher.lose(device, reason)
+
+    def use_stand_in(self) -> None:
+        """Have the stand-in take tiles, if there is no other device; until one comes. Blocks."""
+        self._dispatcher.replace_lost()
 
     def room(self, network: Network | Part) -> int | None:
         """The most input pixels of a tile that every device has memory for; None if no limit was found."""

@@ -91,9 +91,11 @@ _FORGOTTEN = 20
 
 @dataclass(slots=True, eq=False)
 class Load:
-    """A network that someone waits for on one device."""
+    """A network that is to be loaded on one device."""
 
     network: Network | Part
+    joins: bool = False
+    """Whether the device has come to others that run this network: if it cannot, it is of no use."""
     done: Future[None] = field(default_factory=Future)
 
 

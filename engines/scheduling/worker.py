@@ -1,6 +1,7 @@
 """One device of an executor: what it is to do, what is known of it, and how much it takes at once."""
 
 import logging
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from engines.activity import DeviceActivity, RunKind
-from engines.devices.device import Device
+from engines.devices.device import Device, Distant
 from engines.devices.failures import as_model_error
 from engines.devices.heap import trim_heap
 from engines.devices.parts import Arrays, Part
-from engines.devices.sessions import Network, Session, probe, run_checked, warmed_up
+from engines.devices.sessions import Network, Session, TimedSession, probe, run_checked, warmed_up
 from engines.errors import DeviceLostError, DeviceOutOfMemoryError, ModelError
 from engines.scheduling.calibration import Calibration
 from engines.scheduling.costs import Costs
@@ -41,6 +42,9 @@ _SHORT = 0.02
 _BUSY = 6
 """How many times as long as it has to be idle to give back memory a device may go without that."""
 
+_OVERDUE = 2
+"""How many times as long as expected a run may take before nobody counts on its end."""
+
 _FAILED = "the tile failed"
 
 
@@ -49,6 +53,8 @@ class Loaded(NamedTuple):
 
     run: Callable[[Arrays], Arrays]
     release_memory: Callable[[], None]
+    session: object
+    """What runs it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -60,7 +66,10 @@ class Worker:
 
     device: Device
     main: "Worker | None" = None
-    """Of a helper, the one that it helps: during that one's long runs it takes small tiles."""
+    """Of a second worker of a device, the first one: while that one runs something it takes small tiles, as a
+    helper; where the device is distant, any, as what is next."""
+    reserve: bool = False
+    """Whether it takes tiles only while no other device works."""
     sessions: dict[Network | Part, Loaded] = field(default_factory=dict)
     loads: deque[Load] = field(default_factory=deque)
     pace: dict[Network | Part, int] = field(default_factory=dict)
@@ -71,6 +80,10 @@ class Worker:
     began: float = 0.0
     busy: float = 0.0
     """Seconds, up to the end of the last job."""
+    costs: Costs = field(default_factory=Costs)
+    """What tiles take here, from when they are handed over to when they are back."""
+    leaves: bool = False
+    """Whether it leaves what waits to faster devices."""
     runs: Counter[tuple[Network | Part, int, int]] = field(default_factory=Counter)
     """Those that succeeded, by network, tiles, and the tiles there could have been."""
     pixels: Counter[Network | Part] = field(default_factory=Counter)
@@ -92,7 +105,33 @@ class Worker:
     @property
     def name(self) -> str:
         """For people; that of the device, unless it is a helper."""
-        return self.device.name if self.main is None else f"the helper of {self.device.name}"
+        return f"the helper of {self.device.name}" if self.is_helper else self.device.name
+
+    @property
+    def first(self) -> "Worker":
+        """The first worker of its device."""
+        return self.main or self
+
+    @property
+    def is_helper(self) -> bool:
+        """Whether it only takes small tiles, and may fail."""
+        return self.main is not None and not isinstance(self.device, Distant)
+
+    def worked(self, network: Network | Part) -> float | None:
+        """Seconds that the device worked for the last run; None if that is what the run took."""
+        session = self.sessions[network].session
+        return session.seconds if isinstance(session, TimedSession) else None
+
+    def free_in(self, now: float) -> float:
+        """Seconds until it has done what it is at; infinite if that cannot be told."""
+        if self.job is None:
+            return 0.0
+        if isinstance(self.job, Load):
+            return math.inf
+        key, since = self.job.key, now - self.began
+        each = self.costs.seconds(key.network, key.pixels)
+        expected = math.inf if each is None else each * len(self.job.tiles)
+        return max(0.0, expected - since) if since < _OVERDUE * expected else math.inf
 
     def limit(self, key: Key, now: float) -> int:
         """How many tiles of a key one run may take. One is always tried: there may be more memory now."""
@@ -182,7 +221,7 @@ class Worker:
             self._hold_memory()
             if isinstance(network, Part):
                 part = self.device.open_part(network)
-                loaded = Loaded(part.run_part, part.release_memory)
+                loaded = Loaded(part.run_part, part.release_memory, part)
             else:
                 loaded = self._open(network, calibration)
             self.sessions[network] = loaded
@@ -285,7 +324,9 @@ class Worker:
         if calibration is not None and self.device.largest_batch > 1:
             self._calibrate(session, network, calibration)
         warmed_up(session)
-        return Loaded(lambda batch: (run_checked(session, network, batch[0]),), session.release_memory)
+        return Loaded(
+            lambda batch: (run_checked(session, network, batch[0]),), session.release_memory, session
+        )
 
     def _calibrate(self, session: Session, network: Network, calibration: Calibration) -> None:
         pixels = network.tile**2

@@ -157,11 +157,11 @@ def _named(devices: tuple[Device, ...]) -> str:
 
 
 def _pairs(models: list[Model], ways: list[Way]) -> Iterator[tuple[Model, Way]]:
-    """Every model in every way; latent upscalers in one on a CPU, as ONNX Runtime has them in all."""
+    """Every model in every way; diffusion in one on a CPU, as ONNX Runtime has it in all."""
     first = next((way for way in ways if way.settings.device == "cpu"), None)
     for way in ways:
         for model in models:
-            if model.family != "latent" or way.settings.device != "cpu" or way is first:
+            if model.diffusion is None or way.settings.device != "cpu" or way is first:
                 yield model, way
 
 

@@ -14,7 +14,7 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 
-from server.docs import tables
+from server.docs import creative_tables, tables
 
 __all__ = ["EXAMPLE_ADDRESS", "PAGES", "Page", "Section", "render", "sections", "source"]
 
@@ -52,13 +52,14 @@ PAGES: Final = (
     Page("operations", "Operations"),
     Page("backup", "Back-up"),
     Page("several-servers", "Several servers"),
+    Page("scale-out", "Scale out"),
     Page("security", "Security"),
     Page("promises", "Promises"),
     Page("development", "Development"),
 )
 
 _DIRECTIVE: Final = re.compile(
-    r"<!-- (parameters|reply|example|codes|families|schemas|settings) ?([\w ]*) -->"
+    r"<!-- (parameters|reply|example|codes|families|schemas|settings|controls|presets|styles) ?([\w ]*) -->"
 )
 _HEADING: Final = re.compile(r"<h([23])>(.*?)</h\1>")
 _ANCHORED: Final = re.compile(r'<h([23]) id="([^"]+)"><a href="[^"]+">(.*?)</a></h\1>')
@@ -185,6 +186,9 @@ def _table(match: re.Match[str]) -> str:
         "families": tables.family_list,
         "schemas": tables.schema_list,
         "settings": tables.setting_table,
+        "controls": creative_tables.control_table,
+        "presets": creative_tables.preset_table,
+        "styles": creative_tables.style_table,
     }[kind](argument)
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "reply_table",
     "schema_list",
     "setting_table",
+    "table",
 ]
 
 _INLINE: Final = MarkdownIt("commonmark", {"html": False})
@@ -39,7 +40,7 @@ def parameter_table(name: str) -> str:
     offered = [field for field in fields if not field.refused]
     refused = [f"<code>{field.path}</code> ({escape(field.refused)})" for field in fields if field.refused]
     note = f"<p>Refused, unless they ask for nothing: {', '.join(refused)}.</p>" if refused else ""
-    return _table(("Parameter", "Value", "Default", "Meaning"), map(_parameter_row, offered)) + note
+    return table(("Parameter", "Value", "Default", "Meaning"), map(_parameter_row, offered)) + note
 
 
 def reply_table(name: str) -> str:
@@ -53,7 +54,7 @@ def reply_table(name: str) -> str:
         )
         for field in parameters(_STRUCTS[name])
     )
-    return _table(("Field", "Value", "Presence", "Meaning"), rows)
+    return table(("Field", "Value", "Presence", "Meaning"), rows)
 
 
 def example(name: str) -> str:
@@ -74,7 +75,7 @@ def family_list(_: str) -> str:
     """The codes that are made of the name of a parameter, each under its own anchor."""
     return "".join(
         _code(family, f"{family}…", FAMILIES[family])
-        + _table(("Code", "Parameter", ""), _code_rows(codes.items()))
+        + table(("Code", "Parameter", ""), _code_rows(codes.items()))
         for family, codes in parameter_codes().items()
     )
 
@@ -96,7 +97,7 @@ def setting_table(_: str) -> str:
             case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(about))):
                 rows.append((f"<code>{name}</code>", _setting_default(defaults[name]), _text(about)))
     assert len(rows) == len(defaults), "a setting has no sentence"
-    return _table(("Setting", "Default", "Meaning"), rows)
+    return table(("Setting", "Default", "Meaning"), rows)
 
 
 def _setting_default(default: object) -> str:
@@ -137,7 +138,13 @@ def _default(field: Parameter) -> str:
     return f"<code>{escape(json.dumps(field.default))}</code>" if field.default is not None else ""
 
 
-def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+def table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """A table in HTML.
+
+    Args:
+        heads: of its columns.
+        rows: a cell, in HTML, for each column.
+    """
     head = "".join(f"<th>{head}</th>" for head in heads)
     body = "".join(
         "<tr>"

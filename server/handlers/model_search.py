@@ -8,6 +8,7 @@ from server.protocol.replies import ModelItem, ModelSearchResult
 from server.protocol.requests import ModelSearch
 from server.settings import Settings
 from server.telemetry.speeds import Speeds
+from server.upscale.creative import default_enlarger, presets
 from server.upscale.request import options_of
 
 __all__ = ["handle"]
@@ -52,8 +53,9 @@ def _text(model: Model | Auxiliary) -> str:
 
 
 def _describe(model: Model, catalogue: Catalogue, settings: Settings, speeds: Speeds) -> ModelItem:
-    # How many looks a latent upscaler takes is up to the task: it has no speed of its own.
-    speed = speeds.seconds_per_megapixel(model.name) if model.latent is None else None
+    # How many looks diffusion takes is up to the task: it has no speed of its own.
+    enlarger = default_enlarger(catalogue)
+    speed = speeds.seconds_per_megapixel(model.name) if model.diffusion is None else None
     return ModelItem(
         air=model.air,
         name=model.name,
@@ -67,7 +69,9 @@ def _describe(model: Model, catalogue: Catalogue, settings: Settings, speeds: Sp
         fractional_factors=model.fractional,
         parameters=list(model.parameters),
         options=options_of(model, catalogue),
-        default_steps=UNSET if model.latent is None else model.latent.default_steps,
+        default_steps=UNSET if model.diffusion is None else model.diffusion.default_steps,
+        presets=UNSET if model.creative is None else presets(),
+        enlarger=UNSET if model.creative is None or enlarger is None else enlarger.air,
         seconds_per_megapixel=UNSET if speed is None else round(speed, 4),
         price_per_megapixel=settings.prices.get(model.name, model.price_per_megapixel),
         licence=model.licence,

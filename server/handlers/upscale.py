@@ -15,7 +15,14 @@ from server.protocol.errors import DatabaseUnavailableError, TaskError, Unavaila
 from server.protocol.raw_image import RawImage
 from server.protocol.replies import Acknowledgement
 from server.protocol.requests import Upscale
-from server.protocol.sources import ImageSource, InlineImage, RemoteImage, StoredImage, UnstoredImage
+from server.protocol.sources import (
+    ImageSource,
+    InlineImage,
+    RemoteImage,
+    StoredImage,
+    UnstoredImage,
+    parse_name,
+)
 from server.state import tasks
 from server.state.images import ImageRecord
 from server.state.logins import Login
@@ -23,6 +30,7 @@ from server.state.records import Status, TaskRecord
 from server.state.requests import TaskGrant, UpscaleRequest
 from server.state.tasks import LostTaskError
 from server.upscale.auxiliaries import denoiser_of, face_restorer_of
+from server.upscale.creative import style_images
 from server.upscale.raw import check_raw
 from server.upscale.request import check, choose_models, cut_warnings, diffusion_of, input_source, request_for
 from server.upscale.running import Running
@@ -74,6 +82,7 @@ async def _take(task: Upscale, context: Context) -> tuple[UpscaleRequest, Runnin
     await _reach_destinations(task, context)
     source = await services.inputs.own(context.login, source, context.base_url, parameter)
     warnings = (*context.raw.warnings(), *await _cut_prompts(task, models.first, services.upscaler))
+    styles = [await _style(name, context) for name in style_images(task.settings)]
     named, file, pixels = await _look(task, source, parameter, context)
     request = request_for(
         task,
@@ -88,10 +97,19 @@ async def _take(task: Upscale, context: Context) -> tuple[UpscaleRequest, Runnin
         service=context.service,
         traceparent=context.traceparent,
         grant=_task_grant(context.login),
+        styles=tuple(styles),
     )
     if file is not None:
         return request, await _submit_with(file, task, request, context)
     return request, await _submit(task, request, context, pixels)
+
+
+async def _style(name: str, context: Context) -> str:
+    """The UUID of an image that a style is taken from, which is kept if it is fetched."""
+    parameter = "settings.styleImages"
+    inputs, login = context.services.inputs, context.login
+    source = await inputs.own(login, parse_name(name, parameter), context.base_url, parameter)
+    return (await inputs.obtain(context.account, source, parameter, scope=context.scope)).uuid
 
 
 async def _look(

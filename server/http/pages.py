@@ -23,4 +23,7 @@ async def get_readiness(request: Request) -> Response:
     if reason is not None:
         return PlainTextResponse(f"{reason}\n", status_code=503)
     restriction = readiness.restriction()
-    return PlainTextResponse("ready\n" if restriction is None else f"ready, but {restriction}\n")
+    if restriction is not None:
+        return PlainTextResponse(f"ready, but {restriction}\n")
+    nodes = readiness.nodes()
+    return PlainTextResponse("ready\n" if nodes is None else f"ready; {nodes}\n")

@@ -5,12 +5,23 @@ decoder's, is in `extra_json_schema`, for the published schemas. Tests hold both
 """
 
 from decimal import Decimal
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 from uuid import UUID
 
-from msgspec import Meta, Raw
+from msgspec import Meta, Raw, UnsetType
 
-__all__ = ["MAX_URL", "Image", "Name", "TargetUrl", "TaskUuid", "TimeToLive", "Usd", "is_uuid", "refused"]
+__all__ = [
+    "MAX_URL",
+    "Image",
+    "Name",
+    "TargetUrl",
+    "TaskUuid",
+    "TimeToLive",
+    "Usd",
+    "given",
+    "is_uuid",
+    "refused",
+]
 
 MAX_URL: Final = 8192
 """The longest URL that is taken; RFC 9110 section 4.1 asks for 8000."""
@@ -58,6 +69,15 @@ def is_uuid(text: str) -> bool:
         return len(text) == 36 and str(UUID(text)) == text.lower()
     except ValueError:
         return False
+
+
+T = TypeVar("T")
+D = TypeVar("D")
+
+
+def given(value: T | UnsetType, default: D) -> T | D:
+    """The value of a parameter, or a default where a client gave none."""
+    return default if isinstance(value, UnsetType) else value
 
 
 def refused(reason: str, **schema: Any) -> Meta:

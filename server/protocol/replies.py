@@ -271,6 +271,20 @@ class ModelItem(Struct, frozen=True, kw_only=True, rename=wire_name):
     default_steps: Annotated[
         int | UnsetType, Meta(description="Of models that take `settings.steps`; what the price is for.")
     ] = UNSET
+    presets: Annotated[
+        dict[str, dict[str, float]] | UnsetType,
+        Meta(
+            description="Of creative upscalers: what each `settings.preset` has the other settings at. The "
+            "price is for one pass as `balanced` has it."
+        ),
+    ] = UNSET
+    enlarger: Annotated[
+        str | UnsetType,
+        Meta(
+            description="Of creative upscalers: the AIR id of what `settings.enlarger` is by default, whose "
+            "price is added."
+        ),
+    ] = UNSET
     seconds_per_megapixel: Annotated[
         float | UnsetType,
         Meta(description="How long a million output pixels took of late, once a device was free."),

@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from server.protocol.fields import Image, Name, TargetUrl, TaskUuid, TimeToLive, refused
+from server.protocol.fields import MAX_URL, Image, Name, TargetUrl, TaskUuid, TimeToLive, refused
 from server.protocol.names import wire_name
 from server.protocol.trace import TraceParent
 
@@ -34,12 +34,14 @@ __all__ = [
     "OutputFormat",
     "OutputType",
     "Ping",
+    "Preset",
     "ResizeMode",
     "Safety",
     "SafetyAction",
     "Scheduler",
     "Seamless",
     "Sequence",
+    "Style",
     "Task",
     "Upscale",
     "UpscaleSettings",
@@ -62,7 +64,31 @@ Scheduler = Literal["Euler", "Euler Karras", "Euler a", "Heun", "Heun Karras", "
 ColorFix = Literal["wavelet", "adain"]
 """How a latent upscaler keeps colours: the `colour_fix` of `engines.Diffusion`."""
 
+Preset = Literal["precise", "balanced", "creative"]
+"""What a creative upscaler is for: the `Preset` of `engines`."""
+
+Style = Literal[
+    "standard",
+    "photography",
+    "cinematic",
+    "analog-film",
+    "anime",
+    "cartoon",
+    "comic",
+    "digital-art",
+    "fantasy-art",
+    "minimalist",
+    "3d-rendered",
+    "line-art",
+    "low-poly",
+    "pixel-art",
+    "texture",
+]
+"""What a creative upscaler draws in: the `Style` of `engines`."""
+
 Prompt = Annotated[str, Meta(max_length=3000)]
+ImageName = Annotated[str, Meta(min_length=1, max_length=MAX_URL)]
+Percent = Annotated[float, Meta(ge=0, le=100)]
 
 
 class OutputType(StrEnum):
@@ -167,7 +193,8 @@ class UpscaleSettings(Struct, frozen=True, kw_only=True, rename=wire_name, forbi
         Annotated[float, Meta(ge=0, le=50)] | UnsetType,
         Meta(
             description="How far to go towards `positivePrompt` and away from `negativePrompt`. Up to 1 "
-            "there is no such guidance, and half the work and cost. Default: 1."
+            "there is no such guidance, and half the work and cost. Default: 1; of creative upscalers what "
+            "`promptFidelity` comes to."
         ),
     ] = UNSET
     positive_prompt: Annotated[
@@ -182,8 +209,9 @@ class UpscaleSettings(Struct, frozen=True, kw_only=True, rename=wire_name, forbi
     strength: Annotated[
         Annotated[float, Meta(gt=0, le=1)] | UnsetType,
         Meta(
-            description="The share of the steps that are done. Below 1 the image itself is begun with, not "
-            "noise: the result stays nearer to it. Default: 1."
+            description="The share of the steps that are done, at least one. Below 1 the image itself is "
+            "begun with, not noise: the result stays nearer to it. Default: 1; of creative upscalers what "
+            "`creativity` comes to."
         ),
     ] = UNSET
     scheduler: Annotated[
@@ -194,7 +222,7 @@ class UpscaleSettings(Struct, frozen=True, kw_only=True, rename=wire_name, forbi
         ColorFix | bool | UnsetType,
         Meta(
             description="Takes the colours from the input: those of coarse structures (`wavelet`, or true), "
-            "or their mean and contrast (`adain`). Default: false."
+            "or their mean and contrast (`adain`). Default: false; of creative upscalers true."
         ),
     ] = UNSET
     noise_level: Annotated[
@@ -211,12 +239,108 @@ class UpscaleSettings(Struct, frozen=True, kw_only=True, rename=wire_name, forbi
             "Default: none is taken away."
         ),
     ] = UNSET
-    control_net_weight: Annotated[Raw | UnsetType, refused("no model has a ControlNet", **{"not": {}})] = (
-        UNSET
-    )
-    clip_skip: Annotated[Raw | UnsetType, refused("no model takes it", **{"not": {}})] = UNSET
+    control_net_weight: Annotated[
+        Annotated[float, Meta(ge=0, le=2)] | UnsetType,
+        Meta(
+            description="How much the ControlNet counts, which holds on to the shapes of the image. "
+            "Default: what `imageFidelity` comes to."
+        ),
+    ] = UNSET
+    clip_skip: Annotated[
+        Annotated[int, Meta(ge=0, le=100)] | UnsetType,
+        Meta(
+            description="How many layers of the text encoder are left out for `positivePrompt`, up to what "
+            "the model has. Default: 0."
+        ),
+    ] = UNSET
     tile_diffusion: Annotated[
-        Raw | UnsetType, refused("large images always are made in tiles", **{"not": {}})
+        bool | UnsetType,
+        Meta(
+            description="Whether to draw an image that is larger than the model's window in windows that "
+            "overlap: always so, and false is refused. Default: true."
+        ),
+    ] = UNSET
+    preset: Annotated[
+        Preset | UnsetType,
+        Meta(
+            description="What the settings from `creativity` to `styleImagesFidelity` are where a task does "
+            "not say: `precise` stays near to the image, `creative` adds to it. Default: `balanced`."
+        ),
+    ] = UNSET
+    style: Annotated[
+        Style | UnsetType,
+        Meta(description="What is drawn in: adds words to both prompts. Default: `standard`."),
+    ] = UNSET
+    override_embeddings: Annotated[
+        bool | UnsetType,
+        Meta(description="Whether the prompts are taken as they are, without the words of `style`."),
+    ] = UNSET
+    creativity: Annotated[
+        Percent | UnsetType,
+        Meta(description="How far from the image. Sets `strength`. Default: by `preset`."),
+    ] = UNSET
+    creativity_decay: Annotated[
+        Percent | UnsetType,
+        Meta(
+            description="How much of the creativity is left in each further pass, of which each at most "
+            "doubles the image: 100 all of it. Default: by `preset`."
+        ),
+    ] = UNSET
+    hallucination: Annotated[
+        Percent | UnsetType,
+        Meta(description="How much is added that is not in the image. Default: by `preset`."),
+    ] = UNSET
+    image_fidelity: Annotated[
+        Percent | UnsetType,
+        Meta(
+            description="How closely the shapes of the image are kept. Sets `controlNetWeight`. Default: by "
+            "`preset`."
+        ),
+    ] = UNSET
+    prompt_fidelity: Annotated[
+        Percent | UnsetType,
+        Meta(description="How closely the prompts are followed. Sets `CFGScale`. Default: by `preset`."),
+    ] = UNSET
+    details_level: Annotated[
+        Annotated[float, Meta(ge=-50, le=50)] | UnsetType,
+        Meta(description="How much detail to add; below 0, to take away. Default: by `preset`."),
+    ] = UNSET
+    fractality: Annotated[
+        Percent | UnsetType,
+        Meta(
+            description="How small the windows are that are drawn at once: small ones get more detail, large "
+            "ones more coherence, and take longer. Default: by `preset`."
+        ),
+    ] = UNSET
+    refinement_steps: Annotated[
+        Annotated[int, Meta(ge=0, le=4)] | UnsetType,
+        Meta(description="How often the image is drawn at its own size before it is enlarged. Default: 0."),
+    ] = UNSET
+    style_images: Annotated[
+        ImageName | Annotated[list[ImageName], Meta(min_length=1, max_length=4)] | UnsetType,
+        Meta(
+            description="Images to take a style from, one or a list of up to 4: the UUIDs of uploads or "
+            "earlier results, or URLs, which are kept as uploads are. Default: none."
+        ),
+    ] = UNSET
+    style_images_fidelity: Annotated[
+        Percent | UnsetType,
+        Meta(description="How much `styleImages` count. Default: by `preset`."),
+    ] = UNSET
+    tile_style: Annotated[
+        bool | UnsetType,
+        Meta(
+            description="Whether each window takes its style from that part of the style image that is where "
+            "it is. Best with one of a similar composition. Default: false."
+        ),
+    ] = UNSET
+    enlarger: Annotated[
+        Name | UnsetType,
+        Meta(
+            description="What enlarges the image before it is drawn: the name or AIR id of a model that is "
+            "no diffusion upscaler, or `lanczos`, a filter. Costs what it costs by itself. Default: the "
+            "server's default model."
+        ),
     ] = UNSET
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "RemoteImage",
     "StoredImage",
     "UnstoredImage",
+    "parse_name",
     "parse_source",
     "read_source",
 ]
@@ -115,7 +116,23 @@ def parse_source(raw: Raw, parameter: str, codec: Codec) -> ImageSource:
     return _from_text(value, parameter)
 
 
+def parse_name(value: str, parameter: str) -> StoredImage | RemoteImage:
+    """Read the UUID or the URL of an image.
+
+    Raises:
+        ParameterError: if it is neither.
+    """
+    named = _named(value, parameter)
+    if named is None:
+        raise invalid(parameter, f"{parameter}: {value[:64]!r} is neither a UUID nor a URL", "string")
+    return named
+
+
 def _from_text(value: str, parameter: str) -> ImageSource:
+    return _named(value, parameter) or InlineImage(_decode_base64(memoryview(value.encode()), parameter))
+
+
+def _named(value: str, parameter: str) -> StoredImage | RemoteImage | None:
     if is_uuid(value):
         return StoredImage(value.lower())
     if _URL.match(value):
@@ -123,7 +140,7 @@ def _from_text(value: str, parameter: str) -> ImageSource:
             raise invalid(parameter, f"{parameter}: the URL is longer than {MAX_URL} characters", "URL")
         refuse_control_characters(value, parameter)
         return RemoteImage(value)
-    return InlineImage(_decode_base64(memoryview(value.encode()), parameter))
+    return None
 
 
 def _raw_image(view: memoryview, parameter: str, codec: Codec) -> RawImage:

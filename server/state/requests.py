@@ -91,7 +91,11 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     webhook_url: str | None = None
     upload_endpoint: str | None = None
     diffusion: Diffusion | None = None
-    """For models that remove noise."""
+    """For models that remove noise from latents."""
+    enlarger: str | None = None
+    """What enlarges before a creative upscaler draws; None for a filter."""
+    style_images: tuple[str, ...] = ()
+    """The UUIDs of what it takes a style from."""
     denoise: int | None = None
     """For models with levels of it."""
     denoiser: Denoiser | None = None

@@ -64,7 +64,16 @@ class Readiness:
     def restriction(self) -> str | None:
         """What is not as it should be though tasks can be run; None if all is."""
         device = self._upscaler.stand_in
-        return None if device is None else f"{device.name} has taken over, all other devices are lost"
+        if device is None:
+            return None
+        others = "all other devices are lost" if self._upscaler.nodes is None else "the cluster has no device"
+        return f"{device.name} has taken over, {others}"
+
+    def nodes(self) -> str | None:
+        """How many devices the cluster has; None without a cluster."""
+        if not (nodes := self._upscaler.nodes):
+            return None
+        return f"devices: {len(self._upscaler.devices)}, on nodes: {len(nodes)}"
 
     async def _unusable_part(self) -> str | None:
         for name, check in self._parts.items():

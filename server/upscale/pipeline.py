@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from engines import (
     Blend,
+    Diffusion,
     OnRegion,
     OutputFormat,
     Picture,
@@ -38,7 +39,7 @@ from server.limits.fair_gate import FairGate
 from server.outbound.fetch import FetchError, ForbiddenAddressError, WebClient
 from server.protocol.errors import NotFoundError, QuotaError, TransferError, UnavailableError, invalid
 from server.protocol.raw_image import RawImage
-from server.protocol.sources import UnstoredImage
+from server.protocol.sources import StoredImage, UnstoredImage
 from server.protocol.trace import outgoing_headers
 from server.settings import Settings
 from server.state import tasks
@@ -272,6 +273,7 @@ class Pipeline:
 
                 steps = self._auxiliaries.of(request, account, started, on_progress)
                 picture = await steps.before(picture)
+                styles = [await self._style(account, request, uuid) for uuid in request.style_images]
                 upscaled = await self._upscaler.upscale(
                     picture,
                     model,
@@ -284,6 +286,8 @@ class Pipeline:
                     seamless=request.seamless,
                     tta=request.tta,
                     blend=self._blend(request),
+                    enlarger=None if request.enlarger is None else self._catalogue.get(request.enlarger),
+                    styles=styles,
                     on_start=started,
                     on_progress=steps.on_progress,
                     # What may be refused is not shown before it has been looked at.
@@ -301,6 +305,13 @@ class Pipeline:
                         self._encoders, partial(_output, upscaled, request)
                     )
             return _Output(encoded, pixels, self._safety.verdict(of_input, of_result))
+
+    async def _style(self, account: AccountId, request: UpscaleRequest, uuid: str) -> Picture:
+        """An image that a style is taken from."""
+        parameter = "settings.styleImages"
+        found = await self._inputs.look(account, StoredImage(uuid), parameter, request.scope)
+        assert isinstance(found, ImageRecord)
+        return await self._inputs.decode(account, await self._inputs.read(found, parameter), parameter)
 
     async def _reserve(self, attempt: Attempt, cost: int, name: str | None, token: str | None) -> None:
         if not await self._database.run(tasks.reserve, attempt, cost, self._clock(), name, token):
@@ -326,16 +337,24 @@ class Pipeline:
             raise TransferError("uploadFailed", f"uploadEndpoint: {error}", "uploadEndpoint") from error
 
     def _price(self, request: UpscaleRequest, source: Size, size: Size) -> int:
-        """In nanodollars; of both models where two are blended."""
+        """In nanodollars; of both models where two are blended, and of what enlarges for them."""
         layers = [(request.model, request.diffusion)]
         if request.blend is not None:
             layers.append((request.blend.model, request.blend.diffusion))
         total = 0
         for name, diffusion in layers:
             model = self._catalogue.get(name)
-            work = effort(model, source, size, diffusion=diffusion, tta=request.tta)
-            total += price(self._settings.prices.get(model.name, model.price_per_megapixel), size, work)
+            total += self._price_of(model, source, size, diffusion, tta=request.tta)
+            if model.creative is not None and request.enlarger is not None and size != source:
+                enlarger = self._catalogue.get(request.enlarger)
+                total += self._price_of(enlarger, source, size, None, tta=request.tta)
         return total
+
+    def _price_of(
+        self, model: Model, source: Size, size: Size, diffusion: Diffusion | None, *, tta: bool
+    ) -> int:
+        work = effort(model, source, size, diffusion=diffusion, tta=tta)
+        return price(self._settings.prices.get(model.name, model.price_per_megapixel), size, work)
 
     def _blend(self, request: UpscaleRequest) -> Blend | None:
         blend = request.blend

@@ -4,7 +4,7 @@ import math
 from decimal import Decimal
 from fractions import Fraction
 
-from engines import TURNS, Diffusion, sizes_of_passes
+from engines import TURNS, Controls, Creative, Diffusion, looks_drawn, sizes_of_passes
 from onnx_models import Model
 from server.upscale.sizing import Size
 
@@ -26,19 +26,25 @@ def price(usd_per_megapixel: Decimal, size: Size, effort: Fraction = Fraction(1)
 def effort(
     model: Model, source: Size, size: Size, *, diffusion: Diffusion | None = None, tta: bool = False
 ) -> Fraction:
-    """How many times the work that the model's price is for it does; at least 1.
+    """How many times the work that the model's price is for it does.
 
     The price of a latent upscaler is for its default number of steps. More steps cost more, and so does what
-    looks at a picture twice in each: guidance, and some schedulers. Beyond the model's own scale each pass
-    costs what its result has in pixels. Test-time augmentation does all that for each flip and turn.
+    looks at a picture twice in each: guidance, and some schedulers; it is at least 1. Beyond the model's own
+    scale each pass costs what its result has in pixels. That of a creative upscaler is for one pass with all
+    settings as they are by default; it rises and falls with the steps that are done and the pixels that are
+    drawn. Test-time augmentation does all that for each flip and turn.
 
     Args:
         model: what does it.
         source: the size of what is enlarged.
         size: of the result.
-        diffusion: what is wanted of a latent upscaler.
+        diffusion: what is wanted of a latent or creative upscaler.
         tta: whether the mean over all flips and turns is wanted.
     """
+    if model.creative is not None and diffusion is not None:
+        usual = Controls().diffusion(Diffusion(steps=model.creative.default_steps, creative=Creative()))
+        drawn = looks_drawn(source, size, diffusion) / usual.evaluations
+        return drawn * len(TURNS) if tta else drawn
     passes = sizes_of_passes(source, size, model.reach)
     work = Fraction(sum(width * height for width, height in passes), size.width * size.height)
     if tta:

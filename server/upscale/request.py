@@ -4,18 +4,19 @@ Pure functions; `runner` does the work.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 from urllib.parse import urlsplit
 from uuid import UUID
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
 from engines import Diffusion, OutputFormat
-from onnx_models import LARGEST_FACTOR, Catalogue, Model, UnknownModelError
+from onnx_models import LARGEST_FACTOR, Catalogue, CreativeWeights, Model, UnknownModelError
 from server.outbound.addresses import Reachable
 from server.protocol.codec import Codec
 from server.protocol.errors import TaskError, invalid, missing, unsupported
+from server.protocol.fields import given
 from server.protocol.raw_image import Channels
 from server.protocol.requests import OutputFormat as WireFormat
 from server.protocol.requests import SafetyAction, Upscale, UpscaleSettings
@@ -23,6 +24,7 @@ from server.protocol.sources import ImageSource, RemoteImage, StoredImage, Unsto
 from server.state.grants import Grant
 from server.state.requests import BlendRequest, Denoiser, FaceRestorer, Service, TaskGrant, UpscaleRequest
 from server.upscale.auxiliaries import offered_beside
+from server.upscale.creative import FILTER, check_creative, creative_diffusion, default_enlarger
 
 __all__ = [
     "Models",
@@ -36,14 +38,13 @@ __all__ = [
 ]
 
 
-T = TypeVar("T")
-
-
 class Models(NamedTuple):
     """What does a task: one model, or two whose results are blended."""
 
     first: Model
     second: Model | None = None
+    enlarger: Model | None = None
+    """What enlarges before a creative upscaler draws; None for a filter, and where none of them is one."""
 
 
 async def input_source(task: Upscale, codec: Codec) -> tuple[str, ImageSource]:
@@ -78,6 +79,7 @@ def check(task: Upscale, models: Models, reachable: Reachable) -> None:
     _refuse_unsupported(task, model)
     _check_factor(task, model)
     _check_levels(task, model)
+    check_creative(task.settings or UpscaleSettings(), model)
     _check_together(task, models)
     if task.keep_hidden_colors and task.output_format is WireFormat.JPG:
         raise invalid("keepHiddenColors", "JPG has no transparency: ask for the outputFormat PNG or WEBP")
@@ -102,6 +104,7 @@ def request_for(
     service: Service = "runware",
     traceparent: str | None = None,
     grant: TaskGrant | None = None,
+    styles: tuple[str, ...] = (),
 ) -> UpscaleRequest:
     """The request that a checked task amounts to.
 
@@ -118,6 +121,7 @@ def request_for(
         service: in whose shape it came.
         traceparent: of the HTTP request that it came with; the task's own wins.
         grant: of the token that it came with.
+        styles: the UUIDs of images that a style is to be taken from; they are stored by now.
     """
     kinds = task.output_type if isinstance(task.output_type, list) else [task.output_type]
     is_raw = task.output_format is WireFormat.RAW
@@ -151,7 +155,9 @@ def request_for(
         webhook_url=task.webhook_url,
         upload_endpoint=task.upload_endpoint,
         diffusion=diffusion_of(task, models.first),
-        denoise=_given(task.settings.denoise, None) if task.settings else None,
+        enlarger=None if models.enlarger is None else models.enlarger.name,
+        style_images=styles,
+        denoise=given(task.settings.denoise, None) if task.settings else None,
         denoiser=denoiser,
         face_restorer=face_restorer,
         safety=safety,
@@ -164,7 +170,7 @@ def request_for(
 
 def options_of(model: Model, catalogue: Catalogue) -> list[str]:
     """The parameters of a task beside `settings` that are not always honoured, and are by this model here."""
-    options = ["seamless", "tta", "blend"] if model.latent is None else ["tta", "blend"]
+    options = ["tta", "blend"] if model.latent is not None else ["seamless", "tta", "blend"]
     if any(each.kind == "safetyChecker" for each in catalogue.auxiliaries):
         options.append("checkNSFW")
     return [*options, *offered_beside(catalogue)]
@@ -180,25 +186,28 @@ def diffusion_of(task: Upscale, model: Model, settings: UpscaleSettings | None =
         model: what does it, or is blended into it.
         settings: for the model; default: those of the task.
     """
+    settings = settings or task.settings or UpscaleSettings()
+    seed = UUID(task.task_uuid).int % 2**32
+    if model.creative is not None:
+        return creative_diffusion(settings, model.creative, seed % 2**31)
     if model.latent is None:
         return None
-    settings = settings or task.settings or UpscaleSettings()
     default = Diffusion(
         steps=model.latent.default_steps,
-        seed=UUID(task.task_uuid).int % 2**32,
+        seed=seed,
         scheduler=model.latent.default_scheduler,
     )
     fix = settings.color_fix
     return Diffusion(
-        steps=_given(settings.steps, default.steps),
-        seed=_given(settings.seed, default.seed),
-        guidance=_given(settings.cfg_scale, default.guidance),
-        prompt=_given(settings.positive_prompt, default.prompt),
-        negative_prompt=_given(settings.negative_prompt, default.negative_prompt),
-        strength=_given(settings.strength, default.strength),
-        scheduler=_given(settings.scheduler, default.scheduler),
-        noise_level=_given(settings.noise_level, default.noise_level),
-        colour_fix=("wavelet" if fix else None) if isinstance(fix, bool) else _given(fix, default.colour_fix),
+        steps=given(settings.steps, default.steps),
+        seed=given(settings.seed, default.seed),
+        guidance=given(settings.cfg_scale, default.guidance),
+        prompt=given(settings.positive_prompt, default.prompt),
+        negative_prompt=given(settings.negative_prompt, default.negative_prompt),
+        strength=given(settings.strength, default.strength),
+        scheduler=given(settings.scheduler, default.scheduler),
+        noise_level=given(settings.noise_level, default.noise_level),
+        colour_fix=("wavelet" if fix else None) if isinstance(fix, bool) else given(fix, default.colour_fix),
     )
 
 
@@ -211,10 +220,6 @@ def _blend(task: Upscale, second: Model | None) -> BlendRequest | None:
         visibility=task.blend.visibility,
         diffusion=diffusion_of(task, second, UpscaleSettings(seed=seed)),
     )
-
-
-def _given(value: T | UnsetType, default: T) -> T:
-    return default if isinstance(value, UnsetType) else value
 
 
 def cut_warnings(cut: Iterable[str]) -> tuple[str, ...]:
@@ -244,9 +249,24 @@ def choose_models(catalogue: Catalogue, task: Upscale, grant: Grant | None = Non
     offered = () if grant is None else grant.terms.models
     name = next(iter(offered), None) if task.model is None else task.model
     first = catalogue.default if name is None else _model(catalogue, name, "model", offered)
-    if task.blend is None:
-        return Models(first)
-    return Models(first, _model(catalogue, task.blend.model, "blend.model", offered))
+    second = None if task.blend is None else _model(catalogue, task.blend.model, "blend.model", offered)
+    is_creative = any(each is not None and each.creative is not None for each in (first, second))
+    return Models(first, second, _enlarger(catalogue, task, offered) if is_creative else None)
+
+
+def _enlarger(catalogue: Catalogue, task: Upscale, offered: Sequence[str]) -> Model | None:
+    """What enlarges before a creative upscaler draws: by default the catalogue's default, or its first."""
+    name = given(task.settings.enlarger, None) if task.settings else None
+    if name is None:
+        return default_enlarger(catalogue)
+    if name == FILTER:
+        return None
+    model = _model(catalogue, name, "settings.enlarger", offered)
+    if model.diffusion is not None or not model.fractional:
+        raise invalid(
+            "settings.enlarger", f"{model.name} cannot do this: a model of one network by any factor can"
+        )
+    return model
 
 
 def _model(catalogue: Catalogue, name: str, parameter: str, offered: Sequence[str]) -> Model:
@@ -271,14 +291,14 @@ def _check_factor(task: Upscale, model: Model) -> None:
     if task.target_megapixels is not None and task.upscale_factor is not None:
         raise invalid("targetMegapixels", "give upscaleFactor or targetMegapixels, not both")
     sizes = {"targetMegapixels": task.target_megapixels, "width": task.width, "height": task.height}
-    given = next((name for name, size in sizes.items() if size is not None), None)
+    asked = next((name for name, size in sizes.items() if size is not None), None)
     side = "width" if task.width is not None else "height" if task.height is not None else None
     if side is not None and (task.upscale_factor, task.target_megapixels) != (None, None):
         raise invalid(side, f"give {side}, or upscaleFactor or targetMegapixels, not both")
     if task.resize_mode is not None and None in (task.width, task.height):
         raise invalid("resizeMode", "resizeMode needs both width and height")
-    if given is not None and not model.fractional:
-        raise unsupported(given, f"{model.name} upscales by whole factors only")
+    if asked is not None and not model.fractional:
+        raise unsupported(asked, f"{model.name} upscales by whole factors only")
     if task.upscale_factor is not None and not model.offers(task.upscale_factor):
         offered = ", ".join(map(str, model.factors))
         fractional = f", or any number from 1 to {LARGEST_FACTOR}" if model.fractional else ""
@@ -288,9 +308,9 @@ def _check_factor(task: Upscale, model: Model) -> None:
 def _check_levels(task: Upscale, model: Model) -> None:
     settings = task.settings or UpscaleSettings()
     most = max(0, model.latent.noise_levels - 1) if model.latent else 0
-    if _given(settings.noise_level, 0) > most:
+    if given(settings.noise_level, 0) > most:
         raise invalid("settings.noiseLevel", f"{model.name} adds noise of the levels 0 to {most}", "integer")
-    level = _given(settings.denoise, None)
+    level = given(settings.denoise, None)
     if level not in (None, *model.denoise_levels):
         levels = ", ".join(map(str, model.denoise_levels))
         raise invalid("settings.denoise", f"{model.name} removes noise at the levels {levels}", "integer")
@@ -314,12 +334,19 @@ def _refuse_unsupported(task: Upscale, model: Model) -> None:
     if task.number_results != 1:
         refused.append(unsupported("numberResults", "an upscale has one result"))
     refused += [
-        unsupported(f"settings.{name}", f"{model.name} has no setting {name!r}")
+        unsupported(f"settings.{name}", f"{model.name} has no setting {name!r}{_who_has(name)}")
         for name in (_settings_given(task.settings) if task.settings else ())
         if name not in model.parameters
     ]
     if refused:
         raise refused[0]
+
+
+def _who_has(name: str) -> str:
+    """What a refusal says of settings that only creative upscalers have."""
+    if name not in CreativeWeights.parameters:
+        return ""
+    return "; a creative upscaler has it, which `tilewire models export DIRECTORY` makes of a diffusion model"
 
 
 def _settings_given(settings: UpscaleSettings) -> list[str]:

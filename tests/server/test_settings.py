@@ -114,6 +114,12 @@ def test_prices_are_exact(file: Path) -> None:
         ('prices = {odd = "x"}', "prices"),
         ("tcp = false", "tcp: without it uds is needed"),
         ('uds_group = "www-data"', "uds_group: needs uds too"),
+        (
+            'ray_address = "http://10.0.0.1:10001"',
+            "ray_address: .* is not auto, host:port or ray://host:port",
+        ),
+        ('ray_address = "10.0.0.1"', "ray_address: .* is not auto"),
+        ("ray_cpus = 4", "ray_cpus: needs ray_address too"),
         ('trusted_proxies = ["unix:www-data"]', "trusted_proxies: .*such as unix:1000"),
         ("port = ", "is not TOML"),
         ("port = 1\nport = 2", "is not TOML"),

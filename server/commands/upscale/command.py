@@ -26,6 +26,7 @@ from server.commands.upscale.targets import is_standard_output
 from server.commands.upscale.work import FILES_AT_ONCE, upscale_all
 from server.serving import StartError
 from server.settings import Settings
+from server.upscale.creative import default_enlarger
 from tilewire import Tilewire, TilewireError, UnreachableError
 
 __all__ = ["upscale"]
@@ -264,6 +265,8 @@ class _Run:
             catalogue.auxiliary("safetyChecker")
         offer = choose_offer([model], None)
         models = [model] if self._options.blend is None else [model, catalogue.get(self._options.blend[0])]
+        if any(each.creative is not None for each in models) and "enlarger" not in self._options.settings:
+            models += filter(None, [default_enlarger(catalogue)])
         plan = self._plan(offer, largest_result(settings))
         report = self._report(plan, show_cost=False)
         if plan.jobs:

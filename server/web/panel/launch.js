@@ -125,11 +125,12 @@ export function offerLaunch(tasks, form, runner, pace) {
   function costOf(task, settings, size) {
     const { blend, denoise, faceRestoration } = settings.options ?? {};
     const source = { width: task.width ?? 0, height: task.height ?? 0 };
+    const enlarger = settings.parameters.enlarger ?? form.modelOf(settings.model)?.enlarger;
     let cost = 0;
-    for (const [air, of] of /** @type {const} */ ([[settings.model, size], [blend?.model, size], [denoise?.model, source], [faceRestoration?.model, size]])) {
+    for (const [air, of] of /** @type {const} */ ([[settings.model, size], [enlarger, size], [blend?.model, size], [denoise?.model, source], [faceRestoration?.model, size]])) {
       const model = form.modelOf(air ?? "");
       const alone = air === denoise?.model || air === faceRestoration?.model ? { ...settings, options: {} } : settings;
-      if (model) cost += price(of, alone, model);
+      if (model) cost += price(of, task, alone, model);
     }
     return cost;
   }

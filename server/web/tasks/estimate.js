@@ -15,6 +15,8 @@
  * @property {string[]} parameters
  * @property {string[]} [options] Beside these, what not all models take.
  * @property {number} [defaultSteps] Of models that take steps; what the price is for.
+ * @property {Record<string, Record<string, number>>} [presets] Of creative upscalers: what settings are by default.
+ * @property {string} [enlarger] Of creative upscalers: the model that enlarges before they draw, by default.
  * @property {number} pricePerMegapixel In USD.
  * @property {number} [secondsPerMegapixel] What it took of late, for anybody.
  */
@@ -48,16 +50,42 @@ export function megapixelsOf(source, settings) {
 
 /**
  * In USD, rounded up to whole microdollars.
- * @param {{width: number, height: number}} size @param {Settings} settings @param {Model} model
+ * @param {{width: number, height: number}} size @param {Source} source @param {Settings} settings @param {Model} model
  */
-export function price({ width, height }, settings, model) {
-  return Math.ceil(model.pricePerMegapixel * width * height * effort(settings, model) - 1e-6) / 1e6;
+export function price({ width, height }, source, settings, model) {
+  return Math.ceil(model.pricePerMegapixel * width * height * effort(source, settings, model) - 1e-6) / 1e6;
 }
 
-/** How many times the work that a model's price is for. @param {Settings} settings @param {Model} model */
-export function effort({ model, parameters, options = {} }, { air, defaultSteps }) {
-  const own = air === model ? parameters : {}; // a second model has its defaults
-  return (defaultSteps ? Math.max(1, looks(own, defaultSteps) / defaultSteps) : 1) * (options.tta ?? 1);
+/**
+ * How many times the work that a model's price is for.
+ * @param {Source} source @param {Settings} settings @param {Model} model
+ */
+export function effort(source, settings, { air, defaultSteps, presets }) {
+  const own = air === settings.model ? settings.parameters : {}; // a second model has its defaults
+  const times = settings.options?.tta ?? 1;
+  if (!defaultSteps) return times;
+  if (!presets) return Math.max(1, looks(own, defaultSteps) / defaultSteps) * times;
+  const usual = drawn({}, 2, defaultSteps, presets);
+  return (drawn(own, factorOf(source, settings) ?? 2, defaultSteps, presets) / usual) * times;
+}
+
+/**
+ * How often a creative upscaler looks at each pixel of the result, all passes together.
+ * @param {Record<string, any>} parameters @param {number} factor @param {number} defaultSteps
+ * @param {Record<string, Record<string, number>>} presets
+ */
+function drawn(parameters, factor, defaultSteps, presets) {
+  const turned = { ...presets[parameters.preset ?? "balanced"], ...parameters };
+  const { strength = turned.creativity / 100, CFGScale = 1 + 0.12 * turned.promptFidelity } = parameters;
+  const sizes = [factor]; // of the result's sides, pass by pass, as multiples of the image's
+  while (sizes[0] > 2) sizes.unshift(Math.max(1, sizes[0] / 2));
+  sizes.unshift(...Array(turned.refinementSteps).fill(1));
+  return sizes.reduce((sum, size, number) => {
+    const kept = (turned.creativityDecay / 100) ** number;
+    const prompts = { positivePrompt: "a", negativePrompt: "" }; // even equal ones are guided
+    const asked = { ...parameters, ...prompts, strength: strength * kept, CFGScale };
+    return sum + (size / factor) ** 2 * looks(asked, defaultSteps);
+  }, 0);
 }
 
 /**
@@ -67,7 +95,7 @@ export function effort({ model, parameters, options = {} }, { air, defaultSteps 
 function looks(parameters, defaultSteps) {
   const { steps = defaultSteps, strength = 1, scheduler = "", CFGScale = 1 } = parameters;
   const { positivePrompt = "", negativePrompt = "" } = parameters;
-  const done = Math.min(steps, Math.max(1, Math.round(steps * strength)));
+  const done = Math.min(steps, Math.max(1, Math.floor(steps * strength)));
   const guided = CFGScale > 1 && positivePrompt !== negativePrompt;
   return (scheduler.startsWith("Heun") ? 2 * done - 1 : done) * (guided ? 2 : 1);
 }

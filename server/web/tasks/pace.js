@@ -55,7 +55,7 @@ export class Pace {
   #work(task, settings, air = settings?.model ?? "") {
     const model = this.model(air);
     const megapixels = settings && megapixelsOf(task, settings);
-    return model && settings && megapixels ? Math.max(LEAST, megapixels) * effort(settings, model) : null;
+    return model && settings && megapixels ? Math.max(LEAST, megapixels) * effort(task, settings, model) : null;
   }
 
   /**

@@ -11,46 +11,11 @@ import pytest
 
 from engines import DeviceOutOfMemoryError, Diffusion, ModelError, Picture, SpoiltResultError, Upscaler
 from engines.devices.cpu import CpuDevice
-from engines.devices.ort import open_ort
 from engines.latent.denoising import upscale_latent
+from tests.engines.support.recording import BatchingDevice
 from tests.onnx_models.support.tiny_latent import CELL, PER_TOKEN, add_promptless, add_tiny_latent
 
 FAST = Diffusion(steps=3, seed=7)
-
-
-class BatchingDevice(CpuDevice):
-    """The CPU as a device that takes several at once; tells of the batches, and can be held.
-
-    It has memory for a decoder's run of so many latents, if it is told.
-    """
-
-    largest_batch = 8
-
-    def __init__(self, memory=None):
-        super().__init__(1)
-        object.__setattr__(self, "memory", memory)
-        object.__setattr__(self, "batches", [])
-        object.__setattr__(self, "go", threading.Event())
-        self.go.set()
-
-    def open_part(self, part):
-        session = open_ort(part.path, self.name, 1, "CPUExecutionProvider")
-        return RecordingSession(self, part.path.stem, session)
-
-
-class RecordingSession:
-    def __init__(self, device, name, session):
-        self.device, self.name, self.session = device, name, session
-
-    def run_part(self, arrays):
-        assert self.device.go.wait(10)
-        if self.name == "vae_decoder" and self.device.memory and arrays[0][:, 0].size > self.device.memory:
-            raise DeviceOutOfMemoryError("no memory for it")
-        self.device.batches.append((self.name, len(arrays[0])))
-        return self.session.run_part(arrays)
-
-    def release_memory(self):
-        self.session.release_memory()
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,24 @@ def test_windows_cover_everything_with_weights_that_add_up_to_one(height, width,
     assert np.allclose(total, 1, atol=1e-5)
 
 
+@given(SIDES, SIDES, st.integers(4, 24), st.tuples(st.booleans(), st.booleans()), st.data())
+def test_rings_of_windows_keep_what_all_agree_on_and_cross_every_edge(height, width, side, rings, data):
+    overlap = data.draw(st.integers(0, side // 2))
+    windows = Windows(height, width, side=side, overlap=overlap, rings=rings)
+    planes = np.random.default_rng(0).random((3, height, width), np.float32)
+    blend = Blend(windows, (3,))
+    for window in windows:
+        blend.add(window, window.cut(planes))
+    assert np.allclose(blend.planes, planes, atol=1e-5)
+    crossing = [any(window.top + window.height > height for window in windows)]
+    crossing += [any(window.left + window.width > width for window in windows)]
+    assert all(
+        crosses == (ring and (length > 1))
+        for crosses, ring, length in zip(crossing, rings, (height, width), strict=True)
+        if overlap > 0
+    )
+
+
 @given(st.integers(1, 400), st.integers(8, 40), st.sampled_from([1, 4, 8]), st.data())
 def test_windows_are_as_few_as_can_be_and_no_larger_than_those_need(length, side, step, data):
     overlap = data.draw(st.integers(0, side // 2))

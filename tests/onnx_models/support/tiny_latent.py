@@ -7,7 +7,7 @@ what went in, twice as large, in blocks. The prompt makes it brighter: the more,
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -25,6 +25,9 @@ SCALING = 0.5
 WORDS = ("nothing", "filler", "a", "cat", "ugly")
 PER_TOKEN = 0.004
 """How much brighter a prompt makes the latents, for each number that its tokens have on average."""
+
+Nodes: TypeAlias = list[tuple[str, str, str] | tuple[str, str, str, dict[str, Any]]]
+"""Operator, inputs, outputs, attributes; two spaces leave an input out."""
 
 OF_PROMPTS = ("CFGScale", "positivePrompt", "negativePrompt")
 PARAMETERS = ("steps", "seed", *OF_PROMPTS, "strength", "scheduler", "colorFix")
@@ -85,13 +88,13 @@ def write_parts(
         prompts: whether it has a text encoder; without one it takes 4 steps if not told.
     """
     parts = {
-        "vae_encoder": _vae_encoder(),
+        "vae_encoder": vae_encoder(),
         "unet": _unet(float("nan") if spoilt == "nan" else liveliness, prompts=prompts),
-        "vae_decoder": _vae_decoder(0.0 if spoilt == "black" else 0.5),
+        "vae_decoder": vae_decoder(0.0 if spoilt == "black" else 0.5),
     }
     if prompts:
         parts["text_encoder"] = _text_encoder()
-        _tokenizer().save(str(folder / "tokenizer.json"))
+        tokenizer().save(str(folder / "tokenizer.json"))
     for name, graph in parts.items():
         onnx.save(graph, folder / f"{name}.onnx")
     files = {name: (WeightFile(f"{name}.onnx", sha256_of(folder / f"{name}.onnx")),) for name in parts}
@@ -110,7 +113,7 @@ def write_parts(
     )
 
 
-def _tokenizer() -> Tokenizer:
+def tokenizer() -> Tokenizer:
     tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, "nothing"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.enable_truncation(TOKENS)
@@ -118,13 +121,13 @@ def _tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def _graph(
-    nodes: Sequence[tuple[str, str, str] | tuple[str, str, str, dict[str, Any]]],
+def graph(
+    nodes: Nodes,
     inputs: dict[str, tuple[int, Sequence[int | str]]],
     outputs: Sequence[str],
     values: dict[str, Any],
 ) -> onnx.ModelProto:
-    """A graph of nodes (operator, inputs, outputs, attributes); two spaces leave an input out."""
+    """A graph of nodes."""
     made = [
         helper.make_node(kind, takes.split(" "), gives.split(" "), **(more[0] if more else {}))
         for kind, takes, gives, *more in nodes
@@ -146,10 +149,10 @@ def _text_encoder() -> onnx.ModelProto:
         ("ReduceMean", "numbers", "pooled", {"axes": [1], "keepdims": 1}),
     ]
     values = {"last": np.array([2], np.int64)}
-    return _graph(nodes, {"tokens": (INT64, ("n", TOKENS))}, ["context", "pooled"], values)
+    return graph(nodes, {"tokens": (INT64, ("n", TOKENS))}, ["context", "pooled"], values)
 
 
-def _vae_encoder() -> onnx.ModelProto:
+def vae_encoder() -> onnx.ModelProto:
     nodes = [
         ("Cast", "image", "levels", {"to": FLOAT}),
         ("Transpose", "levels", "planes", {"perm": [0, 3, 1, 2]}),
@@ -161,7 +164,7 @@ def _vae_encoder() -> onnx.ModelProto:
         ("Mul", "mean zero", "deviation"),
     ]
     values = {"half": np.float32(127.5), "one": np.float32(1), "zero": np.float32(0)}
-    return _graph(nodes, {"image": (UINT8, ("n", "h", "w", 3))}, ["mean", "deviation"], values)
+    return graph(nodes, {"image": (UINT8, ("n", "h", "w", 3))}, ["mean", "deviation"], values)
 
 
 def _unet(liveliness: float, *, prompts: bool) -> onnx.ModelProto:
@@ -201,10 +204,10 @@ def _unet(liveliness: float, *, prompts: bool) -> onnx.ModelProto:
     }  # fmt: skip
     if prompts:
         inputs |= {"context": (FLOAT, ("n", TOKENS, 1)), "condition": (FLOAT, ("n", 129))}
-    return _graph(nodes, inputs, ["denoised"], values)
+    return graph(nodes, inputs, ["denoised"], values)
 
 
-def _vae_decoder(contrast: float) -> onnx.ModelProto:
+def vae_decoder(contrast: float) -> onnx.ModelProto:
     nearest = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
     nodes = [
         ("Split", "latents parts", "colours grey", {"axis": 1}),
@@ -219,4 +222,4 @@ def _vae_decoder(contrast: float) -> onnx.ModelProto:
         "middle": np.float32(contrast),
         "scales": np.array([1, 1, CELL, CELL], np.float32),
     }
-    return _graph(nodes, {"latents": (FLOAT, ("n", 4, "h", "w"))}, ["image"], values)
+    return graph(nodes, {"latents": (FLOAT, ("n", 4, "h", "w"))}, ["image"], values)

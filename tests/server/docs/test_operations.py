@@ -9,7 +9,9 @@ import tomllib
 from dataclasses import replace
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 
 from server.settings import Settings
 from server.telemetry.metrics import Metrics
@@ -126,6 +128,118 @@ def test_the_container_has_what_there_is() -> None:
     assert f":{Settings().port}/readyz" in container
     for name in re.findall(r"\bTILEWIRE_(\w+)=", container):
         assert name.lower() in Settings.__struct_fields__
+
+
+CONTAINER = {
+    "type": "object",
+    "required": ["name", "image", "resources"],
+    "additionalProperties": False,
+    "properties": dict.fromkeys(
+        (
+            *("name", "image", "command", "args", "env", "ports", "resources", "volumeMounts"),
+            *("livenessProbe", "readinessProbe", "startupProbe"),
+        ),
+        True,
+    ),
+}
+POD = {
+    "type": "object",
+    "required": ["spec"],
+    "additionalProperties": False,
+    "properties": {
+        "metadata": {"required": ["labels"]},
+        "spec": {
+            "required": ["containers"],
+            "additionalProperties": False,
+            "properties": {
+                "containers": {"type": "array", "minItems": 1, "items": CONTAINER},
+                "volumes": {"items": {"required": ["name", "emptyDir"]}},
+                "securityContext": True,
+                "terminationGracePeriodSeconds": {"type": "integer"},
+            },
+        },
+    },
+}
+STRINGS = {"type": "object", "additionalProperties": {"type": "string"}}
+GROUP = {
+    "type": "object",
+    "required": ["rayStartParams", "template"],
+    "additionalProperties": False,
+    "properties": {"rayStartParams": STRINGS, "template": POD},
+}
+COUNT = {"type": "integer", "minimum": 0}
+KINDS = {
+    # https://ray-project.github.io/kuberay/reference/api/
+    "RayCluster": {
+        "required": ["headGroupSpec", "rayVersion"],
+        "additionalProperties": False,
+        "properties": {
+            "rayVersion": {"type": "string"},
+            "headGroupSpec": GROUP,
+            "workerGroupSpecs": {
+                "type": "array",
+                "items": {
+                    "required": ["groupName", *GROUP["required"]],
+                    "additionalProperties": False,
+                    "properties": {
+                        **GROUP["properties"],
+                        "groupName": {"type": "string"},
+                        **dict.fromkeys(("replicas", "minReplicas", "maxReplicas"), COUNT),
+                    },
+                },
+            },
+        },
+    },
+    "Deployment": {
+        "required": ["selector", "template"],
+        "additionalProperties": False,
+        "properties": {"replicas": COUNT, "selector": {"required": ["matchLabels"]}, "template": POD},
+    },
+    "Service": {
+        "required": ["selector", "ports"],
+        "additionalProperties": False,
+        "properties": {"selector": STRINGS, "ports": {"type": "array"}},
+    },
+}
+"""What of each kind the example may have, and must."""
+
+
+def test_the_example_for_kubernetes_is_of_kinds_and_fields_that_exist() -> None:
+    documents = {each["kind"]: each for each in yaml.safe_load_all((DOCS / "kuberay.yaml").read_text())}
+    assert set(documents) == set(KINDS)
+    for kind, document in documents.items():
+        assert set(document) == {"apiVersion", "kind", "metadata", "spec"}
+        jsonschema.validate(document["spec"], KINDS[kind])
+    versions = {kind: document["apiVersion"] for kind, document in documents.items()}
+    assert versions == {"RayCluster": "ray.io/v1", "Deployment": "apps/v1", "Service": "v1"}
+
+
+def test_the_example_for_kubernetes_holds_together() -> None:
+    cluster, deployment, service = yaml.safe_load_all((DOCS / "kuberay.yaml").read_text())
+    groups = [cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]]
+    pods = [each["template"]["spec"] for each in (*groups, deployment["spec"])]
+    for pod in pods:
+        volumes = {volume["name"] for volume in pod.get("volumes", ())}
+        for container in pod["containers"]:
+            assert {mount["name"] for mount in container.get("volumeMounts", ())} == volumes
+            ports = {port["name"] for port in container.get("ports", ())}
+            probed = [probe for name, probe in container.items() if name.endswith("Probe")]
+            named = [action["port"] for probe in probed for action in probe.values() if _has_port(action)]
+            assert set(named) <= ports
+            for variable in container["env"]:
+                assert variable["name"].startswith(("TILEWIRE_", "RAY_"))
+                name = variable["name"].removeprefix("TILEWIRE_").lower()
+                assert variable["name"].startswith("RAY_") or name in Settings.__struct_fields__
+    (server,) = pods[-1]["containers"]
+    assert f"--address={cluster['metadata']['name']}-head-svc:6379" in server["args"][0]
+    assert server["ports"] == [{"containerPort": Settings().port, "name": "http"}]
+    assert service["spec"]["ports"][0]["targetPort"] == "http"
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert labels == deployment["spec"]["selector"]["matchLabels"] == service["spec"]["selector"]
+
+
+def _has_port(action: object) -> bool:
+    return isinstance(action, dict) and "port" in action
 
 
 @pytest.mark.skipif(shutil.which("hadolint") is None, reason="hadolint is not installed")

@@ -10,6 +10,8 @@ import engines
 from engines.latent.colour_fix import ColourFix
 from engines.latent.samplers import Scheduler
 from server.protocol import requests
+from server.protocol.names import wire_name
+from server.specs.schemas import components
 
 
 def test_the_wire_names_what_the_engine_offers() -> None:
@@ -17,6 +19,15 @@ def test_the_wire_names_what_the_engine_offers() -> None:
     assert {each.value for each in requests.OutputFormat} == files | {"RAW"}
     assert get_args(requests.Scheduler) == get_args(Scheduler)
     assert get_args(requests.ColorFix) == get_args(ColourFix)
+    assert get_args(requests.Preset) == get_args(engines.Preset)
+    assert get_args(requests.Style) == get_args(engines.Style) == tuple(engines.STYLES)
+
+
+def test_the_controls_of_creative_upscalers_have_the_bounds_of_the_engine() -> None:
+    fields = components()["UpscaleSettings"]["properties"]
+    for knob in engines.KNOBS:
+        kinds = fields[wire_name(knob.name)]
+        assert (kinds["minimum"], kinds["maximum"]) == (knob.low, knob.high)
 
 
 HEAVY = {"PIL", "alembic", "engines", "isal", "numpy", "onnx", "onnx_models", "onnxruntime", "sqlalchemy"}

@@ -45,7 +45,7 @@ def readiness(
     patience: float = 5,
 ) -> Readiness:
     upscaler: Any = SimpleNamespace(
-        usable=usable, stand_in=None if stand_in is None else SimpleNamespace(name=stand_in)
+        usable=usable, nodes=None, stand_in=None if stand_in is None else SimpleNamespace(name=stand_in)
     )
     parts: list[Any] = [database or Part(), images or Part()]
     return Readiness(upscaler, *parts, patience=patience, clock=count(0, 10).__next__)
