@@ -251,6 +251,7 @@ async def running_services(
             sessions=sessions,
             tiles=tiles,
             webhooks=webhooks,
+            images=images,
             lock=lock,
             telemetry=telemetry,
             clock=clock,

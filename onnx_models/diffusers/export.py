@@ -76,11 +76,11 @@ def export_pipeline(
         folders["controlnet"] = additions.controlnet
     if additions.ip_adapter is not None:
         folders["image_encoder"] = additions.ip_adapter.image_encoder
-    variants = check_files(folders)
+    files_of = check_files(folders)
     require()
     on_progress("reading")
     with quietly(), as_unsuitable("it cannot be read"):
-        found = read(pipeline, kind, schedule, folders, variants, additions)
+        found = read(pipeline, kind, schedule, folders, files_of, additions)
         tokenizer = tokenizer_json(found.tokenizer)
     with as_unsuitable("its components do not fit together"):
         _check_architecture(found, kind)

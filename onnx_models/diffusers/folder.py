@@ -7,11 +7,11 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from onnx_models.errors import UnsuitableModelError
 
-__all__ = ["Config", "check_files", "read_json"]
+__all__ = ["Config", "Files", "check_files", "read_json"]
 
 _STEMS = {
     "text_encoder": "model",
@@ -119,20 +119,29 @@ def read_json(path: Path, otherwise: str) -> dict[str, Any]:
     return content
 
 
-def check_files(folders: Mapping[str, Path]) -> dict[str, str | None]:
+class Files(NamedTuple):
+    """Which of the files of a component are read."""
+
+    variant: str | None
+    """None, or "fp16" if there are no others."""
+    safetensors: bool
+    """Whether they are; else PyTorch's own (`.bin`), of which only numbers are read, too."""
+
+
+def check_files(folders: Mapping[str, Path]) -> dict[str, Files]:
     """Make sure that every component has its files, and numbers where numbers must be.
 
     Args:
         folders: By component; those that have neither weights nor words are left out.
 
     Returns:
-        By component with weights, the variant of its files: "fp16" if there are no others.
+        By component with weights, which of its files to read.
 
     Raises:
         UnsuitableModelError: A file is missing, empty or of a kind that is not read.
 
     """
-    variants = {}
+    files = {}
     for component, folder in folders.items():
         if component not in _STEMS:
             continue
@@ -141,11 +150,11 @@ def check_files(folders: Mapping[str, Path]) -> dict[str, str | None]:
             numbers = config[key] if isinstance(config[key], list) else [config[key]]
             if not numbers or not all(map(_is_positive, numbers)):
                 raise Config(component, config, {}).unsupported(key)
-        variants[component] = _variant(component, folder)
+        files[component] = _files(component, folder)
     for component, folder in folders.items():
         if component.startswith("tokenizer"):
             _check_words(component, folder)
-    return variants
+    return files
 
 
 def _check_words(component: str, folder: Path) -> None:
@@ -160,7 +169,7 @@ def _is_positive(number: Any) -> bool:
     return is_number and math.isfinite(number) and 0 < number < 1e9
 
 
-def _variant(component: str, folder: Path) -> str | None:
+def _files(component: str, folder: Path) -> Files:
     stem = _STEMS[component]
     for variant in (None, "fp16"):
         name = stem if variant is None else f"{stem}.{variant}"
@@ -168,11 +177,11 @@ def _variant(component: str, folder: Path) -> str | None:
             _has_content(folder / f"{name}.safetensors")
             or (folder / f"{name}.safetensors.index.json").exists()
         ):
-            return variant
-    if any(folder.glob("*.bin")):
-        raise UnsuitableModelError(
-            f"its {component} is a pickle (.bin), which may hold code: save it with safe_serialization=True"
-        )
+            return Files(variant, safetensors=True)
+    of_torch = "pytorch_model" if stem == "model" else stem
+    for variant in (None, "fp16"):
+        if _has_content(folder / (f"{of_torch}.bin" if variant is None else f"{of_torch}.{variant}.bin")):
+            return Files(variant, safetensors=False)
     raise UnsuitableModelError(f"its {component} has no weights: {stem}.safetensors is missing or empty")
 
 

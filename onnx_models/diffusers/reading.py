@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from onnx_models.diffusers.additions import Additions
+from onnx_models.diffusers.folder import Files
 from onnx_models.diffusers.ip_adapter import read_image_encoder
 from onnx_models.diffusers.lora import merge
 from onnx_models.diffusers.part import Components, Kind
@@ -58,7 +59,7 @@ def located(source: str, on_progress: Step) -> Path:
     if Path(source).exists():
         return Path(source)
     if not _HUB_ID.fullmatch(source):
-        raise UnsuitableModelError(f"there is no such directory: {source}")
+        raise UnsuitableModelError(f"there is no directory {source}")
     require()
     import huggingface_hub  # noqa: PLC0415 - comes with diffusers
 
@@ -66,8 +67,12 @@ def located(source: str, on_progress: Step) -> Path:
     folders = ("text_encoder", "text_encoder_2", "unet", "vae", "controlnet")
     wanted = ["*.json", "*.txt", *(f"{name}/*.safetensors" for name in folders)]
     wanted.append("diffusion_pytorch_model*.safetensors")  # of a component alone
+    unwanted = ["*non_ema*"]  # of the training
     try:
-        return Path(huggingface_hub.snapshot_download(source, allow_patterns=wanted))
+        found = huggingface_hub.snapshot_download(source, allow_patterns=wanted, ignore_patterns=unwanted)
+        if (Path(found) / "config.json").exists() and not any(Path(found).glob("*.safetensors")):
+            found = huggingface_hub.snapshot_download(source, allow_patterns=["diffusion_pytorch_model.bin"])
+        return Path(found)
     except Exception as error:  # of its HTTP client, its own, or OSError
         raise DownloadError(
             f"there is no directory {source}, and the Hugging Face hub does not give it: "
@@ -80,7 +85,7 @@ def read(
     kind: Kind,
     schedule: Schedule,
     folders: Mapping[str, Path],
-    variants: Mapping[str, str | None],
+    files: Mapping[str, Files],
     additions: Additions,
 ) -> Components:
     """Read a pipeline.
@@ -90,7 +95,7 @@ def read(
         kind: Its kind.
         schedule: What its scheduler does.
         folders: Of its components, and of what is added to them, by name.
-        variants: Which of a component's files to read; see `check_files`.
+        files: Which of them to read; see `check_files`.
         additions: What the user gives beside it.
 
     Raises:
@@ -103,8 +108,8 @@ def read(
     def load(loader: Any, name: str) -> Any:
         model, info = loader.from_pretrained(
             folders[name],
-            variant=variants[name],
-            use_safetensors=True,
+            variant=files[name].variant,
+            use_safetensors=files[name].safetensors,
             local_files_only=True,
             output_loading_info=True,
         )

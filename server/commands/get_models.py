@@ -177,7 +177,9 @@ def export(
         f"{model.name} ({model.air}): windows of {model.tile} px with an overlap of {model.overlap} px, "
         f"{model.price_per_megapixel} USD per megapixel; from PyTorch: {told}"
     )
-    console.print("a server that runs has to be started again to offer it")
+    if model.creative is not None and model.creative.controlnet is None:
+        problems.print("without --controlnet it keeps less to the picture", style="yellow")
+    console.print(_RESTART)
 
 
 def _report(model: Model | Auxiliary, converted: Converted | Restorer | None) -> None:

@@ -1,5 +1,6 @@
 """Stable Diffusion as the parts of a creative upscaler: each computes what diffusers does."""
 
+import inspect
 import itertools
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -9,9 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 from msgspec import Struct
+from msgspec.structs import replace
 
+from engines.creative.drawing import draw_anew
+from engines.latent.diffusion import Creative, Diffusion
+from engines.latent.prompts import Prompts
 from onnx_models import Catalogue, CreativeWeights, Facts, Model, Wanted, export_model
-from tests.onnx_models.support.parts import open_part
+from onnx_models.diffusers.creative import STABLE_DIFFUSION
+from onnx_models.diffusers.schedule import read_schedule
+from tests.onnx_models.support.parts import finish, open_part
 
 pytestmark = [
     pytest.mark.slow,
@@ -44,31 +51,61 @@ class Exported(Struct):
 
 
 def exported(
-    folder: Path, catalogue: Catalogue, save: Callable[[Path], None], *, plus: bool | None
+    folder: Path,
+    catalogue: Catalogue,
+    save: Callable[[Path], None],
+    *,
+    plus: bool | None,
+    half: bool = False,
 ) -> Exported:
-    """Export a pipeline; with a ControlNet and an IP-Adapter if it is said which one."""
+    """Export a pipeline; with a ControlNet and an IP-Adapter if it is said which one, or else with a LoRA."""
     import diffusers  # noqa: PLC0415 - takes long
 
     from tests.onnx_models.support import tiny_creative  # noqa: PLC0415 - needs PyTorch
 
     pipeline = folder / "pipeline"
     save(pipeline)
-    wanted = Wanted()
     original = diffusers.DiffusionPipeline.from_pretrained(pipeline)
+    original.set_progress_bar_config(disable=True)
     if not hasattr(original.text_encoder, "text_model"):  # transformers 5 has none, but diffusers asks for it
         object.__setattr__(original.text_encoder, "text_model", original.text_encoder)
-    controlnet = None
-    if plus is not None:
+    if plus is None:
+        controlnet = None
+        wanted = Wanted(loras=[f"{with_lora(original, folder)}:0.5"])
+    else:
         tiny_creative.save_tiny_controlnet(folder / "tile", pipeline)
         file = tiny_creative.save_tiny_ip_adapter(folder / "adapter", pipeline, plus=plus)
         wanted = Wanted(str(folder / "tile"), folder / "adapter")
         controlnet = diffusers.ControlNetModel.from_pretrained(folder / "tile").eval()
         original.load_ip_adapter(folder / "adapter", subfolder="", weight_name=file.name)
-    original.set_progress_bar_config(disable=True)
     model, differences = export_model(
-        str(pipeline), Facts(), catalogue, folder / "models", open_part, wanted=wanted
+        str(pipeline), Facts(), catalogue, folder / "models", open_part, wanted=wanted, half=half
     )
     return Exported(folder, model, differences, original, controlnet)
+
+
+def with_lora(original: Any, folder: Path) -> Path:
+    """Write a LoRA, and add half of it to one layer of a pipeline."""
+    import torch  # noqa: PLC0415
+    from safetensors.torch import save_file  # noqa: PLC0415
+
+    name = "mid_block.attentions.0.transformer_blocks.0.attn2.to_v"
+    layer = original.unet.get_submodule(name)
+    generator = torch.Generator().manual_seed(7)
+    down, up = (
+        torch.randn(shape, generator=generator)
+        for shape in ((2, layer.weight.shape[1]), (layer.weight.shape[0], 2))
+    )
+    with torch.no_grad():
+        layer.weight += 0.5 * 3 / 2 * up @ down
+    key = f"lora_unet_{name.replace('.', '_')}"
+    weights = {
+        f"{key}.lora_down.weight": down,
+        f"{key}.lora_up.weight": up,
+        f"{key}.alpha": torch.tensor(3.0),
+    }
+    save_file(weights, folder / "lora.safetensors")
+    return folder / "lora.safetensors"
 
 
 @pytest.fixture(scope="module", params=["sd1", "sd2", "xl"])
@@ -98,6 +135,14 @@ def test_a_pipeline_becomes_an_entry_that_says_what_it_can(found: Exported) -> N
     with_control = found.controlnet is not None
     assert ("controlNetWeight" in found.model.parameters) == with_control
     assert ("styleImages" in found.model.parameters) == with_control
+
+
+def test_in_half_precision_it_is_nearly_the_same(catalogue: Catalogue, tmp_path: Path) -> None:
+    from tests.onnx_models.support import tiny_creative  # noqa: PLC0415 - needs PyTorch
+
+    found = exported(tmp_path, catalogue, tiny_creative.save_tiny_xl, plus=False, half=True)
+    assert max(found.differences.values()) < 2e-2
+    assert found.differences["unet"] > 1e-5
 
 
 def test_the_prompt_is_what_diffusers_makes_of_it(found: Exported) -> None:
@@ -232,3 +277,125 @@ def test_the_tokens_of_an_image_are_those_of_diffusers(found: Exported) -> None:
     found_tokens, found_nothing = found.part("image_encoder")([style])
     np.testing.assert_allclose(found_tokens[0], tokens.numpy(), atol=1e-4)
     np.testing.assert_allclose(found_nothing[0], nothing.numpy(), atol=1e-4)
+
+
+CASES = [
+    # scheduler, its configuration, what the engine calls it, steps, strength, guidance, size
+    ("DDIMScheduler", {"steps_offset": 1, "clip_sample": False}, 4, 1.0, 1.0, (64, 64)),
+    (
+        "DDIMScheduler",
+        {"steps_offset": 1, "clip_sample": False, "set_alpha_to_one": False},
+        8,
+        0.5,
+        7.0,
+        (64, 96),
+    ),
+    ("EulerDiscreteScheduler", {}, 5, 1.0, 7.0, (96, 64)),
+    ("EulerDiscreteScheduler", {"timestep_spacing": "leading", "steps_offset": 1}, 10, 0.35, 7.0, (64, 64)),
+    ("EulerDiscreteScheduler", {"use_karras_sigmas": True}, 6, 0.6, 1.0, (64, 64)),
+    ("EulerAncestralDiscreteScheduler", {"timestep_spacing": "trailing"}, 6, 0.5, 7.0, (64, 64)),
+    ("HeunDiscreteScheduler", {}, 6, 0.5, 7.0, (64, 64)),
+]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_picture_is_that_of_diffusers(
+    found: Exported, case: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its ControlNet and its IP-Adapter, for the same noise."""
+    import diffusers  # noqa: PLC0415
+
+    name, changes, steps, strength, guidance, size = case
+    training = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    kept = {"prediction_type": found.original.scheduler.config.prediction_type}
+    scheduler = getattr(diffusers, name)(**training | kept | changes)
+    scheduler.save_pretrained(tmp_path / "scheduler")
+    pixels = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8)
+    style = np.random.default_rng(2).integers(0, 256, (224, 224, 3), np.uint8)
+    weights = with_schedule_of(tmp_path, found.weights)
+    wanted = Diffusion(
+        steps=steps,
+        seed=5,
+        guidance=guidance,
+        prompt="a cat, very large",
+        negative_prompt="" if steps == 8 else "blurry " * 30,
+        strength=strength,
+        scheduler=weights.default_scheduler,
+        creative=Creative(control=0.8, style_weight=0.6, clip_skip=int(steps == 10)),
+    )
+    prompts = Prompts(Path(weights.tokenizer.path))
+    tokens = prompts.tokens(wanted.prompt), prompts.tokens(wanted.negative_prompt)
+    styles = [style] if found.controlnet is not None else []
+    computed = finish(
+        draw_anew(pixels, tokens, wanted, weights, side=512, overlap=128, styles=styles), weights
+    )
+    expected = drawn_by_diffusers(found, scheduler, pixels, style, wanted, monkeypatch)
+    assert np.abs(np.clip(computed, 0, 1) - expected).max() < 1e-3
+    assert expected.std() > 0.02
+
+
+def with_schedule_of(folder: Path, weights: CreativeWeights) -> CreativeWeights:
+    """The weights with the scheduler of another folder."""
+    schedule = read_schedule(folder, STABLE_DIFFUSION.schedulers, STABLE_DIFFUSION.predictions)
+    return replace(
+        weights,
+        spacing=schedule.spacing,
+        steps_offset=schedule.steps_offset,
+        last_noise=schedule.last_noise,
+        default_scheduler=schedule.scheduler,
+    )
+
+
+def drawn_by_diffusers(
+    found: Exported,
+    scheduler: Any,
+    pixels: np.ndarray,
+    style: np.ndarray,
+    wanted: Diffusion,
+    monkeypatch: pytest.MonkeyPatch,
+) -> np.ndarray:
+    """What diffusers' pipeline of image-to-image makes of it, with the noise that the engine draws."""
+    import diffusers  # noqa: PLC0415
+    import torch  # noqa: PLC0415
+    from diffusers.models.autoencoders import vae  # noqa: PLC0415
+    from PIL import Image  # noqa: PLC0415
+
+    random = np.random.default_rng(wanted.seed)
+    kind = f"StableDiffusion{'XL' * found.weights.xl}{'ControlNet' * bool(found.controlnet)}Img2ImgPipeline"
+    parts = found.original.components | {"scheduler": scheduler}
+    more: dict[str, Any] = {"image": image(pixels)}
+    if found.controlnet is not None:
+        parts["controlnet"] = found.controlnet
+        found.original.set_ip_adapter_scale(wanted.creative.style_weight)
+        more |= {
+            "control_image": image(pixels),
+            "controlnet_conditioning_scale": wanted.creative.control,
+            "ip_adapter_image": Image.fromarray(style),
+        }
+    pipeline = getattr(diffusers, kind)(**parts)
+    pipeline.set_progress_bar_config(disable=True)
+
+    def draw(shape: tuple[int, ...], *_arguments: Any, **_more: Any) -> torch.Tensor:
+        return torch.from_numpy(random.standard_normal(tuple(shape), np.float32))
+
+    for module in (vae, inspect.getmodule(type(pipeline)), inspect.getmodule(type(scheduler))):
+        if hasattr(module, "randn_tensor"):
+            monkeypatch.setattr(module, "randn_tensor", draw)
+    (result,) = pipeline(
+        wanted.prompt,
+        strength=wanted.strength,
+        num_inference_steps=wanted.steps,
+        guidance_scale=wanted.guidance,
+        negative_prompt=wanted.negative_prompt or None,
+        clip_skip=wanted.creative.clip_skip or None,
+        output_type="np",
+        **more,
+    ).images
+    return np.asarray(result)
+
+
+def image(pixels: np.ndarray) -> Any:
+    """As diffusers takes it, in [0, 1]."""
+    import torch  # noqa: PLC0415
+
+    return torch.from_numpy(pixels).permute(2, 0, 1)[np.newaxis].float() / 255

@@ -20,7 +20,7 @@ from onnx_models import (
     export_model,
 )
 from onnx_models.diffusers import export as exporting
-from onnx_models.diffusers.folder import check_files
+from onnx_models.diffusers.folder import Files, check_files
 
 REPLACEMENTS = (None, float("nan"), [], "text", 0, -1, 1e30)
 NETWORK = {"block_out_channels": [8, 16], "in_channels": 8, "out_channels": 5, "cross_attention_dim": 32}
@@ -260,7 +260,11 @@ def test_a_lora_that_is_none_is_reported_before_the_export(
     [
         ("unet", lambda file: file.unlink(), "its unet has no weights"),
         ("vae", lambda file: file.write_bytes(b""), "its vae has no weights"),
-        ("unet", lambda file: file.rename(file.with_suffix(".bin")), r"its unet is a pickle \(\.bin\)"),
+        (
+            "text_encoder",
+            lambda file: file.rename(file.with_suffix(".bin")),
+            "its text_encoder has no weights",
+        ),
     ],
 )
 def test_weights_that_are_not_read_are_named(
@@ -271,11 +275,19 @@ def test_weights_that_are_not_read_are_named(
         export(folder, catalogue)
 
 
-def test_where_there_are_only_fp16_variants_they_are_taken(folder: Path) -> None:
-    file = folder / "unet" / WEIGHTS["unet"]
-    file.rename(file.with_name("diffusion_pytorch_model.fp16.safetensors"))
+def test_where_there_are_only_fp16_variants_or_files_of_pytorch_they_are_taken(folder: Path) -> None:
     folders = {name: folder / name for name in ("text_encoder", "tokenizer", "unet", "vae", "scheduler")}
-    assert check_files(folders) == {"text_encoder": None, "unet": "fp16", "vae": None}
+    for component, name in (
+        ("unet", "diffusion_pytorch_model.fp16.safetensors"),
+        ("vae", "diffusion_pytorch_model.bin"),
+    ):
+        (folder / component / WEIGHTS[component]).rename(folder / component / name)
+    text = folder / "text_encoder" / WEIGHTS["text_encoder"]
+    text.with_name("pytorch_model.fp16.bin").write_bytes(b"x")
+    expected = {"text_encoder": Files(None, True), "unet": Files("fp16", True), "vae": Files(None, False)}
+    assert check_files(folders) == expected
+    text.unlink()
+    assert check_files(folders)["text_encoder"] == Files("fp16", False)
 
 
 def test_a_window_that_is_too_small_is_reported_before_the_export(folder: Path, catalogue: Catalogue) -> None:
@@ -301,6 +313,38 @@ def test_weights_that_are_missing_are_not_made_up(
     save_file(weights, file, {"format": "pt"})
     with pytest.raises(UnsuitableModelError, match=f"its {component} lacks 1 weights, such as .*{gone}"):
         export(tmp_path / "pipeline", catalogue)
+
+
+@with_diffusers
+def test_a_pickle_is_read_and_its_code_is_not_run(
+    catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch  # noqa: PLC0415
+    from safetensors.torch import load_file  # noqa: PLC0415
+
+    from tests.onnx_models.support import tiny_creative  # noqa: PLC0415 - needs PyTorch
+
+    def reached(*_arguments: object, **_more: object) -> None:
+        raise ReachedError
+
+    monkeypatch.setattr(exporting, "write", reached)
+    folder, tile = tmp_path / "pipeline", tmp_path / "tile"
+    tiny_creative.save_tiny_sd1(folder)
+    tiny_creative.save_tiny_controlnet(tile, folder)
+    numbers = load_file(tile / WEIGHTS["unet"])
+    (tile / WEIGHTS["unet"]).unlink()
+    torch.save(numbers, tile / "diffusion_pytorch_model.bin")
+    with pytest.raises(UnsuitableModelError, match="cannot be exported: ReachedError"):
+        export(folder, catalogue, Wanted(str(tile)))
+
+    class Code:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / "run",)
+
+    torch.save(numbers | {"more": Code()}, tile / "diffusion_pytorch_model.bin")
+    with pytest.raises(UnsuitableModelError, match="it cannot be read"):
+        export(folder, catalogue, Wanted(str(tile)))
+    assert not (tmp_path / "run").exists()
 
 
 @with_diffusers
