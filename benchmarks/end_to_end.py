@@ -1,11 +1,13 @@
 """Output megapixels per second through the socket against a bare session of the same runtime.
 
     python -m benchmarks.end_to_end [MODEL [SIDE]]
+    python -m benchmarks.end_to_end providers [MODEL [SIDE]]
 
 Eight clients send photographs of SIDE × SIDE pixels (default 256) over MessagePack and get JPEGs back:
 decoding, scheduling, encoding, storing and the database are all paid by the server. The peer runs the same
 pixels through the same ONNX file with the same number of threads, and nothing else. Then one client sends one
 photograph after the other, which tells how long each takes, and how much of that the devices are busy.
+The second form compares the shapes of other services: see `benchmarks.providers`.
 """
 
 import asyncio
@@ -20,6 +22,7 @@ from statistics import fmean
 import numpy as np
 from PIL import Image
 
+from benchmarks.providers import compare
 from benchmarks.report import KEY, Report, gpu_name, median, peak_memory, percentile, tilewire
 from engines import find_devices
 from engines.devices.sessions import Network, warmed_up
@@ -145,6 +148,10 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["bare", name, pixels]:
             run_bare(name, int(pixels))
+        case ["providers", *more]:
+            name = more[0] if more else "realesr-animevideov3"
+            pixels = more[1] if more[1:] else "256"
+            compare(photographs(int(pixels), CLIENTS), name, int(pixels))
         case [name, pixels]:
             main(name, int(pixels))
         case [name]:

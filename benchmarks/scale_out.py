@@ -39,10 +39,12 @@ from engines.scheduling.work import TileKey
 from onnx_models import load_catalogue
 
 SCALE = 4
-SIDE = 64
+SIDE, LARGE = 64, 256
+CLIENTS = 4
+"""For each node, each with a batch at a time: two run or are on their way, two wait."""
 MODEL = "realesr-animevideov3"
 PHOTOGRAPH = 1000
-NOISE = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+NOISE = np.random.default_rng(0).integers(0, 256, (LARGE, LARGE, 3), np.uint8)
 STORE = 128 << 20
 """Bytes of each node's object store."""
 
@@ -82,64 +84,66 @@ def main() -> None:
 def throughput(
     executor: Executor, network: Network, options: argparse.Namespace, nodes: int
 ) -> tuple[float, float]:
-    """Tiles a second, and the median seconds from a task's submission to its end."""
+    """Tiles a second, by the line that fits best, and the median seconds that a batch waited and ran."""
     key = TileKey(network, SIDE, SIDE)
     executor.load(network)
-    until = time.perf_counter() + options.seconds
-    done: list[tuple[float, float]] = []
+    tiles_done: list[float] = []
+    took: list[float] = []
     stop = threading.Event()
 
     def client(number: int) -> None:
         turn = 0
         while not stop.is_set():
-            tiles = [Tile() for _ in range(options.batch)]
+            tiles = [Tile(done=tiles_done) for _ in range(options.batch)]
             begun = time.perf_counter()
             executor.submit(number, (number, turn), key, tiles)
             for tile in tiles:
                 tile.ended.wait()
-            done.append((time.perf_counter(), time.perf_counter() - begun))
+            took.append(time.perf_counter() - begun)
             turn += 1
 
-    clients = [threading.Thread(target=client, args=[number]) for number in range(4 * nodes)]
+    clients = [threading.Thread(target=client, args=[number]) for number in range(CLIENTS * nodes)]
     for thread in clients:
         thread.start()
-    warm = options.wait / 1000 * 4
-    time.sleep(warm)
+    time.sleep(options.wait / 1000 * CLIENTS)  # until all is under way
     begun = time.perf_counter()
-    before = len(done)
-    time.sleep(until - begun if until > begun else options.seconds)
-    took, count = time.perf_counter() - begun, len(done) - before
+    time.sleep(options.seconds)
+    ended = time.perf_counter()
     stop.set()
     for thread in clients:
         thread.join()
-    return count * options.batch / took, statistics.median(each for _, each in done)
+    moments = np.array(sorted(moment for moment in tiles_done if begun <= moment <= ended))
+    rate = float(np.polyfit(moments - begun, np.arange(len(moments)), 1)[0])
+    return rate, statistics.median(took)
 
 
 def overhead(report: Report, network: Network, options: argparse.Namespace) -> None:
-    """A line for one tile, and for a batch, at a time: the local executor, and Ray."""
+    """Lines for a tile, a batch, and a batch of large tiles at a time: the local executor, and Ray."""
     local = Executor([WaitingDevice(0.0, options.batch)])
     with cluster(1) as address, joined(address, 0.0, options.batch, 1) as distant:
-        for count in (1, options.batch):
+        for count, side in ((1, SIDE), (options.batch, SIDE), (options.batch, LARGE)):
+            batches = options.batches if side == SIDE else options.batches // 5
             times = {
-                name: one_by_one(executor, network, count, options.batches)
+                name: one_by_one(executor, network, count, side, batches)
                 for name, executor in (("local", local), ("Ray", distant))
             }
-            halves = {name: percentile(each, 0.5) for name, each in times.items()}
+            here, there = (percentile(each, 0.5) for each in times.values())
+            slow = percentile(times["Ray"], 0.95) - percentile(times["local"], 0.95)
+            came = count * 3 * (SCALE * side) ** 2 / 1e6
             report.say(
-                f"{count} tile{'s' if count > 1 else ''}: "
-                + ", ".join(f"{name} p50 {1000 * half:.2f} ms" for name, half in halves.items())
-                + f"; overhead p50 {1000 * (halves['Ray'] - halves['local']):.2f} ms, "
-                f"p95 {1000 * (percentile(times['Ray'], 0.95) - percentile(times['local'], 0.95)):.2f} ms"
+                f"{count} of {side} × {side}, {came:.3g} MB come back: local p50 {1000 * here:.2f} ms, "
+                f"Ray p50 {1000 * there:.2f} ms; overhead p50 {1000 * (there - here):.2f} ms, "
+                f"p95 {1000 * slow:.2f} ms, {came / there:.0f} MB/s"
             )
     local.close()
 
 
-def one_by_one(executor: Executor, network: Network, count: int, batches: int) -> list[float]:
+def one_by_one(executor: Executor, network: Network, count: int, side: int, batches: int) -> list[float]:
     """Seconds of each batch, one after the other; the first ones do not count."""
     executor.load(network)
-    key, seconds = TileKey(network, SIDE, SIDE), []
+    key, seconds = TileKey(network, side, side), []
     for number in range(batches + 20):
-        tiles = [Tile() for _ in range(count)]
+        tiles = [Tile(side) for _ in range(count)]
         begun = time.perf_counter()
         executor.submit("", ("one", number), key, tiles)
         for tile in tiles:
@@ -239,13 +243,17 @@ class WaitingHost(DeviceHost):
 class Tile:
     """One tile of noise, whose result is copied to where it belongs; see `TileWork`."""
 
+    side: int = SIDE
+    done: list[float] = field(default_factory=list)
+    """Takes when it was finished."""
     ended: threading.Event = field(default_factory=threading.Event)
 
     def read(self) -> tuple[NDArray[np.uint8]]:
-        return (NOISE,)
+        return (NOISE[: self.side, : self.side],)
 
     def finish(self, result: tuple[NDArray[np.uint8]]) -> None:
         np.array(result[0])
+        self.done.append(time.perf_counter())
         self.ended.set()
 
     def expect(self, seconds: float) -> None: ...

@@ -13,6 +13,7 @@ __all__ = ["app", "main"]
 
 _COMMANDS: Final = {
     "serve": "Start the server.",
+    "open": "Open a running server's page, signed in.",
     "upscale": "Upscale image files and folders.",
     "models": "List, build, verify, add and fetch models.",
     "keys": "Create, list, rotate and revoke API keys.",

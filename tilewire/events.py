@@ -38,10 +38,12 @@ class Progress(Struct, frozen=True, kw_only=True):
 
     Attributes:
         share: what is done, from 0 to 1.
+        queue_position: while it waits behind others: 1 if it is the next; else None.
     """
 
     task_uuid: str
     share: float
+    queue_position: int | None = None
 
 
 class TileReady(Struct, frozen=True, kw_only=True):
@@ -231,6 +233,7 @@ class WireProgress(Struct, rename=wire_name):
     task_uuid: str
     status: str = ""
     progress: float = 0  # percent
+    queue_position: int | None = None
     tile: WireTile | None = None
 
 
@@ -241,7 +244,7 @@ def decode_event(reply: Raw) -> Event:
         return msgspec.msgpack.decode(reply, type=Result)
     if news.tile is not None:
         return TileReady(task_uuid=news.task_uuid, **msgspec.structs.asdict(news.tile))
-    return Progress(task_uuid=news.task_uuid, share=news.progress / 100)
+    return Progress(task_uuid=news.task_uuid, share=news.progress / 100, queue_position=news.queue_position)
 
 
 def _loaded(data: bytes) -> Image.Image:

@@ -19,6 +19,7 @@ class Model(Struct, frozen=True, kw_only=True, rename=wire_name):
         parameters: the names of the `settings` that it takes.
         options: of the task's parameters that not all models take, such as `seamless`, those it does.
         default_steps: of models that take the setting `steps`.
+        seconds_per_megapixel: how long a million output pixels took of late; None if nobody knows.
         price_per_megapixel: in USD per million output pixels.
     """
 
@@ -35,6 +36,7 @@ class Model(Struct, frozen=True, kw_only=True, rename=wire_name):
     parameters: list[str]
     options: list[str] = []
     default_steps: int | None = None
+    seconds_per_megapixel: float | None = None
     price_per_megapixel: Decimal
     licence: str
 

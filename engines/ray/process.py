@@ -19,6 +19,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from engines.errors import DeviceLostError, EngineError, ModelError
 from engines.ray.host import Wanted
 from engines.ray.wire import Put, Wire, WireClosedError
@@ -31,11 +33,11 @@ _NAMESPACE = "tilewire"
 _CALLS = 32
 """Of a host, that may be under way at once: each server has three, of which two wait for the device."""
 
-_AT_ONCE = str(2 << 20)
+_AT_ONCE = 2 << 20
 """Bytes of tiles, or of results, that go with a call, or its answer. More goes by way of Ray's object store,
 which is shared memory on one node, and takes ten milliseconds more from one node to another."""
 
-_ENVIRONMENT = {"RAY_max_direct_call_object_size": _AT_ONCE}
+_ENVIRONMENT = {"RAY_max_direct_call_object_size": str(_AT_ONCE)}
 """Of this process, and of those that Ray starts for it (ray_config_def.h of Ray)."""
 
 _FAREWELL = 5.0
@@ -70,10 +72,19 @@ class _Process:
         except Exception as error:  # noqa: BLE001 - Ray's errors share no base class
             self._answers.submit(self._fail, number, DeviceLostError(one_line(error)))
         else:
-            future.add_done_callback(lambda done: self._answers.submit(self._tell, number, done))
+            future.add_done_callback(lambda done: self._tell(number, done))
 
     def _tell(self, number: int, done: "Future[Any]") -> None:
-        self._answer(number, lambda: self._result(done))
+        """Send what an actor gave. In Ray's own thread, which what is large must not hold up."""
+        try:
+            result = self._result(done)
+        except EngineError as error:
+            self._fail(number, error)
+            return
+        if _size_of(result) <= _AT_ONCE:
+            self._send(number, result, None)
+        else:
+            self._answers.submit(self._send, number, result, None)
 
     def _answer(self, number: int, function: Callable[..., object], *arguments: object) -> None:
         try:
@@ -155,6 +166,13 @@ class _Process:
     def leave(self) -> None:
         """Leave the cluster; hosts stay."""
         self._ray.shutdown()
+
+
+def _size_of(result: object) -> int:
+    """Bytes of the arrays in what a run gave; nothing of anything else."""
+    if isinstance(result, np.ndarray):
+        return result.nbytes
+    return sum(map(_size_of, result)) if isinstance(result, tuple) else 0
 
 
 def _import_ray() -> ModuleType:

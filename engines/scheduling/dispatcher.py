@@ -135,12 +135,14 @@ class Dispatcher:
     def retire_stalled(self) -> None:
         """Give up the devices that are at one thing for too long. A thread calls this every few seconds."""
         with self.changed:
-            for worker in self.fleet.stalled(self._clock(), self._patience):
+            stalled = list(self.fleet.stalled(self._clock(), self._patience))
+            for worker in stalled:
                 name = worker.device.name
                 self._retire(
                     worker, DeviceLostError(f"{name} has not finished a run in {self._patience:.0f} seconds")
                 )
-        self.replace_lost()
+        if stalled:  # no device at all need not be a loss: the first may be on its way
+            self.replace_lost()
 
     def _start(self, workers: Iterable[Worker]) -> None:
         for worker in workers:

@@ -5,6 +5,7 @@ import os
 import textwrap
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Thread
 from typing import Annotated, Final
 
 import typer
@@ -13,6 +14,7 @@ from rich.text import Text
 from onnx_models import ModelBuildError, UnknownModelError, load_catalogue, one_line
 from server.commands.building import build_missing
 from server.commands.running import noted
+from server.commands.sign_in import day_token, local_page, open_in_browser, sign_in_link
 from server.commands.terminal import (
     ConfigFile,
     Data,
@@ -25,6 +27,7 @@ from server.private import private_file
 from server.services import Services
 from server.serving import StartError
 from server.serving import serve as serve_forever
+from server.state.accounts import DEFAULT_ACCOUNT
 from server.telemetry.logs import configure_logging
 
 __all__ = ["serve"]
@@ -33,8 +36,6 @@ log = logging.getLogger(__name__)
 
 _FIRST_KEY: Final = "first-key"
 """The file in the data directory that the first key is written to where no terminal shows it."""
-
-_ANY: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - what a browser opens instead
 
 
 def serve(
@@ -55,6 +56,9 @@ def serve(
             metavar="NAME,...", help="Models to load before the server is ready, separated by commas."
         ),
     ] = None,
+    show: Annotated[
+        bool, typer.Option("--open", help="Open the page in the browser, signed in: see tilewire open.")
+    ] = False,
     config: ConfigFile = None,
 ) -> None:
     """Start the server.
@@ -71,6 +75,8 @@ def serve(
         def ready(url: str, services: Services) -> None:
             stack.enter_context(noted(url, services.settings))
             (_log_ready if as_json else _announce)(url, services)
+            if show:
+                _open_page(url, services)
 
         try:
             catalogue = load_catalogue(settings.effective_added_models)
@@ -111,6 +117,18 @@ def _announce_page(page: str, key: str | None) -> None:
     console.print(f"documentation: {page}docs/")
 
 
+def _open_page(url: str, services: Services) -> None:
+    """Open the page in the browser; without one its address has been printed."""
+    if not services.settings.tcp:
+        return
+    token = services.database.run_sync(
+        day_token, DEFAULT_ACCOUNT, services.clock(), services.settings.api_key
+    )
+    if token is not None:
+        link = sign_in_link(_page(url, services), token)
+        Thread(target=open_in_browser, args=(link,), daemon=True).start()  # some browsers are waited for
+
+
 def _log_ready(url: str, services: Services) -> None:
     """The same as one line of the log, for machines."""
     uds = services.settings.uds
@@ -132,9 +150,7 @@ def _page(url: str, services: Services) -> str:
     """Where a person reaches the server, with a slash at the end."""
     if (public := services.settings.public_url) is not None:
         return f"{public.rstrip('/')}/"
-    for host, own in _ANY.items():
-        url = url.replace(f"://{host}:", f"://{own}:")
-    return f"{url}/"
+    return local_page(url)
 
 
 def _kept(key: str, services: Services) -> Path:

@@ -11,8 +11,10 @@ from typing import Final
 
 import msgspec
 from markdown_it import MarkdownIt
+from msgspec import Struct
 
 from server.protocol.error_codes import CODES, FAMILIES, ErrorCode
+from server.protocol.replies import UsageRow, UsageTotals
 from server.settings import Settings
 from server.specs import examples
 from server.specs.parameters import Parameter, parameter_codes, parameters
@@ -31,7 +33,8 @@ __all__ = [
 
 _INLINE: Final = MarkdownIt("commonmark", {"html": False})
 
-_STRUCTS: Final = {schema_name(struct): struct for struct in MESSAGE_CLASSES}
+_DESCRIBED: Final[tuple[type[Struct], ...]] = (*MESSAGE_CLASSES, UsageRow, UsageTotals)
+_STRUCTS: Final = {schema_name(struct): struct for struct in _DESCRIBED}
 
 
 def parameter_table(name: str) -> str:

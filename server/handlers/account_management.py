@@ -2,14 +2,24 @@
 
 from typing import Final, NamedTuple
 
+import msgspec
 from sqlalchemy import Connection
 
 from server.handlers.context import Context
+from server.handlers.usage_reports import REPORTS, report
 from server.money import to_usd
 from server.protocol.errors import unsupported
-from server.protocol.replies import AccountManagementResult, Balance, KeyItem, Usage, iso_time
+from server.protocol.replies import (
+    AccountManagementResult,
+    Balance,
+    KeyItem,
+    TeamMember,
+    Usage,
+    UsageReport,
+    iso_time,
+)
 from server.protocol.requests import AccountManagement
-from server.state.accounts import AccountId, Key, list_keys
+from server.state.accounts import AccountId, Key, created, list_keys
 from server.state.books import day_of
 from server.state.ledger import Spent, Statement, spent, spent_since, statement
 
@@ -25,16 +35,32 @@ class AccountDetails(NamedTuple):
     statement: Statement
     keys: list[Key]
     usage: dict[str, Spent]
+    created: float
 
 
-async def handle(task: AccountManagement, context: Context) -> AccountManagementResult:
-    """What is known of the account that asks.
+async def handle(task: AccountManagement, context: Context) -> AccountManagementResult | UsageReport:
+    """What is known of the account that asks, or what was done with it.
 
     Raises:
-        ParameterError: for any operation but `getDetails`.
+        ParameterError: for another operation, and for parameters that are wrong or of another operation.
     """
+    if task.operation in REPORTS:
+        return await report(task, context)
     if task.operation != "getDetails":
-        raise unsupported("operation", f"{task.operation!r} is not offered; offered is: getDetails")
+        offered = ", ".join(("getDetails", *REPORTS))
+        raise unsupported("operation", f"{task.operation!r} is not offered; offered are: {offered}")
+    _refuse_parameters(task)
+    return await _details(task, context)
+
+
+def _refuse_parameters(task: AccountManagement) -> None:
+    for field in msgspec.structs.fields(task):
+        if not field.required and getattr(task, field.name) is not None:
+            name = field.encode_name
+            raise unsupported(name, f"{name} is for {', '.join(REPORTS)}, not for getDetails")
+
+
+async def _details(task: AccountManagement, context: Context) -> AccountManagementResult:
     services, account = context.services, context.account
     details = await services.database.run(account_details, account, services.clock())
     name, available = details.statement
@@ -44,6 +70,7 @@ async def handle(task: AccountManagement, context: Context) -> AccountManagement
         organization_uuid=account,
         organization_name=name,
         balance=Balance(amount=None if available is None else to_usd(available)),
+        team=[TeamMember(name=name, email="", roles=["Owner"], joined_at=iso_time(details.created))],
         api_keys=[
             KeyItem(
                 name=key.label,
@@ -69,4 +96,5 @@ def account_details(connection: Connection, account: AccountId, now: float) -> A
         statement(connection, account),
         list_keys(connection, account),
         {"total": spent(connection, account), **usage},
+        created(connection, account),
     )

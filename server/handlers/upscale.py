@@ -9,9 +9,9 @@ from engines import ModelError, Upscaler
 from onnx_models import Model
 from server.handlers.context import Context
 from server.images.raw_images import HeldPicture
-from server.images.store import ImageFile
+from server.images.store import Draft, ImageFile
 from server.outbound.fetch import FetchError
-from server.protocol.errors import DatabaseUnavailableError, TaskError, UnavailableError, invalid, unsupported
+from server.protocol.errors import UnavailableError, invalid, unsupported
 from server.protocol.raw_image import RawImage
 from server.protocol.replies import Acknowledgement
 from server.protocol.requests import Upscale
@@ -36,7 +36,7 @@ from server.upscale.request import check, choose_models, cut_warnings, diffusion
 from server.upscale.running import Running
 from server.upscale.safety import safety_of
 
-__all__ = ["handle"]
+__all__ = ["handle", "quote"]
 
 
 async def handle(task: Upscale, context: Context) -> Struct | None:
@@ -64,8 +64,33 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
     return await _wait(taken, services.settings.acknowledge_after if patience is None else patience, context)
 
 
+async def quote(task: Upscale, context: Context) -> int:
+    """What a task would cost, in nanodollars. Nothing is begun or kept.
+
+    Raises:
+        TaskError: if it would be refused, other than for want of credit.
+    """
+    request, file, pixels = await _prepare(task, context)
+    if pixels is not None:
+        pixels.release()
+    services, source = context.services, file or request.source
+    if isinstance(source, StoredImage | RemoteImage):
+        source = await services.inputs.look(context.account, source, request.parameter, context.scope)
+    return services.runner.price(request, source.width, source.height)
+
+
 async def _take(task: Upscale, context: Context) -> tuple[UpscaleRequest, Running | TaskRecord]:
     """What a task amounts to, and what became of it when it was submitted."""
+    request, file, pixels = await _prepare(task, context)
+    if file is not None:
+        return request, await _submit_with(file, task, request, context)
+    return request, await _submit(task, request, context, pixels)
+
+
+async def _prepare(
+    task: Upscale, context: Context
+) -> tuple[UpscaleRequest, ImageFile | ImageRecord | None, HeldPicture | None]:
+    """What a task amounts to; beside it the input, if that is yet to be stored, or is held in memory."""
     services = context.services
     models = choose_models(services.catalogue, task, context.login.grant)
     parameter, source = await input_source(task, context.raw.codec)
@@ -97,11 +122,10 @@ async def _take(task: Upscale, context: Context) -> tuple[UpscaleRequest, Runnin
         service=context.service,
         traceparent=context.traceparent,
         grant=_task_grant(context.login),
+        key=context.login.key,
         styles=tuple(styles),
     )
-    if file is not None:
-        return request, await _submit_with(file, task, request, context)
-    return request, await _submit(task, request, context, pixels)
+    return request, file, pixels
 
 
 async def _style(name: str, context: Context) -> str:
@@ -128,16 +152,15 @@ async def _look(
 async def _submit_with(
     file: ImageFile | ImageRecord, task: Upscale, request: UpscaleRequest, context: Context
 ) -> Running | TaskRecord:
-    """Submit a task with its input, which is kept before, so that an accepted task can always be run again.
+    """Submit a task with its input: recorded together, an accepted task can always be run again.
 
     What the account cannot pay for is not kept, nor is the input of a task that is refused.
 
     Raises:
         TaskError: if the task is refused.
     """
-    services, account = context.services, context.account
+    services, account, draft = context.services, context.account, None
     price = services.runner.price(request, file.width, file.height)
-    is_new = False
     if isinstance(file, ImageFile):
         payable = partial(
             tasks.check_payable,
@@ -146,17 +169,13 @@ async def _submit_with(
             price=price,
             token=request.token,
         )
-        file, is_new = await services.inputs.keep(account, file, scope=context.scope, check=payable)
-    try:
-        return await _submit(
-            task, structs.replace(request, source=StoredImage(file.uuid)), context, price=price
-        )
-    except DatabaseUnavailableError:
-        raise  # it may be accepted for all that
-    except TaskError:
-        if is_new:
-            await services.images.discard(file)
-        raise
+        draft = await services.inputs.draft(account, file, scope=context.scope, check=payable)
+        image = draft.image
+    else:
+        image = file
+    return await _submit(
+        task, structs.replace(request, source=StoredImage(image.uuid)), context, price=price, draft=draft
+    )
 
 
 async def _submit(
@@ -165,6 +184,7 @@ async def _submit(
     context: Context,
     pixels: HeldPicture | None = None,
     price: int | None = None,
+    draft: Draft | None = None,
 ) -> Running | TaskRecord:
     session, taken = context.session, None
     try:
@@ -176,6 +196,7 @@ async def _submit(
             acknowledge=task.delivery_method == "async" and session is not None,
             pixels=pixels,
             price=price,
+            draft=draft,
         )
         return taken
     finally:

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from engines import Decoders, ImageError, ImageTooLargeError, OutputFormat, Picture, encode, picture_of
 from server.images.raw_images import HeldPicture, RawImages
 from server.images.recent import Recent
-from server.images.store import ImageFile, ImageStore
+from server.images.store import Draft, ImageFile, ImageStore
 from server.limits.edge import Edge
 from server.limits.fair_gate import FairGate
 from server.outbound.fetch import FetchError, ForbiddenAddressError, WebClient
@@ -105,7 +105,7 @@ class Inputs:
             TaskError: as `look` and `keep`.
         """
         found = await self.look(account, source, parameter, scope)
-        return found if isinstance(found, ImageRecord) else (await self.keep(account, found, ttl, scope))[0]
+        return found if isinstance(found, ImageRecord) else await self.keep(account, found, ttl, scope)
 
     async def look(
         self,
@@ -168,16 +168,19 @@ class Inputs:
         return ImageFile(data, _extension(info.format), info.width, info.height)
 
     async def keep(
-        self,
-        account: AccountId,
-        file: ImageFile,
-        ttl: float | None = None,
-        scope: str | None = None,
-        check: Check | None = None,
-    ) -> tuple[ImageRecord, bool]:
+        self, account: AccountId, file: ImageFile, ttl: float | None = None, scope: str | None = None
+    ) -> ImageRecord:
         """Keep an image, by default as long as the settings say; see `ImageStore.put_input`."""
-        kept_for = self._settings.image_ttl if ttl is None else ttl
-        return await self._images.put_input(account, file, kept_for, scope, check)
+        return await self._images.put_input(account, file, self._lifetime(ttl), scope)
+
+    async def draft(
+        self, account: AccountId, file: ImageFile, scope: str | None = None, check: Check | None = None
+    ) -> Draft:
+        """Write an image that is to be recorded with its task; see `ImageStore.draft_input`."""
+        return await self._images.draft_input(account, file, self._lifetime(None), scope, check)
+
+    def _lifetime(self, ttl: float | None) -> float:
+        return self._settings.image_ttl if ttl is None else ttl
 
     def is_at_hand(self, record: ImageRecord) -> bool:
         """Whether the bytes of a stored input need not be read from the store."""

@@ -6,15 +6,15 @@ The bytes are in a `Bucket`, the facts in the database.
 import asyncio
 import hashlib
 import logging
-import secrets
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
 from server.images.bucket import Bucket, StoreError
+from server.images.names import Names
 from server.images.recent import Recent
-from server.protocol.errors import QuotaError, UnavailableError
+from server.protocol.errors import DatabaseUnavailableError, QuotaError, TaskError, UnavailableError
 from server.state.accounts import AccountId
 from server.state.database import Database
 from server.state.images import (
@@ -22,20 +22,20 @@ from server.state.images import (
     Check,
     FileCondemnedError,
     ImageRecord,
+    Recorded,
     condemn,
     condemn_expired,
     condemn_stale,
     condemned,
-    discard,
-    extend_or_note,
     find_image,
     forget_loose,
     image_named,
-    note_loose,
+    known_input,
     record_image,
+    record_input,
 )
 
-__all__ = ["MEDIA_TYPES", "ImageFile", "ImageStore", "attributes", "new_name"]
+__all__ = ["MEDIA_TYPES", "Draft", "ImageFile", "ImageStore", "attributes"]
 
 log = logging.getLogger(__name__)
 
@@ -58,13 +58,14 @@ _LONGEST_SIGNATURE: Final = 7 * 86400
 _AT_ONCE: Final = 100
 """Files that are deleted together."""
 
+_LITTLE: Final = 2**16
+"""Bytes that are written sooner than the database says whether they need be."""
+
+_INPUTS: Final = 10_000
+"""Inputs of which it is remembered that they are there."""
+
 _FRESH_BYTES: Final = 64 * 2**20
 """Bytes of images that are at hand for the one who reads them next."""
-
-
-def new_name(extension: str) -> str:
-    """A name that nobody guesses, for a new file; `extension` is a key of `MEDIA_TYPES`."""
-    return f"{secrets.token_urlsafe(16)}.{extension}"
 
 
 class ImageFile(NamedTuple):
@@ -74,6 +75,14 @@ class ImageFile(NamedTuple):
     extension: str
     width: int
     height: int
+
+
+class Draft(NamedTuple):
+    """An input that is to be recorded; `is_written` unless its file was there."""
+
+    image: ImageRecord
+    data: bytes
+    is_written: bool
 
 
 class ImageStore:
@@ -108,6 +117,9 @@ class ImageStore:
         # Nearly all are read just once, by the task that they are the input of, or by the reply that holds
         # the result: then the bucket need not be read.
         self._fresh = Recent[str, bytes](_FRESH_BYTES, len)
+        self._names = Names(database, clock)
+        self._inputs = Recent[str, str](_INPUTS, lambda _: 1)
+        """The names of the files of inputs that were recorded last, by the inputs' UUIDs."""
 
     async def open(self) -> None:
         """See to it that the bucket takes images, and signs URLs if it is to.
@@ -121,59 +133,10 @@ class ImageStore:
 
     async def put(self, account: AccountId, file: ImageFile, ttl: float) -> ImageRecord:
         """Keep an image for `ttl` seconds."""
-        name = new_name(file.extension)
-        await self._database.run(note_loose, name, self._clock())
-        return await self._record(await self.write(account, file, ttl, name), file.data)
-
-    async def put_input(
-        self,
-        account: AccountId,
-        file: ImageFile,
-        ttl: float,
-        scope: str | None = None,
-        check: Check | None = None,
-    ) -> tuple[ImageRecord, bool]:
-        """Keep an input image. The same bytes of the same account get the same UUID, and are kept once.
-
-        Each scope of a token is like an account of its own in this.
-
-        Args:
-            account: whose image it is.
-            file: the image.
-            ttl: seconds that it is to be kept.
-            scope: of the token that it belongs to.
-            check: called in a transaction before anything is kept; what it raises refuses the image.
-
-        Returns:
-            The image, and whether it was not there before.
-
-        Raises:
-            QuotaError: if the account has too many bytes of images.
-        """
-        digest = await asyncio.to_thread(_digest, account, scope, file.data)
-        now, name = self._clock(), new_name(file.extension)
-        image = _record_of(account, file, now + ttl, name, scope)
-        image = image._replace(uuid=str(uuid.UUID(bytes=digest[:16], version=4)))
-        known = await self._database.run(extend_or_note, image, now, self.limit, check)
-        if known is None:
-            await self._write(image, file.data, ttl)
-            kept = await self._record(image, file.data)
-            return kept, kept == image
-        try:
-            await self._bucket.look(known.name)
-        except FileNotFoundError:  # lost, by whatever hand: here are its bytes again
-            await self._bucket.write(known.name, file.data, attributes(known.name, ttl))
-        self._fresh.keep(known.name, file.data)
-        return known, False
-
-    async def discard(self, image: ImageRecord) -> None:
-        """Delete an image that was kept for nothing, unless somebody has used it since."""
-        if await self._database.run(discard, image):
-            self._fresh.take(image.name)
-            await self._delete([image.name])
+        return await self._record(await self.write(account, file, ttl), file.data)
 
     async def write(
-        self, account: AccountId, file: ImageFile, ttl: float, name: str, scope: str | None = None
+        self, account: AccountId, file: ImageFile, ttl: float, scope: str | None = None
     ) -> ImageRecord:
         """Write the file of an image; it is up to the caller to record the image.
 
@@ -181,12 +144,123 @@ class ImageStore:
             account: whose image it is.
             file: the image.
             ttl: seconds that it is to be kept.
-            name: of the file, a `new_name` that is recorded as loose.
             scope: of the token that it belongs to.
         """
+        name = await self._names.take(file.extension)
         record = _record_of(account, file, self._clock() + ttl, name, scope)
         await self._write(record, file.data, ttl)
         return record
+
+    async def put_input(
+        self,
+        account: AccountId,
+        file: ImageFile,
+        ttl: float,
+        scope: str | None = None,
+    ) -> ImageRecord:
+        """Keep an input image; see `draft_input`."""
+
+        async def record(draft: Draft) -> Recorded:
+            return await self._database.run(
+                record_input, draft.image, self._clock(), self.limit, is_written=draft.is_written
+            )
+
+        recorded = await self.settle(await self.draft_input(account, file, ttl, scope), record)
+        assert recorded is not None
+        return recorded
+
+    async def draft_input(
+        self,
+        account: AccountId,
+        file: ImageFile,
+        ttl: float,
+        scope: str | None = None,
+        check: Check | None = None,
+    ) -> Draft:
+        """Write the file of an input image, which `settle` then has recorded.
+
+        The same bytes of the same account get the same UUID, and are kept once. Each scope of a token is like
+        an account of its own in this.
+
+        Args:
+            account: whose image it is.
+            file: the image.
+            ttl: seconds that it is to be kept.
+            scope: of the token that it belongs to.
+            check: called in a transaction before a file of some size is written; what it raises refuses it.
+                A small one is written sooner than that.
+
+        Raises:
+            QuotaError: if the account has too many bytes of images already.
+        """
+        is_small = len(file.data) <= _LITTLE
+        if is_small:
+            digest = _digest(account, scope, file.data)
+        else:
+            digest = await asyncio.to_thread(_digest, account, scope, file.data)
+        image = _record_of(account, file, self._clock() + ttl, f".{file.extension}", scope)
+        image = image._replace(uuid=str(uuid.UUID(bytes=digest[:16], version=4)))
+        name = self._inputs.take(image.uuid)
+        if name is None and not is_small:
+            known = await self._database.run(known_input, image, self._clock(), self.limit, check)
+            name = None if known is None else known.name
+        if name is None:
+            return await self._written(image, file.data)
+        return Draft(image._replace(name=name), file.data, is_written=False)
+
+    async def settle(
+        self, draft: Draft, record: Callable[[Draft], Awaitable[Recorded | None]]
+    ) -> ImageRecord | None:
+        """Have an input recorded, and see to its file, whatever becomes of that.
+
+        Args:
+            draft: the input.
+            record: records it, perhaps with more, in one transaction; gives None if it need not be kept.
+                Called again, with a file that is written anew, if it raises `FileCondemnedError`.
+
+        Returns:
+            The image that is there now.
+        """
+        try:
+            try:
+                recorded = await record(draft)
+            except FileCondemnedError:
+                draft = await self._written(draft.image, draft.data)
+                recorded = await record(draft)
+        except FileCondemnedError:
+            raise UnavailableError("the image could not be stored in time") from None
+        except DatabaseUnavailableError:
+            raise  # it may be recorded for all that; if not, the file goes after a day
+        except TaskError:
+            await self._drop_draft(draft)
+            raise
+        if recorded is None:
+            await self._drop_draft(draft)
+            return None
+        kept = recorded.image
+        if recorded.superfluous is not None:
+            await self._delete([recorded.superfluous])  # or else the next sweep does
+        if not draft.is_written or kept.name != draft.image.name:
+            await self._mend(kept.name, draft.data, kept.expires - self._clock())
+        self._inputs.keep(kept.uuid, kept.name)
+        return kept
+
+    async def _written(self, image: ImageRecord, data: bytes) -> Draft:
+        named = image._replace(name=await self._names.take(image.name.rpartition(".")[2]))
+        await self._write(named, data, named.expires - self._clock())
+        return Draft(named, data, is_written=True)
+
+    async def _mend(self, name: str, data: bytes, ttl: float) -> None:
+        """See that the file of an input is there; if it was lost, by whatever hand, write it again."""
+        try:
+            await self._bucket.look(name)
+        except FileNotFoundError:
+            await self._bucket.write(name, data, attributes(name, ttl))
+        self._fresh.keep(name, data)
+
+    async def _drop_draft(self, draft: Draft) -> None:
+        if draft.is_written:
+            await self.drop(draft.image.name)
 
     async def _write(self, image: ImageRecord, data: bytes, ttl: float) -> None:
         await self._bucket.write(image.name, data, attributes(image.name, ttl))
@@ -273,8 +347,7 @@ class ImageStore:
         await self._delete([name])
 
     async def _write_again(self, image: ImageRecord, data: bytes) -> ImageRecord:
-        fresh = image._replace(name=new_name(image.name.rpartition(".")[2]))
-        await self._database.run(note_loose, fresh.name, self._clock())
+        fresh = image._replace(name=await self._names.take(image.name.rpartition(".")[2]))
         await self._bucket.write(fresh.name, data, attributes(fresh.name, image.expires - self._clock()))
         return await self._record(fresh, data, again=True)
 
@@ -345,7 +418,7 @@ def attributes(name: str, ttl: float) -> dict[str, str]:
     """The headers that a bucket gives an image out with."""
     return {
         "Content-Type": MEDIA_TYPES[name.rpartition(".")[2]],
-        "Cache-Control": f"private, max-age={int(ttl)}, immutable",
+        "Cache-Control": f"private, max-age={round(ttl)}, immutable",
     }
 
 

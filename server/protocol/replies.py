@@ -4,7 +4,7 @@ An `Item` has a fixed `taskType`; an `Answer` repeats that of the request, which
 upscale. Fields that do not apply are left out of the frame.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, Final, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -27,11 +27,21 @@ __all__ = [
     "PingResult",
     "Progress",
     "TaskDetails",
+    "TeamMember",
     "Tile",
     "UpscaleResult",
+    "UsageBreakdown",
+    "UsageMeasures",
+    "UsageReport",
+    "UsageRow",
+    "UsageTotals",
     "WebhookItem",
     "iso_time",
 ]
+
+
+Day = date
+"""`YYYY-MM-DD`: under another name, as a field is called `date`."""
 
 
 def iso_time(seconds: float) -> str:
@@ -94,10 +104,30 @@ class AccountManagementResult(Item, frozen=True, kw_only=True, tag="accountManag
     organization_uuid: Annotated[str, Meta(description="Of the account.")]
     organization_name: Annotated[str, Meta(description="Of the account.")]
     balance: "Balance"
+    team: Annotated[
+        list["TeamMember"],
+        Meta(description="One member, the account itself: accounts have keys here, not people."),
+    ]
     api_keys: list["KeyItem"]
     usage: Annotated[
         dict[str, "Usage"],
         Meta(description="By span: `total`; of days in UTC: `today`, `last7Days`, `last30Days`."),
+    ]
+
+
+class UsageReport(Item, frozen=True, kw_only=True, tag="accountManagement"):
+    """What was done with the account, from one day to another."""
+
+    operation: str
+    start_date: Annotated[date, Meta(description="The first day.")]
+    end_date: Annotated[date, Meta(description="The last day, included.")]
+    timezone: Annotated[str, Meta(description="Whose days they are.")]
+    usage: Annotated[
+        dict[str, "UsageBreakdown"],
+        Meta(
+            description="By `groupBy`: `timeseries`, a row for each day, also for those without tasks; "
+            "`model`, for each model; `apiKey`, for each key."
+        ),
     ]
 
 
@@ -241,6 +271,95 @@ class KeyItem(Struct, frozen=True, rename=wire_name):
     enabled: bool
     created_at: str
     last_used_at: str | None
+
+
+class TeamMember(Struct, frozen=True, rename=wire_name):
+    """Whom the account is of."""
+
+    name: str
+    email: Annotated[str, Meta(description="Always empty.")]
+    roles: list[str]
+    joined_at: Annotated[str, Meta(description="ISO 8601, UTC.")]
+
+
+class UsageMeasures(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name):
+    """What is reported of some tasks: each operation has its own."""
+
+    count: Annotated[int | UnsetType, Meta(description="`getUsageActivity`: tasks that have an outcome.")] = (
+        UNSET
+    )
+    spend: Annotated[Usd | UnsetType, Meta(description="`getUsageActivity`: for them, in US dollars.")] = (
+        UNSET
+    )
+    avg_inference_time: Annotated[
+        float | UnsetType | None,
+        Meta(
+            description="`getUsagePerformance`: seconds that those which succeeded spent on a device, on "
+            "average; null if there are none."
+        ),
+    ] = UNSET
+    p50_inference_time: Annotated[
+        float | UnsetType | None, Meta(description="Seconds within which half of them were done.")
+    ] = UNSET
+    p90_inference_time: Annotated[
+        float | UnsetType | None, Meta(description="Seconds within which 90 % were done.")
+    ] = UNSET
+    p99_inference_time: Annotated[
+        float | UnsetType | None, Meta(description="Seconds within which 99 % were done.")
+    ] = UNSET
+    client_errors: Annotated[
+        int | UnsetType,
+        Meta(
+            description="`getUsageErrors`: accepted tasks that failed by what was asked for, as `4xx` says."
+        ),
+    ] = UNSET
+    server_errors: Annotated[
+        int | UnsetType, Meta(description="`getUsageErrors`: those that failed by the server, as `5xx` says.")
+    ] = UNSET
+    codes: Annotated[
+        dict[str, int] | UnsetType, Meta(description="`getUsageErrors`: how many by the code of the error.")
+    ] = UNSET
+
+
+class UsageRow(UsageMeasures, frozen=True, kw_only=True, omit_defaults=True):
+    """Tasks that ended on a day, for a model or with a key."""
+
+    date: Annotated[Day | UnsetType, Meta(description="Unless all days are summed.")] = UNSET
+    model: Annotated[str | UnsetType, Meta(description="Its AIR id; its name if it is not installed.")] = (
+        UNSET
+    )
+    model_name: str | UnsetType = UNSET
+    api_key: Annotated[
+        str | UnsetType | None,
+        Meta(description="Its `name`; null of the key of the settings, and where it is not known."),
+    ] = UNSET
+
+
+class UsageTotals(UsageMeasures, frozen=True, kw_only=True, omit_defaults=True):
+    """All tasks of a breakdown together."""
+
+    total_requests: Annotated[int, Meta(description="Tasks that have an outcome.")]
+    total_results: Annotated[int, Meta(description="Those that succeeded.")]
+    total_spend: Annotated[Usd, Meta(description="For all, in US dollars.")]
+    avg_daily_spend: Annotated[
+        Usd | UnsetType, Meta(description="`getUsageActivity`: by the days that have begun.")
+    ] = UNSET
+    projected_spend: Annotated[
+        Usd | UnsetType, Meta(description="`getUsageActivity`: what 30 such days cost.")
+    ] = UNSET
+    total_errors: Annotated[int | UnsetType, Meta(description="`getUsageErrors`: of clients and server.")] = (
+        UNSET
+    )
+    error_rate: Annotated[
+        float | UnsetType, Meta(description="`getUsageErrors`: their share of all tasks, in percent.")
+    ] = UNSET
+
+
+class UsageBreakdown(Struct, frozen=True, rename=wire_name):
+    """Rows, and what they amount to."""
+
+    data: list[UsageRow]
+    meta: UsageTotals
 
 
 class Usage(Struct, frozen=True, rename=wire_name):

@@ -5,6 +5,7 @@ Parameters of Runware's that a model or this server does not honour are fields h
 refuse them instead of ignoring them.
 """
 
+from datetime import date
 from enum import StrEnum
 from typing import Annotated, Final, Literal
 
@@ -45,6 +46,7 @@ __all__ = [
     "Task",
     "Upscale",
     "UpscaleSettings",
+    "UsageGroup",
 ]
 
 DeliveryMethod = Literal["sync", "async"]
@@ -57,6 +59,9 @@ SafetyAction = Literal["flag", "refuse"]
 
 Seamless = Literal["x", "y", "both"]
 """Along which axes the edges of a texture are to meet: the `Seamless` of `engines`."""
+
+UsageGroup = Literal["date", "model", "apiKey"]
+"""What usage is broken down by."""
 
 Scheduler = Literal["Euler", "Euler Karras", "Euler a", "Heun", "Heun Karras", "DPM++ 2M", "DPM++ 2M Karras"]
 """How a latent upscaler removes noise: the schedulers of `engines.Diffusion`."""
@@ -589,6 +594,13 @@ class Upscale(Task, frozen=True, kw_only=True, tag="upscale"):
     face_restoration: Annotated[
         FaceRestoration | None, Meta(description="Restores faces, beside any model.")
     ] = None
+    restore_only: Annotated[
+        bool,
+        Meta(
+            description="Whether to leave the picture as large as it is, and do `denoise` and "
+            "`faceRestoration` alone; no model upscales it, so none can be named."
+        ),
+    ] = False
     settings: Annotated[
         UpscaleSettings | None, Meta(description="What only some models take: see their `parameters`.")
     ] = None
@@ -608,11 +620,41 @@ class GetTaskDetails(Task, frozen=True, kw_only=True, tag="getTaskDetails"):
 
 
 class AccountManagement(Task, frozen=True, kw_only=True, tag="accountManagement"):
-    """Asks for the account's balance, keys and usage."""
+    """Asks for the account's balance and keys, or for what was done with it day by day."""
 
     operation: Annotated[
-        Name, Meta(description="Only `getDetails` is offered.", extra_json_schema={"enum": ["getDetails"]})
+        Name,
+        Meta(
+            description="`getDetails`: balance, keys, usage; `getUsageActivity`: tasks and what was spent; "
+            "`getUsagePerformance`: how long tasks took on a device; `getUsageErrors`: how many failed. The "
+            "other parameters are for the last three.",
+            extra_json_schema={
+                "enum": ["getDetails", "getUsageActivity", "getUsagePerformance", "getUsageErrors"]
+            },
+        ),
     ]
+    start_date: Annotated[date | None, Meta(description="The first day, `YYYY-MM-DD`.")] = None
+    end_date: Annotated[
+        date | None, Meta(description="The last day, included; at most 30 days after the first.")
+    ] = None
+    models: Annotated[
+        Annotated[list[Name], Meta(min_length=1, max_length=100)] | None,
+        Meta(description="Only of these models, by name or AIR id. Default: all."),
+    ] = None
+    api_keys: Annotated[
+        Annotated[list[Name], Meta(min_length=1, max_length=100)] | None,
+        Meta(description="Only of these API keys, by `name` or `apiKey` as in `getDetails`. Default: all."),
+    ] = None
+    group_by: Annotated[
+        Annotated[list[UsageGroup], Meta(min_length=1, max_length=3)] | None,
+        Meta(
+            description="What to break it down by: `date` gives `timeseries`, and a row for each day in the "
+            'others; `model` and `apiKey` give those. Default: `["date", "model"]`.'
+        ),
+    ] = None
+    timezone: Annotated[
+        Name | None, Meta(description="Whose days they are, such as `Europe/Berlin`. Default: `UTC`.")
+    ] = None
 
 
 class ModelSearch(Task, frozen=True, kw_only=True, tag="modelSearch"):

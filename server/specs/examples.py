@@ -124,6 +124,7 @@ REPLIES: Final[dict[str, Example]] = {
         "organizationUUID": "a8c3f0de-52b1-4a6e-9b0e-3f1f2f0c7d55",
         "organizationName": "shop",
         "balance": {"amount": 9.87, "currency": "USD"},
+        "team": [{"name": "shop", "email": "", "roles": ["Owner"], "joinedAt": "2026-01-31T12:00:00+00:00"}],
         "apiKeys": [
             {
                 "name": "first",
@@ -138,6 +139,36 @@ REPLIES: Final[dict[str, Example]] = {
             "today": {"credits": 0, "requests": 0},
             "last7Days": {"credits": 0.02, "requests": 16},
             "last30Days": {"credits": 0.13, "requests": 104},
+        },
+    },
+    "UsageReport": {
+        "taskType": "accountManagement",
+        "taskUUID": _TASK,
+        "operation": "getUsageActivity",
+        "startDate": "2026-01-31",
+        "endDate": "2026-01-31",
+        "timezone": "UTC",
+        "usage": {
+            "model": {
+                "data": [
+                    {
+                        "date": "2026-01-31",
+                        "model": "runware:504@1",
+                        "modelName": "Real-ESRGAN x4plus",
+                        "count": 16,
+                        "spend": 0.02,
+                    }
+                ],
+                "meta": {
+                    "count": 16,
+                    "spend": 0.02,
+                    "totalRequests": 16,
+                    "totalResults": 16,
+                    "totalSpend": 0.02,
+                    "avgDailySpend": 0.02,
+                    "projectedSpend": 0.6,
+                },
+            }
         },
     },
     "ModelSearchResult": {

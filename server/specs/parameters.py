@@ -82,6 +82,7 @@ _INVALID: Final = (
 _MISSING: Final = (
     ("taskType", "Each task has one."),
     ("inputImage", "An upscale needs `inputs.image` or `inputImage`."),
+    *((name, "Usage is asked for from one day to another.") for name in ("startDate", "endDate")),
 )
 _UNSUPPORTED: Final = (
     ("targetMegapixels", "The model has no `fractionalFactors`: give an `upscaleFactor`."),
@@ -98,7 +99,11 @@ _UNSUPPORTED: Final = (
     ("store", "Files are always stored."),
     ("webhookURL", "A webhook gets JSON, which has no `RAW`."),
     ("uploadEndpoint", "It gets a file, which `RAW` is not."),
-    ("operation", "Only `getDetails` is offered."),
+    ("operation", "The message names those that are offered."),
+    *(
+        (name, "`getDetails` takes none of the parameters of usage.")
+        for name in ("startDate", "endDate", "models", "apiKeys", "groupBy", "timezone")
+    ),
     ("blend.model", "The token that came as the key is for other models: the message names them."),
     ("model", "The token that came as the key is for other models: the message names them."),
 )
@@ -117,7 +122,7 @@ def _fields(schema: Schema, prefix: str) -> Iterator[Parameter]:
         default = field.get("default")
         yield Parameter(
             path=prefix + name,
-            type=" or ".join(dict.fromkeys(map(_type, real))),
+            type=_types(real),
             bounds=", ".join(filter(None, map(_bounds, real))),
             required=name in schema.get("required", ()),
             default=None if default == "" else default,
@@ -129,6 +134,13 @@ def _fields(schema: Schema, prefix: str) -> Iterator[Parameter]:
 def _resolve(schema: Schema) -> Schema:
     reference = schema.get("$ref")
     return components()[reference.rpartition("/")[2]] if reference else schema
+
+
+def _types(options: list[Schema]) -> str:
+    (first, *others) = options
+    if not others and "enum" in first.get("items", {}):
+        return f"list of {', '.join(f'`{value}`' for value in first['items']['enum'])}"
+    return " or ".join(dict.fromkeys(map(_type, options)))
 
 
 def _type(schema: Schema) -> str:

@@ -20,6 +20,7 @@ from server.protocol.replies import (
     Progress,
     TaskDetails,
     UpscaleResult,
+    UsageReport,
 )
 from server.protocol.requests import (
     TASK_CLASSES,
@@ -65,7 +66,7 @@ REPLIES: Final[Mapping[type[Task], tuple[type[Struct], ...]]] = {
     ImageUpscale: _UPSCALE,
     GetResponse: (UpscaleResult, Progress),
     GetTaskDetails: (TaskDetails,),
-    AccountManagement: (AccountManagementResult,),
+    AccountManagement: (AccountManagementResult, UsageReport),
     ModelSearch: (ModelSearchResult,),
     Cancel: (CancelResult,),
 }

@@ -23,6 +23,7 @@ __all__ = [
     "KeyId",
     "account_named",
     "create_key",
+    "created",
     "digest_named",
     "digest_of",
     "find_account",
@@ -30,6 +31,7 @@ __all__ = [
     "list_accounts",
     "list_keys",
     "names_of",
+    "newest_digest",
     "revoke_key",
     "revoked_keys",
     "rotate_key",
@@ -116,6 +118,12 @@ def find_account(connection: Connection, name: str) -> AccountId | None:
     return None if found is None else AccountId(found)
 
 
+def created(connection: Connection, account: AccountId) -> float:
+    """When the account was made, in seconds since the epoch."""
+    query = select(accounts.c.created).where(accounts.c.id == account)
+    return float(connection.execute(query).scalar_one())
+
+
 def create_key(
     connection: Connection, account: AccountId, label: str, now: float, *, expires: float | None = None
 ) -> str:
@@ -187,6 +195,15 @@ def digest_named(connection: Connection, beginning: str, now: float) -> bytes:
         select(api_keys.c.digest).where(api_keys.c.id == found.id)
     ).scalar_one()
     return digest
+
+
+def newest_digest(connection: Connection, account: AccountId, now: float) -> bytes | None:
+    """The digest of the account's newest key that is valid; None if it has none."""
+    query = select(api_keys.c.digest).where(
+        api_keys.c.account_id == account, api_keys.c.revoked.is_(False), _unexpired(now)
+    )
+    found: bytes | None = connection.scalar(query.order_by(api_keys.c.created.desc()).limit(1))
+    return found
 
 
 def revoked_keys(connection: Connection, keys: Collection[KeyId], now: float = 0) -> set[KeyId]:

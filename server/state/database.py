@@ -81,6 +81,7 @@ class Database:
             self._unhurried = create_engine(address, hide_parameters=True, poolclass=NullPool)
         with self._unhurried.connect() as connection:
             _migrate(connection)
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="reading")
         self._threads = GroupCommit(self._engine, _repeat) if sqlite else _Threads(self.run_sync)
 
     async def run(
@@ -148,6 +149,25 @@ class Database:
         """
         return _repeat(partial(self._attempt, function, *args, **kwargs))
 
+    async def read(
+        self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """`snapshot`, beside the transactions of `run`: neither waits for the other. One at a time.
+
+        Raises:
+            DatabaseUnavailableError: as `run`.
+        """
+        work = partial(self.snapshot, function, *args, **kwargs)
+        try:
+            async with asyncio.timeout(_ANSWER_WITHIN):
+                return await asyncio.get_running_loop().run_in_executor(self._reader, work)
+        except TimeoutError as error:
+            log.warning("the database does not answer")
+            raise DatabaseUnavailableError from error
+        except _UNUSABLE as error:
+            log.warning("the database cannot be used: %s", error.orig)
+            raise DatabaseUnavailableError from error
+
     def snapshot(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
@@ -170,6 +190,7 @@ class Database:
         """Finish what runs, unless it waits; close all connections."""
         self.hurry(_LAST_WAIT)
         self._threads.close()
+        self._reader.shutdown(cancel_futures=True)
         self._engine.dispose()
 
 

@@ -11,7 +11,7 @@ How many bytes of images an account has is kept with it as they come and go, and
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, TypeAlias
 
 from sqlalchemy import (
@@ -39,28 +39,29 @@ __all__ = [
     "Check",
     "FileCondemnedError",
     "ImageRecord",
+    "Recorded",
     "check_room",
     "condemn",
     "condemn_expired",
     "condemn_stale",
     "condemned",
-    "discard",
     "expire",
     "expire_lost",
     "extend",
-    "extend_or_note",
     "find_image",
     "forget_loose",
     "image_named",
     "images_there",
     "known_files",
+    "known_input",
+    "note_all_loose",
     "note_loose",
     "note_unknown",
     "record_image",
+    "record_input",
 ]
 
 NO_LIMIT: Final = 2**62
-_MOMENT: Final = 0.001
 
 _CONDEMNED: Final = 0.0
 """Since when a condemned file is loose."""
@@ -70,7 +71,7 @@ Check: TypeAlias = Callable[[Connection], None]
 
 
 class FileCondemnedError(Exception):
-    """The file was loose for so long that it was taken for one that a crash left behind."""
+    """The file of an image is to be deleted, or gone: it was loose for too long, or the image has expired."""
 
 
 class ImageRecord(NamedTuple):
@@ -87,6 +88,13 @@ class ImageRecord(NamedTuple):
     height: int
     expires: float
     scope: str | None = None
+
+
+class Recorded(NamedTuple):
+    """What an image's UUID stands for now, and the name of a file that it stands for no more: condemned."""
+
+    image: ImageRecord
+    superfluous: str | None
 
 
 _COLUMNS = (
@@ -115,8 +123,7 @@ _FIND_NAMED: Final = Prepared(
 _EXTEND: Final = Prepared(
     update(images)
     .where(*_THIS)
-    # Later in any case: `discard` sees by it that somebody else uses the image.
-    .values(expires=case((images.c.expires < _until, _until), else_=images.c.expires + _MOMENT))
+    .values(expires=case((images.c.expires < _until, _until), else_=images.c.expires))
     .returning(*_COLUMNS)
 )
 _REPLACE: Final = Prepared(
@@ -144,9 +151,7 @@ _TAKE_LOOSE: Final = Prepared(
 )
 
 
-def record_image(
-    connection: Connection, image: ImageRecord, now: float, limit: int = NO_LIMIT
-) -> tuple[ImageRecord, str | None]:
+def record_image(connection: Connection, image: ImageRecord, now: float, limit: int = NO_LIMIT) -> Recorded:
     """Record an image under its UUID, in place of one that has expired; its file is loose no more.
 
     Args:
@@ -156,8 +161,7 @@ def record_image(
         limit: bytes of images that its account may have.
 
     Returns:
-        The image that the UUID stands for now: one that is there and has not expired stays, for as long as
-        either should; and the name of the file that no image names any more, which is condemned.
+        The image: one that is there and has not expired stays, for as long as either should.
 
     Raises:
         FileCondemnedError: if the image's own file is to be deleted, or gone.
@@ -166,7 +170,7 @@ def record_image(
     kept = extend(connection, image.account, image.uuid, image.expires, now)
     if kept is not None:
         condemn(connection, image.name)
-        return kept, image.name
+        return Recorded(kept, image.name)
     if _TAKE_LOOSE.count(connection, {"called": image.name}) == 0:
         raise FileCondemnedError
     row = _REPLACE.first(connection, {"this": image.uuid, "now": now})
@@ -178,7 +182,7 @@ def record_image(
     values = image._asdict()
     values["account_id"] = values.pop("account")
     _INSERT.count(connection, values)
-    return image, None if row is None else row[0]
+    return Recorded(image, None if row is None else row[0])
 
 
 def check_room(connection: Connection, account: AccountId, size: int, limit: int) -> None:
@@ -206,10 +210,10 @@ def extend(
     return None if row is None else ImageRecord(*row)
 
 
-def extend_or_note(
+def known_input(
     connection: Connection, image: ImageRecord, now: float, limit: int, check: Check | None = None
 ) -> ImageRecord | None:
-    """`extend`; if there is no such image `note_loose`, for the file of a new one.
+    """What an input's UUID stands for already; if for nothing, its account has room for it.
 
     Args:
         connection: in a transaction.
@@ -223,17 +227,25 @@ def extend_or_note(
     """
     if check is not None:
         check(connection)
-    known = extend(connection, image.account, image.uuid, image.expires, now)
+    known = find_image(connection, image.account, image.uuid, now)
     if known is None:
         check_room(connection, image.account, image.size, limit)
-        note_loose(connection, image.name, now)
     return known
 
 
-def discard(connection: Connection, image: ImageRecord) -> bool:
-    """Forget an image that nobody has used since, and condemn its file; False if somebody has."""
-    this = images.c.uuid == image.uuid, images.c.name == image.name, images.c.expires == image.expires
-    return bool(_forget(connection, *this))
+def record_input(
+    connection: Connection, image: ImageRecord, now: float, limit: int, *, is_written: bool
+) -> Recorded:
+    """Record an input whose file is written, or keep for longer the one that there should be.
+
+    Arguments and errors are as of `record_image`; FileCondemnedError also if it is not there any more.
+    """
+    if is_written:
+        return record_image(connection, image, now, limit)
+    kept = extend(connection, image.account, image.uuid, image.expires, now)
+    if kept is None:
+        raise FileCondemnedError
+    return Recorded(kept, None)
 
 
 def expire(connection: Connection, account: AccountId, uuid: str, now: float) -> bool:
@@ -313,7 +325,12 @@ def note_unknown(connection: Connection, names: set[str], now: float) -> None:
 
 def note_loose(connection: Connection, name: str, now: float) -> None:
     """Record a file that no image names, before it is written."""
-    _INSERT_LOOSE.count(connection, {"name": name, "since": now})
+    note_all_loose(connection, [name], now)
+
+
+def note_all_loose(connection: Connection, names: Iterable[str], now: float) -> None:
+    """`note_loose` of several."""
+    _INSERT_LOOSE.each(connection, [{"name": name, "since": now} for name in names])
 
 
 def condemn(connection: Connection, name: str) -> None:

@@ -251,6 +251,8 @@ def unreadable(task_uuid: str) -> ErrorItem:
 
 
 def _comparable(request: UpscaleRequest) -> UpscaleRequest:
-    """All that makes a request another one: its token may be a new one by now, and its span another."""
+    """All that makes a request another one: its key or token may be a new one by now, its span another."""
     grant = None if request.grant is None else TaskGrant(request.grant.scope)
-    return structs.replace(request, task_uuid=request.task_uuid.lower(), grant=grant, traceparent=None)
+    return structs.replace(
+        request, task_uuid=request.task_uuid.lower(), grant=grant, key=None, traceparent=None
+    )

@@ -100,6 +100,8 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """For models with levels of it."""
     denoiser: Denoiser | None = None
     face_restorer: FaceRestorer | None = None
+    restore_only: bool = False
+    """Whether nothing is upscaled; `model` is then the one that does the last step beside."""
     safety: SafetyAction | None = None
     """What becomes of what is not safe for work, by the task's own wish; the server may have another."""
     warnings: tuple[str, ...] = ()
@@ -107,6 +109,8 @@ class UpscaleRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     traceparent: str | None = None
     """Of whoever sent it, at first; sent again, the same task may come from another span."""
     grant: TaskGrant | None = None
+    key: str | None = None
+    """The id of the key that it came with, or that its token was made with: whose usage it counts as."""
 
     @property
     def scope(self) -> str | None:

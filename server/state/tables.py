@@ -20,7 +20,6 @@ from sqlalchemy import (
 __all__ = [
     "accounts",
     "api_keys",
-    "errors_of_models",
     "failed_for_free",
     "images",
     "is_pending",
@@ -29,11 +28,11 @@ __all__ = [
     "metadata",
     "of_services",
     "outbox",
+    "outcomes",
     "tasks",
     "tokens",
     "unfinished",
     "usage",
-    "usage_of_models",
     "webhooks",
 ]
 
@@ -176,31 +175,23 @@ usage = Table(
     Column("charges", Integer, nullable=False),
 )
 
-# What each account used of each model on each day: statistics, which a crash may cut by some seconds.
-usage_of_models = Table(
-    "usage_of_models",
+# How the tasks of each account ended, by key, model and quarter of an hour: statistics, which a crash may cut
+# by some seconds. At most a row for each task.
+outcomes = Table(
+    "outcomes",
     metadata,
     Column("account_id", ForeignKey("accounts.id"), primary_key=True),
-    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("quarter", Integer, primary_key=True, autoincrement=False),  # hours of UTC * 4, from 1970
+    Column("key_id", String(36), primary_key=True),  # empty: that of the settings, or not known
     Column("model", String(200), primary_key=True),
-    Column("tasks", Integer, nullable=False),  # that have an outcome
-    Column("failed", Integer, nullable=False),
-    Column("cancelled", Integer, nullable=False),
+    Column("code", String(100), primary_key=True),  # of the error; empty: they succeeded
+    Column("bucket", Integer, primary_key=True, autoincrement=False),  # of the time on a device: see `usage`
+    Column("tasks", Integer, nullable=False),
     Column("pixels", BigInteger, nullable=False),  # of the results
     Column("device", BigInteger, nullable=False),  # milliseconds that devices worked
+    Column("inference", BigInteger, nullable=False),  # milliseconds that tasks spent on devices
     Column("elapsed", BigInteger, nullable=False),  # milliseconds from acceptance to outcome
     Column("charged", BigInteger, nullable=False),
-)
-
-# How many of the tasks that failed did so with which code.
-errors_of_models = Table(
-    "errors_of_models",
-    metadata,
-    Column("account_id", ForeignKey("accounts.id"), primary_key=True),
-    Column("day", Integer, primary_key=True, autoincrement=False),
-    Column("model", String(200), primary_key=True),
-    Column("code", String(100), primary_key=True),
-    Column("tasks", Integer, nullable=False),
 )
 
 images = Table(

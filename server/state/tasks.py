@@ -11,7 +11,7 @@ What leaves the server before the task has an outcome is noted before: parts of 
 it is made, and a result that is to be uploaded. The task owes that from then on, whatever becomes of it. What
 it was charged counts when it is tried again: in all it is charged its price at most.
 
-Every transaction locks the task first, then its account, then the token that it came with.
+Every transaction locks the task first, then images, then the account, then the token that the task came with.
 """
 
 import math
@@ -27,7 +27,7 @@ from server.protocol.errors import ErrorItem, InsufficientCreditsError, TaskCanc
 from server.state import ledger
 from server.state.accounts import AccountId
 from server.state.claims import ServerId
-from server.state.images import NO_LIMIT, ImageRecord, note_loose, record_image
+from server.state.images import NO_LIMIT, ImageRecord, Recorded, record_image, record_input
 from server.state.outbox import OutboxId, forget_outcome, keep_outcome
 from server.state.prepared import Prepared
 from server.state.records import COLUMNS, Attempt, Status, StoredResult, TaskRecord, record_of
@@ -39,6 +39,7 @@ from server.state.webhooks import Destination, forget_webhook, record_webhook
 __all__ = [
     "LostTaskError",
     "accept",
+    "accept_with_input",
     "cancel",
     "check_payable",
     "fail",
@@ -84,6 +85,7 @@ def accept(
     service: Service = "runware",
     token: str | None = None,
     price: int | None = None,
+    keep_input: Callable[[Connection], object] | None = None,
 ) -> TaskRecord | None:
     """Record a new task; if the account used the UUID before, return that record.
 
@@ -101,6 +103,8 @@ def accept(
         service: in whose shape it came.
         token: the id of the token that it came with, whose limit a new task counts for.
         price: what is reserved for it, in nanodollars; None if that is not known yet.
+        keep_input: records the input that it came with, in the same transaction. Not called if there is an
+            outcome, or another request.
 
     Raises:
         QuotaError: if the token has begun as many tasks as it may.
@@ -112,6 +116,8 @@ def accept(
     if previous is not None and previous.status is Status.ACCEPTED:
         again = replace(previous, session=session or previous.session)
         _change(connection, attempt, acceptance=None, session=again.session)
+        if keep_input is not None:
+            keep_input(connection)
         return again
     if previous is not None and previous.status is Status.SUCCEEDED:
         return previous
@@ -138,11 +144,47 @@ def accept(
         forget_webhook(connection, attempt.account, attempt.task_uuid)
         forget_outcome(connection, attempt.account, attempt.task_uuid)
         _change(connection, attempt, **values)
-    if price is not None and not reserve(connection, attempt, price, now, token=token):
+    if keep_input is not None:
+        keep_input(connection)
+    if price is not None and not reserve(connection, attempt, price, now, token):
         raise too_dear(connection, attempt.account, price, token)
     if token is not None:
         count_task(connection, token)
     return None
+
+
+def accept_with_input(
+    connection: Connection,
+    image: ImageRecord,
+    accept: Callable[[Connection, Callable[[Connection], object]], TaskRecord | None],
+    now: float,
+    limit: int,
+    *,
+    is_written: bool,
+) -> tuple[TaskRecord | None, Recorded | None]:
+    """`accept`, and `record_input` in the same transaction.
+
+    Args:
+        connection: of the transaction.
+        image: the input.
+        accept: is `accept` with all that it needs beside `keep_input`.
+        now: as of `record_input`.
+        limit: as there.
+        is_written: as there.
+
+    Returns:
+        What `accept` gives, and what has become of the input; None if it was not needed.
+
+    Raises:
+        FileCondemnedError, QuotaError: as there; and as `accept`.
+    """
+    recorded: Recorded | None = None
+
+    def keep_input(connection: Connection) -> None:
+        nonlocal recorded
+        recorded = record_input(connection, image, now, limit, is_written=is_written)
+
+    return accept(connection, keep_input), recorded
 
 
 def check_payable(
@@ -234,7 +276,6 @@ def reserve(
     attempt: Attempt,
     amount: int,
     now: float,
-    file: str | None = None,
     token: str | None = None,
 ) -> bool:
     """Set aside what an attempt will cost, once; False if the account cannot pay it.
@@ -244,7 +285,6 @@ def reserve(
         attempt: whom it is set aside for.
         amount: in nanodollars.
         now: the time in seconds since the epoch.
-        file: the name of the file that the result will be written to, which is recorded as loose.
         token: the id of the token that the task came with, which may have a limit of its own.
 
     Raises:
@@ -261,8 +301,6 @@ def reserve(
         if token is not None:
             spend(connection, token, price - record.charged)
         _change(connection, attempt, price=price)
-    if file is not None:
-        note_loose(connection, file, now)
     return True
 
 

@@ -14,6 +14,7 @@ from server.money import to_usd
 from server.state.accounts import AccountId
 from server.state.records import TaskRecord
 from server.state.requests import Service
+from server.state.usage import CANCELLED
 from server.telemetry.logs import bound
 
 __all__ = ["STAGES", "Audience", "Outcome", "Stage", "Story", "Subject", "Timed", "Trace", "told"]
@@ -31,13 +32,14 @@ Outcome = Literal["succeeded", "failed", "cancelled"]
 
 
 class Subject(NamedTuple):
-    """Which task a story is of, and in whose shape it came."""
+    """Which task a story is of, and in whose shape and with which key it came."""
 
     task: str
     account: AccountId
     session: str | None
     model: str
     service: Service = "runware"
+    key: str | None = None
 
 
 class Trace(NamedTuple):
@@ -124,7 +126,7 @@ class Story:
             self.outcome = "succeeded"
             log.info("task finished", extra={**fields, "cost_usd": to_usd(self.cost)})
         else:
-            self.outcome = "cancelled" if record.error.code in ("taskCancelled", "frameDropped") else "failed"
+            self.outcome = "cancelled" if record.error.code in CANCELLED else "failed"
             self.code = record.error.code
             log.info("task failed", extra={**fields, "code": self.code, "cost_usd": to_usd(self.cost)})
         self._audience.task_ended(self)
@@ -170,7 +172,8 @@ def told(subject: Subject, audience: Audience, trace: Trace | None = None) -> It
         trace: what the task's span is; it may be part of a trace of someone else's.
     """
     parent = trace.parent if trace else None
-    with bound(**subject._asdict(), trace=parent and parent.split("-")[1]), device_time() as device:
+    fields = {name: value for name, value in subject._asdict().items() if name != "key"}
+    with bound(**fields, trace=parent and parent.split("-")[1]), device_time() as device:
         story = Story(subject, audience, device, trace)
         try:
             yield story

@@ -8,9 +8,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from server.protocol.errors import DatabaseUnavailableError
 from server.state import usage
 from server.state.accounts import AccountId
-from server.state.books import day_of
 from server.state.database import Database
-from server.state.usage import Amounts, UsageKey
+from server.state.usage import Amounts, UsageKey, bucket_of, quarter_of
 from server.telemetry.story import Story
 
 __all__ = ["UsageTally"]
@@ -27,20 +26,21 @@ class UsageTally:
 
     def task_ended(self, story: Story) -> None:
         """Count a task that has its outcome."""
-        account, model = story.subject.account, story.subject.model
-        succeeded, failed = story.outcome == "succeeded", story.outcome == "failed"
+        account, key, model = story.subject.account, story.subject.key or "", story.subject.model
+        succeeded, code = story.outcome == "succeeded", story.code or ""
+        on_devices = sum(stage.seconds for stage in story.stages if stage.stage == "inference")
+        inference = round(on_devices * _MILLISECONDS) if succeeded else 0
         amounts = Amounts(
             tasks=1,
-            failed=int(failed),
-            cancelled=int(story.outcome == "cancelled"),
             pixels=story.output_pixels if succeeded else 0,
             device=round(story.device.seconds * _MILLISECONDS),
+            inference=inference,
             elapsed=round(story.seconds * _MILLISECONDS),
             charged=story.cost,
-            errors={story.code: 1} if failed and story.code is not None else {},
-        )
-        key = UsageKey(account, day_of(story.began + story.seconds), model)
-        self._unrecorded.setdefault(key, Amounts()).add(amounts)
+        ).ended(code)
+        ended = quarter_of(story.began + story.seconds)
+        this = UsageKey(account, ended, key, model, code, bucket_of(inference))
+        self._unrecorded.setdefault(this, Amounts()).add(amounts)
         self._since_start.setdefault((account, model), Amounts()).add(amounts)
 
     async def record(self, database: Database) -> None:

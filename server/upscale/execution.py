@@ -14,6 +14,7 @@ from server.protocol.trace import task_span
 from server.state import tasks
 from server.state.accounts import AccountId
 from server.state.database import Database
+from server.state.images import ImageRecord
 from server.state.records import Attempt, AttemptId, Status, TaskRecord
 from server.state.requests import UpscaleRequest
 from server.state.tasks import LostTaskError
@@ -102,10 +103,11 @@ class Execution:
         session: str | None,
         base_url: str,
         pixels: HeldPicture | None = None,
+        image: ImageRecord | None = None,
     ) -> Running:
         """Run an attempt, in place of an earlier one at its task; while the server stops, do not begin it."""
         loop = asyncio.get_running_loop()
-        running = Running(attempt, request, session, base_url, loop.create_future(), pixels)
+        running = Running(attempt, request, session, base_url, loop.create_future(), pixels, image)
         if self.is_stopping:
             self._forget(running)
             return running
@@ -144,7 +146,12 @@ class Execution:
 
     async def _see_through(self, running: Running) -> None:
         subject = Subject(
-            running.key, running.account, running.session, running.request.model, running.request.service
+            running.key,
+            running.account,
+            running.session,
+            running.request.model,
+            running.request.service,
+            running.request.key,
         )
         trace = Trace(task_span(running.attempt.id), running.request.traceparent)
         with told(subject, self._telemetry, trace) as story:

@@ -75,6 +75,7 @@ class Outcomes:
                         lambda share: self._news.note_progress(running, share),
                         self._news.regions(running),
                         picture=running.pixels and running.pixels.picture,
+                        image=running.image,
                         on_start=on_start,
                     )
         except LostTaskError:

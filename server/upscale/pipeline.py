@@ -9,7 +9,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
@@ -34,7 +34,7 @@ from engines import (
 from onnx_models import Catalogue, Model
 from server.images.inputs import Inputs
 from server.images.raw_images import RawImages, raw_image
-from server.images.store import ImageFile, ImageStore, new_name
+from server.images.store import ImageFile, ImageStore
 from server.limits.fair_gate import FairGate
 from server.outbound.fetch import FetchError, ForbiddenAddressError, WebClient
 from server.protocol.errors import NotFoundError, QuotaError, TransferError, UnavailableError, invalid
@@ -49,7 +49,7 @@ from server.state.images import ImageRecord
 from server.state.records import Attempt, Safety, StoredResult
 from server.state.requests import UpscaleRequest
 from server.telemetry.story import Story
-from server.upscale.auxiliaries import AuxiliarySteps
+from server.upscale.auxiliaries import AuxiliarySteps, Steps
 from server.upscale.pricing import effort, price
 from server.upscale.safety import SafetyChecks
 from server.upscale.sizing import Area, Size, sizing
@@ -133,7 +133,8 @@ class Pipeline:
         Raises:
             ParameterError: if the result is larger than the limit, or cannot be reached by the model.
         """
-        size, area = sizing(request, self._catalogue.get(request.model), source, self._settings)
+        model = None if request.restore_only else self._catalogue.get(request.model)
+        size, area = sizing(request, model, source, self._settings)
         shown = source if area is None else Size(area.width, area.height)
         cost = self._price(request, shown, size) + self._auxiliaries.price(request, shown, size)
         return Quote(size, area, cost)
@@ -151,6 +152,7 @@ class Pipeline:
         regions: AbstractAsyncContextManager[OnRegion | None],
         on_start: Callable[[], None],
         picture: Picture | None = None,
+        image: ImageRecord | None = None,
     ) -> tuple[StoredResult, ImageRecord | None]:
         """The result of a request and its image, whose file is written.
 
@@ -166,6 +168,7 @@ class Pipeline:
             regions: open while the result is in memory; gives what takes its finished parts, if it is wanted.
             on_start: called when a device takes the first tile; perhaps again.
             picture: the input, if that is not stored.
+            image: the input, if that was recorded with the task, and its price reserved.
 
         Raises:
             UnavailableError: if the input is not stored, and was in the memory of a server that is gone.
@@ -173,47 +176,49 @@ class Pipeline:
             LostTaskError: if the task has an outcome by now, or another attempt.
             EngineError: what the model could not do.
         """
-        account, model = attempt.account, self._catalogue.get(request.model)
+        account = attempt.account
         if request.upload_endpoint is not None:
             record = await self._database.run(tasks.find, account, attempt.task_uuid)
             if record is not None and record.result is not None:  # the server was killed while it uploaded
                 await self._upload(attempt, request, await self._stored(record.result), story)
                 return record.result, None
         with story.measure("fetch"):
-            found = await self._look(account, request, picture)
+            found = image or await self._look(account, request, picture)
         size, area, cost = self.quote(request, Size(found.width, found.height))
-        name = new_name(request.output_format.extension) if request.stores_result else None
-        await self._reserve(attempt, cost, name, request.token)
+        if image is None:
+            await self._reserve(attempt, cost, request.token)
         if isinstance(found, ImageFile):
             source: ImageRecord | UnstoredImage
-            source, _ = await self._inputs.keep(account, found, scope=request.scope)
+            source = await self._inputs.keep(account, found, scope=request.scope)
         else:
             source = found
         story.output_pixels = size.width * size.height
         beside = (request.blend, request.denoiser, request.face_restorer)
-        story.is_plain = not request.tta and beside == (None, None, None)
+        story.is_plain = (
+            not request.tta and beside == (None, None, None) and self._is_one_pass(request, found, size)
+        )
         encoded, pixels, safety = await self._upscale(
-            account, request, model, source, picture, size, area, story, on_progress, regions, on_start
+            account, request, source, picture, size, area, story, on_progress, regions, on_start
         )
         input_uuid = source.uuid if isinstance(source, ImageRecord) else ""
         result = StoredResult(input_image_uuid=input_uuid, safety=safety)
         if pixels is not None:
             self._raw_images.keep(attempt, pixels, self._clock())
             result = replace(result, channels=pixels.channels)
-        if name is None:
+        if not request.stores_result:
             return result, None
         file = ImageFile(encoded, request.output_format.extension, size.width, size.height)
         with story.measure("store"):
             ttl = request.ttl or self._settings.image_ttl
-            image = await self._images.write(account, file, ttl, name, request.scope)
-        result = replace(result, image_uuid=image.uuid, image_name=name)
+            written = await self._images.write(account, file, ttl, request.scope)
+        result = replace(result, image_uuid=written.uuid, image_name=written.name)
         if request.upload_endpoint is None:
-            return result, image
+            return result, written
         try:
             keep = partial(tasks.keep, limit=self._images.limit)
-            await self._database.insist(keep, attempt, result, self._clock(), image)
+            await self._database.insist(keep, attempt, result, self._clock(), written)
         except QuotaError:
-            await self._images.drop(name)
+            await self._images.drop(written.name)
             raise
         await self._upload(attempt, request, encoded, story)
         return result, None
@@ -236,7 +241,6 @@ class Pipeline:
         self,
         account: AccountId,
         request: UpscaleRequest,
-        model: Model,
         source: ImageRecord | UnstoredImage,
         picture: Picture | None,
         size: Size,
@@ -274,28 +278,14 @@ class Pipeline:
                 steps = self._auxiliaries.of(request, account, started, on_progress)
                 picture = await steps.before(picture)
                 styles = [await self._style(account, request, uuid) for uuid in request.style_images]
-                upscaled = await self._upscaler.upscale(
-                    picture,
-                    model,
-                    width=size.width,
-                    height=size.height,
-                    account=account,
-                    diffusion=request.diffusion,
-                    keep_hidden=request.keep_hidden_colors,
-                    denoise=request.denoise,
-                    seamless=request.seamless,
-                    tta=request.tta,
-                    blend=self._blend(request),
-                    enlarger=None if request.enlarger is None else self._catalogue.get(request.enlarger),
-                    styles=styles,
-                    on_start=started,
-                    on_progress=steps.on_progress,
-                    # What may be refused is not shown before it has been looked at.
-                    on_region=None if action == "refuse" else on_region,
+                # What may be refused is not shown before it has been looked at.
+                shown = None if action == "refuse" or request.restore_only else on_region
+                upscaled = await self._enlarged(
+                    picture, request, size, account, styles, started, steps, shown
                 )
-                upscaled = await steps.after(upscaled, None if action == "refuse" else on_region)
+                upscaled = await steps.after(upscaled, shown)
             of_result = await self._safety.score(upscaled, "the result", action, account, story)
-            if action == "refuse" and on_region is not None:
+            if shown is None and on_region is not None:
                 report_whole(upscaled, picture, on_region, wraps_of(request.seamless))
             with story.measure("encode"):
                 if size.megapixels < _taken_at_once(request):
@@ -306,6 +296,40 @@ class Pipeline:
                     )
             return _Output(encoded, pixels, self._safety.verdict(of_input, of_result))
 
+    async def _enlarged(
+        self,
+        picture: Picture,
+        request: UpscaleRequest,
+        size: Size,
+        account: AccountId,
+        styles: Sequence[Picture],
+        on_start: Callable[[], None],
+        steps: Steps,
+        on_region: OnRegion | None,
+    ) -> Picture:
+        """The upscale itself; the picture as it is where none is wanted."""
+        if request.restore_only:
+            steps.on_progress(1.0)
+            return picture
+        return await self._upscaler.upscale(
+            picture,
+            self._catalogue.get(request.model),
+            width=size.width,
+            height=size.height,
+            account=account,
+            diffusion=request.diffusion,
+            keep_hidden=request.keep_hidden_colors,
+            denoise=request.denoise,
+            seamless=request.seamless,
+            tta=request.tta,
+            blend=self._blend(request),
+            enlarger=None if request.enlarger is None else self._catalogue.get(request.enlarger),
+            styles=styles,
+            on_start=on_start,
+            on_progress=steps.on_progress,
+            on_region=on_region,
+        )
+
     async def _style(self, account: AccountId, request: UpscaleRequest, uuid: str) -> Picture:
         """An image that a style is taken from."""
         parameter = "settings.styleImages"
@@ -313,8 +337,8 @@ class Pipeline:
         assert isinstance(found, ImageRecord)
         return await self._inputs.decode(account, await self._inputs.read(found, parameter), parameter)
 
-    async def _reserve(self, attempt: Attempt, cost: int, name: str | None, token: str | None) -> None:
-        if not await self._database.run(tasks.reserve, attempt, cost, self._clock(), name, token):
+    async def _reserve(self, attempt: Attempt, cost: int, token: str | None) -> None:
+        if not await self._database.run(tasks.reserve, attempt, cost, self._clock(), token):
             raise await self._database.run(tasks.too_dear, attempt.account, cost, token)
 
     async def _stored(self, result: StoredResult) -> bytes:
@@ -338,7 +362,7 @@ class Pipeline:
 
     def _price(self, request: UpscaleRequest, source: Size, size: Size) -> int:
         """In nanodollars; of both models where two are blended, and of what enlarges for them."""
-        layers = [(request.model, request.diffusion)]
+        layers = [] if request.restore_only else [(request.model, request.diffusion)]
         if request.blend is not None:
             layers.append((request.blend.model, request.blend.diffusion))
         total = 0
@@ -349,6 +373,12 @@ class Pipeline:
                 enlarger = self._catalogue.get(request.enlarger)
                 total += self._price_of(enlarger, source, size, None, tta=request.tta)
         return total
+
+    def _is_one_pass(
+        self, request: UpscaleRequest, source: ImageRecord | ImageFile | UnstoredImage, size: Size
+    ) -> bool:
+        """Whether the model makes the result at once, as it makes most."""
+        return effort(self._catalogue.get(request.model), Size(source.width, source.height), size) == 1
 
     def _price_of(
         self, model: Model, source: Size, size: Size, diffusion: Diffusion | None, *, tta: bool

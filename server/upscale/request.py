@@ -17,6 +17,7 @@ from server.outbound.addresses import Reachable
 from server.protocol.codec import Codec
 from server.protocol.errors import TaskError, invalid, missing, unsupported
 from server.protocol.fields import given
+from server.protocol.names import wire_name
 from server.protocol.raw_image import Channels
 from server.protocol.requests import OutputFormat as WireFormat
 from server.protocol.requests import SafetyAction, Upscale, UpscaleSettings
@@ -76,6 +77,8 @@ def check(task: Upscale, models: Models, reachable: Reachable) -> None:
         ParameterError: naming the parameter that is wrong, contradictory or not offered by the model.
     """
     model = models.first
+    if task.restore_only:
+        _check_restoring(task)
     _refuse_unsupported(task, model)
     _check_factor(task, model)
     _check_levels(task, model)
@@ -104,6 +107,7 @@ def request_for(
     service: Service = "runware",
     traceparent: str | None = None,
     grant: TaskGrant | None = None,
+    key: str | None = None,
     styles: tuple[str, ...] = (),
 ) -> UpscaleRequest:
     """The request that a checked task amounts to.
@@ -121,6 +125,7 @@ def request_for(
         service: in whose shape it came.
         traceparent: of the HTTP request that it came with; the task's own wins.
         grant: of the token that it came with.
+        key: the id of the key that it came with.
         styles: the UUIDs of images that a style is to be taken from; they are stored by now.
     """
     kinds = task.output_type if isinstance(task.output_type, list) else [task.output_type]
@@ -128,7 +133,7 @@ def request_for(
     return UpscaleRequest(
         task_type=str(task.__struct_config__.tag),
         task_uuid=task.task_uuid,
-        model=models.first.name,
+        model=_named(models.first, face_restorer or denoiser, only=task.restore_only),
         source=source,
         parameter=parameter,
         factor=task.upscale_factor,
@@ -154,18 +159,24 @@ def request_for(
         keep_hidden_colors=task.keep_hidden_colors,
         webhook_url=task.webhook_url,
         upload_endpoint=task.upload_endpoint,
-        diffusion=diffusion_of(task, models.first),
+        diffusion=None if task.restore_only else diffusion_of(task, models.first),
         enlarger=None if models.enlarger is None else models.enlarger.name,
         style_images=styles,
         denoise=given(task.settings.denoise, None) if task.settings else None,
         denoiser=denoiser,
         face_restorer=face_restorer,
+        restore_only=task.restore_only,
         safety=safety,
         warnings=warnings,
         service=service,
         traceparent=task.traceparent or traceparent,
         grant=grant,
+        key=key,
     )
+
+
+def _named(model: Model, restorer: FaceRestorer | Denoiser | None, *, only: bool) -> str:
+    return restorer.model if only and restorer is not None else model.name
 
 
 def options_of(model: Model, catalogue: Catalogue) -> list[str]:
@@ -288,6 +299,8 @@ def _is_web_address(url: str) -> bool:
 
 
 def _check_factor(task: Upscale, model: Model) -> None:
+    if task.restore_only:
+        return
     if task.target_megapixels is not None and task.upscale_factor is not None:
         raise invalid("targetMegapixels", "give upscaleFactor or targetMegapixels, not both")
     sizes = {"targetMegapixels": task.target_megapixels, "width": task.width, "height": task.height}
@@ -303,6 +316,20 @@ def _check_factor(task: Upscale, model: Model) -> None:
         offered = ", ".join(map(str, model.factors))
         fractional = f", or any number from 1 to {LARGEST_FACTOR}" if model.fractional else ""
         raise invalid("upscaleFactor", f"{model.name} upscales by {offered}{fractional}", "number")
+
+
+def _check_restoring(task: Upscale) -> None:
+    """See that a task that upscales nothing asks for something else, and for no upscale."""
+    sized = {name: getattr(task, name) for name in ("target_megapixels", "width", "height", "resize_mode")}
+    of_upscales = {"model": task.model, "blend": task.blend, "tta": task.tta, "settings": task.settings}
+    wanted = {wire_name(name): value for name, value in (sized | of_upscales).items() if value is not None}
+    if task.upscale_factor not in (None, 1):
+        wanted["upscaleFactor"] = task.upscale_factor
+    for name in wanted:
+        raise invalid(name, f"{name} is for upscales: restoreOnly leaves the picture as large as it is")
+    faces, noise = task.face_restoration, task.denoise
+    if not (faces and faces.visibility) and not (noise and noise.strength):
+        raise invalid("restoreOnly", "restoreOnly needs faceRestoration or denoise")
 
 
 def _check_levels(task: Upscale, model: Model) -> None:

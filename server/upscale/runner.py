@@ -23,6 +23,7 @@ from server.delivery.previews import TileStreams
 from server.delivery.sessions import Sessions
 from server.delivery.webhooks import WebhookSender
 from server.images.raw_images import HeldPicture
+from server.images.store import Draft, ImageStore
 from server.limits.admission import Admission
 from server.protocol.errors import ConflictError, DatabaseUnavailableError, UnavailableError
 from server.protocol.requests import Sequence
@@ -31,6 +32,7 @@ from server.state import takeover, tasks
 from server.state.accounts import AccountId
 from server.state.claims import ServerLock
 from server.state.database import Database
+from server.state.images import ImageRecord, Recorded
 from server.state.logins import Login
 from server.state.records import Attempt, Status, TaskRecord
 from server.state.requests import UpscaleRequest
@@ -63,6 +65,7 @@ class Runner:
         sessions: Sessions,
         tiles: TileStreams,
         webhooks: WebhookSender,
+        images: ImageStore,
         lock: ServerLock,
         telemetry: Telemetry,
         clock: Callable[[], float] = time.time,
@@ -76,6 +79,7 @@ class Runner:
             sessions: who gets outcomes.
             tiles: sends finished parts of results.
             webhooks: sends the outcomes that are to be POSTed.
+            images: where inputs are kept.
             lock: says which server this is, and which others are gone.
             telemetry: counts and records what happens.
             clock: the time in seconds since the epoch.
@@ -86,6 +90,7 @@ class Runner:
         outcomes = Outcomes(database, pipeline, news, streams, settings.task_timeout, clock)
         self._database = database
         self._pipeline = pipeline
+        self._images = images
         self._admission = admission
         self._news = news
         self._outcomes = outcomes
@@ -142,6 +147,7 @@ class Runner:
         acknowledge: bool = False,
         pixels: HeldPicture | None = None,
         price: int | None = None,
+        draft: Draft | None = None,
     ) -> Running | TaskRecord:
         """Take a task on; or, for one that was sent before, what became of it.
 
@@ -157,6 +163,7 @@ class Runner:
             acknowledge: whether to acknowledge the task to the session if its result takes a while.
             pixels: the input, if that is not stored. What runs with it releases it; else the caller must.
             price: what it costs, in nanodollars, if that is known.
+            draft: the input, if that is to be recorded with the task; its price must be known.
 
         Raises:
             UnavailableError: if the input is not stored, and the server is stopping.
@@ -174,9 +181,9 @@ class Runner:
         encoded = msgspec.json.encode(request)
         taken: Running | TaskRecord
         async with self._turn(account, attempt.task_uuid):
-            previous = await self._accept(attempt, request, encoded, session, price)
+            previous, image = await self._accept(attempt, request, encoded, session, price, draft)
             if previous is None:
-                taken = self._execution.start(attempt, request, session, base_url, pixels)
+                taken = self._execution.start(attempt, request, session, base_url, pixels, image)
             elif previous.is_for(encoded):
                 taken = await self._rejoin(previous, base_url, pixels)
             else:
@@ -260,27 +267,50 @@ class Runner:
         encoded: bytes,
         session: str | None,
         price: int | None,
-    ) -> TaskRecord | None:
-        """Record a new task, or return the record of one that was sent before."""
-        admit = partial(self._admission.enter, attempt.account, attempt.id)
+        draft: Draft | None,
+    ) -> tuple[TaskRecord | None, ImageRecord | None]:
+        """Record a new task, with its input, or return the record of one that was sent before."""
+        accept = partial(
+            tasks.accept,
+            attempt=attempt,
+            request=encoded,
+            session=session,
+            now=self._clock(),
+            owner=self._lock.server,
+            admit=partial(self._admission.enter, attempt.account, attempt.id),
+            service=request.service,
+            token=request.token,
+            price=price,
+        )
         try:
-            return await self._database.run(
-                tasks.accept,
-                attempt,
-                encoded,
-                session,
-                self._clock(),
-                self._lock.server,
-                admit,
-                request.service,
-                request.token,
-                price,
-            )
+            if draft is None:
+                return await self._database.run(accept), None
+            return await self._accept_with(draft, accept)
         except BaseException as error:
             self._admission.leave(attempt.id, self._clock())
             if isinstance(error, DatabaseUnavailableError) and error.may_be_done:
                 self._in_doubt[attempt] = time.monotonic()
             raise
+
+    async def _accept_with(
+        self, draft: Draft, accept: Callable[..., TaskRecord | None]
+    ) -> tuple[TaskRecord | None, ImageRecord | None]:
+        previous: TaskRecord | None = None
+
+        async def record(draft: Draft) -> Recorded | None:
+            nonlocal previous
+            previous, recorded = await self._database.run(
+                tasks.accept_with_input,
+                draft.image,
+                lambda connection, keep_input: accept(connection, keep_input=keep_input),
+                self._clock(),
+                self._images.limit,
+                is_written=draft.is_written,
+            )
+            return recorded
+
+        image = await self._images.settle(draft, record)
+        return previous, image
 
     async def _withdraw(self) -> None:
         """Have no task run whose client got an error instead of an answer."""

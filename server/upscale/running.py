@@ -17,6 +17,7 @@ from server.protocol.replies import Acknowledgement, Progress, Tile
 from server.state import tasks
 from server.state.accounts import AccountId
 from server.state.database import Database
+from server.state.images import ImageRecord
 from server.state.records import Attempt, TaskRecord
 from server.state.requests import UpscaleRequest
 from server.upscale.queue import Queue
@@ -39,6 +40,7 @@ class Running:
         is_recording: it has its outcome, which is being recorded.
         is_abandoned: whatever it still does is in vain.
         pixels: its input, if that is in memory alone.
+        image: its input, if that was recorded with it; its price is reserved then.
     """
 
     attempt: Attempt
@@ -47,6 +49,7 @@ class Running:
     base_url: str
     outcome: asyncio.Future[TaskRecord]
     pixels: HeldPicture | None = None
+    image: ImageRecord | None = None
     progress: float = 0.0
     queue_position: int | None = None
     ended: TaskRecord | None = None

@@ -47,12 +47,21 @@ class Sizing(NamedTuple):
     area: Area | None = None
 
 
-def sizing(request: UpscaleRequest, model: Model, source: Size, settings: Settings) -> Sizing:
+def sizing(request: UpscaleRequest, model: Model | None, source: Size, settings: Settings) -> Sizing:
     """How large the result will be, and of which part of the input.
+
+    Args:
+        request: what is to be done.
+        model: that upscales; None if nothing is upscaled.
+        source: the size of the input.
+        settings: the limits.
 
     Raises:
         ParameterError: if that is larger than the limit, or cannot be reached by the model.
     """
+    if model is None:
+        _check_limits(source, "restoreOnly", request, source, settings)
+        return Sizing(source)
     if request.width is not None and request.height is not None and request.resize_mode in _EXACT:
         wanted = Size(request.width, request.height)
         found = _exact(request, model, source, wanted)

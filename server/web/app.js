@@ -1,22 +1,21 @@
 /** The page: one socket, the tasks of this browser, and what shows them. */
 
-import { followAccount } from "./panel/account.js";
+import { followAccount } from "./account/account.js";
+import { showBanner } from "./account/banner.js";
+import { signIn } from "./account/sign_in.js";
+import { callAttention } from "./browser/attention.js";
+import { byId } from "./browser/dom.js";
+import { install } from "./browser/install.js";
+import { notify } from "./browser/notices.js";
+import { storage, whyUnkept } from "./browser/storage.js";
+import { offerThemes } from "./browser/theme.js";
+import { Connection } from "./client.js";
 import { offerLaunch } from "./panel/launch.js";
 import { SettingsForm } from "./panel/settings_form.js";
-import { callAttention } from "./parts/attention.js";
-import { showBanner } from "./parts/banner.js";
-import { codeDialog } from "./parts/code_dialog.js";
-import { showDetails } from "./parts/details.js";
-import { byId } from "./parts/dom.js";
-import { offerDownloads } from "./parts/downloads.js";
-import { percent } from "./parts/format.js";
-import { install } from "./parts/install.js";
-import { notify } from "./parts/notices.js";
-import { signIn } from "./parts/sign_in.js";
-import { storage, whyUnkept } from "./parts/storage.js";
-import { showStrip } from "./parts/strip.js";
-import { offerThemes } from "./parts/theme.js";
-import { versionName } from "./parts/words.js";
+import { codeDialog } from "./pictures/code_dialog.js";
+import { showDetails } from "./pictures/details.js";
+import { offerDownloads } from "./pictures/downloads.js";
+import { showStrip } from "./pictures/strip.js";
 import { Comparison } from "./stage/comparison.js";
 import { listenToGestures } from "./stage/gestures.js";
 import { layCheckerboard, offerPixels } from "./stage/ground.js";
@@ -29,7 +28,8 @@ import { takeImages } from "./tasks/intake.js";
 import { Pace } from "./tasks/pace.js";
 import { Runner } from "./tasks/runner.js";
 import { Tasks } from "./tasks/tasks.js";
-import { Connection } from "./client.js";
+import { percent } from "./text/format.js";
+import { versionName } from "./text/words.js";
 
 const connection = new Connection(new URL("v1", location.href).href.replace(/^http/, "ws"));
 const tasks = await Tasks.open();

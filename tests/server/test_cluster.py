@@ -34,6 +34,9 @@ pytestmark = pytest.mark.slow
 IMAGE = base64.b64encode(make_image(2000, 2000)).decode()
 """Twenty tiles or so, each of some tenths of a second."""
 
+COMPUTING = {"TILEWIRE_RUNTIME": "onnxruntime"}
+"""Otherwise each node measures which runtime is the fastest, and two may come to different ends."""
+
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
@@ -59,7 +62,7 @@ def node(nodes: Nodes) -> Iterator[Callable[[], Any]]:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Item:
     """The result of a server without a cluster."""
-    with serving(tmp_path_factory.mktemp("alone"), model_directory) as server:
+    with serving(tmp_path_factory.mktemp("alone"), model_directory, **COMPUTING) as server:
         return asyncio.run(result_of(server))
 
 
@@ -111,7 +114,7 @@ def books(data: Path) -> tuple[int, list[Any]]:
 @contextlib.contextmanager
 def on(nodes: Nodes, data: Path, model_directory: Path, **more: str) -> Iterator[ServerProcess]:
     """A server on the cluster."""
-    ours = {"TILEWIRE_RAY_ADDRESS": nodes.address, "TILEWIRE_MODELS": FAST_MODEL}
+    ours = {"TILEWIRE_RAY_ADDRESS": nodes.address, "TILEWIRE_MODELS": FAST_MODEL, **COMPUTING}
     with serving(data, model_directory, **ours, **more) as server:
         yield server
 

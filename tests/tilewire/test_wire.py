@@ -100,3 +100,12 @@ def test_the_former_place_of_the_client_still_works_and_says_that_it_moved() -> 
     )
     assert run.stdout.strip() == "True"
     assert "DeprecationWarning: server.client has moved: use `from tilewire import Tilewire`" in run.stderr
+
+
+def test_a_task_that_waits_has_its_place_in_the_queue() -> None:
+    news = {"taskUUID": "u", "status": "processing", "progress": 0, "queuePosition": 2}
+    waiting = events.decode_event(msgspec.Raw(msgspec.msgpack.encode(news)))
+    del news["queuePosition"]
+    running = events.decode_event(msgspec.Raw(msgspec.msgpack.encode(news | {"progress": 50})))
+    assert waiting == tilewire.Progress(task_uuid="u", share=0, queue_position=2)
+    assert running == tilewire.Progress(task_uuid="u", share=0.5)

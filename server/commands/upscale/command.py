@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -17,6 +18,7 @@ from server.commands.interrupts import interrupts
 from server.commands.memory import Limit, largest_result
 from server.commands.output import console, lost_output, printable, problems
 from server.commands.terminal import ConfigFile, effective_settings, give_up
+from server.commands.upscale.estimate import seconds_for, work_of
 from server.commands.upscale.plan import Faces, Options, Plan, is_folder, make_plan
 from server.commands.upscale.record import Record
 from server.commands.upscale.report import Report
@@ -30,6 +32,9 @@ from server.upscale.creative import default_enlarger
 from tilewire import Tilewire, TilewireError, UnreachableError
 
 __all__ = ["upscale"]
+
+_ENOUGH: Final = 0.5
+"""Megapixels that tell how fast a model is; with fewer it is the start that takes the time."""
 
 _LOCAL_PATIENCE: Final = 5.0
 """Seconds to wait for a server that is in the same process: what it cannot do now it cannot do later."""
@@ -263,12 +268,13 @@ class _Run:
             catalogue.auxiliary("faceDetector")
         if self._options.nsfw is not None:
             catalogue.auxiliary("safetyChecker")
-        offer = choose_offer([model], None)
+        offer = msgspec.structs.replace(choose_offer([model], None), seconds=self._record.seconds(model.air))
         models = [model] if self._options.blend is None else [model, catalogue.get(self._options.blend[0])]
         if any(each.creative is not None for each in models) and "enlarger" not in self._options.settings:
             models += filter(None, [default_enlarger(catalogue)])
         plan = self._plan(offer, largest_result(settings))
         report = self._report(plan, show_cost=False)
+        report.expect(seconds_for(plan.jobs, self._options, offer))
         if plan.jobs:
             build_missing(models, settings.model_directory, problems)
             with report.summary(), embedded_server(settings) as server:
@@ -298,6 +304,7 @@ class _Run:
                 self._plan, offer, Limit(Settings().max_output_megapixels, "max_output_megapixels")
             )
             report = self._report(plan, show_cost=True)
+            report.expect(seconds_for(plan.jobs, self._options, offer))
             with report.summary():
                 await upscale_all(tilewire, plan.jobs, self._options, offer, self._record, report)
         return report.status
@@ -309,10 +316,18 @@ class _Run:
             try:
                 async with asyncio.TaskGroup() as group:
                     watch = group.create_task(space_runs_out(server.directory))
+                    began = time.monotonic()
                     await upscale_all(tilewire, plan.jobs, self._options, offer, self._record, report)
+                    self._learn(plan, offer, report, time.monotonic() - began)
                     watch.cancel()
             except* OSError as errors:
                 report.stop(str(errors.exceptions[0]))
+
+    def _learn(self, plan: Plan, offer: Offer, report: Report, seconds: float) -> None:
+        """Keep how fast the model was, if all was done."""
+        work = work_of(plan.jobs, self._options, offer)
+        if work is not None and work >= _ENOUGH and not report.status:
+            self._record.learn(offer.air, seconds / work)
 
     def _plan(self, offer: Offer, limit: Limit) -> Plan:
         with problems.status("looking at the pictures"):

@@ -1,5 +1,7 @@
 """What was done before: which files are results, and how each was made.
 
+Beside that it keeps how fast models were on this machine.
+
 The record is keyed by content: the digest of a result leads to the digests of how it was made, from which
 picture, by which model, how large, in which format. So it holds wherever results and pictures are moved or
 copied to, a result that was edited is recognised as somebody's own work, and neither names nor pictures are
@@ -15,7 +17,7 @@ import hashlib
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from platformdirs import user_state_path
@@ -30,6 +32,7 @@ CREATE TABLE IF NOT EXISTS results (
     PRIMARY KEY (result, recipe)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS by_size ON results (size);
+CREATE TABLE IF NOT EXISTS speeds (model TEXT PRIMARY KEY, seconds REAL NOT NULL) WITHOUT ROWID;
 """
 
 
@@ -106,7 +109,35 @@ class Record:
             row = digest_of(result), recipe, source, len(result)
             self._database.execute("INSERT OR IGNORE INTO results VALUES (?, ?, ?, ?)", row)
 
-    def _rows(self, query: str, value: object) -> list[tuple[bytes, bytes]]:
+    def seconds(self, model: str) -> float | None:
+        """How long a million pixels take a model on this machine; None if it was never used.
+
+        Args:
+            model: its AIR identifier.
+        """
+        if self._database is None:
+            return None
+        try:
+            rows: list[tuple[float]] = self._rows("SELECT seconds FROM speeds WHERE model = ?", model)
+        except sqlite3.Error:
+            return None
+        return rows[0][0] if rows else None
+
+    def learn(self, model: str, seconds: float) -> None:
+        """Keep how long a million pixels took; the last time counts half.
+
+        Args:
+            model: its AIR identifier.
+            seconds: what it took.
+        """
+        if self._database is None:
+            return
+        before = self.seconds(model)
+        mean = seconds if before is None else (before + seconds) / 2
+        with suppress(sqlite3.Error), self._database:
+            self._database.execute("INSERT OR REPLACE INTO speeds VALUES (?, ?)", (model, mean))
+
+    def _rows(self, query: str, value: object) -> list[Any]:
         assert self._database is not None
         return self._database.execute(query, (value,)).fetchall()
 

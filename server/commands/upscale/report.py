@@ -69,6 +69,16 @@ class Report:
         self._rows: dict[Job, TaskID] = {}
         self._total: TaskID | None = None
 
+    def expect(self, seconds: float | None) -> None:
+        """Say what is to be done, and how long it should take, if that is known; in a terminal only."""
+        if seconds is None or not self._plan.jobs or not self._problems.is_terminal:
+            return
+        count, megapixels = len(self._plan.jobs), sum(job.megapixels for job in self._plan.jobs)
+        noun = "picture" if count == 1 else "pictures"
+        self._problems.print(
+            f"{count} {noun}, {megapixels:.3g} megapixels: about {_duration(seconds)}", style="dim"
+        )
+
     @contextmanager
     def live(self) -> Iterator[None]:
         """Show the bars for the time of the block; in a terminal only."""
@@ -88,9 +98,12 @@ class Report:
         # Until there is progress the bar moves to and fro.
         self._rows[job] = self._bars.add_task(printable(job.source.name), total=None)
 
-    def advance(self, job: Job, share: float) -> None:
-        """A file is done to this share."""
-        self._bars.update(self._rows[job], total=1.0, completed=share)
+    def advance(self, job: Job, share: float, queue_position: int | None = None) -> None:
+        """A file is done to this share; or it waits behind others: 1 is the next."""
+        place = "" if queue_position is None else f"{_ordinal(queue_position)} in line: "
+        name = f"{place}{printable(job.source.name)}"
+        total = None if queue_position is not None else 1.0
+        self._bars.update(self._rows[job], description=name, total=total, completed=share)
         self._count()
 
     def succeed(self, job: Job, result: Result) -> None:
@@ -230,6 +243,11 @@ def _bars(console: Console) -> Progress:
         transient=True,
         speed_estimate_period=300,
     )
+
+
+def _ordinal(number: int) -> str:
+    end = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{end}"
 
 
 def _duration(seconds: float) -> str:

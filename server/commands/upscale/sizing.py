@@ -59,12 +59,17 @@ class Wanted(Struct, frozen=True, kw_only=True):
 
 
 class Offer(Struct, frozen=True):
-    """What a model offers, wherever it runs."""
+    """What a model offers, wherever it runs.
+
+    Attributes:
+        seconds: that a million pixels took before; None if nobody knows.
+    """
 
     name: str
     air: str
     factors: tuple[int, ...]
     fractional: bool
+    seconds: float | None = None
 
     def __str__(self) -> str:
         """Its factors, in words."""
@@ -86,7 +91,13 @@ def choose_offer(models: Sequence[Model] | Sequence[RemoteModel], name: str | No
     for model in models:
         if name in (None, model.name, model.air):
             if isinstance(model, RemoteModel):
-                return Offer(model.name, model.air, tuple(model.upscale_factors), model.fractional_factors)
+                return Offer(
+                    model.name,
+                    model.air,
+                    tuple(model.upscale_factors),
+                    model.fractional_factors,
+                    model.seconds_per_megapixel,
+                )
             return Offer(model.name, model.air, model.factors, model.fractional)
     raise ValueError(f"there is no model {name!r}; there are: {', '.join(model.name for model in models)}")
 

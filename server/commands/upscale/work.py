@@ -77,8 +77,8 @@ async def _upscale(
         source = digest_of(data)
         async for event in tilewire.events(data, tiles=False, **told):
             match event:
-                case Progress(share=share):
-                    report.advance(job, share)
+                case Progress(share=share, queue_position=position):
+                    report.advance(job, share, position)
                 case Result(image=bytes(image)):
                     await write_result(job.target, image)
                     record.add(image, recipe(job, source, options, offer), source)

@@ -125,9 +125,12 @@ def _task(wanted: Extras, caller: Caller) -> dict[str, Any]:
         ParameterError: for what is not offered.
     """
     catalogue = caller.services.catalogue
+    faces = face_restoration(wanted, catalogue, upscale_first=bool(wanted.upscale_first))
+    if wanted.upscaler_1 in (None, "", _NONE) and faces is not None:  # as A1111: the size stays as well
+        return {"faceRestoration": faces, "restoreOnly": True}
     models: dict[str, Any] = {
         "model": _model(wanted.upscaler_1, "upscaler_1", caller),
-        "faceRestoration": face_restoration(wanted, catalogue, upscale_first=bool(wanted.upscale_first)),
+        "faceRestoration": faces,
     }
     if wanted.upscaler_2 not in (None, "", _NONE) and wanted.extras_upscaler_2_visibility:
         second = _model(wanted.upscaler_2, "upscaler_2", caller)

@@ -24,6 +24,8 @@ from starlette.routing import Route
 
 from server.delivery.results import ClientResults
 from server.handlers import Context, dispatch
+from server.handlers.permissions import permit
+from server.handlers.upscale import quote
 from server.http.answers import results_for
 from server.http.gate import client_address
 from server.money import to_usd
@@ -39,12 +41,14 @@ from server.protocol.errors import (
     TaskError,
 )
 from server.protocol.replies import ImageUploadResult, Progress, UpscaleResult
+from server.protocol.requests import Upscale
+from server.protocol.sources import StoredImage
 from server.protocol.trace import header_parent
 from server.services import Services
 from server.state import ledger, tasks
 from server.state.accounts import AccountId, account_named
 from server.state.logins import Login
-from server.state.records import TaskRecord
+from server.state.records import Status, TaskRecord
 from server.state.requests import Service
 from server.transport.peers import is_local_user
 
@@ -122,6 +126,34 @@ class Caller:
         )
         return task_uuid
 
+    async def quote(self, **task: Any) -> int:
+        """What an upscale task would cost, in nanodollars; it is not begun.
+
+        Raises:
+            TaskError: if it would be refused.
+        """
+        context = self._context({**task, "taskType": "upscale", "taskUUID": str(uuid.uuid4())})
+        self.services.edge.take_request(self.account)
+        parsed = context.raw.parse()
+        permit(parsed, self.login, self.services.clock())
+        assert isinstance(parsed, Upscale)
+        return await quote(parsed, context)
+
+    async def cost(self, record: TaskRecord) -> int:
+        """What a task costs, or has cost, in nanodollars; 0 while the size of its input is not known."""
+        if record.status is not Status.ACCEPTED:
+            return record.charged
+        if record.price is not None:
+            return record.price
+        try:
+            request = record.request
+            if not isinstance(request.source, StoredImage):
+                return 0
+            image = await self.services.images.find(self.account, request.source.uuid, self.login.scope)
+            return 0 if image is None else self.services.runner.price(request, image.width, image.height)
+        except (msgspec.DecodeError, TaskError):  # another version, or other settings, accepted it
+            return 0
+
     async def response(self, task_uuid: str) -> UpscaleResult | Progress:
         """What became of a task, or how far it is.
 
@@ -197,26 +229,28 @@ class Caller:
         self, kind: type[T], task: Mapping[str, Any], *, acknowledge_after: float | None = None
     ) -> T:
         """The reply to a task, taken the same way as one that came over a socket."""
-        given = {name: value for name, value in task.items() if value is not None}
-        (raw,) = MESSAGEPACK.split(msgspec.msgpack.encode([given]))
-        reply = await dispatch(
-            raw,
-            Context(
-                services=self.services,
-                login=self.login,
-                session=None,
-                base_url=self.base_url,
-                raw=raw,
-                results=self.results,
-                acknowledge_after=acknowledge_after,
-                service=self.service,
-                traceparent=self.traceparent,
-            ),
-        )
+        context = self._context(task, acknowledge_after)
+        reply = await dispatch(context.raw, context)
         if isinstance(reply, ErrorItem):
             raise FailedError(reply)
         assert isinstance(reply, kind)
         return reply
+
+    def _context(self, task: Mapping[str, Any], acknowledge_after: float | None = None) -> Context:
+        """What a handler knows of a task, as of one that came over a socket; None is as not given."""
+        given = {name: value for name, value in task.items() if value is not None}
+        (raw,) = MESSAGEPACK.split(msgspec.msgpack.encode([given]))
+        return Context(
+            services=self.services,
+            login=self.login,
+            session=None,
+            base_url=self.base_url,
+            raw=raw,
+            results=self.results,
+            acknowledge_after=acknowledge_after,
+            service=self.service,
+            traceparent=self.traceparent,
+        )
 
 
 Handler = Callable[[Request, Caller], Awaitable[Response]]

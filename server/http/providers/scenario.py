@@ -2,7 +2,7 @@
 
 An asset is an image of the account, a job is a task; both have the UUIDs that they have elsewhere. What only
 a diffusion upscaler can do needs one that is installed and takes prompts; what no installed model can do is
-refused by name.
+refused by name. A creative unit is a cent of a US dollar.
 
 Sources: docs.scenario.com, and scenario-sdk 2.4 for Python.
 """
@@ -40,6 +40,8 @@ _NAMES: Final = {
     "settings.strength": "creativity",
     "taskUUID": "jobId",
 }
+_CREATIVE_UNIT: Final = 10**7
+"""Nanodollars: a cent."""
 _DEFAULT_MODELS: Final = ("model_upscale-v3", "model_scenario-upscale-v3")
 
 
@@ -122,9 +124,12 @@ async def upscale(request: Request, caller: Caller) -> Response:
     body = await read_json(request, Upscale)
     task = {"inputImage": body.image, "outputFormat": "PNG", **_size(body), **_how(request, body, caller)}
     if request.query_params.get("dryRun") == "true":
-        return JSONResponse({"creativeUnitsCost": 0, "creativeUnitsDiscount": 0}, 269)
-    job = await caller.accept(**task)
-    return JSONResponse({"job": await _job(job, caller), "creativeUnitsCost": 0})
+        cost = _creative_units(await caller.quote(**task))
+        return JSONResponse({"creativeUnitsCost": cost, "creativeUnitsDiscount": 0}, 269)
+    if body.image.startswith(("https://", "http://")):  # its size, and so the cost, is to be known at once
+        task["inputImage"] = (await caller.upload(body.image)).image_uuid
+    job = await _job(await caller.accept(**task), caller)
+    return JSONResponse({"job": job, "creativeUnitsCost": job["billing"]["cuCost"]})
 
 
 async def get_job(request: Request, caller: Caller) -> Response:
@@ -305,10 +310,14 @@ async def _job_item(record: TaskRecord, caller: Caller) -> dict[str, Any]:
         "updatedAt": updated,
         "statusHistory": [{"date": updated, "status": status}],
         "metadata": metadata | {"assetIds": assets},
-        "billing": {"cuCost": 0, "cuDiscount": 0},
+        "billing": {"cuCost": _creative_units(await caller.cost(record)), "cuDiscount": 0},
         "authorId": caller.owner,
         "ownerId": caller.owner,
     }
+
+
+def _creative_units(nanodollars: int) -> float:
+    return nanodollars / _CREATIVE_UNIT
 
 
 def _number(request: Request, name: str, default: float, least: float, most: float) -> float:

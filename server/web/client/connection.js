@@ -38,6 +38,7 @@ export class Connection extends EventTarget {
   /** @type {Key | null} */ #key = null;
   /** @type {string | undefined} What the server knows us by. */ #token;
   /** @type {string | undefined} What is sent, and not yet answered. */ #offered;
+  #insists = false; // on what it is to take the place of
   #renewAt = 0;
   #renewing = false;
   /** @type {string | undefined} */ #session;
@@ -58,10 +59,12 @@ export class Connection extends EventTarget {
     this.url = url;
   }
 
-  /** @param {Key} key */
-  open(key) {
+  /** @param {Key} key @param {string} [previous] A token whose place `key` takes, or is refused: it sees what that one began. */
+  open(key, previous) {
     this.close();
     this.#key = key;
+    this.#token = previous;
+    this.#insists = previous !== undefined;
     this.#listening = new AbortController();
     const { signal } = this.#listening;
     globalThis.addEventListener?.("online", () => this.#soon(), { signal });
@@ -224,6 +227,7 @@ export class Connection extends EventTarget {
     clearTimeout(this.#deadline);
     const renewed = this.online;
     this.#token = this.#offered;
+    this.#insists = false;
     this.#session = session;
     this.#renewing = false;
     this.#failures = 0;
@@ -247,7 +251,7 @@ export class Connection extends EventTarget {
 
   /** The key or token is refused. @param {ErrorItem} item */
   #refused(item) {
-    if (item.code === "invalidPreviousApiKey") { // the new one was used elsewhere, or the old one is forgotten
+    if (item.code === "invalidPreviousApiKey" && !this.#insists) { // the new one was used elsewhere, or the old one is forgotten
       this.#token = this.#session = undefined;
       this.#lost();
     } else if (this.#mayRenew(item)) {

@@ -1,11 +1,12 @@
 /** The button that starts what is ready, or the selected image again; with what it will make, cost and take. */
 
-import { byId, coalesced } from "../parts/dom.js";
-import { duration, money, pixels, plural, times } from "../parts/format.js";
-import { largestFactor, objection, price, resultSize } from "../tasks/estimate.js";
+import { isPriced } from "../account/account.js";
+import { byId, coalesced } from "../browser/dom.js";
+import { largestFactor, objection, price, priceBeside, resultSize } from "../tasks/estimate.js";
 import { limits } from "../tasks/images.js";
+import { sameSettings } from "../tasks/settings.js";
 import { isExpired, isUnfinished } from "../tasks/tasks.js";
-import { isPriced } from "./account.js";
+import { duration, money, pixels, plural, times } from "../text/format.js";
 
 /**
  * @typedef {import("../tasks/tasks.js").Task} Task
@@ -40,8 +41,8 @@ export function offerLaunch(tasks, form, runner, pace) {
   /** Whether there is a result of the same image with the same settings. @param {Task} task @param {Settings} settings */
   function exists(task, settings) {
     if (form.model?.defaultSteps && settings.parameters.seed === undefined) return false; // each has a seed of its own
-    const same = (/** @type {Task} */ each) => each.status === "done" && !isExpired(each) && key(each.settings) === key(settings);
-    return tasks.of(task.picture).some((each) => same(each) || (isUnfinished(each) && key(each.settings) === key(settings)));
+    const same = (/** @type {Task} */ each) => each.status === "done" && !isExpired(each) && sameSettings(each.settings, settings);
+    return tasks.of(task.picture).some((each) => same(each) || (isUnfinished(each) && sameSettings(each.settings, settings)));
   }
 
   /** @param {Task} task */
@@ -126,11 +127,11 @@ export function offerLaunch(tasks, form, runner, pace) {
     const { blend, denoise, faceRestoration } = settings.options ?? {};
     const source = { width: task.width ?? 0, height: task.height ?? 0 };
     const enlarger = settings.parameters.enlarger ?? form.modelOf(settings.model)?.enlarger;
-    let cost = 0;
-    for (const [air, of] of /** @type {const} */ ([[settings.model, size], [enlarger, size], [blend?.model, size], [denoise?.model, source], [faceRestoration?.model, size]])) {
+    const upscalers = [settings.model, enlarger, blend?.model].flatMap((air) => form.modelOf(air ?? "") ?? []);
+    let cost = upscalers.reduce((sum, model) => sum + price(size, task, settings, model), 0);
+    for (const [air, of] of /** @type {const} */ ([[denoise?.model, source], [faceRestoration?.model, size]])) {
       const model = form.modelOf(air ?? "");
-      const alone = air === denoise?.model || air === faceRestoration?.model ? { ...settings, options: {} } : settings;
-      if (model) cost += price(of, task, alone, model);
+      if (model) cost += priceBeside(of, model);
     }
     return cost;
   }
@@ -138,16 +139,17 @@ export function offerLaunch(tasks, form, runner, pace) {
   /** @param {Task[]} chosen */
   function outlook(chosen) {
     const parts = [];
-    let [cost, seconds] = [0, /** @type {number | null} */ (0)];
+    let [cost, seconds, more] = [0, /** @type {number | null} */ (0), false];
     for (const task of chosen) {
       const settings = /** @type {Settings} */ (form.settingsFor(task));
       const size = resultSize(task, settings);
-      const time = pace.seconds(task, settings);
-      seconds = seconds === null || time === null ? null : seconds + time;
+      const time = pace.estimate(task, settings);
+      seconds = seconds === null || time === null ? null : seconds + time.seconds;
+      more ||= time?.more ?? false;
       if (size) cost += costOf(task, settings, size);
       if (size && chosen.length === 1) parts.push(`${pixels(size.width, size.height)} pixels`);
     }
-    if (seconds) parts.push(`about ${duration(seconds)}`);
+    if (seconds) parts.push(`${more ? "at least" : "about"} ${duration(seconds)}`);
     if (isPriced() && cost) parts.push(`about ${money(cost)}`);
     const text = parts.join(", ");
     return text.charAt(0).toUpperCase() + text.slice(1);
@@ -167,11 +169,4 @@ export function offerLaunch(tasks, form, runner, pace) {
   for (const event of ["change", "remove", "select"]) tasks.addEventListener(event, drawSoon);
   draw();
   return draw;
-}
-
-/** @param {Settings | null} settings What tells apart results of one image. */
-function key(settings) {
-  if (!settings) return "";
-  const { model, factor, targetMegapixels, box = null, format, quality, keepMetadata = false, parameters, options = {} } = settings;
-  return JSON.stringify([model, factor, targetMegapixels, box, format, format === "PNG" || quality, keepMetadata, parameters, options]);
 }

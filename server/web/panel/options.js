@@ -1,7 +1,7 @@
 /** What a task may ask for beside the model's own settings: less noise, new faces, no seams, a second model. */
 
-import { make } from "../parts/dom.js";
-import { percent } from "../parts/format.js";
+import { make } from "../browser/dom.js";
+import { percent } from "../text/format.js";
 
 /**
  * @typedef {import("../tasks/estimate.js").Model} Model
@@ -11,6 +11,7 @@ import { percent } from "../parts/format.js";
  * @property {8} [tta]
  * @property {{model: string, visibility: number}} [blend]
  * @property {boolean} [checkNSFW]
+ * @property {{action: "refuse"}} [safety]
  * @property {{model: string, strength: number}} [denoise]
  * @property {{model: string, visibility: number, weight?: number}} [faceRestoration]
  *
@@ -20,6 +21,7 @@ import { percent } from "../parts/format.js";
  */
 
 const SEAMS = { "": "As it is", x: "Left and right meet", y: "Top and bottom meet", both: "All edges meet" };
+const SAFETY = { "": "Do not look", flag: "Say so", refuse: "Refuse, at no cost" };
 const VISIBILITY = 0.5;
 const MOST_NOISE = 75;
 const FACES = { faceVisibility: 1, faceWeight: 0.5 };
@@ -61,8 +63,8 @@ export function optionFields(model, values, models, beside) {
     fields.push(check("tta", "Eight looks (8 times the work)", title, values.tta));
   }
   if (offered.includes("checkNSFW")) {
-    const title = "Says of results whether they may not be safe for work";
-    fields.push(check("checkNSFW", "Look for what is not safe for work", title, values.checkNSFW));
+    const title = "Looks at the picture and its result, and says so or makes none";
+    fields.push(field("What is not safe for work", title, choice("safety", SAFETY, values.safety)));
   }
   return fields;
 }
@@ -95,7 +97,8 @@ export function readOptions(model, values, models, beside) {
   const options = {};
   if (offered.includes("seamless") && values.seamless in SEAMS && values.seamless) options.seamless = values.seamless;
   if (offered.includes("tta") && values.tta === true) options.tta = 8;
-  if (offered.includes("checkNSFW") && values.checkNSFW === true) options.checkNSFW = true;
+  if (offered.includes("checkNSFW") && values.safety === "flag") options.checkNSFW = true;
+  if (offered.includes("checkNSFW") && values.safety === "refuse") options.safety = { action: "refuse" };
   const visibility = Number(values.visibility ?? VISIBILITY);
   const second = models.find(({ air }) => air === values.blend && air !== model.air);
   if (offered.includes("blend") && second && visibility > 0) options.blend = { model: second.air, visibility };

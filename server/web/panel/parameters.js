@@ -3,7 +3,7 @@
  * server's JSON Schema of the task, so that new ones appear by themselves.
  */
 
-import { make } from "../parts/dom.js";
+import { make } from "../browser/dom.js";
 
 /**
  * @typedef {object} Schema As far as fields need it.

@@ -1,11 +1,11 @@
 /** What is to be made of the images. All that models offer comes from the server; choices are remembered. */
 
-import { byId, make } from "../parts/dom.js";
-import { money } from "../parts/format.js";
-import { readObject, writeObject } from "../parts/storage.js";
+import { isPriced } from "../account/account.js";
+import { byId, make } from "../browser/dom.js";
+import { readObject, writeObject } from "../browser/storage.js";
 import { largestFactor } from "../tasks/estimate.js";
 import { limits } from "../tasks/images.js";
-import { isPriced } from "./account.js";
+import { money } from "../text/format.js";
 import { optionFields, readOptions, redrawOptions } from "./options.js";
 import { inOrder, isFirst, learnParameters, parameterFields, readParameters } from "./parameters.js";
 import { sizeChoice, Sizes } from "./sizes.js";

@@ -1,6 +1,6 @@
 /** How large the result is to be: a whole factor, or one of the ways to name another size. */
 
-import { byId, make } from "../parts/dom.js";
+import { byId, make } from "../browser/dom.js";
 import { most, reach, resultSize } from "../tasks/estimate.js";
 
 /**

@@ -1,6 +1,6 @@
 /** The line between before and after: dragged, or moved by keys. */
 
-import { percent } from "../parts/format.js";
+import { percent } from "../text/format.js";
 
 const STEP = 0.02;
 

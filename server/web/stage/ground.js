@@ -1,7 +1,7 @@
 /** What shows how pixels are: a checkerboard where a picture is transparent, and edges instead of blur when zoomed in. */
 
-import { byId } from "../parts/dom.js";
-import { read, write } from "../parts/storage.js";
+import { byId } from "../browser/dom.js";
+import { read, write } from "../browser/storage.js";
 
 const STORED = "tilewire.pixels";
 const LEAST = 1.001; // device pixels per pixel; below that there is nothing to see

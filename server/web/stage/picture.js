@@ -3,10 +3,10 @@
  * they come, over these the result.
  */
 
+import { byId, imageOf, make } from "../browser/dom.js";
 import { paint } from "../client.js";
-import { byId, imageOf, make } from "../parts/dom.js";
-import { isUsable } from "../tasks/tasks.js";
 import { fetchImage } from "../tasks/server_images.js";
+import { isUsable } from "../tasks/tasks.js";
 
 /**
  * @typedef {import("../tasks/tasks.js").Task} Task

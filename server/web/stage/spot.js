@@ -1,13 +1,13 @@
 /** Tries the settings on the part that is seen, before the whole picture is upscaled. */
 
-import { byId, make } from "../parts/dom.js";
-import { duration, times } from "../parts/format.js";
-import { notify } from "../parts/notices.js";
-import { sentence } from "../parts/words.js";
+import { byId, make } from "../browser/dom.js";
+import { notify } from "../browser/notices.js";
+import { TilewireError } from "../client.js";
 import { factorOf, largestFactor } from "../tasks/estimate.js";
 import { limits } from "../tasks/images.js";
-import { TilewireError } from "../client.js";
 import { nameOf } from "../tasks/server_images.js";
+import { duration, times } from "../text/format.js";
+import { sentence } from "../text/words.js";
 
 /** @typedef {import("../tasks/tasks.js").Task} Task */
 

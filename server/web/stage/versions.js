@@ -1,8 +1,8 @@
 /** The results of one picture, side by side: which is looked at, and what it is compared with. */
 
-import { byId, coalesced, make } from "../parts/dom.js";
-import { describe, versionName } from "../parts/words.js";
+import { byId, coalesced, make } from "../browser/dom.js";
 import { isUsable } from "../tasks/tasks.js";
+import { describe, versionName } from "../text/words.js";
 
 /** @typedef {import("../tasks/tasks.js").Task} Task */
 

@@ -1,6 +1,6 @@
 /** The tasks in IndexedDB; in memory where the browser does not let the page use it. */
 
-import { FORBIDDEN, FULL, tellUnkept } from "../parts/storage.js";
+import { FORBIDDEN, FULL, tellUnkept } from "../browser/storage.js";
 
 /** @typedef {import("./tasks.js").Task} Task */
 

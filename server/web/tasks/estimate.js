@@ -4,6 +4,7 @@
  * @typedef {import("./tasks.js").Settings} Settings
  * @typedef {import("./tasks.js").Task} Task
  * @typedef {{width: number | null, height: number | null}} Source
+ * @typedef {{width: number, height: number}} Size
  *
  * @typedef {object} Model As `modelSearch` describes it.
  * @property {string} air
@@ -42,15 +43,14 @@ export function resultSize(source, settings) {
   return { width: side(source.width), height: side(source.height) };
 }
 
-/** @param {Source} source @param {Settings} settings */
-export function megapixelsOf(source, settings) {
-  const size = resultSize(source, settings);
-  return size ? (size.width * size.height) / 1e6 : null;
+/** What a model that works beside upscalers costs, in USD. @param {Size} size Of what it sees. @param {Model} model */
+export function priceBeside({ width, height }, { pricePerMegapixel }) {
+  return Math.ceil(pricePerMegapixel * width * height - 1e-6) / 1e6;
 }
 
 /**
  * In USD, rounded up to whole microdollars.
- * @param {{width: number, height: number}} size @param {Source} source @param {Settings} settings @param {Model} model
+ * @param {Size} size Of the result. @param {Source} source @param {Settings} settings @param {Model} model
  */
 export function price({ width, height }, source, settings, model) {
   return Math.ceil(model.pricePerMegapixel * width * height * effort(source, settings, model) - 1e-6) / 1e6;
@@ -60,13 +60,31 @@ export function price({ width, height }, source, settings, model) {
  * How many times the work that a model's price is for.
  * @param {Source} source @param {Settings} settings @param {Model} model
  */
-export function effort(source, settings, { air, defaultSteps, presets }) {
+export function effort(source, settings, { air, defaultSteps, presets, upscaleFactors }) {
   const own = air === settings.model ? settings.parameters : {}; // a second model has its defaults
   const times = settings.options?.tta ?? 1;
-  if (!defaultSteps) return times;
-  if (!presets) return Math.max(1, looks(own, defaultSteps) / defaultSteps) * times;
+  if (!presets || !defaultSteps) {
+    const steps = defaultSteps ? Math.max(1, looks(own, defaultSteps) / defaultSteps) : 1;
+    return steps * times * passes(source, resultSize(source, settings), /** @type {number} */ (upscaleFactors.at(-1)));
+  }
   const usual = drawn({}, 2, defaultSteps, presets);
   return (drawn(own, factorOf(source, settings) ?? 2, defaultSteps, presets) / usual) * times;
+}
+
+/**
+ * The pixels of what each pass makes, as times those of the result: `sizes_of_passes` of the server.
+ * @param {Source} source @param {Size | null} size @param {number} scale By how much a pass enlarges at most.
+ */
+function passes({ width, height }, size, scale) {
+  if (size === null || width === null || height === null) return 1;
+  let [wide, high] = [size.width, size.height];
+  let pixels = wide * high;
+  while (wide > scale * width || high > scale * height) {
+    wide = Math.max(width, Math.ceil(wide / scale));
+    high = Math.max(height, Math.ceil(high / scale));
+    pixels += wide * high;
+  }
+  return pixels / (size.width * size.height);
 }
 
 /**

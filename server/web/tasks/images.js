@@ -1,7 +1,7 @@
 /** From files to tasks that are ready to be started. */
 
-import { bytes, megapixels } from "../parts/format.js";
 import { newUUID } from "../client.js";
+import { bytes, megapixels } from "../text/format.js";
 import { FRESH } from "./tasks.js";
 
 /**

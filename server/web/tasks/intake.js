@@ -1,9 +1,9 @@
 /** Images come in: dropped, pasted or chosen; files, several, whole folders, or the addresses of pictures. */
 
-import { byId } from "../parts/dom.js";
-import { plural } from "../parts/format.js";
-import { notify } from "../parts/notices.js";
+import { byId } from "../browser/dom.js";
+import { notify } from "../browser/notices.js";
 import { TilewireError } from "../client.js";
+import { plural } from "../text/format.js";
 import { addressesIn, fetchPicture } from "./addresses.js";
 import { limits, readyTask, Unfit } from "./images.js";
 

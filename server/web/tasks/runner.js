@@ -7,6 +7,7 @@
 
 import { ConnectionLost, newUUID, TilewireError } from "../client.js";
 import { fetchImage, nameOf } from "./server_images.js";
+import { sameSettings } from "./settings.js";
 import { FRESH, isUnfinished } from "./tasks.js";
 
 /**
@@ -59,11 +60,17 @@ export class Runner extends EventTarget {
   }
 
   /**
-   * Make another result of the same image. One that failed or was cancelled gives its place to it.
+   * Make another result of the same image. One that failed or was cancelled gives its place to it, or is tried again.
    * @param {Task} task @param {Settings} settings
-   * @param {boolean} [replaces]
    */
-  again(task, settings, replaces = task.status === "failed" || task.status === "cancelled") {
+  again(task, settings) {
+    const ended = task.status === "failed" || task.status === "cancelled";
+    if (ended && sameSettings(task.settings, settings)) this.retry(task);
+    else this.#anew(task, settings, ended);
+  }
+
+  /** @param {Task} task @param {Settings} settings @param {boolean} replaces */
+  #anew(task, settings, replaces) {
     const { selected } = this.tasks;
     const fresh = { ...task, ...FRESH, id: newUUID(), created: Date.now(), settings, status: /** @type {const} */ ("waiting") };
     this.tasks.add(fresh);
@@ -72,9 +79,13 @@ export class Runner extends EventTarget {
     this.#go(fresh);
   }
 
-  /** The same work again, as a new task. @param {Task} task */
+  /** The same task again: what was paid of it is not paid twice. @param {Task} task */
   retry(task) {
-    if (task.settings) this.again(task, task.settings, true);
+    const { settings, tries } = task;
+    if (settings === null) return;
+    const { revision: _, ...fresh } = FRESH;
+    this.tasks.update(task.id, { ...fresh, settings, status: "waiting", tries: tries + 1 });
+    this.#go(task);
   }
 
   /** @param {Task} task */
@@ -203,7 +214,9 @@ export class Runner extends EventTarget {
   #fail(task, item) {
     if (item.code === "imageNotFound" && task.file !== null) { // an earlier upload is kept no longer
       for (const each of this.tasks.of(task.picture)) this.tasks.update(each.id, { input: null });
-      this.retry(task);
+      if (task.settings) this.#anew(task, task.settings, true); // the image may get another UUID
+    } else if (item.code === "conflictTaskUUID" && task.tries > 0 && task.settings) { // it has got one since
+      this.#anew(task, task.settings, true);
     } else {
       this.#finish(task, { status: item.code === "taskCancelled" ? "cancelled" : "failed", error: item });
     }

@@ -28,7 +28,7 @@ import { openDatabase } from "./database.js";
  *   both; with both it may be something else.
  *
  * @typedef {object} Task
- * @property {string} id The taskUUID; a task that is tried again is a new one.
+ * @property {string} id The taskUUID; a task that is tried again in the same way keeps it.
  * @property {string} picture What the results of one input share.
  * @property {number} created
  * @property {number} place Among those that were added together.
@@ -49,6 +49,7 @@ import { openDatabase } from "./database.js";
  * @property {number | null} finished
  * @property {import("../client/errors.js").ErrorItem | null} error
  * @property {Result | null} result
+ * @property {number} tries How often it was tried again.
  * @property {number} revision Rises with each change that is kept.
  *
  * @typedef {object} Result
@@ -94,6 +95,7 @@ export const FRESH = Object.freeze({
   finished: null,
   error: null,
   result: null,
+  tries: 0,
   revision: 0,
 });
 
@@ -245,10 +247,10 @@ export class Tasks extends EventTarget {
   }
 }
 
-/** A task never goes back from its end, or to its beginning. @param {Task} one @param {Task} other */
+/** A task never goes back from its end, unless it is tried again, or to its beginning. @param {Task} one @param {Task} other */
 function isNewer(one, other) {
   const stage = (/** @type {Task} */ task) => (task.status === "ready" ? 0 : isUnfinished(task) ? 1 : 2);
-  return (stage(one) - stage(other) || one.revision - other.revision) > 0;
+  return (one.tries - other.tries || stage(one) - stage(other) || one.revision - other.revision) > 0;
 }
 
 /** @returns {BroadcastChannel | null} */

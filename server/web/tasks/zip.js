@@ -3,6 +3,8 @@
  * https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT
  */
 
+import { unique } from "./file_names.js";
+
 const CHUNK = 2 ** 25;
 const UTF8_AND_DESCRIPTOR = 0x0808; // names are UTF-8; size and checksum follow the file
 const VERSION = 45; // knows ZIP64
@@ -80,16 +82,6 @@ export async function blobOf(chunks) {
     size = 0;
   }
   return new Blob([...blobs, ...parts], { type: "application/zip" });
-}
-
-/** A name that no other file of the archive has. @param {string} name @param {Set<string>} taken Names in lower case. */
-function unique(name, taken) {
-  const clean = name.replace(/[\\/:*?"<>|\x00-\x1f]/g, "_");
-  const [, stem, suffix] = /** @type {RegExpMatchArray} */ (clean.match(/^(.*?)(\.[^.]*)?$/s));
-  let result = clean;
-  for (let count = 2; taken.has(result.toLowerCase()); count++) result = `${stem} (${count})${suffix ?? ""}`;
-  taken.add(result.toLowerCase());
-  return result;
 }
 
 /** MS-DOS's: two seconds and 1980 are its limits. @returns {[2, number][]} */

@@ -170,7 +170,7 @@ def refusals(folder: Path, files: dict[str, Any], export: Callable[[], None]) ->
         contents = [
             json.dumps(replaced(values, path, new)) for path in leaves(values) for new in REPLACEMENTS
         ]
-        good = (folder / name).read_text()
+        good = (folder / name).read_text("utf-8")
         for content in [*contents, "", good[: len(good) // 2], "[]", "[" * 100_000, "\0"]:
             (folder / name).write_text(content)
             with pytest.raises((UnsuitableModelError, ReachedError)) as raised:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-from server.images.store import new_name
+from server.images.names import new_name
 from server.serving import EmbeddedServer
 from tests.server.conftest import StartServer, Tilewire, settings_for
 from tests.server.support.harness import (

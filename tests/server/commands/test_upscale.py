@@ -15,9 +15,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from onnx_models import load_catalogue
 from server.commands import embedded
 from server.commands.memory import Limit
+from server.commands.upscale.estimate import seconds_for
+from server.commands.upscale.plan import Options, make_plan
+from server.commands.upscale.record import Record
 from server.commands.upscale.sizing import Offer, Wanted, factor_for
+from server.commands.upscale.sources import find_sources
 from server.serving import EmbeddedServer
 from tests.server.conftest import Tilewire
 from tests.server.support.harness import FAST_MODEL, KEY, PATIENCE, make_image, socket_url
@@ -420,6 +425,33 @@ def test_without_a_place_for_the_record_files_that_exist_are_kept(
     assert "--overwrite" in result.stderr
 
 
+def test_how_long_it_takes_is_known_from_how_long_it_took(
+    tilewire: Tilewire, folder: Path, tmp_path: Path
+) -> None:
+    photo = save(folder / "large.png", make_image(400, 320))
+    record = Record(tmp_path / "state" / "tilewire" / "results.db")
+    air = load_catalogue().get(FAST_MODEL).air
+    assert record.seconds(air) is None
+    state = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    assert tilewire("upscale", photo, *FAST, **state).exit_code == 0
+    took = record.seconds(air)
+    assert took is not None
+    record.learn(air, 3 * took)
+    assert record.seconds(air) == pytest.approx(2 * took)
+
+    def expected(factor: float, **more: Any) -> float | None:
+        offer = Offer(FAST_MODEL, air, (2, 3, 4), True, 10.0)
+        options = Options(wanted=Wanted(factor=factor), **more)
+        found = find_sources([str(photo)], None)
+        plan = make_plan(found, options, offer, Limit(1000, "x"), record, into_folder=False)
+        return seconds_for(plan.jobs, options, offer)
+
+    assert expected(4) == pytest.approx(10 * 1600 * 1280 / 1e6)
+    assert expected(8) == pytest.approx(10 * (800 * 640 + 3200 * 2560) / 1e6)
+    assert expected(4, tta=True) == pytest.approx(8 * 10 * 1600 * 1280 / 1e6)
+    assert expected(4, settings={"steps": 9}) is None, "that changes the time, nobody knows how"
+
+
 def test_a_damaged_record_is_begun_anew(tilewire: Tilewire, photo: Path, tmp_path: Path) -> None:
     (tmp_path / "state" / "tilewire").mkdir(parents=True)
     save(tmp_path / "state" / "tilewire" / "results.db", b"no database" * 100)
@@ -614,7 +646,7 @@ def test_a_signal_leaves_nothing(run: Run, folder: Path, tmp_path: Path, number:
     script = f'"$@" > {tmp_path}/told & {until_one_is_done}; kill -{number} $!; wait $!'
     ended = run(folder, "--model", FAST_MODEL, script=script)
     assert ended.returncode == status
-    assert "interrupted: run the same command to go on" in (tmp_path / "told").read_text()
+    assert "interrupted: run the same command to go on" in (tmp_path / "told").read_text("utf-8")
 
 
 def test_loopback_never_goes_through_a_proxy(tilewire: Tilewire, server: EmbeddedServer, photo: Path) -> None:

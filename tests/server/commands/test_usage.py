@@ -85,17 +85,31 @@ async def test_what_an_account_did_is_reported_by_model_with_its_errors(
 
 def test_days_are_kept_apart_and_charges_without_a_model_are_not_forgotten(database: Database) -> None:
     account = database.run_sync(account_named, "ada", 0.0, balance=1000)
-    used = Amounts(
-        tasks=3, failed=1, pixels=100, device=7, elapsed=9, charged=40, errors={"internalServerError": 1}
-    )
     for day in (DAY, DAY, DAY + 2):
-        database.run_sync(
-            add, {UsageKey(account, day, "first"): used, UsageKey(account, day, "other"): Amounts(1)}
-        )
+        first, last = 96 * day, 96 * day + 95  # quarters of an hour
+        used = {
+            UsageKey(account, first, "key", "first", bucket=9): Amounts(
+                1, pixels=100, device=7, elapsed=9, charged=40
+            ),
+            UsageKey(account, last, "", "first"): Amounts(1),
+            UsageKey(account, last, "", "first", "internalServerError"): Amounts(1),
+            UsageKey(account, last, "", "first", "taskCancelled"): Amounts(1),
+            UsageKey(account, last, "", "other"): Amounts(1),
+        }
+        database.run_sync(add, used)
     for day in (DAY, DAY + 2):
         database.run_sync(move, account, 100, Book.BALANCE, Book.RESERVED, 0.0)
         database.run_sync(move, account, 100, Book.RESERVED, Book.REVENUE, day * 86400.0, new_uuid())
-    twice = Amounts(6, 2, 0, 200, 14, 18, 80, {"internalServerError": 2})
+    twice = Amounts(
+        tasks=8,
+        failed=2,
+        cancelled=2,
+        pixels=200,
+        device=14,
+        elapsed=18,
+        charged=80,
+        errors={"internalServerError": 2},
+    )
     assert database.snapshot(find_usage, DAY, DAY) == [
         Usage("ada", "first", None, twice),
         Usage("ada", "other", None, Amounts(2)),

@@ -1,13 +1,19 @@
 """The main job, over the socket and over HTTP."""
 
 import base64
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import httpcore
 import msgspec
 import pytest
 
 from server.serving import EmbeddedServer
-from tests.server.support.harness import KEY, connected, make_image, new_uuid, open_image, upscale
+from tests.server.conftest import StartServer
+from tests.server.support.harness import KEY, connected, make_image, new_uuid, open_image, until, upscale
+
+T = TypeVar("T")
 
 
 async def fetch(url: str) -> httpcore.Response:
@@ -140,3 +146,32 @@ async def test_results_have_the_size_that_was_asked_for(
         task = upscale(image, outputType="base64Data", **{"upscaleFactor": None, **asked})
         (result,) = await peer.ask(task)
     assert open_image(base64.b64decode(result["imageBase64Data"])).size == size
+
+
+async def test_a_task_with_its_image_takes_two_commits_beside_its_delivery(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start_server()
+    database, done = server.services.database, Counter[str]()
+    run = database.run
+
+    async def counted(function: Callable[..., T], *arguments: Any, **more: Any) -> T:
+        done[getattr(function, "func", function).__name__] += 1
+        return await run(function, *arguments, **more)
+
+    async with connected(server) as peer:
+        await peer.ask(upscale(base64.b64encode(make_image(seed=1)).decode(), outputFormat="JPG"))
+        monkeypatch.setattr(database, "run", counted)
+        await peer.ask(upscale(base64.b64encode(make_image(seed=2)).decode(), outputFormat="JPG"))
+        await until(lambda: done["delivered"] == 1)
+    assert {name: done[name] for name in done if name in TASK_COMMITS} == {
+        "accept_with_input": 1,
+        "succeed": 1,
+        "delivered": 1,
+    }
+
+
+TASK_COMMITS = {
+    "accept", "accept_with_input", "check_payable", "delivered", "find", "find_image", "keep", "known_input",
+    "note_all_loose", "note_loose", "record_image", "record_input", "reserve", "succeed",
+}  # fmt: skip

@@ -4,18 +4,21 @@ import asyncio
 import base64
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from obstore.store import MemoryStore
-from sqlalchemy import update
+from sqlalchemy import Connection, update
 
 from server.images.bucket import Bucket, open_store
-from server.images.store import ImageFile, ImageStore
+from server.images.store import Draft, ImageFile, ImageStore
+from server.protocol.errors import QuotaError
 from server.serving import EmbeddedServer
+from server.state import images as images_state
 from server.state.accounts import AccountId, account_named
 from server.state.database import Database
-from server.state.images import condemned, note_loose
+from server.state.images import NO_LIMIT, Recorded, condemned, note_loose, record_input
 from server.state.tables import images as images_table
 from tests.server.support.harness import (
     Item,
@@ -290,11 +293,11 @@ FILE = ImageFile(DATA, "png", 40, 30)
 async def test_an_upload_repeated_extends_the_time_but_never_shortens_it(
     store: ImageStore, account: AccountId, clock: Clock
 ) -> None:
-    first = (await store.put_input(account, FILE, ttl=100))[0]
+    first = await store.put_input(account, FILE, ttl=100)
     clock.now += 50
-    again = (await store.put_input(account, FILE, ttl=100))[0]
+    again = await store.put_input(account, FILE, ttl=100)
     assert (again.uuid, again.name, again.expires) == (first.uuid, first.name, 1_150)
-    assert (await store.put_input(account, FILE, ttl=1))[0].expires == pytest.approx(1_150)
+    assert (await store.put_input(account, FILE, ttl=1)).expires == pytest.approx(1_150)
     clock.now = 1_149
     assert await store.find(account, first.uuid) is not None
     clock.now = 1_151
@@ -302,11 +305,73 @@ async def test_an_upload_repeated_extends_the_time_but_never_shortens_it(
     assert await store.find_named(first.name) is None
 
 
+async def test_an_input_that_is_known_to_be_there_is_not_written_again(
+    store: ImageStore, account: AccountId
+) -> None:
+    first = await store.put_input(account, FILE, ttl=100)
+    draft = await store.draft_input(account, FILE, ttl=200)
+    assert (draft.is_written, draft.image.name) == (False, first.name)
+
+
+async def test_an_input_that_went_while_it_was_recorded_is_written_again(
+    store: ImageStore, account: AccountId, database: Database, clock: Clock
+) -> None:
+    first = await store.put_input(account, FILE, ttl=100)
+    seen: list[str] = []
+
+    async def record(draft: Draft) -> Recorded:
+        seen.append(draft.image.name)
+        if len(seen) == 1:
+            await database.run(images_state.expire, account, first.uuid, clock.now)
+            await store.sweep()
+        return await database.run(record_input, draft.image, clock.now, NO_LIMIT, is_written=draft.is_written)
+
+    kept = await store.settle(await store.draft_input(account, FILE, ttl=100), record)
+    assert kept is not None
+    assert seen == [first.name, kept.name]
+    assert await store.read_part(kept.name, 0, SIZE) == DATA
+
+
+@pytest.mark.parametrize("refusal", [QuotaError("storageQuotaExceeded", "full"), None])
+async def test_the_file_of_an_input_that_is_not_recorded_is_deleted(
+    tmp_path: Path, account: AccountId, database: Database, refusal: QuotaError | None
+) -> None:
+    bucket = Bucket(open_store(None, tmp_path / "images"))
+    store = ImageStore(bucket, database)
+
+    async def record(draft: Draft) -> Recorded | None:
+        assert (tmp_path / "images" / draft.image.name).exists()
+        if refusal is not None:
+            raise refusal
+        return None
+
+    with pytest.raises(QuotaError) if refusal is not None else nullcontext():
+        assert await store.settle(await store.draft_input(account, FILE, ttl=100), record) is None
+    assert list((tmp_path / "images").iterdir()) == []
+    bucket.close()
+
+
+async def test_a_large_input_is_not_written_before_it_is_known_to_be_wanted(
+    tmp_path: Path, account: AccountId, database: Database
+) -> None:
+    bucket = Bucket(open_store(None, tmp_path / "images"))
+    store, asked = ImageStore(bucket, database), []
+
+    def refuse(_connection: Connection) -> None:
+        asked.append(list((tmp_path / "images").iterdir()))
+        raise QuotaError("storageQuotaExceeded", "no")
+
+    with pytest.raises(QuotaError):
+        await store.draft_input(account, FILE._replace(data=bytes(2**17)), ttl=100, check=refuse)
+    assert asked == [[]]
+    bucket.close()
+
+
 async def test_accounts_do_not_share_images(
     store: ImageStore, account: AccountId, database: Database
 ) -> None:
     other = await database.run(account_named, "bob", 0.0)
-    mine, theirs = [(await store.put_input(owner, FILE, ttl=100))[0] for owner in (account, other)]
+    mine, theirs = [(await store.put_input(owner, FILE, ttl=100)) for owner in (account, other)]
     assert mine.uuid != theirs.uuid
     assert mine.name != theirs.name
     assert await store.find(other, mine.uuid) is None

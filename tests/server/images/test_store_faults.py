@@ -126,8 +126,8 @@ async def test_what_was_just_written_is_not_read_back(
     database: Database, account: AccountId, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, getting = images(database), Faults("get", monkeypatch)
-    result, known = await store.put(account, FILE, 60), (await store.put_input(account, FILE, 60))[0]
-    again = (await store.put_input(account, FILE, 60))[0]
+    result, known = await store.put(account, FILE, 60), (await store.put_input(account, FILE, 60))
+    again = await store.put_input(account, FILE, 60)
     assert [await store.read(image.name) for image in (result, known)] == [FILE.data] * 2
     assert (again.name, getting.calls) == (known.name, 0)
     assert await store.read(known.name) == FILE.data
@@ -143,9 +143,9 @@ async def test_an_input_whose_object_was_lost_is_mended_by_the_same_bytes(
 ) -> None:
     bucket = Bucket(MemoryStore())
     store = ImageStore(bucket, database)
-    lost = (await store.put_input(account, FILE, 60))[0]
+    lost = await store.put_input(account, FILE, 60)
     await bucket.delete([lost.name])
-    mended = (await store.put_input(account, FILE, 60))[0]
+    mended = await store.put_input(account, FILE, 60)
     assert (mended.uuid, await bucket.read(mended.name)) == (lost.uuid, FILE.data)
 
 
@@ -157,7 +157,7 @@ async def test_a_fault_that_stays_is_told_and_no_image_is_recorded(
     with pytest.raises(UnavailableError) as caught:
         await store.put_input(account, FILE, 60)
     assert "No space" not in str(caught.value), "how the server is made is not the client's business"
-    image = (await store.put_input(account, FILE, 60))[0]
+    image = await store.put_input(account, FILE, 60)
     assert await store.read(image.name) == FILE.data
 
 

@@ -18,6 +18,7 @@ from server.state.database import Database
 from server.state.ledger import Statement
 from server.state.migrations import NewerDatabaseError, upgrade
 from server.state.tables import metadata
+from server.state.usage import Amounts, Usage, find_usage
 from tests.server.conftest import Tilewire
 from tests.server.support.harness import new_uuid
 from tests.server.support.process import REPOSITORY
@@ -172,6 +173,24 @@ def test_the_entries_of_the_first_version_become_movements_that_balance(empty_da
         account, name = AccountId(row["id"]), row["name"]
         assert database.run_sync(ledger.statement, account) == statements[name]
         assert database.run_sync(ledger.spent, account) == charged[name]
+    database.close()
+
+
+def test_what_was_used_by_day_becomes_how_tasks_ended(empty_database: str) -> None:
+    engine = create_engine(empty_database)
+    with engine.begin() as connection:
+        upgrade(connection, "0012")
+        row = FIRST_ROWS["accounts"][0] | {"charged": 0, "charges": 0}
+        insert(connection, "accounts", row)
+        day = {"account_id": ACCOUNT, "day": 20_000, "model": "m"}
+        sums = {"pixels": 100, "device": 7, "elapsed": 9, "charged": 40}
+        insert(connection, "usage_of_models", day | {"tasks": 6, "failed": 2, "cancelled": 1} | sums)
+        insert(connection, "errors_of_models", day | {"code": "internalServerError", "tasks": 2})
+    engine.dispose()
+    database = Database(empty_database)
+    (used, owed) = database.snapshot(find_usage, 20_000, 20_000)
+    assert used == Usage("ada", "m", None, Amounts(6, 2, 1, **sums, errors={"internalServerError": 2}))
+    assert owed.amounts == Amounts(charged=-40), "the ledger of this test has none of it"
     database.close()
 
 

@@ -1,6 +1,6 @@
 """Tasks and the outbox, on a real database file."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -8,12 +8,13 @@ import pytest
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
-from server.protocol.errors import ErrorItem
+from server.protocol.errors import ErrorItem, InsufficientCreditsError, QuotaError
 from server.state import ledger, outbox, tasks
 from server.state.accounts import AccountId, account_named
 from server.state.audit import audit
 from server.state.claims import ServerLock
 from server.state.database import Database
+from server.state.images import ImageRecord, Recorded, find_image, note_loose
 from server.state.records import Attempt, Status, StoredResult, TaskRecord
 from server.state.takeover import attempts_of, records_of, take_over
 from server.state.tasks import LostTaskError
@@ -472,3 +473,58 @@ def test_servers_see_each_others_locks_by_whichever_link_they_reach_the_database
     for lock, database in ((mine, first), (other, second)):
         lock.close()
         database.close()
+
+
+def an_input(database: Database, account: AccountId) -> ImageRecord:
+    """One whose file is written."""
+    image = ImageRecord(new_uuid(), account, f"{new_uuid()}.png", 100, 20, 10, NOW + 60)
+    database.run_sync(note_loose, image.name, NOW)
+    return image
+
+
+def accept_with_input(
+    database: Database, task: str, image: ImageRecord, request: bytes = b"{}", price: int = 300
+) -> tuple[TaskRecord | None, Recorded | None]:
+    attempt = Attempt.of(image.account, task)
+
+    def accept(connection: Connection, keep_input: Callable[[Connection], object]) -> TaskRecord | None:
+        return tasks.accept(connection, attempt, request, SESSION, NOW, price=price, keep_input=keep_input)
+
+    return database.run_sync(tasks.accept_with_input, image, accept, NOW, 1_000, is_written=True)
+
+
+def test_a_task_its_input_and_its_price_are_recorded_together(database: Database, account: AccountId) -> None:
+    task, image = new_uuid(), an_input(database, account)
+    assert accept_with_input(database, task, image) == (None, (image, None))
+    assert record_of(database, account, task).price == 300
+    assert database.run_sync(find_image, account, image.uuid, NOW) == image
+    assert database.snapshot(audit).mistakes == []
+
+
+def test_nothing_is_recorded_of_a_task_that_is_refused(database: Database, account: AccountId) -> None:
+    dear, large = an_input(database, account), an_input(database, account)
+    with pytest.raises(InsufficientCreditsError):
+        accept_with_input(database, new_uuid(), dear, price=1_001)
+    with pytest.raises(QuotaError):
+        accept_with_input(database, new_uuid(), large._replace(size=1_001))
+    for image in (dear, large):
+        assert database.run_sync(find_image, account, image.uuid, NOW) is None
+    assert database.run_sync(ledger.statement, account).available == 1_000
+    assert database.snapshot(audit).mistakes == []
+
+
+def test_the_input_of_a_task_that_is_sent_again_is_kept_until_there_is_an_outcome(
+    database: Database, account: AccountId
+) -> None:
+    task, image = new_uuid(), an_input(database, account)
+    accept_with_input(database, task, image)
+    again = an_input(database, account)._replace(uuid=image.uuid, expires=NOW + 90)
+    previous, recorded = accept_with_input(database, task, again)
+    assert previous is not None
+    assert recorded == (image._replace(expires=NOW + 90), again.name)
+    other = an_input(database, account)
+    assert accept_with_input(database, task, other, b'{"other": 1}')[1] is None
+    database.run_sync(tasks.succeed, attempt_of(database, account, task), RESULT, NOW)
+    assert accept_with_input(database, task, other)[1] is None
+    assert database.run_sync(find_image, account, other.uuid, NOW) is None
+    assert database.run_sync(ledger.spent, account) == (300, 1)

@@ -30,7 +30,7 @@ from server.settings import Settings
 from server.state import tasks
 from server.state.accounts import AccountId
 from server.state.database import Database
-from server.state.images import NO_LIMIT, ImageRecord
+from server.state.images import NO_LIMIT, ImageRecord, note_loose
 from server.state.logins import Login
 from server.state.records import Attempt, StoredResult
 from server.state.requests import UpscaleRequest
@@ -128,6 +128,7 @@ class SteppedPipeline:
         regions: AbstractAsyncContextManager[OnRegion | None],
         on_start: object,  # noqa: ARG002 - nobody waits for a device
         picture: object = None,  # noqa: ARG002 - every input is stored
+        image: object = None,
     ) -> tuple[StoredResult, None]:
         await self._wait(attempt)
         record = await self._database.run(tasks.find, attempt.account, attempt.task_uuid)
@@ -136,8 +137,9 @@ class SteppedPipeline:
             return record.result, None
         image = ImageRecord(new_uuid(), attempt.account, f"{new_uuid()}.png", 1, 1, 1, time.time() + 1e6)
         price = PRICES[request.model]
-        if not await self._database.run(tasks.reserve, attempt, price, time.time(), image.name):
+        if not await self._database.run(tasks.reserve, attempt, price, time.time()):
             raise InsufficientCreditsError("insufficientCredits", "too dear")
+        await self._database.run(note_loose, image.name, time.time())
         async with regions as on_region:
             for number in range(PARTS if on_region else 0):
                 await self._wait(attempt)
@@ -254,6 +256,7 @@ class Node:
             sessions=self.sessions,
             tiles=self.tiles,
             webhooks=deaf,
+            images=deaf,
             lock=self.lock,
             telemetry=deaf,
         )

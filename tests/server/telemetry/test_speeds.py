@@ -53,3 +53,5 @@ async def test_model_search_tells_what_tasks_took(start_server: StartServer) -> 
         (speed,) = await speeds(peer)
         assert speed is not None
         assert speed > 0
+        await peer.ask(upscale(uploaded["imageUUID"], upscaleFactor=8))  # in two passes
+        assert await speeds(peer) == [speed]

@@ -118,6 +118,41 @@ async def test_it_costs_what_the_result_has_in_pixels_whoever_is_there(server: E
     assert faces["cost"] == nobody["cost"]
 
 
+async def test_faces_alone_are_restored_for_their_price_in_a_picture_of_the_same_size(
+    server: EmbeddedServer,
+) -> None:
+    only = {"restoreOnly": True, "model": None, "upscaleFactor": None, "includeCost": True}
+    async with connected(server) as peer:
+        for first in (False, True):
+            wanted = task(**only, faceRestoration={"model": "lighter", "upscaleFirst": first})
+            (result,) = await peer.ask(wanted)
+            lighter = pixels(result) - np.asarray(open_image(FILE).convert("RGB")).astype(int)
+            assert [cheek(lighter, index, 1) for index in (0, 1)] == pytest.approx([51, 51], abs=4)
+            assert (lighter[-30:] == 0).all()
+            assert result["cost"] == pytest.approx(2 * HEIGHT * WIDTH / 1e6, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    [
+        ({"faceRestoration": None}, "invalidRestoreOnly"),
+        ({"faceRestoration": {"visibility": 0}}, "invalidRestoreOnly"),
+        ({"model": "realesr-animevideov3"}, "invalidModel"),
+        ({"upscaleFactor": 2}, "invalidUpscaleFactor"),
+        ({"width": 300}, "invalidWidth"),
+        ({"tta": 8}, "invalidTta"),
+        ({"settings": {"denoise": 1}}, "invalidSettings"),
+    ],
+)
+async def test_what_is_not_upscaled_takes_no_upscaler(
+    server: EmbeddedServer, wrong: dict[str, Any], code: str
+) -> None:
+    only = {"restoreOnly": True, "model": None, "upscaleFactor": None, "faceRestoration": {}}
+    async with connected(server) as peer:
+        (error,) = await peer.ask(task(**only | wrong))
+    assert error["code"] == code
+
+
 @pytest.mark.parametrize(
     ("faces", "code", "parameter", "told"),
     [

@@ -110,6 +110,62 @@ def test_an_archive_is_written_straight_into_a_file(page: Page) -> None:
         assert sorted(archive.namelist()) == ["one-2x.png", "two-2x.png"]
 
 
+def test_results_are_saved_into_a_folder_and_overwrite_nothing(page: Page) -> None:
+    page.tab.evaluate(
+        """async () => {
+            const root = await navigator.storage.getDirectory();
+            const folder = await root.getDirectoryHandle("mine", { create: true });
+            const file = await (await folder.getFileHandle("One-2x.png", { create: true })).createWritable();
+            await file.write("mine");
+            await file.close();
+            window.showDirectoryPicker = async () => folder;
+        }"""
+    )
+    page.add(one=make_image(40, 30, seed=1), two=make_image(40, 30, seed=2))
+    page.start()
+    page.wait_for("done", 2)
+    page.tab.click("#save-all")
+    page.tab.locator("#notices", has_text="Saved 2 results").wait_for()
+    sizes = page.tab.evaluate(
+        """async () => {
+            const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle("mine");
+            const found = {};
+            for await (const [name, handle] of folder.entries()) {
+                const file = await handle.getFile();
+                found[name] = file.size > 4 ? (await createImageBitmap(file)).width : 0;
+            }
+            return found;
+        }"""
+    )
+    assert sizes == {"One-2x.png": 0, "one-2x (2).png": 80, "two-2x.png": 80}
+
+
+def test_a_task_that_is_tried_again_in_the_same_way_is_the_same_task(
+    under_way: Page, device: SteppedDevice
+) -> None:
+    def ids() -> list[str]:
+        return list(
+            under_way.tab.evaluate(
+                """() => new Promise((resolve) => {
+                const opening = indexedDB.open("tilewire");
+                opening.onsuccess = () => {
+                    const asking = opening.result.transaction("tasks").objectStore("tasks").getAllKeys();
+                    asking.onsuccess = () => resolve(asking.result);
+                };
+            })"""
+            )
+        )
+
+    before = ids()
+    under_way.tab.click("#cancel")
+    under_way.wait_for("cancelled")
+    under_way.tab.click("#retry")
+    device.run_freely()
+    under_way.wait_for("done")
+    assert ids() == before
+    assert under_way.tab.is_hidden("#message")
+
+
 def test_what_was_removed_comes_back(page: Page) -> None:
     page.add(one=make_image(24, 16, seed=1), two=make_image(24, 16, seed=2))
     page.tab.click("#clear")

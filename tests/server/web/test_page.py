@@ -21,8 +21,9 @@ from tests.server.conftest import StartServer
 from tests.server.support.denoiser import add_denoiser
 from tests.server.support.faces import add_detector, add_restorer
 from tests.server.support.harness import KEY, make_image, open_image, upscale
-from tests.server.support.page import OpenPage, Page
+from tests.server.support.page import OpenPage, Page, in_both_schemes_and_sizes
 from tests.server.support.process import reserved_port, serving
+from tests.server.support.safety_checker import add_checker
 from tests.server.support.stepped_device import SteppedDevice
 
 LARGE = (700, 500)
@@ -382,6 +383,7 @@ def test_noise_and_faces_can_be_asked_for_where_models_for_them_are_installed(
     add_detector(added)
     add_restorer(added, "lighter", lighter=0.4)
     add_restorer(added, "weighed", lighter=0.4, weight=True)
+    add_checker(added)
     server = start_server(added_models=added)
     page = open_page(server.url)
     page.sign_in()
@@ -405,6 +407,36 @@ def test_noise_and_faces_can_be_asked_for_where_models_for_them_are_installed(
     code = "".join(page.text("#code-panel").split())
     for part in ('"strength":12.5', '"visibility":0.8', '"weight":0.25', '"model":"local:weighed@1"'):
         assert part in code
+    page.tab.click("#code-close")
+    red = io.BytesIO()
+    Image.new("RGB", (24, 16), "#f00000").save(red, "PNG")
+    page.add(red=red.getvalue())
+    page.tab.select_option("[data-option=safety]", label="Refuse, at no cost")
+    page.start()
+    page.wait_for("failed")
+    assert "not be safe for work" in page.text("#message-text")
+
+
+def test_what_it_should_take_is_learnt_step_by_step(page: Page) -> None:
+    """Two passes of x4, of 2 s a megapixel; and a restorer of which nothing is known at first."""
+    before, after = page.tab.evaluate(
+        """async (path) => {
+            const { Pace } = await import(new URL(path, location.href).href);
+            const a = { air: "a", upscaleFactors: [2, 4], secondsPerMegapixel: 2 };
+            const models = { a, f: { air: "f" } };
+            const pace = new Pace((air) => models[air]);
+            const options = { faceRestoration: { model: "f", visibility: 1 } };
+            const settings = { model: "a", factor: 8, targetMegapixels: null, parameters: {}, options };
+            const task = { width: 500, height: 500, settings };
+            const before = pace.estimate(task);
+            pace.learn({ ...task, started: 0, finished: 1000 * (before.seconds + 7) });
+            return [before, pace.estimate(task)];
+        }""",
+        page.module("pace"),
+    )
+    upscale_alone = 2 * (16 + 1)  # million pixels of both passes
+    assert before == {"seconds": upscale_alone, "more": True}
+    assert after == {"seconds": upscale_alone + 7, "more": False}
 
 
 def test_fractions_and_megapixels_can_be_asked_for(page: Page) -> None:
@@ -434,8 +466,7 @@ def test_the_theme_can_be_switched_and_is_remembered(server: EmbeddedServer, ope
     assert page.tab.evaluate(ground) == light
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [(1280, 800), (390, 844)], ids=["desktop", "phone"])
+@in_both_schemes_and_sizes
 def test_the_page_is_accessible(
     server: EmbeddedServer, open_page: OpenPage, axe: str, scheme: str, size: tuple[int, int]
 ) -> None:

@@ -159,6 +159,31 @@ async def test_each_gives_the_picture_that_the_socket_gives(server: EmbeddedServ
     assert ImageChops.difference(*same).getbbox() is None
 
 
+def stability(server: EmbeddedServer) -> bytes:
+    path = "/v2beta/stable-image/upscale/fast"
+    return ask(server, "POST", path, form={"image": make_image(24, 16)}, headers=BEARER).body
+
+
+def photio(server: EmbeddedServer) -> bytes:
+    answer = ask(server, "POST", "/v1/inference/upscale", body={"image": ENCODED, "upscale_by": 4}).json
+    return base64.b64decode(answer["body"])
+
+
+@pytest.mark.parametrize("provider", [stability, photio])
+async def test_where_no_model_can_be_named_it_is_that_of_the_socket(
+    server: EmbeddedServer, provider: Any
+) -> None:
+    async with connected(server) as peer:
+        task = upscale(ENCODED, outputType="base64Data", outputFormat="PNG", upscaleFactor=4)
+        task.pop("model")
+        (expected,) = await peer.ask(task)
+    same = [
+        Image.open(io.BytesIO(data))
+        for data in (provider(server), base64.b64decode(expected["imageBase64Data"]))
+    ]
+    assert ImageChops.difference(*same).getbbox() is None
+
+
 @pytest.mark.parametrize("accept", ["image/*", "application/json"])
 def test_stability_fast_makes_it_four_times_as_large(server: EmbeddedServer, accept: str) -> None:
     form = {"image": make_image(24, 16), "prompt": "a cat", "output_format": "webp"}
@@ -407,6 +432,30 @@ async def test_novitas_webhook_gets_what_its_task_result_says(start_server: Star
     assert result["task"]["status"] == "TASK_STATUS_SUCCEED"
 
 
+def test_scenario_tells_the_true_cost_in_creative_units(server: EmbeddedServer) -> None:
+    account = open_account(server)
+    headers = {"authorization": f"Bearer {account.key}"}
+    asset = ask(server, "POST", "/v1/assets", body={"image": ENCODED}, headers=headers).json["asset"]["id"]
+    path = f"/v1/generate/custom/{FAST_MODEL}"
+    for image in (asset, ENCODED):
+        before, _ = charges(server, account.id)
+        body = {"image": image, "upscaleFactor": 2}
+        dry = ask(server, "POST", f"{path}?dryRun=true", body=body, headers=headers)
+        assert (dry.status, charges(server, account.id)[0]) == (269, before)
+        taken = ask(server, "POST", path, body=body, headers=headers).json
+        job = f"/v1/jobs/{taken['job']['jobId']}"
+        while (done := ask(server, "GET", job, headers=headers).json["job"])["status"] != "success":
+            assert done["billing"]["cuCost"] == dry.json["creativeUnitsCost"]
+        cost = (charges(server, account.id)[0] - before) / 1e7
+        assert cost > 0
+        for told in (dry.json["creativeUnitsCost"], taken["creativeUnitsCost"], done["billing"]["cuCost"]):
+            assert told == pytest.approx(cost)
+    wrong = ask(
+        server, "POST", f"{path}?dryRun=true", body={"image": "x", "upscaleFactor": 2}, headers=headers
+    )
+    assert wrong.status == 400
+
+
 def test_jobs_are_listed_by_pages_the_newest_first(server: EmbeddedServer) -> None:
     account = open_account(server)
     headers = {"authorization": f"Bearer {account.key}"}
@@ -456,6 +505,9 @@ def test_a1111_restores_faces_by_the_model_that_it_names(restoring: EmbeddedServ
         ({"codeformer_visibility": 1, "codeformer_weight": 0.5, "upscale_first": True}, 25.5),
     ):
         assert brightness(extras(**how).json["image"]) - plain == pytest.approx(change, abs=6)
+    alone = extras(upscaler_1="None", gfpgan_visibility=1, upscaling_resize=4).json["image"]
+    assert open_image(base64.b64decode(alone)).size == (WIDTH, HEIGHT), "without an upscaler the size stays"
+    assert brightness(alone) - brightness(base64.b64encode(FACES).decode()) == pytest.approx(51, abs=6)
     both = extras(gfpgan_visibility=1, codeformer_visibility=1)
     assert (both.status, "not both" in both.json["detail"]) == (400, True)
     listed = ask(restoring, "GET", "/sdapi/v1/face-restorers").json

@@ -1,7 +1,7 @@
 /** Says that the connection is lost, once that is more than a hiccup. */
 
-import { byId } from "./dom.js";
-import { duration } from "./format.js";
+import { byId } from "../browser/dom.js";
+import { duration } from "../text/format.js";
 
 const HICCUP = 700;
 

@@ -1,9 +1,9 @@
 /** What the server says after signing in: its models, and the account's credit. */
 
-import { byId } from "../parts/dom.js";
-import { money } from "../parts/format.js";
-import { limits } from "../tasks/images.js";
+import { byId } from "../browser/dom.js";
 import { ConnectionLost, TilewireError } from "../client.js";
+import { limits } from "../tasks/images.js";
+import { money } from "../text/format.js";
 
 let priced = false;
 
@@ -14,7 +14,7 @@ export function isPriced() {
 
 /**
  * @param {import("../client/connection.js").Connection} connection
- * @param {import("./settings_form.js").SettingsForm} form
+ * @param {import("../panel/settings_form.js").SettingsForm} form
  * @param {import("../tasks/runner.js").Runner} runner
  * @param {() => void} changed Whether there are prices.
  */

@@ -1,11 +1,11 @@
 /** The pictures of this browser in a row: those to come, those under way, and the history. */
 
-import { byId, coalesced, imageOf, make } from "./dom.js";
-import { notify } from "./notices.js";
-import { money, percent, plural } from "./format.js";
-import { isPriced } from "../panel/account.js";
+import { isPriced } from "../account/account.js";
+import { byId, coalesced, imageOf, make } from "../browser/dom.js";
+import { notify } from "../browser/notices.js";
 import { isExpired, isUnfinished, isUsable } from "../tasks/tasks.js";
-import { describe } from "./words.js";
+import { money, percent, plural } from "../text/format.js";
+import { describe } from "../text/words.js";
 
 /**
  * @typedef {import("../tasks/tasks.js").Task} Task
@@ -66,7 +66,10 @@ export function showStrip(tasks, pace) {
     const cost = done.reduce((total, task) => total + (task.result?.cost ?? 0), 0);
     byId("sum").textContent = done.length ? plural(done.length, "result") + (isPriced() ? ` · ${money(cost)}` : "") : "";
     byId("strip-section").hidden = entries.size === 0;
-    byId("download-all").hidden = all.filter(isUsable).length < 2;
+    for (const id of ["download-all", "save-all"]) {
+      const button = document.getElementById(id); // not every browser can save to a folder
+      if (button) button.hidden = all.filter(isUsable).length < 2;
+    }
     /** @type {HTMLButtonElement} */ (byId("clear")).disabled = all.every(isUnfinished);
   }
 

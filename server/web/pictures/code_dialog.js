@@ -1,8 +1,8 @@
 /** The dialog that shows a task as code, in tabs. */
 
-import { byId, confirm, copy, make } from "./dom.js";
-import { snippets } from "./snippets.js";
-import { read, write } from "./storage.js";
+import { byId, confirm, copy, make } from "../browser/dom.js";
+import { read, write } from "../browser/storage.js";
+import { snippets } from "../text/snippets.js";
 
 const STORED = "tilewire.language";
 
@@ -11,7 +11,7 @@ export function codeDialog() {
   const dialog = /** @type {HTMLDialogElement} */ (byId("code"));
   const tabs = byId("code-tabs");
   const panel = byId("code-panel");
-  /** @type {import("./snippets.js").Snippet[]} */
+  /** @type {import("../text/snippets.js").Snippet[]} */
   let shown = [];
 
   byId("code-close").addEventListener("click", () => dialog.close());
@@ -37,7 +37,7 @@ export function codeDialog() {
       if (chosen) panel.setAttribute("aria-labelledby", tab.id);
       if (chosen && focus) tab.focus();
     }
-    const { code, hint } = /** @type {import("./snippets.js").Snippet} */ (shown.find((each) => each.name === name));
+    const { code, hint } = /** @type {import("../text/snippets.js").Snippet} */ (shown.find((each) => each.name === name));
     panel.textContent = code;
     panel.scrollTop = 0;
     byId("code-hint").textContent = hint;

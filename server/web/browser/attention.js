@@ -1,8 +1,8 @@
 /** Tells those who look elsewhere: progress in the tab's title, and a notification when all is done, if it is wanted. */
 
 import { isUnfinished } from "../tasks/tasks.js";
+import { percent, plural } from "../text/format.js";
 import { byId, coalesced } from "./dom.js";
-import { percent, plural } from "./format.js";
 
 const TITLE = document.title;
 const LONG = 15; // seconds; who waits less does not look elsewhere

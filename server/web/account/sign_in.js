@@ -1,12 +1,13 @@
 /**
  * The key: asked for once, kept in this browser. A link may bring it in its fragment, `#key=…`, which browsers send to
- * no server; it is taken out of the address at once.
+ * no server; it is taken out of the address at once. With `&stay` it is used only if no other is valid.
  */
 
-import { byId } from "./dom.js";
-import { forget, read, write } from "./storage.js";
+import { byId } from "../browser/dom.js";
+import { forget, read, write } from "../browser/storage.js";
 
 const STORED = "tilewire.key";
+const EXPIRED = "Your sign-in has expired. Enter an API key, or run “tilewire open” again.";
 
 /**
  * @param {import("../client/connection.js").Connection} connection
@@ -18,6 +19,8 @@ export function signIn(connection, show, leave) {
   const field = /** @type {HTMLInputElement} */ (byId("key"));
   const button = /** @type {HTMLButtonElement} */ (byId("sign-in-button"));
   let entered = "";
+  /** @type {string | null} A key that a link brought, for when the kept one is over. */
+  let spare = null;
 
   /** @param {string} message */
   function complain(message) {
@@ -32,12 +35,12 @@ export function signIn(connection, show, leave) {
     button.textContent = trying ? "Signing in…" : "Sign in";
   }
 
-  /** @param {string} key */
-  function enter(key) {
+  /** @param {string} key @param {string} [previous] A token whose place it takes. */
+  function enter(key, previous) {
     entered = key;
     complain("");
     wait(true);
-    connection.open(entered);
+    connection.open(entered, previous);
   }
 
   form.addEventListener("submit", (event) => {
@@ -62,12 +65,23 @@ export function signIn(connection, show, leave) {
   connection.addEventListener("refused", (event) => {
     const { item } = /** @type {CustomEvent} */ (event).detail;
     const wrong = item.code === "invalidApiKey";
-    const over = wrong || item.code === "tokenExpiredApiKey";
-    if (over && !entered) forget(STORED); // one that was entered was not kept yet
+    const expired = item.code === "tokenExpiredApiKey";
+    const kept = read(STORED);
+    if ((wrong || expired) && !entered && kept !== null) {
+      const key = spare;
+      spare = null;
+      if (key !== null) return enter(key, kept); // only the server knows whether both are of one account
+      forget(STORED);
+    }
+    const brought = item.code === "invalidPreviousApiKey" ? entered : "";
     entered = "";
     wait(false);
     show(false);
-    complain(wrong ? "This key is not valid. Check it for missing characters." : item.message);
+    if (brought && mayMove()) {
+      forget(STORED);
+      return enter(brought);
+    }
+    complain(wrong ? "This key is not valid. Check it for missing characters." : expired ? EXPIRED : item.message);
     field.select();
     field.focus();
   });
@@ -86,12 +100,18 @@ export function signIn(connection, show, leave) {
     if (event.key === STORED && event.newValue === null) signOut(); // in another tab
   });
 
+  const mayMove = () => confirm("This link signs in with another key. Use it?") && leave();
+
   /** Follow a link that signs in. Nobody is moved to another account unasked: who made the link would see the images. */
   function follow() {
-    const brought = keyOfAddress();
+    const { key: brought, stays } = keyOfAddress();
     const kept = read(STORED);
     if (brought === null || brought === kept) return false;
-    if (kept !== null && !(confirm("This link signs in with another key. Use it?") && leave())) return false;
+    if (kept !== null && stays) {
+      spare = brought;
+      return false;
+    }
+    if (kept !== null && !mayMove()) return false;
     show(false);
     enter(brought);
     return true;
@@ -105,9 +125,10 @@ export function signIn(connection, show, leave) {
   else field.focus();
 }
 
-/** The key that a link brought; the address does not show it any longer. @returns {string | null} */
+/** The key that a link brought; the address does not show it any longer. */
 function keyOfAddress() {
-  const key = new URLSearchParams(location.hash.slice(1)).get("key");
+  const brought = new URLSearchParams(location.hash.slice(1));
+  const key = brought.get("key");
   if (key !== null) history.replaceState(null, "", location.pathname + location.search);
-  return key?.trim() || null;
+  return { key: key?.trim() || null, stays: brought.has("stay") };
 }

@@ -1,12 +1,12 @@
 /** What is to be said of the selected task, and what can be done with it. */
 
-import { isPriced } from "../panel/account.js";
+import { isPriced } from "../account/account.js";
+import { announce, byId, confirm, copy } from "../browser/dom.js";
 import { resultSize } from "../tasks/estimate.js";
 import { isExpired, isUnfinished, isUsable } from "../tasks/tasks.js";
-import { announce, byId, confirm, copy } from "./dom.js";
-import { bytes, duration, formatName, money, percent, pixels } from "./format.js";
+import { bytes, duration, formatName, money, percent, pixels } from "../text/format.js";
+import { describe, factorText, fileName, sentence } from "../text/words.js";
 import { forget } from "./strip.js";
-import { describe, factorText, fileName, sentence } from "./words.js";
 
 /** @typedef {import("../tasks/tasks.js").Task} Task */
 
