@@ -35,6 +35,13 @@ else:
         raise AttributeError(f"module 'engines.devices.runtimes' has no attribute {name!r}")
 
 
+_PRIMITIVES = 256
+"""Operations that oneDNN, in OpenVINO, keeps compiled for sizes seen before, until the process ends. Of its
+1024, 40 MB stay after 60 sizes of animevideov3; of 256 half of that, and runs take as long (measured).
+https://oneapi-src.github.io/oneDNN/dev_guide_primitive_cache.html
+"""
+
+
 @functools.cache
 def import_onnxruntime() -> ModuleType:
     """ONNX Runtime, which a server may do without, and which takes memory: imported on first use."""
@@ -122,4 +129,5 @@ def import_openvino() -> ModuleType:
     """
     if "openvino" not in sys.modules:
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_PRIMITIVES))
     return importlib.import_module("openvino")
