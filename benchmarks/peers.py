@@ -180,7 +180,7 @@ def require_bf16() -> None:
         AbsentError: if the processor has none.
     """
     try:
-        flags = set(Path("/proc/cpuinfo").read_text().split())
+        flags = set(Path("/proc/cpuinfo").read_text("utf-8").split())
     except OSError:
         return
     if not flags & {"avx512_bf16", "amx_bf16", "bf16"}:

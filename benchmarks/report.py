@@ -88,7 +88,7 @@ def ratio(times: dict[str, list[float]], ours: str, theirs: str) -> float | str:
 def processor() -> str:
     """The processor's name, as the system tells it."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -125,7 +125,7 @@ def resident_memory(pid: int) -> int:
 
 
 def _memory(pid: int, kind: str) -> int:
-    status = Path(f"/proc/{pid}/status").read_text()
+    status = Path(f"/proc/{pid}/status").read_text("utf-8")
     (line,) = (line for line in status.splitlines() if line.startswith(f"{kind}:"))
     return int(line.split()[1]) * 1024
 

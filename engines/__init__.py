@@ -33,6 +33,7 @@ from engines.errors import (
 )
 from engines.metering import DeviceTime, device_time
 from engines.passes import sizes_of_passes
+from engines.progress import Progress, within
 from engines.tiling.regions import OnRegion, Region, report_whole
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ __all__ = [
     "Picture",
     "PrecisionChoice",
     "Preset",
+    "Progress",
     "RayCluster",
     "Region",
     "RestoredFace",
@@ -163,5 +165,6 @@ __all__ = [
     "stand_in_for",
     "trim_heap",
     "usable_cores",
+    "within",
     "wraps_of",
 ]

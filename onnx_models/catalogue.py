@@ -289,16 +289,25 @@ def load_catalogue(added: Path | None = None) -> Catalogue:
     """Read the catalogue that comes with this package, and the models that were added to it.
 
     An added model that cannot be read, or claims the name or AIR identifier of another, is left out with a
-    warning that names it; the others are there all the same.
+    warning that names it; the others are there all the same. So are those that come with this package if the
+    directory cannot be read.
 
     Args:
         added: The directory of the added models; it need not exist.
 
     """
     catalogue = parse_catalogue((_PACKAGE / "catalogue.toml").read_bytes())
-    for entry in entry_files(added) if added is not None else ():
+    for entry in _added(added):
         try:
             catalogue = catalogue.with_model(read_entry(entry))
         except (BrokenEntryError, DuplicateModelError) as error:
             log.warning("the model %s is left out: %s", entry.stem, one_line(error))
     return catalogue
+
+
+def _added(directory: Path | None) -> list[Path]:
+    try:
+        return [] if directory is None else entry_files(directory)
+    except BrokenEntryError as error:
+        log.warning("the models that were added are left out: %s", one_line(error))
+        return []

@@ -47,8 +47,18 @@ __all__ = [
 
 
 def entry_files(directory: Path) -> list[Path]:
-    """Return the entries of a directory, by name; none if it does not exist."""
-    return sorted(directory.glob("[!.]*.json"))
+    """Return the entries of a directory, by name; none if it does not exist.
+
+    Raises:
+        BrokenEntryError: It cannot be listed.
+
+    """
+    try:
+        return sorted(path for path in directory.iterdir() if path.match("[!.]*.json"))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise BrokenEntryError(f"the directory of added models cannot be read: {one_line(error)}") from error
 
 
 class _Kind(Struct):
@@ -115,6 +125,7 @@ def refuse_taken(directory: Path, name: str, air: str = "") -> None:
 
     Raises:
         DuplicateModelError: One has.
+        BrokenEntryError: The directory cannot be listed.
 
     """
     for entry in entry_files(directory):
@@ -265,6 +276,7 @@ def remove_entry(directory: Path, name: str) -> None:
 
     Raises:
         UnknownModelError: No model of this name was added; the message names those that were.
+        BrokenEntryError: The directory cannot be listed.
         ModelBuildError: A file cannot be removed.
 
     """

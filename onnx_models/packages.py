@@ -150,7 +150,7 @@ def _run(command: list[str], into: Path, size: int, on_bytes: Callable[[int], No
                 process.wait()
     if process.returncode == 0:
         return None
-    lines = messages.read_text(errors="replace").splitlines()
+    lines = messages.read_text("utf-8", "replace").splitlines()
     errors = [line for line in lines if "error" in line.lower()] or lines or [f"status {process.returncode}"]
     return errors[-1].removeprefix("ERROR: ").strip()[:300]
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+import httpcore
 from msgspec import UNSET, UnsetType
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
@@ -195,9 +196,13 @@ async def running_services(
             limit=stored_bytes_limit(settings),
         )
         # Connections of their own for each purpose: inputs that hang hold up no webhook.
+        tls = httpcore.default_ssl_context()
         for_inputs, for_uploads, for_webhooks = (
             WebClient(
-                timeout=settings.fetch_timeout, reachable=settings.reachable, place=OutwardShares().place
+                timeout=settings.fetch_timeout,
+                reachable=settings.reachable,
+                place=OutwardShares().place,
+                tls=tls,
             )
             for _ in range(3)
         )

@@ -12,17 +12,17 @@ def children(of: int) -> set[int]:
     return {
         int(pid)
         for thread in Path(f"/proc/{of}/task").iterdir()
-        for pid in (thread / "children").read_text().split()
+        for pid in (thread / "children").read_text("utf-8").split()
     }
 
 
 def status(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/status").read_text().splitlines()
+    return Path(f"/proc/{pid}/status").read_text("utf-8").splitlines()
 
 
 def computed(pid: int) -> int:
     """How long a process has computed, in hundredths of a second."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
     return int(fields[11]) + int(fields[12])
 
 

@@ -39,10 +39,10 @@ def _cpu_quota(cgroup: Path) -> float:
     """
     try:
         if (limit := cgroup / "cpu.max").exists():
-            quota, period = limit.read_text().split()
+            quota, period = limit.read_text("utf-8").split()
         else:
-            quota = (cgroup / "cpu" / "cpu.cfs_quota_us").read_text()
-            period = (cgroup / "cpu" / "cpu.cfs_period_us").read_text()
+            quota = (cgroup / "cpu" / "cpu.cfs_quota_us").read_text("utf-8")
+            period = (cgroup / "cpu" / "cpu.cfs_period_us").read_text("utf-8")
         share = int(quota) / int(period)
     except (OSError, ValueError, ZeroDivisionError):  # "max" is no number: no limit
         return math.inf

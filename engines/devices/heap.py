@@ -24,7 +24,7 @@ def drop_mapped(directory: Path) -> None:
     if sys.platform != "linux":
         return
     library = ctypes.CDLL(None)
-    for line in Path("/proc/self/maps").read_text().splitlines():
+    for line in Path("/proc/self/maps").read_text("utf-8", "replace").splitlines():
         addresses, rights, _, _, _, *path = line.split(maxsplit=5)
         if path and rights.startswith("r--") and Path(path[0]).is_relative_to(directory):
             start, end = (int(address, 16) for address in addresses.split("-"))

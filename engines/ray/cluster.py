@@ -12,6 +12,7 @@ Once a second a thread looks at the cluster:
 All that happens to tiles meanwhile is the executor's: see `scheduling.dispatcher`.
 """
 
+import contextlib
 import logging
 import threading
 import time
@@ -23,7 +24,7 @@ from importlib.metadata import version
 from typing import Protocol
 
 from engines.devices.find import DeviceChoice, PrecisionChoice, RuntimeChoice
-from engines.errors import DeviceLostError, ModelError
+from engines.errors import ModelError
 from engines.ray.connection import Answer, Connection, Node, RayLink, check_installed
 from engines.ray.device import RayDevice, Shipping
 from engines.ray.host import Wanted
@@ -284,9 +285,7 @@ class RayCluster:
                 log.exception("the connection to the Ray cluster could not be closed")
 
     def _say_goodbye(self) -> None:
-        try:
-            for host in self._hosts.values():
-                if host.device is not None:
+        for host in self._hosts.values():
+            if host.device is not None:
+                with contextlib.suppress(ModelError):  # what is gone need not know
                     host.link.call("say_goodbye", self._server)
-        except DeviceLostError:
-            pass  # what is gone need not be told

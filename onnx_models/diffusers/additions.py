@@ -1,5 +1,6 @@
 """What a user gives beside a pipeline: a ControlNet, an IP-Adapter, LoRAs."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,13 @@ from onnx_models.errors import UnsuitableModelError
 from onnx_models.model import CreativeWeights
 
 __all__ = ["Additions", "Wanted", "find_additions"]
+
+
+_NOT_FOR_TILES = re.compile(
+    r"canny|depth|openpose|scribble|mlsd|lineart|normal|softedge|shuffle|inpaint|ip2p|qrcode|[-_](pose|seg|hed)\b",
+    re.IGNORECASE,
+)
+"""In the names by which ControlNets for something else are published: what is stored does not say."""
 
 
 class Wanted(Struct, frozen=True):
@@ -60,6 +68,12 @@ def find_additions(pipeline: Path, kind: Kind, wanted: Wanted, controlnet: Path 
         controlnet = pipeline / "controlnet"
     if controlnet is not None:
         _check_controlnet(controlnet)
+        name = Path(wanted.controlnet or "").name
+        if (other := _NOT_FOR_TILES.search(name)) and "tile" not in name.lower():
+            raise UnsuitableModelError(
+                f"the ControlNet {name} is for {other[0].strip('-_')} by its name, and sees nothing but the "
+                "picture here: take one for tiles (or rename its directory)"
+            )
     loras = tuple(map(parse_lora, wanted.loras))
     for lora in loras:
         read_layers(lora)

@@ -39,7 +39,7 @@ def controlnet_part(found: Components, kind: "torch.dtype", examples: Examples) 
                 training_steps(self.times, time),
                 context.to(kind),
                 (more[-1].float().permute(0, 3, 1, 2) / 255).to(kind),
-                added_cond_kwargs=_added(more, kind) if xl else None,
+                added_cond_kwargs=_added(more) if xl else None,
                 return_dict=False,
             )
             return (*(each.float() for each in down), middle.float())
@@ -109,7 +109,7 @@ def unet_part(
                 noisy.to(kind),
                 training_steps(self.times, time),
                 context.to(kind),
-                added_cond_kwargs=_added(more, kind) if xl else None,
+                added_cond_kwargs=_added(more) if xl else None,
                 down_block_additional_residuals=tuple(control[:-1]) if control else None,
                 mid_block_additional_residual=control[-1] if control else None,
                 cross_attention_kwargs={IMAGE: image} if adapted else None,
@@ -136,10 +136,10 @@ def unet_part(
     return Part("unet", module, (*inputs, *control, *image), ("denoised",), axes, tuple(tried))
 
 
-def _added(more: tuple["torch.Tensor", ...], kind: "torch.dtype") -> dict[str, "torch.Tensor"]:
-    """XL's conditions beside the prompt."""
+def _added(more: tuple["torch.Tensor", ...]) -> dict[str, "torch.Tensor"]:
+    """XL's conditions beside the prompt, in single precision: diffusers joins them before it casts them."""
     pooled, sizes, *_ = more
-    return {"text_embeds": pooled.to(kind), "time_ids": sizes}
+    return {"text_embeds": pooled, "time_ids": sizes}
 
 
 def _conditions(xl: bool) -> tuple[tuple[str, ...], dict[str, dict[int, str]]]:

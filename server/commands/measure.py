@@ -122,7 +122,7 @@ def _peak_memory() -> int | None:
     getrusage would not do: what it tells includes the parent, up to the moment this process was made of it.
     """
     try:
-        status = Path("/proc/self/status").read_text()
+        status = Path("/proc/self/status").read_text("utf-8")
     except OSError:
         return None
     peak = next((line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")), None)

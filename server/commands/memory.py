@@ -43,7 +43,7 @@ def _available() -> int | None:
 
 def _of_machine() -> int | None:
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration, ValueError):
         pass
@@ -59,9 +59,9 @@ def _of_cgroup() -> int | None:
     https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files
     """
     try:
-        own = Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip().lstrip("/")
-        limit = (_CGROUP / own / "memory.max").read_text().strip()
-        used = (_CGROUP / own / "memory.current").read_text()
+        own = Path("/proc/self/cgroup").read_text("utf-8", "replace").rpartition("::")[2].strip().lstrip("/")
+        limit = (_CGROUP / own / "memory.max").read_text("utf-8").strip()
+        used = (_CGROUP / own / "memory.current").read_text("utf-8")
     except OSError:
         return None
     return None if limit == "max" else max(0, int(limit) - int(used))

@@ -124,11 +124,11 @@ def verify_models(data: Data = None, config: ConfigFile = None) -> None:
         except ModelBuildError as error:
             wrong += 1
             console.print(str(error), style="red")
-    for entry in entry_files(directory):
-        try:
+    try:
+        for entry in entry_files(directory):
             read_entry(entry)
-        except BrokenEntryError:  # reported when the catalogue was loaded
-            wrong += 1
+    except BrokenEntryError:  # reported when the catalogue was loaded
+        wrong += 1
     raise typer.Exit(1 if wrong else 0)
 
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from msgspec import UNSET
 
-from engines import Face, OnRegion, Picture, RestoredFace, Upscaler
+from engines import Face, OnRegion, Picture, Progress, RestoredFace, Upscaler, within
 from onnx_models import Auxiliary, AuxiliaryKind, Catalogue, UnknownModelError
 from server.protocol.errors import invalid, unsupported
 from server.protocol.requests import Upscale
@@ -17,7 +17,6 @@ from server.upscale.sizing import Size
 
 __all__ = ["AuxiliarySteps", "Steps", "denoiser_of", "face_restorer_of", "offered_beside"]
 
-Progress = Callable[[float], None]
 
 _DENOISING: Final = 0.15
 _FACES: Final = 0.3
@@ -142,15 +141,15 @@ class Steps:
         self._request = request
         self._account = account
         self._on_start = on_start
-        self._report = on_progress
         before = 0.0 if request.denoiser is None else _DENOISING
         faces = 0.0 if request.face_restorer is None else _FACES
         first = (
             faces if request.face_restorer is not None and not request.face_restorer.upscale_first else 0.0
         )
-        self._denoising = self._share(0.0, before)
-        self.on_progress = self._share(before + first, 1 - faces + first)
-        self._restoring = self._share(before, before + first) if first else self._share(1 - faces, 1.0)
+        self._denoising = within(on_progress, 0.0, before)
+        self.on_progress = within(on_progress, before + first, 1 - faces + first)
+        restoring = (before, before + first) if first else (1 - faces, 1.0)
+        self._restoring = within(on_progress, *restoring)
         self._source: Picture
         self._faces: Sequence[Face] = ()
         self._restored: Sequence[RestoredFace] = ()
@@ -220,6 +219,3 @@ class Steps:
             on_start=self._on_start,
             on_progress=self._restoring,
         )
-
-    def _share(self, start: float, end: float) -> Progress:
-        return lambda share: self._report(start + (end - start) * share)

@@ -17,7 +17,7 @@ from onnx_models import load_catalogue
 
 PHOTOGRAPHS = Path("tests/images")
 MODELS = load_catalogue()
-SEE_FURTHER = ["realesrgan-x4plus", "realesrgan-x4plus-anime"]
+SEE_FURTHER = [pytest.param("realesrgan-x4plus", marks=pytest.mark.slow), "realesrgan-x4plus-anime"]
 
 
 @pytest.fixture(scope="module")

@@ -271,11 +271,14 @@ def breaking(directory):
             "cannot be read",
         ),
         "no JSON": (lambda: entry.write_text("{"), "cannot be read"),
-        "wrong field": (lambda: entry.write_text(entry.read_text().replace("tile", "tyle")), "tyle"),
-        "other name": (lambda: entry.write_text(entry.read_text().replace('"broken"', '"x"')), "called x"),
+        "wrong field": (lambda: entry.write_text(entry.read_text("utf-8").replace("tile", "tyle")), "tyle"),
+        "other name": (
+            lambda: entry.write_text(entry.read_text("utf-8").replace('"broken"', '"x"')),
+            "called x",
+        ),
         "no network": (lambda: next(directory.glob("broken-*.onnx")).unlink(), "is missing"),
         "taken AIR": (
-            lambda: entry.write_text(entry.read_text().replace("local:broken@1", "runware:504@1")),
+            lambda: entry.write_text(entry.read_text("utf-8").replace("local:broken@1", "runware:504@1")),
             "claimed by two models",
         ),
     }
@@ -335,3 +338,14 @@ def test_a_name_with_a_broken_entry_is_not_taken_over(add, directory):
     (directory / "mine.json").write_text("{")
     with pytest.raises(DuplicateModelError, match="its entry is broken; remove it first"):
         add(upscaler(), name="mine")
+
+
+def test_a_directory_that_is_none_is_named_and_harms_no_other_model(tmp_path, caplog):
+    place = tmp_path / "models"
+    place.write_bytes(b"")
+    assert [model.name for model in load_catalogue(place)] == [model.name for model in load_catalogue()]
+    (warning,) = caplog.messages
+    assert warning.startswith("the models that were added are left out")
+    assert str(place) in warning
+    with pytest.raises(BrokenEntryError, match="cannot be read"):
+        remove_entry(place, "mine")

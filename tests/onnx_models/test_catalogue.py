@@ -21,7 +21,7 @@ from onnx_models import (
 )
 
 CATALOGUE = load_catalogue()
-TOML = resources.files("onnx_models").joinpath("catalogue.toml").read_text()
+TOML = resources.files("onnx_models").joinpath("catalogue.toml").read_text("utf-8")
 
 
 def test_the_default_model_is_the_one_known_as_runware_504():

@@ -118,14 +118,16 @@ def test_a_network_that_computes_no_numbers_is_told(add, tmp_path):
 def test_every_architecture_for_super_resolution_is_in_the_table():
     names = {name.partition(",")[0] for name in ARCHITECTURES} - {"RealPLKSR"}
     folder = Path(spandrel.__file__).parent / "architectures"
-    assert names == {path.parent.name for path in folder.glob("*/__init__.py") if '"SR"' in path.read_text()}
+    assert names == {
+        path.parent.name for path in folder.glob("*/__init__.py") if '"SR"' in path.read_text("utf-8")
+    }
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_table_of_the_documentation_is_true(name):
-    page = (Path(__file__).parents[2] / "server/docs/models.md").read_text()
+    page = (Path(__file__).parents[2] / "server/docs/models.md").read_text("utf-8")
     row = convert_architecture(name)
     assert f"| {name} | {'yes' if row.works else 'no'} |" in page
     assert row.difference is None or row.difference <= 1e-4

@@ -3,7 +3,9 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -24,7 +26,21 @@ StartServer = Callable[..., EmbeddedServer]
 Tilewire = Callable[..., Result]
 
 
+@cache
+def empty_tables() -> bytes:
+    """A SQLite database with this version's tables: to make them takes longer than all else of a start."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "empty.db"
+        Database(f"sqlite:///{file}").close()
+        return file.read_bytes()
+
+
 def settings_for(data: Path, model_directory: Path, **changes: Any) -> Settings:
+    """What an embedded server has in the tests, with the tables of a new data directory made already."""
+    if changes.get("database_url") is None and not (file := data / "tilewire.db").exists():
+        data.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(empty_tables())
+        file.chmod(0o600)
     defaults: dict[str, Any] = {
         "host": "127.0.0.1",
         "port": 0,
@@ -34,6 +50,7 @@ def settings_for(data: Path, model_directory: Path, **changes: Any) -> Settings:
         "device": "cpu",
         "runtime": RUNTIME,
         "models": (),
+        "decoders": 1,
     }
     return Settings(**defaults | changes)
 
@@ -124,6 +141,7 @@ def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """A database without any accounts: SQLite in a file, and PostgreSQL."""
     if request.param == "sqlite":
+        (tmp_path / "state.db").write_bytes(empty_tables())
         database = Database(f"sqlite:///{tmp_path / 'state.db'}")
     else:
         database = Database(request.getfixturevalue("postgresql").new_database())

@@ -191,7 +191,7 @@ def test_the_first_start_makes_a_key_and_keeps_it_where_no_terminal_shows_it(
         assert f"API key: in {tmp_path / 'first-key'}" in server.announced
         assert f"page: {server.url}/\n" in server.announced
     assert (tmp_path / "first-key").stat().st_mode & 0o777 == 0o600
-    key = (tmp_path / "first-key").read_text().strip()
+    key = (tmp_path / "first-key").read_text("utf-8").strip()
     with serving(tmp_path, model_directory, TILEWIRE_API_KEY="") as server:
         assert "API key" not in server.announced
     database = Database(f"sqlite:///{tmp_path / 'tilewire.db'}")

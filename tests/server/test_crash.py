@@ -63,7 +63,7 @@ async def crash_and_judge(
         report = await judge(run, running[0].url)
         for server in running:
             server.stop()
-    assert "Traceback" not in log.read_text(), log.read_text()
+    assert "Traceback" not in log.read_text("utf-8"), log.read_text("utf-8")
     print(report)
     return report
 

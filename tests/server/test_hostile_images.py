@@ -115,7 +115,7 @@ def answer(item: dict[str, object], success: str, name: str) -> str:
 
 def peak_memory(pid: int) -> int:
     """The most memory that a process has had, in bytes."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+    for line in Path(f"/proc/{pid}/status").read_text("utf-8").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     raise AssertionError(pid)

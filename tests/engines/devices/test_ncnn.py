@@ -18,7 +18,9 @@ pytest.importorskip("ncnn")
 ONNX_RUNTIME = find_devices("cpu", "onnxruntime")[0]
 
 
-@pytest.fixture(scope="module", params=["realesr-animevideov3", "realesrgan-x4plus"])
+@pytest.fixture(
+    scope="module", params=["realesr-animevideov3", pytest.param("realesrgan-x4plus", marks=pytest.mark.slow)]
+)
 def network(request, catalogue, model_directory):
     model = catalogue.get(request.param)
     return Network.build(model, model.weights[0], model_directory)

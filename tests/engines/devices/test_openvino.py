@@ -97,7 +97,7 @@ def test_pictures_of_ever_new_sizes_do_not_take_ever_more_memory(session):
     def run_sizes(first, last):
         for number in range(first, last):
             session.run(np.zeros((1, 8 + number // 20, 8 + number % 20, 3), np.uint8))
-        return int(STATM.read_text().split()[1]) * 4096
+        return int(STATM.read_text("utf-8").split()[1]) * 4096
 
     before = run_sizes(0, 200)
     assert run_sizes(200, 400) - before < 40e6

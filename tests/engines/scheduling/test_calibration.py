@@ -181,7 +181,7 @@ def test_a_network_loads_though_large_batches_of_it_fail(words, network, tmp_pat
     executor.load(network)
     executor.close()
     assert list(measure_rates(Session(clock), 8, 16, clock)) == [1, 2, 4]
-    assert "4" in (tmp_path / "batches.json").read_text()
+    assert "4" in (tmp_path / "batches.json").read_text("utf-8")
 
 
 def test_a_device_that_is_lost_while_it_is_measured_is_lost(clock):

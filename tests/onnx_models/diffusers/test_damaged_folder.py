@@ -170,7 +170,7 @@ def refusals(folder: Path, files: dict[str, Any], export: Callable[[], None]) ->
         contents = [
             json.dumps(replaced(values, path, new)) for path in leaves(values) for new in REPLACEMENTS
         ]
-        good = (folder / name).read_text()
+        good = (folder / name).read_text("utf-8")
         for content in [*contents, "", good[: len(good) // 2], "[]", "[" * 100_000, "\0"]:
             (folder / name).write_text(content)
             with pytest.raises((UnsuitableModelError, ReachedError)) as raised:
@@ -202,6 +202,20 @@ def test_a_controlnet_for_something_else_is_refused_by_name(
     _write(folder.parent, {"controlnet/config.json": BESIDE["controlnet/config.json"] | values})
     with pytest.raises(UnsuitableModelError, match=told):
         export(folder, catalogue, beside)
+
+
+@pytest.mark.usefixtures("beside")
+def test_a_controlnet_whose_name_is_not_that_of_one_for_tiles_is_refused(
+    folder: Path, catalogue: Catalogue
+) -> None:
+    controlnet = folder.parent / "controlnet"
+    for name, what in (("control_v11p_sd15_canny", "canny"), ("sd-controlnet-seg", "seg")):
+        controlnet = controlnet.rename(folder.parent / name)
+        with pytest.raises(UnsuitableModelError, match=f"the ControlNet {name} is for {what} by its name"):
+            export(folder, catalogue, Wanted(str(controlnet)))
+    controlnet = controlnet.rename(folder.parent / "tile-and-depth")
+    with pytest.raises(ReachedError):
+        export(folder, catalogue, Wanted(str(controlnet)))
 
 
 def test_an_ip_adapter_that_is_not_read_is_refused_by_name(

@@ -291,7 +291,7 @@ def test_the_scheduler_in_the_folder_is_what_is_done(
     training = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
     scheduler = getattr(diffusers, name)(**training | {"prediction_type": "sample"} | changes)
     scheduler.save_pretrained(folder / "scheduler")
-    index = json.loads((folder / "model_index.json").read_text()) | {"scheduler": ["diffusers", name]}
+    index = json.loads((folder / "model_index.json").read_text("utf-8")) | {"scheduler": ["diffusers", name]}
     (folder / "model_index.json").write_text(json.dumps(index))
     weights = with_schedule_of(folder, exported[0])
     pixels = np.random.default_rng(2).integers(0, 256, (64, 192, 3), np.uint8)

@@ -149,7 +149,7 @@ def main(arguments: list[str]) -> None:
         lines.append(f"| {row.name} | {'yes' if row.works else 'no'} | {difference} | {row.remark} |")
         print(lines[-1], flush=True)
     if "--write" in arguments:
-        page = PAGE.read_text()
+        page = PAGE.read_text("utf-8")
         before, after = page.index(BEGIN) + len(BEGIN), page.index(END)
         PAGE.write_text(page[:before] + "\n" + "\n".join(lines) + "\n\n" + page[after:])
 

@@ -124,7 +124,7 @@ def test_verify_tells_of_each_file_whether_it_is_as_it_was(
     for file in (mine, tmp_path / "built" / "realesr-animevideov3-2x.onnx"):
         file.write_bytes(file.read_bytes()[:-1])
     manifest = tmp_path / "built" / "realesr-animevideov3-3x.json"
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"builder_version": 0}))
+    manifest.write_text(json.dumps(json.loads(manifest.read_text("utf-8")) | {"builder_version": 0}))
     result = tilewire("models", "verify", **directory)
     told = dict(line.split(": ", 1) for line in result.stdout.splitlines())
     assert result.exit_code == 1

@@ -646,7 +646,7 @@ def test_a_signal_leaves_nothing(run: Run, folder: Path, tmp_path: Path, number:
     script = f'"$@" > {tmp_path}/told & {until_one_is_done}; kill -{number} $!; wait $!'
     ended = run(folder, "--model", FAST_MODEL, script=script)
     assert ended.returncode == status
-    assert "interrupted: run the same command to go on" in (tmp_path / "told").read_text()
+    assert "interrupted: run the same command to go on" in (tmp_path / "told").read_text("utf-8")
 
 
 def test_loopback_never_goes_through_a_proxy(tilewire: Tilewire, server: EmbeddedServer, photo: Path) -> None:

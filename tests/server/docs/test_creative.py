@@ -42,3 +42,9 @@ def test_the_two_commands_upscale_a_picture(
     with Image.open("photo-2x.jpg") as image:
         assert image.size == (192, 128)
         assert np.asarray(image).std() > 1
+    installed, _, to_export = " ".join(tilewire("models", "list").output.split()).partition("To export")
+    assert "runware:500@1" in installed
+    assert "runware:500@1" not in to_export
+    assert tilewire("models", "verify").exit_code == 0
+    assert tilewire("models", "remove", "clarity").exit_code == 0
+    assert "runware:500@1" not in tilewire("models", "list").output.partition("To export")[0]

@@ -38,7 +38,7 @@ def series(name: str) -> set[str]:
 
 
 def test_the_dashboard_asks_for_metrics_that_exist_and_for_all_of_them() -> None:
-    dashboard = json.loads((DOCS / "grafana.json").read_text())
+    dashboard = json.loads((DOCS / "grafana.json").read_text("utf-8"))
     panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
     queries = " ".join(target["expr"] for panel in panels for target in panel["targets"])
     asked = set(re.findall(r"\b(?:tilewire|process)_\w+", queries))
@@ -49,7 +49,7 @@ def test_the_dashboard_asks_for_metrics_that_exist_and_for_all_of_them() -> None
 
 
 def test_the_table_of_metrics_is_complete_and_true() -> None:
-    text = (DOCS / "operations.md").read_text()
+    text = (DOCS / "operations.md").read_text("utf-8")
     rows = re.findall(r"^\| (`tilewire_.*?) \| (\w+) \|", text, re.MULTILINE)
     documented = {name: kind for names, kind in rows for name in re.findall(r"`(\w+)`", names)}
     assert documented == {name: kind for name, kind in EXPORTED.items() if name.startswith("tilewire_")}
@@ -57,7 +57,7 @@ def test_the_table_of_metrics_is_complete_and_true() -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_is_explained(stage: str) -> None:
-    assert f"`{stage}`" in (DOCS / "operations.md").read_text()
+    assert f"`{stage}`" in (DOCS / "operations.md").read_text("utf-8")
 
 
 @pytest.mark.skipif(not nginx.is_installed(), reason="nginx is not installed")
@@ -83,7 +83,7 @@ def test_caddy_takes_its_configuration(tmp_path: Path) -> None:
 
 
 def test_alerts_ask_for_metrics_that_exist() -> None:
-    rules = (DOCS / "alerts.yml").read_text()
+    rules = (DOCS / "alerts.yml").read_text("utf-8")
     asked = set(re.findall(r"\b(?:tilewire|process)_\w+", rules))
     assert asked
     assert asked <= {name for metric in EXPORTED for name in series(metric)}
@@ -112,7 +112,7 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     program, unit = tmp_path / "tilewire", tmp_path / "tilewire.service"
     program.touch(0o755)
     unit.write_text(
-        (DOCS / "tilewire.service").read_text().replace("/opt/tilewire/bin/tilewire", str(program))
+        (DOCS / "tilewire.service").read_text("utf-8").replace("/opt/tilewire/bin/tilewire", str(program))
     )
     checked = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
     ours = [line for line in checked.stderr.splitlines() if "tilewire" in line]
@@ -120,8 +120,8 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
 
 
 def test_the_container_has_what_there_is() -> None:
-    container = (DOCS / "Containerfile").read_text()
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    container = (DOCS / "Containerfile").read_text("utf-8")
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
     lists = re.findall(r"EXTRAS=(\w+(?:,\w+)*)", container)
     assert {extra for one in lists for extra in one.split(",")} <= set(project["optional-dependencies"])
     assert f"EXPOSE {Settings().port}" in container

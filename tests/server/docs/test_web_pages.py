@@ -93,7 +93,9 @@ def test_the_hook_for_react_shows_progress_and_a_result(shop: Shop, tmp_path: Pa
     (tmp_path / "larger.jsx").write_text(code(shop, "jsx", "useUpscale"))
     target = ("--module", "es2022", "--target", "es2022", "--outDir", "out", "larger.jsx")
     subprocess.run([*COMPILER, *target], cwd=tmp_path, check=True)
-    modules = react(tmp_path / "node_modules") | {"/larger.js": (tmp_path / "out" / "larger.js").read_text()}
+    modules = react(tmp_path / "node_modules") | {
+        "/larger.js": (tmp_path / "out" / "larger.js").read_text("utf-8")
+    }
     shop.files |= {path: ("text/javascript", text) for path, text in modules.items()}
     names: dict[str, Any] = {
         "react": "/react.js",

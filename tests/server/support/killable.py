@@ -86,7 +86,7 @@ class KillableServer:
 
     def log(self) -> str:
         """What all of them have written."""
-        return self._log.read_text() if self._log.exists() else ""
+        return self._log.read_text("utf-8") if self._log.exists() else ""
 
 
 @contextmanager
@@ -116,7 +116,7 @@ def _of_session(leader: int) -> list[int]:
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
             try:
-                after_name = (process / "stat").read_text().rpartition(")")[2].split()
+                after_name = (process / "stat").read_text("utf-8").rpartition(")")[2].split()
             except (FileNotFoundError, ProcessLookupError):
                 continue
             state, session = after_name[0], int(after_name[3])

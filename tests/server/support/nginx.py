@@ -18,7 +18,7 @@ def is_installed() -> bool:
 
 def block(page: str, language: str) -> str:
     """The one piece of code of a language in a page of the documentation."""
-    text = (REPOSITORY / "server" / "docs" / f"{page}.md").read_text()
+    text = (REPOSITORY / "server" / "docs" / f"{page}.md").read_text("utf-8")
     (code,) = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
     return str(code)
 

@@ -19,6 +19,18 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 OpenPage = Callable[..., "Page"]
 
+_DESKTOP, _PHONE = (1280, 800), (390, 844)
+in_both_schemes_and_sizes = pytest.mark.parametrize(
+    ("scheme", "size"),
+    [
+        pytest.param("light", _DESKTOP, id="light-desktop"),
+        pytest.param("dark", _PHONE, id="dark-phone"),
+        pytest.param("light", _PHONE, id="light-phone", marks=pytest.mark.slow),
+        pytest.param("dark", _DESKTOP, id="dark-desktop", marks=pytest.mark.slow),
+    ],
+)
+"""Each colour scheme and each size at least once; in all pairs with the slow tests."""
+
 
 @contextmanager
 def running_browser() -> Iterator[Any]:
@@ -104,6 +116,7 @@ class Page:
         files = [
             {"name": f"{name}.png", "mimeType": "image/png", "buffer": data} for name, data in images.items()
         ]
+        self.wait("#workspace")  # before one has signed in no files are taken
         before = self.tab.locator("#strip li").count()
         self.tab.set_input_files("#file", files)
         self.wait(f"#strip li:nth-child({before + len(images)})")

@@ -132,7 +132,7 @@ def test_what_is_in_use_is_left_alone(start_server: StartServer, path: Path) -> 
     path.write_text("notes")
     with pytest.raises(StartError, match="there is a file that is no socket"):
         start_server(uds=path)
-    assert path.read_text() == "notes"
+    assert path.read_text("utf-8") == "notes"
     path.unlink()
     start_server(uds=path)
     with pytest.raises(StartError, match=f"cannot listen on the Unix socket {path}: another server uses it"):

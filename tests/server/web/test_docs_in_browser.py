@@ -2,10 +2,8 @@
 
 import re
 
-import pytest
-
 from server.serving import EmbeddedServer
-from tests.server.support.page import OpenPage
+from tests.server.support.page import OpenPage, in_both_schemes_and_sizes
 
 
 def test_the_documentation_has_the_theme_of_the_page_and_can_be_searched_and_copied(
@@ -31,8 +29,7 @@ def test_the_documentation_has_the_theme_of_the_page_and_can_be_searched_and_cop
     page.tab.wait_for_selector("search .count:text-is('Nothing found')")
 
 
-@pytest.mark.parametrize("size", [(1280, 800), (390, 844)], ids=["desktop", "phone"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@in_both_schemes_and_sizes
 def test_the_documentation_is_accessible(
     server: EmbeddedServer, open_page: OpenPage, axe: str, scheme: str, size: tuple[int, int]
 ) -> None:

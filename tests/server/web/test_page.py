@@ -21,7 +21,7 @@ from tests.server.conftest import StartServer
 from tests.server.support.denoiser import add_denoiser
 from tests.server.support.faces import add_detector, add_restorer
 from tests.server.support.harness import KEY, make_image, open_image, upscale
-from tests.server.support.page import OpenPage, Page
+from tests.server.support.page import OpenPage, Page, in_both_schemes_and_sizes
 from tests.server.support.process import reserved_port, serving
 from tests.server.support.safety_checker import add_checker
 from tests.server.support.stepped_device import SteppedDevice
@@ -466,8 +466,7 @@ def test_the_theme_can_be_switched_and_is_remembered(server: EmbeddedServer, ope
     assert page.tab.evaluate(ground) == light
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [(1280, 800), (390, 844)], ids=["desktop", "phone"])
+@in_both_schemes_and_sizes
 def test_the_page_is_accessible(
     server: EmbeddedServer, open_page: OpenPage, axe: str, scheme: str, size: tuple[int, int]
 ) -> None:
