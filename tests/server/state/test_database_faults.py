@@ -34,15 +34,23 @@ Fault = Callable[[EmbeddedServer], AbstractContextManager[None]]
 @contextmanager
 def locked(server: EmbeddedServer) -> Iterator[None]:
     """Another process holds the database's lock."""
-    path = server.services.settings.effective_database_url.removeprefix("sqlite:///").partition("?")[0]
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+    with other_process(server) as other:
         other.execute("BEGIN IMMEDIATE")
         yield
 
 
 @contextmanager
+def other_process(server: EmbeddedServer) -> Iterator[sqlite3.Connection]:
+    path = server.services.settings.effective_database_url.removeprefix("sqlite:///").partition("?")[0]
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        yield other
+
+
+@contextmanager
 def full(server: EmbeddedServer) -> Iterator[None]:
     """The disk has no room for another page of the database."""
+    with other_process(server) as other:
+        other.execute("VACUUM")  # pages of tables that earlier steps of the migration have dropped are free
     engine = server.services.database._engine
     pages = [1]  # SQLite takes the number that are there instead
 
