@@ -51,4 +51,5 @@ def effort(
         work *= len(TURNS)
     if model.latent is None or diffusion is None:
         return work
-    return work * max(Fraction(1), Fraction(diffusion.evaluations, model.latent.default_steps))
+    drafts = int(diffusion.strength < 1 and model.latent.draft_steps > 0)  # in one step
+    return work * max(Fraction(1), Fraction(diffusion.evaluations + drafts, model.latent.default_steps))
