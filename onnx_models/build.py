@@ -14,15 +14,10 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
-import onnx
 from msgspec import Struct
-from onnx import helper
 
-from onnx_models import ncnn
 from onnx_models.errors import MissingWeightsError, ModelBuildError, WeightsChecksumError, one_line
 from onnx_models.files import remove_leftovers, sha256_of, write_atomically
-from onnx_models.folding import fold_factors
-from onnx_models.graph import wrap_uint8
 from onnx_models.model import (
     CreativeWeights,
     LatentWeights,
@@ -203,14 +198,11 @@ def _build(model: Model, weights: NcnnWeights, target: Path, report: Callable[[f
     report(0.0)
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(target.parent)
-    files = [file.read_bytes() for file in ncnn_files(weights)]
+    param, numbers = (file.read_bytes() for file in ncnn_files(weights))
     report(0.2)
-    core = ncnn.convert(*files)
-    fold_factors(core)
-    network = wrap_uint8(core, weights.scale)
-    _describe(network, model, weights)
-    report(0.6)
-    content: bytes = network.SerializeToString(deterministic=True)
+    from onnx_models.upscaler_file import upscaler_file  # noqa: PLC0415 - brings onnx, which takes memory
+
+    content = upscaler_file(model, weights.scale, param, numbers, BUILDER_VERSION)
     manifest = _Manifest(BUILDER_VERSION, _inputs_of(weights), hashlib.sha256(content).hexdigest())
     report(0.8)
     write_atomically(target, content)
@@ -223,19 +215,3 @@ def _inputs_of(weights: NcnnWeights) -> tuple[WeightFile, ...]:
 
 def _manifest_of(target: Path) -> Path:
     return target.with_suffix(".json")
-
-
-def _describe(network: onnx.ModelProto, model: Model, weights: NcnnWeights) -> None:
-    """Put into the file what its reader should know of it, above all whose work the weights are."""
-    network.producer_name = "tilewire"
-    network.producer_version = str(BUILDER_VERSION)
-    network.doc_string = f"{model.title}, scale {weights.scale}"
-    properties = {
-        "air": model.air,
-        "licence": model.licence,
-        "licence_url": model.licence_url or "",
-        "name": model.name,
-        "scale": str(weights.scale),
-        "source_url": model.source_url or "",
-    }
-    helper.set_model_props(network, properties)

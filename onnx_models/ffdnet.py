@@ -4,7 +4,7 @@ Zhang, Zuo and Zhang, FFDNet: Toward a Fast and Flexible Solution for CNN-Based 
 (https://arxiv.org/abs/1710.04026). Its reference is `models/network_ffdnet.py` of https://github.com/cszn/KAIR.
 
 The network packs each 2 × 2 pixels into one cell, and its tiles must begin where a cell does: so it takes
-cells, which `pack` makes of a picture.
+cells, which `onnx_models.cells.pack` makes of a picture.
 """
 
 import re
@@ -15,27 +15,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from onnx_models.cells import CELL, CHANNELS
 from onnx_models.errors import UnsuitableModelError
 
-__all__ = ["CELL", "convert", "pack", "reach"]
-
-CELL = 2
-"""The side of a cell, in pixels."""
+__all__ = ["convert", "reach"]
 
 OPSET = 17
 _IR_VERSION = 8
-_CHANNELS = 3 * CELL**2
-
-
-def pack(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The cells of a picture, (⌈H / 2⌉, ⌈W / 2⌉, 12), of (H, W, 3); odd sides get their last row twice.
-
-    The twelve are the four pixels of red, then of green, then of blue, as PyTorch's `pixel_unshuffle` has it.
-    """
-    height, width, _ = pixels.shape
-    even = np.pad(pixels, [(0, height % CELL), (0, width % CELL), (0, 0)], "edge")
-    cells = even.reshape(len(even) // CELL, CELL, even.shape[1] // CELL, CELL, 3).transpose(0, 2, 4, 1, 3)
-    return np.ascontiguousarray(cells.reshape(*cells.shape[:2], _CHANNELS))
 
 
 def reach(network: onnx.ModelProto) -> int:
@@ -96,9 +82,7 @@ def convert(tensors: Mapping[str, NDArray[np.float32]]) -> onnx.ModelProto:
         nodes,
         "ffdnet",
         [
-            helper.make_tensor_value_info(
-                "cells", TensorProto.UINT8, ["batch", "height", "width", _CHANNELS]
-            ),
+            helper.make_tensor_value_info("cells", TensorProto.UINT8, ["batch", "height", "width", CHANNELS]),
             helper.make_tensor_value_info("sigma", TensorProto.FLOAT, ["batch"]),
         ],
         [helper.make_tensor_value_info("denoised", TensorProto.UINT8, ["batch", None, None, 3])],
@@ -121,11 +105,11 @@ def _layers(
         layers = [(tensors[f"model.{number}.weight"], tensors[f"model.{number}.bias"]) for number in found]
     except KeyError as error:
         raise UnsuitableModelError(f"{error} is missing") from error
-    channels = _CHANNELS + 1  # the last is the strength
+    channels = CHANNELS + 1  # the last is the strength
     for weight, bias in layers:
         if weight.shape[1:] != (channels, 3, 3) or bias.shape != weight.shape[:1]:
             raise UnsuitableModelError("its tensors have not the shapes of an FFDNet for colours")
         channels = weight.shape[0]
-    if channels != _CHANNELS:
+    if channels != CHANNELS:
         raise UnsuitableModelError("its tensors have not the shapes of an FFDNet for colours")
     return layers

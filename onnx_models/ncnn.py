@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_models.errors import NcnnFormatError, UnsupportedLayerError
 from onnx_models.ncnn_file import BinReader, Float32, Layer, parse_param
 
-__all__ = ["convert", "ncnn_blob"]
+__all__ = ["convert"]
 
 OPSET = 17
 """Every operator used here and in `graph.py` has its present meaning since then or before."""
@@ -281,20 +281,3 @@ def convert(param: bytes, numbers: bytes) -> onnx.ModelProto:
         graph.initializers,
     )
     return helper.make_model(core, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-
-
-def ncnn_blob(param: bytes, value: str) -> str:
-    """Return the blob that a value of the converted network is.
-
-    Args:
-        param: The content of the `.param` file.
-        value: What a layer computes in the ONNX model that `convert` makes.
-
-    Raises:
-        NcnnFormatError: It is no such file, or no layer computes that value.
-
-    """
-    for layer in parse_param(param):
-        if value in (layer.name, f"{layer.name}.activation"):
-            return layer.outputs[0]
-    raise NcnnFormatError(f"no layer of the .param file computes {value}")

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from onnx_models.errors import NcnnFormatError, UnsupportedLayerError
 
-__all__ = ["BinReader", "Float32", "Layer", "parse_param"]
+__all__ = ["BinReader", "Float32", "Layer", "ncnn_blob", "parse_param"]
 
 _PARAM_MAGIC = "7767517"  # src/net.cpp, load_param
 _FLOAT16_TAG = 0x01306B47  # src/modelbin.cpp: fp16 numbers follow, padded to four bytes
@@ -136,3 +136,20 @@ def _parse_number(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError(text)
     return number
+
+
+def ncnn_blob(param: bytes, value: str) -> str:
+    """Return the blob that a value of the converted network is.
+
+    Args:
+        param: The content of the `.param` file.
+        value: What a layer computes in the ONNX model that `convert` makes.
+
+    Raises:
+        NcnnFormatError: It is no such file, or no layer computes that value.
+
+    """
+    for layer in parse_param(param):
+        if value in (layer.name, f"{layer.name}.activation"):
+            return layer.outputs[0]
+    raise NcnnFormatError(f"no layer of the .param file computes {value}")

@@ -9,15 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-import onnx
-from google.protobuf.message import DecodeError
 from msgspec import Struct
 
 from onnx_models.build import ensure_built, sha256_of_built
 from onnx_models.errors import ModelBuildError
 from onnx_models.files import sha256_of, write_atomically
 from onnx_models.model import DiffusionWeights, Model, OnnxWeights, Weights
-from onnx_models.split import split_network
 
 __all__ = ["BuiltNetwork", "Split", "ensure_network"]
 
@@ -120,10 +117,9 @@ def _is_intact(made: _Manifest, body: Path, tail: Path) -> bool:
 
 
 def _make(path: Path, sha256: str, scale: int, body: Path, tail: Path, manifest: Path) -> _Manifest:
-    try:
-        parts = split_network(onnx.load(path), scale)
-    except DecodeError as error:
-        raise ModelBuildError(f"{path} is no ONNX file") from error
+    from onnx_models.split import split_file  # noqa: PLC0415 - brings onnx, which takes memory
+
+    parts = split_file(path, scale)
     facts = None
     if parts is not None:
         contents = [part.SerializeToString(deterministic=True) for part in (parts.body, parts.tail)]

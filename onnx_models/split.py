@@ -9,15 +9,18 @@ not compute alike everywhere, ends the search: such a network stays whole.
 """
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper, numpy_helper
 
+from onnx_models.errors import ModelBuildError
 from onnx_models.graph import INPUT, OUTPUT
 
-__all__ = ["Parts", "split_network"]
+__all__ = ["Parts", "split_file", "split_network"]
 
 _WORTH_IT = 8
 """How many times more than its input the end of a network must need at once to be worth a part of its own."""
@@ -43,6 +46,19 @@ class Parts(NamedTuple):
     """How many pixels of `cut` beyond its own place a pixel of the result depends on, on each side."""
     bytes_per_pixel: int
     """What the tail holds at once for each pixel of `cut`: what one layer reads and writes."""
+
+
+def split_file(path: Path, scale: int) -> Parts | None:
+    """`split_network` of an ONNX file.
+
+    Raises:
+        ModelBuildError: It is none.
+
+    """
+    try:
+        return split_network(onnx.load(path), scale)
+    except DecodeError as error:
+        raise ModelBuildError(f"{path} is no ONNX file") from error
 
 
 def split_network(network: onnx.ModelProto, scale: int) -> Parts | None:

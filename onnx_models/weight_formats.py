@@ -169,6 +169,12 @@ class LatentWeights(DiffusionWeights, frozen=True, kw_only=True, tag_field="form
     With some, encoder and UNet take `level` (N) int64 as their last input.
     """
     default_noise_level: Annotated[int, Meta(ge=0)] = 20
+    draft_steps: Annotated[int, Meta(ge=0, le=100)] = 0
+    """How many steps a task takes with a strength below 1 that does not say.
+
+    Where it is not 0 what such a task begins with is the model's own draft, made in one step, in place of the
+    encoder's latents: these are not those of a picture.
+    """
 
     part_names: ClassVar[tuple[str, ...]] = ("text_encoder", "vae_encoder", "unet", "vae_decoder")
 

@@ -1,5 +1,6 @@
 """The command line: which commands there are. Each is imported when it is called, and none for the help."""
 
+import gc
 from importlib import import_module
 from typing import Annotated, Any, Final
 
@@ -45,13 +46,23 @@ class _Commands(TyperGroup):
 
 
 def _load(name: str) -> Any:
-    module = import_module(f"server.commands.{name}")
+    module = _import(f"server.commands.{name}")
     if hasattr(module, "commands"):
         module.commands.rich_markup_mode = None
         return get_group(module.commands)
     alone = typer.Typer(add_completion=False, rich_markup_mode=None)
     alone.command(name)(getattr(module, name))
     return get_command(alone)
+
+
+def _import(name: str) -> Any:
+    """Import a module, and have the garbage collector not look at what stays: a tenth of the time of both."""
+    gc.disable()
+    try:
+        return import_module(name)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 app = typer.Typer(

@@ -6,7 +6,7 @@ from pathlib import Path
 from engines.devices.blocks import BlockSession
 from engines.devices.ort import OrtSession, open_ort
 from engines.devices.parts import Part, PartSession
-from engines.devices.runtimes import onnxruntime
+from engines.devices.runtimes import onnxruntime_version
 from engines.devices.sessions import Network, Session
 
 __all__ = ["CpuDevice"]
@@ -36,7 +36,7 @@ class CpuDevice:
     @property
     def kind(self) -> str:
         """See `Device.kind`."""
-        return f"{self.name} {onnxruntime.__version__}"
+        return f"{self.name} {onnxruntime_version()}"
 
     @property
     def largest_batch(self) -> int:

@@ -1,21 +1,21 @@
 """Which devices this machine has."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from typing import Literal
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Literal
 
 from engines.devices.cores import usable_cores
 from engines.devices.cpu import CpuDevice
-from engines.devices.cuda.device import CudaDevice
-from engines.devices.cuda.find import find_gpus
-from engines.devices.cuda.tensorrt import find_tensorrt
-from engines.devices.cuda.tensorrt_rtx import find_tensorrt_rtx
+from engines.devices.cuda.driver import open_driver
 from engines.devices.device import Device
 from engines.devices.fastest import CpuRuntime, FastestRuntime
 from engines.devices.memory import memory_size
 from engines.devices.ncnn import NcnnDevice, find_ncnn, has_ncnn
 from engines.devices.openvino import CpuPrecision, OpenVinoDevice, find_openvino
 from engines.errors import ModelError
+
+if TYPE_CHECKING:
+    from engines.devices.cuda.device import CudaDevice, GpuPrecision
 
 __all__ = ["DeviceChoice", "PrecisionChoice", "RuntimeChoice", "find_devices", "stand_in_for"]
 
@@ -29,10 +29,9 @@ PrecisionChoice = Literal["auto", "fp32", "fp16"]
 _MEMORY_FOR_NCNN = 8 * 10**9
 """Bytes that a machine needs to have ncnn chosen: the largest tile of x4plus takes half of that."""
 
-_ON_GPUS: Mapping[RuntimeChoice, Callable[[tuple[CudaDevice, ...]], tuple[Device, ...]]] = {
-    "tensorrt": find_tensorrt,
-    "tensorrt-rtx": find_tensorrt_rtx,
-}
+_ON_GPUS: frozenset[RuntimeChoice] = frozenset({"tensorrt", "tensorrt-rtx"})
+
+_CPUS = CpuDevice, OpenVinoDevice, NcnnDevice, FastestRuntime
 
 
 def find_devices(
@@ -59,11 +58,29 @@ def find_devices(
     if choice != "cpu":
         found = find_gpus(precision)
         if isinstance(found, tuple):
-            return _ON_GPUS[runtime](found) if runtime in _ON_GPUS else found
+            return _on_gpus(runtime, found) if runtime in _ON_GPUS else found
         if choice == "cuda" or runtime in _ON_GPUS:
             raise ModelError(f"no GPU can be used: {found}")
         log.info("no GPU: %s", found)
     return (_find_cpu(runtime, precision, cores or usable_cores()),)
+
+
+def find_gpus(precision: "GpuPrecision") -> "tuple[CudaDevice, ...] | str":
+    """See `engines.devices.cuda.find`, which takes memory: it is imported only where there is a driver."""
+    try:
+        open_driver()
+    except OSError:
+        return "no NVIDIA driver is installed"
+    from engines.devices.cuda import find  # noqa: PLC0415
+
+    return find.find_gpus(precision)
+
+
+def _on_gpus(runtime: RuntimeChoice, found: "tuple[CudaDevice, ...]") -> tuple[Device, ...]:
+    from engines.devices.cuda.tensorrt import find_tensorrt  # noqa: PLC0415
+    from engines.devices.cuda.tensorrt_rtx import find_tensorrt_rtx  # noqa: PLC0415
+
+    return find_tensorrt(found) if runtime == "tensorrt" else find_tensorrt_rtx(found)
 
 
 def stand_in_for(
@@ -77,7 +94,7 @@ def stand_in_for(
         runtime: see there.
         precision: see there.
     """
-    if choice != "auto" or not any(isinstance(device, CudaDevice) for device in devices):
+    if choice != "auto" or all(isinstance(device, _CPUS) for device in devices):
         return None
     return lambda: _find_cpu(
         "auto" if runtime in _ON_GPUS else runtime,

@@ -1,9 +1,10 @@
 """ONNX files in ONNX Runtime: networks, halves of networks, and parts of latent upscalers."""
 
 import contextlib
+import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,18 +12,14 @@ from numpy.typing import NDArray
 from engines.devices.cores import usable_cores
 from engines.devices.failures import as_model_error, loading
 from engines.devices.parts import Arrays
-from engines.devices.runtimes import inference_session, onnxruntime
+from engines.devices.runtimes import import_onnxruntime, inference_session
 from engines.errors import ModelError
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 __all__ = ["OrtSession", "open_on_cpu", "open_ort"]
 
-
-_RELEASE = onnxruntime.RunOptions()
-"""Compute nothing, and give back what is free of the arena at the end: what large runs took stays otherwise.
-
-The key is in onnxruntime_run_options_config_keys.h."""
-_RELEASE.terminate = True
-_RELEASE.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
 _TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(uint8)": np.uint8}
 
@@ -30,7 +27,7 @@ _TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(uint8)
 class OrtSession:
     """An ONNX file in ONNX Runtime. It is a `Session`, a half of one, or a `PartSession`."""
 
-    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+    def __init__(self, session: "onnxruntime.InferenceSession") -> None:
         self._session = session
         self._inputs: list[str] = [each.name for each in session.get_inputs()]
 
@@ -62,7 +59,7 @@ class OrtSession:
             for each in self._session.get_inputs()
         }
         with contextlib.suppress(Exception):  # it does not reach the end
-            self._session.run(None, smallest, _RELEASE)
+            self._session.run(None, smallest, _release())
 
 
 def open_ort(
@@ -82,6 +79,18 @@ def open_ort(
     """
     with loading(path.name, device):
         return OrtSession(inference_session(path, threads, (provider, options or {})))
+
+
+@functools.cache
+def _release() -> "onnxruntime.RunOptions":
+    """Compute nothing, and give back what is free of the arena at the end.
+
+    What large runs took stays otherwise. The key is in onnxruntime_run_options_config_keys.h.
+    """
+    options = import_onnxruntime().RunOptions()
+    options.terminate = True
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
 
 
 def open_on_cpu(path: Path) -> OrtSession:

@@ -4,20 +4,36 @@ Both send usage data over the network by default. Tilewire is self-hosted: nobod
 runs where, unless whoever runs it wants that and has set the variable to something else.
 """
 
+import functools
 import importlib
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["import_openvino", "inference_session", "onnxruntime", "plugin_session"]
+__all__ = [
+    "import_onnxruntime",
+    "import_openvino",
+    "inference_session",
+    "onnxruntime",
+    "onnxruntime_version",
+    "plugin_session",
+]
 
-# Read when it is first imported: https://github.com/microsoft/onnxruntime/blob/main/docs/Privacy.md
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+if TYPE_CHECKING:
+    onnxruntime: ModuleType
+else:
 
-import onnxruntime
+    def __getattr__(name: str) -> object:
+        """`onnxruntime`, for modules that need it as soon as they are imported."""
+        if name == "onnxruntime":
+            return import_onnxruntime()
+        raise AttributeError(f"module 'engines.devices.runtimes' has no attribute {name!r}")
+
 
 _PRIMITIVES = 256
 """Operations that oneDNN, in OpenVINO, keeps compiled for sizes seen before, until the process ends. Of its
@@ -25,8 +41,24 @@ _PRIMITIVES = 256
 https://oneapi-src.github.io/oneDNN/dev_guide_primitive_cache.html
 """
 
-# What goes wrong is raised; it would also be printed, as would warnings at each session on a GPU.
-onnxruntime.set_default_logger_severity(4)
+
+@functools.cache
+def import_onnxruntime() -> ModuleType:
+    """ONNX Runtime, which a server may do without, and which takes memory: imported on first use."""
+    # Read when it is first imported: https://github.com/microsoft/onnxruntime/blob/main/docs/Privacy.md
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    module = importlib.import_module("onnxruntime")
+    # What goes wrong is raised; it would also be printed, as would warnings at each session on a GPU.
+    module.set_default_logger_severity(4)
+    return module
+
+
+def onnxruntime_version() -> str:
+    """Which ONNX Runtime is installed, without importing it."""
+    for package in ("onnxruntime-gpu", "onnxruntime"):
+        with suppress(metadata.PackageNotFoundError):
+            return metadata.version(package)
+    return str(import_onnxruntime().__version__)  # a build of one's own
 
 
 def inference_session(
@@ -46,7 +78,9 @@ def inference_session(
     """
     provider, options = providers[0][0], _session_options(threads)
     # Otherwise it would go on with the CPU, now or when a run fails, and print that.
-    session = onnxruntime.InferenceSession(model, options, providers=list(providers), enable_fallback=0)
+    session = import_onnxruntime().InferenceSession(
+        model, options, providers=list(providers), enable_fallback=0
+    )
     return _started(session, provider)
 
 
@@ -64,11 +98,11 @@ def plugin_session(model: bytes, threads: int, device: Any, options: Mapping[str
     """
     session_options = _session_options(threads)
     session_options.add_provider_for_devices([device], dict(options))
-    return _started(onnxruntime.InferenceSession(model, session_options), device.ep_name)
+    return _started(import_onnxruntime().InferenceSession(model, session_options), device.ep_name)
 
 
 def _session_options(threads: int) -> Any:
-    options = onnxruntime.SessionOptions()
+    options = import_onnxruntime().SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # what goes wrong is raised
     # A plan for each size of pictures keeps the memory of those before.

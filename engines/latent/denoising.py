@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from engines.devices.parts import Arrays
 from engines.latent.diffusion import Diffusion
 from engines.latent.runs import (
+    BEFORE,
     F32,
     Calls,
     Runs,
@@ -149,11 +150,16 @@ def _denoise(
     def denoise(noisy: F32, level: float, shares: Sequence[float]) -> Calls:
         return _denoised(noisy, level, small, prompts, windows, weights.spread, wanted.guidance, shares)
 
+    draft = None
+    if wanted.strength < 1 and weights.draft_steps:
+        (most, _) = levels_of("Euler", 1, 1, weights)
+        draft = yield from denoise(fresh() * np.float32(most), most, (BEFORE, BEFORE))
     start = fresh()
     # Where it does not begin with the most noise there is still a picture, of deviation 1, below it.
     start *= np.float32(math.hypot(levels[0], 1) if weights.spacing == "leading" else levels[0])
     if wanted.strength < 1:
-        start += _spread(small, weights.spread)
+        start += _spread(small, weights.spread) if draft is None else draft
+    del draft  # as large as the picture
     return (yield from remove_noise(wanted.scheduler, start, levels, fresh, denoise))
 
 

@@ -12,6 +12,7 @@ Once a second a thread looks at the cluster:
 All that happens to tiles meanwhile is the executor's: see `scheduling.dispatcher`.
 """
 
+import contextlib
 import logging
 import threading
 import time
@@ -19,14 +20,13 @@ import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import sha256
-from importlib.metadata import version
 from typing import Protocol
 
 from engines.devices.find import DeviceChoice, PrecisionChoice, RuntimeChoice
-from engines.errors import DeviceLostError, ModelError
+from engines.errors import ModelError
 from engines.ray.connection import Answer, Connection, Node, RayLink, check_installed
 from engines.ray.device import RayDevice, Shipping
-from engines.ray.host import Wanted
+from engines.ray.host import Wanted, installed_version
 from engines.scheduling.executor import Executor
 from onnx_models import one_line
 
@@ -99,7 +99,7 @@ class _Cluster(Protocol):
     """What of `Connection` is used."""
 
     def nodes(self) -> list[Node]: ...
-    def host(self, name: str, node: Node, wanted: Wanted, version: str) -> RayLink: ...
+    def host(self, name: str, node: Node, wanted: Wanted) -> RayLink: ...
     def close(self) -> None: ...
 
 
@@ -145,7 +145,7 @@ class RayCluster:
         self._connect = connect
         self._clock = clock
         self._server = uuid.uuid4().hex
-        self._version = version("tilewire")
+        self._version = installed_version()
         self._shipping = Shipping()
         self._executor: Executor | None = None
         self._cluster: _Cluster | None = None
@@ -224,7 +224,7 @@ class RayCluster:
         assert self._cluster is not None
         # Hosts of other versions or options are others'.
         distinction = sha256(repr((self._version, place.node.key, place.wanted, place.index)).encode())
-        link = self._cluster.host(distinction.hexdigest()[:32], place.node, place.wanted, self._version)
+        link = self._cluster.host(distinction.hexdigest()[:32], place.node, place.wanted)
         return _Host(link, self._clock(), link.ask("describe"))
 
     def _greet(self, place: Place, host: _Host) -> None:
@@ -284,9 +284,7 @@ class RayCluster:
                 log.exception("the connection to the Ray cluster could not be closed")
 
     def _say_goodbye(self) -> None:
-        try:
-            for host in self._hosts.values():
-                if host.device is not None:
+        for host in self._hosts.values():
+            if host.device is not None:
+                with contextlib.suppress(ModelError):  # what is gone need not know
                     host.link.call("say_goodbye", self._server)
-        except DeviceLostError:
-            pass  # what is gone need not be told

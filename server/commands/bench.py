@@ -222,7 +222,7 @@ def _notes(report: Report) -> Iterator[str]:
     yield "MP/s: output megapixels a second through the socket, JPEG in and out, at the largest factor."
     if any(result.measured_side < PHOTO_SIDE for result in report.results):
         yield f"~: computed from a smaller picture, as {PHOTO_SIDE}×{PHOTO_SIDE} would take too long."
-    if report.chosen:
+    if any(report.chosen.get(result.model) == result.device for result in report.results):
         yield '*: what runs the model with runtime = "auto", as it was the fastest at its first load.'
     yield "first result: a small picture right after the start, with loading the model. memory: main memory."
     cores = f"{report.machine.cores} cores" if report.machine.cores > 1 else "one core"

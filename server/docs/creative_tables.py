@@ -46,7 +46,7 @@ def preset_table(_: str) -> str:
         (f"<code>{wire_name(name)}</code>", *(f"{values[name]:g}" for values in PRESETS.values()))
         for name in names
     )
-    return table(("Setting", *(f"<code>{preset}</code>" for preset in PRESETS)), rows)
+    return table(("Setting", *PRESETS), rows)
 
 
 def style_table(_: str) -> str:

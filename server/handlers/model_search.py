@@ -70,6 +70,7 @@ def _describe(model: Model, catalogue: Catalogue, settings: Settings, speeds: Sp
         parameters=list(model.parameters),
         options=options_of(model, catalogue),
         default_steps=UNSET if model.diffusion is None else model.diffusion.default_steps,
+        strength_steps=UNSET if model.latent is None else model.latent.draft_steps or UNSET,
         presets=UNSET if model.creative is None else presets(),
         enlarger=UNSET if model.creative is None or enlarger is None else enlarger.air,
         seconds_per_megapixel=UNSET if speed is None else round(speed, 4),

@@ -390,6 +390,13 @@ class ModelItem(Struct, frozen=True, kw_only=True, rename=wire_name):
     default_steps: Annotated[
         int | UnsetType, Meta(description="Of models that take `settings.steps`; what the price is for.")
     ] = UNSET
+    strength_steps: Annotated[
+        int | UnsetType,
+        Meta(
+            description="Of models that draft an image before a `settings.strength` below 1 invents texture: "
+            "`defaultSteps` then, and one for the draft."
+        ),
+    ] = UNSET
     presets: Annotated[
         dict[str, dict[str, float]] | UnsetType,
         Meta(

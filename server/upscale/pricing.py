@@ -1,6 +1,5 @@
 """What an upscale costs."""
 
-import math
 from decimal import Decimal
 from fractions import Fraction
 
@@ -19,8 +18,9 @@ def price(usd_per_megapixel: Decimal, size: Size, effort: Fraction = Fraction(1)
         size: of the result.
         effort: see `effort`.
     """
-    exact = Fraction(usd_per_megapixel) * size.width * size.height * effort  # microdollars
-    return math.ceil(exact) * 1000
+    dollars, parts = usd_per_megapixel.as_integer_ratio()  # as integers: fractions take ten times as long
+    microdollars = dollars * size.width * size.height * effort.numerator
+    return -(-microdollars // (parts * effort.denominator)) * 1000
 
 
 def effort(
@@ -51,4 +51,5 @@ def effort(
         work *= len(TURNS)
     if model.latent is None or diffusion is None:
         return work
-    return work * max(Fraction(1), Fraction(diffusion.evaluations, model.latent.default_steps))
+    drafts = int(diffusion.strength < 1 and model.latent.draft_steps > 0)  # in one step
+    return work * max(Fraction(1), Fraction(diffusion.evaluations + drafts, model.latent.default_steps))

@@ -203,8 +203,10 @@ def diffusion_of(task: Upscale, model: Model, settings: UpscaleSettings | None =
         return creative_diffusion(settings, model.creative, seed % 2**31)
     if model.latent is None:
         return None
+    strength = given(settings.strength, 1.0)
+    drafts = strength < 1 and model.latent.draft_steps > 0
     default = Diffusion(
-        steps=model.latent.default_steps,
+        steps=model.latent.draft_steps if drafts else model.latent.default_steps,
         seed=seed,
         scheduler=model.latent.default_scheduler,
     )
@@ -215,7 +217,7 @@ def diffusion_of(task: Upscale, model: Model, settings: UpscaleSettings | None =
         guidance=given(settings.cfg_scale, default.guidance),
         prompt=given(settings.positive_prompt, default.prompt),
         negative_prompt=given(settings.negative_prompt, default.negative_prompt),
-        strength=given(settings.strength, default.strength),
+        strength=strength,
         scheduler=given(settings.scheduler, default.scheduler),
         noise_level=given(settings.noise_level, default.noise_level),
         colour_fix=("wavelet" if fix else None) if isinstance(fix, bool) else given(fix, default.colour_fix),
@@ -361,7 +363,7 @@ def _refuse_unsupported(task: Upscale, model: Model) -> None:
     if task.number_results != 1:
         refused.append(unsupported("numberResults", "an upscale has one result"))
     refused += [
-        unsupported(f"settings.{name}", f"{model.name} has no setting {name!r}{_who_has(name)}")
+        unsupported(f"settings.{name}", f"{model.name} has no setting {name!r}{_why_not(name, model)}")
         for name in (_settings_given(task.settings) if task.settings else ())
         if name not in model.parameters
     ]
@@ -369,10 +371,12 @@ def _refuse_unsupported(task: Upscale, model: Model) -> None:
         raise refused[0]
 
 
-def _who_has(name: str) -> str:
-    """What a refusal says of settings that only creative upscalers have."""
+def _why_not(name: str, model: Model) -> str:
+    """What a refusal adds for settings that only creative upscalers have, or those with certain parts."""
     if name not in CreativeWeights.parameters:
         return ""
+    if model.creative is not None:
+        return ": it was exported without the part for it, a ControlNet or an IP-Adapter"
     return "; a creative upscaler has it, which `tilewire models export DIRECTORY` makes of a diffusion model"
 
 

@@ -25,8 +25,9 @@ from onnx_models import (
     remove_entry,
     verified_file,
 )
+from onnx_models.cells import pack
 from onnx_models.errors import WeightsChecksumError
-from onnx_models.ffdnet import convert, pack
+from onnx_models.ffdnet import convert
 from onnx_models.torch_file import read_tensors
 from tests.onnx_models.support.ffdnet import denoised, file_of, tensors
 from tests.onnx_models.support.publisher import FACTS, published

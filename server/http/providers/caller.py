@@ -47,6 +47,7 @@ from server.protocol.trace import header_parent
 from server.services import Services
 from server.state import ledger, tasks
 from server.state.accounts import AccountId, account_named
+from server.state.images import ImageRecord
 from server.state.logins import Login
 from server.state.records import Status, TaskRecord
 from server.state.requests import Service
@@ -209,6 +210,17 @@ class Caller:
         """
         task = {"taskType": "imageUpload", "taskUUID": str(uuid.uuid4()), "image": image}
         return await self._ask(ImageUploadResult, task)
+
+    async def keep(self, image: str | bytes) -> ImageRecord:
+        """Keep an image, whose size is known then.
+
+        Raises:
+            FailedError: if it is refused.
+        """
+        kept = await self.upload(image)
+        record = await self.services.images.find(self.account, kept.image_uuid, self.login.scope)
+        assert record is not None
+        return record
 
     async def available(self) -> Decimal | None:
         """What the account can spend, in USD; None if it has no limit.

@@ -1,4 +1,4 @@
-"""Photio's `/v1/inference/upscale`: by 4 with a GAN; by 2 with diffusion where a prompt asks for it."""
+"""Photio's `/v1/inference/upscale`: by the default model, or with diffusion where a prompt asks for it."""
 
 import base64
 from typing import Annotated, Any, Final, Literal
@@ -8,15 +8,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from server.http.providers.bodies import read_json
-from server.http.providers.caller import Caller, ServiceRoute, not_offered, status_of
-from server.http.providers.upscalers import prompted_model
+from server.http.providers.caller import Caller, ServiceRoute, status_of
+from server.http.providers.diffusion import Quality, diffusion_model, diffusion_settings
 from server.protocol.errors import ErrorItem
 
 __all__ = ["ROUTES"]
 
-_NAMES: Final = {"inputImage": "image", "upscaleFactor": "upscale_by", "settings.positivePrompt": "prompt"}
-_STEPS: Final = {"LOW": 1.0, "MIDDLE": 1.5, "HIGH": 2.5}
-"""Of the model's default steps."""
+_NAMES: Final = {
+    "inputImage": "image",
+    "upscaleFactor": "upscale_by",
+    "settings.positivePrompt": "prompt",
+    "settings.negativePrompt": "negative_prompt",
+    "settings.strength": "denoising_strength",
+}
 
 
 class Upscale(Struct, frozen=True, kw_only=True):
@@ -26,7 +30,7 @@ class Upscale(Struct, frozen=True, kw_only=True):
     upscale_by: Literal[2, 4] | None = 2
     prompt: str | None = ""
     negative_prompt: str | None = None
-    quality: Literal["LOW", "MIDDLE", "HIGH"] | None = None
+    quality: Quality | None = None
     denoising_strength: Annotated[float, Meta(ge=0, le=1)] | None = None
 
 
@@ -46,27 +50,21 @@ async def upscale(request: Request, caller: Caller) -> Response:
 
 def _how(body: Upscale, caller: Caller) -> dict[str, Any]:
     """Diffusion for what only diffusion can do, a GAN for everything else."""
-    wanted = [name for name in ("prompt", "negative_prompt", "denoising_strength") if getattr(body, name)]
+    wanted = [name for name in ("prompt", "negative_prompt") if getattr(body, name)]
+    if body.denoising_strength is not None:
+        wanted.append("denoising_strength")
     if body.quality in ("MIDDLE", "HIGH"):
         wanted.append("quality")
-    if not wanted or body.upscale_by == 4:
+    if not wanted:
         return {}
-    model = prompted_model(caller.services.catalogue)
-    if model is None or model.latent is None:
-        raise not_offered(
-            wanted[0],
-            f"{wanted[0]} needs a diffusion upscaler that takes prompts; "
-            "`tilewire models export DIRECTORY` makes one",
-        )
-    settings: dict[str, Any] = {"steps": round(model.latent.default_steps * _STEPS[body.quality or "LOW"])}
-    if body.prompt:
-        settings |= {"positivePrompt": body.prompt, "CFGScale": 7}
-    if body.negative_prompt:
-        settings |= {"negativePrompt": body.negative_prompt, "CFGScale": 7}
-    if body.denoising_strength is not None:
-        # By Photio's page 1 is the most similar.
-        settings["strength"] = max(0.05, 1 - body.denoising_strength)
-    return {"model": model.name, "settings": settings}
+    model = diffusion_model(caller.services.catalogue, wanted[0])
+    likeness = body.denoising_strength  # by Photio's page 1 is the most similar
+    settings = {
+        "positivePrompt": body.prompt or None,
+        "negativePrompt": body.negative_prompt or None,
+        "strength": None if likeness is None else max(0.05, 1 - likeness),
+    }
+    return {"model": model.name, "settings": diffusion_settings(model, settings, body.quality or "LOW")}
 
 
 def fail(item: ErrorItem) -> Response:

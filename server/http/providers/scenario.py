@@ -9,6 +9,7 @@ Sources: docs.scenario.com, and scenario-sdk 2.4 for Python.
 
 import math
 import uuid
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
@@ -19,7 +20,8 @@ from starlette.responses import JSONResponse, Response
 from onnx_models import Model
 from server.http.providers.bodies import read_json
 from server.http.providers.caller import Caller, ServiceRoute, not_offered, status_of, wrong
-from server.http.providers.upscalers import model_called, prompted_model
+from server.http.providers.diffusion import diffusion_model, diffusion_settings
+from server.http.providers.upscalers import model_called
 from server.images.store import MEDIA_TYPES
 from server.protocol.errors import ErrorItem, NotFoundError
 from server.protocol.replies import Progress
@@ -37,7 +39,29 @@ _NAMES: Final = {
     "settings.positivePrompt": "prompt",
     "settings.negativePrompt": "negativePrompt",
     "settings.seed": "seed",
-    "settings.strength": "creativity",
+    "settings.strength": "strength",
+    "settings.CFGScale": "guidanceScale",
+    "settings.controlNetWeight": "controlnetConditioningScale",
+    **{
+        f"settings.{name}": name
+        for name in (
+            "preset",
+            "style",
+            "creativity",
+            "creativityDecay",
+            "hallucination",
+            "imageFidelity",
+            "promptFidelity",
+            "detailsLevel",
+            "fractality",
+            "refinementSteps",
+            "overrideEmbeddings",
+            "styleImages",
+            "styleImagesFidelity",
+            "tileStyle",
+        )
+    },
+    "seamless": "imageType",
     "taskUUID": "jobId",
 }
 _CREATIVE_UNIT: Final = 10**7
@@ -89,22 +113,8 @@ class Action(Struct, frozen=True):
     action: Literal["cancel"]
 
 
-_NOT_OFFERED: Final = (
-    "creativity_decay",
-    "details_level",
-    "fractality",
-    "hallucination",
-    "image_fidelity",
-    "prompt_fidelity",
-    "override_embeddings",
-    "refinement_steps",
-    "style_images",
-    "style_images_fidelity",
-    "style_strength",
-    "controlnet_conditioning_scale",
-    "tile_style",
-)
-_DIFFUSION: Final = ("prompt", "negative_prompt", "creativity", "strength", "guidance_scale", "seed")
+_OF_SIZE: Final = {"image", "scaling_factor", "upscale_factor", "target_width", "image_type"}
+"""What any upscaler can do; all else takes diffusion."""
 
 
 async def upload(request: Request, caller: Caller) -> Response:
@@ -185,45 +195,62 @@ def _how(request: Request, body: Upscale, caller: Caller) -> dict[str, Any]:
     Raises:
         ParameterError: for what no installed model can do.
     """
-    wire = dict(zip(Upscale.__struct_fields__, Upscale.__struct_encode_fields__, strict=True))
-    for name in _NOT_OFFERED:
-        if getattr(body, name):
-            raise not_offered(wire[name], f"{wire[name]}: no installed model can do this")
-    if body.style not in (None, "standard"):
-        raise not_offered("style", "style: describe the style in the prompt")
-    if body.image_type not in (None, "seamfull"):
-        raise not_offered("imageType", f"imageType: {body.image_type} is not offered")
+    seamless = {"seamless": _SEAMLESS[body.image_type]} if body.image_type in _SEAMLESS else {}
     named = request.path_params.get("model")
     if named is not None and named not in _DEFAULT_MODELS:
-        return {"model": _model(named, caller).name, "settings": _settings(body) or None}
-    asked = [name for name in _DIFFUSION if getattr(body, name) not in (None, "")]
-    if body.preset == "creative":
-        asked.append("preset")
+        model = _model(named, caller)
+        asked_of_it = _settings(body)
+        if model.diffusion is not None:
+            asked_of_it = diffusion_settings(model, asked_of_it)
+        given = {name: value for name, value in asked_of_it.items() if value is not None}
+        return {"model": model.name, "settings": given or None, **seamless}
+    wire = dict(zip(Upscale.__struct_fields__, Upscale.__struct_encode_fields__, strict=True))
+    asked = [
+        name
+        for name in wire
+        if name not in _OF_SIZE and (value := getattr(body, name)) and value not in _USUAL.get(name, ())
+    ]
     if not asked:
-        return {}
-    model = prompted_model(caller.services.catalogue)
-    if model is None:
-        raise not_offered(
-            wire[asked[0]],
-            f"{wire[asked[0]]}: no diffusion upscaler that takes prompts is installed; "
-            "`tilewire models export DIRECTORY` makes one",
-        )
-    settings = {"strength": _STRENGTHS[body.preset or "balanced"], **_settings(body)}
-    return {"model": model.name, "settings": settings}
+        return seamless
+    model = diffusion_model(caller.services.catalogue, wire[asked[0]])
+    settings = {"preset": "balanced"} | {
+        name: value for name, value in _settings(body).items() if value is not None
+    }
+    return {"model": model.name, "settings": diffusion_settings(model, settings), **seamless}
 
 
-_STRENGTHS: Final = {"precise": 0.2, "balanced": 0.35, "creative": 0.55}
+_SEAMLESS: Final = {"skybox": "x", "texture": "both"}
+
+_USUAL: Final[Mapping[str, tuple[str, ...]]] = {"preset": ("precise", "balanced"), "style": ("standard",)}
+"""Values that ask for nothing which a GAN could not do."""
 
 
 def _settings(body: Upscale) -> dict[str, Any]:
-    given = {
+    """What is wanted, by the names that it has here."""
+    style_strength = None if body.style_strength is None else 100 * body.style_strength
+    fidelity = body.style_images_fidelity if body.style_images_fidelity is not None else style_strength
+    return {
+        "preset": body.preset,
+        "style": body.style,
         "positivePrompt": body.prompt or None,
         "negativePrompt": body.negative_prompt or None,
-        "CFGScale": body.guidance_scale if body.guidance_scale is not None else (7 if body.prompt else None),
+        "overrideEmbeddings": body.override_embeddings or None,
         "seed": body.seed,
-        "strength": body.strength or (body.creativity / 100 if body.creativity else None),
+        "creativity": body.creativity if not body.strength else None,
+        "strength": body.strength or None,
+        "creativityDecay": body.creativity_decay,
+        "hallucination": body.hallucination,
+        "imageFidelity": body.image_fidelity,
+        "controlNetWeight": body.controlnet_conditioning_scale,
+        "promptFidelity": body.prompt_fidelity,
+        "CFGScale": body.guidance_scale,
+        "detailsLevel": body.details_level,
+        "fractality": body.fractality,
+        "refinementSteps": body.refinement_steps,
+        "styleImages": body.style_images or None,
+        "styleImagesFidelity": fidelity if body.style_images else None,
+        "tileStyle": body.tile_style or None,
     }
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def _model(name: str, caller: Caller) -> Model:

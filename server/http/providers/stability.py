@@ -8,6 +8,7 @@ Source: Stability's OpenAPI documents of v1 and v2beta.
 
 import base64
 import hashlib
+import math
 import uuid
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
@@ -17,9 +18,11 @@ from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from onnx_models import LARGEST_FACTOR
 from server.http.providers.bodies import read_form
 from server.http.providers.caller import Caller, ServiceRoute, not_offered, status_of, wrong
-from server.http.providers.upscalers import model_called, prompted_model
+from server.http.providers.diffusion import diffusion_model, diffusion_settings
+from server.http.providers.upscalers import model_called
 from server.protocol.errors import ErrorItem, NotFoundError
 from server.protocol.replies import Progress, UpscaleResult
 
@@ -35,6 +38,8 @@ _NAMES: Final = {
     "settings.CFGScale": "cfg_scale",
     "settings.steps": "steps",
     "settings.seed": "seed",
+    "settings.strength": "creativity",
+    "settings.style": "style_preset",
 }
 _FORMATS: Final = {"png": "PNG", "jpeg": "JPG", "webp": "WEBP"}
 _ENGINES: Final = {
@@ -44,6 +49,7 @@ _ENGINES: Final = {
 _LATENT: Final = "stable-diffusion-x4-latent-upscaler"
 _LATENT_MODEL: Final = "stable-diffusion-x4-upscaler"
 _UNLIMITED: Final = 1e9
+_4K: Final = 3840 * 2160 / 1e6
 _CREDITS: Final = 100
 """Of Stability's, in a US dollar."""
 
@@ -152,22 +158,18 @@ async def fast(request: Request, caller: Caller) -> Response:
 async def conservative(request: Request, caller: Caller) -> Response:
     """`POST /v2beta/stable-image/upscale/conservative`: to four megapixels, guided by a prompt."""
     form = await read_form(request)
-    task = _diffusion(form, caller, default=0.35, lowest=0.2)
-    result = await caller.upscale(
-        inputImage=_image(form), outputType="base64Data", outputFormat=_format(form), **task
-    )
+    task = await _diffusion(form, caller, default=0.35, lowest=0.2, megapixels=4)
+    result = await caller.upscale(outputType="base64Data", outputFormat=_format(form), **task)
     return _v2_result(request, result, "image", _format(form))
 
 
 async def creative(request: Request, caller: Caller) -> Response:
-    """`POST /v2beta/stable-image/upscale/creative`: the same with more freedom, to be asked for later."""
+    """`POST /v2beta/stable-image/upscale/creative`: to 4K with more freedom, to be asked for later."""
     form = await read_form(request)
-    if "style_preset" in form:
-        raise not_offered("style_preset", "style_preset: describe the style in the prompt")
-    task = _diffusion(form, caller, default=0.3, lowest=0.1)
-    task_uuid = await caller.accept(
-        inputImage=_image(form), outputType="base64Data", outputFormat=_format(form), **task
-    )
+    task = await _diffusion(form, caller, default=0.3, lowest=0.1, megapixels=_4K)
+    if style := _text(form, "style_preset"):
+        task["settings"]["style"] = _style(style)
+    task_uuid = await caller.accept(outputType="base64Data", outputFormat=_format(form), **task)
     return JSONResponse({"id": _public_id(task_uuid)})
 
 
@@ -180,25 +182,54 @@ async def result(request: Request, caller: Caller) -> Response:
     return _v2_result(request, item, "result", None)
 
 
-def _diffusion(form: Mapping[str, bytes], caller: Caller, *, default: float, lowest: float) -> dict[str, Any]:
-    """The task of an upscale by prompt."""
+async def _diffusion(
+    form: Mapping[str, bytes], caller: Caller, *, default: float, lowest: float, megapixels: float
+) -> dict[str, Any]:
+    """The task of an upscale by prompt; to so many megapixels where the model makes any size."""
+    image = _image(form)
     prompt = _text(form, "prompt")
     if not prompt:
         raise wrong("prompt", "prompt: is required")
     creativity = _number(form, "creativity", float, lowest, 0.5, default)
-    model = prompted_model(caller.services.catalogue)
-    if model is None:
+    model = diffusion_model(caller.services.catalogue, "prompt")
+    settings = {
+        "positivePrompt": prompt,
+        "negativePrompt": _text(form, "negative_prompt") or None,
+        "strength": creativity,
+        "seed": _number(form, "seed", int, 0, 2**32 - 2, 0) or None,
+    }
+    task = {"model": model.name, "settings": diffusion_settings(model, settings)}
+    if model.creative is None:
+        return task | {"inputImage": image}
+    kept = await caller.keep(image)
+    factor = math.sqrt(megapixels * 1e6 / (kept.width * kept.height))
+    return task | {"inputImage": kept.uuid, "upscaleFactor": min(max(factor, 1), LARGEST_FACTOR)}
+
+
+_STYLES: Final = {
+    "3d-model": "3d-rendered",
+    "analog-film": "analog-film",
+    "anime": "anime",
+    "cinematic": "cinematic",
+    "comic-book": "comic",
+    "digital-art": "digital-art",
+    "enhance": "standard",
+    "fantasy-art": "fantasy-art",
+    "line-art": "line-art",
+    "low-poly": "low-poly",
+    "photographic": "photography",
+    "pixel-art": "pixel-art",
+    "tile-texture": "texture",
+}
+"""Stability's presets, and the styles of creative upscalers."""
+
+
+def _style(preset: str) -> str:
+    if preset not in _STYLES:
         raise not_offered(
-            "prompt",
-            "prompt: no diffusion upscaler that takes prompts is installed; "
-            "`tilewire models export DIRECTORY` makes one",
+            "style_preset", f"style_preset: offered are {', '.join(_STYLES)}; describe others in the prompt"
         )
-    settings: dict[str, Any] = {"positivePrompt": prompt, "CFGScale": 7, "strength": creativity}
-    if negative := _text(form, "negative_prompt"):
-        settings["negativePrompt"] = negative
-    if seed := _number(form, "seed", int, 0, 2**32 - 2, 0):
-        settings["seed"] = seed
-    return {"model": model.name, "settings": settings}
+    return _STYLES[preset]
 
 
 def _v2_result(request: Request, item: UpscaleResult, key: str, wanted: str | None) -> Response:

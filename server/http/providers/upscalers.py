@@ -5,7 +5,7 @@ from typing import Final
 
 from onnx_models import Catalogue, Model, UnknownModelError
 
-__all__ = ["UPSCALERS", "model_called", "prompted_model", "upscalers"]
+__all__ = ["UPSCALERS", "model_called", "upscalers"]
 
 UPSCALERS: Final[Mapping[str, str]] = {
     "R-ESRGAN 4x+": "realesrgan-x4plus",
@@ -34,9 +34,3 @@ def upscalers(catalogue: Catalogue) -> list[tuple[str, Model]]:
     """What is offered, under the name that users of A1111 know, where there is one."""
     known = {model: name for name, model in reversed(list(UPSCALERS.items()))}
     return [(known.get(model.name, model.name), model) for model in catalogue]
-
-
-def prompted_model(catalogue: Catalogue) -> Model | None:
-    """The first diffusion upscaler that takes prompts and a strength; None if none is installed."""
-    wanted = {"positivePrompt", "strength"}
-    return next((model for model in catalogue if wanted <= set(model.parameters)), None)

@@ -16,6 +16,7 @@
  * @property {string[]} parameters
  * @property {string[]} [options] Beside these, what not all models take.
  * @property {number} [defaultSteps] Of models that take steps; what the price is for.
+ * @property {number} [strengthSteps] Of models that draft before a strength below 1: their steps then.
  * @property {Record<string, Record<string, number>>} [presets] Of creative upscalers: what settings are by default.
  * @property {string} [enlarger] Of creative upscalers: the model that enlarges before they draw, by default.
  * @property {number} pricePerMegapixel In USD.
@@ -60,12 +61,15 @@ export function price({ width, height }, source, settings, model) {
  * How many times the work that a model's price is for.
  * @param {Source} source @param {Settings} settings @param {Model} model
  */
-export function effort(source, settings, { air, defaultSteps, presets, upscaleFactors }) {
+export function effort(source, settings, { air, defaultSteps, strengthSteps, presets, upscaleFactors }) {
   const own = air === settings.model ? settings.parameters : {}; // a second model has its defaults
   const times = settings.options?.tta ?? 1;
   if (!presets || !defaultSteps) {
-    const steps = defaultSteps ? Math.max(1, looks(own, defaultSteps) / defaultSteps) : 1;
-    return steps * times * passes(source, resultSize(source, settings), /** @type {number} */ (upscaleFactors.at(-1)));
+    const passed = passes(source, resultSize(source, settings), /** @type {number} */ (upscaleFactors.at(-1)));
+    if (!defaultSteps) return times * passed;
+    const drafts = strengthSteps && own.strength < 1; // in one step
+    const all = looks(own, drafts ? strengthSteps : defaultSteps) + (drafts ? 1 : 0);
+    return Math.max(1, all / defaultSteps) * times * passed;
   }
   const usual = drawn({}, 2, defaultSteps, presets);
   return (drawn(own, factorOf(source, settings) ?? 2, defaultSteps, presets) / usual) * times;

@@ -19,11 +19,26 @@ def run(program, **environment):
     ).stdout.strip()
 
 
-@pytest.mark.parametrize("package", ["engines.devices.find", "server.commands.serve"])
-def test_onnx_runtime_is_told_not_to_report_before_it_is_imported(package, tmp_path):
-    program = f"import {package}, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+def test_onnx_runtime_is_told_not_to_report_before_it_is_imported(tmp_path):
+    program = """
+import os
+from engines.devices.runtimes import import_onnxruntime
+import_onnxruntime()
+print(os.environ["ORT_DISABLE_TELEMETRY"])
+"""
     assert run(program, HOME=str(tmp_path)) == "1"
     assert not list(tmp_path.rglob("*onnxruntime*"))  # where it would keep what it is to report
+
+
+def test_what_a_server_may_do_without_is_not_imported_with_it():
+    program = """
+import sys
+import server.commands.serve
+from engines import find_devices
+find_devices("cpu", "onnxruntime")
+print([name for name in ("ncnn", "onnx", "onnxruntime", "openvino", "torch") if name in sys.modules])
+"""
+    assert run(program) == "[]"
 
 
 def test_whoever_wants_to_report_can():

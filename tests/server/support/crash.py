@@ -53,7 +53,6 @@ _SHADES = 1  # by which two runs of a network may differ
 _PHASES = {
     "accepted": "SELECT count(*) FROM tasks WHERE status = 'accepted' AND price IS NULL",
     "reserved, at work": "SELECT count(*) FROM tasks WHERE status = 'accepted' AND price IS NOT NULL",
-    "storing": "SELECT count(*) FROM loose_files WHERE since > :since",
     "recorded, not delivered": "SELECT count(*) FROM outbox",
     "webhook under way": """
         SELECT count(*) FROM webhooks  -- a claim is for 90 seconds
@@ -200,18 +199,24 @@ async def _kill_one(run: Run, servers: Sequence[KillableServer], chance: random.
     run.kills["all"] += 1
     if not was_ready:
         run.kills["starting"] += 1
-    run.kills.update(await asyncio.to_thread(_phases, run.database_url, server.started))
+    run.kills.update(await asyncio.to_thread(_phases, run, server.started))
     await asyncio.to_thread(server.start)
 
 
-def _phases(database_url: str, since: float) -> list[str]:
+def _phases(run: Run, since: float) -> list[str]:
     """At what the kill found tasks. Only looks: what is left to recover is left to the next start."""
+    database_url = run.database_url
     if database_url.startswith("sqlite:///"):
         path = database_url.removeprefix("sqlite:///")
         database_url = f"sqlite:///file:{path}?mode=ro&uri=true"
     engine = create_engine(database_url)
     with engine.connect() as connection:
         found = [name for name, query in _PHASES.items() if connection.scalar(text(query), {"since": since})]
+        names = connection.scalars(
+            text("SELECT name FROM loose_files WHERE since > :since"), {"since": since}
+        )
+        if any((run.data / "images" / f"{name}{end}").exists() for name in names for end in ("", "#1")):
+            found.append("storing")
     engine.dispose()
     return found
 

@@ -4,9 +4,8 @@ import base64
 import io
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import httpcore
 import numpy as np
 import pytest
 from PIL import Image, ImageChops
@@ -15,6 +14,7 @@ from sqlalchemy import update
 from server.serving import EmbeddedServer
 from server.state.tables import accounts
 from tests.server.conftest import StartServer
+from tests.server.support.ask import BEARER, Answer, ask, finished
 from tests.server.support.faces import CENTRES, HEIGHT, WIDTH, add_detector, add_restorer, portrait
 from tests.server.support.harness import (
     FAST_MODEL,
@@ -30,49 +30,6 @@ from tests.server.support.web import Web
 
 FACES = portrait(*CENTRES)
 ENCODED = base64.b64encode(make_image(24, 16)).decode()
-BEARER = {"authorization": f"Bearer {KEY}"}
-_BOUNDARY = "--------tilewire"
-
-
-class Answer(NamedTuple):
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-def ask(server: EmbeddedServer, method: str, path: str, **more: Any) -> Answer:
-    """Send a request; `form` and `body` are encoded."""
-    headers = dict(more.get("headers", BEARER))
-    content = b""
-    if (form := more.get("form")) is not None:
-        headers["content-type"] = f"multipart/form-data; boundary={_BOUNDARY}"
-        content = _encoded_form(form)
-    elif (body := more.get("body")) is not None:
-        headers["content-type"] = "application/json"
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    response = httpcore.request(method, server.url + path, headers=headers, content=content)
-    fields = {name.decode().lower(): value.decode() for name, value in response.headers}
-    return Answer(response.status, fields, response.content)
-
-
-def _encoded_form(parts: dict[str, str | bytes]) -> bytes:
-    lines = b""
-    for name, value in parts.items():
-        data = value.encode() if isinstance(value, str) else value
-        lines += f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'.encode()
-        lines += data + b"\r\n"
-    return lines + f"--{_BOUNDARY}--\r\n".encode()
-
-
-def finished(server: EmbeddedServer, path: str, is_done: Any) -> Answer:
-    """What a poll gives in the end."""
-    while not is_done(answer := ask(server, "GET", path)):
-        pass
-    return answer
 
 
 def a1111(server: EmbeddedServer) -> bytes:
