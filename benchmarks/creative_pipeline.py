@@ -63,7 +63,9 @@ def save_pipeline(directory: Path, controlnet: Path, width: int) -> None:
             vocab_size=len(tokenizer),
         )
     )
-    scheduler = EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    scheduler = EulerDiscreteScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
+    )
     pipeline = StableDiffusionPipeline(
         vae=vae.eval(),
         text_encoder=text.eval(),

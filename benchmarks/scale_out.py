@@ -235,8 +235,8 @@ class WaitingDevice:
 class WaitingHost(DeviceHost):
     """A host with such a device."""
 
-    def __init__(self, wanted: Wanted, *, version: str, wait: float, batch: int) -> None:
-        super().__init__(wanted, version=version, find=lambda *_: (WaitingDevice(wait, batch),))
+    def __init__(self, wanted: Wanted, *, wait: float, batch: int) -> None:
+        super().__init__(wanted, find=lambda *_: (WaitingDevice(wait, batch),))
 
 
 @dataclass(eq=False)

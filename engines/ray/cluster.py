@@ -20,14 +20,13 @@ import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import sha256
-from importlib.metadata import version
 from typing import Protocol
 
 from engines.devices.find import DeviceChoice, PrecisionChoice, RuntimeChoice
 from engines.errors import ModelError
 from engines.ray.connection import Answer, Connection, Node, RayLink, check_installed
 from engines.ray.device import RayDevice, Shipping
-from engines.ray.host import Wanted
+from engines.ray.host import Wanted, installed_version
 from engines.scheduling.executor import Executor
 from onnx_models import one_line
 
@@ -100,7 +99,7 @@ class _Cluster(Protocol):
     """What of `Connection` is used."""
 
     def nodes(self) -> list[Node]: ...
-    def host(self, name: str, node: Node, wanted: Wanted, version: str) -> RayLink: ...
+    def host(self, name: str, node: Node, wanted: Wanted) -> RayLink: ...
     def close(self) -> None: ...
 
 
@@ -146,7 +145,7 @@ class RayCluster:
         self._connect = connect
         self._clock = clock
         self._server = uuid.uuid4().hex
-        self._version = version("tilewire")
+        self._version = installed_version()
         self._shipping = Shipping()
         self._executor: Executor | None = None
         self._cluster: _Cluster | None = None
@@ -225,7 +224,7 @@ class RayCluster:
         assert self._cluster is not None
         # Hosts of other versions or options are others'.
         distinction = sha256(repr((self._version, place.node.key, place.wanted, place.index)).encode())
-        link = self._cluster.host(distinction.hexdigest()[:32], place.node, place.wanted, self._version)
+        link = self._cluster.host(distinction.hexdigest()[:32], place.node, place.wanted)
         return _Host(link, self._clock(), link.ask("describe"))
 
     def _greet(self, place: Place, host: _Host) -> None:

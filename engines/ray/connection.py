@@ -137,11 +137,10 @@ class Connection:
         """
         return [_node(found) for found in self._wait("nodes")]
 
-    def host(self, name: str, node: Node, wanted: Wanted, version: str) -> RayLink:
+    def host(self, name: str, node: Node, wanted: Wanted) -> RayLink:
         """The host of that name on a node; started, unless it is there already. Does not wait for it."""
         number = next(self._numbers)
-        options = self._options | {"version": version}
-        self._wait("host", number, name, node.key, wanted, self._kind, options)
+        self._wait("host", number, name, node.key, wanted, self._kind, self._options)
         return RayLink(self, number)
 
     def put(self, piece: bytes) -> Put:

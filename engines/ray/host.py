@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple, TypeVar, cast
 
@@ -26,12 +27,20 @@ from engines.errors import DeviceLostError
 from engines.ray.models import Bundle, ModelStore
 from engines.scheduling.calibration import measure_rates
 
-__all__ = ["Description", "DeviceHost", "Wanted"]
+__all__ = ["Description", "DeviceHost", "Wanted", "installed_version"]
 
 T = TypeVar("T")
 
 _LEASE = 60.0
 """Seconds without a sign of any server, after which the host leaves."""
+
+
+def installed_version() -> str:
+    """Which version of the engines this is."""
+    try:
+        return version("tilewire")
+    except PackageNotFoundError:  # run from its source
+        return "0+unknown"
 
 
 class Wanted(NamedTuple):
@@ -67,19 +76,17 @@ class DeviceHost:
         self,
         wanted: Wanted,
         *,
-        version: str = "",
+        version: str | None = None,
         directory: Path | None = None,
         lease: float = _LEASE,
-        leave: Callable[[], object] = lambda: os._exit(
-            0
-        ),  # there is no other way to end an actor from within
+        leave: Callable[[], object] = lambda: os._exit(0),  # no other way ends an actor from within
         find: Callable[..., tuple[Device, ...]] = find_devices,
     ) -> None:
         """Take a device of this machine.
 
         Args:
             wanted: what device.
-            version: see `Description`.
+            version: see `Description`; default: what is installed here.
             directory: where the files of models are kept; default: in the user's cache.
             lease: seconds without a sign of any server, after which it leaves.
             leave: ends this process.
@@ -88,7 +95,7 @@ class DeviceHost:
         Raises:
             ModelError: if there is no such device.
         """
-        self._version = version
+        self._version = version or installed_version()
         self._models = ModelStore(directory or user_cache_path("tilewire", appauthor=False) / "nodes")
         self._lease, self._leave = lease, leave
         self._servers: dict[str, float] = {}

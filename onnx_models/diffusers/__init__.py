@@ -1,1 +1,1 @@
-"""Latent upscalers as ONNX files, made from folders that diffusers wrote."""
+"""Latent and creative upscalers as ONNX files, made from folders that diffusers wrote."""

@@ -37,8 +37,8 @@ def test_a_host_is_asked_and_answers_errors_and_pieces_included(connect):
     connection = connect()
     (node,) = connection.nodes()
     assert node == Node("a" * 56, "one aaaaaa", 2, 1)
-    link = connection.host("name", node, WANTED, "1.0")
-    assert link.call("describe") == (WANTED, "1.0", "hello")
+    link = connection.host("name", node, WANTED)
+    assert link.call("describe") == (WANTED, "hello")
     array = np.arange(3 * 2**20, dtype=np.uint8)
     (echoed,) = link.call("echo", array)
     np.testing.assert_array_equal(echoed, array)
@@ -52,7 +52,7 @@ def test_a_host_is_asked_and_answers_errors_and_pieces_included(connect):
 
 def test_when_its_process_ends_all_that_was_asked_fails_at_once(connect):
     connection = connect()
-    link = connection.host("name", connection.nodes()[0], WANTED, "1.0")
+    link = connection.host("name", connection.nodes()[0], WANTED)
     with pytest.raises(DeviceLostError, match="the connection to the cluster is gone"):
         link.call("die")
     with pytest.raises(DeviceLostError):

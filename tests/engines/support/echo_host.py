@@ -6,8 +6,8 @@ from engines.errors import ModelError
 
 
 class EchoHost:
-    def __init__(self, wanted, *, version, greeting):
-        self.said = (wanted, version, greeting)
+    def __init__(self, wanted, *, greeting):
+        self.said = (wanted, greeting)
 
     def describe(self):
         return self.said

@@ -31,9 +31,9 @@ class FakeCluster:
             raise self.error
         return [Node(name, name, 1, 0) for name in self.devices]
 
-    def host(self, name, node, wanted, version):
+    def host(self, name, node, wanted):
         if name not in self.hosts or self.hosts[name].gone:
-            self.hosts[name] = FakeLink(self, node, wanted, self.version or version)
+            self.hosts[name] = FakeLink(self, node, wanted, self.version)
         return self.hosts[name]
 
     def lose(self, node):

@@ -20,5 +20,5 @@ class WaitingSession(FakeSession):
 
 
 class WaitingHost(DeviceHost):
-    def __init__(self, wanted, *, version):
-        super().__init__(wanted, version=version, find=lambda *_: (WaitingDevice(largest_batch=1),))
+    def __init__(self, wanted):
+        super().__init__(wanted, find=lambda *_: (WaitingDevice(largest_batch=1),))
