@@ -152,7 +152,7 @@ def export(
     data: Data = None,
     config: ConfigFile = None,
 ) -> None:
-    """Add a Stable Diffusion upscaler: a latent one, or one that draws pictures anew.
+    """Add a Stable Diffusion upscaler: latent, or creative.
 
     ONNX files are made of a diffusers pipeline, and checked.
     """
