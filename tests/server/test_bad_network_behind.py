@@ -1,6 +1,7 @@
 """The network between the server and its database, or its object store, fails; nothing is charged twice."""
 
 import asyncio
+import base64
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -24,6 +25,7 @@ from server.state.database import Database
 from server.state.takeover import take_over
 from tests.server.conftest import StartServer
 from tests.server.support.crash import SETTINGS, SOME_TASKS, judge, run_of, work_through
+from tests.server.support.customers import PICTURES
 from tests.server.support.harness import (
     PATIENCE,
     Item,
@@ -177,12 +179,15 @@ def test_locks_of_a_client_that_fell_silent_are_given_up(
         assert other.snapshot(audit).mistakes == []
 
 
+@pytest.mark.parametrize("recorded_by", [tasks.accept, tasks.accept_with_input])
 async def test_a_task_that_was_refused_and_recorded_all_the_same_is_withdrawn(
-    start_server: StartServer, web: Web, monkeypatch: pytest.MonkeyPatch
+    start_server: StartServer, web: Web, monkeypatch: pytest.MonkeyPatch, recorded_by: Callable[..., Any]
 ) -> None:
     server = start_server(**SETTINGS)
-    account, task = open_account(server), upscale(f"{web.url}/0.png")
-    with losing_the_answer(server, tasks.accept, monkeypatch):
+    inline = base64.b64encode(PICTURES[0]).decode()
+    image = inline if recorded_by is tasks.accept_with_input else f"{web.url}/0.png"
+    account, task = open_account(server), upscale(image)
+    with losing_the_answer(server, recorded_by, monkeypatch):
         async with connected(server, key=account.key) as peer:
             assert (await told_of(peer, task))["code"] == "serviceUnavailable"
 
@@ -226,7 +231,7 @@ def losing_the_answer(
 
     async def lose(called: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
         answer = await run(called, *arguments, **more)
-        if called is function and not lost.is_set() and answer != 0:
+        if getattr(called, "func", called) is function and not lost.is_set() and answer != 0:
             lost.set()
             raise DatabaseUnavailableError
         return answer
