@@ -30,7 +30,7 @@ def test_the_catalogue_names_five_weight_files():
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
-@pytest.mark.parametrize("size", [(24, 20), (17, 23)])
+@pytest.mark.parametrize("size", [pytest.param((24, 20), marks=pytest.mark.slow), (17, 23)])
 def test_every_network_computes_what_ncnn_computes(
     weights, size, core_network, reference_network, photograph
 ):

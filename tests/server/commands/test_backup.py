@@ -82,7 +82,7 @@ async def test_what_was_accepted_before_a_backup_under_load_is_there_after_the_r
     held = upscale(web.hold("/input.png", make_image(seed=1)))
     async with asyncio.TaskGroup() as group:
         numbers = itertools.count(2)
-        load = [group.create_task(work(server, account.key, done, numbers)) for _ in range(3)]
+        load = [group.create_task(work(server, account.key, done, numbers)) for _ in range(2)]
         async with connected(server, key=account.key, session=session) as peer:
             await peer.send(held)
             await web.receive()

@@ -119,6 +119,7 @@ def test_the_openapi_document_has_every_route_that_the_server_has() -> None:
     assert documented - routes == set()
 
 
+@pytest.mark.slow  # npm installs its parser
 def test_the_asyncapi_document_is_valid(
     server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

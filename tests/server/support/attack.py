@@ -273,7 +273,7 @@ class Attack:
         while True:
             frame = await asyncio.wait_for(socket.recv(), patience)
             items = self._items(batch, frame)
-            if items[0].get("taskUUID") == last:
+            if items and items[0].get("taskUUID") == last:
                 return
             self._take(batch, frame, expected, sessions)
 
