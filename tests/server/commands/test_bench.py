@@ -83,7 +83,8 @@ def test_what_runs_a_model_is_marked_where_it_is_chosen(
 
     monkeypatch.setattr(bench, "_measure_all", measure_all)
     monkeypatch.setattr(bench, "_in_a_process", choose)
-    shown = tilewire("bench", "--model", FAST_MODEL, COLUMNS="160", TILEWIRE_RUNTIME="auto")
+    monkeypatch.setattr(bench.console, "width", 160)
+    shown = tilewire("bench", "--model", FAST_MODEL, TILEWIRE_RUNTIME="auto")
     (marked,) = [line for line in shown.stdout.splitlines() if line.startswith(FAST_MODEL) and "*" in line]
     assert "ncnn" in marked
     assert '*: what runs the model with runtime = "auto"' in shown.stdout
