@@ -5,7 +5,7 @@ from typing import Final
 
 from msgspec import UNSET, UnsetType
 
-from engines import PRESETS, Controls, Creative, Diffusion
+from engines import KNOBS, PRESETS, Controls, Creative, Diffusion
 from onnx_models import Catalogue, CreativeWeights, Model
 from server.protocol.errors import ParameterError, invalid, unsupported
 from server.protocol.fields import given
@@ -23,18 +23,6 @@ _NAMES_ITSELF: Final = {
     "control_net_weight": "image_fidelity",
 }
 """Settings that name a value themselves, and the one that would come to it otherwise."""
-
-_CONTROLS: Final = (
-    "creativity",
-    "creativity_decay",
-    "hallucination",
-    "image_fidelity",
-    "prompt_fidelity",
-    "details_level",
-    "fractality",
-    "refinement_steps",
-    "style_images_fidelity",
-)
 
 
 def check_creative(settings: UpscaleSettings, model: Model) -> None:
@@ -78,7 +66,9 @@ def creative_diffusion(settings: UpscaleSettings, weights: CreativeWeights, seed
         weights: of the upscaler, which has defaults.
         seed: for a task that gives none.
     """
-    turned = {name: getattr(settings, name) for name in _CONTROLS if getattr(settings, name) is not UNSET}
+    turned = {
+        knob.name: getattr(settings, knob.name) for knob in KNOBS if getattr(settings, knob.name) is not UNSET
+    }
     controls = Controls(
         preset=given(settings.preset, "balanced"),
         style=given(settings.style, "standard"),
