@@ -8,18 +8,7 @@ from server.images.names import Names
 from server.protocol.errors import DatabaseUnavailableError
 from server.state.database import Database
 from server.state.images import condemn_stale, condemned, known_files
-
-
-class Clock:
-    now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+from tests.server.images.conftest import Clock
 
 
 @pytest.fixture

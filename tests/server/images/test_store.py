@@ -20,6 +20,7 @@ from server.state.accounts import AccountId, account_named
 from server.state.database import Database
 from server.state.images import NO_LIMIT, Recorded, condemned, note_loose, record_input
 from server.state.tables import images as images_table
+from tests.server.images.conftest import Clock
 from tests.server.support.harness import (
     Item,
     connected,
@@ -261,18 +262,6 @@ async def test_an_image_uploaded_again_after_its_time_is_there_again(server: Emb
     await server.services.images.sweep()
     assert (await request(again["imageURL"])).status == 200
     assert name_of(first) not in files(server)
-
-
-class Clock:
-    now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture
