@@ -23,6 +23,7 @@ from tests.onnx_models.support.tiny_latent import (
     TOKENS,
     UINT8,
     Nodes,
+    encoded,
     graph,
     tokenizer,
     vae_decoder,
@@ -123,13 +124,7 @@ def _text_encoder() -> onnx.ModelProto:
 def _controlnet() -> onnx.ModelProto:
     """The latents of the image, on the way down and in the middle half of them each."""
     nodes: Nodes = [
-        ("Cast", "image", "levels", {"to": FLOAT}),
-        ("Transpose", "levels", "planes", {"perm": [0, 3, 1, 2]}),
-        ("Div", "planes half", "wide"),
-        ("Sub", "wide one", "centred"),
-        ("AveragePool", "centred", "colours", {"kernel_shape": [CELL, CELL], "strides": [CELL, CELL]}),
-        ("ReduceMean", "colours", "grey", {"axes": [1], "keepdims": 1}),
-        ("Concat", "colours grey", "latents", {"axis": 1}),
+        *encoded("latents"),
         ("Mul", "latents share", "down_0"),
         ("Identity", "down_0", "seen"),
         *_unused(("noisy", "time", "context"), "seen", "mid"),

@@ -152,17 +152,21 @@ def _text_encoder() -> onnx.ModelProto:
     return graph(nodes, {"tokens": (INT64, ("n", TOKENS))}, ["context", "pooled"], values)
 
 
-def vae_encoder() -> onnx.ModelProto:
-    nodes = [
+def encoded(output: str) -> Nodes:
+    """The latents of `image`: its colours and their mean. They take the values `half` and `one`."""
+    return [
         ("Cast", "image", "levels", {"to": FLOAT}),
         ("Transpose", "levels", "planes", {"perm": [0, 3, 1, 2]}),
         ("Div", "planes half", "wide"),
         ("Sub", "wide one", "centred"),
         ("AveragePool", "centred", "colours", {"kernel_shape": [CELL, CELL], "strides": [CELL, CELL]}),
         ("ReduceMean", "colours", "grey", {"axes": [1], "keepdims": 1}),
-        ("Concat", "colours grey", "mean", {"axis": 1}),
-        ("Mul", "mean zero", "deviation"),
+        ("Concat", "colours grey", output, {"axis": 1}),
     ]
+
+
+def vae_encoder() -> onnx.ModelProto:
+    nodes: Nodes = [*encoded("mean"), ("Mul", "mean zero", "deviation")]
     values = {"half": np.float32(127.5), "one": np.float32(1), "zero": np.float32(0)}
     return graph(nodes, {"image": (UINT8, ("n", "h", "w", 3))}, ["mean", "deviation"], values)
 
