@@ -113,8 +113,9 @@ class Session:
         sent: the entries of the outbox that were sent over this connection and may still be in it.
         confirmed: those of them that are in it no more.
         confirming: waits for the answers.
-        is_caught_up: whether all that was in the outbox was sent over this connection. What this server puts
-            into it from then on can be sent without a look; others may put something into it, too.
+        caught_up_at: when all that was in the outbox had been sent over this connection, in seconds since the
+            epoch. What this server has begun to put into it since can be sent without a look: no look has
+            found it. Others may put something into it, too.
     """
 
     def __init__(self, login: Login, session_uuid: str, link: Link) -> None:
@@ -128,7 +129,7 @@ class Session:
         self.sent: set[OutboxId] = set()
         self.confirmed: list[OutboxId] = []
         self.confirming: asyncio.Task[None] | None = None
-        self.is_caught_up = False
+        self.caught_up_at = math.inf
 
     def forget_confirmed(self) -> None:
         """Remember no longer that entries were sent which are gone from the outbox."""
@@ -229,26 +230,33 @@ class Sessions:
         if session is None:
             return
         async with session.delivering:
-            await self._settled(session)
-            session.forget_confirmed()
-            with contextlib.suppress(Disconnected, DatabaseUnavailableError):  # `look` tries again
-                for entry in await self._database.run(undelivered, account, session.uuid):
-                    await self._send_entry(session, entry)
-                session.is_caught_up = True
+            await self._send_all(session)
 
     async def deliver_outcome(self, record: TaskRecord) -> None:
-        """`deliver`, when an outcome has just been recorded: it is sent as it is, if it is next."""
+        """`deliver`, when an outcome has just been recorded: it is sent as it is, if no look can have found it."""
         session = self._connected.get((record.account, record.session or ""))
         if session is None:
             return
-        if record.outbox_id is None or not session.is_caught_up:
-            await self.deliver(record.account, record.session)
-            return
         async with session.delivering:
+            if record.outbox_id is None or record.outbox_id.created <= session.caught_up_at:
+                await self._send_all(session)
+                return
             session.forget_confirmed()
-            with contextlib.suppress(Disconnected, DatabaseUnavailableError):
+            with contextlib.suppress(Disconnected, DatabaseUnavailableError):  # `look` tries again
                 entry = UndeliveredReply(record.outbox_id, None, record.task_uuid)
                 await self._send_entry(session, entry, record)
+
+    async def _send_all(self, session: Session) -> None:
+        """Send what the outbox of a session holds."""
+        await self._settled(session)
+        session.forget_confirmed()
+        session.caught_up_at = math.inf
+        with contextlib.suppress(Disconnected, DatabaseUnavailableError):  # `look` tries again
+            entries = await self._database.run(undelivered, session.account, session.uuid)
+            looked_at = self._clock()
+            for entry in entries:
+                await self._send_entry(session, entry)
+            session.caught_up_at = looked_at
 
     async def _send_entry(
         self, session: Session, entry: UndeliveredReply, record: TaskRecord | None = None

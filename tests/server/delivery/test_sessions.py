@@ -14,7 +14,8 @@ from server.serving import EmbeddedServer
 from server.state.accounts import account_named
 from server.state.database import Database
 from server.state.logins import Login
-from server.state.outbox import keep_undelivered
+from server.state.outbox import keep_undelivered, undelivered
+from server.state.records import TaskRecord
 from server.state.tables import tasks
 from tests.server.support.harness import (
     KEY,
@@ -354,6 +355,31 @@ async def test_nothing_is_sent_to_a_connection_before_its_greeting(
     await attaching
     await sessions.deliver(account, "session")
     assert new.sent == [b'["news"]']
+
+
+async def test_an_outcome_that_a_look_has_found_and_delivered_is_not_sent_again(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions, task = server.services.sessions, upscale(base64.b64encode(make_image()).decode())
+    deliver_outcome = sessions.deliver_outcome
+
+    async def after_a_look(record: TaskRecord) -> None:
+        await sessions.deliver(record.account, record.session)
+        while await server.services.database.run(undelivered, record.account, record.session):
+            await asyncio.sleep(0.01)  # until the client has confirmed it
+        await deliver_outcome(record)
+
+    async with connected(server) as peer:
+        await peer.nothing_more()
+        monkeypatch.setattr(sessions, "deliver_outcome", after_a_look)
+        (result,) = await peer.ask(task)
+        assert result["imageURL"]
+        async with connected(server) as other:
+            await other.finished(task["taskUUID"])
+        await peer.nothing_more()
+        (result,) = await peer.ask(upscale(base64.b64encode(make_image(seed=1)).decode()))
+        assert result["imageURL"]
+        await peer.nothing_more()
 
 
 async def test_an_answer_spells_the_uuid_as_the_question_does(server: EmbeddedServer) -> None:
