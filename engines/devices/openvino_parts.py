@@ -8,11 +8,13 @@ the next one by less. What a part computes of such single numbers alone stays in
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from engines.devices.failures import as_model_error
-from engines.devices.heap import drop_mapped
+from engines.devices.heap import drop_mapped, dropping_mapped
 from engines.devices.parts import Arrays
 from engines.devices.runtimes import import_openvino
 
@@ -38,29 +40,32 @@ class OpenVinoPart:
         Raises:
             Exception: of any class, if it cannot be loaded.
         """
-        model = import_openvino().Core().read_model(file)
-        self._inputs = [each.get_friendly_name() for each in model.get_parameters()]
-        if in_bf16 is None:
-            self._pieces = [_Piece(model, in_fp32)]
-        else:
-            *exact, rest = _split(model)
-            self._pieces = [*(_Piece(each, in_fp32) for each in exact), _Piece(rest, in_bf16)]
         self._directory = file.parent
-        self._is_new = True
+        with dropping_mapped(self._directory):
+            model = import_openvino().Core().read_model(file)
+            self._inputs = [each.get_friendly_name() for each in model.get_parameters()]
+            if in_bf16 is None:
+                self._pieces = [_Piece(model, in_fp32)]
+            else:
+                *exact, rest = _split(model)
+                self._pieces = [*(_Piece(each, in_fp32) for each in exact), _Piece(rest, in_bf16)]
+        # The first run brings the weights into an order of its own.
+        self._around_run: Callable[[], AbstractContextManager[None]] = partial(
+            dropping_mapped, self._directory
+        )
 
     def run_part(self, arrays: Sequence[Any]) -> Arrays:
         """See `PartSession.run_part`."""
         values = dict(zip(self._inputs, arrays, strict=True))
         try:
-            for piece in self._pieces:
-                found = piece.run(values)
-                values |= found
+            with self._around_run():
+                for piece in self._pieces:
+                    found = piece.run(values)
+                    values |= found
         except Exception as error:
             shapes = ", ".join(str(array.shape) for array in arrays)
             raise as_model_error(error, f"the model failed on a batch of {shapes}") from error
-        if self._is_new:  # by now it has the weights in an order of its own
-            drop_mapped(self._directory)
-            self._is_new = False
+        self._around_run = nullcontext
         return tuple(found.values())
 
     def release_memory(self) -> None:
