@@ -5,6 +5,7 @@ authentication in every form that clients of these services use, the limits, and
 reaches the client as an error of the service that it speaks.
 """
 
+import asyncio
 import base64
 import binascii
 import inspect
@@ -14,7 +15,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -60,6 +61,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T", bound=Struct)
 Endpoint = Callable[[Request], Awaitable[Response]]
 Fail = Callable[[ErrorItem], Response]
+
+_LINGER: Final = 0.5
+"""Seconds: no client was found that would ask again sooner."""
 
 
 class FailedError(Exception):
@@ -154,6 +158,18 @@ class Caller:
             return 0 if image is None else self.services.runner.price(request, image.width, image.height)
         except (msgspec.DecodeError, TaskError):  # another version, or other settings, accepted it
             return 0
+
+    async def linger(self, task_uuid: str) -> None:
+        """Give a task that is being worked on a moment to end: its client need not ask again then.
+
+        Not if the account has so many connections that it might miss the one that waits.
+        """
+        running = self.services.runner.find(self.account, task_uuid)
+        if running is None or running.queue_position is not None:
+            return
+        places = self.services.edge.account_connections
+        if places.room(self.account) > places.limit // 2:
+            await asyncio.wait([running.outcome], timeout=_LINGER)
 
     async def response(self, task_uuid: str) -> UpscaleResult | Progress:
         """What became of a task, or how far it is.

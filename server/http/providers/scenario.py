@@ -133,7 +133,7 @@ async def upscale(request: Request, caller: Caller) -> Response:
     """Take a job on, of the model in the path or of the default one."""
     body = await read_json(request, Upscale)
     task = {"inputImage": body.image, "outputFormat": "PNG", **_size(body), **_how(request, body, caller)}
-    if request.query_params.get("dryRun") == "true":
+    if request.query_params.get("dryRun", "false") not in ("false", "0"):  # it is enough that it is there
         cost = _creative_units(await caller.quote(**task))
         return JSONResponse({"creativeUnitsCost": cost, "creativeUnitsDiscount": 0}, 269)
     if body.image.startswith(("https://", "http://")):  # its size, and so the cost, is to be known at once
@@ -144,6 +144,7 @@ async def upscale(request: Request, caller: Caller) -> Response:
 
 async def get_job(request: Request, caller: Caller) -> Response:
     """How far a job is."""
+    await caller.linger(request.path_params["id"])
     return JSONResponse({"job": await _job(request.path_params["id"], caller)})
 
 

@@ -176,7 +176,9 @@ async def creative(request: Request, caller: Caller) -> Response:
 async def result(request: Request, caller: Caller) -> Response:
     """What became of a `creative` upscale."""
     given = request.path_params["id"]
-    item = await caller.response(_task_uuid(given))
+    task_uuid = _task_uuid(given)
+    await caller.linger(task_uuid)
+    item = await caller.response(task_uuid)
     if isinstance(item, Progress):
         return JSONResponse({"id": given, "status": "in-progress"}, 202)
     return _v2_result(request, item, "result", None)
