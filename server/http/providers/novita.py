@@ -1,8 +1,9 @@
-"""Novita's upscaling: `/v2/upscale` with `/v2/progress`, and `/v3/async/upscale` with its task results.
+"""Novita's upscaling: `/v2/upscale` with `/v2/progress`; `/v3/async/upscale` and `/v3/async/image-upscaler`.
 
 v2 answers 200 whatever happens, and says in `code` what did; v3 has HTTP's statuses.
 
-Sources: docs.novita.ai, and the clients novita-client 0.7 (Python) and novita-sdk 3.1 (JavaScript).
+Sources: novita.ai/docs/api-reference (model-apis-upscale, model-apis-image-upscaler), and the clients
+novita-client 0.7 (Python) and novita-sdk 3.1 (JavaScript).
 """
 
 import re
@@ -45,6 +46,12 @@ _V3_NAMES: Final = {
     "webhookURL": "extra.webhook.url",
     "checkNSFW": "extra.enable_nsfw_detection",
 }
+_IMAGE_UPSCALER_NAMES: Final = {
+    "inputImage": "image",
+    "width": "resolution",
+    "height": "resolution",
+    "outputFormat": "output_format",
+}
 _CODES: Final = (  # Novita's codes, by the beginnings of ours
     ("invalidFrame", 1),
     ("taskNotFound", 3),
@@ -81,10 +88,17 @@ class UpscaleV2(Struct, frozen=True, kw_only=True):
     img_expire_ttl: Annotated[int, Meta(ge=0, le=604_800)] | None = None
 
 
+class Wish(Struct, frozen=True, kw_only=True):
+    """What is wanted only if it is enabled, as clients send it either way."""
+
+    enabled: bool | None = None
+
+
 class Webhook(Struct, frozen=True, kw_only=True):
     """Where the outcome is sent."""
 
     url: str = ""
+    test_mode: Wish | None = None
 
 
 class Extra(Struct, frozen=True, kw_only=True):
@@ -93,7 +107,7 @@ class Extra(Struct, frozen=True, kw_only=True):
     response_image_type: Literal["png", "webp", "jpeg"] | None = None
     webhook: Webhook | None = None
     custom_storage: dict[str, Any] | None = None
-    enterprise_plan: dict[str, Any] | None = None
+    enterprise_plan: Wish | None = None
     enable_nsfw_detection: bool | None = None
     nsfw_detection_level: int | None = None
 
@@ -111,6 +125,14 @@ class UpscaleV3(Struct, frozen=True, kw_only=True):
 
     request: RequestV3
     extra: Extra = Extra()
+
+
+class ImageUpscaler(Struct, frozen=True, kw_only=True):
+    """The body of `/v3/async/image-upscaler`; null is as not given."""
+
+    image: Annotated[str, Meta(min_length=1)]
+    resolution: Literal["2k", "4k", "8k"] | None = None
+    output_format: Literal["jpeg", "png", "webp"] | None = None
 
 
 async def upscale_v2(request: Request, caller: Caller) -> Response:
@@ -141,6 +163,7 @@ async def upscale_v2(request: Request, caller: Caller) -> Response:
 async def progress_v2(request: Request, caller: Caller) -> Response:
     """How far a task is."""
     task_uuid = request.query_params.get("task_id", "")
+    await caller.linger(task_uuid)
     images: list[str] | None = None
     reason, found = "", None
     try:
@@ -181,19 +204,42 @@ async def upscale_v3(request: Request, caller: Caller) -> Response:
     """Take a task on."""
     body = await read_json(request, UpscaleV3)
     extra, wanted = body.extra, body.request
-    if extra.custom_storage:
-        raise not_offered("extra.custom_storage", "extra.custom_storage is not offered")
-    if extra.enable_nsfw_detection and extra.nsfw_detection_level:
-        raise not_offered(
-            "extra.nsfw_detection_level", "extra.nsfw_detection_level: only 0, explicit nudity, is offered"
-        )
+    _refuse_what_is_not_offered(extra)
     task_uuid = await caller.accept(
         inputImage=wanted.image_base64,
         model=_model(wanted.model_name or "RealESRGAN_x4plus", "request.model_name", caller),
         upscaleFactor=wanted.scale_factor or 2,
-        outputFormat={"webp": "WEBP", "jpeg": "JPG"}.get(extra.response_image_type or "", "PNG"),
+        outputFormat=_FORMATS[extra.response_image_type or "png"],
         webhookURL=extra.webhook.url or None if extra.webhook else None,
         checkNSFW=bool(extra.enable_nsfw_detection),
+    )
+    return JSONResponse({"task_id": task_uuid})
+
+
+def _refuse_what_is_not_offered(extra: Extra) -> None:
+    if extra.custom_storage:
+        raise not_offered("extra.custom_storage", "extra.custom_storage is not offered")
+    if extra.enterprise_plan and extra.enterprise_plan.enabled:
+        raise not_offered(
+            "extra.enterprise_plan", "extra.enterprise_plan: no devices are set apart for some accounts here"
+        )
+    if extra.webhook and extra.webhook.test_mode and extra.webhook.test_mode.enabled:
+        raise not_offered("extra.webhook.test_mode", "extra.webhook.test_mode: only true outcomes are sent")
+    if extra.enable_nsfw_detection and extra.nsfw_detection_level:
+        raise not_offered(
+            "extra.nsfw_detection_level", "extra.nsfw_detection_level: only 0, explicit nudity, is offered"
+        )
+
+
+async def image_upscaler(request: Request, caller: Caller) -> Response:
+    """Take a task on: by the default model, to a size."""
+    body = await read_json(request, ImageUpscaler)
+    side = _SIDES[body.resolution or "4k"]
+    task_uuid = await caller.accept(
+        inputImage=body.image,
+        width=side,
+        height=side,  # the image fits into that square, and keeps its shape
+        outputFormat=_FORMATS[body.output_format or "jpeg"],
     )
     return JSONResponse({"task_id": task_uuid})
 
@@ -201,6 +247,7 @@ async def upscale_v3(request: Request, caller: Caller) -> Response:
 async def result_v3(request: Request, caller: Caller) -> Response:
     """What became of a task."""
     task_uuid = request.query_params.get("task_id", "")
+    await caller.linger(task_uuid)
     item: Outcome
     try:
         item = await caller.response(_uuid(task_uuid))
@@ -314,6 +361,9 @@ def _now() -> int:
     return int(time.time() * 1000)
 
 
+_FORMATS: Final = {"png": "PNG", "webp": "WEBP", "jpeg": "JPG"}
+_SIDES: Final = {"2k": 2048, "4k": 4096, "8k": 8192}
+"""Pixels of the longer side; Novita does not say how many it makes of them."""
 _V2_OK: Final = {"code": 0, "msg": ""}
 _TIMES: Final = ("submit_time_ms", "execution_time_ms", "txt2img_time_ms", "finish_time_ms")
 _V3_TIMES: Final = ("submit_time_ms", "execute_time_ms", "complete_time_ms")
@@ -324,6 +374,14 @@ ROUTES: Final = [
     ServiceRoute("/v2/progress", "GET", progress_v2, fail_v2),
     ServiceRoute("/v2/enterprise/progress", "GET", progress_v2, fail_v2),
     ServiceRoute("/v3/async/upscale", "POST", upscale_v3, fail_v3, _V3_NAMES, body=UpscaleV3),
+    ServiceRoute(
+        "/v3/async/image-upscaler",
+        "POST",
+        image_upscaler,
+        fail_v3,
+        _IMAGE_UPSCALER_NAMES,
+        body=ImageUpscaler,
+    ),
     ServiceRoute("/v3/async/task-result", "GET", result_v3, fail_v3),
     ServiceRoute("/v3/user", "GET", user, fail_v3),
 ]

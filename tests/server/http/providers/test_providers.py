@@ -1,8 +1,10 @@
 """Other services' requests become the same tasks: same pixels, limits and money; errors in their shapes."""
 
+import asyncio
 import base64
 import io
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import pytest
 from PIL import Image, ImageChops
 from sqlalchemy import update
 
+from server.http.providers import caller
+from server.http.providers.caller import Caller
 from server.serving import EmbeddedServer
 from server.state.tables import accounts
 from tests.server.conftest import StartServer
@@ -19,6 +23,7 @@ from tests.server.support.faces import CENTRES, HEIGHT, WIDTH, add_detector, add
 from tests.server.support.harness import (
     FAST_MODEL,
     KEY,
+    PATIENCE,
     charges,
     connected,
     make_image,
@@ -26,6 +31,7 @@ from tests.server.support.harness import (
     open_image,
     upscale,
 )
+from tests.server.support.stepped_device import SteppedDevice
 from tests.server.support.web import Web
 
 FACES = portrait(*CENTRES)
@@ -284,6 +290,22 @@ BAD = [
         400,
         "model_name",
     ),
+    *(
+        (
+            "/v3/async/upscale",
+            {"body": {"request": {"image_base64": ENCODED, "model_name": FAST_MODEL}, "extra": extra}},
+            400,
+            named,
+        )
+        for extra, named in (
+            ({"enterprise_plan": {"enabled": True}}, "extra.enterprise_plan"),
+            ({"webhook": {"url": "", "test_mode": {"enabled": True}}}, "extra.webhook.test_mode"),
+            ({"custom_storage": {"aws_s3": {"bucket": "x"}}}, "extra.custom_storage"),
+        )
+    ),
+    ("/v3/async/image-upscaler", {"body": {"resolution": "2k"}}, 400, "image"),
+    ("/v3/async/image-upscaler", {"body": {"image": ENCODED, "resolution": "16k"}}, 400, "resolution"),
+    ("/v3/async/image-upscaler", {"body": {"image": ENCODED, "output_format": "gif"}}, 400, "output_format"),
     ("/v1/inference/upscale", {"body": {"image": ENCODED, "upscale_by": 3}}, 400, "upscale_by"),
     ("/v1/inference/upscale", {"body": {"image": ENCODED, "prompt": "x"}}, 400, "models export"),
     ("/v1/generate/upscale", {"body": {"image": ENCODED, "fractality": 3}}, 400, "fractality"),
@@ -387,6 +409,63 @@ async def test_novitas_webhook_gets_what_its_task_result_says(start_server: Star
     assert told["payload"]["task"] == result["task"]
     assert told["payload"]["images"] == result["images"]
     assert result["task"]["status"] == "TASK_STATUS_SUCCEED"
+
+
+def test_novita_image_upscaler_makes_the_longer_side_as_long_as_it_says(
+    start_server: StartServer, device: SteppedDevice, web: Web
+) -> None:
+    device.run_freely()
+    server = start_server(private_networks=True)
+    web.files["/in.png"] = make_image(256, 128)
+    for body, how in (
+        ({}, ("jpeg", (4096, 2048))),
+        ({"resolution": "2k", "output_format": "webp"}, ("webp", (2048, 1024))),
+    ):
+        taken = ask(
+            server, "POST", "/v3/async/image-upscaler", body={"image": f"{web.url}/in.png", **body}
+        ).json
+        path = f"/v3/async/task-result?task_id={taken['task_id']}"
+        done = finished(
+            server, path, lambda answer: answer.json["task"]["status"] == "TASK_STATUS_SUCCEED"
+        ).json
+        (image,) = done["images"]
+        data = ask(server, "GET", image["image_url"].removeprefix(server.url)).body
+        assert (image["image_type"], open_image(data).size) == how
+    large = {"image": ENCODED, "resolution": "8k"}  # 24 pixels wide
+    task = ask(server, "POST", "/v3/async/image-upscaler", body=large)
+    assert (task.status, "resolution" in task.json["message"]) == (400, True)
+
+
+async def test_a_poll_waits_a_moment_for_a_task_that_is_being_worked_on(
+    start_server: StartServer, device: SteppedDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caller, "_LINGER", PATIENCE)
+    comes = threading.Event()
+    linger = Caller.linger
+
+    async def noted(self: Caller, task_uuid: str) -> None:
+        comes.set()
+        await linger(self, task_uuid)
+
+    monkeypatch.setattr(Caller, "linger", noted)
+    server = start_server()
+    request = {"image_base64": ENCODED, "model_name": FAST_MODEL, "scale_factor": 4}
+    task = ask(server, "POST", "/v3/async/upscale", body={"request": request}).json["task_id"]
+    poll = asyncio.create_task(asyncio.to_thread(ask, server, "GET", f"/v3/async/task-result?task_id={task}"))
+    assert await asyncio.to_thread(comes.wait, PATIENCE)
+    device.run_freely()
+    assert (await poll).json["task"]["status"] == "TASK_STATUS_SUCCEED"
+
+
+def test_a_poll_does_not_wait_where_connections_are_scarce(
+    start_server: StartServer, device: SteppedDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caller, "_LINGER", 2 * PATIENCE)
+    server = start_server(max_connections_per_account=2)
+    request = {"image_base64": ENCODED, "model_name": FAST_MODEL, "scale_factor": 4}
+    task = ask(server, "POST", "/v3/async/upscale", body={"request": request}).json["task_id"]
+    found = ask(server, "GET", f"/v3/async/task-result?task_id={task}").json["task"]["status"]
+    assert found in ("TASK_STATUS_QUEUED", "TASK_STATUS_PROCESSING")
 
 
 def test_scenario_tells_the_true_cost_in_creative_units(server: EmbeddedServer) -> None:
