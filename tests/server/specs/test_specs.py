@@ -127,7 +127,7 @@ def test_the_asyncapi_document_is_valid(
     npm_install(directory, "@asyncapi/parser@3")
     shutil.copy(Path(__file__).parents[1] / "support" / "js" / "asyncapi.mjs", directory)
     document = directory / "asyncapi.json"
-    document.write_text(json.dumps(get(f"{server.url}/asyncapi.json")))
+    document.write_text(json.dumps(get(f"{server.url}/asyncapi.json")), encoding="utf-8")
     parsed = subprocess.run(
         ["node", "asyncapi.mjs", document],
         cwd=directory,
