@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -346,6 +347,7 @@ def test_novita_v2_tells_by_its_codes(server: EmbeddedServer, body: Any, code: i
         ("/v2beta/results/abc", 404),
         (f"/v2beta/results/{'0' * 64}", 404),
         ("/v3/async/task-result?task_id=nothing", 404),
+        ("/v3/async/task-result", 404),
         ("/v1/jobs/nothing", 404),
         ("/v1/assets/nothing", 404),
         ("/v1/models/nothing", 404),
@@ -353,6 +355,47 @@ def test_novita_v2_tells_by_its_codes(server: EmbeddedServer, body: Any, code: i
 )
 def test_what_is_not_there_is_not_found(server: EmbeddedServer, path: str, status: int) -> None:
     assert ask(server, "GET", path).status == status
+
+
+ELSEWHERE = [
+    ("POST", "/sdapi/v1/txt2img", "detail"),
+    ("POST", "/v3/async/txt2img", "reason"),
+    ("PUT", "/v3/async/upscale", "reason"),
+    ("POST", "/v2beta/stable-image/generate/core", "errors"),
+    ("POST", "/v1/generation/esrgan-v1-x2plus/text-to-image", "message"),
+    ("GET", "/v1/assets", "reason"),
+    ("DELETE", "/v1/assets/nothing", "reason"),
+    ("GET", "/v1/inference/upscale", "body"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "words"), ELSEWHERE)
+def test_what_a_service_has_and_this_server_has_not_is_an_error_of_the_service(
+    server: EmbeddedServer, method: str, path: str, words: str
+) -> None:
+    answer = ask(server, method, path, body={})
+    assert (answer.status, path in str(answer.json[words]) or words == "reason") == (404, True), answer.body
+    assert ask(server, method, path, body={}, headers={}).status == 401
+    novita = ask(server, "POST", "/v2/txt2img", body={})
+    assert (novita.status, novita.json["code"]) == (200, 10)
+
+
+def test_too_many_requests_of_an_address_are_an_error_of_the_service(start_server: StartServer) -> None:
+    server = start_server(requests_per_second=0.001, request_burst=2)
+    for _ in range(2):
+        ask(server, "GET", "/v3/user")
+    refused = [
+        ask(server, "GET", path) for path in ("/v3/user", "/v2/progress", "/sdapi/v1/upscalers", "/healthz")
+    ]
+    assert [answer.status for answer in refused] == [429, 200, 429, 429]
+    assert all(int(answer.headers["retry-after"]) > 0 for answer in refused)
+    told = [answer.json for answer in refused]
+    assert (told[0]["reason"], told[1]["code"], told[3]["errors"][0]["code"]) == (
+        "REQUEST_RATE_LIMIT",
+        5,
+        "requestRateLimit",
+    )
+    assert "requests per second" in told[2]["detail"]
 
 
 @pytest.mark.parametrize(
@@ -399,15 +442,19 @@ async def test_without_a_key_only_programs_of_this_machine_come_in_and_only_if_t
 
 
 async def test_novitas_webhook_gets_what_its_task_result_says(start_server: StartServer, web: Web) -> None:
-    server = start_server(private_networks=True)
+    server, before = start_server(private_networks=True), time.time()
     request = {"image_base64": ENCODED, "model_name": FAST_MODEL, "scale_factor": 2}
     body = {"request": request, "extra": {"webhook": {"url": f"{web.url}/hook"}}}
     taken = ask(server, "POST", "/v3/async/upscale", body=body).json
     told = json.loads((await web.receive()).body)
     result = ask(server, "GET", f"/v3/async/task-result?task_id={taken['task_id']}").json
     assert told["event_type"] == "ASYNC_TASK_RESULT"
-    assert told["payload"]["task"] == result["task"]
-    assert told["payload"]["images"] == result["images"]
+    assert told["payload"] == result
+    times = result["extra"]["debug_info"]
+    taken_on, ended = int(times["submit_time_ms"]), int(times["complete_time_ms"])
+    assert before * 1000 - 1 <= taken_on < ended <= time.time() * 1000 + 1
+    v2 = ask(server, "GET", f"/v2/progress?task_id={taken['task_id']}").json["data"]["debug_info"]
+    assert (v2["submit_time_ms"], v2["finish_time_ms"]) == (taken_on, ended)
     assert result["task"]["status"] == "TASK_STATUS_SUCCEED"
 
 
