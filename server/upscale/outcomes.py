@@ -76,6 +76,7 @@ class Outcomes:
                         self._news.regions(running),
                         picture=running.pixels and running.pixels.picture,
                         image=running.image,
+                        quote=running.quote,
                         on_start=on_start,
                     )
         except LostTaskError:

@@ -54,7 +54,7 @@ from server.upscale.pricing import effort, price
 from server.upscale.safety import SafetyChecks
 from server.upscale.sizing import Area, Size, sizing
 
-__all__ = ["Pipeline"]
+__all__ = ["Pipeline", "Quote"]
 
 log = logging.getLogger(__name__)
 
@@ -153,6 +153,7 @@ class Pipeline:
         on_start: Callable[[], None],
         picture: Picture | None = None,
         image: ImageRecord | None = None,
+        quote: Quote | None = None,
     ) -> tuple[StoredResult, ImageRecord | None]:
         """The result of a request and its image, whose file is written.
 
@@ -168,7 +169,8 @@ class Pipeline:
             regions: open while the result is in memory; gives what takes its finished parts, if it is wanted.
             on_start: called when a device takes the first tile; perhaps again.
             picture: the input, if that is not stored.
-            image: the input, if that was recorded with the task, and its price reserved.
+            image: the input, if that was recorded with the task.
+            quote: what the request comes to, if its price was reserved with that.
 
         Raises:
             UnavailableError: if the input is not stored, and was in the memory of a server that is gone.
@@ -184,9 +186,10 @@ class Pipeline:
                 return record.result, None
         with story.measure("fetch"):
             found = image or await self._look(account, request, picture)
-        size, area, cost = self.quote(request, Size(found.width, found.height))
-        if image is None:
-            await self._reserve(attempt, cost, request.token)
+        if quote is None:
+            quote = self.quote(request, Size(found.width, found.height))
+            await self._reserve(attempt, quote.price, request.token)
+        size, area = quote.size, quote.area
         if isinstance(found, ImageFile):
             source: ImageRecord | UnstoredImage
             source = await self._inputs.keep(account, found, scope=request.scope)

@@ -129,6 +129,7 @@ class SteppedPipeline:
         on_start: object,  # noqa: ARG002 - nobody waits for a device
         picture: object = None,  # noqa: ARG002 - every input is stored
         image: object = None,
+        quote: object = None,  # noqa: ARG002 - likewise
     ) -> tuple[StoredResult, None]:
         await self._wait(attempt)
         record = await self._database.run(tasks.find, attempt.account, attempt.task_uuid)
