@@ -27,7 +27,7 @@ from server.protocol.errors import ErrorItem, InsufficientCreditsError, TaskCanc
 from server.state import ledger
 from server.state.accounts import AccountId
 from server.state.claims import ServerId
-from server.state.images import NO_LIMIT, ImageRecord, Recorded, record_image, record_input
+from server.state.images import NO_LIMIT, ImageRecord, Recorded, record_input, record_new
 from server.state.outbox import OutboxId, forget_outcome, keep_outcome
 from server.state.prepared import Prepared
 from server.state.records import COLUMNS, Attempt, Status, StoredResult, TaskRecord, record_of
@@ -340,7 +340,6 @@ def keep(
     connection: Connection,
     attempt: Attempt,
     result: StoredResult,
-    now: float,
     image: ImageRecord,
     limit: int = NO_LIMIT,
 ) -> None:
@@ -356,7 +355,7 @@ def keep(
         raise LostTaskError
     if record.result is not None:  # it was done, and the answer lost
         return
-    record_image(connection, image, now, limit)
+    record_new(connection, image, limit)
     price = record.price or 0
     stored = msgspec.structs.replace(result, cost=price)
     _change(connection, attempt, result=msgspec.json.encode(stored), due=price)
@@ -395,7 +394,7 @@ def succeed(
     if record.status is not Status.ACCEPTED:
         return record
     if image is not None:
-        record_image(connection, image, now, limit)
+        record_new(connection, image, limit)
     price = record.charged if record.price is None else record.price
     stored = msgspec.structs.replace(result, cost=price)
     ended = replace(record, status=Status.SUCCEEDED, result=stored, error=None, price=price, charged=price)

@@ -219,7 +219,7 @@ class Pipeline:
             return result, written
         try:
             keep = partial(tasks.keep, limit=self._images.limit)
-            await self._database.insist(keep, attempt, result, self._clock(), written)
+            await self._database.insist(keep, attempt, result, written)
         except QuotaError:
             await self._images.drop(written.name)
             raise

@@ -149,7 +149,7 @@ class SteppedPipeline:
                 on_region(_part(number))
             await self._wait(attempt)
         if request.upload_endpoint is not None:
-            await self._database.insist(tasks.keep, attempt, RESULT, time.time(), image)
+            await self._database.insist(tasks.keep, attempt, RESULT, image)
             await self._upload(attempt, request)
         elif "failing" in request.model:
             raise TransferError("uploadFailed", "no")
