@@ -34,10 +34,10 @@ from engines import (
 from onnx_models import Catalogue, Model
 from server.images.inputs import Inputs
 from server.images.raw_images import RawImages, raw_image
-from server.images.store import ImageFile, ImageStore
+from server.images.store import Draft, ImageFile, ImageStore
 from server.limits.fair_gate import FairGate
 from server.outbound.fetch import FetchError, ForbiddenAddressError, WebClient
-from server.protocol.errors import NotFoundError, QuotaError, TransferError, UnavailableError, invalid
+from server.protocol.errors import NotFoundError, TaskError, TransferError, UnavailableError, invalid
 from server.protocol.raw_image import RawImage
 from server.protocol.sources import StoredImage, UnstoredImage
 from server.protocol.trace import outgoing_headers
@@ -154,8 +154,8 @@ class Pipeline:
         picture: Picture | None = None,
         image: ImageRecord | None = None,
         quote: Quote | None = None,
-    ) -> tuple[StoredResult, ImageRecord | None]:
-        """The result of a request and its image, whose file is written.
+    ) -> tuple[StoredResult, Draft | None]:
+        """The result of a request and its image, which is yet to be recorded.
 
         There is no image if the result is not stored, or if it is recorded by now, as it had to be uploaded.
 
@@ -213,15 +213,16 @@ class Pipeline:
         file = ImageFile(encoded, request.output_format.extension, size.width, size.height)
         with story.measure("store"):
             ttl = request.ttl or self._settings.image_ttl
-            written = await self._images.write(account, file, ttl, request.scope)
-        result = replace(result, image_uuid=written.uuid, image_name=written.name)
+            draft = await self._images.draft(account, file, ttl, request.scope)
+        image = draft.image
+        result = replace(result, image_uuid=image.uuid, image_name=image.name)
         if request.upload_endpoint is None:
-            return result, written
+            return result, draft
         try:
-            keep = partial(tasks.keep, limit=self._images.limit)
-            await self._database.insist(keep, attempt, result, written)
-        except QuotaError:
-            await self._images.drop(written.name)
+            keep = draft.written_by(tasks.keep)
+            await self._database.insist(keep, attempt, result, image, self._images.limit)
+        except TaskError:
+            await self._images.drop(image.name)
             raise
         await self._upload(attempt, request, encoded, story)
         return result, None

@@ -300,7 +300,7 @@ class Runner:
         async def record(draft: Draft) -> Recorded | None:
             nonlocal previous
             previous, recorded = await self._database.run(
-                tasks.accept_with_input,
+                draft.written_by(tasks.accept_with_input),
                 draft.image,
                 lambda connection, keep_input: accept(connection, keep_input=keep_input),
                 self._clock(),
