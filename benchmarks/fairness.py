@@ -235,7 +235,7 @@ def make_key(account: str, data: str) -> str:
     """A key of another account, in the data directory of a server that is yet to start."""
     command = [sys.executable, "-m", "server", "keys", "create", "--account", account]
     command += ["--credit", "unlimited", "--data", data]
-    return subprocess.check_output(command, text=True).strip()
+    return subprocess.check_output(command, encoding="utf-8").strip()
 
 
 if __name__ == "__main__":

@@ -63,7 +63,8 @@ def main() -> None:
         key = make_key("well-behaved", data)
         config = Path(data) / "benchmark.toml"
         config.write_text(
-            f"max_connections_per_account = {options.idle + options.readers}\nprivate_networks = true\n"
+            f"max_connections_per_account = {options.idle + options.readers}\nprivate_networks = true\n",
+            encoding="utf-8",
         )
         with tilewire("--models", FAST_MODEL, "--config", str(config), data=data) as (server, port):
             trial = Trial(server.pid, port, key, options.seconds)
@@ -108,7 +109,9 @@ class Trial:
         """The cells of a row, and what the attackers tell."""
         before = self._start_watching()
         command = [sys.executable, "-m", "benchmarks.attacks", name, str(self._port), str(count)]
-        attack = subprocess.Popen([*command, str(self._seconds + 1)], stdout=subprocess.PIPE, text=True)
+        attack = subprocess.Popen(
+            [*command, str(self._seconds + 1)], stdout=subprocess.PIPE, encoding="utf-8"
+        )
         assert attack.stdout is not None
         try:
             while attack.stdout.readline() != "ready\n":

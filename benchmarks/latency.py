@@ -384,7 +384,7 @@ def mosec() -> Iterator[tuple[int, int]]:
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder, "serve.py")
-        script.write_text(_MOSEC)
+        script.write_text(_MOSEC, encoding="utf-8")
         process = subprocess.Popen(
             [sys.executable, str(script), "--port", str(port), "--timeout", "60000", "--log-level", "error"],
             env=os.environ | {"PYTHONPATH": os.getcwd()},  # noqa: PTH109 - where this package is

@@ -65,7 +65,7 @@ class Report:
         """Write it to `results/`, under the benchmark's and the device's name."""
         RESULTS.mkdir(exist_ok=True)
         device = "-".join(self._device.lower().split())
-        (RESULTS / f"{self._name}-{device}.txt").write_text("\n".join(self._lines) + "\n")
+        (RESULTS / f"{self._name}-{device}.txt").write_text("\n".join(self._lines) + "\n", encoding="utf-8")
 
 
 def median(values: Sequence[float]) -> float:
@@ -108,7 +108,7 @@ def gpu_name() -> str | None:
     """The name of the first NVIDIA GPU, as its driver tells it; None without one."""
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:
-        names = subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True).split("\n")
+        names = subprocess.check_output(command, stderr=subprocess.DEVNULL, encoding="utf-8").split("\n")
     except (OSError, subprocess.CalledProcessError):
         return None
     return names[0].strip() or None

@@ -199,7 +199,7 @@ def main() -> None:
     report = Report("soak", "", "MB", "threads", "files", "MB on disk")
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "soak.toml"
-        config.write_text("private_networks = true\n")
+        config.write_text("private_networks = true\n", encoding="utf-8")
         data = Path(folder) / "data"
         with tilewire("--models", options.model, "--config", str(config), data=str(data)) as (server, port):
             start, looks, load = asyncio.run(soak(psutil.Process(server.pid), port, data, options))

@@ -233,7 +233,7 @@ class Sessions:
             await self._send_all(session)
 
     async def deliver_outcome(self, record: TaskRecord) -> None:
-        """`deliver`, when an outcome has just been recorded: it is sent as it is, if no look can have found it."""
+        """`deliver`, when an outcome has just been recorded: sent as it is, if no look can have found it."""
         session = self._connected.get((record.account, record.session or ""))
         if session is None:
             return

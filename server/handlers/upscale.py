@@ -71,7 +71,7 @@ async def quote(task: Upscale, context: Context) -> int:
     Raises:
         TaskError: if it would be refused, other than for want of credit.
     """
-    request, file, pixels = await _prepare(task, context)
+    request, file, pixels = await _prepare(task, context, keep=False)
     if pixels is not None:
         pixels.release()
     services, source = context.services, file or request.source
@@ -89,9 +89,15 @@ async def _take(task: Upscale, context: Context) -> tuple[UpscaleRequest, Runnin
 
 
 async def _prepare(
-    task: Upscale, context: Context
+    task: Upscale, context: Context, *, keep: bool = True
 ) -> tuple[UpscaleRequest, ImageFile | ImageRecord | None, HeldPicture | None]:
-    """What a task amounts to; beside it the input, if that is yet to be stored, or is held in memory."""
+    """What a task amounts to; beside it the input, if that is yet to be stored, or is held in memory.
+
+    Args:
+        task: as it came.
+        context: how it came.
+        keep: whether the task is to be run; if not, the request names no images that would be kept for it.
+    """
     services = context.services
     models = choose_models(services.catalogue, task, context.login.grant)
     parameter, source = await input_source(task, context.raw.codec)
@@ -108,8 +114,8 @@ async def _prepare(
     await _reach_destinations(task, context)
     source = await services.inputs.own(context.login, source, context.base_url, parameter)
     warnings = (*context.raw.warnings(), *await _cut_prompts(task, models.first, services.upscaler))
-    styles = [await _style(name, context) for name in style_images(task.settings)]
-    named, file, pixels = await _look(task, source, parameter, context)
+    styles = [await _style(name, context, keep=keep) for name in style_images(task.settings)]
+    named, file, pixels = await _look(task, source, parameter, context, is_wanted=keep)
     request = request_for(
         task,
         models=models,
@@ -129,16 +135,19 @@ async def _prepare(
     return request, file, pixels
 
 
-async def _style(name: str, context: Context) -> str:
-    """The UUID of an image that a style is taken from, which is kept if it is fetched."""
+async def _style(name: str, context: Context, *, keep: bool) -> str:
+    """The UUID of an image that a style is taken from; "" if it was fetched, and is not to be kept."""
     parameter = "settings.styleImages"
     inputs, login = context.services.inputs, context.login
     source = await inputs.own(login, parse_name(name, parameter), context.base_url, parameter)
-    return (await inputs.obtain(context.account, source, parameter, scope=context.scope)).uuid
+    found = await inputs.look(context.account, source, parameter, context.scope)
+    if isinstance(found, ImageFile):
+        return (await inputs.keep(context.account, found, scope=context.scope)).uuid if keep else ""
+    return found.uuid
 
 
 async def _look(
-    task: Upscale, source: ImageSource, parameter: str, context: Context
+    task: Upscale, source: ImageSource, parameter: str, context: Context, *, is_wanted: bool
 ) -> tuple[StoredImage | RemoteImage | UnstoredImage, ImageFile | ImageRecord | None, HeldPicture | None]:
     """The input as it is recorded; beside it what is yet to be stored, or is held in memory instead."""
     inputs, account = context.services.inputs, context.account
@@ -146,7 +155,7 @@ async def _look(
         unstored, pixels = await inputs.hold(account, source, parameter)
         return unstored, None, pixels
     if isinstance(source, InlineImage | RawImage):
-        return StoredImage(""), await inputs.look(account, source, parameter, is_wanted=True), None
+        return StoredImage(""), await inputs.look(account, source, parameter, is_wanted=is_wanted), None
     return source, None, None
 
 

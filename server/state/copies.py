@@ -112,7 +112,12 @@ def _run_tool(name: str, url: URL, *arguments: str) -> None:
     target = psycopg.conninfo.make_conninfo(**address)
     command = [program, f"--dbname={target}", *arguments]
     done = subprocess.run(  # noqa: S603 - PostgreSQL's program, with an operator's arguments
-        command, env={**os.environ, **secret}, capture_output=True, text=True, check=False
+        command,
+        env={**os.environ, **secret},
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
     )
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]

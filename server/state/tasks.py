@@ -449,11 +449,9 @@ def cancel(
         return None
     if scope is not None and not record.is_of(scope):
         return None
-    error = TaskCancelledError()
-    try:
-        item, webhook = record.request.failure(error, base_url), record.request.webhook(base_url)
-    except msgspec.DecodeError:  # another version accepted it
-        item, webhook = error.item(None, record.task_uuid, None), None
+    error, request = TaskCancelledError(), record.readable_request
+    item = error.item(None, record.task_uuid, None) if request is None else request.failure(error, base_url)
+    webhook = None if request is None else request.webhook(base_url)
     return _fail(connection, record, item, now, webhook)
 
 

@@ -101,6 +101,12 @@ class Outcomes:
 
     async def give_up(self, record: TaskRecord) -> TaskRecord:
         """Have a task fail that cannot be run."""
+        why = (
+            "its request cannot be read"
+            if record.readable_request is None
+            else "its outcome was not recorded"
+        )
+        log.error("task %s fails: %s", record.task_uuid, why)
         return await self._database.run(tasks.fail, record.attempt, _plain(record.task_uuid), self._clock())
 
     async def _fail(self, running: Running, error: TaskError) -> TaskRecord:

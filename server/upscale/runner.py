@@ -347,17 +347,9 @@ class Runner:
             return False
         if self._execution.is_stopping or self._execution.find_attempt(attempt) is not None:
             return False
-        if attempt.id in self._execution.without_outcome or not _is_readable(record):
+        if attempt.id in self._execution.without_outcome or record.readable_request is None:
             await self._outcomes.give_up(record)
             self._execution.without_outcome.discard(attempt.id)
             return False
         self._execution.start(attempt, record.request, record.session, base_url, pixels)
         return True
-
-
-def _is_readable(record: TaskRecord) -> bool:
-    try:
-        return record.request is not None
-    except msgspec.DecodeError:
-        log.exception("the request of task %s cannot be read", record.task_uuid)
-        return False

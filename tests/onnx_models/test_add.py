@@ -270,15 +270,20 @@ def breaking(directory):
             lambda: entry.write_bytes(entry.read_bytes().replace(b"broken", b"br\xffken")),
             "cannot be read",
         ),
-        "no JSON": (lambda: entry.write_text("{"), "cannot be read"),
-        "wrong field": (lambda: entry.write_text(entry.read_text("utf-8").replace("tile", "tyle")), "tyle"),
+        "no JSON": (lambda: entry.write_text("{", encoding="utf-8"), "cannot be read"),
+        "wrong field": (
+            lambda: entry.write_text(entry.read_text("utf-8").replace("tile", "tyle"), encoding="utf-8"),
+            "tyle",
+        ),
         "other name": (
-            lambda: entry.write_text(entry.read_text("utf-8").replace('"broken"', '"x"')),
+            lambda: entry.write_text(entry.read_text("utf-8").replace('"broken"', '"x"'), encoding="utf-8"),
             "called x",
         ),
         "no network": (lambda: next(directory.glob("broken-*.onnx")).unlink(), "is missing"),
         "taken AIR": (
-            lambda: entry.write_text(entry.read_text("utf-8").replace("local:broken@1", "runware:504@1")),
+            lambda: entry.write_text(
+                entry.read_text("utf-8").replace("local:broken@1", "runware:504@1"), encoding="utf-8"
+            ),
             "claimed by two models",
         ),
     }
@@ -335,7 +340,7 @@ def test_of_two_who_add_one_name_or_air_at_once_the_first_wins(tmp_path, directo
 
 def test_a_name_with_a_broken_entry_is_not_taken_over(add, directory):
     add(upscaler(), name="mine")
-    (directory / "mine.json").write_text("{")
+    (directory / "mine.json").write_text("{", encoding="utf-8")
     with pytest.raises(DuplicateModelError, match="its entry is broken; remove it first"):
         add(upscaler(), name="mine")
 

@@ -28,7 +28,7 @@ def start(script, directory):
         [sys.executable, "-c", script, str(directory)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
     )
 
 
@@ -95,9 +95,9 @@ def test_a_damaged_file_is_built_again(tmp_path, small_model, damage):
     "damage",
     [
         lambda path: path.unlink(),
-        lambda path: path.write_text("{"),
+        lambda path: path.write_text("{", encoding="utf-8"),
         lambda path: path.write_bytes(path.read_bytes()[:-9] + b"\xff" + path.read_bytes()[-8:]),
-        lambda path: path.write_text("[" * 100_000),
+        lambda path: path.write_text("[" * 100_000, encoding="utf-8"),
     ],
 )
 def test_a_file_without_a_good_manifest_is_built_again(tmp_path, small_model, damage):

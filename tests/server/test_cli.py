@@ -48,7 +48,9 @@ def test_building_an_unknown_model_is_told(tilewire: Tilewire) -> None:
 
 def test_config_tells_every_setting_and_its_place(tilewire: Tilewire, tmp_path: Path) -> None:
     file = tmp_path / "tilewire.toml"
-    file.write_text('port = 9001\nprices = {"realesrgan-x4plus" = 0.0013}\nmodels = ["a", "b"]')
+    file.write_text(
+        'port = 9001\nprices = {"realesrgan-x4plus" = 0.0013}\nmodels = ["a", "b"]', encoding="utf-8"
+    )
     secrets = {
         "TILEWIRE_API_KEY": "tw_hidden-from-those-who-look",
         "TILEWIRE_DATABASE_URL": "postgresql://me:secret@db/x",
@@ -80,7 +82,7 @@ def test_a_short_key_and_a_misspelt_name_are_refused(tilewire: Tilewire, tmp_pat
     short = tilewire("config", TILEWIRE_API_KEY="nineteen-characters")
     assert (short.exit_code, short.stderr) == (2, "api_key: Expected `str` of length >= 20 (environment)\n")
     file = tmp_path / "tilewire.toml"
-    file.write_text("prot = 9001")
+    file.write_text("prot = 9001", encoding="utf-8")
     misspelt = tilewire("config", "--config", file)
     assert misspelt.stderr == f"there is no setting 'prot' ({file}); did you mean 'port'?\n"
 
@@ -107,7 +109,7 @@ heavy = ("server.commands", "engines", "numpy", "sqlalchemy")
 print([name for name in sys.modules if name.startswith(heavy)])
 """
     ran = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=REPOSITORY
+        [sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=True, cwd=REPOSITORY
     )
     assert ran.stdout == "0 0\n[]\n"
 
@@ -128,7 +130,7 @@ def serve_fails(tmp_path: Path, model_directory: Path) -> Fails:
             [sys.executable, "-m", "server", "serve", *arguments],
             env=environment(tmp_path / "data", model_directory, **more),
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             timeout=2 * PATIENCE,
             check=False,
         )

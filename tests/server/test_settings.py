@@ -23,7 +23,7 @@ def source(
 
 
 def test_flags_win_over_the_environment_over_the_file_over_defaults(file: Path) -> None:
-    file.write_text("port = 1001")
+    file.write_text("port = 1001", encoding="utf-8")
     environment, flags = {"TILEWIRE_PORT": "1002"}, {"port": 1003}
     assert source("port", None, {}, {}) == (8080, "default")
     assert source("port", file, {}, {}) == (1001, str(file))
@@ -32,7 +32,7 @@ def test_flags_win_over_the_environment_over_the_file_over_defaults(file: Path) 
 
 
 def test_layers_are_merged_setting_by_setting(file: Path) -> None:
-    file.write_text('host = "0.0.0.0"\nport = 1001')
+    file.write_text('host = "0.0.0.0"\nport = 1001', encoding="utf-8")
     settings, sourced = load_settings(file, {"TILEWIRE_PORT": "1002"}, {"data": Path("/data")})
     assert (settings.host, settings.port, settings.data) == ("0.0.0.0", 1002, Path("/data"))  # noqa: S104
     assert {setting.name: setting.source for setting in sourced if setting.source != "default"} == {
@@ -81,7 +81,7 @@ def test_the_database_is_in_the_data_directory_by_default() -> None:
 
 
 def test_prices_are_exact(file: Path) -> None:
-    file.write_text('[prices]\na = 0.1\nb = 0.00000013\nc = 2\nd = "0.3"')
+    file.write_text('[prices]\na = 0.1\nb = 0.00000013\nc = 2\nd = "0.3"', encoding="utf-8")
     settings, _ = load_settings(file, {})
     assert settings.prices == {
         "a": Decimal("0.1"),
@@ -126,7 +126,7 @@ def test_prices_are_exact(file: Path) -> None:
     ],
 )
 def test_a_mistake_in_the_file_names_the_setting_and_the_file(file: Path, text: str, told: str) -> None:
-    file.write_text(text)
+    file.write_text(text, encoding="utf-8")
     with pytest.raises(SettingsError, match=told) as caught:
         load_settings(file, {})
     assert str(file) in str(caught.value)
@@ -154,13 +154,13 @@ def test_a_mistake_in_the_environment_names_the_setting_and_the_environment(name
 
 
 def test_a_mistake_in_a_flag_names_the_setting_and_the_flag(file: Path) -> None:
-    file.write_text('data = "/srv"\ndatabase_url = "sqlite:///x"')
+    file.write_text('data = "/srv"\ndatabase_url = "sqlite:///x"', encoding="utf-8")
     with pytest.raises(SettingsError, match=r"^port: .* \(flag\)$"):
         load_settings(file, {"TILEWIRE_HOST": "localhost"}, {"port": -1})
 
 
 def test_a_mistake_is_blamed_on_the_layer_that_wins(file: Path) -> None:
-    file.write_text('port = "wrong, but overridden"')
+    file.write_text('port = "wrong, but overridden"', encoding="utf-8")
     assert load_settings(file, {"TILEWIRE_PORT": "1"})[0].port == 1
     with pytest.raises(SettingsError, match=r"\(environment\)"):
         load_settings(file, {"TILEWIRE_PORT": "also wrong"})
@@ -190,9 +190,9 @@ def test_a_variable_that_may_be_anyones_is_warned_of(caplog: pytest.LogCaptureFi
 
 
 def test_a_misspelt_setting_in_a_file_is_told_with_the_right_name(file: Path) -> None:
-    file.write_text("devices = 'cpu'")
+    file.write_text("devices = 'cpu'", encoding="utf-8")
     with pytest.raises(SettingsError, match=r"'devices' .*; did you mean 'device'\?"):
         load_settings(file, {})
-    file.write_text("wholly_different = 1")
+    file.write_text("wholly_different = 1", encoding="utf-8")
     with pytest.raises(SettingsError, match=r"no setting 'wholly_different' \(.*\)$"):
         load_settings(file, {})

@@ -38,9 +38,9 @@ def application(tmp_path: Path) -> Path:
     folder = tmp_path / "application"
     for name in ("server", "engines", "onnx_models"):
         (folder / name).mkdir(parents=True)
-        (folder / name / "__init__.py").write_text("OWN = 'of the application'\n")
+        (folder / name / "__init__.py").write_text("OWN = 'of the application'\n", encoding="utf-8")
     (folder / "photo.png").write_bytes(make_image())
-    (folder / "upscale.py").write_text(UPSCALE)
+    (folder / "upscale.py").write_text(UPSCALE, encoding="utf-8")
     return folder
 
 
@@ -52,7 +52,9 @@ def python(tmp_path: Path) -> Path:
     venv.create(tmp_path / "venv", symlinks=True, with_pip=False)
     (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
     lent = [path for path in sys.path if path.endswith("site-packages")]
-    (site / "lent.pth").write_text("\n".join(lent))  # plain paths: what is installed to be edited is not lent
+    (site / "lent.pth").write_text(
+        "\n".join(lent), encoding="utf-8"
+    )  # plain paths: what is installed to be edited is not lent
     python = tmp_path / "venv/bin/python"
     target = ["--python", str(python), "install", "--quiet", "--no-deps", "--no-index", "--ignore-installed"]
     subprocess.run([sys.executable, "-m", "pip", *target, wheel], check=True)
@@ -72,7 +74,7 @@ def serving(
             env=env,
             stdout=subprocess.PIPE,
             stderr=errors,
-            text=True,
+            encoding="utf-8",
         )
         try:
             yield ServerProcess(process, errors)
@@ -104,7 +106,7 @@ def test_the_command_finds_its_own_packages_first(application: Path) -> None:
         cwd=application,
         env=env,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
     )
     assert run.stdout.strip() == VERSION, run.stderr
 

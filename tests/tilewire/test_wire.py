@@ -89,14 +89,14 @@ HEAVY = {
 )
 def test_importing_the_client_loads_no_heavy_library(module: str, heavy: set[str]) -> None:
     script = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
-    loaded = subprocess.check_output([sys.executable, "-W", "ignore", "-c", script], text=True).split()
+    loaded = subprocess.check_output([sys.executable, "-W", "ignore", "-c", script], encoding="utf-8").split()
     assert not heavy.intersection(loaded)
 
 
 def test_the_former_place_of_the_client_still_works_and_says_that_it_moved() -> None:
     script = "import tilewire, server.client; print(server.client.Tilewire is tilewire.Tilewire)"
     run = subprocess.run(
-        [sys.executable, "-W", "always", "-c", script], capture_output=True, text=True, check=True
+        [sys.executable, "-W", "always", "-c", script], capture_output=True, encoding="utf-8", check=True
     )
     assert run.stdout.strip() == "True"
     assert "DeprecationWarning: server.client has moved: use `from tilewire import Tilewire`" in run.stderr

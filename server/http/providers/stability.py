@@ -20,13 +20,14 @@ from starlette.responses import JSONResponse, Response
 
 from onnx_models import LARGEST_FACTOR
 from server.http.providers.bodies import read_form
-from server.http.providers.caller import Caller, ServiceRoute, not_offered, status_of, wrong
+from server.http.providers.caller import Caller, not_offered, status_of, wrong
 from server.http.providers.diffusion import diffusion_model, diffusion_settings
+from server.http.providers.routes import Fallback, ServiceRoute
 from server.http.providers.upscalers import model_called
 from server.protocol.errors import ErrorItem, NotFoundError
 from server.protocol.replies import Progress, UpscaleResult
 
-__all__ = ["ROUTES"]
+__all__ = ["FALLBACKS", "ROUTES"]
 
 T = TypeVar("T", int, float)
 
@@ -176,7 +177,9 @@ async def creative(request: Request, caller: Caller) -> Response:
 async def result(request: Request, caller: Caller) -> Response:
     """What became of a `creative` upscale."""
     given = request.path_params["id"]
-    item = await caller.response(_task_uuid(given))
+    task_uuid = _task_uuid(given)
+    await caller.linger(task_uuid)
+    item = await caller.response(task_uuid)
     if isinstance(item, Progress):
         return JSONResponse({"id": given, "status": "in-progress"}, 202)
     return _v2_result(request, item, "result", None)
@@ -389,4 +392,9 @@ ROUTES: Final = [
             (f"{_V2ALPHA}/result/{{id}}", "GET", result, None),
         )
     ),
+]
+
+FALLBACKS: Final = [
+    *(Fallback(f"/v1/{path}", "stability", fail_v1) for path in ("generation", "engines", "user")),
+    *(Fallback(path, "stability", fail_v2) for path in ("/v2beta", "/v2alpha")),
 ]

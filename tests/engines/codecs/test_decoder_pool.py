@@ -341,7 +341,7 @@ async def main():
     await run(decoders, {work!r})
 asyncio.run(main())
 """
-    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, encoding="utf-8")
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
     parent.kill()

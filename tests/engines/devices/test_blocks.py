@@ -105,5 +105,5 @@ def test_the_largest_tile_takes_two_and_a_half_gigabytes_at_most(network, runtim
     if runtime not in RUNTIMES:
         pytest.skip(f"{runtime} is not installed")
     command = [sys.executable, "-c", PEAK_OF_ONE_TILE, str(network.path.parent), runtime]
-    peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    peak = subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout
     assert int(peak) * 1024 < 2.5e9

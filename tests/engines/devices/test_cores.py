@@ -21,5 +21,5 @@ from engines.devices.cores import usable_cores
 def test_the_cpu_quota_of_a_container_is_respected(files, expected, tmp_path):
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(content)
+        (tmp_path / name).write_text(content, encoding="utf-8")
     assert usable_cores(tmp_path) == (expected or usable_cores(tmp_path / "none"))

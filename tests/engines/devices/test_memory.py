@@ -21,10 +21,10 @@ def test_the_machine_has_memory():
 def test_the_limit_of_a_control_group_counts(tmp_path, monkeypatch, group, file):
     limit, of_this = tmp_path / "groups" / file, tmp_path / "cgroup"
     limit.parent.mkdir(parents=True)
-    limit.write_text("2000000\n")
-    of_this.write_text(f"3:cpu:/elsewhere\n{group}\n")
+    limit.write_text("2000000\n", encoding="utf-8")
+    of_this.write_text(f"3:cpu:/elsewhere\n{group}\n", encoding="utf-8")
     monkeypatch.setattr(memory, "_GROUPS", tmp_path / "groups")
     monkeypatch.setattr(memory, "_GROUPS_OF_THIS", of_this)
     assert memory.memory_size() == 2_000_000
-    limit.write_text("max\n")
+    limit.write_text("max\n", encoding="utf-8")
     assert memory.memory_size() > 2_000_000

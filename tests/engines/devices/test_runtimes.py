@@ -14,7 +14,7 @@ def run(program, **environment):
         [sys.executable, "-c", program],
         env=inherited | environment,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=True,
     ).stdout.strip()
 

@@ -48,7 +48,9 @@ def cuda_kernels(directory):
     _make_stubs([CUDA, TENSORRT], directory)
     environment = os.environ | {"LD_LIBRARY_PATH": str(directory)}
     script = [sys.executable, __file__]
-    printed = subprocess.run(script, env=environment, check=True, capture_output=True, text=True).stdout
+    printed = subprocess.run(
+        script, env=environment, check=True, capture_output=True, encoding="utf-8"
+    ).stdout
     return [tuple(kernel) for kernel in json.loads(printed)]
 
 
@@ -74,8 +76,10 @@ def _make_stubs(libraries, directory):
                 wanted["libnvinfer.so.10"].add(name)
     for name, functions in wanted.items():
         source, versions = directory / "stub.c", directory / "stub.map"
-        source.write_text("static long nothing[64];\n" + "".join(map(_stub, sorted(functions))))
-        versions.write_text(f"{name} {{ global: *; }};\n")
+        source.write_text(
+            "static long nothing[64];\n" + "".join(map(_stub, sorted(functions))), encoding="utf-8"
+        )
+        versions.write_text(f"{name} {{ global: *; }};\n", encoding="utf-8")
         named = [] if name in {"libcuda.so.1", "libnvinfer.so.10"} else [f"-Wl,--version-script={versions}"]
         options = ["-shared", "-fPIC", "-w", f"-Wl,-soname,{name}", *named]
         subprocess.run(["gcc", *options, "-o", str(directory / name), str(source)], check=True)
@@ -87,7 +91,7 @@ def _stub(function):
 
 
 def _output(*command):
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout
 
 
 def _print_kernels():

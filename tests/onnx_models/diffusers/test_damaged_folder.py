@@ -109,7 +109,7 @@ def beside(folder: Path) -> Wanted:
 def _write(folder: Path, files: dict[str, Any]) -> None:
     for name, values in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(json.dumps(values))
+        (folder / name).write_text(json.dumps(values), encoding="utf-8")
 
 
 def write_adapter(file: Path, first: str = "proj.weight", shape: tuple[int, ...] = (64, 16)) -> None:
@@ -172,7 +172,7 @@ def refusals(folder: Path, files: dict[str, Any], export: Callable[[], None]) ->
         ]
         good = (folder / name).read_text("utf-8")
         for content in [*contents, "", good[: len(good) // 2], "[]", "[" * 100_000, "\0"]:
-            (folder / name).write_text(content)
+            (folder / name).write_text(content, encoding="utf-8")
             with pytest.raises((UnsuitableModelError, ReachedError)) as raised:
                 export()
             refused += raised.type is UnsuitableModelError
@@ -183,7 +183,7 @@ def refusals(folder: Path, files: dict[str, Any], export: Callable[[], None]) ->
         (folder / name).unlink()
         with pytest.raises(UnsuitableModelError):
             export()
-        (folder / name).write_text(good)
+        (folder / name).write_text(good, encoding="utf-8")
     return refused
 
 

@@ -51,13 +51,13 @@ def hollow(directory: Path, *, kind: str = PIPELINE, without: str = "", **schedu
     """A pipeline without anything in it."""
     directory.mkdir()
     index = {name: ["diffusers", name] for name in COMPONENTS if name != without} | {"_class_name": kind}
-    (directory / "model_index.json").write_text(json.dumps(index))
+    (directory / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
     for name in COMPONENTS:
         if name != without:
             (directory / name).mkdir()
     if without != "scheduler":
         config = directory / "scheduler" / "scheduler_config.json"
-        config.write_text(json.dumps(SCHEDULER | scheduler))
+        config.write_text(json.dumps(SCHEDULER | scheduler), encoding="utf-8")
     return directory
 
 
@@ -68,8 +68,8 @@ def in_order(pipeline: Path) -> Path:
         *((each, "diffusion_pytorch_model") for each in ("unet", "vae")),
     ):
         (pipeline / component / f"{name}.safetensors").write_bytes(b"x")
-        (pipeline / component / "config.json").write_text("{}")
-    (pipeline / "tokenizer" / "tokenizer.json").write_text("{}")
+        (pipeline / component / "config.json").write_text("{}", encoding="utf-8")
+    (pipeline / "tokenizer" / "tokenizer.json").write_text("{}", encoding="utf-8")
     return pipeline
 
 
@@ -103,7 +103,7 @@ def test_what_is_no_directory_of_diffusers_is_told(catalogue: Catalogue, tmp_pat
     for source in (tmp_path, tmp_path / "none", "!"):
         with pytest.raises(UnsuitableModelError, match="directory"):
             export(source, catalogue, tmp_path / "models")
-    (tmp_path / "model_index.json").write_text("{")
+    (tmp_path / "model_index.json").write_text("{", encoding="utf-8")
     with pytest.raises(UnsuitableModelError, match="not JSON"):
         export(tmp_path, catalogue, tmp_path / "models")
 
@@ -292,7 +292,7 @@ def test_the_scheduler_in_the_folder_is_what_is_done(
     scheduler = getattr(diffusers, name)(**training | {"prediction_type": "sample"} | changes)
     scheduler.save_pretrained(folder / "scheduler")
     index = json.loads((folder / "model_index.json").read_text("utf-8")) | {"scheduler": ["diffusers", name]}
-    (folder / "model_index.json").write_text(json.dumps(index))
+    (folder / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
     weights = with_schedule_of(folder, exported[0])
     pixels = np.random.default_rng(2).integers(0, 256, (64, 192, 3), np.uint8)
     wanted = Diffusion(steps=7, seed=6, guidance=3.0, prompt="a dog", scheduler=weights.default_scheduler)

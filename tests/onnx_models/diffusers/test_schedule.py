@@ -21,7 +21,7 @@ PNDM = {"_class_name": "PNDMScheduler", "beta_schedule": "scaled_linear", "steps
 
 def read(folder: Path, kind: Kind, values: dict[str, Any]) -> Schedule:
     (folder / "scheduler").mkdir(exist_ok=True)
-    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(values))
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(values), encoding="utf-8")
     return read_schedule(folder, kind.schedulers, kind.predictions, kind.other_schedulers)
 
 

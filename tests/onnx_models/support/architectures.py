@@ -151,7 +151,7 @@ def main(arguments: list[str]) -> None:
     if "--write" in arguments:
         page = PAGE.read_text("utf-8")
         before, after = page.index(BEGIN) + len(BEGIN), page.index(END)
-        PAGE.write_text(page[:before] + "\n" + "\n".join(lines) + "\n\n" + page[after:])
+        PAGE.write_text(page[:before] + "\n" + "\n".join(lines) + "\n\n" + page[after:], encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -128,8 +128,10 @@ def tiny_tokenizer(directory: Path) -> CLIPTokenizer:
     letters = [*map(chr, range(33, 127)), *map(chr, range(161, 173)), *map(chr, range(174, 256))]
     letters += [chr(256 + number) for number in range(256 - len(letters))]
     words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    (directory / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
-    (directory / "merges.txt").write_text("#version: 0.2\n")
+    (directory / "vocab.json").write_text(
+        json.dumps({word: number for number, word in enumerate(words)}), encoding="utf-8"
+    )
+    (directory / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
     return CLIPTokenizer(
         vocab=str(directory / "vocab.json"), merges=str(directory / "merges.txt"), model_max_length=77
     )

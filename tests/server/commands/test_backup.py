@@ -77,7 +77,7 @@ async def test_what_was_accepted_before_a_backup_under_load_is_there_after_the_r
     server_database: str | None,
     another_database: str | None,
 ) -> None:
-    server, session = start_server(private_networks=True), new_uuid()
+    server, session = start_server(private_networks=True, drain_timeout=0.1), new_uuid()
     account, done = open_account(server), list[Item]()
     held = upscale(web.hold("/input.png", make_image(seed=1)))
     async with asyncio.TaskGroup() as group:
@@ -128,7 +128,7 @@ async def test_a_backup_is_brought_up_to_date_and_only_new_images_are_copied(
     gone, kept = await upload(server, make_image(seed=1), ttl=60), await upload(server, make_image(seed=2))
     models = tmp_path / "models"
     models.mkdir()
-    (models / "mine.json").write_text("{}")
+    (models / "mine.json").write_text("{}", encoding="utf-8")
     assert "images 2" in (await command(*arguments)).stdout
     copied = (saved / "images" / name_of(kept)).stat()
     async with connected(server) as peer:
@@ -141,7 +141,7 @@ async def test_a_backup_is_brought_up_to_date_and_only_new_images_are_copied(
             }
         )
     (models / "mine.json").unlink()
-    (models / "other.json").write_text("{}")
+    (models / "other.json").write_text("{}", encoding="utf-8")
     new = await upload(server, make_image(seed=3))
     assert "images 2" in (await command(*arguments)).stdout
     assert {file.name for file in (saved / "images").iterdir()} == {name_of(kept), name_of(new)}
@@ -181,7 +181,7 @@ def test_neither_a_folder_of_something_else_nor_another_kind_of_database_is_take
     tilewire("keys", "create")
     other = tmp_path / "other"
     other.mkdir()
-    (other / "letter.txt").write_text("dear")
+    (other / "letter.txt").write_text("dear", encoding="utf-8")
     refused = tilewire("backup", other)
     assert (refused.exit_code, "neither empty nor a back-up" in refused.stderr) == (1, True)
     assert [file.name for file in other.iterdir()] == ["letter.txt"]

@@ -98,7 +98,7 @@ def test_a_broken_entry_is_named_and_the_others_are_served(
 ) -> None:
     for name in ("bad", "good"):
         tilewire("models", "add", tiny, "--name", name)
-    (tmp_path / "data" / "models" / "bad.json").write_text("{")
+    (tmp_path / "data" / "models" / "bad.json").write_text("{", encoding="utf-8")
     shown = tilewire("models", "list").stdout
     assert "local:good@1" in shown
     assert "local:bad@1" not in shown
@@ -124,7 +124,9 @@ def test_verify_tells_of_each_file_whether_it_is_as_it_was(
     for file in (mine, tmp_path / "built" / "realesr-animevideov3-2x.onnx"):
         file.write_bytes(file.read_bytes()[:-1])
     manifest = tmp_path / "built" / "realesr-animevideov3-3x.json"
-    manifest.write_text(json.dumps(json.loads(manifest.read_text("utf-8")) | {"builder_version": 0}))
+    manifest.write_text(
+        json.dumps(json.loads(manifest.read_text("utf-8")) | {"builder_version": 0}), encoding="utf-8"
+    )
     result = tilewire("models", "verify", **directory)
     told = dict(line.split(": ", 1) for line in result.stdout.splitlines())
     assert result.exit_code == 1

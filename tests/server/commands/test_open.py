@@ -26,13 +26,13 @@ def test_a_link_that_signs_in_is_printed_where_there_is_no_screen_and_a_browser_
         assert httpcore.request("POST", f"{server.url}/v1", headers=headers, content=ping).status == 200
         opened = tmp_path / "opened"
         browser = tmp_path / "browser"
-        browser.write_text(f'#!/bin/sh\nprintf %s "$1" > {opened}\n')
+        browser.write_text(f'#!/bin/sh\nprintf %s "$1" > {opened}\n', encoding="utf-8")
         browser.chmod(0o700)
         shown = screenless | {"DISPLAY": ":9", "BROWSER": f"{browser} %s", "TILEWIRE_API_KEY": ""}
         assert "in the browser" in tilewire("open", **shown).stdout
-        file = Path(opened.read_text().removeprefix("file://"))
+        file = Path(opened.read_text(encoding="utf-8").removeprefix("file://"))
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
-        assert f"{server.url}/#key=twt_" in file.read_text()
+        assert f"{server.url}/#key=twt_" in file.read_text(encoding="utf-8")
         nobody = tilewire("open", "--account", "nobody", **screenless, TILEWIRE_API_KEY="")
         assert (nobody.exit_code, "'nobody' has no valid key" in nobody.stderr) == (2, True)
     gone = tilewire("open", **screenless)

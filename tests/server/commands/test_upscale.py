@@ -683,7 +683,7 @@ def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(
         env=environment(tmp_path / "data", model_directory),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         cwd=REPOSITORY,
     )
     assert process.stdout is not None

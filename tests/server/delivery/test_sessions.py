@@ -14,11 +14,12 @@ from server.serving import EmbeddedServer
 from server.state.accounts import account_named
 from server.state.database import Database
 from server.state.logins import Login
-from server.state.outbox import keep_undelivered, undelivered
+from server.state.outbox import keep_undelivered
 from server.state.records import TaskRecord
 from server.state.tables import tasks
 from tests.server.support.harness import (
     KEY,
+    PATIENCE,
     Item,
     charges,
     connected,
@@ -365,8 +366,7 @@ async def test_an_outcome_that_a_look_has_found_and_delivered_is_not_sent_again(
 
     async def after_a_look(record: TaskRecord) -> None:
         await sessions.deliver(record.account, record.session)
-        while await server.services.database.run(undelivered, record.account, record.session):
-            await asyncio.sleep(0.01)  # until the client has confirmed it
+        await sessions.settle(PATIENCE)  # until the client has confirmed it
         await deliver_outcome(record)
 
     async with connected(server) as peer:

@@ -65,7 +65,7 @@ async def opens(server: EmbeddedServer, token: str) -> None:
 
 async def test_the_backend_with_express_makes_tokens(server: EmbeddedServer, tmp_path: Path) -> None:
     npm_install(tmp_path, "express@5")
-    (tmp_path / "backend.mjs").write_text(only(examples("javascript", "express")))
+    (tmp_path / "backend.mjs").write_text(only(examples("javascript", "express")), encoding="utf-8")
     with backend(server, tmp_path, "node", "backend.mjs", port=free_port()) as url:
         await opens(server, ask(url))
 
@@ -73,7 +73,7 @@ async def test_the_backend_with_express_makes_tokens(server: EmbeddedServer, tmp
 async def test_the_backend_with_fastapi_makes_tokens(server: EmbeddedServer, tmp_path: Path) -> None:
     if importlib.util.find_spec("fastapi") is None:
         pytest.skip("FastAPI is not installed")
-    (tmp_path / "backend.py").write_text(only(examples("python", "FastAPI")))
+    (tmp_path / "backend.py").write_text(only(examples("python", "FastAPI")), encoding="utf-8")
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "backend:app", "--port", str(port)]
     with backend(server, tmp_path, *command, port=port) as url:

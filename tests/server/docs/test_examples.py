@@ -57,7 +57,7 @@ def put_in(example: Example, server: EmbeddedServer) -> str:
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     """Where the examples run, with the pictures that they name; small ones, so that it does not take long."""
-    (tmp_path / "cv2.py").write_text(OPENCV)
+    (tmp_path / "cv2.py").write_text(OPENCV, encoding="utf-8")
     for name in PICTURES:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(make_image(image_format="JPEG"))
@@ -100,7 +100,7 @@ def run(directory: Path, *command: str) -> str:
         cwd=directory,
         env=environment | {"PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=RUN_PATIENCE,
         check=False,
     )
@@ -111,7 +111,7 @@ def run(directory: Path, *command: str) -> str:
 @each(examples("python", EXAMPLE_ADDRESS))
 def test_examples_in_python_run(example: Example, server: EmbeddedServer, directory: Path) -> None:
     script = directory / "example.py"
-    script.write_text(put_in(example, server))
+    script.write_text(put_in(example, server), encoding="utf-8")
     printed = run(directory, sys.executable, str(script))
     seen = f"{server.url}/images/" in printed or (directory / "photo-2x.jpg").exists()
     assert seen or "frame 4 (32, 48, 3)" in printed
@@ -122,7 +122,7 @@ def test_examples_in_javascript_run(
     example: Example, server: EmbeddedServer, directory: Path, node_modules: Path
 ) -> None:
     (directory / "node_modules").symlink_to(node_modules)
-    (directory / "example.mjs").write_text(put_in(example, server))
+    (directory / "example.mjs").write_text(put_in(example, server), encoding="utf-8")
     assert f"{server.url}/images/" in run(directory, "node", "example.mjs")
 
 
@@ -146,7 +146,7 @@ def test_examples_for_the_shell_run(example: Example, server: EmbeddedServer, di
 
 @each(examples("html", "YOUR_KEY"))
 def test_examples_of_pages_run(example: Example, server: EmbeddedServer, directory: Path) -> None:
-    (directory / "page.html").write_text(put_in(example, server))
+    (directory / "page.html").write_text(put_in(example, server), encoding="utf-8")
     with running_browser() as browser:
         tab = browser.new_page()
         tab.set_default_timeout(PATIENCE_MS)

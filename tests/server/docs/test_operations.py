@@ -66,7 +66,7 @@ def test_nginx_takes_its_configuration(tmp_path: Path) -> None:
     for kind, file in zip(("pem", "key"), make_certificate(tmp_path), strict=True):
         site = site.replace(f"/etc/ssl/up.example.org.{kind}", str(file))
     checked = subprocess.run(
-        [*nginx.command(tmp_path, site), "-t"], capture_output=True, text=True, check=False
+        [*nginx.command(tmp_path, site), "-t"], capture_output=True, encoding="utf-8", check=False
     )
     assert checked.returncode == 0, checked.stderr
     assert "[warn]" not in checked.stderr
@@ -74,10 +74,10 @@ def test_nginx_takes_its_configuration(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("caddy") is None, reason="Caddy is not installed")
 def test_caddy_takes_its_configuration(tmp_path: Path) -> None:
-    (tmp_path / "Caddyfile").write_text(nginx.block("several-servers", "caddyfile"))
+    (tmp_path / "Caddyfile").write_text(nginx.block("several-servers", "caddyfile"), encoding="utf-8")
     command = ["caddy", "validate", "--adapter", "caddyfile", "--config", tmp_path / "Caddyfile"]
     environment = {**os.environ, "HOME": str(tmp_path)}
-    checked = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    checked = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, env=environment)
     assert checked.returncode == 0, checked.stderr
     assert "not formatted" not in checked.stderr
 
@@ -96,13 +96,16 @@ def test_prometheus_takes_the_alerts_and_they_fire(tmp_path: Path) -> None:
     checked = subprocess.run(
         ["promtool", "check", "rules", "--lint-fatal", DOCS / "alerts.yml"],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     assert checked.returncode == 0, checked.stderr
-    (tmp_path / "test.yml").write_text(FIRING.replace("ALERTS", str(DOCS / "alerts.yml")))
+    (tmp_path / "test.yml").write_text(FIRING.replace("ALERTS", str(DOCS / "alerts.yml")), encoding="utf-8")
     tested = subprocess.run(
-        ["promtool", "test", "rules", tmp_path / "test.yml"], capture_output=True, text=True, check=False
+        ["promtool", "test", "rules", tmp_path / "test.yml"],
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
     )
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
@@ -112,9 +115,12 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     program, unit = tmp_path / "tilewire", tmp_path / "tilewire.service"
     program.touch(0o755)
     unit.write_text(
-        (DOCS / "tilewire.service").read_text("utf-8").replace("/opt/tilewire/bin/tilewire", str(program))
+        (DOCS / "tilewire.service").read_text("utf-8").replace("/opt/tilewire/bin/tilewire", str(program)),
+        encoding="utf-8",
     )
-    checked = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
+    checked = subprocess.run(
+        ["systemd-analyze", "verify", unit], capture_output=True, encoding="utf-8", check=False
+    )
     ours = [line for line in checked.stderr.splitlines() if "tilewire" in line]
     assert (checked.returncode, ours) == (0, [])
 
@@ -205,7 +211,9 @@ KINDS = {
 
 
 def test_the_example_for_kubernetes_is_of_kinds_and_fields_that_exist() -> None:
-    documents = {each["kind"]: each for each in yaml.safe_load_all((DOCS / "kuberay.yaml").read_text())}
+    documents = {
+        each["kind"]: each for each in yaml.safe_load_all((DOCS / "kuberay.yaml").read_text(encoding="utf-8"))
+    }
     assert set(documents) == set(KINDS)
     for kind, document in documents.items():
         assert set(document) == {"apiVersion", "kind", "metadata", "spec"}
@@ -215,7 +223,7 @@ def test_the_example_for_kubernetes_is_of_kinds_and_fields_that_exist() -> None:
 
 
 def test_the_example_for_kubernetes_holds_together() -> None:
-    cluster, deployment, service = yaml.safe_load_all((DOCS / "kuberay.yaml").read_text())
+    cluster, deployment, service = yaml.safe_load_all((DOCS / "kuberay.yaml").read_text(encoding="utf-8"))
     groups = [cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]]
     pods = [each["template"]["spec"] for each in (*groups, deployment["spec"])]
     for pod in pods:
@@ -245,7 +253,7 @@ def _has_port(action: object) -> bool:
 @pytest.mark.skipif(shutil.which("hadolint") is None, reason="hadolint is not installed")
 def test_hadolint_takes_the_container() -> None:
     command = ["hadolint", "--failure-threshold", "warning", DOCS / "Containerfile"]
-    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    checked = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     assert checked.returncode == 0, checked.stdout
 
 

@@ -90,7 +90,7 @@ def react(packages: Path) -> dict[str, str]:
 
 def test_the_hook_for_react_shows_progress_and_a_result(shop: Shop, tmp_path: Path) -> None:
     npm_install(tmp_path, "react@19", "react-dom@19", "typescript@5")
-    (tmp_path / "larger.jsx").write_text(code(shop, "jsx", "useUpscale"))
+    (tmp_path / "larger.jsx").write_text(code(shop, "jsx", "useUpscale"), encoding="utf-8")
     target = ("--module", "es2022", "--target", "es2022", "--outDir", "out", "larger.jsx")
     subprocess.run([*COMPILER, *target], cwd=tmp_path, check=True)
     modules = react(tmp_path / "node_modules") | {

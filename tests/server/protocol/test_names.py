@@ -36,5 +36,5 @@ HEAVY = {"PIL", "alembic", "engines", "isal", "numpy", "onnx", "onnx_models", "o
 @pytest.mark.parametrize("module", ["server.protocol.codec", "server.protocol.sources"])
 def test_importing_the_wire_loads_nothing_of_the_work(module: str) -> None:
     script = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
-    loaded = subprocess.check_output([sys.executable, "-c", script], text=True).split()
+    loaded = subprocess.check_output([sys.executable, "-c", script], encoding="utf-8").split()
     assert not HEAVY.intersection(loaded)

@@ -44,7 +44,7 @@ print(json.dumps({"result": result, "error": error}), file=sys.stderr)
 def run(directory: Path, *command: str) -> str:
     """What a program prints to its standard error."""
     done = subprocess.run(
-        command, cwd=directory, capture_output=True, text=True, timeout=PATIENCE, check=False
+        command, cwd=directory, capture_output=True, encoding="utf-8", timeout=PATIENCE, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stderr
@@ -63,7 +63,7 @@ def test_a_client_in_python_that_is_generated_of_the_document_upscales_an_image(
     client = tmp_path / "generated"
     template = "core-template-client-websocket-python"
     run(tmp_path, "node", "generate.cjs", "document.json", template, str(client))
-    (client / "use.py").write_text(USE)
+    (client / "use.py").write_text(USE, encoding="utf-8")
     image, task_uuid = base64.b64encode(make_image()).decode(), new_uuid()
     printed = json.loads(run(client, sys.executable, "use.py", socket_url(server), KEY, task_uuid, image))
     assert printed["result"]["taskUUID"] == task_uuid

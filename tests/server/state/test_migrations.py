@@ -255,7 +255,7 @@ def test_a_start_on_a_database_that_is_up_to_date_does_not_import_alembic(empty_
         [sys.executable, "-c", program, empty_database],
         check=True,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         cwd=REPOSITORY,
     )
     assert told.stdout == "False\n"

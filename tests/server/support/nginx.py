@@ -33,7 +33,7 @@ def command(folder: Path, site: str) -> list[str | Path]:
         f"events {{ worker_connections 256; }}\n"
         f"http {{ access_log off; {places}\n{site}\n}}\n"
     )
-    (folder / "nginx.conf").write_text(main)
+    (folder / "nginx.conf").write_text(main, encoding="utf-8")
     return ["nginx", "-p", folder, "-c", folder / "nginx.conf", "-e", "stderr"]
 
 

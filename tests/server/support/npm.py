@@ -15,7 +15,7 @@ def npm_install(directory: Path, *packages: str, patience: int = INSTALL_PATIENC
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         pytest.skip(f"{package} is not there to test with: node or npm is not installed")
-    (directory / "package.json").write_text('{"private": true}')
+    (directory / "package.json").write_text('{"private": true}', encoding="utf-8")
     options = ["--omit=optional", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"]
     install = [npm, "install", *packages, *options]
     try:

@@ -151,15 +151,15 @@ class Page:
 
     def shown(self, selector: str) -> Image.Image:
         """The pixels of an image or canvas, at their own size."""
-        url = self.tab.evaluate(
-            """(selector) => {
-                const source = document.querySelector(selector);
+        # The locator waits for one that is just being replaced, `decode` for its pixels.
+        url = self.tab.locator(selector).first.evaluate(
+            """async (source) => {
+                await source.decode?.();
                 const canvas = document.createElement("canvas");
                 canvas.width = source.naturalWidth ?? source.width;
                 canvas.height = source.naturalHeight ?? source.height;
                 canvas.getContext("2d").drawImage(source, 0, 0);
                 return canvas.toDataURL("image/png");
-            }""",
-            selector,
+            }"""
         )
         return open_image(base64.b64decode(url.partition(",")[2]))

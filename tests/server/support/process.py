@@ -91,13 +91,13 @@ def serving(data: Path, model_directory: Path, *, port: int = 0, **more: str) ->
     # Not a pipe: nobody reads it while the test runs, and a server whose log is not taken waits.
     # No model is loaded before it is needed: most tests need another one than the default.
     defaults = {"TILEWIRE_API_KEY": KEY, "TILEWIRE_MODELS": ""}
-    with tempfile.TemporaryFile("w+") as errors:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "server", "serve", "--port", str(port)],
             env=environment(data, model_directory, **defaults | more),
             stdout=subprocess.PIPE,
             stderr=errors,
-            text=True,
+            encoding="utf-8",
         )
         try:
             yield ServerProcess(process, errors, in_json=more.get("TILEWIRE_LOG_FORMAT") == "json")

@@ -25,7 +25,7 @@ def test_room_is_made_as_far_as_the_system_allows(
         f"resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard})); "
         f"print(room_for({wanted}), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", check=True)
     assert done.stdout.split() == [str(room), str(after)]
     assert ("there is room for" in done.stderr) == (room < wanted)
 
@@ -35,7 +35,7 @@ def test_too_few_are_refused_with_what_to_do() -> None:
         "import resource; from server.transport.open_files import room_for; "
         "resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100)); room_for(1000)"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", check=False)
     assert done.stderr.endswith(
         "OSError: only 100 files may be open, 128 are needed: see ulimit -n, or LimitNOFILE\n"
     )

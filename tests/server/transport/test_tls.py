@@ -61,7 +61,7 @@ async def test_old_versions_of_tls_are_refused(
 
 
 def test_files_that_hold_no_certificate_are_one_line(start_server: StartServer, tmp_path: Path) -> None:
-    (tmp_path / "nothing.pem").write_text("nothing")
+    (tmp_path / "nothing.pem").write_text("nothing", encoding="utf-8")
     for name in ("nothing.pem", "missing.pem"):
         with pytest.raises(StartError, match=rf"tls_certificate.*{name}"):
             start_server(tls_certificate=tmp_path / name)

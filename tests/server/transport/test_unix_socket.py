@@ -129,7 +129,7 @@ def test_what_is_in_use_is_left_alone(start_server: StartServer, path: Path) -> 
     with left_over(path, listens=True), pytest.raises(StartError, match="another program listens there"):
         start_server(uds=path)
     path.unlink()
-    path.write_text("notes")
+    path.write_text("notes", encoding="utf-8")
     with pytest.raises(StartError, match="there is a file that is no socket"):
         start_server(uds=path)
     assert path.read_text("utf-8") == "notes"

@@ -377,7 +377,9 @@ def check_types(directory: Path, *arguments: str) -> None:
     options["lib"] = "es2023,dom,dom.iterable,dom.asynciterable"
     given = [text for name, value in options.items() for text in (f"--{name}", value)]
     compiler = ["node", "node_modules/typescript/bin/tsc", "--noEmit", "--strict", *given]
-    done = subprocess.run([*compiler, *arguments], cwd=directory, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*compiler, *arguments], cwd=directory, capture_output=True, encoding="utf-8", check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -411,7 +413,7 @@ await tilewire.close();
 
 def test_the_types_say_what_there_is(typescript: Path) -> None:
     write_package(typescript / "package")
-    (typescript / "use.ts").write_text(USE)
+    (typescript / "use.ts").write_text(USE, encoding="utf-8")
     check_types(typescript, "use.ts")
     shutil.copytree(REPOSITORY / "server" / "web" / "client", typescript / "client", dirs_exist_ok=True)
     (typescript / "same.ts").write_text(
@@ -423,7 +425,8 @@ def test_the_types_say_what_there_is(typescript: Path) -> None:
         export const tilewire: declared.Tilewire = new Tilewire("https://up.example", "twt_");
         export const error: declared.TilewireError = new TilewireError({ code: "a", message: "b" });
         export const painting: typeof declared.paint = paint;
-        """
+        """,
+        encoding="utf-8",
     )
     check_types(typescript, "--checkJs", "--allowJs", "same.ts")
 
@@ -434,7 +437,7 @@ def test_it_can_be_packed_for_npm_and_used_in_node(server: EmbeddedServer, tmp_p
         pytest.skip("node or npm is not installed")
     write_package(tmp_path / "package")
     packed = subprocess.run(
-        [npm, "pack", "--json", "./package"], cwd=tmp_path, capture_output=True, text=True, check=True
+        [npm, "pack", "--json", "./package"], cwd=tmp_path, capture_output=True, encoding="utf-8", check=True
     )
     (archive,) = json.loads(packed.stdout)
     assert sorted(file["path"] for file in archive["files"]) == ["client.d.ts", "client.js", "package.json"]
@@ -443,7 +446,7 @@ def test_it_can_be_packed_for_npm_and_used_in_node(server: EmbeddedServer, tmp_p
         import { Tilewire, TilewireError, paint } from "tilewire";
         console.log([Tilewire, TilewireError, paint].every((each) => typeof each === "function"));
     """
-    (tmp_path / "use.mjs").write_text(script)
-    used = subprocess.run([node, "use.mjs"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    (tmp_path / "use.mjs").write_text(script, encoding="utf-8")
+    used = subprocess.run([node, "use.mjs"], cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
     assert used.stdout.strip() == "true", used.stderr
     assert KEY not in used.stdout

@@ -74,7 +74,13 @@ def test_a_task_can_be_copied_as_code_that_runs_and_runs_again_once_edited(
 
     def run(*command: str, text: str | None = None) -> str:
         done = subprocess.run(
-            command, cwd=tmp_path, input=text, capture_output=True, text=True, check=False, timeout=PATIENCE
+            command,
+            cwd=tmp_path,
+            input=text,
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+            timeout=PATIENCE,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -89,6 +95,6 @@ def test_a_task_can_be_copied_as_code_that_runs_and_runs_again_once_edited(
         edited = code["curl"].replace('"upscaleFactor": 2', '"upscaleFactor": 4')
         assert json.loads(run("bash", text=edited))["data"][0]["cost"] == 0.000002
     if shutil.which("node"):
-        (tmp_path / "snippet.mjs").write_text(code["JavaScript"])
+        (tmp_path / "snippet.mjs").write_text(code["JavaScript"], encoding="utf-8")
         run("node", "--check", "snippet.mjs")
     assert not (tmp_path / "gone").exists()
