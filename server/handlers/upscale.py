@@ -31,6 +31,7 @@ from server.state.requests import TaskGrant, UpscaleRequest
 from server.state.tasks import LostTaskError
 from server.upscale.auxiliaries import denoiser_of, face_restorer_of
 from server.upscale.creative import style_images
+from server.upscale.pipeline import Quote
 from server.upscale.raw import check_raw
 from server.upscale.request import check, choose_models, cut_warnings, diffusion_of, input_source, request_for
 from server.upscale.running import Running
@@ -76,7 +77,7 @@ async def quote(task: Upscale, context: Context) -> int:
     services, source = context.services, file or request.source
     if isinstance(source, StoredImage | RemoteImage):
         source = await services.inputs.look(context.account, source, request.parameter, context.scope)
-    return services.runner.price(request, source.width, source.height)
+    return services.runner.quote(request, source.width, source.height).price
 
 
 async def _take(task: Upscale, context: Context) -> tuple[UpscaleRequest, Running | TaskRecord]:
@@ -169,13 +170,13 @@ async def _submit_with(
         TaskError: if the task is refused.
     """
     services, account, draft = context.services, context.account, None
-    price = services.runner.price(request, file.width, file.height)
+    quote = services.runner.quote(request, file.width, file.height)
     if isinstance(file, ImageFile):
         payable = partial(
             tasks.check_payable,
             account=account,
             task_uuid=request.task_uuid,
-            price=price,
+            price=quote.price,
             token=request.token,
         )
         draft = await services.inputs.draft(account, file, scope=context.scope, check=payable)
@@ -183,7 +184,7 @@ async def _submit_with(
     else:
         image = file
     return await _submit(
-        task, structs.replace(request, source=StoredImage(image.uuid)), context, price=price, draft=draft
+        task, structs.replace(request, source=StoredImage(image.uuid)), context, quote=quote, draft=draft
     )
 
 
@@ -192,11 +193,13 @@ async def _submit(
     request: UpscaleRequest,
     context: Context,
     pixels: HeldPicture | None = None,
-    price: int | None = None,
+    quote: Quote | None = None,
     draft: Draft | None = None,
 ) -> Running | TaskRecord:
-    session, taken = context.session, None
+    session, taken, source = context.session, None, request.source
     try:
+        if isinstance(source, UnstoredImage):
+            quote = context.services.runner.quote(request, source.width, source.height)
         taken = await context.services.runner.submit(
             context.account,
             request,
@@ -204,7 +207,7 @@ async def _submit(
             base_url=context.base_url,
             acknowledge=task.delivery_method == "async" and session is not None,
             pixels=pixels,
-            price=price,
+            quote=quote,
             draft=draft,
         )
         return taken

@@ -129,7 +129,9 @@ class Caller:
             if not isinstance(request.source, StoredImage):
                 return 0
             image = await self.services.images.find(self.account, request.source.uuid, self.login.scope)
-            return 0 if image is None else self.services.runner.price(request, image.width, image.height)
+            if image is None:
+                return 0
+            return self.services.runner.quote(request, image.width, image.height).price
         except (msgspec.DecodeError, TaskError):  # another version, or other settings, accepted it
             return 0
 
