@@ -37,7 +37,7 @@ T = TypeVar("T", bound=Struct)
 _LINGER: Final = 2.0
 """Seconds: far less than clients wait for an answer, and enough for most results."""
 _NEAR: Final = 8
-"""The place in line from which a task's turn is near. Who asks for a hundred in turn must not wait for each."""
+"""The place in line up to which a task's turn is near: who asks for a hundred must not wait for each."""
 
 
 class FailedError(Exception):
