@@ -215,8 +215,22 @@ def _spend_all(connection: Any, account: Any) -> None:
     connection.execute(update(accounts).where(accounts.c.id == account).values(balance=0))
 
 
+def large_image() -> bytes:
+    """One whose result would have more than 128 megapixels at ×4."""
+    buffer = io.BytesIO()
+    Image.new("L", (3000, 3000)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 BAD = [
-    ("/sdapi/v1/extra-single-image", {"body": b"{"}, 400, "JSON"),
+    ("/sdapi/v1/extra-single-image", {"body": b"{"}, 422, "JSON"),
+    (
+        "/sdapi/v1/extra-single-image",
+        {"body": {"image": ENCODED, "resize_mode": 2}},
+        422,
+        '["body","resize_mode"]',
+    ),
+    ("/sdapi/v1/extra-batch-images", {"body": {"upscaler_1": FAST_MODEL}}, 422, '"imageList"]'),
     ("/sdapi/v1/extra-single-image", {"body": {"image": ""}}, 400, "image"),
     ("/sdapi/v1/extra-single-image", {"body": {"image": "%%%", "upscaler_1": FAST_MODEL}}, 400, "image"),
     (
@@ -228,7 +242,7 @@ BAD = [
     (
         "/sdapi/v1/extra-single-image",
         {"body": {"image": ENCODED, "upscaler_1": FAST_MODEL, "upscaling_resize": 99}},
-        400,
+        422,
         "upscaling_resize",
     ),
     (
@@ -251,6 +265,12 @@ BAD = [
         "upscaler named Foo",
     ),
     ("/v2beta/stable-image/upscale/fast", {"form": {}}, 400, "image: is required"),
+    (
+        "/v2beta/stable-image/upscale/fast",
+        {"form": {"image": large_image()}},
+        400,
+        "image: the result",
+    ),
     ("/v2beta/stable-image/upscale/fast", {"body": {"image": ENCODED}}, 400, "multipart"),
     ("/v2beta/stable-image/upscale/fast", {"form": {"image": b"GIF89a..."}}, 400, "image"),
     (
