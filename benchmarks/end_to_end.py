@@ -151,7 +151,7 @@ if __name__ == "__main__":
         case ["providers", *more]:
             name = more[0] if more else "realesr-animevideov3"
             pixels = more[1] if more[1:] else "256"
-            compare(photographs(int(pixels), CLIENTS), name, int(pixels))
+            compare(name, int(pixels))
         case [name, pixels]:
             main(name, int(pixels))
         case [name]:

@@ -16,6 +16,7 @@ from server.http.gate import Cors, Gate, client_address, refusal
 from server.http.images import get_image
 from server.http.metrics import get_metrics
 from server.http.pages import get_health, get_readiness
+from server.http.providers import FALLBACKS, fail_for
 from server.http.providers import ROUTES as PROVIDERS
 from server.http.specs import get_asyncapi, get_asyncapi_of_client, get_openapi, get_schema
 from server.http.tasks import post_tasks
@@ -50,6 +51,7 @@ def create_app(settings: Settings) -> Starlette:
             Route("/v1/tokens", post_token, methods=["POST"]),
             Route("/images/{name}", get_image, methods=["GET", "HEAD"]),
             *PROVIDERS,
+            *FALLBACKS,
             Route("/healthz", get_health),
             Route("/readyz", get_readiness),
             Route("/metrics", get_metrics),
@@ -75,7 +77,7 @@ def create_app(settings: Settings) -> Starlette:
                 allow_private_network=True,
                 max_age=86400,
             ),
-            Middleware(Gate, settings),
+            Middleware(Gate, settings, fail_for),
         ],
     )
     app.state.stopping = lambda: False

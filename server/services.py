@@ -186,7 +186,12 @@ async def running_services(
             catalogue.auxiliary("safetyChecker")  # without it nothing may be served
         database = Database(settings.effective_database_url, synchronous=settings.sqlite_synchronous)
         stack.enter_context(closing(database))
-        bucket = Bucket(open_store(settings.storage_url, settings.data / "images"), settings.store_timeout)
+        directory = settings.data / "images"
+        bucket = Bucket(
+            open_store(settings.storage_url, directory),
+            settings.store_timeout,
+            directory=directory if settings.storage_url is None else None,
+        )
         stack.push_async_callback(asyncio.to_thread, bucket.close)
         images = ImageStore(
             bucket,

@@ -102,8 +102,8 @@ def verify_models(data: Data = None, config: ConfigFile = None) -> None:
     """
     settings, _ = effective_settings(config, data=data)
     directory = settings.effective_added_models
-    wrong = 0
-    for model in load_catalogue(directory):
+    catalogue, wrong = load_catalogue(directory), 0
+    for model in catalogue:
         for weights in model.weights:
             try:
                 file, state = built_state(model, weights, settings.model_directory)
@@ -118,7 +118,7 @@ def verify_models(data: Data = None, config: ConfigFile = None) -> None:
             bad = state in ("damaged", "missing")
             wrong += bad
             console.print(f"{file}: {advice.get(state, state)}", style="red" if bad else None)
-    for auxiliary in load_catalogue(directory).auxiliaries:
+    for auxiliary in catalogue.auxiliaries:
         try:
             console.print(f"{verified_file(auxiliary)}: good")
         except ModelBuildError as error:

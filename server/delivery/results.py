@@ -5,7 +5,6 @@ import math
 import sys
 from collections.abc import Callable
 
-import msgspec
 from msgspec import UNSET
 
 from engines import Channels, decode, pixels_of
@@ -46,9 +45,8 @@ class Results:
         """
         if record.error is not None and not (status and record.result is not None):
             return record.error
-        try:
-            request = record.request
-        except msgspec.DecodeError:
+        request = record.readable_request
+        if request is None:
             return unreadable(record.task_uuid)
         if record.result is None or record.status is Status.ACCEPTED:
             return Progress(

@@ -81,7 +81,7 @@ def signed_headers(webhook_id: str, body: bytes, secrets: Iterable[str], now: fl
     }
 
 
-WebhookBody = Callable[[UpscaleResult | ErrorItem | Progress], bytes]
+WebhookBody = Callable[[TaskRecord, UpscaleResult | ErrorItem | Progress], bytes]
 """A webhook's body that tells of a task's outcome."""
 
 
@@ -249,7 +249,7 @@ class WebhookSender:
         """The JSON frame that a socket would get, or what the service has in whose shape the task came."""
         item = await self._results.item(record, webhook.base_url)
         body = self._bodies.get(record.service)
-        return encode_reply(JSON, item) if body is None else body(item)
+        return encode_reply(JSON, item) if body is None else body(record, item)
 
     async def _note(self, webhook: ClaimedWebhook, failure: Exception | None) -> None:
         """Record how an attempt ended, as soon as the database can be used."""

@@ -31,6 +31,7 @@ from server.state.requests import TaskGrant, UpscaleRequest
 from server.state.tasks import LostTaskError
 from server.upscale.auxiliaries import denoiser_of, face_restorer_of
 from server.upscale.creative import style_images
+from server.upscale.pipeline import Quote
 from server.upscale.raw import check_raw
 from server.upscale.request import check, choose_models, cut_warnings, diffusion_of, input_source, request_for
 from server.upscale.running import Running
@@ -70,13 +71,13 @@ async def quote(task: Upscale, context: Context) -> int:
     Raises:
         TaskError: if it would be refused, other than for want of credit.
     """
-    request, file, pixels = await _prepare(task, context)
+    request, file, pixels = await _prepare(task, context, keep=False)
     if pixels is not None:
         pixels.release()
     services, source = context.services, file or request.source
     if isinstance(source, StoredImage | RemoteImage):
         source = await services.inputs.look(context.account, source, request.parameter, context.scope)
-    return services.runner.price(request, source.width, source.height)
+    return services.runner.quote(request, source.width, source.height).price
 
 
 async def _take(task: Upscale, context: Context) -> tuple[UpscaleRequest, Running | TaskRecord]:
@@ -88,9 +89,15 @@ async def _take(task: Upscale, context: Context) -> tuple[UpscaleRequest, Runnin
 
 
 async def _prepare(
-    task: Upscale, context: Context
+    task: Upscale, context: Context, *, keep: bool = True
 ) -> tuple[UpscaleRequest, ImageFile | ImageRecord | None, HeldPicture | None]:
-    """What a task amounts to; beside it the input, if that is yet to be stored, or is held in memory."""
+    """What a task amounts to; beside it the input, if that is yet to be stored, or is held in memory.
+
+    Args:
+        task: as it came.
+        context: how it came.
+        keep: whether the task is to be run; if not, the request names no images that would be kept for it.
+    """
     services = context.services
     models = choose_models(services.catalogue, task, context.login.grant)
     parameter, source = await input_source(task, context.raw.codec)
@@ -107,8 +114,8 @@ async def _prepare(
     await _reach_destinations(task, context)
     source = await services.inputs.own(context.login, source, context.base_url, parameter)
     warnings = (*context.raw.warnings(), *await _cut_prompts(task, models.first, services.upscaler))
-    styles = [await _style(name, context) for name in style_images(task.settings)]
-    named, file, pixels = await _look(task, source, parameter, context)
+    styles = [await _style(name, context, keep=keep) for name in style_images(task.settings)]
+    named, file, pixels = await _look(task, source, parameter, context, is_wanted=keep)
     request = request_for(
         task,
         models=models,
@@ -128,16 +135,19 @@ async def _prepare(
     return request, file, pixels
 
 
-async def _style(name: str, context: Context) -> str:
-    """The UUID of an image that a style is taken from, which is kept if it is fetched."""
+async def _style(name: str, context: Context, *, keep: bool) -> str:
+    """The UUID of an image that a style is taken from; "" if it was fetched, and is not to be kept."""
     parameter = "settings.styleImages"
     inputs, login = context.services.inputs, context.login
     source = await inputs.own(login, parse_name(name, parameter), context.base_url, parameter)
-    return (await inputs.obtain(context.account, source, parameter, scope=context.scope)).uuid
+    found = await inputs.look(context.account, source, parameter, context.scope)
+    if isinstance(found, ImageFile):
+        return (await inputs.keep(context.account, found, scope=context.scope)).uuid if keep else ""
+    return found.uuid
 
 
 async def _look(
-    task: Upscale, source: ImageSource, parameter: str, context: Context
+    task: Upscale, source: ImageSource, parameter: str, context: Context, *, is_wanted: bool
 ) -> tuple[StoredImage | RemoteImage | UnstoredImage, ImageFile | ImageRecord | None, HeldPicture | None]:
     """The input as it is recorded; beside it what is yet to be stored, or is held in memory instead."""
     inputs, account = context.services.inputs, context.account
@@ -145,7 +155,7 @@ async def _look(
         unstored, pixels = await inputs.hold(account, source, parameter)
         return unstored, None, pixels
     if isinstance(source, InlineImage | RawImage):
-        return StoredImage(""), await inputs.look(account, source, parameter, is_wanted=True), None
+        return StoredImage(""), await inputs.look(account, source, parameter, is_wanted=is_wanted), None
     return source, None, None
 
 
@@ -160,13 +170,13 @@ async def _submit_with(
         TaskError: if the task is refused.
     """
     services, account, draft = context.services, context.account, None
-    price = services.runner.price(request, file.width, file.height)
+    quote = services.runner.quote(request, file.width, file.height)
     if isinstance(file, ImageFile):
         payable = partial(
             tasks.check_payable,
             account=account,
             task_uuid=request.task_uuid,
-            price=price,
+            price=quote.price,
             token=request.token,
         )
         draft = await services.inputs.draft(account, file, scope=context.scope, check=payable)
@@ -174,7 +184,7 @@ async def _submit_with(
     else:
         image = file
     return await _submit(
-        task, structs.replace(request, source=StoredImage(image.uuid)), context, price=price, draft=draft
+        task, structs.replace(request, source=StoredImage(image.uuid)), context, quote=quote, draft=draft
     )
 
 
@@ -183,11 +193,13 @@ async def _submit(
     request: UpscaleRequest,
     context: Context,
     pixels: HeldPicture | None = None,
-    price: int | None = None,
+    quote: Quote | None = None,
     draft: Draft | None = None,
 ) -> Running | TaskRecord:
-    session, taken = context.session, None
+    session, taken, source = context.session, None, request.source
     try:
+        if isinstance(source, UnstoredImage):
+            quote = context.services.runner.quote(request, source.width, source.height)
         taken = await context.services.runner.submit(
             context.account,
             request,
@@ -195,7 +207,7 @@ async def _submit(
             base_url=context.base_url,
             acknowledge=task.delivery_method == "async" and session is not None,
             pixels=pixels,
-            price=price,
+            quote=quote,
             draft=draft,
         )
         return taken

@@ -1,5 +1,6 @@
 """Who comes in: not from everywhere at once, and no web page that is not allowed to."""
 
+from collections.abc import Callable
 from typing import Final
 
 from starlette.middleware.cors import CORSMiddleware
@@ -12,7 +13,7 @@ from server.http.hosts import is_own_host
 from server.limits.edge import Edge
 from server.protocol.codec import JSON
 from server.protocol.error_codes import error_status
-from server.protocol.errors import RateLimitError
+from server.protocol.errors import ErrorItem, RateLimitError
 from server.settings import Settings
 
 __all__ = ["ANSWER", "HOLDING", "Cors", "Gate", "client_address", "refusal"]
@@ -43,9 +44,23 @@ class Gate:
     are checked here.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        fail_for: Callable[[str], Callable[[ErrorItem], Response] | None] = lambda _path: None,
+    ) -> None:
+        """Stand before an application.
+
+        Args:
+            app: it.
+            settings: the limits, and whose pages may come in.
+            fail_for: what makes an error in the shape of the service that has endpoints at a path; None where
+                they are ours.
+        """
         self._app = app
         self._settings = settings
+        self._fail_for = fail_for
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request pass, or answer it."""
@@ -59,7 +74,8 @@ class Gate:
                 with edge.connection_from(client_address(scope)):
                     await self._app(scope, receive, send)
             except RateLimitError as error:
-                refused = refusal(error)
+                fail = self._fail_for(scope["path"]) if socket is None else None
+                refused = refusal(error, fail)
             finally:
                 for held in (HOLDING, ANSWER):
                     if (holding := scope.get(held)) is not None:
@@ -85,9 +101,18 @@ def client_address(scope: Scope) -> str:
     return client[0] if client else ""
 
 
-def refusal(error: RateLimitError) -> Response:
-    """An error as the whole answer to a request."""
-    headers = {"retry-after": str(error.retry_after)} if error.retry_after else None
-    return Response(
-        JSON.errors([error.item(None, None, None)]), error_status(error.code), headers, JSON.media_type
-    )
+def refusal(error: RateLimitError, fail: Callable[[ErrorItem], Response] | None = None) -> Response:
+    """An error as the whole answer to a request.
+
+    Args:
+        error: why it is refused.
+        fail: makes it one of another service.
+    """
+    item = error.item(None, None, None)
+    if fail is not None:
+        response = fail(item)
+    else:
+        response = Response(JSON.errors([item]), error_status(error.code), media_type=JSON.media_type)
+    if error.retry_after:
+        response.headers["retry-after"] = str(error.retry_after)
+    return response

@@ -1,7 +1,7 @@
 """`POST /v1`: the same array of tasks as over the socket, all their replies in the response."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from msgspec import Struct
@@ -31,7 +31,7 @@ from server.settings import Settings
 from server.state.accounts import AccountId
 from server.state.logins import Login
 
-__all__ = ["Credentials", "error_response", "login_by_header", "post_tasks", "read_body"]
+__all__ = ["Credentials", "error_response", "login_by_header", "post_tasks", "read_body", "receive_body"]
 
 _TASKS_AT_ONCE: Final = 64
 
@@ -143,11 +143,26 @@ async def _whole_body(request: Request, settings: Settings, login: Login | None)
 async def read_body(
     request: Request, settings: Settings, *, authenticated: bool, account: AccountId | None = None
 ) -> bytes:
-    """The body. Of one that may hold the key only little is read, and for a short time.
+    """The body as a whole; see `receive_body`."""
+    body = bytearray()
+    await receive_body(request, settings, body.extend, authenticated=authenticated, account=account)
+    return bytes(body)
+
+
+async def receive_body(
+    request: Request,
+    settings: Settings,
+    take: Callable[[bytes], object],
+    *,
+    authenticated: bool,
+    account: AccountId | None = None,
+) -> None:
+    """Receive the body. Of one that may hold the key only little is read, and for a short time.
 
     Args:
         request: whose body it is; it counts as incoming until the request is answered.
         settings: with the limits.
+        take: called with each piece.
         authenticated: whether the key came in the header.
         account: whose it is, if that is known.
 
@@ -161,7 +176,7 @@ async def read_body(
         limit, patience = min(limit, FIRST_FRAME_BYTES), settings.auth_timeout
     if int(request.headers.get("content-length", 0)) > limit:
         raise FrameTooLargeError(limit)
-    body = bytearray()
+    received = 0
     room = asyncio.Event()
     refused = False
 
@@ -176,9 +191,10 @@ async def read_body(
     try:
         async with asyncio.timeout(patience) as deadline:
             async for chunk in request.stream():
-                body += chunk
-                if len(body) > limit:
+                received += len(chunk)
+                if received > limit:
                     raise FrameTooLargeError(limit)
+                take(chunk)
                 if not holding.add(len(chunk)):
                     await room.wait()
                     room.clear()
@@ -188,7 +204,6 @@ async def read_body(
         raise BodyTimeoutError(patience) from error
     except ClientDisconnect as error:
         raise FrameError("the body is incomplete") from error
-    return bytes(body)
 
 
 def _response(codec: Codec, replies: Sequence[Struct]) -> Response:

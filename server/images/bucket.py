@@ -39,6 +39,9 @@ _TO_LIST: Final = 3600.0
 _PROBE: Final = "readiness"
 """The name of an object, by which the store is seen to work; no image is called so."""
 
+_STAGED: Final = "#1"
+"""What a local store calls a file so with at its end until it is whole."""
+
 _PROBE_BYTES: Final = bytes(4096)
 """A full disk still takes an empty file."""
 
@@ -70,16 +73,28 @@ class Bucket:
     """Objects by name.
 
     Where the store fails, and goes on to for some tries, all methods raise `UnavailableError`.
+
+    Attributes:
+        directory: where `write_here` writes; None if it cannot.
     """
 
-    def __init__(self, store: ObjectStore, timeout: float = 30, pauses: Sequence[float] = _PAUSES) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        timeout: float = 30,
+        pauses: Sequence[float] = _PAUSES,
+        *,
+        directory: Path | None = None,
+    ) -> None:
         """Wrap a store; nothing is asked of it yet.
 
         Args:
             store: obstore's.
             timeout: seconds that all tries together may take; a second more for each MiB that is written.
             pauses: seconds before each further try of what the store failed to do.
+            directory: that of a local store, if it is on the same disk as the database.
         """
+        self.directory = directory
         self._timeout = timeout
         self._store = store
         self._pauses = pauses
@@ -119,6 +134,16 @@ class Bucket:
                 partial(obstore.put, self._store, name, data, attributes=kept), len(data) / _SLOWEST
             )
         except FileNotFoundError as error:  # the bucket is missing
+            raise _failure(error) from error
+
+    def write_here(self, name: str, data: bytes) -> None:
+        """Keep a small object, in this thread and by one try; only if there is a `directory`."""
+        assert self.directory is not None
+        staged = self.directory / f"{name}{_STAGED}"
+        try:
+            staged.write_bytes(data)
+            staged.replace(self.directory / name)
+        except OSError as error:
             raise _failure(error) from error
 
     async def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
@@ -207,10 +232,10 @@ def _names(store: ObjectStore) -> set[str]:
 
 
 def _delete_staged(store: ObjectStore, names: Sequence[str]) -> None:
-    """A local store calls files so until they are whole."""
+    """Nothing of a store that is not local."""
     if isinstance(store, LocalStore) and store.prefix is not None:
         for name in names:
-            (Path(store.prefix) / f"{name}#1").unlink(missing_ok=True)
+            (Path(store.prefix) / f"{name}{_STAGED}").unlink(missing_ok=True)
 
 
 def _failure(error: Exception) -> UnavailableError:

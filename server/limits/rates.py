@@ -90,6 +90,10 @@ class Places:
         self._taken[key] += 1
         return True
 
+    def room(self, key: Hashable) -> int:
+        """How many places a key has left."""
+        return self.limit - self._taken.get(key, 0)
+
     def give_back(self, key: Hashable) -> None:
         """Give a place back that was taken."""
         self._taken[key] -= 1

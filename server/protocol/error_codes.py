@@ -109,6 +109,11 @@ CODES: Final[Mapping[str, ErrorCode]] = {
         "There is no model or engine of this name, by another service's API.",
         "Ask that API for its list of models: it has those that are installed.",
     ),
+    "endpointNotFound": ErrorCode(
+        404,
+        "Another service's API has no such endpoint here, or not with this method of HTTP.",
+        "`/openapi.json` lists the endpoints that are there.",
+    ),
     "conflictTaskUUID": ErrorCode(
         409,
         "The `taskUUID` was used for another request before.",

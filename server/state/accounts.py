@@ -8,9 +8,10 @@ from itertools import islice
 from typing import Final, NewType
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Connection, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, insert, or_, select, update
 
 from server.state.books import Book, move
+from server.state.prepared import Prepared
 from server.state.tables import accounts, api_keys
 
 __all__ = [
@@ -46,6 +47,8 @@ MAX_NAME: Final = 200
 """Characters of an account's name, and of a key's label, at most."""
 
 _NAMED_AT_ONCE: Final = 500
+
+_FIND_NAMED: Final = Prepared(select(accounts.c.id).where(accounts.c.name == bindparam("called")))
 
 
 class AmbiguousKeyError(Exception):
@@ -114,8 +117,8 @@ def names_of(connection: Connection, ids: Collection[AccountId]) -> dict[Account
 
 def find_account(connection: Connection, name: str) -> AccountId | None:
     """The account of this name."""
-    found = connection.scalar(select(accounts.c.id).where(accounts.c.name == name))
-    return None if found is None else AccountId(found)
+    row = _FIND_NAMED.first(connection, {"called": name})
+    return None if row is None else AccountId(row[0])
 
 
 def created(connection: Connection, account: AccountId) -> float:

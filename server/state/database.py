@@ -21,6 +21,7 @@ from server.state.claims import ServerLock, lock_for
 from server.state.group_commit import GroupCommit
 from server.state.migrations import upgrade
 from server.state.patience import Patience
+from server.state.prepared import run_by_driver
 from server.state.tables import loose_files
 
 __all__ = ["Database"]
@@ -40,6 +41,7 @@ _ANSWER_WITHIN = 25.0
 _CONFLICTS = frozenset({"40001", "40P01"})  # www.postgresql.org/docs/current/errcodes-appendix.html
 # Internal errors are of a transaction that PostgreSQL has ended, or of a server that only reads for now.
 _UNUSABLE = OperationalError, InterfaceError, InternalError
+_BEGIN = "BEGIN IMMEDIATE"
 _READS = "tilewire_reads"  # an execution option of ours
 
 log = logging.getLogger(__name__)
@@ -283,7 +285,7 @@ def _begin_sqlite(patience: Patience, connection: Connection) -> None:
     deadline = patience.deadline()
     while True:
         try:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            run_by_driver(connection, _BEGIN)
         except OperationalError as error:
             is_busy = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
             if not is_busy or patience.is_over(deadline):

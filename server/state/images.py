@@ -59,6 +59,7 @@ __all__ = [
     "note_unknown",
     "record_image",
     "record_input",
+    "record_new",
 ]
 
 NO_LIMIT: Final = 2**62
@@ -171,18 +172,26 @@ def record_image(connection: Connection, image: ImageRecord, now: float, limit: 
     if kept is not None:
         condemn(connection, image.name)
         return Recorded(kept, image.name)
-    if _TAKE_LOOSE.count(connection, {"called": image.name}) == 0:
-        raise FileCondemnedError
     row = _REPLACE.first(connection, {"this": image.uuid, "now": now})
     if row is not None:
         note_loose(connection, row[0], _CONDEMNED)
         _UNCOUNT.count(connection, {"of": image.account, "less": row[1]})
+    record_new(connection, image, limit)
+    return Recorded(image, None if row is None else row[0])
+
+
+def record_new(connection: Connection, image: ImageRecord, limit: int = NO_LIMIT) -> None:
+    """Record an image under a UUID that was made for it; its file is loose no more.
+
+    Arguments and errors are as of `record_image`.
+    """
+    if _TAKE_LOOSE.count(connection, {"called": image.name}) == 0:
+        raise FileCondemnedError
     if _COUNT.count(connection, {"of": image.account, "more": image.size, "limit": limit}) == 0:
         check_room(connection, image.account, image.size, limit)
     values = image._asdict()
     values["account_id"] = values.pop("account")
     _INSERT.count(connection, values)
-    return Recorded(image, None if row is None else row[0])
 
 
 def check_room(connection: Connection, account: AccountId, size: int, limit: int) -> None:

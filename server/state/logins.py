@@ -1,14 +1,15 @@
 """Who comes with a key, or with a token that was made with one."""
 
-from typing import Any, NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID, uuid5
 
 import msgspec
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from server.protocol.errors import expired_token, invalid
 from server.state.accounts import DEFAULT_ACCOUNT, AccountId, KeyId, account_named, digest_of
 from server.state.grants import Grant, Terms
+from server.state.prepared import Prepared
 from server.state.tables import api_keys, tokens
 
 __all__ = ["Login", "Opened", "authenticate", "open_by_digest"]
@@ -53,6 +54,41 @@ class Opened(NamedTuple):
     expires: float | None
 
 
+class _Token(NamedTuple):
+    """The row of a token."""
+
+    id: str
+    account_id: str
+    key_digest: bytes
+    scope: str
+    terms: bytes
+    used: bool
+    expires: float
+
+
+class _Key(NamedTuple):
+    """The row of a key."""
+
+    id: str
+    account_id: str
+    last_used: float | None
+    revoked: bool
+    expires: float | None
+
+
+_USE_NOTED_EVERY: Final = 60.0
+"""Seconds: a client that polls would otherwise have the database write each time."""
+
+_FIND_TOKEN: Final = Prepared(
+    select(*(tokens.c[name] for name in _Token._fields))
+    .where(tokens.c.digest == bindparam("known_by"))
+    .with_for_update()
+)
+_FIND_KEY: Final = Prepared(
+    select(*(api_keys.c[name] for name in _Key._fields)).where(api_keys.c.digest == bindparam("known_by"))
+)
+
+
 def authenticate(
     connection: Connection,
     secret: str,
@@ -75,12 +111,11 @@ def authenticate(
         AuthenticationError: for a token that has expired.
         ParameterError: if `previous` is no token whose place this one can take.
     """
-    row = connection.execute(
-        select(tokens).where(tokens.c.digest == digest_of(secret)).with_for_update()
-    ).first()
+    digest = digest_of(secret)
+    row = _FIND_TOKEN.first(connection, {"known_by": digest})
     if row is not None:
-        return _by_token(connection, row, now, configured, previous)
-    opened = open_by_digest(connection, digest_of(secret), now, configured=configured)
+        return _by_token(connection, _Token(*row), now, configured, previous)
+    opened = open_by_digest(connection, digest, now, configured=configured)
     if opened is not None and previous is not None:
         raise invalid(
             "previousApiKey", "previousApiKey is for tokens: apiKey is a key, which sees everything"
@@ -92,23 +127,21 @@ def open_by_digest(
     connection: Connection, digest: bytes, now: float, *, configured: str | None = None
 ) -> Opened | None:
     """What the key of this digest opens; see `authenticate`."""
-    row = connection.execute(
-        select(api_keys.c.id, api_keys.c.account_id, api_keys.c.revoked, api_keys.c.expires).where(
-            api_keys.c.digest == digest
-        )
-    ).first()
+    row = _FIND_KEY.first(connection, {"known_by": digest})
     if row is None:
         if configured is None or digest != digest_of(configured):
             return None
         return Opened(Login(account_named(connection, DEFAULT_ACCOUNT, now), None), None)
-    if row.revoked or (row.expires is not None and row.expires <= now):
+    key = _Key(*row)
+    if key.revoked or (key.expires is not None and key.expires <= now):
         return None
-    connection.execute(update(api_keys).where(api_keys.c.id == row.id).values(last_used=now))
-    return Opened(Login(AccountId(row.account_id), KeyId(row.id)), row.expires)
+    if key.last_used is None or not 0 <= now - key.last_used < _USE_NOTED_EVERY:
+        connection.execute(update(api_keys).where(api_keys.c.id == key.id).values(last_used=now))
+    return Opened(Login(AccountId(key.account_id), KeyId(key.id)), key.expires)
 
 
 def _by_token(
-    connection: Connection, row: Any, now: float, configured: str | None, previous: str | None
+    connection: Connection, row: _Token, now: float, configured: str | None, previous: str | None
 ) -> Login | None:
     opened = open_by_digest(connection, row.key_digest, now, configured=configured)
     if opened is None:
@@ -123,7 +156,7 @@ def _by_token(
     return Login(opened.login.account, opened.login.key, grant)
 
 
-def _scope_of(connection: Connection, row: Any, previous: str) -> str:
+def _scope_of(connection: Connection, row: _Token, previous: str) -> str:
     """The scope of the token whose place another takes, as who has both asks."""
     scope: str | None = connection.scalar(
         select(tokens.c.scope).where(

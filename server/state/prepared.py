@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Delete, Insert, Select, Update
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import DBAPIError
 
-__all__ = ["Prepared"]
+__all__ = ["Prepared", "run_by_driver"]
 
 Row = tuple[Any, ...]
 
@@ -58,15 +58,7 @@ class Prepared:
     def _run(self, connection: Connection, values: Mapping[str, object], *more: Mapping[str, object]) -> Any:
         dialect = connection.dialect
         text, constants = self._compiled.get((dialect.name, *values)) or self._compile(dialect, values)
-        cursor = connection.connection.cursor()
-        try:
-            if more:
-                cursor.executemany(text, [{**constants, **each} for each in (values, *more)])
-            else:
-                cursor.execute(text, {**constants, **values})
-        except dialect.loaded_dbapi.Error as error:
-            raise _wrapped(error, text, dialect) from error
-        return cursor
+        return run_by_driver(connection, text, *({**constants, **each} for each in (values, *more)))
 
     def _compile(self, dialect: Dialect, values: Mapping[str, object]) -> tuple[str, dict[str, object]]:
         """The statement as the driver takes it, and the values that are always the same."""
@@ -76,6 +68,23 @@ class Prepared:
         constants = {name: value for name, value in compiled.params.items() if name not in values}
         self._compiled[dialect.name, *values] = compiled.string, constants
         return compiled.string, constants
+
+
+def run_by_driver(connection: Connection, text: str, *several: Mapping[str, object]) -> Any:
+    """The driver's cursor, once it has run a statement: for each of several sets of values, or without any.
+
+    Raises:
+        DBAPIError: if that fails.
+    """
+    cursor = connection.connection.cursor()
+    try:
+        if len(several) > 1:
+            cursor.executemany(text, several)
+        else:
+            cursor.execute(text, *several)
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise _wrapped(error, text, connection.dialect) from error
+    return cursor
 
 
 def _wrapped(error: Exception, statement: str, dialect: Dialect) -> Exception:

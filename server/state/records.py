@@ -150,28 +150,27 @@ class TaskRecord:
         """
         return msgspec.json.decode(self.encoded_request, type=UpscaleRequest)
 
+    @cached_property
+    def readable_request(self) -> UpscaleRequest | None:
+        """`request`; None if this version cannot read it."""
+        try:
+            return self.request
+        except msgspec.DecodeError:
+            return None
+
     @property
     def token(self) -> str | None:
-        """The id of the token that the task came with."""
-        try:
-            return self.request.token
-        except msgspec.DecodeError:  # another version accepted it
-            return None
+        """The id of the token that the task came with, if that can be read."""
+        return None if self.readable_request is None else self.readable_request.token
 
     def is_of(self, scope: str) -> bool:
         """Whether it came with a token of this scope."""
-        try:
-            return self.request.scope == scope
-        except msgspec.DecodeError:
-            return False
+        return self.readable_request is not None and self.readable_request.scope == scope
 
     @property
     def traceparent(self) -> str | None:
-        """The span that the task came from; None, too, of a task that this version cannot read."""
-        try:
-            return self.request.traceparent
-        except msgspec.DecodeError:
-            return None
+        """The span that the task came from, if that can be read."""
+        return None if self.readable_request is None else self.readable_request.traceparent
 
     def is_for(self, encoded_request: bytes) -> bool:
         """Whether the task was accepted with this request, however its UUID is spelt and it is traced.

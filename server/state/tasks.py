@@ -27,7 +27,7 @@ from server.protocol.errors import ErrorItem, InsufficientCreditsError, TaskCanc
 from server.state import ledger
 from server.state.accounts import AccountId
 from server.state.claims import ServerId
-from server.state.images import NO_LIMIT, ImageRecord, Recorded, record_image, record_input
+from server.state.images import NO_LIMIT, ImageRecord, Recorded, record_input, record_new
 from server.state.outbox import OutboxId, forget_outcome, keep_outcome
 from server.state.prepared import Prepared
 from server.state.records import COLUMNS, Attempt, Status, StoredResult, TaskRecord, record_of
@@ -123,6 +123,8 @@ def accept(
         return previous
     if admit is not None:
         admit()
+    charged = 0 if previous is None else previous.charged
+    price = None if price is None else max(price, charged)
     values = {
         "attempt": attempt.id,
         "acceptance": attempt.id,
@@ -134,6 +136,7 @@ def accept(
         "service": None if service == "runware" else service,
         "created": now,
         "finished": None,
+        "price": price,
     }
     if previous is None:
         key: dict[str, object] = {"account_id": attempt.account, "task_uuid": attempt.task_uuid}
@@ -146,7 +149,7 @@ def accept(
         _change(connection, attempt, **values)
     if keep_input is not None:
         keep_input(connection)
-    if price is not None and not reserve(connection, attempt, price, now, token):
+    if price is not None and not _set_aside(connection, attempt, price - charged, now, token):
         raise too_dear(connection, attempt.account, price, token)
     if token is not None:
         count_task(connection, token)
@@ -296,11 +299,18 @@ def reserve(
         raise LostTaskError
     if record.price is None:  # else it was done, as it was accepted
         price = max(amount, record.charged)
-        if not ledger.reserve(connection, attempt, price - record.charged, now):
+        if not _set_aside(connection, attempt, price - record.charged, now, token):
             return False
-        if token is not None:
-            spend(connection, token, price - record.charged)
         _change(connection, attempt, price=price)
+    return True
+
+
+def _set_aside(connection: Connection, attempt: Attempt, amount: int, now: float, token: str | None) -> bool:
+    """Reserve an amount, by the account and the token; False if the account cannot pay it."""
+    if not ledger.reserve(connection, attempt, amount, now):
+        return False
+    if token is not None:
+        spend(connection, token, amount)
     return True
 
 
@@ -330,7 +340,6 @@ def keep(
     connection: Connection,
     attempt: Attempt,
     result: StoredResult,
-    now: float,
     image: ImageRecord,
     limit: int = NO_LIMIT,
 ) -> None:
@@ -346,7 +355,7 @@ def keep(
         raise LostTaskError
     if record.result is not None:  # it was done, and the answer lost
         return
-    record_image(connection, image, now, limit)
+    record_new(connection, image, limit)
     price = record.price or 0
     stored = msgspec.structs.replace(result, cost=price)
     _change(connection, attempt, result=msgspec.json.encode(stored), due=price)
@@ -385,7 +394,7 @@ def succeed(
     if record.status is not Status.ACCEPTED:
         return record
     if image is not None:
-        record_image(connection, image, now, limit)
+        record_new(connection, image, limit)
     price = record.charged if record.price is None else record.price
     stored = msgspec.structs.replace(result, cost=price)
     ended = replace(record, status=Status.SUCCEEDED, result=stored, error=None, price=price, charged=price)
@@ -440,11 +449,9 @@ def cancel(
         return None
     if scope is not None and not record.is_of(scope):
         return None
-    error = TaskCancelledError()
-    try:
-        item, webhook = record.request.failure(error, base_url), record.request.webhook(base_url)
-    except msgspec.DecodeError:  # another version accepted it
-        item, webhook = error.item(None, record.task_uuid, None), None
+    error, request = TaskCancelledError(), record.readable_request
+    item = error.item(None, record.task_uuid, None) if request is None else request.failure(error, base_url)
+    webhook = None if request is None else request.webhook(base_url)
     return _fail(connection, record, item, now, webhook)
 
 

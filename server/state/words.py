@@ -30,6 +30,8 @@ def database_problem(error: Exception, url: str) -> str:
     if backend not in ("sqlite", "postgresql"):
         return f"database_url: {address.drivername} is not offered; it must be sqlite or postgresql"
     if isinstance(error, ImportError):
+        if (error.name or "").partition(".")[0] != "psycopg":
+            return one_line(error)
         return "database_url: PostgreSQL needs the extra: pip install 'tilewire[postgresql]'"
     place = address.database if backend == "sqlite" else address.render_as_string()
     reason = one_line(error.orig) if isinstance(error, DBAPIError) and error.orig else one_line(error)

@@ -21,6 +21,7 @@ from server.state.tasks import LostTaskError
 from server.telemetry.story import Story, Subject, Trace, told
 from server.telemetry.telemetry import Telemetry
 from server.upscale.outcomes import Outcomes
+from server.upscale.pipeline import Quote
 from server.upscale.running import News, Running
 from server.upscale.streams import Streams
 
@@ -104,10 +105,11 @@ class Execution:
         base_url: str,
         pixels: HeldPicture | None = None,
         image: ImageRecord | None = None,
+        quote: Quote | None = None,
     ) -> Running:
         """Run an attempt, in place of an earlier one at its task; while the server stops, do not begin it."""
         loop = asyncio.get_running_loop()
-        running = Running(attempt, request, session, base_url, loop.create_future(), pixels, image)
+        running = Running(attempt, request, session, base_url, loop.create_future(), pixels, image, quote)
         if self.is_stopping:
             self._forget(running)
             return running

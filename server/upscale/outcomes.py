@@ -10,10 +10,10 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from engines import EngineError, SpoiltResultError
-from server.protocol.errors import ErrorItem, QuotaError, ServerError, TaskError, TaskTimeoutError
+from server.protocol.errors import ErrorItem, ServerError, TaskError, TaskTimeoutError
 from server.state import tasks
 from server.state.database import Database
-from server.state.records import Attempt, TaskRecord
+from server.state.records import Attempt, StoredResult, TaskRecord
 from server.state.tasks import LostTaskError
 from server.state.webhooks import Destination
 from server.telemetry.story import Story
@@ -68,7 +68,7 @@ class Outcomes:
         try:
             async with asyncio.timeout(self._task_timeout), self._streams.place(running):
                 with self._news.in_line(running) as on_start:
-                    result, image = await self._pipeline.run(
+                    result, draft = await self._pipeline.run(
                         running.attempt,
                         running.request,
                         story,
@@ -76,20 +76,24 @@ class Outcomes:
                         self._news.regions(running),
                         picture=running.pixels and running.pixels.picture,
                         image=running.image,
+                        quote=running.quote,
                         on_start=on_start,
                     )
         except LostTaskError:
             raise
         except Exception as failure:  # noqa: BLE001 - it is what the task failed with
             return await self._fail(running, self._as_task_error(failure))
-        succeed = partial(tasks.succeed, image=image, limit=self._pipeline.stored_limit)
+        succeed: Recorder[StoredResult] = tasks.succeed
+        if draft is not None:
+            recorder, limit = draft.written_by(tasks.succeed), self._pipeline.stored_limit
+            succeed = partial(recorder, image=draft.image, limit=limit)
         try:
             return await self._record(succeed, running, result, running.request.webhook(running.base_url))
         except LostTaskError:
             raise
-        except QuotaError as error:
-            if image is not None:
-                await self._pipeline.drop(image)
+        except TaskError as error:  # there is no room for its image
+            if draft is not None:
+                await self._pipeline.drop(draft.image)
             return await self._fail(running, error)
         except Exception:
             log.exception("the result cannot be recorded")
@@ -97,6 +101,12 @@ class Outcomes:
 
     async def give_up(self, record: TaskRecord) -> TaskRecord:
         """Have a task fail that cannot be run."""
+        why = (
+            "its request cannot be read"
+            if record.readable_request is None
+            else "its outcome was not recorded"
+        )
+        log.error("task %s fails: %s", record.task_uuid, why)
         return await self._database.run(tasks.fail, record.attempt, _plain(record.task_uuid), self._clock())
 
     async def _fail(self, running: Running, error: TaskError) -> TaskRecord:

@@ -34,10 +34,10 @@ from engines import (
 from onnx_models import Catalogue, Model
 from server.images.inputs import Inputs
 from server.images.raw_images import RawImages, raw_image
-from server.images.store import ImageFile, ImageStore
+from server.images.store import Draft, ImageFile, ImageStore
 from server.limits.fair_gate import FairGate
 from server.outbound.fetch import FetchError, ForbiddenAddressError, WebClient
-from server.protocol.errors import NotFoundError, QuotaError, TransferError, UnavailableError, invalid
+from server.protocol.errors import NotFoundError, TaskError, TransferError, UnavailableError, invalid
 from server.protocol.raw_image import RawImage
 from server.protocol.sources import StoredImage, UnstoredImage
 from server.protocol.trace import outgoing_headers
@@ -54,7 +54,7 @@ from server.upscale.pricing import effort, price
 from server.upscale.safety import SafetyChecks
 from server.upscale.sizing import Area, Size, sizing
 
-__all__ = ["Pipeline"]
+__all__ = ["Pipeline", "Quote"]
 
 log = logging.getLogger(__name__)
 
@@ -153,8 +153,9 @@ class Pipeline:
         on_start: Callable[[], None],
         picture: Picture | None = None,
         image: ImageRecord | None = None,
-    ) -> tuple[StoredResult, ImageRecord | None]:
-        """The result of a request and its image, whose file is written.
+        quote: Quote | None = None,
+    ) -> tuple[StoredResult, Draft | None]:
+        """The result of a request and its image, which is yet to be recorded.
 
         There is no image if the result is not stored, or if it is recorded by now, as it had to be uploaded.
 
@@ -168,7 +169,8 @@ class Pipeline:
             regions: open while the result is in memory; gives what takes its finished parts, if it is wanted.
             on_start: called when a device takes the first tile; perhaps again.
             picture: the input, if that is not stored.
-            image: the input, if that was recorded with the task, and its price reserved.
+            image: the input, if that was recorded with the task.
+            quote: what the request comes to, if its price was reserved with that.
 
         Raises:
             UnavailableError: if the input is not stored, and was in the memory of a server that is gone.
@@ -184,9 +186,10 @@ class Pipeline:
                 return record.result, None
         with story.measure("fetch"):
             found = image or await self._look(account, request, picture)
-        size, area, cost = self.quote(request, Size(found.width, found.height))
-        if image is None:
-            await self._reserve(attempt, cost, request.token)
+        if quote is None:
+            quote = self.quote(request, Size(found.width, found.height))
+            await self._reserve(attempt, quote.price, request.token)
+        size, area = quote.size, quote.area
         if isinstance(found, ImageFile):
             source: ImageRecord | UnstoredImage
             source = await self._inputs.keep(account, found, scope=request.scope)
@@ -210,15 +213,16 @@ class Pipeline:
         file = ImageFile(encoded, request.output_format.extension, size.width, size.height)
         with story.measure("store"):
             ttl = request.ttl or self._settings.image_ttl
-            written = await self._images.write(account, file, ttl, request.scope)
-        result = replace(result, image_uuid=written.uuid, image_name=written.name)
+            draft = await self._images.draft(account, file, ttl, request.scope)
+        image = draft.image
+        result = replace(result, image_uuid=image.uuid, image_name=image.name)
         if request.upload_endpoint is None:
-            return result, written
+            return result, draft
         try:
-            keep = partial(tasks.keep, limit=self._images.limit)
-            await self._database.insist(keep, attempt, result, self._clock(), written)
-        except QuotaError:
-            await self._images.drop(written.name)
+            keep = draft.written_by(tasks.keep)
+            await self._database.insist(keep, attempt, result, image, self._images.limit)
+        except TaskError:
+            await self._images.drop(image.name)
             raise
         await self._upload(attempt, request, encoded, story)
         return result, None

@@ -39,7 +39,7 @@ from server.state.requests import UpscaleRequest
 from server.telemetry.telemetry import Telemetry
 from server.upscale.execution import Execution
 from server.upscale.outcomes import Outcomes
-from server.upscale.pipeline import Pipeline
+from server.upscale.pipeline import Pipeline, Quote
 from server.upscale.running import News, Running
 from server.upscale.sizing import Size
 from server.upscale.streams import Streams
@@ -125,13 +125,13 @@ class Runner:
         """Whether any task is under way whose outcome goes to this session."""
         return any(running.account == account and running.session == session for running in self._execution)
 
-    def price(self, request: UpscaleRequest, width: int, height: int) -> int:
-        """What a request costs, in nanodollars, for an input of this size.
+    def quote(self, request: UpscaleRequest, width: int, height: int) -> Quote:
+        """What a request comes to for an input of this size.
 
         Raises:
             ParameterError: if its result would be too large.
         """
-        return self._pipeline.quote(request, Size(width, height)).price
+        return self._pipeline.quote(request, Size(width, height))
 
     def arrival(self, owner: str, sequence: Sequence | None) -> AbstractAsyncContextManager[object]:
         """Held while a task is taken on, so that frames of a stream stay in order; see `Streams.arrival`."""
@@ -146,7 +146,7 @@ class Runner:
         base_url: str,
         acknowledge: bool = False,
         pixels: HeldPicture | None = None,
-        price: int | None = None,
+        quote: Quote | None = None,
         draft: Draft | None = None,
     ) -> Running | TaskRecord:
         """Take a task on; or, for one that was sent before, what became of it.
@@ -162,8 +162,8 @@ class Runner:
             base_url: what the client reaches this server as.
             acknowledge: whether to acknowledge the task to the session if its result takes a while.
             pixels: the input, if that is not stored. What runs with it releases it; else the caller must.
-            price: what it costs, in nanodollars, if that is known.
-            draft: the input, if that is to be recorded with the task; its price must be known.
+            quote: what it comes to, if that is known: its price is reserved as it is accepted.
+            draft: the input, if that is to be recorded with the task.
 
         Raises:
             UnavailableError: if the input is not stored, and the server is stopping.
@@ -181,9 +181,9 @@ class Runner:
         encoded = msgspec.json.encode(request)
         taken: Running | TaskRecord
         async with self._turn(account, attempt.task_uuid):
-            previous, image = await self._accept(attempt, request, encoded, session, price, draft)
+            previous, image = await self._accept(attempt, request, encoded, session, quote, draft)
             if previous is None:
-                taken = self._execution.start(attempt, request, session, base_url, pixels, image)
+                taken = self._execution.start(attempt, request, session, base_url, pixels, image, quote)
             elif previous.is_for(encoded):
                 taken = await self._rejoin(previous, base_url, pixels)
             else:
@@ -266,7 +266,7 @@ class Runner:
         request: UpscaleRequest,
         encoded: bytes,
         session: str | None,
-        price: int | None,
+        quote: Quote | None,
         draft: Draft | None,
     ) -> tuple[TaskRecord | None, ImageRecord | None]:
         """Record a new task, with its input, or return the record of one that was sent before."""
@@ -280,7 +280,7 @@ class Runner:
             admit=partial(self._admission.enter, attempt.account, attempt.id),
             service=request.service,
             token=request.token,
-            price=price,
+            price=None if quote is None else quote.price,
         )
         try:
             if draft is None:
@@ -300,7 +300,7 @@ class Runner:
         async def record(draft: Draft) -> Recorded | None:
             nonlocal previous
             previous, recorded = await self._database.run(
-                tasks.accept_with_input,
+                draft.written_by(tasks.accept_with_input),
                 draft.image,
                 lambda connection, keep_input: accept(connection, keep_input=keep_input),
                 self._clock(),
@@ -347,17 +347,9 @@ class Runner:
             return False
         if self._execution.is_stopping or self._execution.find_attempt(attempt) is not None:
             return False
-        if attempt.id in self._execution.without_outcome or not _is_readable(record):
+        if attempt.id in self._execution.without_outcome or record.readable_request is None:
             await self._outcomes.give_up(record)
             self._execution.without_outcome.discard(attempt.id)
             return False
         self._execution.start(attempt, record.request, record.session, base_url, pixels)
         return True
-
-
-def _is_readable(record: TaskRecord) -> bool:
-    try:
-        return record.request is not None
-    except msgspec.DecodeError:
-        log.exception("the request of task %s cannot be read", record.task_uuid)
-        return False

@@ -20,6 +20,7 @@ from server.state.database import Database
 from server.state.images import ImageRecord
 from server.state.records import Attempt, TaskRecord
 from server.state.requests import UpscaleRequest
+from server.upscale.pipeline import Quote
 from server.upscale.queue import Queue
 
 __all__ = ["News", "Running"]
@@ -40,7 +41,8 @@ class Running:
         is_recording: it has its outcome, which is being recorded.
         is_abandoned: whatever it still does is in vain.
         pixels: its input, if that is in memory alone.
-        image: its input, if that was recorded with it; its price is reserved then.
+        image: its input, if that was recorded with it.
+        quote: what it comes to, if its price was reserved when it was accepted.
     """
 
     attempt: Attempt
@@ -50,6 +52,7 @@ class Running:
     outcome: asyncio.Future[TaskRecord]
     pixels: HeldPicture | None = None
     image: ImageRecord | None = None
+    quote: Quote | None = None
     progress: float = 0.0
     queue_position: int | None = None
     ended: TaskRecord | None = None

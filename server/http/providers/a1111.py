@@ -17,13 +17,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from server.http.providers.bodies import read_json
-from server.http.providers.caller import Caller, FailedError, ServiceRoute, status_of, wrong
+from server.http.providers.caller import Caller, FailedError, status_of, wrong
 from server.http.providers.faces import face_restoration, face_restorers
+from server.http.providers.routes import Fallback, ServiceRoute
 from server.http.providers.upscalers import model_called, upscalers
+from server.protocol.error_codes import CODES
 from server.protocol.errors import ErrorItem
 from server.protocol.replies import Progress
 
-__all__ = ["ROUTES"]
+__all__ = ["FALLBACKS", "ROUTES"]
 
 _NONE: Final = "None"
 _NAMES: Final = {
@@ -106,6 +108,8 @@ async def _upscaled(image: str, wanted: Extras, caller: Caller, request: Request
     if not image:
         raise wrong("image", "image is empty: it must be base64, a data URI or a URL")
     task, task_uuid = _task(wanted, caller), str(uuid.uuid4())
+    if task is None:
+        return base64.b64encode(await caller.as_png(image)).decode()
     jobs = _jobs(request, caller)
     jobs.add(task_uuid)
     try:
@@ -118,21 +122,21 @@ async def _upscaled(image: str, wanted: Extras, caller: Caller, request: Request
     return base64.b64encode(result.image_base64_data).decode()
 
 
-def _task(wanted: Extras, caller: Caller) -> dict[str, Any]:
-    """The parameters of the task.
+def _task(wanted: Extras, caller: Caller) -> dict[str, Any] | None:
+    """The parameters of the task; None if nothing is to be done to the image, as by all defaults.
 
     Raises:
         ParameterError: for what is not offered.
     """
     catalogue = caller.services.catalogue
     faces = face_restoration(wanted, catalogue, upscale_first=bool(wanted.upscale_first))
-    if wanted.upscaler_1 in (None, "", _NONE) and faces is not None:  # as A1111: the size stays as well
-        return {"faceRestoration": faces, "restoreOnly": True}
+    if not wanted.upscaler_1 or wanted.upscaler_1 == _NONE:  # as A1111: the size stays, whatever else is said
+        return None if faces is None else {"faceRestoration": faces, "restoreOnly": True}
     models: dict[str, Any] = {
         "model": _model(wanted.upscaler_1, "upscaler_1", caller),
         "faceRestoration": faces,
     }
-    if wanted.upscaler_2 not in (None, "", _NONE) and wanted.extras_upscaler_2_visibility:
+    if wanted.upscaler_2 and wanted.upscaler_2 != _NONE and wanted.extras_upscaler_2_visibility:
         second = _model(wanted.upscaler_2, "upscaler_2", caller)
         models["blend"] = {"model": second, "visibility": wanted.extras_upscaler_2_visibility}
     if wanted.resize_mode != 1:
@@ -144,11 +148,11 @@ def _task(wanted: Extras, caller: Caller) -> dict[str, Any]:
     }
 
 
-def _model(name: str | None, parameter: str, caller: Caller) -> str:
-    model = model_called(caller.services.catalogue, name or _NONE)
+def _model(name: str, parameter: str, caller: Caller) -> str:
+    model = model_called(caller.services.catalogue, name)
     if model is None:
         offered = ", ".join(shown for shown, _ in upscalers(caller.services.catalogue))
-        raise wrong(parameter, f"could not find upscaler named {name or _NONE}; offered are: {offered}")
+        raise wrong(parameter, f"could not find upscaler named {name}; offered are: {offered}")
     return model.name
 
 
@@ -251,13 +255,18 @@ async def scripts(_request: Request, _caller: Caller) -> Response:
 
 
 def fail(item: ErrorItem) -> Response:
-    """An error as FastAPI's handlers of A1111 word it."""
+    """An error as A1111 words it, or as FastAPI does where a field has a wrong type or value."""
+    if item.code == "invalidFrame" or (item.parameter in _FIELDS and item.code not in CODES):
+        path = [item.parameter] if isinstance(item.parameter, str) else []
+        detail = [{"loc": ["body", *path], "msg": item.message, "type": "value_error"}]
+        return JSONResponse({"detail": detail}, 422)
     status = status_of(item)
     body = {"error": "HTTPException", "detail": item.message, "body": "", "errors": item.code}
     headers = {"www-authenticate": "Basic"} if status == 401 else None
     return JSONResponse(body, status, headers)
 
 
+_FIELDS: Final = {*Extras.__struct_encode_fields__, "imageList"}
 _INFO: Final = "<p>Upscaled by Tilewire</p>"
 
 ROUTES: Final = [
@@ -276,3 +285,5 @@ ROUTES: Final = [
         ("scripts", "GET", scripts, None),
     )
 ]
+
+FALLBACKS: Final = [Fallback("/sdapi", "a1111", fail)]

@@ -8,10 +8,12 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from server.http.tasks import read_body
+from server.http.tasks import read_body, receive_body
 from server.protocol.errors import FrameError
 from server.protocol.raw_task import as_parameter_error
 from server.services import Services
+from server.settings import Settings
+from server.state.accounts import AccountId
 from server.transport.http import OWNER
 
 if TYPE_CHECKING:
@@ -31,7 +33,10 @@ async def read_json(request: Request, kind: type[T]) -> T:
         FrameError: if it is not JSON.
         ParameterError: if a field is missing or wrong.
     """
-    return decode_json(await _body(request), kind, strict=False)
+    settings, account = _bounds(request)
+    return decode_json(
+        await read_body(request, settings, authenticated=True, account=account), kind, strict=False
+    )
 
 
 def decode_json(body: bytes, kind: type[T], *, strict: bool) -> T:
@@ -53,7 +58,8 @@ def decode_json(body: bytes, kind: type[T], *, strict: bool) -> T:
 async def read_form(request: Request) -> Mapping[str, bytes]:
     """The parts of a form (multipart/form-data, RFC 7578) by name; of a repeated one the last.
 
-    Files and fields are the same here: clients send images without a file name, too.
+    They are taken apart as they come: the body as a whole is never in memory beside them. Files and fields
+    are the same here: clients send images without a file name, too.
 
     Raises:
         FrameError: if it is no such form.
@@ -64,8 +70,9 @@ async def read_form(request: Request) -> Mapping[str, bytes]:
         raise FrameError("the body must be multipart/form-data")
     form = _Form()
     parser = MultipartParser(boundary, form.callbacks())
+    settings, account = _bounds(request)
     try:
-        parser.write(await _body(request))
+        await receive_body(request, settings, parser.write, authenticated=True, account=account)
         parser.finalize()
     except MultipartParseError as error:
         raise FrameError(f"the form cannot be read: {error}") from error
@@ -120,7 +127,7 @@ class _Form:
             raise FrameError("names of parts must be UTF-8") from error
 
 
-async def _body(request: Request) -> bytes:
+def _bounds(request: Request) -> tuple[Settings, AccountId]:
+    """The limits of a body, and whose it is."""
     services: Services = request.app.state.services
-    account = getattr(request.state, OWNER)
-    return await read_body(request, services.settings, authenticated=True, account=account)
+    return services.settings, getattr(request.state, OWNER)

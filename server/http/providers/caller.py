@@ -1,65 +1,43 @@
-"""Who sent a request in another service's shape, and the tasks that are done for them.
+"""Who sent a request in another service's shape, and the tasks that are done for them."""
 
-A provider's module says how its requests become tasks and how outcomes become its answers. All else is here:
-authentication in every form that clients of these services use, the limits, and that whatever goes wrong
-reaches the client as an error of the service that it speaks.
-"""
-
-import base64
-import binascii
-import inspect
-import ipaddress
-import logging
+import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
-from msgspec import Struct
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+from msgspec import Raw, Struct
 
+from engines import OutputFormat, encode
 from server.delivery.results import ClientResults
 from server.handlers import Context, dispatch
 from server.handlers.permissions import permit
 from server.handlers.upscale import quote
-from server.http.answers import results_for
-from server.http.gate import client_address
+from server.images.store import ImageFile
 from server.money import to_usd
 from server.protocol.codec import MESSAGEPACK
 from server.protocol.error_codes import error_status
-from server.protocol.errors import (
-    AuthenticationError,
-    ErrorItem,
-    ForbiddenError,
-    NotFoundError,
-    ParameterError,
-    ServerError,
-    TaskError,
-)
+from server.protocol.errors import ErrorItem, ForbiddenError, NotFoundError, ParameterError, TaskError
 from server.protocol.replies import ImageUploadResult, Progress, UpscaleResult
 from server.protocol.requests import Upscale
-from server.protocol.sources import StoredImage
-from server.protocol.trace import header_parent
+from server.protocol.sources import StoredImage, read_source
 from server.services import Services
 from server.state import ledger, tasks
-from server.state.accounts import AccountId, account_named
+from server.state.accounts import AccountId
 from server.state.images import ImageRecord
 from server.state.logins import Login
 from server.state.records import Status, TaskRecord
 from server.state.requests import Service
-from server.transport.peers import is_local_user
 
-__all__ = ["Caller", "FailedError", "ServiceRoute", "not_offered", "status_of", "wrong"]
-
-log = logging.getLogger(__name__)
+__all__ = ["Caller", "FailedError", "not_offered", "status_of", "wrong"]
 
 T = TypeVar("T", bound=Struct)
-Endpoint = Callable[[Request], Awaitable[Response]]
-Fail = Callable[[ErrorItem], Response]
+_LINGER: Final = 2.0
+"""Seconds: far less than clients wait for an answer, and enough for most results."""
+_NEAR: Final = 8
+"""The place in line up to which a task's turn is near: who asks for a hundred must not wait for each."""
 
 
 class FailedError(Exception):
@@ -151,9 +129,23 @@ class Caller:
             if not isinstance(request.source, StoredImage):
                 return 0
             image = await self.services.images.find(self.account, request.source.uuid, self.login.scope)
-            return 0 if image is None else self.services.runner.price(request, image.width, image.height)
+            if image is None:
+                return 0
+            return self.services.runner.quote(request, image.width, image.height).price
         except (msgspec.DecodeError, TaskError):  # another version, or other settings, accepted it
             return 0
+
+    async def linger(self, task_uuid: str) -> None:
+        """Give a task whose turn has come, or is near, a moment to end: its client need not ask again then.
+
+        Not if the account has so many connections that it might miss the one that waits.
+        """
+        running = self.services.runner.find(self.account, task_uuid)
+        if running is None or (running.queue_position or 0) > _NEAR:
+            return
+        places = self.services.edge.account_connections
+        if places.room(self.account) > places.limit // 2:
+            await asyncio.wait([running.outcome], timeout=_LINGER)
 
     async def response(self, task_uuid: str) -> UpscaleResult | Progress:
         """What became of a task, or how far it is.
@@ -170,7 +162,9 @@ class Caller:
 
         Raises:
             NotFoundError: if there is none.
+            RateLimitError: if the account has asked for too much of late.
         """
+        self.services.edge.take_request(self.account)
         record = await self.services.database.run(tasks.find, self.account, task_uuid.lower())
         scope = self.login.scope
         if record is None or (scope is not None and not record.is_of(scope)):
@@ -222,6 +216,21 @@ class Caller:
         assert record is not None
         return record
 
+    async def as_png(self, image: str) -> bytes:
+        """An image that nothing is done to, as PNG: that is no task, and costs nothing.
+
+        Raises:
+            TaskError: naming `inputImage`, if it is refused.
+        """
+        inputs, parameter = self.services.inputs, "inputImage"
+        self.services.edge.take_request(self.account)
+        source = await read_source(Raw(msgspec.msgpack.encode(image)), parameter, MESSAGEPACK)
+        source = await inputs.own(self.login, source, self.base_url, parameter)
+        found = await inputs.look(self.account, source, parameter, self.login.scope)
+        data = found.data if isinstance(found, ImageFile) else await inputs.read(found, parameter)
+        picture = await inputs.decode(self.account, data, parameter)
+        return await asyncio.to_thread(encode, picture, OutputFormat.PNG)
+
     async def available(self) -> Decimal | None:
         """What the account can spend, in USD; None if it has no limit.
 
@@ -265,83 +274,6 @@ class Caller:
         )
 
 
-Handler = Callable[[Request, Caller], Awaitable[Response]]
-
-
-class ServiceRoute(Route):
-    """One endpoint of a provider, and what `/openapi.json` says of it.
-
-    Attributes:
-        summary: what it does.
-        body: of a JSON request.
-        form: the parts of a form: name and description.
-    """
-
-    def __init__(
-        self,
-        path: str,
-        method: str,
-        handle: Handler,
-        fail: Fail,
-        names: Mapping[str, str] | None = None,
-        *,
-        body: type[Struct] | None = None,
-        form: Mapping[str, str] | None = None,
-    ) -> None:
-        """Route a path to a handler.
-
-        Args:
-            path: as Starlette has it.
-            method: of HTTP.
-            handle: answers a request; its docstring is the summary.
-            fail: see `endpoint`.
-            names: likewise.
-            body: see above.
-            form: likewise.
-        """
-        super().__init__(path, endpoint(handle, fail, names), methods=[method])
-        self.provider = _service_of(handle)
-        self.operation = handle.__name__
-        self.summary = inspect.cleandoc(handle.__doc__ or "").splitlines()[0]
-        self.body = body
-        self.form = form
-
-
-def endpoint(
-    handle: Handler,
-    fail: Fail,
-    names: Mapping[str, str] | None = None,
-) -> Endpoint:
-    """An endpoint of a provider: only for who has a key, and with its own errors.
-
-    Args:
-        handle: answers a request.
-        fail: an error in the provider's shape.
-        names: what the provider calls the parameters of a task, by their names on the wire.
-    """
-    service = _service_of(handle)
-
-    async def answer(request: Request) -> Response:
-        services: Services = request.app.state.services
-        documentation = f"{request.app.state.base_url(request)}/docs/errors"
-        try:
-            return await _handled(request, services, handle, service)
-        except FailedError as error:
-            item = error.item
-        except TaskError as error:
-            services.telemetry.metrics.error_sent(error.code)
-            item = error.item(None, None, documentation)
-        except Exception:
-            log.exception("%s failed", request.url.path)
-            item = ServerError().item(None, None, documentation)
-        response = fail(_renamed(item, names or {}))
-        if isinstance(item.retry_after, int):
-            response.headers["retry-after"] = str(item.retry_after)
-        return response
-
-    return answer
-
-
 def wrong(name: str, message: str) -> ParameterError:
     """A parameter of a provider's that is missing or has a wrong value."""
     return ParameterError("invalidParameter", message, name)
@@ -355,85 +287,3 @@ def not_offered(name: str, message: str) -> ParameterError:
 def status_of(item: ErrorItem) -> int:
     """The HTTP status of an error."""
     return error_status(item.code)
-
-
-def _service_of(handle: Handler) -> Service:
-    """The service whose module a handler is in."""
-    service: Service = msgspec.convert(handle.__module__.rpartition(".")[2], Service)
-    return service
-
-
-async def _handled(request: Request, services: Services, handle: Handler, service: Service) -> Response:
-    login = await _login(request, services)
-    account = login.account
-    services.edge.take_connection(account)
-    try:
-        base_url, results = request.app.state.base_url(request), results_for(request, account)
-        traceparent = header_parent(request.headers.get("traceparent"))
-        return await handle(request, Caller(services, login, base_url, service, results, traceparent))
-    finally:
-        services.edge.account_connections.give_back(account)
-
-
-def _renamed(item: ErrorItem, names: Mapping[str, str]) -> ErrorItem:
-    """The error about the parameter as the client knows it."""
-    if not isinstance(item.parameter, str):
-        return item
-    name = names.get(item.parameter, item.parameter)
-    message = item.message.replace(item.parameter, name)
-    if name not in message:
-        message = f"{name}: {message}"
-    return msgspec.structs.replace(item, parameter=name, message=message)
-
-
-async def _login(request: Request, services: Services) -> Login:
-    """What the key opens that came with a request, in whichever header its service has it.
-
-    Raises:
-        AuthenticationError: if there is none, or it is wrong.
-        RateLimitError: if too many keys from this address were wrong of late.
-    """
-    keys = list(_keys(request))
-    if not keys:
-        name = services.settings.keyless_account
-        if name is not None and _is_local(request):
-            return Login(await services.database.run(account_named, name, services.clock()), None)
-        raise AuthenticationError("missingApiKey", "missing authorization header: send the API key")
-    origin = request.headers.get("origin")
-    for key in keys[:-1]:
-        if (login := await services.login(key, origin)) is not None:
-            return login
-    return await services.authenticate(keys[-1], client_address(request.scope), origin)
-
-
-def _keys(request: Request) -> list[str]:
-    """What may be the key: of Basic authentication either half, the password first."""
-    if key := request.headers.get("x-photio-key", "").strip():
-        return [key]
-    given = request.headers.get("authorization", "").strip()
-    scheme, _, rest = given.partition(" ")
-    if scheme.lower() == "bearer":
-        return [rest.strip()] if rest.strip() else []
-    if scheme.lower() == "basic":
-        try:
-            user, _, password = base64.b64decode(rest.strip(), validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
-            return []
-        return [half for half in dict.fromkeys((password, user)) if half]
-    return [given] if given else []  # novita-sdk for JavaScript sends the bare key
-
-
-def _is_local(request: Request) -> bool:
-    """Whether a program of this machine asks: no web page, no proxy, and by a name that only it has."""
-    if any(
-        name in request.headers for name in ("origin", "x-forwarded-for", "x-real-ip", "forwarded", "via")
-    ):
-        return False
-    return all(_is_loopback(host) for host in (client_address(request.scope), request.url.hostname or ""))
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or is_local_user(host)

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from starlette.routing import compile_path
 
-from server.http.providers.caller import ServiceRoute
+from server.http.providers.routes import ServiceRoute
 
 __all__ = ["described"]
 

@@ -1,12 +1,12 @@
-"""Novita's upscaling: `/v2/upscale` with `/v2/progress`, and `/v3/async/upscale` with its task results.
+"""Novita's upscaling: `/v2/upscale` with `/v2/progress`; `/v3/async/upscale` and `/v3/async/image-upscaler`.
 
 v2 answers 200 whatever happens, and says in `code` what did; v3 has HTTP's statuses.
 
-Sources: docs.novita.ai, and the clients novita-client 0.7 (Python) and novita-sdk 3.1 (JavaScript).
+Sources: novita.ai/docs/api-reference (model-apis-upscale, model-apis-image-upscaler), and the clients
+novita-client 0.7 (Python) and novita-sdk 3.1 (JavaScript).
 """
 
 import re
-import time
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
@@ -16,13 +16,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from server.http.providers.bodies import read_json
-from server.http.providers.caller import Caller, FailedError, ServiceRoute, not_offered, status_of, wrong
+from server.http.providers.caller import Caller, not_offered, status_of, wrong
 from server.http.providers.faces import face_restoration
+from server.http.providers.routes import Fallback, ServiceRoute
 from server.http.providers.upscalers import model_called
+from server.protocol.error_codes import error_label
 from server.protocol.errors import ErrorItem
 from server.protocol.replies import Progress, UpscaleResult
+from server.state.records import TaskRecord
 
-__all__ = ["ROUTES", "webhook_body"]
+__all__ = ["FALLBACKS", "ROUTES", "webhook_body"]
 
 Outcome = UpscaleResult | ErrorItem | Progress
 
@@ -45,17 +48,21 @@ _V3_NAMES: Final = {
     "webhookURL": "extra.webhook.url",
     "checkNSFW": "extra.enable_nsfw_detection",
 }
-_CODES: Final = (  # Novita's codes, by the beginnings of ours
-    ("invalidFrame", 1),
-    ("taskNotFound", 3),
-    ("missingApiKey", 4),
-    ("invalidApiKey", 4),
-    ("serviceUnavailable", 5),
-    ("insufficientCredits", 7),
-    ("taskTimeout", 9),
-    ("unsupported", 10),
-    ("internalServerError", -1),
-)
+_IMAGE_UPSCALER_NAMES: Final = {
+    "inputImage": "image",
+    "width": "resolution",
+    "height": "resolution",
+    "outputFormat": "output_format",
+}
+_POLL_NAMES: Final = {"taskUUID": "task_id"}
+_CODES: Final = {
+    "invalidFrame": 1,
+    "taskNotFound": 3,
+    "unsupportedParameter": 10,
+    "endpointNotFound": 10,
+}
+"""Novita's codes, by ours; for others see `_CODES_OF_STATUSES`."""
+_CODES_OF_STATUSES: Final = {401: 4, 402: 7, 403: 4, 408: 9, 429: 5, 500: -1, 503: 5, 504: 9}
 _OUT_OF_RANGE: Final = 6
 _NO_MODEL: Final = 2
 _LARGEST: Final = 2048
@@ -81,10 +88,17 @@ class UpscaleV2(Struct, frozen=True, kw_only=True):
     img_expire_ttl: Annotated[int, Meta(ge=0, le=604_800)] | None = None
 
 
+class Wish(Struct, frozen=True, kw_only=True):
+    """What is wanted only if it is enabled, as clients send it either way."""
+
+    enabled: bool | None = None
+
+
 class Webhook(Struct, frozen=True, kw_only=True):
     """Where the outcome is sent."""
 
     url: str = ""
+    test_mode: Wish | None = None
 
 
 class Extra(Struct, frozen=True, kw_only=True):
@@ -93,7 +107,7 @@ class Extra(Struct, frozen=True, kw_only=True):
     response_image_type: Literal["png", "webp", "jpeg"] | None = None
     webhook: Webhook | None = None
     custom_storage: dict[str, Any] | None = None
-    enterprise_plan: dict[str, Any] | None = None
+    enterprise_plan: Wish | None = None
     enable_nsfw_detection: bool | None = None
     nsfw_detection_level: int | None = None
 
@@ -111,6 +125,14 @@ class UpscaleV3(Struct, frozen=True, kw_only=True):
 
     request: RequestV3
     extra: Extra = Extra()
+
+
+class ImageUpscaler(Struct, frozen=True, kw_only=True):
+    """The body of `/v3/async/image-upscaler`; null is as not given."""
+
+    image: Annotated[str, Meta(min_length=1)]
+    resolution: Literal["2k", "4k", "8k"] | None = None
+    output_format: Literal["jpeg", "png", "webp"] | None = None
 
 
 async def upscale_v2(request: Request, caller: Caller) -> Response:
@@ -140,20 +162,13 @@ async def upscale_v2(request: Request, caller: Caller) -> Response:
 
 async def progress_v2(request: Request, caller: Caller) -> Response:
     """How far a task is."""
-    task_uuid = request.query_params.get("task_id", "")
+    record, item = await _polled(request, caller)
     images: list[str] | None = None
-    reason, found = "", None
-    try:
-        item = await caller.response(_uuid(task_uuid))
-    except FailedError as error:
-        if error.item.code == "taskNotFound":
-            raise
-        status, reason = 4 if error.item.code == "taskTimeout" else 3, error.item.message
-    else:
-        status = 1
-        if isinstance(item, UpscaleResult):
-            status, images, found = 2, [str(item.image_url)], _detection(item)
-    now = _now()
+    status, reason, found = 1, "", None
+    if isinstance(item, ErrorItem):
+        status, reason = 4 if item.code == "taskTimeout" else 3, item.message
+    elif isinstance(item, UpscaleResult):
+        status, images, found = 2, [str(item.image_url)], _detection(item)
     return JSONResponse(
         _V2_OK
         | {
@@ -171,7 +186,7 @@ async def progress_v2(request: Request, caller: Caller) -> Response:
                 "finish_time": "",
                 "enable_nsfw_detection": found is not None,
                 "nsfw_detection_result": None if found is None else [found],
-                "debug_info": dict.fromkeys(_TIMES, now),
+                "debug_info": _times(record, "submit", "execution", "txt2img", "finish"),
             }
         }
     )
@@ -181,46 +196,70 @@ async def upscale_v3(request: Request, caller: Caller) -> Response:
     """Take a task on."""
     body = await read_json(request, UpscaleV3)
     extra, wanted = body.extra, body.request
-    if extra.custom_storage:
-        raise not_offered("extra.custom_storage", "extra.custom_storage is not offered")
-    if extra.enable_nsfw_detection and extra.nsfw_detection_level:
-        raise not_offered(
-            "extra.nsfw_detection_level", "extra.nsfw_detection_level: only 0, explicit nudity, is offered"
-        )
+    _refuse_what_is_not_offered(extra)
     task_uuid = await caller.accept(
         inputImage=wanted.image_base64,
         model=_model(wanted.model_name or "RealESRGAN_x4plus", "request.model_name", caller),
         upscaleFactor=wanted.scale_factor or 2,
-        outputFormat={"webp": "WEBP", "jpeg": "JPG"}.get(extra.response_image_type or "", "PNG"),
+        outputFormat=_FORMATS[extra.response_image_type or "png"],
         webhookURL=extra.webhook.url or None if extra.webhook else None,
         checkNSFW=bool(extra.enable_nsfw_detection),
     )
     return JSONResponse({"task_id": task_uuid})
 
 
+def _refuse_what_is_not_offered(extra: Extra) -> None:
+    if extra.custom_storage:
+        raise not_offered("extra.custom_storage", "extra.custom_storage is not offered")
+    if extra.enterprise_plan and extra.enterprise_plan.enabled:
+        raise not_offered(
+            "extra.enterprise_plan", "extra.enterprise_plan: no devices are set apart for some accounts here"
+        )
+    if extra.webhook and extra.webhook.test_mode and extra.webhook.test_mode.enabled:
+        raise not_offered("extra.webhook.test_mode", "extra.webhook.test_mode: only true outcomes are sent")
+    if extra.enable_nsfw_detection and extra.nsfw_detection_level:
+        raise not_offered(
+            "extra.nsfw_detection_level", "extra.nsfw_detection_level: only 0, explicit nudity, is offered"
+        )
+
+
+async def image_upscaler(request: Request, caller: Caller) -> Response:
+    """Take a task on: by the default model, to a size."""
+    body = await read_json(request, ImageUpscaler)
+    side = _SIDES[body.resolution or "4k"]
+    task_uuid = await caller.accept(
+        inputImage=body.image,
+        width=side,
+        height=side,  # the image fits into that square, and keeps its shape
+        outputFormat=_FORMATS[body.output_format or "jpeg"],
+    )
+    return JSONResponse({"task_id": task_uuid})
+
+
 async def result_v3(request: Request, caller: Caller) -> Response:
     """What became of a task."""
-    task_uuid = request.query_params.get("task_id", "")
-    item: Outcome
-    try:
-        item = await caller.response(_uuid(task_uuid))
-    except FailedError as error:
-        if error.item.code == "taskNotFound":
-            raise
-        item = error.item
-    return JSONResponse(_task_v3(item, task_uuid, caller.services.settings.image_ttl))
+    record, item = await _polled(request, caller)
+    return JSONResponse(_task_v3(record, item, caller.services.settings.image_ttl))
 
 
-def webhook_body(item: Outcome, image_ttl: float) -> bytes:
+async def _polled(request: Request, caller: Caller) -> tuple[TaskRecord, Outcome]:
+    """The task that a client asks for, and how it stands."""
+    task_id = request.query_params.get("task_id", "")
+    await caller.linger(task_id)
+    record = await caller.record(task_id)
+    return record, await caller.standing(record)
+
+
+def webhook_body(record: TaskRecord, item: Outcome, image_ttl: float) -> bytes:
     """What v3 sends to `extra.webhook` when a task has its outcome.
 
     Source: docs.novita.ai, "Webhook".
     """
-    payload = _task_v3(item, str(item.task_uuid), image_ttl)
+    payload = _task_v3(record, item, image_ttl)
     return msgspec.json.encode({"event_type": "ASYNC_TASK_RESULT", "payload": payload})
 
 
-def _task_v3(item: Outcome, task_uuid: str, image_ttl: float) -> dict[str, Any]:
+def _task_v3(record: TaskRecord, item: Outcome, image_ttl: float) -> dict[str, Any]:
     """A task as `/v3/async/task-result` has it."""
     images: list[Mapping[str, Any]] = []
     reason, percent, found = "", 0, None
@@ -240,14 +279,15 @@ def _task_v3(item: Outcome, task_uuid: str, image_ttl: float) -> dict[str, Any]:
                 "nsfw_detection_result": found,
             }
         ]
+    times = {name: str(time) for name, time in _times(record, "submit", "execute", "complete").items()}
     return {
         "extra": {
             "seed": "0",
             "enable_nsfw_detection": found is not None,
-            "debug_info": {"request_info": "", **dict.fromkeys(_V3_TIMES, str(_now()))},
+            "debug_info": {"request_info": ""} | times,
         },
         "task": {
-            "task_id": task_uuid,
+            "task_id": record.task_uuid,
             "task_type": "UPSCALE",
             "status": f"TASK_STATUS_{status}",
             "reason": reason,
@@ -274,7 +314,8 @@ async def user(_request: Request, caller: Caller) -> Response:
 
 def fail_v2(item: ErrorItem) -> Response:
     """An error by Novita's code; the status is 200, as clients raise on any other."""
-    code = next((code for name, code in _CODES if item.code.startswith(name)), _OUT_OF_RANGE)
+    name = error_label(item.code)
+    code = _CODES[name] if name in _CODES else _CODES_OF_STATUSES.get(status_of(item), _OUT_OF_RANGE)
     if code == _OUT_OF_RANGE and item.parameter in ("upscaler_1", "upscaler_2"):
         code = _NO_MODEL
     return JSONResponse({"code": code, "msg": item.message, "data": None})
@@ -305,25 +346,33 @@ def _model(name: str, parameter: str, caller: Caller) -> str:
     return model.name
 
 
-def _uuid(task_id: str) -> str:
-    """What was given, or a UUID that no task has: an unknown task is reported the same way."""
-    return task_id if re.fullmatch(r"[0-9a-fA-F-]{36}", task_id) else "00000000-0000-4000-8000-000000000000"
+def _times(record: TaskRecord, *names: str) -> dict[str, int]:
+    """When a task was taken on, and under the last name when it ended: 0 if it has not; in milliseconds."""
+    taken_on, ended = (round(1000 * (time or 0)) for time in (record.created, record.finished))
+    return {f"{name}_time_ms": ended if name == names[-1] else taken_on for name in names}
 
 
-def _now() -> int:
-    return int(time.time() * 1000)
-
-
+_FORMATS: Final = {"png": "PNG", "webp": "WEBP", "jpeg": "JPG"}
+_SIDES: Final = {"2k": 2048, "4k": 4096, "8k": 8192}
+"""Pixels of the longer side; Novita does not say how many it makes of them."""
 _V2_OK: Final = {"code": 0, "msg": ""}
-_TIMES: Final = ("submit_time_ms", "execution_time_ms", "txt2img_time_ms", "finish_time_ms")
-_V3_TIMES: Final = ("submit_time_ms", "execute_time_ms", "complete_time_ms")
 _UNLIMITED: Final = 10**12
 
 ROUTES: Final = [
     ServiceRoute("/v2/upscale", "POST", upscale_v2, fail_v2, _V2_NAMES, body=UpscaleV2),
-    ServiceRoute("/v2/progress", "GET", progress_v2, fail_v2),
-    ServiceRoute("/v2/enterprise/progress", "GET", progress_v2, fail_v2),
+    ServiceRoute("/v2/progress", "GET", progress_v2, fail_v2, _POLL_NAMES),
+    ServiceRoute("/v2/enterprise/progress", "GET", progress_v2, fail_v2, _POLL_NAMES),
     ServiceRoute("/v3/async/upscale", "POST", upscale_v3, fail_v3, _V3_NAMES, body=UpscaleV3),
-    ServiceRoute("/v3/async/task-result", "GET", result_v3, fail_v3),
+    ServiceRoute(
+        "/v3/async/image-upscaler",
+        "POST",
+        image_upscaler,
+        fail_v3,
+        _IMAGE_UPSCALER_NAMES,
+        body=ImageUpscaler,
+    ),
+    ServiceRoute("/v3/async/task-result", "GET", result_v3, fail_v3, _POLL_NAMES),
     ServiceRoute("/v3/user", "GET", user, fail_v3),
 ]
+
+FALLBACKS: Final = [Fallback("/v2", "novita", fail_v2), Fallback("/v3", "novita", fail_v3)]

@@ -8,11 +8,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from server.http.providers.bodies import read_json
-from server.http.providers.caller import Caller, ServiceRoute, status_of
+from server.http.providers.caller import Caller, status_of
 from server.http.providers.diffusion import Quality, diffusion_model, diffusion_settings
+from server.http.providers.routes import Fallback, ServiceRoute
 from server.protocol.errors import ErrorItem
 
-__all__ = ["ROUTES"]
+__all__ = ["FALLBACKS", "ROUTES"]
 
 _NAMES: Final = {
     "inputImage": "image",
@@ -76,3 +77,5 @@ def fail(item: ErrorItem) -> Response:
 ROUTES: Final = [
     ServiceRoute("/v1/inference/upscale", "POST", upscale, fail, _NAMES, body=Upscale),
 ]
+
+FALLBACKS: Final = [Fallback("/v1/inference", "photio", fail)]

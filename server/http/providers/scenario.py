@@ -19,8 +19,9 @@ from starlette.responses import JSONResponse, Response
 
 from onnx_models import Model
 from server.http.providers.bodies import read_json
-from server.http.providers.caller import Caller, ServiceRoute, not_offered, status_of, wrong
+from server.http.providers.caller import Caller, not_offered, status_of, wrong
 from server.http.providers.diffusion import diffusion_model, diffusion_settings
+from server.http.providers.routes import Fallback, ServiceRoute
 from server.http.providers.upscalers import model_called
 from server.images.store import MEDIA_TYPES
 from server.protocol.errors import ErrorItem, NotFoundError
@@ -28,7 +29,7 @@ from server.protocol.replies import Progress
 from server.state.images import ImageRecord
 from server.state.records import TaskRecord
 
-__all__ = ["ROUTES"]
+__all__ = ["FALLBACKS", "ROUTES"]
 
 Percent = Annotated[float, Meta(ge=0, le=100)]
 
@@ -133,7 +134,7 @@ async def upscale(request: Request, caller: Caller) -> Response:
     """Take a job on, of the model in the path or of the default one."""
     body = await read_json(request, Upscale)
     task = {"inputImage": body.image, "outputFormat": "PNG", **_size(body), **_how(request, body, caller)}
-    if request.query_params.get("dryRun") == "true":
+    if request.query_params.get("dryRun", "false") not in ("false", "0"):  # it is enough that it is there
         cost = _creative_units(await caller.quote(**task))
         return JSONResponse({"creativeUnitsCost": cost, "creativeUnitsDiscount": 0}, 269)
     if body.image.startswith(("https://", "http://")):  # its size, and so the cost, is to be known at once
@@ -144,6 +145,7 @@ async def upscale(request: Request, caller: Caller) -> Response:
 
 async def get_job(request: Request, caller: Caller) -> Response:
     """How far a job is."""
+    await caller.linger(request.path_params["id"])
     return JSONResponse({"job": await _job(request.path_params["id"], caller)})
 
 
@@ -389,4 +391,8 @@ ROUTES: Final = [
         ("models", "GET", list_models, None),
         ("models/{id}", "GET", get_model, None),
     )
+]
+
+FALLBACKS: Final = [
+    Fallback(f"/v1/{path}", "scenario", fail) for path in ("assets", "generate", "jobs", "models")
 ]

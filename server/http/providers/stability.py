@@ -20,13 +20,14 @@ from starlette.responses import JSONResponse, Response
 
 from onnx_models import LARGEST_FACTOR
 from server.http.providers.bodies import read_form
-from server.http.providers.caller import Caller, ServiceRoute, not_offered, status_of, wrong
+from server.http.providers.caller import Caller, not_offered, status_of, wrong
 from server.http.providers.diffusion import diffusion_model, diffusion_settings
+from server.http.providers.routes import Fallback, ServiceRoute
 from server.http.providers.upscalers import model_called
 from server.protocol.errors import ErrorItem, NotFoundError
 from server.protocol.replies import Progress, UpscaleResult
 
-__all__ = ["ROUTES"]
+__all__ = ["FALLBACKS", "ROUTES"]
 
 T = TypeVar("T", int, float)
 
@@ -41,6 +42,8 @@ _NAMES: Final = {
     "settings.strength": "creativity",
     "settings.style": "style_preset",
 }
+_V2_NAMES: Final = _NAMES | {"upscaleFactor": "image"}
+"""There the client does not say how large the result is to be."""
 _FORMATS: Final = {"png": "PNG", "jpeg": "JPG", "webp": "WEBP"}
 _ENGINES: Final = {
     "esrgan-v1-x2plus": "Real-ESRGAN",
@@ -176,7 +179,9 @@ async def creative(request: Request, caller: Caller) -> Response:
 async def result(request: Request, caller: Caller) -> Response:
     """What became of a `creative` upscale."""
     given = request.path_params["id"]
-    item = await caller.response(_task_uuid(given))
+    task_uuid = _task_uuid(given)
+    await caller.linger(task_uuid)
+    item = await caller.response(task_uuid)
     if isinstance(item, Progress):
         return JSONResponse({"id": given, "status": "in-progress"}, 202)
     return _v2_result(request, item, "result", None)
@@ -378,7 +383,7 @@ ROUTES: Final = [
     ServiceRoute("/v1/user/account", "GET", account, fail_v1),
     ServiceRoute("/v1/user/balance", "GET", balance, fail_v1),
     *(
-        ServiceRoute(path, method, handle, fail_v2, _NAMES, form=form)
+        ServiceRoute(path, method, handle, fail_v2, _V2_NAMES, form=form)
         for path, method, handle, form in (
             (f"{_V2}/fast", "POST", fast, _FAST_FORM),
             (f"{_V2}/conservative", "POST", conservative, _PROMPT_FORM),
@@ -389,4 +394,9 @@ ROUTES: Final = [
             (f"{_V2ALPHA}/result/{{id}}", "GET", result, None),
         )
     ),
+]
+
+FALLBACKS: Final = [
+    *(Fallback(f"/v1/{path}", "stability", fail_v1) for path in ("generation", "engines", "user")),
+    *(Fallback(path, "stability", fail_v2) for path in ("/v2beta", "/v2alpha")),
 ]

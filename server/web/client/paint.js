@@ -11,8 +11,9 @@
  * @property {number} [imageHeight]
  */
 
-// Browsers refuse larger canvases (iOS: 16 megapixels); a larger picture is drawn at a lower resolution.
-const CANVAS_AREA = 16_000_000;
+// A larger picture is drawn at a lower resolution. The first stroke on a canvas takes its memory, and the page waits:
+// 80 ms for 16 megapixels, the most that iOS allows.
+const CANVAS_AREA = 6_000_000;
 const CANVAS_SIDE = 8192;
 
 /**

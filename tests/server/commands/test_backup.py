@@ -77,7 +77,7 @@ async def test_what_was_accepted_before_a_backup_under_load_is_there_after_the_r
     server_database: str | None,
     another_database: str | None,
 ) -> None:
-    server, session = start_server(private_networks=True), new_uuid()
+    server, session = start_server(private_networks=True, drain_timeout=0.1), new_uuid()
     account, done = open_account(server), list[Item]()
     held = upscale(web.hold("/input.png", make_image(seed=1)))
     async with asyncio.TaskGroup() as group:

@@ -239,6 +239,36 @@ async def test_pixels_that_were_in_the_memory_of_a_server_that_is_gone_are_asked
     assert server.services.database.snapshot(audit).mistakes == []
 
 
+@pytest.mark.each_database
+async def test_what_another_server_takes_over_fails_unless_it_is_stored_whatever_the_first_still_does(
+    start_server: StartServer, device: SteppedDevice
+) -> None:
+    first, second = start_server(), start_server()
+    account, (task, kept) = open_account(first), stepped(store=True)
+    async with connected(first, key=account.key, messagepack=True) as peer:
+        await peer.send(task, kept)
+        await until(lambda: first.services.runner.count == 2)
+        with pytest.MonkeyPatch.context() as patch:
+            # As if the first had lost its connection to the database for a moment: it lives, and works on.
+            patch.setattr(second.services.runner._lock, "is_dead", lambda *_: True)
+            lost = await peer.receive_item()
+            await until(lambda: second.services.runner.count == 1)
+        assert (lost["taskUUID"], lost["code"], lost["retryAfter"]) == (
+            task["taskUUID"],
+            "serviceUnavailable",
+            1,
+        )
+        assert charges(first, account.id) == (0, 0)
+        device.step()  # for what the first is still at
+        device.run_freely()
+        found = await peer.receive_item()
+        assert (found["taskUUID"], found["image"]["width"]) == (kept["taskUUID"], 96)
+        (again,) = await peer.ask(task)
+        assert again["image"]["width"] == 96
+    assert charges(first, account.id)[1] == 2
+    assert first.services.database.snapshot(audit).mistakes == []
+
+
 async def test_a_result_that_is_no_longer_in_memory_comes_from_the_store_or_has_expired(
     start_server: StartServer,
 ) -> None:

@@ -63,6 +63,12 @@ class Faults:
         monkeypatch.setattr(obstore, name, call)
 
 
+def elsewhere(folder: Path) -> str:
+    """The URL of a store that is not on the database's disk."""
+    (folder / "elsewhere").mkdir()
+    return (folder / "elsewhere").as_uri()
+
+
 def images(database: Database) -> ImageStore:
     return ImageStore(Bucket(MemoryStore(), pauses=(0.0, 0.0)), database)
 
@@ -87,9 +93,9 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
 
 @pytest.mark.parametrize(("function", "stage"), [("get", "fetch"), ("put", "store")])
 async def test_a_store_that_hangs_is_given_up_after_one_deadline_and_named_by_its_stage(
-    start_server: StartServer, hanging: Callable[[str], None], function: str, stage: str
+    start_server: StartServer, tmp_path: Path, hanging: Callable[[str], None], function: str, stage: str
 ) -> None:
-    server = start_server(store_timeout=0.2)
+    server = start_server(store_timeout=0.2, storage_url=elsewhere(tmp_path))
     account = open_account(server)
     async with connected(server, key=account.key) as peer:
         sent = {"taskType": "imageUpload", "taskUUID": new_uuid(), "image": IMAGE}
@@ -201,9 +207,9 @@ class Disk:
 
 
 async def test_a_result_that_cannot_be_stored_costs_nothing_and_the_same_task_succeeds_later(
-    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+    start_server: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server, faults = start_server(), Faults("put", monkeypatch)
+    server, faults = start_server(storage_url=elsewhere(tmp_path)), Faults("put", monkeypatch)
     account = open_account(server)
     async with connected(server, key=account.key) as peer:
         task = upscale((await upload(peer))["imageUUID"])

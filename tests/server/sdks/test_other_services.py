@@ -37,6 +37,12 @@ def test_webuiapi_upscales_one_and_many(webui: WebUIApi) -> None:
     assert [each.size for each in many.images] == [(60, 60), (60, 60)]
 
 
+def test_webuiapis_defaults_leave_the_image_as_it_is(webui: WebUIApi) -> None:
+    picture = Image.open(io.BytesIO(PICTURE)).convert("RGB")
+    for same in (webui.extra_single_image(picture).image, *webui.extra_batch_images([picture]).images):
+        assert (same.format, same.tobytes()) == ("PNG", picture.tobytes())
+
+
 def test_webuiapi_lists_and_asks(webui: WebUIApi) -> None:
     assert "R-ESRGAN 4x+" in [each["name"] for each in webui.get_upscalers()]
     assert webui.get_progress()["progress"] == 0

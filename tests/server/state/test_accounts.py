@@ -82,6 +82,12 @@ def test_a_list_shows_what_keys_are_for_and_when_they_were_used(
     assert (laptop.label, laptop.account, laptop.created, laptop.last_used) == ("laptop", "ada", NOW, NOW + 2)
     assert first.startswith(laptop.hint)
     assert (phone.label, phone.last_used, phone.revoked) == ("phone", None, False)
+    for later, shown in (
+        (61, NOW + 2),
+        (62, NOW + 62),
+    ):  # one that is used all the time is noted once a minute
+        database.run_sync(authenticate, first, NOW + later)
+        assert database.run_sync(list_keys, account)[0].last_used == shown
 
 
 def test_a_revoked_key_opens_nothing_and_stays_in_the_list(database: Database, account: AccountId) -> None:

@@ -158,7 +158,7 @@ class Bookkeeping(RuleBasedStateMachine):
             image = an_image(paper.account)
             self.database.run_sync(note_loose, image.name, NOW)
             for _ in range(1 + again):
-                self.database.run_sync(tasks.keep, self.attempt(task), RESULT, NOW, image)
+                self.database.run_sync(tasks.keep, self.attempt(task), RESULT, image)
             self.open[task] = paper._replace(owed=paper.price, kept=True)
 
     @precondition(lambda self: self.open)
@@ -338,7 +338,7 @@ def test_an_error_says_what_the_task_costs_all_the_same(database: Database) -> N
     assert database.run_sync(tasks.note_sent, cut, 1, 3)
     image = an_image(account)
     database.run_sync(note_loose, image.name, NOW)
-    database.run_sync(tasks.keep, kept, RESULT, NOW, image)
+    database.run_sync(tasks.keep, kept, RESULT, image)
     errors = [database.run_sync(tasks.fail, attempt, FAILURE, NOW).error for attempt in (cut, kept)]
     assert [error.message for error in errors if error] == [
         "the task was cancelled; 0.000004 USD is charged for the part of the result that was sent",

@@ -129,6 +129,7 @@ class SteppedPipeline:
         on_start: object,  # noqa: ARG002 - nobody waits for a device
         picture: object = None,  # noqa: ARG002 - every input is stored
         image: object = None,
+        quote: object = None,  # noqa: ARG002 - likewise
     ) -> tuple[StoredResult, None]:
         await self._wait(attempt)
         record = await self._database.run(tasks.find, attempt.account, attempt.task_uuid)
@@ -148,7 +149,7 @@ class SteppedPipeline:
                 on_region(_part(number))
             await self._wait(attempt)
         if request.upload_endpoint is not None:
-            await self._database.insist(tasks.keep, attempt, RESULT, time.time(), image)
+            await self._database.insist(tasks.keep, attempt, RESULT, image)
             await self._upload(attempt, request)
         elif "failing" in request.model:
             raise TransferError("uploadFailed", "no")

@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from engines import PRESETS
 from server.serving import EmbeddedServer
+from server.state import tables
 from server.upscale.pricing import price
 from server.upscale.sizing import Size
 from tests.engines.support.tiny_creative import add_tiny_creative
 from tests.server.conftest import settings_for
+from tests.server.support.ask import ask
 from tests.server.support.harness import connected, make_image, new_uuid, open_image
+from tests.server.support.web import Web
 
 MODEL = "runware:500@1"
 FAST = {"steps": 2, "enlarger": "lanczos"}
@@ -33,7 +37,8 @@ def task(settings: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
 def server(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Iterator[EmbeddedServer]:
     data = tmp_path_factory.mktemp("creative")
     add_tiny_creative(data / "added", style=True)
-    with EmbeddedServer(settings_for(data, model_directory, added_models=data / "added")) as running:
+    settings = settings_for(data, model_directory, added_models=data / "added", private_networks=True)
+    with EmbeddedServer(settings) as running:
         yield running
 
 
@@ -128,6 +133,30 @@ async def test_a_style_image_is_an_upload_and_matters_by_its_fidelity(server: Em
     assert images[4] == images[0]
     assert images[3] == images[1], "one window is all of it"
     assert len(set(images)) == 3
+
+
+def kept(server: EmbeddedServer) -> list[str]:
+    """The images that a server has, and their files."""
+    rows = server.services.database.run_sync(
+        lambda connection: connection.scalars(select(tables.images.c.uuid)).all()
+    )
+    return [*rows, *sorted(file.name for file in (server.services.settings.data / "images").iterdir())]
+
+
+async def test_what_a_dry_run_looks_at_is_not_kept(server: EmbeddedServer, web: Web) -> None:
+    web.files |= {"/in.png": make_image(41, 24), "/style.png": make_image(31, 60)}
+    image, style = f"{web.url}/in.png", f"{web.url}/style.png"
+    path = "/v1/generate/custom/clarity?dryRun=true"
+    before = kept(server)
+    dry = ask(server, "POST", path, body={"image": image, "styleImages": [style]})
+    assert (dry.status, dry.json["creativeUnitsCost"] > 0) == (269, True), dry.body
+    assert kept(server) == before
+    missing = ask(server, "POST", path, body={"image": image, "styleImages": [f"{web.url}/nothing.png"]})
+    assert (missing.status, "styleImages" in missing.json["message"]) == (400, True), missing.body
+    async with connected(server) as peer:
+        (done,) = await peer.ask(task({"styleImages": [style]}, inputImage=image))
+    assert "imageUUID" in done
+    assert len(kept(server)) == len(before) + 6, "the input, the style and the result, each with its file"
 
 
 async def test_the_price_is_of_the_steps_that_are_done_the_pixels_drawn_and_what_enlarges(

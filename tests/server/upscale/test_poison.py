@@ -103,8 +103,9 @@ async def test_a_task_that_another_version_accepted_can_be_cancelled(server: Emb
     attempt = Attempt.of(account.id, new_uuid())
 
     def accept_and_cancel(connection: Any) -> None:
-        tasks.accept(connection, attempt, b"{}", None, 0.0)
-        assert tasks.cancel(connection, account.id, attempt.task_uuid, "http://us", 0.0) is not None
+        now = server.services.clock()
+        tasks.accept(connection, attempt, b"{}", None, now)
+        assert tasks.cancel(connection, account.id, attempt.task_uuid, "http://us", now) is not None
 
     database.run_sync(accept_and_cancel)
     error = record_of(database, account.id, attempt.task_uuid).error

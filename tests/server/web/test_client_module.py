@@ -87,6 +87,15 @@ def test_a_file_is_upscaled_with_events_and_tiles_that_are_painted(
     assert size == [2800, 2000]
     assert middle[3] == corner[3] == 255, "a tile is missing"
     assert middle != corner
+    size = shop.run(
+        """
+        const canvas = document.querySelector("canvas");
+        const place = { x: 3000, y: 2000, width: 3000, height: 2000, imageWidth: 6000, imageHeight: 4000 };
+        await paint(canvas, { blob: await made(30, 20), ...place });
+        return [canvas.width, canvas.height];
+        """
+    )
+    assert size == [3000, 2000], "a larger canvas would hold up the page"
 
 
 def test_everything_that_is_an_image_is_taken_and_the_rest_refused(

@@ -1,8 +1,11 @@
 """Other services' requests become the same tasks: same pixels, limits and money; errors in their shapes."""
 
+import asyncio
 import base64
 import io
 import json
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,8 @@ import pytest
 from PIL import Image, ImageChops
 from sqlalchemy import update
 
+from server.http.providers import caller
+from server.http.providers.caller import Caller
 from server.serving import EmbeddedServer
 from server.state.tables import accounts
 from tests.server.conftest import StartServer
@@ -19,6 +24,7 @@ from tests.server.support.faces import CENTRES, HEIGHT, WIDTH, add_detector, add
 from tests.server.support.harness import (
     FAST_MODEL,
     KEY,
+    PATIENCE,
     charges,
     connected,
     make_image,
@@ -26,6 +32,7 @@ from tests.server.support.harness import (
     open_image,
     upscale,
 )
+from tests.server.support.stepped_device import SteppedDevice
 from tests.server.support.web import Web
 
 FACES = portrait(*CENTRES)
@@ -208,8 +215,22 @@ def _spend_all(connection: Any, account: Any) -> None:
     connection.execute(update(accounts).where(accounts.c.id == account).values(balance=0))
 
 
+def large_image() -> bytes:
+    """One whose result would have more than 128 megapixels at ×4."""
+    buffer = io.BytesIO()
+    Image.new("L", (3000, 3000)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 BAD = [
-    ("/sdapi/v1/extra-single-image", {"body": b"{"}, 400, "JSON"),
+    ("/sdapi/v1/extra-single-image", {"body": b"{"}, 422, "JSON"),
+    (
+        "/sdapi/v1/extra-single-image",
+        {"body": {"image": ENCODED, "resize_mode": 2}},
+        422,
+        '["body","resize_mode"]',
+    ),
+    ("/sdapi/v1/extra-batch-images", {"body": {"upscaler_1": FAST_MODEL}}, 422, '"imageList"]'),
     ("/sdapi/v1/extra-single-image", {"body": {"image": ""}}, 400, "image"),
     ("/sdapi/v1/extra-single-image", {"body": {"image": "%%%", "upscaler_1": FAST_MODEL}}, 400, "image"),
     (
@@ -221,7 +242,7 @@ BAD = [
     (
         "/sdapi/v1/extra-single-image",
         {"body": {"image": ENCODED, "upscaler_1": FAST_MODEL, "upscaling_resize": 99}},
-        400,
+        422,
         "upscaling_resize",
     ),
     (
@@ -244,6 +265,12 @@ BAD = [
         "upscaler named Foo",
     ),
     ("/v2beta/stable-image/upscale/fast", {"form": {}}, 400, "image: is required"),
+    (
+        "/v2beta/stable-image/upscale/fast",
+        {"form": {"image": large_image()}},
+        400,
+        "image: the result",
+    ),
     ("/v2beta/stable-image/upscale/fast", {"body": {"image": ENCODED}}, 400, "multipart"),
     ("/v2beta/stable-image/upscale/fast", {"form": {"image": b"GIF89a..."}}, 400, "image"),
     (
@@ -284,6 +311,22 @@ BAD = [
         400,
         "model_name",
     ),
+    *(
+        (
+            "/v3/async/upscale",
+            {"body": {"request": {"image_base64": ENCODED, "model_name": FAST_MODEL}, "extra": extra}},
+            400,
+            named,
+        )
+        for extra, named in (
+            ({"enterprise_plan": {"enabled": True}}, "extra.enterprise_plan"),
+            ({"webhook": {"url": "", "test_mode": {"enabled": True}}}, "extra.webhook.test_mode"),
+            ({"custom_storage": {"aws_s3": {"bucket": "x"}}}, "extra.custom_storage"),
+        )
+    ),
+    ("/v3/async/image-upscaler", {"body": {"resolution": "2k"}}, 400, "image"),
+    ("/v3/async/image-upscaler", {"body": {"image": ENCODED, "resolution": "16k"}}, 400, "resolution"),
+    ("/v3/async/image-upscaler", {"body": {"image": ENCODED, "output_format": "gif"}}, 400, "output_format"),
     ("/v1/inference/upscale", {"body": {"image": ENCODED, "upscale_by": 3}}, 400, "upscale_by"),
     ("/v1/inference/upscale", {"body": {"image": ENCODED, "prompt": "x"}}, 400, "models export"),
     ("/v1/generate/upscale", {"body": {"image": ENCODED, "fractality": 3}}, 400, "fractality"),
@@ -324,6 +367,7 @@ def test_novita_v2_tells_by_its_codes(server: EmbeddedServer, body: Any, code: i
         ("/v2beta/results/abc", 404),
         (f"/v2beta/results/{'0' * 64}", 404),
         ("/v3/async/task-result?task_id=nothing", 404),
+        ("/v3/async/task-result", 404),
         ("/v1/jobs/nothing", 404),
         ("/v1/assets/nothing", 404),
         ("/v1/models/nothing", 404),
@@ -331,6 +375,47 @@ def test_novita_v2_tells_by_its_codes(server: EmbeddedServer, body: Any, code: i
 )
 def test_what_is_not_there_is_not_found(server: EmbeddedServer, path: str, status: int) -> None:
     assert ask(server, "GET", path).status == status
+
+
+ELSEWHERE = [
+    ("POST", "/sdapi/v1/txt2img", "detail"),
+    ("POST", "/v3/async/txt2img", "reason"),
+    ("PUT", "/v3/async/upscale", "reason"),
+    ("POST", "/v2beta/stable-image/generate/core", "errors"),
+    ("POST", "/v1/generation/esrgan-v1-x2plus/text-to-image", "message"),
+    ("GET", "/v1/assets", "reason"),
+    ("DELETE", "/v1/assets/nothing", "reason"),
+    ("GET", "/v1/inference/upscale", "body"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "words"), ELSEWHERE)
+def test_what_a_service_has_and_this_server_has_not_is_an_error_of_the_service(
+    server: EmbeddedServer, method: str, path: str, words: str
+) -> None:
+    answer = ask(server, method, path, body={})
+    assert (answer.status, path in str(answer.json[words]) or words == "reason") == (404, True), answer.body
+    assert ask(server, method, path, body={}, headers={}).status == 401
+    novita = ask(server, "POST", "/v2/txt2img", body={})
+    assert (novita.status, novita.json["code"]) == (200, 10)
+
+
+def test_too_many_requests_of_an_address_are_an_error_of_the_service(start_server: StartServer) -> None:
+    server = start_server(requests_per_second=0.001, request_burst=2)
+    for _ in range(2):
+        ask(server, "GET", "/v3/user")
+    refused = [
+        ask(server, "GET", path) for path in ("/v3/user", "/v2/progress", "/sdapi/v1/upscalers", "/healthz")
+    ]
+    assert [answer.status for answer in refused] == [429, 200, 429, 429]
+    assert all(int(answer.headers["retry-after"]) > 0 for answer in refused)
+    told = [answer.json for answer in refused]
+    assert (told[0]["reason"], told[1]["code"], told[3]["errors"][0]["code"]) == (
+        "REQUEST_RATE_LIMIT",
+        5,
+        "requestRateLimit",
+    )
+    assert "requests per second" in told[2]["detail"]
 
 
 @pytest.mark.parametrize(
@@ -377,16 +462,77 @@ async def test_without_a_key_only_programs_of_this_machine_come_in_and_only_if_t
 
 
 async def test_novitas_webhook_gets_what_its_task_result_says(start_server: StartServer, web: Web) -> None:
-    server = start_server(private_networks=True)
+    server, before = start_server(private_networks=True), time.time()
     request = {"image_base64": ENCODED, "model_name": FAST_MODEL, "scale_factor": 2}
     body = {"request": request, "extra": {"webhook": {"url": f"{web.url}/hook"}}}
     taken = ask(server, "POST", "/v3/async/upscale", body=body).json
     told = json.loads((await web.receive()).body)
     result = ask(server, "GET", f"/v3/async/task-result?task_id={taken['task_id']}").json
     assert told["event_type"] == "ASYNC_TASK_RESULT"
-    assert told["payload"]["task"] == result["task"]
-    assert told["payload"]["images"] == result["images"]
+    assert told["payload"] == result
+    times = result["extra"]["debug_info"]
+    taken_on, ended = int(times["submit_time_ms"]), int(times["complete_time_ms"])
+    assert before * 1000 - 1 <= taken_on < ended <= time.time() * 1000 + 1
+    v2 = ask(server, "GET", f"/v2/progress?task_id={taken['task_id']}").json["data"]["debug_info"]
+    assert (v2["submit_time_ms"], v2["finish_time_ms"]) == (taken_on, ended)
     assert result["task"]["status"] == "TASK_STATUS_SUCCEED"
+
+
+def test_novita_image_upscaler_makes_the_longer_side_as_long_as_it_says(
+    start_server: StartServer, device: SteppedDevice, web: Web
+) -> None:
+    device.run_freely()
+    server = start_server(private_networks=True)
+    web.files["/in.png"] = make_image(256, 128)
+    for body, how in (
+        ({}, ("jpeg", (4096, 2048))),
+        ({"resolution": "2k", "output_format": "webp"}, ("webp", (2048, 1024))),
+    ):
+        taken = ask(
+            server, "POST", "/v3/async/image-upscaler", body={"image": f"{web.url}/in.png", **body}
+        ).json
+        path = f"/v3/async/task-result?task_id={taken['task_id']}"
+        done = finished(
+            server, path, lambda answer: answer.json["task"]["status"] == "TASK_STATUS_SUCCEED"
+        ).json
+        (image,) = done["images"]
+        data = ask(server, "GET", image["image_url"].removeprefix(server.url)).body
+        assert (image["image_type"], open_image(data).size) == how
+    large = {"image": ENCODED, "resolution": "8k"}  # 24 pixels wide
+    task = ask(server, "POST", "/v3/async/image-upscaler", body=large)
+    assert (task.status, "resolution" in task.json["message"]) == (400, True)
+
+
+async def test_a_poll_waits_a_moment_for_a_task_that_is_being_worked_on(
+    start_server: StartServer, device: SteppedDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caller, "_LINGER", PATIENCE)
+    comes = threading.Event()
+    linger = Caller.linger
+
+    async def noted(self: Caller, task_uuid: str) -> None:
+        comes.set()
+        await linger(self, task_uuid)
+
+    monkeypatch.setattr(Caller, "linger", noted)
+    server = start_server()
+    request = {"image_base64": ENCODED, "model_name": FAST_MODEL, "scale_factor": 4}
+    task = ask(server, "POST", "/v3/async/upscale", body={"request": request}).json["task_id"]
+    poll = asyncio.create_task(asyncio.to_thread(ask, server, "GET", f"/v3/async/task-result?task_id={task}"))
+    assert await asyncio.to_thread(comes.wait, PATIENCE)
+    device.run_freely()
+    assert (await poll).json["task"]["status"] == "TASK_STATUS_SUCCEED"
+
+
+def test_a_poll_does_not_wait_where_connections_are_scarce(
+    start_server: StartServer, device: SteppedDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caller, "_LINGER", 2 * PATIENCE)
+    server = start_server(max_connections_per_account=2)
+    request = {"image_base64": ENCODED, "model_name": FAST_MODEL, "scale_factor": 4}
+    task = ask(server, "POST", "/v3/async/upscale", body={"request": request}).json["task_id"]
+    found = ask(server, "GET", f"/v3/async/task-result?task_id={task}").json["task"]["status"]
+    assert found in ("TASK_STATUS_QUEUED", "TASK_STATUS_PROCESSING")
 
 
 def test_scenario_tells_the_true_cost_in_creative_units(server: EmbeddedServer) -> None:
