@@ -83,13 +83,13 @@ def write_parts(
 
     Args:
         folder: where to.
-        spoilt: `nan` lets the UNet compute no numbers, `black` lets the decoder paint nothing.
+        spoilt: `nan` lets the UNet compute infinities, `black` lets the decoder paint nothing.
         liveliness: how much of the noise stays in what the UNet takes for the picture.
         prompts: whether it has a text encoder; without one it takes 4 steps if not told.
     """
     parts = {
         "vae_encoder": vae_encoder(),
-        "unet": _unet(float("nan") if spoilt == "nan" else liveliness, prompts=prompts),
+        "unet": _unet(float("inf") if spoilt == "nan" else liveliness, prompts=prompts),
         "vae_decoder": vae_decoder(0.0 if spoilt == "black" else 0.5),
     }
     if prompts:
