@@ -13,10 +13,9 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel
 from transformers.utils.logging import disable_progress_bar
 
-from tests.onnx_models.support.tiny_pipeline import tiny_tokenizer
+from benchmarks.latent_pipeline import random_text_encoder
 
 __all__ = ["REAL_WIDTH", "save_pipeline"]
 
@@ -50,25 +49,13 @@ def save_pipeline(directory: Path, controlnet: Path, width: int) -> None:
         sample_size=512,
         scaling_factor=0.18215,
     )
-    tokenizer = tiny_tokenizer(directory / "tokenizer-files")
-    text = CLIPTextModel(
-        CLIPTextConfig(
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            hidden_size=words,
-            intermediate_size=4 * words,
-            num_attention_heads=8,
-            num_hidden_layers=12,
-            vocab_size=len(tokenizer),
-        )
-    )
+    tokenizer, text = random_text_encoder(directory / "tokenizer-files", words, 8)
     scheduler = EulerDiscreteScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
     )
     pipeline = StableDiffusionPipeline(
         vae=vae.eval(),
-        text_encoder=text.eval(),
+        text_encoder=text,
         tokenizer=tokenizer,
         unet=unet.eval(),
         scheduler=scheduler,

@@ -161,7 +161,14 @@ def opened(name: str, subject: Subject) -> Run:
     return PEERS[name](subject)
 
 
-def measure(report: Report, openings: dict[str, partial[Run]], side: int, steps: int, rounds: int) -> None:
+def measure(
+    report: Report,
+    openings: dict[str, partial[Run]],
+    side: int,
+    steps: int,
+    rounds: int,
+    numbers: Sequence[int] = CLIENTS,
+) -> None:
     """One row for each peer and number of clients."""
     with ExitStack() as stack:
         status = stack.enter_context(Console(stderr=True).status(""))
@@ -172,7 +179,7 @@ def measure(report: Report, openings: dict[str, partial[Run]], side: int, steps:
                 workers[name] = stack.enter_context(Worker(opening, [photograph(side)], FEW))
             except AbsentError as error:
                 report.say(f"{name.rjust(30)}  missing: {error}")
-        for clients in CLIENTS:
+        for clients in numbers:
             photographs = [photograph(side, index) for index in range(clients)]
             # A batch of one is what it would be without batches.
             chosen = {name: workers[name] for name in workers if clients > 1 or "one batch" not in name}

@@ -19,7 +19,7 @@ from benchmarks.workers import AbsentError
 from engines import Diffusion, Picture, Upscaler, find_devices
 from onnx_models import Model
 
-__all__ = ["PEERS", "Run", "Subject", "tilewire"]
+__all__ = ["PEERS", "Run", "Subject", "prepare_torch", "tilewire"]
 
 Pixels = NDArray[np.uint8]
 Run = Callable[[Sequence[Pixels], int], list[Pixels]]
@@ -60,8 +60,35 @@ def tilewire(model: Model, device: Literal["cpu", "cuda"]) -> Run:
     return lambda photographs, steps: loop.run_until_complete(all_of(photographs, steps))
 
 
+def prepare_torch(subject: Subject) -> Any:
+    """Have PyTorch use all cores and diffusers be quiet.
+
+    Returns:
+        What PyTorch computes the subject in: half precision is float16 on a GPU, bfloat16 on a CPU.
+
+    Raises:
+        AbsentError: it is not installed, or finds no GPU.
+    """
+    try:
+        import torch  # noqa: PLC0415 - optional, and the first: the other looks whether it is there
+        from diffusers.utils.logging import disable_progress_bar, set_verbosity_error  # noqa: PLC0415
+        from transformers.utils import logging as of_transformers  # noqa: PLC0415
+    except ImportError as error:
+        raise AbsentError(f"{error.name} is not installed") from None
+    if subject.device == "cuda" and not torch.cuda.is_available():
+        raise AbsentError("this PyTorch finds no GPU")
+    logging.getLogger("torch").setLevel(logging.ERROR)
+    disable_progress_bar()
+    of_transformers.disable_progress_bar()
+    set_verbosity_error()
+    torch.set_num_threads(cores())
+    torch.backends.cudnn.benchmark = True
+    halved = torch.float16 if subject.device == "cuda" else torch.bfloat16
+    return halved if subject.half else torch.float32
+
+
 def diffusers(subject: Subject, *, compiled: bool = False, together: bool = False) -> Run:
-    """The pipeline as diffusers has it; half precision is float16 on a GPU, bfloat16 on a CPU.
+    """The pipeline as diffusers has it.
 
     Args:
         subject: what to run.
@@ -69,21 +96,10 @@ def diffusers(subject: Subject, *, compiled: bool = False, together: bool = Fals
         together: whether all clients' pictures are one batch, as if they had come at one moment; else they
             come one after the other.
     """
-    try:
-        import torch  # noqa: PLC0415 - optional, and the first: the other looks whether it is there
-        from diffusers import StableDiffusionLatentUpscalePipeline  # noqa: PLC0415
-        from diffusers.utils.logging import disable_progress_bar, set_verbosity_error  # noqa: PLC0415
-    except ImportError as error:
-        raise AbsentError(f"{error.name} is not installed") from None
-    if subject.device == "cuda" and not torch.cuda.is_available():
-        raise AbsentError("this PyTorch finds no GPU")
-    logging.getLogger("torch").setLevel(logging.ERROR)
-    disable_progress_bar()
-    set_verbosity_error()
-    torch.set_num_threads(cores())
-    torch.backends.cudnn.benchmark = True
-    halved = torch.float16 if subject.device == "cuda" else torch.bfloat16
-    kind = halved if subject.half else torch.float32
+    kind = prepare_torch(subject)
+    import torch  # noqa: PLC0415 - optional
+    from diffusers import StableDiffusionLatentUpscalePipeline  # noqa: PLC0415 - optional
+
     pipeline: Any = StableDiffusionLatentUpscalePipeline.from_pretrained(subject.pipeline)
     pipeline.to(subject.device, kind)
     pipeline.set_progress_bar_config(disable=True)

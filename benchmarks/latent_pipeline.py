@@ -12,12 +12,12 @@ from diffusers import (
     StableDiffusionLatentUpscalePipeline,
     UNet2DConditionModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from tests.onnx_models.support.tiny_pipeline import tiny_tokenizer
 
-__all__ = ["REAL_WIDTH", "save_pipeline"]
+__all__ = ["REAL_WIDTH", "random_text_encoder", "save_pipeline"]
 
 REAL_WIDTH = 12
 
@@ -61,23 +61,27 @@ def save_pipeline(directory: Path, width: int) -> None:
         up_block_types=["UpDecoderBlock2D"] * 4,
         latent_channels=4,
     )
-    tokenizer = tiny_tokenizer(directory / "tokenizer-files")
-    text = CLIPTextModel(
-        CLIPTextConfig(
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            hidden_size=words,
-            intermediate_size=4 * words,
-            num_attention_heads=width,
-            num_hidden_layers=12,
-            vocab_size=len(tokenizer),
-        )
-    )
+    tokenizer, text = random_text_encoder(directory / "tokenizer-files", words, width)
     scheduler = EulerDiscreteScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="sample"
     )
     pipeline = StableDiffusionLatentUpscalePipeline(
-        vae=vae.eval(), text_encoder=text.eval(), tokenizer=tokenizer, unet=unet.eval(), scheduler=scheduler
+        vae=vae.eval(), text_encoder=text, tokenizer=tokenizer, unet=unet.eval(), scheduler=scheduler
     )
     pipeline.save_pretrained(directory)
+
+
+def random_text_encoder(files: Path, width: int, heads: int) -> tuple[CLIPTokenizer, CLIPTextModel]:
+    """A tokenizer of a few words, whose files go to a folder, and a text encoder of CLIP's 12 layers."""
+    tokenizer = tiny_tokenizer(files)
+    config = CLIPTextConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_attention_heads=heads,
+        num_hidden_layers=12,
+        vocab_size=len(tokenizer),
+    )
+    return tokenizer, CLIPTextModel(config).eval()
