@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from engines.creative.passes import windows_over
 from engines.devices.parts import Arrays
 from engines.latent.denoising import Tokens
 from engines.latent.diffusion import Creative, Diffusion
@@ -36,10 +37,7 @@ from engines.latent.windows import Blend, Window, Windows
 from engines.tiling.tiles import NO_WRAPS, Wraps
 from onnx_models import CreativeWeights
 
-__all__ = ["draw_anew", "multiple_of"]
-
-_STEP = 64
-"""Sides of windows are multiples of it, in pixels, so that those of different pictures can share runs."""
+__all__ = ["draw_anew"]
 
 _RESIDUALS = 256 * 2**20
 """Bytes of a ControlNet's residuals that are on their way at once, if a window's are not more."""
@@ -79,16 +77,8 @@ def draw_anew(
         SpoiltResultError: what comes out are not numbers, or the picture is black.
     """
     height, width, _ = pixels.shape
-    multiple = multiple_of(weights)
-    padded = _padded(pixels, multiple)
-    windows = Windows(
-        padded.shape[0] // weights.cell,
-        padded.shape[1] // weights.cell,
-        side=max(2 * multiple, side // multiple * multiple) // weights.cell,
-        overlap=overlap // weights.cell,
-        step=math.lcm(multiple, _STEP) // weights.cell,
-        rings=wraps,
-    )
+    windows = windows_over(height, width, weights, side=side, overlap=overlap, wraps=wraps)
+    padded = _padded(pixels, windows.height * weights.cell, windows.width * weights.cell)
     creative = wanted.creative or Creative()
     noise = np.random.default_rng((wanted.seed, number) if number else wanted.seed)
     prompts = yield from _prompts(tokens, wanted, weights)
@@ -120,15 +110,9 @@ def draw_anew(
     return check_picture(picture[:height, :width], pixels)
 
 
-def multiple_of(weights: CreativeWeights) -> int:
-    """What the sides of windows must be multiples of, in pixels; the least is twice that."""
-    return weights.multiple * weights.cell
-
-
-def _padded(pixels: NDArray[np.uint8], multiple: int) -> NDArray[np.uint8]:
-    """Continued to the right and below by its reflection, to sides that the UNet takes."""
-    sides = [max(2 * multiple, math.ceil(length / multiple) * multiple) for length in pixels.shape[:2]]
-    missing = [(0, side - length) for side, length in zip(sides, pixels.shape[:2], strict=True)]
+def _padded(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Continued to the right and below by its reflection."""
+    missing = [(0, side - length) for side, length in zip((height, width), pixels.shape[:2], strict=True)]
     return np.pad(pixels, (*missing, (0, 0)), "symmetric")
 
 

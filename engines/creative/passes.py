@@ -1,14 +1,21 @@
-"""How often a creative upscaler draws a picture, at which sizes, and how much work that is."""
+"""How often a creative upscaler draws a picture, at which sizes and in which windows; how much work it is."""
 
+import math
 from fractions import Fraction
 
 from engines.latent.diffusion import Creative, Diffusion
+from engines.latent.windows import Windows
 from engines.passes import sizes_of_passes
+from engines.tiling.tiles import NO_WRAPS, Wraps
+from onnx_models import CreativeWeights, Model
 
-__all__ = ["looks_drawn", "sizes_drawn"]
+__all__ = ["looks_drawn", "multiple_of", "sizes_drawn", "window_side", "windows_over"]
 
 _LARGEST = 2
 """By how much a picture is enlarged before it is drawn once: more and there would be too little to go by."""
+
+_STEP = 64
+"""Sides of windows are multiples of it, in pixels, so that those of different pictures can share runs."""
 
 
 def sizes_drawn(source: tuple[int, int], size: tuple[int, int], refinements: int) -> list[tuple[int, int]]:
@@ -22,18 +29,60 @@ def sizes_drawn(source: tuple[int, int], size: tuple[int, int], refinements: int
     return [source] * refinements + sizes_of_passes(source, size, _LARGEST)
 
 
-def looks_drawn(source: tuple[int, int], size: tuple[int, int], wanted: Diffusion) -> Fraction:
-    """How often the model looks at each pixel of the result, all passes together.
+def multiple_of(weights: CreativeWeights) -> int:
+    """What the sides of windows must be multiples of, in pixels; the least is twice that."""
+    return weights.multiple * weights.cell
+
+
+def window_side(model: Model, creative: Creative) -> int:
+    """The largest side of a window that is wanted, in pixels."""
+    return round(model.tile * creative.window)
+
+
+def windows_over(
+    height: int, width: int, weights: CreativeWeights, *, side: int, overlap: int, wraps: Wraps = NO_WRAPS
+) -> Windows:
+    """The windows that a picture is drawn in once it is continued to sides that the UNet takes.
+
+    Args:
+        height: in pixels.
+        width: in pixels.
+        weights: what is known of the model.
+        side: of the windows, in pixels; rounded down to one that the UNet takes.
+        overlap: of the windows, in pixels.
+        wraps: where the picture goes on at its opposite edge.
+    """
+    multiple = multiple_of(weights)
+    cells = [
+        max(2 * multiple, -(-length // multiple) * multiple) // weights.cell for length in (height, width)
+    ]
+    return Windows(
+        *cells,
+        side=max(2 * multiple, side // multiple * multiple) // weights.cell,
+        overlap=overlap // weights.cell,
+        step=math.lcm(multiple, _STEP) // weights.cell,
+        rings=wraps,
+    )
+
+
+def looks_drawn(
+    source: tuple[int, int], size: tuple[int, int], wanted: Diffusion, model: Model, wraps: Wraps = NO_WRAPS
+) -> Fraction:
+    """How many pixels of windows the model looks at in all passes together, for each pixel of the result.
 
     Args:
         source: width and height to begin with, in pixels.
         size: width and height to reach.
         wanted: what is asked for.
+        model: a creative upscaler.
+        wraps: where the picture goes on at its opposite edge.
     """
-    creative = wanted.creative or Creative()
-    width, height = size
-    looks = sum(
-        across * down * wanted.of_pass(number).evaluations
-        for number, (across, down) in enumerate(sizes_drawn(source, size, creative.refinements))
-    )
-    return Fraction(looks, width * height)
+    creative, weights = wanted.creative or Creative(), model.creative
+    assert weights is not None
+    side = window_side(model, creative)
+    looks = 0
+    for number, (width, height) in enumerate(sizes_drawn(source, size, creative.refinements)):
+        overlap = side * model.overlap // model.tile
+        windows = windows_over(height, width, weights, side=side, overlap=overlap, wraps=wraps)
+        looks += windows.area * weights.cell**2 * wanted.of_pass(number).evaluations
+    return Fraction(looks, size[0] * size[1])

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.codecs.picture import Picture, as_grey, as_rgb, resize_columns, resize_rows
-from engines.creative.drawing import draw_anew, multiple_of
-from engines.creative.passes import sizes_drawn
+from engines.creative.drawing import draw_anew
+from engines.creative.passes import multiple_of, sizes_drawn, window_side
 from engines.devices.parts import Part
 from engines.latent.colour_fix import fix_colours
 from engines.latent.diffusion import Creative, Diffusion
@@ -129,7 +129,7 @@ class CreativeUpscaler:
             of_pass = wanted.of_pass(number)
             generated = await self._loaded.in_windows(
                 model,
-                round(model.tile * creative.window),
+                window_side(model, creative),
                 pixels,
                 partial(self._calls, pixels, of_pass, number, wraps, style),
                 account=account,

@@ -69,6 +69,11 @@ class Windows:
         self._lefts = _starts(width, self.window_width, overlap, ring=rings[1])
         self._weights: dict[int, tuple[Weights, Weights]] = {}
 
+    @property
+    def area(self) -> int:
+        """The cells of all windows together."""
+        return len(self._tops) * len(self._lefts) * self.window_height * self.window_width
+
     def rows(self) -> Iterator[list[Window]]:
         """The windows, row by row."""
         for top in self._tops:

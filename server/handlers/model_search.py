@@ -1,17 +1,17 @@
 """`modelSearch`: the models that are installed."""
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from onnx_models import Auxiliary, Catalogue, Model
 from server.handlers.context import Context
-from server.protocol.replies import ModelItem, ModelSearchResult
+from server.protocol.replies import ModelItem, ModelSearchResult, WindowsItem
 from server.protocol.requests import ModelSearch
 from server.settings import Settings
 from server.telemetry.speeds import Speeds
 from server.upscale.creative import default_enlarger, presets
 from server.upscale.request import options_of
 
-__all__ = ["handle"]
+__all__ = ["handle", "windows_of"]
 
 _CATEGORY = "upscaler"
 
@@ -72,10 +72,20 @@ def _describe(model: Model, catalogue: Catalogue, settings: Settings, speeds: Sp
         default_steps=UNSET if model.diffusion is None else model.diffusion.default_steps,
         strength_steps=UNSET if model.latent is None else model.latent.draft_steps or UNSET,
         presets=UNSET if model.creative is None else presets(),
+        windows=windows_of(model),
         enlarger=UNSET if model.creative is None or enlarger is None else enlarger.air,
         seconds_per_megapixel=UNSET if speed is None else round(speed, 4),
         price_per_megapixel=settings.prices.get(model.name, model.price_per_megapixel),
         licence=model.licence,
+    )
+
+
+def windows_of(model: Model) -> WindowsItem | UnsetType:
+    """What a creative upscaler draws in."""
+    if (weights := model.creative) is None:
+        return UNSET
+    return WindowsItem(
+        side=model.tile, overlap=model.overlap, multiple=weights.multiple * weights.cell, cell=weights.cell
     )
 
 

@@ -369,6 +369,15 @@ class Usage(Struct, frozen=True, rename=wire_name):
     requests: int
 
 
+class WindowsItem(Struct, frozen=True, kw_only=True, rename=wire_name):
+    """The windows of a creative upscaler, as its price counts them; all in pixels."""
+
+    side: Annotated[int, Meta(description="The largest side, at a `settings.fractality` of 50.")]
+    overlap: Annotated[int, Meta(description="The least overlap of two windows of that side.")]
+    multiple: Annotated[int, Meta(description="Sides are multiples of it, and at least twice as long.")]
+    cell: Annotated[int, Meta(description="Overlaps are multiples of it.")]
+
+
 class ModelItem(Struct, frozen=True, kw_only=True, rename=wire_name):
     """An installed model, in the terms of Runware's model search, and what it offers for upscaling."""
 
@@ -401,8 +410,11 @@ class ModelItem(Struct, frozen=True, kw_only=True, rename=wire_name):
         dict[str, dict[str, float]] | UnsetType,
         Meta(
             description="Of creative upscalers: what each `settings.preset` has the other settings at. The "
-            "price is for one pass as `balanced` has it."
+            "price is for one pass as `balanced` has it, in one window."
         ),
+    ] = UNSET
+    windows: Annotated[
+        WindowsItem | UnsetType, Meta(description="Of creative upscalers: what images are drawn in.")
     ] = UNSET
     enlarger: Annotated[
         str | UnsetType,

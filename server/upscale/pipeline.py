@@ -372,10 +372,10 @@ class Pipeline:
         total = 0
         for name, diffusion in layers:
             model = self._catalogue.get(name)
-            total += self._price_of(model, source, size, diffusion, tta=request.tta)
+            total += self._price_of(request, model, source, size, diffusion)
             if model.creative is not None and request.enlarger is not None and size != source:
                 enlarger = self._catalogue.get(request.enlarger)
-                total += self._price_of(enlarger, source, size, None, tta=request.tta)
+                total += self._price_of(request, enlarger, source, size, None)
         return total
 
     def _is_one_pass(
@@ -385,9 +385,9 @@ class Pipeline:
         return effort(self._catalogue.get(request.model), Size(source.width, source.height), size) == 1
 
     def _price_of(
-        self, model: Model, source: Size, size: Size, diffusion: Diffusion | None, *, tta: bool
+        self, request: UpscaleRequest, model: Model, source: Size, size: Size, diffusion: Diffusion | None
     ) -> int:
-        work = effort(model, source, size, diffusion=diffusion, tta=tta)
+        work = effort(model, source, size, diffusion=diffusion, tta=request.tta, seamless=request.seamless)
         return price(self._settings.prices.get(model.name, model.price_per_megapixel), size, work)
 
     def _blend(self, request: UpscaleRequest) -> Blend | None:

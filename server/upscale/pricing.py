@@ -3,7 +3,16 @@
 from decimal import Decimal
 from fractions import Fraction
 
-from engines import TURNS, Controls, Creative, Diffusion, looks_drawn, sizes_of_passes
+from engines import (
+    TURNS,
+    Controls,
+    Creative,
+    Diffusion,
+    Seamless,
+    looks_drawn,
+    sizes_of_passes,
+    wraps_of,
+)
 from onnx_models import Model
 from server.upscale.sizing import Size
 
@@ -24,15 +33,21 @@ def price(usd_per_megapixel: Decimal, size: Size, effort: Fraction = Fraction(1)
 
 
 def effort(
-    model: Model, source: Size, size: Size, *, diffusion: Diffusion | None = None, tta: bool = False
+    model: Model,
+    source: Size,
+    size: Size,
+    *,
+    diffusion: Diffusion | None = None,
+    tta: bool = False,
+    seamless: Seamless | None = None,
 ) -> Fraction:
     """How many times the work that the model's price is for it does.
 
     The price of a latent upscaler is for its default number of steps. More steps cost more, and so does what
     looks at a picture twice in each: guidance, and some schedulers; it is at least 1. Beyond the model's own
     scale each pass costs what its result has in pixels. That of a creative upscaler is for one pass with all
-    settings as they are by default; it rises and falls with the steps that are done and the pixels that are
-    drawn. Test-time augmentation does all that for each flip and turn.
+    settings as they are by default, in one window; it rises and falls with the steps that are done and the
+    pixels of all windows, which overlap. Test-time augmentation does all that for each flip and turn.
 
     Args:
         model: what does it.
@@ -40,10 +55,11 @@ def effort(
         size: of the result.
         diffusion: what is wanted of a latent or creative upscaler.
         tta: whether the mean over all flips and turns is wanted.
+        seamless: where the picture goes on at its opposite edge.
     """
     if model.creative is not None and diffusion is not None:
         usual = Controls().diffusion(Diffusion(steps=model.creative.default_steps, creative=Creative()))
-        drawn = looks_drawn(source, size, diffusion) / usual.evaluations
+        drawn = looks_drawn(source, size, diffusion, model, wraps_of(seamless)) / usual.evaluations
         return drawn * len(TURNS) if tta else drawn
     passes = sizes_of_passes(source, size, model.reach)
     work = Fraction(sum(width * height for width, height in passes), size.width * size.height)

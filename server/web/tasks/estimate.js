@@ -6,6 +6,8 @@
  * @typedef {{width: number | null, height: number | null}} Source
  * @typedef {{width: number, height: number}} Size
  *
+ * @typedef {{side: number, overlap: number, multiple: number, cell: number}} Windows In pixels.
+ *
  * @typedef {object} Model As `modelSearch` describes it.
  * @property {string} air
  * @property {string} name
@@ -18,6 +20,7 @@
  * @property {number} [defaultSteps] Of models that take steps; what the price is for.
  * @property {number} [strengthSteps] Of models that draft before a strength below 1: their steps then.
  * @property {Record<string, Record<string, number>>} [presets] Of creative upscalers: what settings are by default.
+ * @property {Windows} [windows] Of creative upscalers: what images are drawn in.
  * @property {string} [enlarger] Of creative upscalers: the model that enlarges before they draw, by default.
  * @property {number} pricePerMegapixel In USD.
  * @property {number} [secondsPerMegapixel] What it took of late, for anybody.
@@ -61,7 +64,7 @@ export function price({ width, height }, source, settings, model) {
  * How many times the work that a model's price is for.
  * @param {Source} source @param {Settings} settings @param {Model} model
  */
-export function effort(source, settings, { air, defaultSteps, strengthSteps, presets, upscaleFactors }) {
+export function effort(source, settings, { air, defaultSteps, strengthSteps, presets, windows, upscaleFactors }) {
   const own = air === settings.model ? settings.parameters : {}; // a second model has its defaults
   const times = settings.options?.tta ?? 1;
   if (!presets || !defaultSteps) {
@@ -71,43 +74,75 @@ export function effort(source, settings, { air, defaultSteps, strengthSteps, pre
     const all = looks(own, drafts ? strengthSteps : defaultSteps) + (drafts ? 1 : 0);
     return Math.max(1, all / defaultSteps) * times * passed;
   }
-  const usual = drawn({}, 2, defaultSteps, presets);
-  return (drawn(own, factorOf(source, settings) ?? 2, defaultSteps, presets) / usual) * times;
+  const turned = { ...presets[own.preset ?? "balanced"], ...own };
+  const usual = looksAtPass({}, presets.balanced, 0, defaultSteps);
+  const size = resultSize(source, settings) ?? { width: 1, height: 1 }; // unknown: as if it were drawn once
+  const sizes = sizesOf(source, size, 2);
+  const { width = null, height = null } = source;
+  if (width !== null && height !== null) sizes.unshift(...Array(turned.refinementSteps).fill({ width, height }));
+  const seamless = settings.options?.seamless;
+  const drawn = sizes.reduce((sum, each, number) => {
+    const pixels = windows && width !== null ? inWindows(each, windows, turned.fractality, seamless) : each.width * each.height;
+    return sum + pixels * looksAtPass(own, turned, number, defaultSteps);
+  }, 0);
+  return (drawn / (size.width * size.height) / usual) * times;
 }
 
 /**
- * The pixels of what each pass makes, as times those of the result: `sizes_of_passes` of the server.
+ * The pixels of what each pass makes, as times those of the result.
  * @param {Source} source @param {Size | null} size @param {number} scale By how much a pass enlarges at most.
  */
-function passes({ width, height }, size, scale) {
-  if (size === null || width === null || height === null) return 1;
-  let [wide, high] = [size.width, size.height];
-  let pixels = wide * high;
-  while (wide > scale * width || high > scale * height) {
-    wide = Math.max(width, Math.ceil(wide / scale));
-    high = Math.max(height, Math.ceil(high / scale));
-    pixels += wide * high;
-  }
+function passes(source, size, scale) {
+  if (size === null) return 1;
+  const pixels = sizesOf(source, size, scale).reduce((sum, { width, height }) => sum + width * height, 0);
   return pixels / (size.width * size.height);
 }
 
 /**
- * How often a creative upscaler looks at each pixel of the result, all passes together.
- * @param {Record<string, any>} parameters @param {number} factor @param {number} defaultSteps
- * @param {Record<string, Record<string, number>>} presets
+ * The size after each pass: `sizes_of_passes` of the server.
+ * @param {Source} source @param {Size} size @param {number} scale @returns {Size[]}
  */
-function drawn(parameters, factor, defaultSteps, presets) {
-  const turned = { ...presets[parameters.preset ?? "balanced"], ...parameters };
+function sizesOf({ width, height }, size, scale) {
+  const sizes = [size];
+  if (width === null || height === null) return sizes;
+  while (sizes[0].width > scale * width || sizes[0].height > scale * height) {
+    const half = (/** @type {number} */ least, /** @type {number} */ side) => Math.max(least, Math.ceil(side / scale));
+    sizes.unshift({ width: half(width, sizes[0].width), height: half(height, sizes[0].height) });
+  }
+  return sizes;
+}
+
+/**
+ * The pixels of all windows that an image is drawn in: `windows_over` of the engine.
+ * @param {Size} size @param {Windows} windows @param {number} fractality @param {"x" | "y" | "both"} [seamless]
+ */
+function inWindows({ width, height }, { side, overlap, multiple, cell }, fractality, seamless) {
+  const wanted = Math.round(side * 2 ** ((50 - fractality) / 50));
+  const shared = Math.floor(Math.floor((wanted * overlap) / side) / cell) * cell;
+  const largest = Math.max(2 * multiple, Math.floor(wanted / multiple) * multiple);
+  const step = Math.max(multiple, 64); // both are powers of two
+  const along = (/** @type {number} */ pixels, /** @type {boolean} */ ring) => {
+    const length = Math.max(2 * multiple, Math.ceil(pixels / multiple) * multiple);
+    if (length <= largest) return length * (ring ? 2 : 1);
+    const count = (/** @type {number} */ each) => Math.ceil((ring ? length : length - shared) / (each - shared));
+    const most = count(largest);
+    const overlaps = ring ? most : most - 1;
+    const each = Math.min(largest, Math.ceil((length + overlaps * shared) / most / step) * step);
+    return count(each) * each;
+  };
+  return along(height, seamless === "y" || seamless === "both") * along(width, seamless === "x" || seamless === "both");
+}
+
+/**
+ * How often a creative upscaler looks at each pixel of a window in a pass.
+ * @param {Record<string, any>} parameters @param {Record<string, number>} turned @param {number} number Of the pass.
+ * @param {number} defaultSteps
+ */
+function looksAtPass(parameters, turned, number, defaultSteps) {
   const { strength = turned.creativity / 100, CFGScale = 1 + 0.12 * turned.promptFidelity } = parameters;
-  const sizes = [factor]; // of the result's sides, pass by pass, as multiples of the image's
-  while (sizes[0] > 2) sizes.unshift(Math.max(1, sizes[0] / 2));
-  sizes.unshift(...Array(turned.refinementSteps).fill(1));
-  return sizes.reduce((sum, size, number) => {
-    const kept = (turned.creativityDecay / 100) ** number;
-    const prompts = { positivePrompt: "a", negativePrompt: "" }; // even equal ones are guided
-    const asked = { ...parameters, ...prompts, strength: strength * kept, CFGScale };
-    return sum + (size / factor) ** 2 * looks(asked, defaultSteps);
-  }, 0);
+  const kept = (turned.creativityDecay / 100) ** number;
+  const prompts = { positivePrompt: "a", negativePrompt: "" }; // even equal ones are guided
+  return looks({ ...parameters, ...prompts, strength: strength * kept, CFGScale }, defaultSteps);
 }
 
 /**

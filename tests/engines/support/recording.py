@@ -21,12 +21,15 @@ class BatchingDevice(CpuDevice):
     largest_batch = 8
     memory: int | None
     batches: list[tuple[str, int]]
+    pixels: list[tuple[str, int]]
+    """Elements of one plane of the first array of each batch, of parts that see windows."""
     go: threading.Event
 
     def __init__(self, memory: int | None = None) -> None:
         super().__init__(1)
         object.__setattr__(self, "memory", memory)
         object.__setattr__(self, "batches", [])
+        object.__setattr__(self, "pixels", [])
         object.__setattr__(self, "go", threading.Event())
         self.go.set()
 
@@ -45,6 +48,7 @@ class _RecordingSession:
         if self._name == "vae_decoder" and memory and arrays[0][:, 0].size > memory:
             raise DeviceOutOfMemoryError("no memory for it")
         self._device.batches.append((self._name, len(arrays[0])))
+        self._device.pixels.append((self._name, arrays[0][:, 0].size))
         return self._session.run_part(arrays)
 
     def release_memory(self) -> None:

@@ -168,7 +168,8 @@ async def test_the_price_is_of_the_steps_that_are_done_the_pixels_drawn_and_what
         ({}, Fraction(1)),
         ({"strength": 0.15, "CFGScale": 1}, Fraction(3, usual)),
         ({"strength": 0.7}, Fraction(2)),
-        ({"refinementSteps": 1, "creativityDecay": 100}, Fraction(5, 4)),
+        # The 40 × 24 pixels are continued to 48 × 32.
+        ({"refinementSteps": 1, "creativityDecay": 100}, 1 + Fraction(48 * 32, 80 * 48)),
     ]
     async with connected(server) as peer:
         results = await peer.ask(

@@ -14,9 +14,15 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from engines import Seamless
 from server.handlers import model_search
 from server.protocol.replies import ModelItem
+from server.protocol.requests import UpscaleSettings
 from server.serving import EmbeddedServer
+from server.upscale.creative import creative_diffusion, presets
+from server.upscale.pricing import effort
+from server.upscale.sizing import Size
+from tests.engines.support.tiny_creative import add_tiny_creative
 from tests.server.conftest import StartServer
 from tests.server.support.denoiser import add_denoiser
 from tests.server.support.faces import add_detector, add_restorer
@@ -415,6 +421,35 @@ def test_noise_and_faces_can_be_asked_for_where_models_for_them_are_installed(
     page.start()
     page.wait_for("failed")
     assert "not be safe for work" in page.text("#message-text")
+
+
+def test_the_page_reckons_a_creative_upscale_as_the_server_does(page: Page, tmp_path: Path) -> None:
+    """Steps, passes, refinements, guidance, and windows of several sizes, over edges that meet as well."""
+    model = add_tiny_creative(tmp_path)
+    described = {
+        "air": "a", "defaultSteps": 20, "presets": presets(), "upscaleFactors": [2],
+        "windows": msgspec.to_builtins(model_search.windows_of(model)),
+    }  # fmt: skip
+    cases: list[tuple[int, int, int, dict[str, Any], Seamless | None]] = [
+        (40, 24, 2, {}, None),
+        (300, 210, 2, {"fractality": 80, "refinementSteps": 2, "creativityDecay": 90}, None),
+        (300, 210, 4, {"steps": 31, "creativity": 70, "promptFidelity": 0}, "x"),
+        (130, 500, 3, {"preset": "creative", "fractality": 0}, "both"),
+    ]
+    for width, height, factor, settings, seamless in cases:
+        diffusion = creative_diffusion(msgspec.convert(settings, UpscaleSettings), model.creative, 1)
+        source, size = Size(width, height), Size(factor * width, factor * height)
+        options = {"seamless": seamless} if seamless else {}
+        wanted = {"model": "a", "factor": factor, "parameters": settings, "options": options}
+        found = page.tab.evaluate(
+            """async ([path, source, settings, model]) => {
+                const { effort } = await import(new URL(path, location.href).href);
+                return effort(source, settings, model);
+            }""",
+            [page.module("estimate"), {"width": width, "height": height}, wanted, described],
+        )
+        expected = effort(model, source, size, diffusion=diffusion, seamless=seamless)
+        assert found == pytest.approx(float(expected))
 
 
 def test_what_it_should_take_is_learnt_step_by_step(page: Page) -> None:
