@@ -215,6 +215,43 @@ def _spend_all(connection: Any, account: Any) -> None:
     connection.execute(update(accounts).where(accounts.c.id == account).values(balance=0))
 
 
+DEFAULTS = [
+    (
+        "/v1/inference/upscale",
+        {
+            "prompt": "",
+            "negative_prompt": "worst quality, low quality, illustration, 3d, 2d, painting, cartoons, sketch",
+            "quality": "LOW",
+            "denoising_strength": 0.2,
+        },
+    ),
+    (
+        "/v1/generate/custom/model_upscale-v3?dryRun=1",
+        {
+            "preset": "precise",
+            "style": "standard",
+            "strength": 0.1,
+            "guidanceScale": 6,
+            "controlnetConditioningScale": 0.8,
+            "styleStrength": 0.5,
+            "tileStyle": False,
+            "prompt": "",
+            "negativePrompt": "",
+            "seed": 5,
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("path", "defaults"), DEFAULTS)
+def test_a_services_own_defaults_ask_for_no_diffusion(
+    server: EmbeddedServer, path: str, defaults: dict[str, Any]
+) -> None:
+    same = [ask(server, "POST", path, body={"image": ENCODED} | more) for more in ({}, defaults)]
+    assert same[0].status in (200, 269)
+    assert same[1].body == same[0].body
+
+
 def large_image() -> bytes:
     """One whose result would have more than 128 megapixels at ×4."""
     buffer = io.BytesIO()
