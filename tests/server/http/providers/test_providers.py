@@ -211,6 +211,17 @@ def test_a_wrong_key_no_key_and_no_money_are_errors_of_the_service(
     assert charges(server, poor.id) == (0, 0)
 
 
+def test_what_is_too_large_for_the_server_is_an_error_of_the_service(start_server: StartServer) -> None:
+    server = start_server(max_frame_bytes=100_000)
+    padding = "x" * 100_000
+    for path, request, words in ENDPOINTS:
+        kind = "form" if "form" in request else "body"
+        answer = ask(server, "POST", path, **{kind: {**request[kind], "padding": padding}})
+        assert (answer.status, "100000" in str(answer.json[words])) == (413, True), answer.body
+    answer = ask(server, "POST", "/v2/upscale", body={"image": ENCODED, "padding": padding})
+    assert (answer.status, answer.json["code"]) == (200, 6)
+
+
 def _spend_all(connection: Any, account: Any) -> None:
     connection.execute(update(accounts).where(accounts.c.id == account).values(balance=0))
 
