@@ -583,6 +583,18 @@ def test_a_poll_does_not_wait_where_connections_are_scarce(
     assert found in ("TASK_STATUS_QUEUED", "TASK_STATUS_PROCESSING")
 
 
+async def test_a_task_of_the_socket_is_reported_by_the_url_of_its_image(server: EmbeddedServer) -> None:
+    async with connected(server) as peer:
+        (done,) = await peer.ask(upscale(ENCODED, outputType="base64Data"))
+    task, image = done["taskUUID"], done["imageUUID"]
+    v2 = ask(server, "GET", f"/v2/progress?task_id={task}").json["data"]
+    v3 = ask(server, "GET", f"/v3/async/task-result?task_id={task}").json
+    job = ask(server, "GET", f"/v1/jobs/{task}").json["job"]
+    asset = ask(server, "GET", f"/v1/assets/{image}").json["asset"]
+    assert v2["imgs"] == [asset["url"]] == [each["image_url"] for each in v3["images"]]
+    assert job["metadata"]["assetIds"] == [image]
+
+
 def test_scenario_tells_the_true_cost_in_creative_units(server: EmbeddedServer) -> None:
     account = open_account(server)
     headers = {"authorization": f"Bearer {account.key}"}
