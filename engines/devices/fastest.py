@@ -30,6 +30,7 @@ from engines.devices.kept import Kept
 from engines.devices.parity import LEAST_DECIBELS, decibels, photograph
 from engines.devices.parts import Part, PartSession
 from engines.devices.sessions import Network, Session, run_checked
+from engines.errors import ModelError
 from onnx_models import Model
 
 __all__ = ["CpuRuntime", "FastestRuntime", "fastest_runtime"]
@@ -108,8 +109,14 @@ class FastestRuntime:
         return self.choose(network).open(network)
 
     def open_part(self, part: Part) -> PartSession:
-        """See `Device.open_part`."""
-        return self.runtimes[0][0].open_part(part)
+        """See `Device.open_part`; what may be inexact is left to the first runtime that can load it."""
+        (reference,), *others = self.runtimes
+        for form in (forms[0] for forms in others if part.inexact):
+            try:
+                return form.open_part(part)
+            except ModelError as error:
+                log.info("%s: not by %s: %s", part.path.name, form.runtime, error)
+        return reference.open_part(part)
 
     def choose(self, network: Network) -> CpuRuntime:
         """What runs a network: measured now, if it was not before. Blocks.

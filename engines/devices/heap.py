@@ -2,10 +2,16 @@
 
 import ctypes
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-__all__ = ["drop_mapped", "trim_heap"]
+__all__ = ["drop_mapped", "dropping_mapped", "trim_heap"]
+
+_EVERY: Final = 0.05
+"""Seconds: a disk, or the cache of one, gives some hundred megabytes in that time."""
 
 _MADV_DONTNEED: Final = 4  # <asm-generic/mman-common.h>
 
@@ -29,3 +35,22 @@ def drop_mapped(directory: Path) -> None:
         if path and rights.startswith("r--") and Path(path[0]).is_relative_to(directory):
             start, end = (int(address, 16) for address in addresses.split("-"))
             library.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_DONTNEED)
+
+
+@contextmanager
+def dropping_mapped(directory: Path) -> Iterator[None]:
+    """Drop what is mapped time and again, while all of it is read once."""
+    ended = threading.Event()
+
+    def drop() -> None:
+        while not ended.wait(_EVERY):
+            drop_mapped(directory)
+
+    dropper = threading.Thread(target=drop, name="drops mapped files", daemon=True)
+    dropper.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        dropper.join()
+        drop_mapped(directory)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from engines.devices.blocks import BlockSession
 from engines.devices.failures import as_model_error, loading
 from engines.devices.heap import drop_mapped
+from engines.devices.openvino_parts import Compile, OpenVinoPart
 from engines.devices.ort import open_ort
 from engines.devices.parts import Part, PartSession
 from engines.devices.runtimes import import_openvino
@@ -106,12 +107,7 @@ class OpenVinoDevice:
 
     def open(self, network: Network) -> Session:
         """See `Device.open`."""
-        configuration = {
-            "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
-            "PERFORMANCE_HINT": "LATENCY",  # all threads for the one run, not some for each of several
-            "ENABLE_CPU_PINNING": False,  # the event loop and the codecs need the cores as well
-            "CPU_RUNTIME_CACHE_CAPACITY": _CACHED_KERNELS,
-        }
+        configuration = self._configuration(self.precision)
         split = network.split
         files = [network.path] if split is None else [split.body, split.tail]
         if (cache := _cache(network, files[0].parent)) is not None:
@@ -135,7 +131,25 @@ class OpenVinoDevice:
 
     def open_part(self, part: Part) -> PartSession:
         """See `Device.open_part`."""
-        return open_ort(part.path, self.name, self.threads, "CPUExecutionProvider")
+        if not part.inexact:
+            return open_ort(part.path, self.name, self.threads, "CPUExecutionProvider")
+        with loading(part.path.name, self.name):
+            return OpenVinoPart(
+                part.path, self._compile("fp32"), self._compile("bf16") if self.precision == "bf16" else None
+            )
+
+    def _configuration(self, precision: Precision) -> dict[str, Any]:
+        return {
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "PERFORMANCE_HINT": "LATENCY",  # all threads for the one run, not some for each of several
+            "ENABLE_CPU_PINNING": False,  # the event loop and the codecs need the cores as well
+            "CPU_RUNTIME_CACHE_CAPACITY": _CACHED_KERNELS,
+            "INFERENCE_NUM_THREADS": self.threads,
+        }
+
+    def _compile(self, precision: Precision) -> Compile:
+        core, configuration = import_openvino().Core(), self._configuration(precision)
+        return lambda model: core.compile_model(model, "CPU", configuration)
 
 
 class _LightSession:

@@ -1,6 +1,6 @@
 """Parts of models that are more than one network: any arrays in, any arrays out.
 
-They run in ONNX Runtime on every device: none of the other runtimes has been tried with them.
+They run in ONNX Runtime, on CPUs those that remove noise in OpenVINO where it is installed.
 """
 
 from dataclasses import dataclass, field
@@ -21,6 +21,8 @@ class Part:
     path: Path
     batches: bool = True
     """Whether it may run on several at once."""
+    inexact: bool = False
+    """Whether it may be computed in bf16: what it gives has noise of its own."""
     data: tuple[Path, ...] = field(default=(), compare=False)
     """The files with its weights, if they are not in the first one, which knows their names."""
 

@@ -66,7 +66,7 @@ class LoadedParts:
         self._threads = threads
         self._prompts = None if weights.tokenizer is None else prompts_of(Path(weights.tokenizer.path))
         self._parts = {
-            name: Part(Path(first.path), data=tuple(Path(file.path) for file in data))
+            name: Part(Path(first.path), inexact=True, data=tuple(Path(file.path) for file in data))
             for name, (first, *data) in weights.parts.items()
         }
         for part in self._parts.values():

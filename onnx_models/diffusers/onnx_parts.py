@@ -15,7 +15,8 @@ from onnx_models.probe import OpenPart
 __all__ = ["compute", "difference", "write"]
 
 _OPSET = 18
-_LARGEST = 1_500_000_000  # bytes; protobuf's limit is 2 GB, with the graph
+_LARGEST = 32 * 2**20
+"""Bytes of numbers beside the graph in one file. Those in a file of their own are mapped, not read."""
 
 
 def compute(part: Part, inputs: Arrays) -> list[NDArray[Any]]:
@@ -40,18 +41,39 @@ def write(part: Part, directory: Path, *, half: bool) -> None:
 
     size = sum(each.numel() for each in part.module.parameters()) * (2 if half else 4)
     with torch.inference_mode():
-        torch.onnx.export(
+        program = torch.onnx.export(
             part.module,
             tuple(map(torch.from_numpy, part.examples[0])),
-            directory / f"{part.name}.onnx",
             input_names=part.inputs,
             output_names=part.outputs,
             dynamic_shapes=_dynamic_shapes(part),
             dynamo=True,
             opset_version=_OPSET,
-            external_data=size > _LARGEST,
             verbose=False,
         )
+        _keep_transposed(program.model.graph)
+        program.save(directory / f"{part.name}.onnx", external_data=size > _LARGEST)
+
+
+def _keep_transposed(graph: Any) -> None:
+    """Store the weights of products as PyTorch does, and transpose them in the graph.
+
+    OpenVINO takes them like that from the file; of those that were transposed it keeps a copy in memory.
+    """
+    import onnx_ir  # noqa: PLC0415 - comes with the exporter
+
+    for node in list(graph):
+        if node.op_type != "MatMul":
+            continue
+        weights = node.inputs[1]
+        if weights.name not in graph.initializers or len(weights.shape) != 2 or len(weights.uses()) > 1:
+            continue
+        stored = np.ascontiguousarray(weights.const_value.numpy().T)
+        weights.const_value = onnx_ir.tensor(stored, name=weights.name)
+        weights.shape = onnx_ir.Shape(stored.shape)
+        transpose = onnx_ir.node("Transpose", [weights], {"perm": [1, 0]})
+        graph.insert_before(node, transpose)
+        node.replace_input_with(1, transpose.outputs[0])
 
 
 def _dynamic_shapes(part: Part) -> dict[str, Any]:

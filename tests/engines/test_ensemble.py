@@ -50,8 +50,7 @@ def difference(one, other):
     )
 
 
-@pytest.mark.parametrize("factor", [2, 2.5, 4, 5])
-@pytest.mark.parametrize("tile", [542, 64])
+@pytest.mark.parametrize(("factor", "tile"), [(2, 64), (2.5, 542), (4, 64), (5, 542)])
 async def test_a_texture_that_is_moved_across_its_edges_becomes_the_same_texture_moved(
     upscaler, fast, texture, factor, tile
 ):

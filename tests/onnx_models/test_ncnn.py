@@ -16,8 +16,11 @@ STAGES = [
     for download in CATALOGUE.downloads
     for stage in sorted({stage for each in download.networks for stage in each.stages})
 ]
+LARGE = "realesrgan-x4plus"  # as x4plus-anime, with more of the same layers
 WEIGHTS = [
-    pytest.param(weights, id=f"{model.name}-{weights.scale}x")
+    pytest.param(
+        weights, id=f"{model.name}-{weights.scale}x", marks=[pytest.mark.slow] if model.name == LARGE else []
+    )
     for model in load_catalogue()
     for weights in model.weights
     if isinstance(weights, NcnnWeights)

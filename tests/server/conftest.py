@@ -1,16 +1,22 @@
 """A real server on a free port, with real models; a database; a web server for it to talk to."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import httpcore
 import pytest
 from typer.testing import CliRunner, Result
 
+from engines.codecs.decoder import Decoder
+from engines.codecs.decoder_pool import Decoders
 from server.cli import app
 from server.serving import EmbeddedServer
 from server.settings import Settings
@@ -53,6 +59,42 @@ def settings_for(data: Path, model_directory: Path, **changes: Any) -> Settings:
         "decoders": 1,
     }
     return Settings(**defaults | changes)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _decoders_serve_again() -> Iterator[None]:
+    """The decoder of a server that has stopped serves the next, which takes half as long to start then."""
+    starter = ThreadPoolExecutor(1)  # a decoder ends with the thread that started it
+    idle: defaultdict[tuple[str, ...], list[Decoder]] = defaultdict(list)
+    close = Decoders.close
+
+    def kept_or_new(command: Sequence[str]) -> Decoder:
+        kept = idle[tuple(command)]
+        return kept.pop() if kept else starter.submit(Decoder, command).result()
+
+    def keep_and_close(pool: Decoders) -> None:
+        with pool._lock:
+            kept = [decoder for decoder in pool._idle if decoder.fit]
+            pool._decoders.difference_update(kept)
+            pool._idle.clear()
+        idle[tuple(pool._command)] += kept
+        close(pool)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Decoders, "close", keep_and_close)
+        patch.setattr("engines.codecs.decoder_pool.Decoder", kept_or_new)
+        yield
+    for decoder in chain.from_iterable(idle.values()):
+        decoder.end()
+    starter.shutdown()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _certificates_are_read_once() -> Iterator[None]:
+    """Those that the system trusts, instead of at the start of each server."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(httpcore, "default_ssl_context", cache(httpcore.default_ssl_context))
+        yield
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

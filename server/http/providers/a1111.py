@@ -21,6 +21,7 @@ from server.http.providers.caller import Caller, FailedError, status_of, wrong
 from server.http.providers.faces import face_restoration, face_restorers
 from server.http.providers.routes import Fallback, ServiceRoute
 from server.http.providers.upscalers import model_called, upscalers
+from server.protocol.error_codes import CODES
 from server.protocol.errors import ErrorItem
 from server.protocol.replies import Progress
 
@@ -254,13 +255,18 @@ async def scripts(_request: Request, _caller: Caller) -> Response:
 
 
 def fail(item: ErrorItem) -> Response:
-    """An error as FastAPI's handlers of A1111 word it."""
+    """An error as A1111 words it, or as FastAPI does where a field has a wrong type or value."""
+    if item.code == "invalidFrame" or (item.parameter in _FIELDS and item.code not in CODES):
+        path = [item.parameter] if isinstance(item.parameter, str) else []
+        detail = [{"loc": ["body", *path], "msg": item.message, "type": "value_error"}]
+        return JSONResponse({"detail": detail}, 422)
     status = status_of(item)
     body = {"error": "HTTPException", "detail": item.message, "body": "", "errors": item.code}
     headers = {"www-authenticate": "Basic"} if status == 401 else None
     return JSONResponse(body, status, headers)
 
 
+_FIELDS: Final = {*Extras.__struct_encode_fields__, "imageList"}
 _INFO: Final = "<p>Upscaled by Tilewire</p>"
 
 ROUTES: Final = [

@@ -34,8 +34,10 @@ from server.state.requests import Service
 __all__ = ["Caller", "FailedError", "not_offered", "status_of", "wrong"]
 
 T = TypeVar("T", bound=Struct)
-_LINGER: Final = 0.5
-"""Seconds: no client was found that would ask again sooner."""
+_LINGER: Final = 2.0
+"""Seconds: far less than clients wait for an answer, and enough for most results."""
+_NEAR: Final = 8
+"""The place in line up to which a task's turn is near: who asks for a hundred must not wait for each."""
 
 
 class FailedError(Exception):
@@ -134,12 +136,12 @@ class Caller:
             return 0
 
     async def linger(self, task_uuid: str) -> None:
-        """Give a task that is being worked on a moment to end: its client need not ask again then.
+        """Give a task whose turn has come, or is near, a moment to end: its client need not ask again then.
 
         Not if the account has so many connections that it might miss the one that waits.
         """
         running = self.services.runner.find(self.account, task_uuid)
-        if running is None or running.queue_position is not None:
+        if running is None or (running.queue_position or 0) > _NEAR:
             return
         places = self.services.edge.account_connections
         if places.room(self.account) > places.limit // 2:
@@ -179,11 +181,11 @@ class Caller:
         return await self.services.database.run(tasks.latest, self.account, self.service, limit, before)
 
     async def standing(self, record: TaskRecord) -> UpscaleResult | ErrorItem | Progress:
-        """What became of a task, or how far it is."""
+        """What became of a task, or how far it is; the image by its URL."""
         running = self.services.runner.find(record.account, record.task_uuid)
         if running is not None and not running.outcome.done():
             return running.news()
-        return await self.services.results.item(record, self.base_url)
+        return await self.services.results.item(record, self.base_url, by_url="this is about the task alone")
 
     async def cancel(self, task_uuid: str) -> None:
         """Stop a task.

@@ -42,6 +42,8 @@ _NAMES: Final = {
     "settings.strength": "creativity",
     "settings.style": "style_preset",
 }
+_V2_NAMES: Final = _NAMES | {"upscaleFactor": "image"}
+"""There the client does not say how large the result is to be."""
 _FORMATS: Final = {"png": "PNG", "jpeg": "JPG", "webp": "WEBP"}
 _ENGINES: Final = {
     "esrgan-v1-x2plus": "Real-ESRGAN",
@@ -381,7 +383,7 @@ ROUTES: Final = [
     ServiceRoute("/v1/user/account", "GET", account, fail_v1),
     ServiceRoute("/v1/user/balance", "GET", balance, fail_v1),
     *(
-        ServiceRoute(path, method, handle, fail_v2, _NAMES, form=form)
+        ServiceRoute(path, method, handle, fail_v2, _V2_NAMES, form=form)
         for path, method, handle, form in (
             (f"{_V2}/fast", "POST", fast, _FAST_FORM),
             (f"{_V2}/conservative", "POST", conservative, _PROMPT_FORM),

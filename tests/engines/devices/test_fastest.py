@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from engines.devices.cpu import CpuDevice
 from engines.devices.fastest import FastestRuntime
 from engines.devices.ncnn import NcnnDevice
 from engines.devices.parity import LEAST_DECIBELS, decibels, photograph
+from engines.devices.parts import Part
 from engines.devices.sessions import Network
 
 
@@ -42,6 +44,11 @@ class FakeRuntime:
             raise self.error
         self.opened += 1
         return self
+
+    def open_part(self, _part):
+        if self.error is not None:
+            raise self.error
+        return self.runtime
 
     def run(self, tiles):
         first = not self.runs
@@ -121,6 +128,15 @@ def test_a_runtime_that_fails_is_missed_unless_it_is_the_reference(cpu, network)
     assert cpu(exact(), (broken,)).choose(network).runtime == "exact"
     with pytest.raises(OSError, match="no library"):
         cpu((broken,), exact()).choose(replace(network, sha256=""))
+
+
+@pytest.mark.parametrize(
+    ("inexact", "error", "runtime"),
+    [(True, None, "other"), (True, ModelError("no such operator"), "exact"), (False, None, "exact")],
+)
+def test_a_part_that_may_be_inexact_runs_by_the_first_other_that_loads_it(cpu, inexact, error, runtime):
+    device = cpu(exact(), (FakeRuntime("other", 0.1, error=error),))
+    assert device.open_part(Part(Path("unet.onnx"), inexact=inexact)) == runtime
 
 
 @pytest.mark.parametrize(("seconds", "tile", "side"), [(0.2, 200, 32), (0.01, 200, 96), (0.01, 20, 20)])

@@ -6,12 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from engines import ModelError, find_devices
 from engines.devices import find
 from engines.devices import openvino as openvino_device
-from engines.devices.openvino import find_openvino
+from engines.devices.openvino import OpenVinoDevice, find_openvino
+from engines.devices.parts import Part
+from tests.onnx_models.support.tiny_latent import FLOAT, INT64, graph
 
 pytest.importorskip("openvino")
 
@@ -140,3 +143,63 @@ def test_an_openvino_that_cannot_be_used_is_passed_over(monkeypatch):
     assert find_devices("cpu")[0].name.endswith("ONNX Runtime fp32")
     with pytest.raises(ModelError, match="OpenVINO cannot be used: libtbb"):
         find_devices("cpu", "openvino")
+
+
+@pytest.fixture(scope="module")
+def part(tmp_path_factory):
+    """A convolution, and added to it how far the time is from one step of a training to the next."""
+    random = np.random.default_rng(0)
+    nodes = [
+        ("Conv", "noisy weights", "seen", {"pads": [1, 1, 1, 1]}),
+        ("Unsqueeze", "time last", "column"),
+        ("LessOrEqual", "times column", "before"),
+        ("Cast", "before", "ones", {"to": INT64}),
+        ("ReduceSum", "ones last", "after", {"keepdims": 0}),
+        ("Sub", "after one", "index"),
+        ("Gather", "times index", "lower"),
+        ("Gather", "times after", "upper"),
+        ("Sub", "upper lower", "step"),
+        ("Sub", "time lower", "distance"),
+        ("Div", "distance step", "share"),
+        ("Reshape", "share planes", "shares"),
+        ("Add", "seen shares", "sum"),
+        ("Conv", "sum weights", "given", {"pads": [1, 1, 1, 1]}),
+    ]
+    values = {
+        "weights": random.random((4, 4, 3, 3), np.float32),
+        "times": np.linspace(0.45, 0.65, 1000, dtype=np.float32),
+        "one": np.int64(1),
+        "last": np.array([1], np.int64),
+        "planes": np.array([-1, 1, 1, 1], np.int64),
+    }
+    inputs = {"noisy": (FLOAT, ("n", 4, "h", "w")), "time": (FLOAT, ("n",))}
+    file = tmp_path_factory.mktemp("part") / "unet.onnx"
+    onnx.save(graph(nodes, inputs, ["given"], values), file)
+    return Part(file, inexact=True)
+
+
+@pytest.mark.parametrize(("precision", "share"), [("fp32", 1e-3), ("bf16", 3e-2)])
+def test_a_part_gives_what_onnx_runtime_gives_however_fine_the_time_is(part, precision, share):
+    """In bf16 the time would be its neighbour, and the result a multiple of what it should be."""
+    noisy = np.random.default_rng(1).standard_normal((1, 4, 16, 24)).astype(np.float32)
+    inputs = noisy, np.array([0.4872], np.float32)
+    (expected,) = find_devices("cpu", "onnxruntime")[0].open_part(part).run_part(inputs)
+    session = OpenVinoDevice(2, precision).open_part(part)
+    (first,) = session.run_part(inputs)
+    session.release_memory()
+    (again,) = session.run_part(inputs)
+    assert np.abs(first - expected).max() < share * np.abs(expected).max()
+    assert first.tobytes() == again.tobytes()
+    with pytest.raises(ModelError, match=r"the model failed on a batch of \(1, 3, 16, 24\), \(1,\)"):
+        session.run_part((noisy[:, :3], inputs[1]))
+
+
+def test_a_part_that_must_be_exact_runs_by_onnx_runtime(part):
+    noisy = np.random.default_rng(1).standard_normal((1, 4, 16, 24)).astype(np.float32)
+    inputs = noisy, np.array([0.4872], np.float32)
+    exact = replace(part, inexact=False)
+    results = [
+        device.open_part(exact).run_part(inputs)[0].tobytes()
+        for device in (OpenVinoDevice(2, "bf16"), *find_devices("cpu"), *find_devices("cpu", "onnxruntime"))
+    ]
+    assert len(set(results)) == 1

@@ -49,7 +49,14 @@ def test_what_a_network_cannot_take_is_a_model_error(session):
         session.run(np.zeros((1, 5, 7, 4), np.uint8))
 
 
-@pytest.mark.parametrize("name", ["realesrgan-x4plus", "realesrgan-x4plus-anime", "realesr-animevideov3"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("realesrgan-x4plus", marks=pytest.mark.slow),
+        "realesrgan-x4plus-anime",
+        "realesr-animevideov3",
+    ],
+)
 def test_the_networks_of_the_catalogue_pass_the_probe(cpu, name, catalogue, model_directory):
     model = catalogue.get(name)
     for weights in model.weights:
