@@ -150,7 +150,11 @@ class Load:
         """A server that webhooks are sent to; its URL."""
 
         async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            try:
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            except asyncio.IncompleteReadError:  # only looked whether somebody is there
+                writer.close()
+                return
             length = int(head.partition(b"content-length:")[2].split(b"\r\n")[0])
             for item in msgspec.json.decode(await reader.readexactly(length))["data"]:
                 self.came.add(item["taskUUID"])

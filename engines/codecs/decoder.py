@@ -34,6 +34,7 @@ from engines.codecs.decoder_process import (
     Failed,
     Inspected,
     Request,
+    together,
 )
 from engines.codecs.image import ImageInfo
 from engines.codecs.picture import Picture
@@ -124,8 +125,8 @@ class Decoder:
         deadline = _Deadline(request.seconds * _WALL_SECONDS)
         try:
             encoded = msgspec.msgpack.encode(request)
-            self._requests.write(REQUEST_HEADER.pack(len(encoded)) + encoded, deadline)
-            self._requests.write(data, deadline)
+            for part in together([REQUEST_HEADER.pack(len(encoded)) + encoded, data]):
+                self._requests.write(part, deadline)
             worn, answer = self._read_answer(deadline)
             outcome = self._outcome(answer, request, deadline)
         except (OSError, EOFError, _NonsenseError, msgspec.DecodeError) as error:
@@ -208,7 +209,7 @@ class _Pipe:
         self._poll = select.poll()
         self._poll.register(pipe, select.POLLOUT if pipe.writable() else select.POLLIN)
 
-    def write(self, data: bytes, deadline: _Deadline) -> None:
+    def write(self, data: bytes | memoryview, deadline: _Deadline) -> None:
         rest = memoryview(data)
         while rest:
             rest = rest[self._moved(self._file.write(rest), deadline) :]

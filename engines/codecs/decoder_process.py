@@ -19,7 +19,7 @@ import signal
 import struct
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, Literal
 
 import msgspec
@@ -42,6 +42,7 @@ __all__ = [
     "Inspected",
     "Request",
     "Wanted",
+    "together",
 ]
 
 READY: Final = b"R"
@@ -57,6 +58,9 @@ _BYTES_FOR_ANY: Final = 128 * 2**20
 _AVIF_THREADS: Final = 2
 """By itself libavif starts one for each processor, whose stacks alone are more than the limit of memory."""
 _MAX_GROWTH: Final = 128 * 2**20
+_SMALL: Final = 2**16
+"""Bytes of a message that is passed in one step."""
+
 _PR_SET_PDEATHSIG: Final = 1  # <linux/prctl.h>
 _PR_SET_NO_NEW_PRIVS: Final = 38
 
@@ -105,6 +109,13 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
 Answer = Inspected | Decoded | Failed
 
 
+def together(parts: Sequence[bytes | memoryview]) -> Sequence[bytes | memoryview]:
+    """The parts of a message; of a small one as a whole: whoever reads it is woken once."""
+    if sum(memoryview(part).nbytes for part in parts) > _SMALL:
+        return parts
+    return [b"".join(parts)]
+
+
 def main() -> None:
     """Answer requests until there are no more."""
     requests, answers = os.fdopen(os.dup(0), "rb"), io.FileIO(os.dup(1), "wb")
@@ -123,7 +134,7 @@ def _serve(requests: io.BufferedReader, answers: io.FileIO, memory: _Memory) -> 
         return False
     worn = memory.has_grown()
     request = msgspec.msgpack.decode(requests.read(*REQUEST_HEADER.unpack(header)), type=Request)
-    for part in _answer(request, requests.read(request.size), memory, worn):
+    for part in together(list(_answer(request, requests.read(request.size), memory, worn))):
         _write(answers, part)
     return True
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 from engines.devices.blocks import BlockSession
@@ -195,12 +196,17 @@ class _OpenVinoSession:
         self._compiled = compiled
         self._request = request
         self._cache = cache
+        self._input: Any = None
+        """The last one: the request has no more than its address."""
 
     def run(self, tiles: NDArray[Any]) -> NDArray[Any]:
         """See `Session.run`; a part takes or gives float32."""
         try:
+            # `start_async` would copy it, and look at it for longer than all else takes in this thread.
+            self._input = import_openvino().Tensor(np.ascontiguousarray(tiles), shared_memory=True)
+            self._request.set_input_tensor(0, self._input)
             # Not `infer`: with one thread OpenVINO 2026.4 swallows what fails, and gives the last result.
-            self._request.start_async({0: tiles})
+            self._request.start_async()
             self._request.wait()
             (output,) = self._request.output_tensors
             result: NDArray[Any] = output.data.copy()

@@ -92,12 +92,15 @@ class Worker:
     """When runs began to leave memory that could be given back; None if there is none."""
     lost: DeviceLostError | None = None
     ended: bool = False
+    is_helper: bool = field(init=False)
+    """Whether it only takes small tiles, and may fail."""
     finisher: ThreadPoolExecutor | None = field(init=False)
     """Keeps results while the next run is under way, where that is not on the CPU as well. To copy a tile of
     12 MB to where it belongs takes 2 ms, and animevideov3 takes a large GPU hardly more."""
     finishing: deque[Future[None]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
+        self.is_helper = self.main is not None and not isinstance(self.device, Distant)
         several = self.device.largest_batch > 1
         name = f"results of {self.device.name}"
         self.finisher = ThreadPoolExecutor(1, thread_name_prefix=name) if several else None
@@ -111,11 +114,6 @@ class Worker:
     def first(self) -> "Worker":
         """The first worker of its device."""
         return self.main or self
-
-    @property
-    def is_helper(self) -> bool:
-        """Whether it only takes small tiles, and may fail."""
-        return self.main is not None and not isinstance(self.device, Distant)
 
     def worked(self, network: Network | Part) -> float | None:
         """Seconds that the device worked for the last run; None if that is what the run took."""

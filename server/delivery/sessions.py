@@ -57,7 +57,7 @@ _CUT_REMEMBERED: Final = 100_000
 _BOUNDED_REMEMBERED: Final = 10_000
 _CLOSE_WITHIN: Final = 2.0
 _SETTLE_WITHIN: Final = 1.0
-_MOMENT: Final = 0.02
+_MOMENT: Final = 0.05
 """Seconds that entries which have arrived stay in the outbox, so that one transaction takes out many."""
 
 

@@ -1,7 +1,9 @@
 """`upscale` and its classic name `imageUpscale`: the work that the server is for."""
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
 from msgspec import Struct, structs
 
@@ -71,7 +73,7 @@ async def quote(task: Upscale, context: Context) -> int:
     Raises:
         TaskError: if it would be refused, other than for want of credit.
     """
-    request, file, pixels = await _prepare(task, context, keep=False)
+    request, file, pixels, _ = await _prepare(task, context, is_wanted=False)
     if pixels is not None:
         pixels.release()
     services, source = context.services, file or request.source
@@ -80,23 +82,45 @@ async def quote(task: Upscale, context: Context) -> int:
     return services.runner.quote(request, source.width, source.height).price
 
 
+class _Prepared(NamedTuple):
+    """What a task amounts to.
+
+    Attributes:
+        request: as it is recorded, but for the images that are yet to be kept.
+        file: the input, if that is yet to be stored.
+        pixels: the input, if that is held in memory.
+        styles: what a style is taken from.
+    """
+
+    request: UpscaleRequest
+    file: ImageFile | ImageRecord | None
+    pixels: HeldPicture | None
+    styles: Sequence[ImageFile | ImageRecord]
+
+
 async def _take(task: Upscale, context: Context) -> tuple[UpscaleRequest, Running | TaskRecord]:
     """What a task amounts to, and what became of it when it was submitted."""
-    request, file, pixels = await _prepare(task, context)
+    prepared = await _prepare(task, context)
+    request, file, pixels, styles = prepared
+    if styles:
+        try:
+            request = await _keep_styles(prepared, context)
+        except BaseException:
+            if pixels is not None:
+                pixels.release()
+            raise
     if file is not None:
         return request, await _submit_with(file, task, request, context)
     return request, await _submit(task, request, context, pixels)
 
 
-async def _prepare(
-    task: Upscale, context: Context, *, keep: bool = True
-) -> tuple[UpscaleRequest, ImageFile | ImageRecord | None, HeldPicture | None]:
-    """What a task amounts to; beside it the input, if that is yet to be stored, or is held in memory.
+async def _prepare(task: Upscale, context: Context, *, is_wanted: bool = True) -> _Prepared:
+    """What a task amounts to; nothing is kept yet.
 
     Args:
         task: as it came.
         context: how it came.
-        keep: whether the task is to be run; if not, the request names no images that would be kept for it.
+        is_wanted: whether the task is to be run.
     """
     services = context.services
     models = choose_models(services.catalogue, task, context.login.grant)
@@ -114,8 +138,8 @@ async def _prepare(
     await _reach_destinations(task, context)
     source = await services.inputs.own(context.login, source, context.base_url, parameter)
     warnings = (*context.raw.warnings(), *await _cut_prompts(task, models.first, services.upscaler))
-    styles = [await _style(name, context, keep=keep) for name in style_images(task.settings)]
-    named, file, pixels = await _look(task, source, parameter, context, is_wanted=keep)
+    styles = [await _style(name, context) for name in style_images(task.settings)]
+    named, file, pixels = await _look(task, source, parameter, context, is_wanted=is_wanted)
     request = request_for(
         task,
         models=models,
@@ -130,20 +154,37 @@ async def _prepare(
         traceparent=context.traceparent,
         grant=_task_grant(context.login),
         key=context.login.key,
-        styles=tuple(styles),
     )
-    return request, file, pixels
+    return _Prepared(request, file, pixels, styles)
 
 
-async def _style(name: str, context: Context, *, keep: bool) -> str:
-    """The UUID of an image that a style is taken from; "" if it was fetched, and is not to be kept."""
+async def _style(name: str, context: Context) -> ImageFile | ImageRecord:
+    """An image that a style is taken from."""
     parameter = "settings.styleImages"
     inputs, login = context.services.inputs, context.login
     source = await inputs.own(login, parse_name(name, parameter), context.base_url, parameter)
-    found = await inputs.look(context.account, source, parameter, context.scope)
-    if isinstance(found, ImageFile):
-        return (await inputs.keep(context.account, found, scope=context.scope)).uuid if keep else ""
-    return found.uuid
+    return await inputs.look(context.account, source, parameter, context.scope)
+
+
+async def _keep_styles(prepared: _Prepared, context: Context) -> UpscaleRequest:
+    """The request with its style images; those that were fetched are kept.
+
+    Raises:
+        InsufficientCreditsError: if the account cannot pay for the task, as far as its price is known.
+        QuotaError: if the account keeps too many images.
+    """
+    services, account, request = context.services, context.account, prepared.request
+    known = prepared.file or request.source
+    if not isinstance(known, StoredImage | RemoteImage):
+        price = services.runner.quote(request, known.width, known.height).price
+        await services.database.run(tasks.check_payable, account, request.task_uuid, price, request.token)
+    kept = [
+        await services.inputs.keep(account, style, scope=context.scope)
+        if isinstance(style, ImageFile)
+        else style
+        for style in prepared.styles
+    ]
+    return structs.replace(request, style_images=tuple(image.uuid for image in kept))
 
 
 async def _look(

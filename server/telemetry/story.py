@@ -104,14 +104,9 @@ class Story:
         self._audience = audience
         self._started = time.perf_counter()
 
-    @contextmanager
-    def measure(self, stage: Stage) -> Iterator["Measuring"]:
-        """Time the block as a stage. Stages follow each other; none is within another."""
-        measuring = Measuring(self, stage)
-        try:
-            yield measuring
-        finally:
-            measuring.end()
+    def measure(self, stage: Stage) -> "Measuring":
+        """Time a `with` block as a stage. Stages follow each other; none is within another."""
+        return Measuring(self, stage)
 
     def finish(self, record: TaskRecord) -> None:
         """The outcome is recorded."""
@@ -143,6 +138,12 @@ class Measuring:
     def __init__(self, story: Story, stage: Stage) -> None:
         self._story = story
         self._begin(stage)
+
+    def __enter__(self) -> "Measuring":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     def become(self, stage: Stage) -> None:
         """This stage ends here and another begins, unless the block was left already."""

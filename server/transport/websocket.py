@@ -353,6 +353,8 @@ class SocketProtocol(asyncio.Protocol):
 
     def _refuse_what_is_no_request(self) -> None:
         """Answer what `websockets` cannot read, such as a handshake with a body."""
+        if self._finished:
+            return  # it could be read, and was refused
         answer = b"".join(self._frames.data_to_send())
         self._transport.write(answer or self._frames.reject(400, "not a WebSocket handshake\n").serialize())
         self._transport.close()

@@ -108,7 +108,6 @@ def request_for(
     traceparent: str | None = None,
     grant: TaskGrant | None = None,
     key: str | None = None,
-    styles: tuple[str, ...] = (),
 ) -> UpscaleRequest:
     """The request that a checked task amounts to.
 
@@ -126,7 +125,6 @@ def request_for(
         traceparent: of the HTTP request that it came with; the task's own wins.
         grant: of the token that it came with.
         key: the id of the key that it came with.
-        styles: the UUIDs of images that a style is to be taken from; they are stored by now.
     """
     kinds = task.output_type if isinstance(task.output_type, list) else [task.output_type]
     is_raw = task.output_format is WireFormat.RAW
@@ -161,7 +159,6 @@ def request_for(
         upload_endpoint=task.upload_endpoint,
         diffusion=None if task.restore_only else diffusion_of(task, models.first),
         enlarger=None if models.enlarger is None else models.enlarger.name,
-        style_images=styles,
         denoise=given(task.settings.denoise, None) if task.settings else None,
         denoiser=denoiser,
         face_restorer=face_restorer,

@@ -136,12 +136,12 @@ async def test_a_slow_line_is_not_taken_for_a_dead_one(
     network_to: NetworkTo, server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Socket, "ping_after", 0.2)
-    monkeypatch.setattr(Socket, "dead_after", 0.6)
+    monkeypatch.setattr(Socket, "dead_after", 1.2)
     network = network_to(server)
     network.faults = Faults(bytes_per_second=100_000)
     async with through(network) as tilewire:
-        result = await tilewire.upscale(make_image(300, 300, seed=3), **FAST)
-    assert len(result.image or b"") > 120_000, "takes much longer than a dead line is waited for"
+        result = await tilewire.upscale(image := make_image(300, 300, seed=3), **FAST)
+    assert len(image) + len(result.image or b"") > 360_000, "takes much longer than a dead line is waited for"
     assert network.connections == 1
 
 

@@ -181,11 +181,11 @@ class Caller:
         return await self.services.database.run(tasks.latest, self.account, self.service, limit, before)
 
     async def standing(self, record: TaskRecord) -> UpscaleResult | ErrorItem | Progress:
-        """What became of a task, or how far it is."""
+        """What became of a task, or how far it is; the image by its URL."""
         running = self.services.runner.find(record.account, record.task_uuid)
         if running is not None and not running.outcome.done():
             return running.news()
-        return await self.services.results.item(record, self.base_url)
+        return await self.services.results.item(record, self.base_url, by_url="this is about the task alone")
 
     async def cancel(self, task_uuid: str) -> None:
         """Stop a task.

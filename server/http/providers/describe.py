@@ -14,8 +14,11 @@ __all__ = ["described"]
 def described(routes: Iterable[ServiceRoute]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The paths of an OpenAPI document, and the schemas that they refer to."""
     routes = list(routes)
-    bodies = {route.body for route in routes if route.body is not None}
-    names = {body: f"{body.__module__.rpartition('.')[2].title()}{body.__name__}" for body in bodies}
+    names = {
+        route.body: f"{route.provider.title()}{route.body.__name__}"
+        for route in routes
+        if route.body is not None
+    }
     paths: dict[str, Any] = {}
     schemas: dict[str, Any] = {}
     for number, route in enumerate(routes):

@@ -24,6 +24,15 @@ _NAMES: Final = {
 }
 
 
+_USUAL: Final[dict[str, str | float]] = {
+    "prompt": "",
+    "negative_prompt": ("worst quality, low quality, illustration, 3d, 2d, painting, cartoons, sketch"),
+    "denoising_strength": 0.2,
+    "quality": "LOW",
+}
+"""Photio's own defaults, which ask for nothing."""
+
+
 class Upscale(Struct, frozen=True, kw_only=True):
     """The body; null is as not given."""
 
@@ -51,11 +60,7 @@ async def upscale(request: Request, caller: Caller) -> Response:
 
 def _how(body: Upscale, caller: Caller) -> dict[str, Any]:
     """Diffusion for what only diffusion can do, a GAN for everything else."""
-    wanted = [name for name in ("prompt", "negative_prompt") if getattr(body, name)]
-    if body.denoising_strength is not None:
-        wanted.append("denoising_strength")
-    if body.quality in ("MIDDLE", "HIGH"):
-        wanted.append("quality")
+    wanted = [name for name, usual in _USUAL.items() if getattr(body, name) not in (None, "", usual)]
     if not wanted:
         return {}
     model = diffusion_model(caller.services.catalogue, wanted[0])

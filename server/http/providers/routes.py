@@ -123,8 +123,9 @@ def _endpoint(
 
 
 def _service_of(handle: Handler) -> Service:
-    """The service whose module a handler is in."""
-    service: Service = msgspec.convert(handle.__module__.rpartition(".")[2], Service)
+    """The service whose module, or package, a handler is in."""
+    inner = handle.__module__.removeprefix(f"{__package__}.")
+    service: Service = msgspec.convert(inner.partition(".")[0], Service)
     return service
 
 

@@ -114,8 +114,8 @@ class Action(Struct, frozen=True):
     action: Literal["cancel"]
 
 
-_OF_SIZE: Final = {"image", "scaling_factor", "upscale_factor", "target_width", "image_type"}
-"""What any upscaler can do; all else takes diffusion."""
+_OF_ALL: Final = {"image", "scaling_factor", "upscale_factor", "target_width", "image_type", "seed"}
+"""What any upscaler can do, which is the same again where nothing is random; all else takes diffusion."""
 
 
 async def upload(request: Request, caller: Caller) -> Response:
@@ -210,7 +210,7 @@ def _how(request: Request, body: Upscale, caller: Caller) -> dict[str, Any]:
     asked = [
         name
         for name in wire
-        if name not in _OF_SIZE and (value := getattr(body, name)) and value not in _USUAL.get(name, ())
+        if name not in _OF_ALL and (value := getattr(body, name)) and value not in _USUAL.get(name, ())
     ]
     if not asked:
         return seamless
@@ -223,8 +223,18 @@ def _how(request: Request, body: Upscale, caller: Caller) -> dict[str, Any]:
 
 _SEAMLESS: Final = {"skybox": "x", "texture": "both"}
 
-_USUAL: Final[Mapping[str, tuple[str, ...]]] = {"preset": ("precise", "balanced"), "style": ("standard",)}
-"""Values that ask for nothing which a GAN could not do."""
+_USUAL: Final[Mapping[str, tuple[str | float, ...]]] = {
+    "preset": ("precise", "balanced"),
+    "style": ("standard",),
+    "strength": (0.1,),
+    "guidance_scale": (6,),
+    "controlnet_conditioning_scale": (0.8,),
+    "style_strength": (0.5,),
+}
+"""Scenario's own defaults, which some clients send, and ask for nothing which a GAN could not do.
+
+Source: docs.scenario.com, "Scenario Upscale V3".
+"""
 
 
 def _settings(body: Upscale) -> dict[str, Any]:

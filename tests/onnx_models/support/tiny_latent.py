@@ -83,13 +83,13 @@ def write_parts(
 
     Args:
         folder: where to.
-        spoilt: `nan` lets the UNet compute infinities, `black` lets the decoder paint nothing.
+        spoilt: `nan` lets the UNet compute no numbers, `black` lets the decoder paint nothing.
         liveliness: how much of the noise stays in what the UNet takes for the picture.
         prompts: whether it has a text encoder; without one it takes 4 steps if not told.
     """
     parts = {
         "vae_encoder": vae_encoder(),
-        "unet": _unet(float("inf") if spoilt == "nan" else liveliness, prompts=prompts),
+        "unet": _unet(liveliness, prompts=prompts, of_data=-1e9 if spoilt == "nan" else 1),
         "vae_decoder": vae_decoder(0.0 if spoilt == "black" else 0.5),
     }
     if prompts:
@@ -171,8 +171,12 @@ def vae_encoder() -> onnx.ModelProto:
     return graph(nodes, {"image": (UINT8, ("n", "h", "w", 3))}, ["mean", "deviation"], values)
 
 
-def _unet(liveliness: float, *, prompts: bool) -> onnx.ModelProto:
-    """Gives (image * root(sigma² + 1) - noisy) / sigma, with which the preconditioning gives the image."""
+def _unet(liveliness: float, *, prompts: bool, of_data: float = 1) -> onnx.ModelProto:
+    """Gives (image * root(sigma² + 1) - noisy) / sigma, with which the preconditioning gives the image.
+
+    With a negative variance of data in place of 1 the root is no number. As it depends on the input, no
+    runtime optimises it away; OpenVINO leaves out a multiplication by a constant that is none.
+    """
     brighten = [
         ("Gather", "condition after", "pooled", {"axis": 1}),
         ("Mul", "pooled per_token", "bright"),
@@ -189,7 +193,7 @@ def _unet(liveliness: float, *, prompts: bool) -> onnx.ModelProto:
         ("Exp", "logarithm", "flat"),
         ("Reshape", "flat planes", "sigma"),
         ("Mul", "sigma sigma", "square"),
-        ("Add", "square one", "variance"),
+        ("Add", "square of_data", "variance"),
         ("Sqrt", "variance", "root"),
         *(brighten if prompts else [("Identity", "image", "picture")]),
         ("Mul", "picture root", "wanted"),
@@ -199,7 +203,7 @@ def _unet(liveliness: float, *, prompts: bool) -> onnx.ModelProto:
         ("Add", "clean alive", "denoised"),
     ]
     values = {
-        "four": np.float32(4), "one": np.float32(1), "planes": np.array([-1, 1, 1, 1], np.int64),
+        "four": np.float32(4), "of_data": np.float32(of_data), "planes": np.array([-1, 1, 1, 1], np.int64),
         "after": np.array([128], np.int64), "per_token": np.float32(PER_TOKEN * SCALING),
         "zero": np.float32(0), "liveliness": np.float32(liveliness),
     }  # fmt: skip

@@ -83,6 +83,7 @@ def test_nobody_has_more_places_than_the_limit_and_those_with_none_are_forgotten
         elif taken[key]:
             places.give_back(key)
             taken[key] -= 1
+        assert places.room(key) == limit - taken[key]
         assert len(places) == sum(count > 0 for count in taken.values())
 
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from server.serving import EmbeddedServer
-from tests.server.support.harness import connected, new_uuid
+from tests.server.support.harness import connected, new_uuid, until
 from tests.server.support.wire import AUTHENTICATION, KEY_OF_THE_RFC, Op, Wire, close, frame, wired
 
 PING_TASK = b'[{"taskType":"ping","ping":true}]'
@@ -618,8 +618,8 @@ async def test_an_extension_that_is_offered_is_not_taken(server: EmbeddedServer,
         pytest.param({"request_line": f"GET /v1?{'x' * 9000} HTTP/1.1"}, 414, id="a path that is too long"),
     ],
 )
-async def test_a_bad_handshake_is_refused(
-    server: EmbeddedServer, changes: dict[str, Any], status: int
+async def test_a_bad_handshake_is_refused_and_leaves_nothing(
+    server: EmbeddedServer, changes: dict[str, Any], status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with wired(server, **changes) as wire:
         assert wire.handshake.status == status
@@ -628,6 +628,8 @@ async def test_a_bad_handshake_is_refused(
             assert wire.handshake.headers["upgrade"] == "websocket"
     async with wired(server) as wire:
         await works(wire)
+    await until(lambda: not server._server.server_state.connections)  # it is not waited for at a stop
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 @pytest.mark.parametrize("without", ["Upgrade", "Connection"])

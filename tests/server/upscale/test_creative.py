@@ -18,7 +18,7 @@ from server.upscale.sizing import Size
 from tests.engines.support.tiny_creative import add_tiny_creative
 from tests.server.conftest import settings_for
 from tests.server.support.ask import ask
-from tests.server.support.harness import connected, make_image, new_uuid, open_image
+from tests.server.support.harness import connected, make_image, new_uuid, open_account, open_image
 from tests.server.support.web import Web
 
 MODEL = "runware:500@1"
@@ -143,7 +143,7 @@ def kept(server: EmbeddedServer) -> list[str]:
     return [*rows, *sorted(file.name for file in (server.services.settings.data / "images").iterdir())]
 
 
-async def test_what_a_dry_run_looks_at_is_not_kept(server: EmbeddedServer, web: Web) -> None:
+async def test_what_a_dry_run_or_a_refused_task_names_is_not_kept(server: EmbeddedServer, web: Web) -> None:
     web.files |= {"/in.png": make_image(41, 24), "/style.png": make_image(31, 60)}
     image, style = f"{web.url}/in.png", f"{web.url}/style.png"
     path = "/v1/generate/custom/clarity?dryRun=true"
@@ -153,6 +153,13 @@ async def test_what_a_dry_run_looks_at_is_not_kept(server: EmbeddedServer, web: 
     assert kept(server) == before
     missing = ask(server, "POST", path, body={"image": image, "styleImages": [f"{web.url}/nothing.png"]})
     assert (missing.status, "styleImages" in missing.json["message"]) == (400, True), missing.body
+    poor = open_account(server, credit=Decimal("0.000001"))
+    async with connected(server, key=poor.key) as peer:
+        refused = await peer.ask(
+            task({"styleImages": [style]}), task({"styleImages": [style]}, inputImage="?")
+        )
+    assert [each["code"] for each in refused] == ["insufficientCredits", "invalidInputImage"]
+    assert kept(server) == before, "a refused task keeps nothing"
     async with connected(server) as peer:
         (done,) = await peer.ask(task({"styleImages": [style]}, inputImage=image))
     assert "imageUUID" in done

@@ -211,8 +211,56 @@ def test_a_wrong_key_no_key_and_no_money_are_errors_of_the_service(
     assert charges(server, poor.id) == (0, 0)
 
 
+def test_what_is_too_large_for_the_server_is_an_error_of_the_service(start_server: StartServer) -> None:
+    server = start_server(max_frame_bytes=100_000)
+    padding = "x" * 100_000
+    for path, request, words in ENDPOINTS:
+        kind = "form" if "form" in request else "body"
+        answer = ask(server, "POST", path, **{kind: {**request[kind], "padding": padding}})
+        assert (answer.status, "100000" in str(answer.json[words])) == (413, True), answer.body
+    answer = ask(server, "POST", "/v2/upscale", body={"image": ENCODED, "padding": padding})
+    assert (answer.status, answer.json["code"]) == (200, 6)
+
+
 def _spend_all(connection: Any, account: Any) -> None:
     connection.execute(update(accounts).where(accounts.c.id == account).values(balance=0))
+
+
+DEFAULTS = [
+    (
+        "/v1/inference/upscale",
+        {
+            "prompt": "",
+            "negative_prompt": "worst quality, low quality, illustration, 3d, 2d, painting, cartoons, sketch",
+            "quality": "LOW",
+            "denoising_strength": 0.2,
+        },
+    ),
+    (
+        "/v1/generate/custom/model_upscale-v3?dryRun=1",
+        {
+            "preset": "precise",
+            "style": "standard",
+            "strength": 0.1,
+            "guidanceScale": 6,
+            "controlnetConditioningScale": 0.8,
+            "styleStrength": 0.5,
+            "tileStyle": False,
+            "prompt": "",
+            "negativePrompt": "",
+            "seed": 5,
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("path", "defaults"), DEFAULTS)
+def test_a_services_own_defaults_ask_for_no_diffusion(
+    server: EmbeddedServer, path: str, defaults: dict[str, Any]
+) -> None:
+    same = [ask(server, "POST", path, body={"image": ENCODED} | more) for more in ({}, defaults)]
+    assert same[0].status in (200, 269)
+    assert same[1].body == same[0].body
 
 
 def large_image() -> bytes:
@@ -533,6 +581,18 @@ def test_a_poll_does_not_wait_where_connections_are_scarce(
     task = ask(server, "POST", "/v3/async/upscale", body={"request": request}).json["task_id"]
     found = ask(server, "GET", f"/v3/async/task-result?task_id={task}").json["task"]["status"]
     assert found in ("TASK_STATUS_QUEUED", "TASK_STATUS_PROCESSING")
+
+
+async def test_a_task_of_the_socket_is_reported_by_the_url_of_its_image(server: EmbeddedServer) -> None:
+    async with connected(server) as peer:
+        (done,) = await peer.ask(upscale(ENCODED, outputType="base64Data"))
+    task, image = done["taskUUID"], done["imageUUID"]
+    v2 = ask(server, "GET", f"/v2/progress?task_id={task}").json["data"]
+    v3 = ask(server, "GET", f"/v3/async/task-result?task_id={task}").json
+    job = ask(server, "GET", f"/v1/jobs/{task}").json["job"]
+    asset = ask(server, "GET", f"/v1/assets/{image}").json["asset"]
+    assert v2["imgs"] == [asset["url"]] == [each["image_url"] for each in v3["images"]]
+    assert job["metadata"]["assetIds"] == [image]
 
 
 def test_scenario_tells_the_true_cost_in_creative_units(server: EmbeddedServer) -> None:
