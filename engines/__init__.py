@@ -18,7 +18,7 @@ from engines.codecs.encode import OutputFormat, encode
 from engines.codecs.image import ImageInfo, decode, inspect, read
 from engines.codecs.picture import Metadata, Picture, Text, resize
 from engines.codecs.raw import Channels, picture_of, pixels_of
-from engines.devices.heap import trim_heap
+from engines.devices.heap import bound_heaps, trim_heap
 from engines.errors import (
     BrokenImageError,
     DeviceLostError,
@@ -146,6 +146,7 @@ __all__ = [
     "UnsupportedImageError",
     "Upscaler",
     "Waiting",
+    "bound_heaps",
     "crop",
     "decode",
     "device_time",

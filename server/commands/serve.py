@@ -12,6 +12,7 @@ from typing import Annotated, Final
 import typer
 from rich.text import Text
 
+from engines import bound_heaps, usable_cores
 from onnx_models import ModelBuildError, UnknownModelError, load_catalogue, one_line
 from server.commands.building import build_missing
 from server.commands.running import noted
@@ -67,6 +68,7 @@ def serve(
     It runs until SIGINT, SIGTERM or SIGHUP: then it lets running tasks finish. A second one ends it at once.
     """
     os.umask(0o077)  # what the server writes is nobody else's business
+    bound_heaps(usable_cores())
     loaded = tuple(name.strip() for name in models.split(",")) if models else None
     settings, _ = effective_settings(config, host=host, port=port, uds=uds, tcp=tcp, data=data, models=loaded)
     configure_logging(settings.log_level, settings.log_format, problems)
