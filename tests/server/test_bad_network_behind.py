@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
+from inspect import unwrap
 from pathlib import Path
 from typing import Any
 
@@ -231,7 +232,7 @@ def losing_the_answer(
 
     async def lose(called: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
         answer = await run(called, *arguments, **more)
-        if getattr(called, "func", called) is function and not lost.is_set() and answer != 0:
+        if unwrap(getattr(called, "func", called)) is function and not lost.is_set() and answer != 0:
             lost.set()
             raise DatabaseUnavailableError
         return answer

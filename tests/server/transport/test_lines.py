@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from server.serving import EmbeddedServer
+from server.state.outbox import count_undelivered
 from tests.server.conftest import StartServer
 from tests.server.support.harness import (
     PATIENCE,
@@ -79,6 +80,8 @@ async def test_what_was_written_into_a_dead_line_comes_when_the_session_resumes(
         async with connected(server, session=session) as resumed:
             assert set(await replies(resumed)) == {task["taskUUID"] for task in (late, *tasks)}
             await resumed.ask(refused)
+            await resumed.nothing_more()  # what came before is confirmed by then
+            await until(lambda: not server.services.database.run_sync(count_undelivered))
     async with connected(server, session=session) as resumed:
         await resumed.nothing_more()
 
