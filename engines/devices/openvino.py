@@ -203,7 +203,8 @@ class _OpenVinoSession:
         """See `Session.run`; a part takes or gives float32."""
         try:
             # `start_async` would copy it, and look at it for longer than all else takes in this thread.
-            self._input = import_openvino().Tensor(np.ascontiguousarray(tiles), shared_memory=True)
+            tiles = np.require(tiles, requirements=("C_CONTIGUOUS", "WRITEABLE"))  # else it takes no address
+            self._input = import_openvino().Tensor(tiles, shared_memory=True)
             self._request.set_input_tensor(0, self._input)
             # Not `infer`: with one thread OpenVINO 2026.4 swallows what fails, and gives the last result.
             self._request.start_async()

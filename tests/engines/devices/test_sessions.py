@@ -32,6 +32,15 @@ def test_a_session_takes_and_gives_batches_of_uint8_images(session):
     assert (upscaled.shape, upscaled.dtype) == ((2, 10, 14, 3), np.uint8)
 
 
+def test_a_batch_may_be_read_only_or_a_part_of_another(session):
+    whole = np.random.default_rng(0).integers(0, 256, (3, 8, 9, 3), np.uint8)
+    part = whole[::2, 1:6, 2:9]
+    expected = session.run(part.copy())
+    whole.flags.writeable = False
+    assert (session.run(part) == expected).all()
+    assert session.run(whole).shape == (3, 16, 18, 3)
+
+
 @pytest.mark.skipif(
     not Path("/proc/self/statm").exists(), reason="the system does not tell what is in memory"
 )
