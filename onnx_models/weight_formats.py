@@ -269,6 +269,11 @@ class CreativeWeights(DiffusionWeights, frozen=True, kw_only=True, tag_field="fo
             raise ValueError("a creative upscaler takes prompts: text_encoder is missing")
 
     @property
+    def multiple_in_pixels(self) -> int:
+        """What the sides of windows must be multiples of, in pixels; the least is twice that."""
+        return self.multiple * self.cell
+
+    @property
     def offered(self) -> tuple[str, ...]:
         """The names of the task settings that its parts can honour: the `parameters` of its entry."""
         missing = {"controlNetWeight", "imageFidelity"} if self.controlnet is None else set()

@@ -62,7 +62,7 @@ def draw_anew(
     that add some.
 
     Args:
-        pixels: (H, W, 3), RGB; sides along which it wraps are multiples of `multiple_of(weights)`, at least
+        pixels: (H, W, 3), RGB; sides along which it wraps are multiples of `multiple_in_pixels`, at least
             twice that.
         tokens: of the prompts.
         wanted: what is asked for.

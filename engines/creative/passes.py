@@ -4,12 +4,12 @@ import math
 from fractions import Fraction
 
 from engines.latent.diffusion import Creative, Diffusion
-from engines.latent.windows import Windows
+from engines.latent.windows import Windows, overlap_of
 from engines.passes import sizes_of_passes
 from engines.tiling.tiles import NO_WRAPS, Wraps
 from onnx_models import CreativeWeights, Model
 
-__all__ = ["looks_drawn", "multiple_of", "sizes_drawn", "window_side", "windows_over"]
+__all__ = ["looks_drawn", "side_drawn", "sizes_drawn", "window_side", "windows_over"]
 
 _LARGEST = 2
 """By how much a picture is enlarged before it is drawn once: more and there would be too little to go by."""
@@ -29,9 +29,10 @@ def sizes_drawn(source: tuple[int, int], size: tuple[int, int], refinements: int
     return [source] * refinements + sizes_of_passes(source, size, _LARGEST)
 
 
-def multiple_of(weights: CreativeWeights) -> int:
-    """What the sides of windows must be multiples of, in pixels; the least is twice that."""
-    return weights.multiple * weights.cell
+def side_drawn(length: int, weights: CreativeWeights) -> int:
+    """The least side that the UNet takes and that is no shorter than this one, in pixels."""
+    multiple = weights.multiple_in_pixels
+    return max(2 * multiple, -(-length // multiple) * multiple)
 
 
 def window_side(model: Model, creative: Creative) -> int:
@@ -52,12 +53,10 @@ def windows_over(
         overlap: of the windows, in pixels.
         wraps: where the picture goes on at its opposite edge.
     """
-    multiple = multiple_of(weights)
-    cells = [
-        max(2 * multiple, -(-length // multiple) * multiple) // weights.cell for length in (height, width)
-    ]
+    multiple = weights.multiple_in_pixels
     return Windows(
-        *cells,
+        side_drawn(height, weights) // weights.cell,
+        side_drawn(width, weights) // weights.cell,
         side=max(2 * multiple, side // multiple * multiple) // weights.cell,
         overlap=overlap // weights.cell,
         step=math.lcm(multiple, _STEP) // weights.cell,
@@ -80,9 +79,8 @@ def looks_drawn(
     creative, weights = wanted.creative or Creative(), model.creative
     assert weights is not None
     side = window_side(model, creative)
-    looks = 0
+    overlap, looks = overlap_of(model, side), 0
     for number, (width, height) in enumerate(sizes_drawn(source, size, creative.refinements)):
-        overlap = side * model.overlap // model.tile
         windows = windows_over(height, width, weights, side=side, overlap=overlap, wraps=wraps)
         looks += windows.area * weights.cell**2 * wanted.of_pass(number).evaluations
     return Fraction(looks, size[0] * size[1])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from engines.codecs.picture import Picture, as_grey, as_rgb, resize_columns, resize_rows
 from engines.creative.drawing import draw_anew
-from engines.creative.passes import multiple_of, sizes_drawn, window_side
+from engines.creative.passes import side_drawn, sizes_drawn, window_side
 from engines.devices.parts import Part
 from engines.latent.colour_fix import fix_colours
 from engines.latent.diffusion import Creative, Diffusion
@@ -171,9 +171,8 @@ class CreativeUpscaler:
 
     def _to_draw(self, size: tuple[int, int], wraps: Wraps) -> tuple[int, int]:
         """The size that is drawn for a wanted one: what wraps cannot be continued to one that can be."""
-        multiple = multiple_of(self._weights)
         width, height = (
-            max(2 * multiple, -(-length // multiple) * multiple) if ring else length
+            side_drawn(length, self._weights) if ring else length
             for length, ring in zip(size, (wraps.columns, wraps.rows), strict=True)
         )
         return width, height

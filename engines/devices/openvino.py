@@ -108,17 +108,17 @@ class OpenVinoDevice:
 
     def open(self, network: Network) -> Session:
         """See `Device.open`."""
-        configuration = self._configuration(self.precision)
         split = network.split
         files = [network.path] if split is None else [split.body, split.tail]
-        if (cache := _cache(network, files[0].parent)) is not None:
-            configuration["CACHE_DIR"] = str(cache)
+        cache = _cache(network, files[0].parent)
+        kept = {} if cache is None else {"CACHE_DIR": str(cache)}
         with loading(network.path.name, self.name):
             core = import_openvino().Core()
 
             def opened(file: Path, threads: int) -> _OpenVinoSession:
-                wanted = configuration | {"INFERENCE_NUM_THREADS": threads}
-                compiled = core.compile_model(file, "CPU", wanted)
+                compiled = core.compile_model(
+                    file, "CPU", self._configuration(self.precision, threads) | kept
+                )
                 return _OpenVinoSession(compiled, compiled.create_infer_request(), cache)
 
             sessions = [opened(file, self.threads) for file in files]
@@ -139,17 +139,17 @@ class OpenVinoDevice:
                 part.path, self._compile("fp32"), self._compile("bf16") if self.precision == "bf16" else None
             )
 
-    def _configuration(self, precision: Precision) -> dict[str, Any]:
+    def _configuration(self, precision: Precision, threads: int) -> dict[str, Any]:
         return {
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
             "PERFORMANCE_HINT": "LATENCY",  # all threads for the one run, not some for each of several
             "ENABLE_CPU_PINNING": False,  # the event loop and the codecs need the cores as well
             "CPU_RUNTIME_CACHE_CAPACITY": _CACHED_KERNELS,
-            "INFERENCE_NUM_THREADS": self.threads,
+            "INFERENCE_NUM_THREADS": threads,
         }
 
     def _compile(self, precision: Precision) -> Compile:
-        core, configuration = import_openvino().Core(), self._configuration(precision)
+        core, configuration = import_openvino().Core(), self._configuration(precision, self.threads)
         return lambda model: core.compile_model(model, "CPU", configuration)
 
 

@@ -18,6 +18,7 @@ from engines.latent.denoising import Tokens
 from engines.latent.diffusion import Diffusion
 from engines.latent.prompts import prompts_of
 from engines.latent.runs import F32, Calls, PartName, Runs
+from engines.latent.windows import overlap_of
 from engines.part_job import run_part
 from engines.progress import Progress, within
 from engines.scheduling.executor import Executor
@@ -111,9 +112,9 @@ class LoadedParts:
         smallest, largest = min(_SMALLEST_WINDOW, side), side
         while True:
             side = max(smallest, min([largest, *self._rooms()]))
-            overlap = side * model.overlap // model.tile
             try:
-                return await self._run(calls(side=side, overlap=overlap), account, on_start, on_progress)
+                begun = calls(side=side, overlap=overlap_of(model, side))
+                return await self._run(begun, account, on_start, on_progress)
             except DeviceOutOfMemoryError:
                 height, width = (min(side, length) for length in pixels.shape[:2])
                 largest = math.isqrt(height * width // 2)

@@ -15,10 +15,17 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Blend", "Window", "Windows"]
+from onnx_models import Model
+
+__all__ = ["Blend", "Window", "Windows", "overlap_of"]
 
 Number = TypeVar("Number", bound=np.generic)
 Weights: TypeAlias = dict[int, NDArray[np.float32]]
+
+
+def overlap_of(model: Model, side: int) -> int:
+    """The overlap of windows with this side, in pixels: in proportion to that of the model's own."""
+    return side * model.overlap // model.tile
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,7 @@ def windows_of(model: Model) -> WindowsItem | UnsetType:
     if (weights := model.creative) is None:
         return UNSET
     return WindowsItem(
-        side=model.tile, overlap=model.overlap, multiple=weights.multiple * weights.cell, cell=weights.cell
+        side=model.tile, overlap=model.overlap, multiple=weights.multiple_in_pixels, cell=weights.cell
     )
 
 

@@ -124,15 +124,15 @@ class Caller:
             return record.charged
         if record.price is not None:
             return record.price
+        request = record.readable_request
+        if request is None or not isinstance(request.source, StoredImage):
+            return 0
         try:
-            request = record.request
-            if not isinstance(request.source, StoredImage):
-                return 0
             image = await self.services.images.find(self.account, request.source.uuid, self.login.scope)
             if image is None:
                 return 0
             return self.services.runner.quote(request, image.width, image.height).price
-        except (msgspec.DecodeError, TaskError):  # another version, or other settings, accepted it
+        except TaskError:  # other settings accepted it
             return 0
 
     async def linger(self, task_uuid: str) -> None:
