@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 from engines.devices.cuda.graphs import CaptureGate
 
-_KEPT = []
-"""Arrays may outlive what stands for the GPU here, as they do the real one."""
+_PINNED = []
+"""What every one of them has pinned: arrays may outlive what stands for the GPU here, as they do the real one."""
 
 
 class FakeGpuMemory:
@@ -20,6 +20,7 @@ class FakeGpuMemory:
 
     def __init__(self, size=None, gate=None):
         self.size, self.gate, self.pieces, self.pinned = size, gate, {}, {}
+        _PINNED.append(self.pinned)
 
     def allocate(self, size):
         used = sum(len(piece) for piece in self.pieces.values())
@@ -37,9 +38,6 @@ class FakeGpuMemory:
     def free_pinned(self, address):
         assert self.gate is None or self.gate.allows_freeing
         del self.pinned[address]
-
-    def __del__(self):
-        _KEPT.extend(self.pinned.values())
 
     def copy_in(self, address, pinned, size):
         _copy(address, self.pieces, pinned, self.pinned, size)

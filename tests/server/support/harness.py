@@ -144,10 +144,11 @@ class Peer:
         assert await self.receive_item() == {"taskType": "ping", "pong": True}
 
     async def finished(self, task_uuid: str) -> Item:
-        """The outcome of a task that was sent elsewhere, once it has one."""
+        """The outcome of a task that was sent elsewhere, once it has one; outcomes of others are skipped."""
         while True:
             await self.send({"taskType": "getResponse", "taskUUID": task_uuid})
-            item = await self.receive_item()
+            while (item := await self.receive_item())["taskUUID"] != task_uuid:
+                pass
             if item.get("status") != "processing":
                 return item
             await asyncio.sleep(0.01)  # questions are limited to so many per second
