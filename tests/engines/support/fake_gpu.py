@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from engines.devices.cuda.graphs import CaptureGate
 
 _PINNED = []
-"""What every one of them has pinned: arrays may outlive what stands for the GPU here, as they do the real one."""
+"""What every one of them has pinned: arrays may outlive what stands for the GPU, as they do the real one."""
 
 
 class FakeGpuMemory:
