@@ -17,7 +17,7 @@ class Shop:
     """A page in a tab of its own, and the backend that gives it tokens.
 
     Attributes:
-        tab: Playwright's page.
+        tab: Playwright's page, or Firefox's tab.
         key: that the backend has.
         wanted: what the backend asks for with each token.
         tokens: that it gave.
@@ -27,6 +27,7 @@ class Shop:
         """Open the page.
 
         Args:
+            browser: Playwright's, or `Firefox`.
             address: what the page reaches the server as; default: its own.
         """
         self.server = server

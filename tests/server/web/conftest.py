@@ -7,6 +7,7 @@ import pytest
 
 from server.serving import EmbeddedServer
 from tests.server.conftest import StartServer
+from tests.server.support.firefox import Firefox, running_firefox
 from tests.server.support.harness import make_image
 from tests.server.support.npm import npm_install
 from tests.server.support.page import OpenPage, Page, running_browser
@@ -20,6 +21,12 @@ LARGE = (700, 500)
 def browser() -> Iterator[Any]:
     with running_browser() as browser:
         yield browser
+
+
+@pytest.fixture(scope="module")
+def firefox() -> Iterator[Firefox]:
+    with running_firefox() as firefox:
+        yield firefox
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`/client.js`, as a page of another origin uses it in Chromium, with nothing but tokens."""
+"""`/client.js`, as a page of another origin uses it in Chromium and Firefox, with nothing but tokens."""
 
 import base64
 import gzip
@@ -25,6 +25,12 @@ from tests.server.support.stepped_device import SteppedDevice
 
 OpenShop = Callable[..., Shop]
 
+IN_CHROMIUM = pytest.param("browser", id="chromium")
+in_both_browsers = pytest.mark.parametrize(
+    "open_shop", [IN_CHROMIUM, pytest.param("firefox", id="firefox")], indirect=True
+)
+"""In Firefox, too, whenever it runs; others with the slow tests."""
+
 FOLLOW = """
     const client = open();
     const options = { model, factor: 4, tiles: true, format: "PNG" };
@@ -43,8 +49,10 @@ FOLLOW = """
 """
 
 
-@pytest.fixture
-def open_shop(browser: Any) -> Iterator[OpenShop]:
+@pytest.fixture(params=[IN_CHROMIUM, pytest.param("firefox", id="firefox", marks=pytest.mark.slow)])
+def open_shop(request: pytest.FixtureRequest) -> Iterator[OpenShop]:
+    """Opens pages in the browser that a fixture gives."""
+    browser = request.getfixturevalue(request.param)
     shops: list[Shop] = []
 
     def open_shop(server: EmbeddedServer, **options: Any) -> Shop:
@@ -67,6 +75,7 @@ def test_it_is_small_and_may_be_loaded_by_pages_of_other_origins(server: Embedde
         assert len(gzip.compress(answer.content)) <= 12 * 1024
 
 
+@in_both_browsers
 def test_a_file_is_upscaled_with_events_and_tiles_that_are_painted(
     server: EmbeddedServer, open_shop: OpenShop
 ) -> None:
@@ -177,6 +186,7 @@ def test_transparency_is_kept_unless_another_format_is_asked_for(
     assert kinds == ["image/png", "image/jpeg"]
 
 
+@in_both_browsers
 def test_a_task_goes_on_after_the_network_was_away_and_is_charged_once(
     start_server: StartServer, open_shop: OpenShop, device: SteppedDevice
 ) -> None:
@@ -237,6 +247,7 @@ def test_a_token_that_was_given_as_it_is_ends_with_an_error_that_says_so(
     assert code == "tokenExpiredApiKey"
 
 
+@pytest.mark.parametrize("open_shop", [IN_CHROMIUM], indirect=True)
 def test_a_hidden_tab_gets_its_result(
     start_server: StartServer, open_shop: OpenShop, device: SteppedDevice
 ) -> None:
