@@ -514,6 +514,7 @@ def test_the_page_is_accessible(
         told = [(each["id"], [node["target"] for node in each["nodes"]]) for each in found]
         assert told == [], state
 
+    page.wait("#sign-in-button")
     check("signing in")
     page.sign_in()
     page.choose()
