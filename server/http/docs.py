@@ -7,7 +7,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
-from server.docs.pages import PAGES, render, sections
+from server.docs.pages import PAGES
 
 __all__ = ["get_docs", "get_docs_index", "get_docs_script", "get_docs_start", "get_docs_style"]
 
@@ -36,6 +36,8 @@ def get_docs(request: Request) -> Response:  # not async: rendering takes a whil
     page = _PAGES.get(name)
     if page is None:
         return Response("there is no such page\n", 404, media_type="text/plain")
+    from server.docs.rendering import render  # noqa: PLC0415 - takes memory, and most servers never need it
+
     return HTMLResponse(render(page, request.app.state.base_url(request)), headers=_HEADERS)
 
 
@@ -51,5 +53,7 @@ async def get_docs_script(_request: Request) -> Response:
 
 def get_docs_index(request: Request) -> Response:  # not async, like the pages
     """What can be searched: a list of sections."""
+    from server.docs.rendering import sections  # noqa: PLC0415 - as above
+
     found = [section._asdict() for section in sections(request.app.state.base_url(request))]
     return Response(msgspec.json.encode(found), media_type="application/json")
