@@ -27,6 +27,7 @@ from server.state.accounts import account_named, authenticate, create_key
 from server.state.books import day_of
 from server.state.database import Database
 from server.state.records import Attempt, StoredResult
+from server.state.requests import Destination
 from server.state.tables import accounts as accounts_table
 from server.state.tables import images as images_table
 from server.state.tables import ledger as ledger_table
@@ -34,7 +35,6 @@ from server.state.tables import outbox as outbox_table
 from server.state.tables import tasks as tasks_table
 from server.state.tables import usage as usage_table
 from server.state.tables import webhooks as webhooks_table
-from server.state.webhooks import Destination
 
 PRICE = 1_000
 REPEATS = 200

@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from engines import EngineError
 from onnx_models import UnknownModelError, one_line
 from server.app import create_app
+from server.errors import StartError
 from server.http.providers import webhook_bodies
 from server.http.security import SecurityHeaders
 from server.images.bucket import StoreError
@@ -31,7 +32,7 @@ from server.telemetry.telemetry import running_telemetry
 from server.transport.config import Config
 from server.transport.listeners import ListenError, take_port, taken_unix_socket
 
-__all__ = ["EmbeddedServer", "StartError", "serve"]
+__all__ = ["EmbeddedServer", "serve"]
 
 _FAREWELL: Final = 5
 """Seconds that a client may take to close its connection when all is done."""
@@ -53,10 +54,6 @@ _START_FAILURES = (
     UnusableDatabaseError,
     StoreError,
 )
-
-
-class StartError(Exception):
-    """The server could not start; the message says why, in one line."""
 
 
 def serve(settings: Settings, on_ready: Ready) -> None:

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, NoReturn
 import msgspec
 
 from server.commands.memory import largest_result
-from server.serving import EmbeddedServer, StartError
+from server.errors import StartError
 from server.settings import Settings
 
 __all__ = ["Embedded", "embedded_server", "space_runs_out"]
@@ -53,6 +53,8 @@ def embedded_server(settings: Settings) -> Iterator[Embedded]:
     Raises:
         StartError: if it cannot be started, or there is no space for its data.
     """
+    from server.serving import EmbeddedServer  # noqa: PLC0415 - the whole server: slow to import
+
     secret = secrets.token_urlsafe(16)
     largest = largest_result(settings).megapixels
     with tempfile.TemporaryDirectory(prefix="tilewire-") as directory:

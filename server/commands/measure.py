@@ -11,7 +11,7 @@ from msgspec import Struct
 from PIL import Image
 
 from server.commands.embedded import embedded_server
-from server.serving import StartError
+from server.errors import StartError
 from server.settings import Settings
 from tilewire import Tilewire, TilewireError
 

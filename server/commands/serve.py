@@ -25,9 +25,9 @@ from server.commands.terminal import (
     give_up,
     problems,
 )
+from server.errors import StartError
 from server.private import private_file
 from server.services import Services
-from server.serving import StartError
 from server.serving import serve as serve_forever
 from server.state.accounts import DEFAULT_ACCOUNT
 from server.telemetry.logs import configure_logging

@@ -7,8 +7,11 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
+from server.docs.pages import PAGES
+
 __all__ = ["get_docs", "get_docs_index", "get_docs_script", "get_docs_start", "get_docs_style"]
 
+_PAGES: Final = {page.name: page for page in PAGES}
 _DIRECTORY: Final = Path(__file__).parent.parent / "docs"
 _ICON: Final = _DIRECTORY.parent / "web" / "favicon.svg"
 _PICTURES: Final = {file.name: file for file in (*_DIRECTORY.glob("*.jpg"), _ICON)}
@@ -20,10 +23,8 @@ _HEADERS: Final = {
 }
 
 
-def get_docs_start(_request: Request) -> Response:
+async def get_docs_start(_request: Request) -> Response:
     """The first page; the address is relative, for servers behind a path of another."""
-    from server.docs.pages import PAGES  # noqa: PLC0415 - Markdown is slow to import, and often never needed
-
     return RedirectResponse(f"docs/{PAGES[0].name}")
 
 
@@ -32,11 +33,11 @@ def get_docs(request: Request) -> Response:  # not async: rendering takes a whil
     name = request.path_params["page"]
     if (picture := _PICTURES.get(name)) is not None:
         return FileResponse(picture)
-    from server.docs.pages import PAGES, render  # noqa: PLC0415
-
-    page = next((page for page in PAGES if page.name == name), None)
+    page = _PAGES.get(name)
     if page is None:
         return Response("there is no such page\n", 404, media_type="text/plain")
+    from server.docs.rendering import render  # noqa: PLC0415 - takes memory, and most servers never need it
+
     return HTMLResponse(render(page, request.app.state.base_url(request)), headers=_HEADERS)
 
 
@@ -52,7 +53,7 @@ async def get_docs_script(_request: Request) -> Response:
 
 def get_docs_index(request: Request) -> Response:  # not async, like the pages
     """What can be searched: a list of sections."""
-    from server.docs.pages import sections  # noqa: PLC0415
+    from server.docs.rendering import sections  # noqa: PLC0415 - as above
 
     found = [section._asdict() for section in sections(request.app.state.base_url(request))]
     return Response(msgspec.json.encode(found), media_type="application/json")

@@ -1,6 +1,6 @@
 """What is kept of an upscale task that was accepted."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
@@ -9,12 +9,26 @@ from server.protocol.errors import ErrorItem, TaskError
 from server.protocol.raw_image import Channels
 from server.protocol.requests import OutputType, ResizeMode, SafetyAction, Sequence
 from server.protocol.sources import RemoteImage, StoredImage, UnstoredImage
-from server.state.webhooks import Destination
 
-__all__ = ["BlendRequest", "Denoiser", "FaceRestorer", "Service", "TaskGrant", "UpscaleRequest"]
+__all__ = [
+    "BlendRequest",
+    "Denoiser",
+    "Destination",
+    "FaceRestorer",
+    "Service",
+    "TaskGrant",
+    "UpscaleRequest",
+]
 
 Service = Literal["runware", "a1111", "novita", "photio", "scenario", "stability"]
 """In whose shape a task came: Runware's is that of sockets and `POST /v1`."""
+
+
+class Destination(NamedTuple):
+    """Where the outcome of a task is to be sent, and what the URLs in it begin with."""
+
+    url: str
+    base_url: str
 
 
 class TaskGrant(Struct, frozen=True, omit_defaults=True):

@@ -31,10 +31,10 @@ from server.state.images import NO_LIMIT, ImageRecord, Recorded, record_input, r
 from server.state.outbox import OutboxId, forget_outcome, keep_outcome
 from server.state.prepared import Prepared
 from server.state.records import COLUMNS, Attempt, Status, StoredResult, TaskRecord, record_of
-from server.state.requests import Service
+from server.state.requests import Destination, Service
 from server.state.tables import of_services, tasks, unfinished
 from server.state.tokens import count_task, give_back, spend, uncount_task
-from server.state.webhooks import Destination, forget_webhook, record_webhook
+from server.state.webhooks import forget_webhook, record_webhook
 
 __all__ = [
     "LostTaskError",

@@ -15,12 +15,12 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from server.protocol.text import printable
 from server.state.accounts import AccountId
+from server.state.requests import Destination
 from server.state.tables import accounts, is_pending, webhooks
 
 __all__ = [
     "OLD_SECRET_SIGNS_FOR",
     "ClaimedWebhook",
-    "Destination",
     "WebhookRecord",
     "WebhookStatus",
     "claim_due",
@@ -48,13 +48,6 @@ class WebhookStatus(StrEnum):
     PENDING = "pending"
     DELIVERED = "delivered"
     FAILED = "failed"
-
-
-class Destination(NamedTuple):
-    """Where the outcome of a task is to be sent, and what the URLs in it begin with."""
-
-    url: str
-    base_url: str
 
 
 class WebhookRecord(NamedTuple):

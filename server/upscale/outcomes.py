@@ -14,8 +14,8 @@ from server.protocol.errors import ErrorItem, ServerError, TaskError, TaskTimeou
 from server.state import tasks
 from server.state.database import Database
 from server.state.records import Attempt, StoredResult, TaskRecord
+from server.state.requests import Destination
 from server.state.tasks import LostTaskError
-from server.state.webhooks import Destination
 from server.telemetry.story import Story
 from server.upscale.pipeline import Pipeline
 from server.upscale.running import News, Running

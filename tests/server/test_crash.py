@@ -87,6 +87,7 @@ async def test_nothing_is_lost_or_charged_twice_in_200_kills(
     assert report.kills.keys() >= PHASES
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fast_model", "pictures")
 async def test_nothing_is_lost_or_charged_twice_when_one_of_two_servers_is_killed(
     tmp_path: Path, model_directory: Path, web: Web, seed: int, postgresql: PostgreSQL

@@ -26,7 +26,7 @@ from server.commands.upscale.sizing import Offer, Wanted, choose_offer
 from server.commands.upscale.sources import STANDARD, Found, find_sources
 from server.commands.upscale.targets import is_standard_output
 from server.commands.upscale.work import FILES_AT_ONCE, upscale_all
-from server.serving import StartError
+from server.errors import StartError
 from server.settings import Settings
 from server.upscale.creative import default_enlarger
 from tilewire import Tilewire, TilewireError, UnreachableError

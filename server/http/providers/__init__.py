@@ -1,4 +1,4 @@
-"""Other services' HTTP shapes: thin translations to the same tasks, one module each."""
+"""Other services' HTTP shapes: thin translations to the same tasks, a module or a package each."""
 
 from functools import partial
 

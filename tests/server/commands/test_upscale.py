@@ -637,7 +637,9 @@ def test_the_batch_is_done_whatever_the_output(
     assert len(names(folder)) == 12
 
 
-@pytest.mark.parametrize(("number", "status"), [("TERM", 143), ("HUP", 129)])
+@pytest.mark.parametrize(
+    ("number", "status"), [("TERM", 143), pytest.param("HUP", 129, marks=pytest.mark.slow)]
+)
 def test_a_signal_leaves_nothing(run: Run, folder: Path, tmp_path: Path, number: str, status: int) -> None:
     """In the background of a shell Ctrl-C is ignored; the signals are not."""
     save(folder / "large.png", make_image(3000, 1800))

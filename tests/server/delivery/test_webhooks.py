@@ -29,7 +29,8 @@ from server.serving import EmbeddedServer
 from server.state import tasks, webhooks
 from server.state.accounts import AccountId, account_named
 from server.state.database import Database
-from server.state.webhooks import Destination, WebhookRecord, WebhookStatus
+from server.state.requests import Destination
+from server.state.webhooks import WebhookRecord, WebhookStatus
 from tests.server.conftest import StartServer
 from tests.server.support.harness import (
     PATIENCE,

@@ -8,7 +8,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from sqlalchemy import update
 
-from server.serving import EmbeddedServer, StartError
+from server.errors import StartError
+from server.serving import EmbeddedServer
 from server.state.tables import images as images_table
 from tests.server.conftest import StartServer
 from tests.server.support.harness import (

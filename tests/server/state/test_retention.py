@@ -10,8 +10,9 @@ from server.state.audit import audit
 from server.state.database import Database
 from server.state.outbox import delivered, undelivered
 from server.state.records import StoredResult
+from server.state.requests import Destination
 from server.state.retention import forget_failed, forget_webhooks
-from server.state.webhooks import Destination, WebhookStatus
+from server.state.webhooks import WebhookStatus
 from tests.server.support.records import accepted as record_accepted
 from tests.server.support.records import attempt_of
 

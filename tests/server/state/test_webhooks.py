@@ -9,7 +9,8 @@ from server.protocol.errors import ErrorItem
 from server.state import tasks, webhooks
 from server.state.accounts import AccountId, account_named
 from server.state.database import Database
-from server.state.webhooks import ClaimedWebhook, Destination, WebhookRecord, WebhookStatus
+from server.state.requests import Destination
+from server.state.webhooks import ClaimedWebhook, WebhookRecord, WebhookStatus
 from tests.server.support.harness import new_uuid
 from tests.server.support.records import accepted, attempt_of
 

@@ -163,3 +163,10 @@ class Page:
             }"""
         )
         return open_image(base64.b64decode(url.partition(",")[2]))
+
+
+def violations(tab: Any, axe: str) -> list[tuple[str, list[Any]]]:
+    """What makes a page hard to use for some, by axe: the rules that it breaks, and where."""
+    tab.evaluate(axe)
+    found = tab.evaluate("axe.run()")["violations"]
+    return [(each["id"], [node["target"] for node in each["nodes"]]) for each in found]

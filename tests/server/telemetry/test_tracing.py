@@ -8,8 +8,9 @@ import httpcore
 import msgspec
 import pytest
 
+from server.errors import StartError
 from server.protocol.errors import invalid
-from server.serving import EmbeddedServer, StartError
+from server.serving import EmbeddedServer
 from server.state.accounts import AccountId
 from server.state.records import Attempt, Status, StoredResult, TaskRecord
 from server.telemetry.story import Story, Subject

@@ -16,7 +16,7 @@ import pytest
 from websockets.asyncio.client import unix_connect
 from websockets.exceptions import InvalidStatus
 
-from server.serving import StartError
+from server.errors import StartError
 from server.settings import Settings
 from server.transport.listeners import ListenError, taken_unix_socket
 from tests.server.conftest import StartServer

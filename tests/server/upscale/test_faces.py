@@ -91,6 +91,7 @@ async def test_visibility_and_weight_say_how_much(server: EmbeddedServer) -> Non
     assert [cheek(each, 1) for each in weights] == pytest.approx([25.5, 51, 0], abs=2)
 
 
+@pytest.mark.slow
 async def test_forty_faces_are_forty_and_a_stretched_grey_picture_has_them_where_they_belong(
     server: EmbeddedServer,
 ) -> None:

@@ -11,7 +11,8 @@ import msgspec
 import pytest
 from PIL import Image
 
-from server.serving import EmbeddedServer, StartError
+from server.errors import StartError
+from server.serving import EmbeddedServer
 from tests.server.conftest import StartServer, Tilewire, settings_for
 from tests.server.support.harness import (
     KEY,

@@ -168,6 +168,7 @@ def test_pixels_are_taken_and_given_as_they_are(server: EmbeddedServer, open_sho
     assert all(abs(one - other) < 8 for one, other in zip(corner, (200, 100, 50, 255), strict=True))
 
 
+@pytest.mark.slow
 def test_transparency_is_kept_unless_another_format_is_asked_for(
     server: EmbeddedServer, open_shop: OpenShop
 ) -> None:
@@ -227,6 +228,7 @@ def test_a_token_that_expires_in_mid_task_is_renewed_and_the_session_goes_on(
     assert shop.run("return window.events")[-1] in ("tile", "progress")
 
 
+@pytest.mark.slow
 def test_a_token_that_was_given_as_it_is_ends_with_an_error_that_says_so(
     server: EmbeddedServer, open_shop: OpenShop
 ) -> None:

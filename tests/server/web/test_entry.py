@@ -6,6 +6,7 @@ import json
 import re
 
 import httpcore
+import pytest
 from PIL import Image
 from sqlalchemy import Connection, update
 
@@ -202,6 +203,7 @@ def result_size(page: Page) -> tuple[int, int] | None:
     return page.shown("#after-pixels img").size if page.tab.is_visible("#after-pixels img") else None
 
 
+@pytest.mark.slow
 def test_4k_is_what_fits_into_it(page: Page) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (3000, 1000)).save(buffer, "PNG")

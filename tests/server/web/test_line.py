@@ -94,6 +94,7 @@ def test_a_task_that_waits_is_not_sent_for_the_next_account(
     assert len(own) == 1
 
 
+@pytest.mark.slow
 def test_a_tab_that_gets_no_news_shows_the_result_of_the_other(
     under_way: Page, device: SteppedDevice
 ) -> None:
@@ -107,6 +108,7 @@ def test_a_tab_that_gets_no_news_shows_the_result_of_the_other(
         tab.wait_for_selector("#tiles", state="hidden")
 
 
+@pytest.mark.slow
 def test_old_news_of_another_tab_change_nothing(page: Page) -> None:
     page.add(holiday=make_image(40, 30))
     page.start()

@@ -44,6 +44,7 @@ def test_one_picture_is_upscaled_with_other_settings_and_its_results_are_compare
     page.wait("#version-list li:nth-child(2)")
 
 
+@pytest.mark.slow
 def test_all_pictures_are_upscaled_with_other_settings(page: Page) -> None:
     page.add(one=make_image(24, 16, seed=1), two=make_image(24, 16, seed=2))
     page.start()
@@ -55,6 +56,7 @@ def test_all_pictures_are_upscaled_with_other_settings(page: Page) -> None:
     assert page.tab.locator("#strip li").count() == 2
 
 
+@pytest.mark.slow
 def test_a_failed_task_is_tried_again_with_the_settings_of_now(
     start_server: StartServer, open_page: OpenPage
 ) -> None:
@@ -86,6 +88,7 @@ def test_results_are_saved_as_one_archive(page: Page) -> None:
     assert pictures[0] != pictures[1]
 
 
+@pytest.mark.slow
 def test_an_archive_is_written_straight_into_a_file(page: Page) -> None:
     page.tab.evaluate(
         """async () => {
@@ -187,6 +190,7 @@ def test_what_was_removed_comes_back(page: Page) -> None:
     page.wait_for("ready", 2)
 
 
+@pytest.mark.slow
 def test_more_results_than_fit_a_screen_are_all_kept(page: Page) -> None:
     """Two hundred pictures: none goes by itself."""
     page.add(holiday=make_image(24, 16))
@@ -261,6 +265,7 @@ def test_another_result_can_be_started_while_one_is_made(under_way: Page, device
     assert versions(page) == ["animevideo v3 4× PNG", "animevideo v3 4× WebP"]
 
 
+@pytest.mark.slow
 def test_all_is_said_to_who_looks_elsewhere(server: EmbeddedServer, open_page: OpenPage) -> None:
     shown = """
         window.shown = [];
@@ -300,6 +305,7 @@ def test_transparency_is_shown_kept_and_its_loss_announced(page: Page) -> None:
     assert page.shown("#after-pixels img").getpixel((40, 40))[3] == 0
 
 
+@pytest.mark.slow
 def test_pixels_are_seen_with_edges_where_they_are_larger_than_those_of_the_screen(page: Page) -> None:
     page.add(holiday=make_image(40, 30))
     page.wait("#before img")
@@ -313,6 +319,7 @@ def test_pixels_are_seen_with_edges_where_they_are_larger_than_those_of_the_scre
     page.until(lambda: page.tab.evaluate(rendering) == "auto")
 
 
+@pytest.mark.slow
 def test_camera_data_is_kept_if_it_is_wanted(page: Page) -> None:
     exif = Image.Exif()
     exif[0x010E] = "At the lake"

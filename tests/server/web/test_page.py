@@ -27,7 +27,7 @@ from tests.server.conftest import StartServer
 from tests.server.support.denoiser import add_denoiser
 from tests.server.support.faces import add_detector, add_restorer
 from tests.server.support.harness import KEY, make_image, open_image, upscale
-from tests.server.support.page import OpenPage, Page, in_both_schemes_and_sizes
+from tests.server.support.page import OpenPage, Page, in_both_schemes_and_sizes, violations
 from tests.server.support.process import reserved_port, serving
 from tests.server.support.safety_checker import add_checker
 from tests.server.support.stepped_device import SteppedDevice
@@ -186,6 +186,7 @@ def test_signing_out_forgets_the_images(page: Page) -> None:
     assert page.tab.locator("#strip li").count() == 0
 
 
+@pytest.mark.slow
 def test_two_images_are_upscaled_at_once(page: Page) -> None:
     page.add(one=make_image(24, 16, seed=1), two=make_image(24, 16, seed=2))
     assert page.text("#start") == "Upscale 2 images"
@@ -234,6 +235,7 @@ def test_a_task_survives_a_reload_of_the_page(under_way: Page, device: SteppedDe
     assert page.tab.locator("#strip li").count() == 1
 
 
+@pytest.mark.slow
 def test_what_is_not_started_survives_a_reload_too(page: Page) -> None:
     page.add(holiday=make_image(40, 30))
     page.reload()
@@ -301,6 +303,7 @@ def test_images_are_dropped_and_pasted(page: Page) -> None:
     page.wait_for("ready", 2)
 
 
+@pytest.mark.slow
 def test_an_expired_result_is_marked(page: Page) -> None:
     page.add(holiday=make_image(40, 30))
     page.start()
@@ -452,6 +455,7 @@ def test_the_page_reckons_a_creative_upscale_as_the_server_does(page: Page, tmp_
         assert found == pytest.approx(float(expected))
 
 
+@pytest.mark.slow
 def test_what_it_should_take_is_learnt_step_by_step(page: Page) -> None:
     """Two passes of x4, of 2 s a megapixel; and a restorer of which nothing is known at first."""
     before, after = page.tab.evaluate(
@@ -474,6 +478,7 @@ def test_what_it_should_take_is_learnt_step_by_step(page: Page) -> None:
     assert after == {"seconds": upscale_alone + 7, "more": False}
 
 
+@pytest.mark.slow
 def test_fractions_and_megapixels_can_be_asked_for(page: Page) -> None:
     page.add(holiday=make_image(400, 300))
     page.tab.check("input[name=size][value=other]", force=True)
@@ -490,6 +495,7 @@ def test_fractions_and_megapixels_can_be_asked_for(page: Page) -> None:
     assert page.shown("#after-pixels img").size == (800, 600)
 
 
+@pytest.mark.slow
 def test_the_theme_can_be_switched_and_is_remembered(server: EmbeddedServer, open_page: OpenPage) -> None:
     page = open_page(server.url, color_scheme="dark")
     ground = "getComputedStyle(document.documentElement).backgroundColor"
@@ -509,11 +515,9 @@ def test_the_page_is_accessible(
     page = open_page(server.url, color_scheme=scheme, viewport={"width": width, "height": height})
 
     def check(state: str) -> None:
-        page.tab.evaluate(axe)
-        found = page.tab.evaluate("axe.run()")["violations"]
-        told = [(each["id"], [node["target"] for node in each["nodes"]]) for each in found]
-        assert told == [], state
+        assert violations(page.tab, axe) == [], state
 
+    page.wait("#sign-in-button")
     check("signing in")
     page.sign_in()
     page.choose()
