@@ -17,6 +17,7 @@ network sees, so that no seam shows between two of its results.
 All windows of one plan have the same size, so that they share one compiled shape and can share a batch.
 """
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -107,12 +108,19 @@ class Segment(NamedTuple):
 
 
 def split_axis(
-    length: int, limit: int, overlap: int, *, border: int = 0, step: int = 1, sides: Sequence[int] = ()
+    length: int,
+    limit: int,
+    overlap: int,
+    *,
+    border: int = 0,
+    end: int | None = None,
+    step: int = 1,
+    sides: Sequence[int] = (),
 ) -> list[Segment]:
     """Cover `length` pixels with equal windows of at most `limit`, neighbours sharing at least 2 × `overlap`.
 
-    The first window begins `border` pixels before the first pixel, the last one ends at least as many behind
-    the last.
+    The first window begins `border` pixels before the first pixel, the last one ends at least as many, or
+    `end`, behind the last.
 
     The cut between two neighbours is in the middle of what they share, so every kept pixel has at least
     `overlap` pixels of context. The windows are as short as their number allows, rounded up to a multiple of
@@ -122,7 +130,7 @@ def split_axis(
     Raises:
         ValueError: if `limit` leaves no core between two overlaps.
     """
-    continued = length + 2 * border
+    continued = length + border + (border if end is None else end)
     if sides:
         limit = min(sides, key=lambda side: side * _windows(continued, side, overlap))
     count = _windows(continued, limit, overlap)
@@ -250,6 +258,7 @@ def plan_tiles(
     sides: Sequence[int] = (),
     wraps: Wraps = NO_WRAPS,
     beyond: int = 0,
+    width_step: int = 1,
 ) -> TilePlan:
     """Cut an image of `height` × `width` into tiles of at most `tile` × `tile` pixels.
 
@@ -266,19 +275,25 @@ def plan_tiles(
         sides: those that tiles may have, the longest of them `tile`; any where there are none.
         wraps: where the image goes on at its opposite edge.
         beyond: how many pixels of what it goes on with are kept on either side.
+        width_step: what the width of tiles is a multiple of, where `tile` is one. The image is continued on
+            its right until its width is a multiple, too, however it is cut.
     """
     kept = [beyond if wrapped else 0 for wrapped in wraps]
     borders = [overlap if wrapped else border for wrapped in wraps]
     lengths = [length + 2 * more for length, more in zip((height, width), kept, strict=True)]
     whole = [length + 2 * more for length, more in zip(lengths, borders, strict=True)]
+    ends = [borders[0], borders[1] + -whole[1] % width_step]
     if not sides and whole[0] * whole[1] <= tile * tile:
         axes = [
-            [Segment(-more, length + more, 0, length)] for length, more in zip(lengths, borders, strict=True)
+            [Segment(-border, length + end, 0, length)]
+            for length, border, end in zip(lengths, borders, ends, strict=True)
         ]
     else:
         axes = [
-            split_axis(length, tile, overlap, border=more, step=step, sides=sides)
-            for length, more in zip(lengths, borders, strict=True)
+            split_axis(length, tile, overlap, border=border, end=end, step=multiple, sides=sides)
+            for length, border, end, multiple in zip(
+                lengths, borders, ends, (step, math.lcm(step, width_step)), strict=True
+            )
         ]
     rows, columns = (
         tuple(Segment(*(place - more for place in segment)) for segment in axis)

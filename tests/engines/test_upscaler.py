@@ -368,6 +368,19 @@ async def test_later_pictures_begin_with_tiles_that_fit(upscaler_on, fast, caplo
     assert max(count * height * width for count, height, width in device.sizes) <= device.memory
 
 
+@pytest.mark.parametrize(
+    ("width", "tile", "expected"),
+    [(150, 542, 158), (300, 542, 320), (549, 282, 224)],
+)
+async def test_tiles_on_a_cpu_have_widths_that_it_computes_fast(upscaler_on, fast, width, tile, expected):
+    device = FakeDevice(scale=4, largest_batch=1)
+    picture = Picture(pixels=np.random.default_rng(0).integers(0, 256, (150, width, 3), np.uint8))
+    model = with_tile(fast, tile)
+    result = await enlarged(upscaler_on(device), picture, model)
+    assert np.array_equal(result.pixels, repeated(picture))
+    assert {size[2] for size in device.sizes} == {expected}
+
+
 async def test_with_several_devices_tiles_are_cut_for_the_one_with_the_least_memory(
     upscaler_on, fast, caplog
 ):

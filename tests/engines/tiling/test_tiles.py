@@ -101,6 +101,22 @@ def test_all_tiles_of_a_plan_have_its_size_and_are_as_many_as_it_says(height, wi
     assert plan.height * plan.width <= 24 * 24
 
 
+@given(heights, heights, st.sampled_from([(False, False), (False, True)]))
+def test_widths_are_multiples_of_the_step_however_an_image_is_cut(height, width, wraps):
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    right = set()
+    for limit in (32, 112):
+        plan = plan_tiles(height, width, tile=limit, overlap=5, border=2, wraps=wraps, width_step=16)
+        canvas = np.zeros_like(image)
+        assert plan.width % 16 == 0
+        for tile in plan:
+            assert tile.cut(image).shape == (plan.height, plan.width, 3)
+            tile.paste(tile.cut(image), canvas, 1)
+        assert np.array_equal(canvas, image)
+        right.add(plan.columns[-1].stop)
+    assert len(right) == 1
+
+
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (24, 24), (4, 144), (576, 1)])
 def test_an_image_of_no_more_pixels_than_a_tile_runs_whole(height, width):
     plan = plan_tiles(height, width, tile=24, overlap=5)
