@@ -66,8 +66,8 @@ def ensure_built(
     (Of a latent or creative upscaler it is the directory of its files; see `weight_formats`.)
 
     The network takes `image`, (N, H, W, 3) uint8 RGB, and returns `upscaled`, (N, scale x H, scale x W, 3)
-    uint8 RGB, with N, H and W dynamic. Blocks: a first build takes up to a few seconds, and each later call
-    reads the whole file to verify it, so keep what is loaded rather than asking again.
+    uint8 RGB, with N, H and W dynamic. Blocks: a first build takes up to a few seconds, and to verify
+    the file it is read once by each process.
 
     Args:
         model: An entry of the catalogue.

@@ -19,10 +19,22 @@ _FILE_AGE = 3600.0  # seconds; no file takes so long to write
 _FOLDER_AGE = 86400.0  # seconds; nor does an export
 
 
+_SETTLED = 2e9  # nanoseconds; file systems do not tell changes that are closer together apart
+
+_known: dict[tuple[int, ...], str] = {}
+
+
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    """The SHA-256 of a file, in hexadecimal; one that was not changed is read once."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        now = os.fstat(file.fileno())
+        this = (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
+        if (known := _known.get(this)) is not None:
+            return known
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if time.time_ns() - max(now.st_mtime_ns, now.st_ctime_ns) > _SETTLED:
+        _known[this] = found
+    return found
 
 
 def write_atomically(target: Path, content: bytes) -> None:

@@ -41,6 +41,9 @@ _PRIMITIVES = 256
 https://oneapi-src.github.io/oneDNN/dev_guide_primitive_cache.html
 """
 
+_CONVERTER = "openvino.tools.ovc"
+"""Of models of other frameworks; `import openvino` goes on without it."""
+
 
 @functools.cache
 def import_onnxruntime() -> ModuleType:
@@ -121,13 +124,19 @@ def _started(session: Any, provider: str) -> Any:
 def import_openvino() -> ModuleType:
     """OpenVINO, which takes a while and is not everywhere: imported on first use.
 
-    It reports every import through the package openvino-telemetry, and uses a stub where there is none
-    (openvino/tools/ovc/telemetry_utils.py). None in `sys.modules` makes it seem so.
+    None in `sys.modules` makes a module seem not to be installed. So its converter of models is left out, to
+    which half of the time and 8 of 22 MB go: nothing is converted here. It would also report every import,
+    through the package openvino-telemetry: that is left out for good.
 
     Raises:
         ImportError: if it is not installed, or cannot be loaded.
     """
-    if "openvino" not in sys.modules:
-        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_PRIMITIVES))
-    return importlib.import_module("openvino")
+    if "openvino" in sys.modules:
+        return importlib.import_module("openvino")
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_PRIMITIVES))
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    sys.modules[_CONVERTER] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        sys.modules.pop(_CONVERTER, None)  # whoever uses this as a library may want it

@@ -6,6 +6,7 @@ What it fails to do is tried again, alike for all kinds of stores.
 import asyncio
 import contextlib
 import logging
+import os
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -137,12 +138,14 @@ class Bucket:
             raise _failure(error) from error
 
     def write_here(self, name: str, data: bytes) -> None:
-        """Keep a small object, in this thread and by one try; only if there is a `directory`."""
+        """Keep a small object, in this thread and by one try; only if there is a `directory`.
+
+        It is not staged: nobody knows it before this has returned. Once more it can only be the same.
+        """
         assert self.directory is not None
-        staged = self.directory / f"{name}{_STAGED}"
         try:
-            staged.write_bytes(data)
-            staged.replace(self.directory / name)
+            with open(f"{self.directory}/{name}", "wb", opener=_untruncated) as file:
+                file.write(data)
         except OSError as error:
             raise _failure(error) from error
 
@@ -219,6 +222,11 @@ class Bucket:
                     raise _failure(error) from error
                 await asyncio.sleep(pause)
         raise AssertionError
+
+
+def _untruncated(path: str, flags: int) -> int:
+    """Open a file so that whoever reads it meanwhile finds all that was in it."""
+    return os.open(path, flags & ~os.O_TRUNC, 0o666)
 
 
 def _read(store: ObjectStore, name: str, start: int, length: int | None) -> bytes:

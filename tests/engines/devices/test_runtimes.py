@@ -56,3 +56,15 @@ print([name for name, module in sys.modules.items() if name.startswith("openvino
 """
     assert run(program, HOME=str(tmp_path)) == "[]"
     assert not list(tmp_path.rglob("*openvino*"))
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
+def test_openvino_comes_without_its_converter_of_models_which_others_may_import_later():
+    program = """
+import sys
+from engines import find_devices
+find_devices("cpu", "openvino")
+print([name for name in sys.modules if name.startswith("openvino.tools.ovc")])
+import openvino.tools.ovc
+"""
+    assert run(program) == "[]"
