@@ -22,7 +22,7 @@ from server.http.specs import get_asyncapi, get_asyncapi_of_client, get_openapi,
 from server.http.tasks import post_tasks
 from server.http.tokens import post_token
 from server.http.web import Page
-from server.protocol.errors import RateLimitError, UnavailableError
+from server.protocol.errors import DatabaseUnavailableError, RateLimitError, UnavailableError
 from server.settings import Settings
 from server.transport.peers import is_local_user
 
@@ -65,7 +65,10 @@ def create_app(settings: Settings) -> Starlette:
             Route("/asyncapi-client.json", get_asyncapi_of_client),
             Route("/schemas/{name}.json", get_schema),
         ],
-        exception_handlers={UnavailableError: _say_unavailable},
+        exception_handlers={
+            UnavailableError: _say_unavailable,
+            DatabaseUnavailableError: _say_unavailable,
+        },
         middleware=[
             # Keys come in headers and messages, never in cookies: a page can do what it has a key for.
             Middleware(
@@ -100,7 +103,7 @@ async def _serve_socket(websocket: WebSocket) -> None:
 
 
 async def _say_unavailable(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, UnavailableError)
+    assert isinstance(error, UnavailableError | DatabaseUnavailableError)
     headers = {"retry-after": str(error.retry_after)}
     return PlainTextResponse(f"{error}\n", 503, headers)
 

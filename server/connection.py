@@ -295,10 +295,10 @@ class Connection:
         except TaskError as error:
             await self._reply(as_item(error, raw, self.base_url, self._services))
             return
-        if self._session is not None:
-            self._services.sessions.detach(self._session)
         self._heard_at = self._loop.time()
-        self._session = await self._services.sessions.attach(login, task.connection_session_uuid, self)
+        self._session = await self._services.sessions.attach(
+            login, task.connection_session_uuid, self, self._session
+        )
         self._results.largest = self._services.sessions.largest(self._session)
         log.info("session begins", extra={"account": login.account, "session": self._session.uuid})
         await self._reply(

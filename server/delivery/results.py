@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from msgspec import UNSET
 
-from engines import Channels, decode, pixels_of
+from engines import Channels, ImageError, decode, pixels_of
 from server.images.raw_images import RawImages, raw_image
 from server.images.store import MEDIA_TYPES, ImageStore
 from server.money import to_usd
@@ -67,13 +67,9 @@ class Results:
                 data = await self._images.read(result.image_name)
             if OutputType.URL in wanted and result.image_name:
                 url = await self._images.url(result.image_name, base_url)
-        except FileNotFoundError:
-            gone = (
-                f"image {result.image_uuid} has expired"
-                if result.image_name
-                else "the pixels of the result were not stored, and are no longer in this server's memory"
-            )
-            return NotFoundError("imageExpired", gone).item(request.task_type, request.task_uuid, None)
+        except (FileNotFoundError, ImageError) as error:
+            gone = NotFoundError("imageExpired", _why_gone(result, error))
+            return gone.item(request.task_type, request.task_uuid, None)
         safety = result.safety
         return UpscaleResult(
             task_type=request.task_type,
@@ -101,6 +97,7 @@ class Results:
 
         Raises:
             FileNotFoundError: if they are gone.
+            ImageError: if their file is damaged.
             UnavailableError: if the store fails.
         """
         found = self._raw_images.find(record.attempt)
@@ -110,6 +107,14 @@ class Results:
             raise FileNotFoundError
         data = await self._images.read(result.image_name)
         return await asyncio.to_thread(_decoded, data, result.channels)
+
+
+def _why_gone(result: StoredResult, error: Exception) -> str:
+    if isinstance(error, ImageError):
+        return f"image {result.image_uuid} cannot be read: {error}"
+    if result.image_name:
+        return f"image {result.image_uuid} has expired"
+    return "the pixels of the result were not stored, and are no longer in this server's memory"
 
 
 def _decoded(data: bytes, channels: Channels | None) -> RawImage:

@@ -131,6 +131,10 @@ class Session:
         self.confirming: asyncio.Task[None] | None = None
         self.caught_up_at = math.inf
 
+    def go_on_from(self, before: "Session") -> None:
+        """What another session has sent over the same connection is not sent over it again."""
+        self.delivering, self.sent, self.confirmed = before.delivering, before.sent, before.confirmed
+
     def forget_confirmed(self) -> None:
         """Remember no longer that entries were sent which are gone from the outbox."""
         self.sent.difference_update(self.confirmed)
@@ -159,13 +163,24 @@ class Sessions:
         """How many are connected."""
         return len(self._connected)
 
-    async def attach(self, login: Login, session_uuid: str | None, link: Link) -> Session:
+    async def attach(
+        self, login: Login, session_uuid: str | None, link: Link, before: Session | None = None
+    ) -> Session:
         """Begin a session or resume one; a connection that it still had is closed.
 
         A session's UUID means something within its account only, and that of a token within its scope: no
         other can resume it.
+
+        Args:
+            login: whose session it is.
+            session_uuid: of the one that is resumed, or a new one's; None for any.
+            link: its connection.
+            before: the session that this connection had, perhaps the same.
         """
         session = Session(login, session_uuid or str(uuid.uuid4()), link)
+        if before is not None:
+            session.go_on_from(before)
+            self.detach(before)
         # The new connection takes over at the end: before the caller has greeted it, nothing may be sent.
         while (previous := self._connected.pop((session.account, session.uuid), None)) is not None:
             await previous.link.close(4000, "the session was resumed by another connection")
@@ -271,6 +286,8 @@ class Sessions:
         except msgspec.DecodeError:
             log.exception("a kept reply cannot be read, and is dropped")
             await self._database.run(delivered, [entry.id])
+            frame = None
+        if frame is None:
             del self._cut[entry.id]
             return
         await session.link.send(frame)
@@ -381,7 +398,10 @@ class Sessions:
             return
         await self.deliver(session.account, session.uuid)  # it may have been resumed meanwhile
 
-    async def _frame(self, session: Session, entry: UndeliveredReply, record: TaskRecord | None) -> bytes:
+    async def _frame(
+        self, session: Session, entry: UndeliveredReply, record: TaskRecord | None
+    ) -> bytes | None:
+        """What an entry is sent as; None if it is out of the outbox, as its task was sent again since."""
         codec = session.link.codec
         if entry.frame is not None and len(entry.frame) > self.largest(session):
             (kept,) = msgspec.msgpack.decode(entry.frame, type=_Kept).data or [_KeptItem()]
@@ -395,7 +415,8 @@ class Sessions:
             return entry.frame if codec.binary else codec.encode(msgspec.msgpack.decode(entry.frame))
         if record is None:
             record = await self._database.run(find, session.account, entry.task_uuid or "")
-        assert record is not None, "the outbox names a task that is not there"
+        if record is None or record.finished is None or record.finished > entry.id.created:
+            return None
         frame = encode_reply(codec, await self._outcome(session, record))
         why = ""
         if len(frame) > self.largest(session):

@@ -273,7 +273,8 @@ class ImageStore:
             return None
         kept = recorded.image
         if recorded.superfluous is not None:
-            await self._delete([recorded.superfluous])  # or else the next sweep does
+            with suppress(UnavailableError, DatabaseUnavailableError):  # the next sweep does it
+                await self._delete([recorded.superfluous])
         if not draft.is_written or kept.name != draft.image.name:
             await self._mend(kept.name, draft.data, kept.expires - self._clock())
         self._inputs.keep(kept.uuid, kept.name)
@@ -285,11 +286,11 @@ class ImageStore:
 
     async def _mend(self, name: str, data: bytes, ttl: float) -> None:
         """See that the file of an input is there; if it was lost, by whatever hand, write it again."""
+        self._fresh.keep(name, data)
         try:
             await self._bucket.look(name)
         except FileNotFoundError:
             await self._bucket.write(name, data, attributes(name, ttl))
-        self._fresh.keep(name, data)
 
     async def _drop_draft(self, draft: Draft) -> None:
         if draft.is_written:
@@ -380,14 +381,15 @@ class ImageStore:
                 raise UnavailableError("the image could not be stored in time") from None
             return await self._record(await self._written(draft.image, draft.data), again=True)
         if superfluous is not None:
-            await self._delete([superfluous])  # or else the next sweep does
+            with suppress(UnavailableError, DatabaseUnavailableError):  # the next sweep does it
+                await self._delete([superfluous])
         return kept
 
     async def drop(self, name: str) -> None:
-        """Delete a file that was to be recorded, and will not be."""
-        await self._database.run(condemn, name)
+        """Delete a file that was to be recorded, and will not be; if that fails, a sweep does."""
         self._fresh.take(name)
-        with suppress(UnavailableError):  # the next sweep does it
+        with suppress(UnavailableError, DatabaseUnavailableError):
+            await self._database.run(condemn, name)
             await self._delete([name])
 
     def forget_unread(self) -> None:

@@ -25,7 +25,7 @@ from server.delivery.webhooks import WebhookSender
 from server.images.raw_images import HeldPicture
 from server.images.store import Draft, ImageStore
 from server.limits.admission import Admission
-from server.protocol.errors import ConflictError, DatabaseUnavailableError, UnavailableError
+from server.protocol.errors import ConflictError, DatabaseUnavailableError, TaskError, UnavailableError
 from server.protocol.requests import Sequence
 from server.settings import Settings
 from server.state import takeover, tasks
@@ -296,9 +296,10 @@ class Runner:
         self, draft: Draft, accept: Callable[..., TaskRecord | None]
     ) -> tuple[TaskRecord | None, ImageRecord | None]:
         previous: TaskRecord | None = None
+        is_recorded = False
 
         async def record(draft: Draft) -> Recorded | None:
-            nonlocal previous
+            nonlocal previous, is_recorded
             previous, recorded = await self._database.run(
                 draft.written_by(tasks.accept_with_input),
                 draft.image,
@@ -307,17 +308,30 @@ class Runner:
                 self._images.limit,
                 is_written=draft.is_written,
             )
+            is_recorded = True
             return recorded
 
-        image = await self._images.settle(draft, record)
+        image: ImageRecord | None = None
+        try:
+            image = await self._images.settle(draft, record)
+        except TaskError:
+            if not is_recorded:  # else it is accepted all the same, and looks for its input again
+                raise
         return previous, image
 
     async def _withdraw(self) -> None:
         """Have no task run whose client got an error instead of an answer."""
         for attempt, since in list(self._in_doubt.items()):
-            await self._database.run(tasks.withdraw, attempt, self._clock())
+            await self._withdrawn(attempt)
             if since < time.monotonic() - _DOUBT:
                 del self._in_doubt[attempt]
+
+    async def _withdrawn(self, attempt: Attempt) -> bool:
+        """Withdraw an attempt that is in doubt; False if it was not accepted, or was sent again since."""
+        if not await self._database.run(tasks.withdraw, attempt, self._clock()):
+            return False
+        self._admission.leave(attempt.id, self._clock())
+        return True
 
     async def _rejoin(
         self, previous: TaskRecord, base_url: str, pixels: HeldPicture | None
@@ -339,6 +353,8 @@ class Runner:
     async def _see_to(self, attempt: Attempt, base_url: str) -> bool:
         """See to an attempt that is recorded as this server's; whether it was begun."""
         async with self._turn(attempt.account, attempt.task_uuid):
+            if attempt in self._in_doubt and await self._withdrawn(attempt):
+                return False
             return await self._settle(attempt, base_url)
 
     async def _settle(self, attempt: Attempt, base_url: str, pixels: HeldPicture | None = None) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -23,6 +24,7 @@ from server.state import postgresql as postgresql_connections
 from server.state.accounts import account_named
 from server.state.audit import audit
 from server.state.database import Database
+from server.state.records import Attempt
 from server.state.takeover import take_over
 from tests.server.conftest import StartServer
 from tests.server.support.crash import SETTINGS, SOME_TASKS, judge, run_of, work_through
@@ -201,6 +203,35 @@ async def test_a_task_that_was_refused_and_recorded_all_the_same_is_withdrawn(
         await until(is_withdrawn)
         assert "imageURL" in await told_of(peer, task)
     found = server.services.database.snapshot(audit)
+    assert (found.charges, found.mistakes) == (1, [])
+
+
+async def test_a_refused_task_that_is_recorded_while_the_server_looks_for_others_is_not_begun(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start_server(**SETTINGS)
+    runner, account = server.services.runner, open_account(server)
+    task = upscale(base64.b64encode(PICTURES[0]).decode())
+    database, late = server.services.database, Attempt.of(account.id, new_uuid())
+    async with connected(server, key=account.key) as peer:
+        assert "imageURL" in await told_of(peer, task)
+    record = database.run_sync(tasks.find, account.id, task["taskUUID"])
+    assert record is not None
+    withdraw, looks = runner._withdraw, 0
+
+    async def record_late() -> None:
+        nonlocal looks
+        await withdraw()
+        if not looks:
+            request, owner = record.encoded_request, runner._lock.server
+            await database.run(tasks.accept, late, request, None, 0.0, owner)
+            runner._in_doubt[late] = time.monotonic()
+        looks += 1
+
+    monkeypatch.setattr(runner, "_withdraw", record_late)
+    await until(lambda: looks > 1)
+    assert database.run_sync(tasks.find, account.id, late.task_uuid) is None
+    found = database.snapshot(audit)
     assert (found.charges, found.mistakes) == (1, [])
 
 

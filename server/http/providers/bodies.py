@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
@@ -69,12 +69,12 @@ async def read_form(request: Request) -> Mapping[str, bytes]:
     if kind != b"multipart/form-data" or not boundary:
         raise FrameError("the body must be multipart/form-data")
     form = _Form()
-    parser = MultipartParser(boundary, form.callbacks())
     settings, account = _bounds(request)
     try:
+        parser = MultipartParser(boundary, form.callbacks())
         await receive_body(request, settings, parser.write, authenticated=True, account=account)
         parser.finalize()
-    except MultipartParseError as error:
+    except FormParserError as error:
         raise FrameError(f"the form cannot be read: {error}") from error
     return form.parts
 

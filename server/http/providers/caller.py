@@ -20,6 +20,7 @@ from server.money import to_usd
 from server.protocol.codec import MESSAGEPACK
 from server.protocol.error_codes import error_status
 from server.protocol.errors import ErrorItem, ForbiddenError, NotFoundError, ParameterError, TaskError
+from server.protocol.fields import is_uuid
 from server.protocol.replies import ImageUploadResult, Progress, UpscaleResult
 from server.protocol.requests import Upscale
 from server.protocol.sources import StoredImage, read_source
@@ -165,10 +166,11 @@ class Caller:
             RateLimitError: if the account has asked for too much of late.
         """
         self.services.edge.take_request(self.account)
-        record = await self.services.database.run(tasks.find, self.account, task_uuid.lower())
-        scope = self.login.scope
+        record, scope = None, self.login.scope
+        if is_uuid(task_uuid):  # PostgreSQL takes no NUL
+            record = await self.services.database.run(tasks.find, self.account, task_uuid.lower())
         if record is None or (scope is not None and not record.is_of(scope)):
-            raise NotFoundError("taskNotFound", f"there is no task {task_uuid}", "taskUUID")
+            raise NotFoundError("taskNotFound", f"there is no task {task_uuid[:64]}", "taskUUID")
         return record
 
     async def latest(self, limit: int, before: float) -> list[TaskRecord]:

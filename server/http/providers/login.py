@@ -1,7 +1,6 @@
 """What the key opens that came with a request, in every form that clients of other services use."""
 
 import base64
-import binascii
 import ipaddress
 
 from starlette.requests import Request
@@ -47,7 +46,7 @@ def _keys(request: Request) -> list[str]:
     if scheme.lower() == "basic":
         try:
             user, _, password = base64.b64decode(rest.strip(), validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # it is not base64, or not UTF-8 in that
             return []
         return [half for half in dict.fromkeys((password, user)) if half]
     return [given] if given else []  # novita-sdk for JavaScript sends the bare key

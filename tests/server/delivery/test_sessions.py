@@ -11,12 +11,14 @@ from sqlalchemy import Connection, select, update
 from server.delivery.sessions import Sessions
 from server.protocol.codec import JSON
 from server.serving import EmbeddedServer
-from server.state.accounts import account_named
+from server.state.accounts import AccountId, account_named
+from server.state.claims import ServerId
 from server.state.database import Database
 from server.state.logins import Login
-from server.state.outbox import keep_undelivered
-from server.state.records import TaskRecord
+from server.state.outbox import UndeliveredReply, keep_undelivered, undelivered
+from server.state.records import Attempt, TaskRecord
 from server.state.tables import tasks
+from server.state.tasks import accept, find, withdraw
 from tests.server.support.harness import (
     KEY,
     PATIENCE,
@@ -380,6 +382,52 @@ async def test_an_outcome_that_a_look_has_found_and_delivered_is_not_sent_again(
         (result,) = await peer.ask(upscale(base64.b64encode(make_image(seed=1)).decode()))
         assert result["imageURL"]
         await peer.nothing_more()
+
+
+async def test_what_was_not_confirmed_comes_once_though_the_connection_authenticates_again(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.delivery.sessions._SETTLE_WITHIN", 0.01)
+    monkeypatch.setattr(
+        "server.connection.Connection.confirm", lambda *_: asyncio.get_running_loop().create_future()
+    )
+    session = new_uuid()
+    async with connected(server, session=session) as peer:
+        (result,) = await peer.ask(upscale(base64.b64encode(make_image()).decode()))
+        assert result["imageURL"]
+        assert (await peer.authenticate(session=session))["connectionSessionUUID"] == session
+        await peer.nothing_more()
+
+
+@pytest.mark.parametrize("is_forgotten", [False, True])
+async def test_a_failure_whose_task_is_sent_again_while_it_is_being_sent_is_left_out(
+    server: EmbeddedServer, web: Web, monkeypatch: pytest.MonkeyPatch, is_forgotten: bool
+) -> None:
+    session, account = new_uuid(), open_account(server)
+    task, run = upscale(web.hold("/no-image", b"no image")), server.services.database.run
+    async with connected(server, key=account.key, session=session) as peer:
+        await peer.send(task)
+        await web.receive()
+        await peer.cut()
+    web.release("/no-image")
+    async with connected(server, key=account.key) as other:
+        assert (await other.finished(task["taskUUID"]))["code"]
+    again = Attempt.of(account.id, task["taskUUID"])
+
+    def send_again(connection: Connection, of: AccountId, session: str) -> list[UndeliveredReply]:
+        entries = undelivered(connection, of, session)
+        if entries:
+            record = find(connection, account.id, task["taskUUID"])
+            assert record is not None
+            accept(connection, again, record.encoded_request, None, 0.0, ServerId("another"))
+            if is_forgotten:
+                assert withdraw(connection, again, 0.0)
+        return entries
+
+    monkeypatch.setattr("server.delivery.sessions.undelivered", send_again)
+    async with connected(server, key=account.key, session=session) as peer:
+        await peer.nothing_more()
+    await run(withdraw, again, 0.0)
 
 
 async def test_an_answer_spells_the_uuid_as_the_question_does(server: EmbeddedServer) -> None:

@@ -269,17 +269,20 @@ async def test_what_another_server_takes_over_fails_unless_it_is_stored_whatever
     assert first.services.database.snapshot(audit).mistakes == []
 
 
-async def test_a_result_that_is_no_longer_in_memory_comes_from_the_store_or_has_expired(
+async def test_a_result_that_is_no_longer_in_memory_comes_from_the_store_or_is_gone(
     start_server: StartServer,
 ) -> None:
     server = start_server()
-    tasks = [raw(make_pixels()), raw(make_pixels(1, seed=1), store=True)]
+    tasks = [raw(make_pixels()), *(raw(make_pixels(1, seed), store=True) for seed in (1, 2))]
     first = [await ask(server, task) for task in tasks]
     server.stop()
     server = start_server()
-    lost, kept = [await ask(server, task) for task in tasks]
+    spoilt = first[2]["imageURL"].rpartition("/")[2]
+    (server.services.settings.data / "images" / spoilt).write_bytes(b"not a picture")
+    lost, kept, damaged = [await ask(server, task) for task in tasks]
     assert (lost["code"], "not stored" in lost["message"]) == ("imageExpired", True)
     assert kept["image"] == first[1]["image"]
+    assert (damaged["code"], "cannot be read" in damaged["message"]) == ("imageExpired", True)
 
 
 def held(size: int) -> RawImage:

@@ -17,9 +17,10 @@ from obstore.store import MemoryStore
 
 from server.images.bucket import Bucket, open_store
 from server.images.store import ImageFile, ImageStore
-from server.protocol.errors import UnavailableError
+from server.protocol.errors import DatabaseUnavailableError, UnavailableError
 from server.state.accounts import AccountId, account_named
 from server.state.database import Database
+from server.state.images import condemn
 from tests.server.conftest import StartServer
 from tests.server.support.harness import (
     PATIENCE,
@@ -290,6 +291,61 @@ async def test_an_image_that_cannot_be_read_just_now_is_told_over_http(
         assert (response.status, dict(response.headers)[b"retry-after"]) == (503, b"10")
         disk.put_back()
         assert (await pool.request("GET", url)).status == 200
+
+
+async def test_an_image_is_told_to_be_unavailable_while_the_database_is(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start_server()
+
+    async def fail(*_: Any) -> None:
+        raise DatabaseUnavailableError
+
+    monkeypatch.setattr(server.services.images, "find_named", fail)
+    async with httpcore.AsyncConnectionPool() as pool:
+        response = await pool.request("GET", f"{server.url}/images/{'a' * 22}.png")
+    assert (response.status, dict(response.headers)[b"retry-after"]) == (503, b"5")
+
+
+async def test_a_task_that_is_accepted_is_not_refused_as_its_known_input_cannot_be_looked_at(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, faults = start_server(), Faults("head", monkeypatch)
+    account = open_account(server)
+    async with connected(server, key=account.key) as peer:
+        assert "imageURL" in (await peer.ask(upscale(IMAGE)))[0]
+        monkeypatch.setattr(server.services.images._bucket, "_pauses", ())
+        faults.left = 1
+        assert "imageURL" in (await peer.ask(upscale(IMAGE)))[0]
+    assert faults.left == 0
+    assert charges(server, account.id)[1] == 2
+
+
+async def test_a_result_for_which_neither_store_nor_database_has_room_is_one_clear_error(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = start_server()
+    account = open_account(server)
+    run, bucket = server.services.database.run, server.services.images._bucket
+    async with connected(server, key=account.key) as peer:
+        image = (await upload(peer))["imageUUID"]
+
+        def fill(_name: str, _data: bytes) -> None:
+            raise UnavailableError("the image store cannot be used")
+
+        async def fail(function: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
+            if function is condemn:
+                raise DatabaseUnavailableError
+            return await run(function, *arguments, **more)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(bucket, "write_here", fill)
+            patch.setattr(server.services.database, "run", fail)
+            (error,) = await peer.ask(task := upscale(image))
+        assert (error["code"], error["message"]) == ("serviceUnavailable", "the image store cannot be used")
+        assert "imageURL" in (await peer.ask(task))[0]
+    assert charges(server, account.id)[1] == 1
+    assert not [entry for entry in caplog.records if entry.exc_info]
 
 
 @pytest.fixture

@@ -211,6 +211,23 @@ def test_a_wrong_key_no_key_and_no_money_are_errors_of_the_service(
     assert charges(server, poor.id) == (0, 0)
 
 
+def test_a_key_in_no_encoding_is_a_wrong_key_and_a_form_whose_boundary_is_too_long_is_no_form(
+    server: EmbeddedServer,
+) -> None:
+    answer = ask(server, "GET", "/v1/models", headers={"authorization": b"Basic \xe9\xe9"})
+    assert (answer.status, answer.json["error"]) == (401, "missingApiKey")
+    headers = BEARER | {"content-type": f"multipart/form-data; boundary={'x' * 300}"}
+    answer = ask(server, "POST", "/v2beta/stable-image/upscale/fast", headers=headers)
+    assert (answer.status, answer.json["name"]) == (400, "bad_request")
+
+
+@pytest.mark.each_database
+def test_an_id_that_no_database_can_hold_is_not_found(start_server: StartServer) -> None:
+    server = start_server()
+    assert ask(server, "GET", "/v3/async/task-result?task_id=%00").status == 404
+    assert ask(server, "GET", "/v2/progress?task_id=%00").json["code"] == 3
+
+
 def test_what_is_too_large_for_the_server_is_an_error_of_the_service(start_server: StartServer) -> None:
     server = start_server(max_frame_bytes=100_000)
     padding = "x" * 100_000
