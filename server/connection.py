@@ -108,8 +108,7 @@ class Connection:
             raise Disconnected
         self._unsent += len(frame)
         counted = min(len(frame), self._largest_counted)  # one reply may be as large as it is
-        if not self._outgoing.add(counted):
-            self._may_go_on.clear()
+        self._outgoing.add(counted)
         try:
             await self._line.send(frame, text=not self.codec.binary)
         except ConnectionError as error:
@@ -119,8 +118,10 @@ class Connection:
             self._outgoing.add(-counted)
 
     async def room(self) -> None:
-        """Wait until replies may be prepared: all clients together leave too much unread."""
-        await self._may_go_on.wait()
+        """Wait until replies may be prepared, if the account, or all together, leave too much unread."""
+        while not self._gone and not self._outgoing.has_room():
+            self._may_go_on.clear()
+            await self._may_go_on.wait()
 
     def confirm(self, kept: int = 0) -> asyncio.Future[bool]:
         """Becomes True when the client has all frames that were sent before, False if it is gone first.
@@ -131,8 +132,7 @@ class Connection:
         answer = self._line.confirm()
         if kept and not answer.done():
             counted = min(kept, self._largest_counted)
-            if not self._outgoing.add(counted):
-                self._may_go_on.clear()
+            self._outgoing.add(counted)
             answer.add_done_callback(lambda _: self._outgoing.add(-counted))
         return answer
 
@@ -191,6 +191,9 @@ class Connection:
         except WebSocketDisconnect as error:
             if error.code == CloseCode.MESSAGE_TOO_BIG and self._session is not None:
                 self._services.sessions.note_too_large(self._session)
+        finally:
+            self._gone = True
+            self._go_on()
 
     async def _receive(self) -> tuple[bytes | str, Holding]:
         message = await self._websocket.receive()
@@ -268,11 +271,20 @@ class Connection:
             accepting=self._accepting,
         )
         if raw.task_type in _QUESTIONS:
-            # Not kept for a client that is gone: it can ask again, and the answers may be many and large.
-            if not self._gone and (answer := await dispatch(raw, context)) is not None:
-                await self._reply(answer)
+            await self._answer(raw, context)
         elif (reply := await dispatch(raw, context)) is not None:
             await self._services.sessions.send(session, reply)
+
+    async def _answer(self, raw: RawTask, context: Context) -> None:
+        """Answer a question, unless the client is gone: it can ask again. Answers may be many and large."""
+        async with self._outgoing.turn():
+            await self.room()
+            answer = None if self._gone else await dispatch(raw, context)
+            if answer is None:
+                return
+            replying = asyncio.create_task(self._reply(answer))
+            await asyncio.sleep(0)  # it is counted then
+        await replying
 
     async def _authenticate(self, raw: RawTask) -> None:
         """Begin or resume the session; what waits for it is sent right after the reply."""

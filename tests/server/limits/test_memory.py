@@ -143,6 +143,32 @@ async def test_replies_that_nobody_reads_are_bounded_over_all_connections(start_
     await until(lambda: memory.outgoing.used == 0)
 
 
+async def test_who_asks_over_many_connections_at_once_holds_no_more(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start_server(max_outgoing_bytes=40 * MIB, max_unsent_bytes=4 * MIB, send_timeout=PATIENCE)
+    memory = server._server._app.state.memory
+    account = open_account(server)
+    task = upscale(base64.b64encode(noise(256)).decode(), outputType="base64Data")  # 1 MB
+    question = {"taskType": "getResponse", "taskUUID": task["taskUUID"]}
+    async with connected(server, key=account.key) as peer:
+        await peer.ask(task)
+    async with AsyncExitStack() as stack:
+        peers = [(await stack.enter_async_context(deaf(server, account.key)))[0] for _ in range(30)]
+        most = 0
+
+        def over() -> bool:
+            nonlocal most
+            most = max(most, memory.outgoing.used)
+            return memory.outgoing.used > memory.outgoing.share
+
+        await asyncio.gather(*(peer.send(question, question) for peer in peers))
+        await until(over)
+        await until(lambda: not over() or len(server.services.sessions.links) < 30)  # one was dropped
+        assert most < memory.outgoing.limit
+    await until(lambda: memory.outgoing.used == 0)
+
+
 async def test_answers_to_posts_that_nobody_reads_are_bounded_too(start_server: StartServer) -> None:
     server = start_server(max_outgoing_bytes=4 * MIB, max_unsent_bytes=MIB, send_timeout=PATIENCE)
     account, address = open_account(server), urlsplit(server.url)
