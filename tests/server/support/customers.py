@@ -177,7 +177,8 @@ class Customer:
             socket,
             {"taskType": "authentication", "apiKey": self.key, "connectionSessionUUID": self._session},
         )
-        greeting = msgspec.json.decode(await asyncio.wait_for(socket.recv(), 10))
+        async with asyncio.timeout(10):
+            greeting = msgspec.json.decode(await socket.recv())
         assert greeting["data"][0]["connectionSessionUUID"] == self._session, greeting
         self.connections += 1
         async with asyncio.TaskGroup() as group:
@@ -209,7 +210,8 @@ class Customer:
             else:
                 self._room.clear()
                 try:
-                    await asyncio.wait_for(self._room.wait(), _ASK_EVERY)
+                    async with asyncio.timeout(_ASK_EVERY):
+                        await self._room.wait()
                 except TimeoutError:
                     await self._ask(socket, self.open_tasks())
         while not self.settled():

@@ -108,7 +108,8 @@ class Peer:
 
     async def receive(self) -> Item:
         """The next frame."""
-        frame: Item = self.codec.decode(await asyncio.wait_for(self.socket.recv(), PATIENCE))
+        async with asyncio.timeout(PATIENCE):  # `wait_for` of Python 3.11 can swallow a cancellation
+            frame: Item = self.codec.decode(await self.socket.recv())
         assert ("data" in frame) != ("errors" in frame), "a frame is success or failure, never both"
         return frame
 

@@ -163,7 +163,8 @@ class Wire:
         return int.from_bytes(payload[:2], "big") if payload else None
 
     async def _read(self, size: int) -> bytes:
-        return await asyncio.wait_for(self._reader.readexactly(size), PATIENCE)
+        async with asyncio.timeout(PATIENCE):
+            return await self._reader.readexactly(size)
 
 
 @asynccontextmanager
@@ -210,7 +211,8 @@ async def wired(
 
 
 async def _handshake(reader: asyncio.StreamReader) -> Handshake:
-    head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)).decode("latin-1")
+    async with asyncio.timeout(PATIENCE):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     status, *lines = head.strip().split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     return Handshake(int(status.split()[1]), headers)
