@@ -88,10 +88,8 @@ class Connection:
             async with asyncio.TaskGroup() as tasks:
                 await self._receive_all(tasks)
         finally:
-            self._gone = True
             self._services.sessions.links.discard(self)
             self._watch.cancel()
-            self._go_on()
             if self._session is not None:
                 self._services.sessions.detach(self._session)
 

@@ -273,8 +273,7 @@ class ImageStore:
             return None
         kept = recorded.image
         if recorded.superfluous is not None:
-            with suppress(UnavailableError, DatabaseUnavailableError):  # the next sweep does it
-                await self._delete([recorded.superfluous])
+            await self._delete_superfluous(recorded.superfluous)
         if not draft.is_written or kept.name != draft.image.name:
             await self._mend(kept.name, draft.data, kept.expires - self._clock())
         self._inputs.keep(kept.uuid, kept.name)
@@ -381,8 +380,7 @@ class ImageStore:
                 raise UnavailableError("the image could not be stored in time") from None
             return await self._record(await self._written(draft.image, draft.data), again=True)
         if superfluous is not None:
-            with suppress(UnavailableError, DatabaseUnavailableError):  # the next sweep does it
-                await self._delete([superfluous])
+            await self._delete_superfluous(superfluous)
         return kept
 
     async def drop(self, name: str) -> None:
@@ -390,6 +388,11 @@ class ImageStore:
         self._fresh.take(name)
         with suppress(UnavailableError, DatabaseUnavailableError):
             await self._database.run(condemn, name)
+            await self._delete([name])
+
+    async def _delete_superfluous(self, name: str) -> None:
+        """Delete a file that nothing needs any more; if that fails, the next sweep does it."""
+        with suppress(UnavailableError, DatabaseUnavailableError):
             await self._delete([name])
 
     def forget_unread(self) -> None:

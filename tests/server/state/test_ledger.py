@@ -220,7 +220,7 @@ class Bookkeeping(RuleBasedStateMachine):
 
 
 TestBookkeeping = Bookkeeping.TestCase
-TestBookkeeping.settings = hypothesis_settings(max_examples=6, stateful_step_count=30, deadline=None)
+TestBookkeeping.settings = hypothesis_settings(max_examples=10, stateful_step_count=30, deadline=None)
 
 
 def test_threads_together_cannot_spend_more_than_there_is(database: Database) -> None:

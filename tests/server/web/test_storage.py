@@ -46,7 +46,9 @@ def test_the_page_works_where_nothing_can_be_kept(
     page.wait("#empty")
 
 
-DAMAGED = ["{", "null", '{"parameters": null, "amount": "x", "size": 7, "format": "GIF", "quality": -1}']
+DAMAGED = [
+    "{", "null", "[]", '{"parameters": null, "amount": "x", "size": 7, "format": "GIF", "quality": -1}',
+]  # fmt: skip
 
 
 def test_what_is_damaged_is_left_out(page: Page) -> None:
