@@ -152,7 +152,7 @@ class TileUpscaler:
             if not wanted.keep_hidden:
                 planes[0] = await self._pixels.run(fill_hidden, picture.pixels, picture.alpha, wraps)
         regions = RegionReporter(picture, width, height, on_region, wraps) if on_region else None
-        largest = model.tile
+        largest = self._largest_tile(model)
         while True:
             plan = self._plan(picture, wanted, network, largest)
             try:
@@ -172,7 +172,7 @@ class TileUpscaler:
             largest = min(largest, math.isqrt(room))
         model = wanted.model
         width_step = 1 if self._executor.in_batches or picture.width < _WIDE else _WIDTH_STEP
-        if largest == model.tile:
+        if largest == self._largest_tile(model):
             largest += -largest % width_step
         tile = max(largest, _smallest_tile(model))
         native = wanted.size == (picture.width * network.scale, picture.height * network.scale)
@@ -187,6 +187,11 @@ class TileUpscaler:
             beyond=0 if native else BEYOND,
             width_step=width_step,
         )
+
+    def _largest_tile(self, model: Model) -> int:
+        if self._executor.in_batches or model.cpu_tile is None:
+            return model.tile
+        return min(model.tile, model.cpu_tile)
 
     async def _run(
         self,

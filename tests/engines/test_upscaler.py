@@ -381,6 +381,15 @@ async def test_tiles_on_a_cpu_have_widths_that_it_computes_fast(upscaler_on, fas
     assert {size[2] for size in device.sizes} == {expected}
 
 
+@pytest.mark.parametrize(("largest_batch", "largest"), [(1, 416), (2, 542)])
+async def test_tiles_on_a_cpu_are_small_enough_for_its_caches(upscaler_on, fast, largest_batch, largest):
+    device = FakeDevice(scale=4, largest_batch=largest_batch)
+    pixels = np.random.default_rng(0).integers(0, 256, (600, 500, 3), np.uint8)
+    result = await enlarged(upscaler_on(device), Picture(pixels=pixels), fast)
+    assert np.array_equal(result.pixels, repeated(Picture(pixels=pixels)))
+    assert 0.7 * largest < max(max(height, width) for _, height, width in device.sizes) <= largest
+
+
 async def test_with_several_devices_tiles_are_cut_for_the_one_with_the_least_memory(
     upscaler_on, fast, caplog
 ):
