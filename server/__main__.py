@@ -1,6 +1,6 @@
 """`python -m server` is the command `tilewire`."""
 
-from server.cli import main
+from server.launch import main
 
 if __name__ == "__main__":
     main()

@@ -34,7 +34,7 @@ sys.meta_path.insert(0, _OwnPackages())
 
 def main() -> None:
     """Run the command line."""
-    from server.cli import main as run_command_line
+    from server.launch import main as run_command_line
 
     run_command_line()
 

@@ -119,6 +119,8 @@ class OpenVinoDevice:
                 compiled = core.compile_model(
                     file, "CPU", self._configuration(self.precision, threads) | kept
                 )
+                if len(compiled.outputs) != 1:
+                    raise ModelError(f"{file.name} has {len(compiled.outputs)} outputs")
                 return _OpenVinoSession(compiled, compiled.create_infer_request(), cache)
 
             sessions = [opened(file, self.threads) for file in files]
@@ -209,8 +211,7 @@ class _OpenVinoSession:
             # Not `infer`: with one thread OpenVINO 2026.4 swallows what fails, and gives the last result.
             self._request.start_async()
             self._request.wait()
-            (output,) = self._request.output_tensors
-            result: NDArray[Any] = output.data.copy()
+            result: NDArray[Any] = self._request.get_output_tensor(0).data.copy()
         except Exception as error:
             raise as_model_error(error, f"the model failed on a batch of {tiles.shape}") from error
         return result

@@ -53,8 +53,8 @@ class Loaded(NamedTuple):
 
     run: Callable[[Arrays], Arrays]
     release_memory: Callable[[], None]
-    session: object
-    """What runs it."""
+    timed: TimedSession | None
+    """What runs it, if that says how long the device worked."""
 
 
 @dataclass(slots=True, eq=False)
@@ -117,8 +117,8 @@ class Worker:
 
     def worked(self, network: Network | Part) -> float | None:
         """Seconds that the device worked for the last run; None if that is what the run took."""
-        session = self.sessions[network].session
-        return session.seconds if isinstance(session, TimedSession) else None
+        timed = self.sessions[network].timed
+        return None if timed is None else timed.seconds
 
     def free_in(self, now: float) -> float:
         """Seconds until it has done what it is at; infinite if that cannot be told."""
@@ -219,7 +219,7 @@ class Worker:
             self._hold_memory()
             if isinstance(network, Part):
                 part = self.device.open_part(network)
-                loaded = Loaded(part.run_part, part.release_memory, part)
+                loaded = Loaded(part.run_part, part.release_memory, _timed(part))
             else:
                 loaded = self._open(network, calibration)
             self.sessions[network] = loaded
@@ -323,7 +323,7 @@ class Worker:
             self._calibrate(session, network, calibration)
         warmed_up(session)
         return Loaded(
-            lambda batch: (run_checked(session, network, batch[0]),), session.release_memory, session
+            lambda batch: (run_checked(session, network, batch[0]),), session.release_memory, _timed(session)
         )
 
     def _calibrate(self, session: Session, network: Network, calibration: Calibration) -> None:
@@ -334,7 +334,15 @@ class Worker:
             self.room[network] = Room(pixels // 2, self.began)
 
 
+def _timed(session: object) -> TimedSession | None:
+    """The session, if it is one; to ask for that takes as long as all else that is asked after a run."""
+    return session if isinstance(session, TimedSession) else None
+
+
 def _run(run: Callable[[Arrays], Arrays], tiles: Sequence[TileWork]) -> list[Arrays]:
     inputs = [tile.read() for tile in tiles]
-    results = run(tuple(np.stack(arrays) for arrays in zip(*inputs, strict=True)))
+    if len(inputs) == 1:  # as always on a CPU: nothing is copied then
+        results = run(tuple(array[np.newaxis] for array in inputs[0]))
+    else:
+        results = run(tuple(np.stack(arrays) for arrays in zip(*inputs, strict=True)))
     return list(zip(*results, strict=True))

@@ -178,21 +178,16 @@ class Tile:
 
         Where it wraps the image goes on at its opposite edge, elsewhere it is continued by its mirror image.
         """
-        window, inside, beyond = image, [], []
+        window = image
         for axis, segment in enumerate((self.rows, self.columns)):
             length = image.shape[axis]
-            start, stop = max(0, segment.start), min(length, segment.stop)
-            margin = start - segment.start, segment.stop - stop
-            if self.wraps[axis] and any(margin):
-                places = np.arange(segment.start, segment.stop)
-                window = window.take(places, axis, mode="wrap")
-                start, stop, margin = 0, len(places), (0, 0)
-            inside.append(slice(start, stop))
-            beyond.append(margin)
-        window = window[tuple(inside)]
-        if not any(map(any, beyond)):
-            return window
-        return np.pad(window, [*beyond, *[(0, 0)] * (image.ndim - 2)], "symmetric")
+            if segment.start >= 0 and segment.stop <= length:
+                window = window[(slice(None),) * axis + (slice(segment.start, segment.stop),)]
+            elif self.wraps[axis]:
+                window = window.take(np.arange(segment.start, segment.stop), axis, mode="wrap")
+            else:
+                window = window.take(_mirrored(segment, length), axis)
+        return window
 
     def kept(self, scale: int) -> Area:
         """The core's place on the upscaled image."""
@@ -225,6 +220,12 @@ class Tile:
             (rows.keep_start - rows.start) * scale : (rows.keep_stop - rows.start) * scale,
             (columns.keep_start - columns.start) * scale : (columns.keep_stop - columns.start) * scale,
         ]
+
+
+def _mirrored(segment: Segment, length: int) -> NDArray[np.intp]:
+    """The places of a segment on an axis that goes on as its mirror image on either side."""
+    places = np.arange(segment.start, segment.stop) % (2 * length)
+    return np.minimum(places, 2 * length - 1 - places)
 
 
 @dataclass(frozen=True, slots=True)
