@@ -194,12 +194,13 @@ def diffusion_of(task: Upscale, model: Model, settings: UpscaleSettings | None =
         model: what does it, or is blended into it.
         settings: for the model; default: those of the task.
     """
+    if model.diffusion is None:
+        return None
     settings = settings or task.settings or UpscaleSettings()
     seed = UUID(task.task_uuid).int % 2**32
     if model.creative is not None:
         return creative_diffusion(settings, model.creative, seed % 2**31)
-    if model.latent is None:
-        return None
+    assert model.latent is not None
     strength = given(settings.strength, 1.0)
     drafts = strength < 1 and model.latent.draft_steps > 0
     default = Diffusion(
