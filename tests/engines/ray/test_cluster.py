@@ -294,5 +294,5 @@ def test_a_device_says_how_long_it_worked_without_the_way_there(grid, joined, ke
     look(cluster)
     (tile,) = fill(executor, key, 1)
     wait_for(tile)
-    session = next(iter(executor._dispatcher.fleet.workers[0].sessions.values())).session
+    session = next(iter(executor._dispatcher.fleet.workers[0].sessions.values())).timed
     assert tile.seconds == session.seconds > 0
