@@ -43,6 +43,7 @@ import httpcore
 import msgspec
 import numpy as np
 from PIL import Image
+from sqlalchemy import make_url
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
@@ -136,8 +137,10 @@ def picture(side: int) -> Picture:
 
 def main(options: argparse.Namespace) -> None:
     """Measure, print, keep."""
+    state = "SQLite" if options.database is None else make_url(options.database).get_backend_name()
+    name = "latency" if options.database is None else f"latency-{state}"
     report = Report(
-        "latency", "side", "clients", "peer", "tasks/s", "p50 ms", "p95 ms", "p99 ms", "CPU ms",
+        name, "side", "clients", "peer", "tasks/s", "p50 ms", "p95 ms", "p99 ms", "CPU ms",
         "÷ bare tasks/s", "p50 - bare, ms", "p99 - bare, ms",
     )  # fmt: skip
     if options.database is not None:
@@ -168,7 +171,7 @@ def main(options: argparse.Namespace) -> None:
     report.say(
         f"{options.rounds} rounds of {options.seconds:g} s each, medians of rounds; {MODEL} ×4 on {devices}"
     )
-    report.say(f"state in {'SQLite' if options.database is None else options.database.partition(':')[0]}")
+    report.say(f"state in {state}")
     report.keep()
 
 
