@@ -15,6 +15,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
+from server.state.checkpoints import Checkpoints
+
 __all__ = ["GroupCommit"]
 
 T = TypeVar("T")
@@ -59,6 +61,7 @@ class GroupCommit:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._connection: Connection | None = None
         self._closed = False
+        self._checkpoints = Checkpoints(engine)
         self._thread = threading.Thread(target=self._work, name="database", daemon=True)
         self._thread.start()
 
@@ -83,12 +86,16 @@ class GroupCommit:
         self._closed = True
         self._jobs.put(None)
         self._thread.join()
+        self._checkpoints.close()
 
     def _work(self) -> None:
         while (first := self._jobs.get()) is not None:
-            for loop, outcomes in self._run([first, *self._waiting()]).items():
+            jobs = [first, *self._waiting()]
+            for loop, outcomes in self._run(jobs).items():
                 with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any longer
                     loop.call_soon_threadsafe(_tell, outcomes)
+            if self._connection is not None:
+                self._checkpoints.note(self._connection, len(jobs))
         self._disconnect()
 
     def _waiting(self) -> Iterator[_Job]:
@@ -151,6 +158,7 @@ class GroupCommit:
     def _transaction(self) -> Iterator[Connection]:
         if self._connection is None:
             self._connection = self._engine.connect()
+            self._checkpoints.take_over(self._connection)
         try:
             with self._connection.begin():
                 yield self._connection

@@ -1,6 +1,7 @@
 """Functions that wait for the database together share a transaction, and nothing else."""
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -10,6 +11,7 @@ import pytest
 from sqlalchemy import Connection, event, insert, select
 
 from server.protocol.errors import DatabaseUnavailableError
+from server.state import checkpoints
 from server.state.database import Database
 from server.state.images import note_loose
 from server.state.tables import loose_files
@@ -115,3 +117,23 @@ async def test_what_waits_when_the_database_is_closed_is_still_committed(tmp_pat
     with closing(Database(url)) as again:
         again.run_sync(lambda connection: connection.execute(insert(loose_files).values(name="b", since=1.0)))
         assert sorted(await names(again)) == ["a", "b"]
+
+
+async def test_the_journal_begins_anew_again_and_again(database, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "_EVERY", 20)
+    for number in range(2000):  # of two pages and more each: 16 MB
+        await database.run(note_loose, f"{number}.png", 1.0)
+    assert len(await names(database)) == 2000
+    assert (tmp_path / "state.db-wal").stat().st_size < 8 * 2**20
+
+
+async def test_transactions_go_on_where_the_journal_cannot_be_emptied(database, monkeypatch):
+    def fail(_connection, statement):
+        raise sqlite3.OperationalError(statement)
+
+    await database.run(note_loose, "first.png", 1.0)
+    monkeypatch.setattr(checkpoints, "_EVERY", 1)
+    monkeypatch.setattr(checkpoints, "_run", fail)
+    for number in range(20):
+        await database.run(note_loose, f"{number}.png", 1.0)
+    assert len(await names(database)) == 21
