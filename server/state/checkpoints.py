@@ -10,7 +10,7 @@ from sqlite3 import Error
 from typing import Final
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 __all__ = ["Checkpoints"]
 
@@ -58,7 +58,7 @@ class Checkpoints:
     def _work(self) -> None:
         while self._is_wanted.wait() and not self._closed:
             self._is_wanted.clear()
-            with contextlib.suppress(DBAPIError), self._engine.connect() as connection:
+            with contextlib.suppress(SQLAlchemyError, Error), self._engine.connect() as connection:
                 _checkpoint(connection)
             self._is_nearly_done = True
 
