@@ -341,8 +341,5 @@ def _timed(session: object) -> TimedSession | None:
 
 def _run(run: Callable[[Arrays], Arrays], tiles: Sequence[TileWork]) -> list[Arrays]:
     inputs = [tile.read() for tile in tiles]
-    if len(inputs) == 1:  # as always on a CPU: nothing is copied then
-        results = run(tuple(array[np.newaxis] for array in inputs[0]))
-    else:
-        results = run(tuple(np.stack(arrays) for arrays in zip(*inputs, strict=True)))
+    results = run(tuple(np.stack(arrays) for arrays in zip(*inputs, strict=True)))
     return list(zip(*results, strict=True))

@@ -95,9 +95,7 @@ class Budget:
 
     def turn(self, owner: Hashable) -> asyncio.Semaphore:
         """For a few of an owner at once: from a look for room until what is taken has been counted."""
-        if (turn := self._turns.get(owner)) is None:
-            turn = self._turns[owner] = asyncio.Semaphore(_TURNS)
-        return turn
+        return self._turns.setdefault(owner, asyncio.Semaphore(_TURNS))
 
     def forget(self, holding: "Holding") -> None:
         """A holding that has ended waits no longer."""

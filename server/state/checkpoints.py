@@ -6,12 +6,13 @@ small tasks takes 0.6 to 0.7 of the time (measured).
 """
 
 import contextlib
-import threading
-from sqlite3 import Error
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError
+
+from server.state.prepared import run_by_driver
 
 __all__ = ["Checkpoints"]
 
@@ -31,48 +32,33 @@ class Checkpoints:
         """
         self._engine = engine
         self._count = 0
-        self._is_wanted = threading.Event()
-        self._is_under_way = self._is_nearly_done = self._closed = False
-        self._thread = threading.Thread(target=self._work, name="checkpoints", daemon=True)
-        self._thread.start()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
+        self._under_way: Future[None] | None = None
 
     def take_over(self, connection: Connection) -> None:
         """Have a connection leave it to this."""
-        _run(connection, "PRAGMA wal_autocheckpoint=0")
+        run_by_driver(connection, "PRAGMA wal_autocheckpoint=0")
 
     def note(self, connection: Connection, count: int) -> None:
         """So many functions were run on a connection that is in no transaction now."""
         self._count += count
-        if self._is_nearly_done:
+        if self._under_way is not None and self._under_way.done():
             # What came meanwhile is little. Once nothing is left the journal begins anew.
-            self._is_nearly_done = self._is_under_way = False
+            self._under_way = None
             _checkpoint(connection)
-        elif self._count >= _EVERY and not self._is_under_way:
-            self._count, self._is_under_way = 0, True
-            self._is_wanted.set()
+        elif self._count >= _EVERY and self._under_way is None:
+            self._count, self._under_way = 0, self._thread.submit(self._do_most)
 
     def close(self) -> None:
         """Finish what is under way. Blocks."""
-        self._closed = True
-        self._is_wanted.set()
-        self._thread.join()
+        self._thread.shutdown()
 
-    def _work(self) -> None:
-        while self._is_wanted.wait() and not self._closed:
-            self._is_wanted.clear()
-            with contextlib.suppress(SQLAlchemyError, Error), self._engine.connect() as connection:
-                _checkpoint(connection)
-            self._is_nearly_done = True
+    def _do_most(self) -> None:
+        with self._engine.connect() as connection:  # what that raises nobody has to hear of
+            _checkpoint(connection)
 
 
 def _checkpoint(connection: Connection) -> None:
     """Do as much as can be done without waiting for anybody; what fails is done the next time."""
-    with contextlib.suppress(Error):  # such as a full disk
-        _run(connection, "PRAGMA wal_checkpoint(PASSIVE)")
-
-
-def _run(connection: Connection, statement: str) -> None:
-    """Run a statement outside of any transaction; SQLAlchemy would begin one."""
-    driver = connection.connection.driver_connection
-    assert driver is not None
-    driver.execute(statement)
+    with contextlib.suppress(DBAPIError):  # such as a full disk
+        run_by_driver(connection, "PRAGMA wal_checkpoint(PASSIVE)")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, event, insert, select
+from sqlalchemy.exc import OperationalError
 
 from server.protocol.errors import DatabaseUnavailableError
 from server.state import checkpoints
@@ -129,11 +130,11 @@ async def test_the_journal_begins_anew_again_and_again(database, tmp_path, monke
 
 async def test_transactions_go_on_where_the_journal_cannot_be_emptied(database, monkeypatch):
     def fail(_connection, statement):
-        raise sqlite3.OperationalError(statement)
+        raise OperationalError(statement, None, sqlite3.OperationalError("the disk is full"))
 
     await database.run(note_loose, "first.png", 1.0)
     monkeypatch.setattr(checkpoints, "_EVERY", 1)
-    monkeypatch.setattr(checkpoints, "_run", fail)
+    monkeypatch.setattr(checkpoints, "run_by_driver", fail)
     for number in range(20):
         await database.run(note_loose, f"{number}.png", 1.0)
     assert len(await names(database)) == 21
