@@ -1,7 +1,6 @@
-"""What a task wants of models that work beside the upscaler: checked, priced, and done."""
+"""What a task wants of models that work beside the upscaler: checked, and done."""
 
 from collections.abc import Callable, Sequence
-from decimal import Decimal
 from typing import Final
 
 from msgspec import UNSET
@@ -10,12 +9,9 @@ from engines import Face, OnRegion, Picture, Progress, RestoredFace, Upscaler, w
 from onnx_models import Auxiliary, AuxiliaryKind, Catalogue, UnknownModelError
 from server.protocol.errors import invalid, unsupported
 from server.protocol.requests import Upscale
-from server.settings import Settings
 from server.state.requests import Denoiser, FaceRestorer, UpscaleRequest
-from server.upscale.pricing import price
-from server.upscale.sizing import Size
 
-__all__ = ["AuxiliarySteps", "Steps", "denoiser_of", "face_restorer_of", "offered_beside"]
+__all__ = ["Steps", "denoiser_of", "face_restorer_of", "offered_beside"]
 
 
 _DENOISING: Final = 0.15
@@ -70,55 +66,6 @@ def _installed(catalogue: Catalogue, kind: AuxiliaryKind, name: str | None, para
         raise invalid(parameter, str(error)) from error
 
 
-class AuxiliarySteps:
-    """The steps that tasks may want before and after the upscale itself."""
-
-    def __init__(self, catalogue: Catalogue, upscaler: Upscaler, settings: Settings) -> None:
-        """Begin with nothing to do.
-
-        Args:
-            catalogue: has the models.
-            upscaler: runs them.
-            settings: may have other prices than the catalogue.
-        """
-        self._catalogue = catalogue
-        self._upscaler = upscaler
-        self._prices = settings.prices
-
-    def price(self, request: UpscaleRequest, source: Size, size: Size) -> int:
-        """What the steps cost, in nanodollars.
-
-        Args:
-            request: what is to be done.
-            source: the size of what is enlarged; noise is removed from that.
-            size: of the result; faces are restored in that, whether there are some or not.
-        """
-        cost = 0
-        if request.denoiser is not None:
-            denoiser = self._catalogue.auxiliary("denoiser", request.denoiser.model)
-            cost += price(self._price_of(denoiser), source)
-        if request.face_restorer is not None:
-            restorer = self._catalogue.auxiliary("faceRestorer", request.face_restorer.model)
-            cost += price(self._price_of(restorer), size)
-        return cost
-
-    def of(
-        self, request: UpscaleRequest, account: str, on_start: Callable[[], None], on_progress: Progress
-    ) -> "Steps":
-        """Those of one task.
-
-        Args:
-            request: what is to be done.
-            account: whose share of the devices it uses.
-            on_start: called when a device takes the first tile; perhaps again.
-            on_progress: called with the finished share of everything, from 0 to 1.
-        """
-        return Steps(self._catalogue, self._upscaler, request, account, on_start, on_progress)
-
-    def _price_of(self, auxiliary: Auxiliary) -> Decimal:
-        return self._prices.get(auxiliary.name, auxiliary.price_per_megapixel)
-
-
 class Steps:
     """The steps of one task: `before` the upscale, and `after` it.
 
@@ -135,7 +82,16 @@ class Steps:
         on_start: Callable[[], None],
         on_progress: Progress,
     ) -> None:
-        """See `AuxiliarySteps.of`."""
+        """Prepare the steps that a task wants; others do nothing.
+
+        Args:
+            catalogue: has the models.
+            upscaler: runs them.
+            request: what is to be done.
+            account: whose share of the devices it uses.
+            on_start: called when a device takes the first tile; perhaps again.
+            on_progress: called with the finished share of everything, from 0 to 1.
+        """
         self._catalogue = catalogue
         self._auxiliaries = upscaler.auxiliaries
         self._request = request

@@ -19,7 +19,6 @@ from msgspec.structs import replace
 
 from engines import (
     Blend,
-    Diffusion,
     OnRegion,
     OutputFormat,
     Picture,
@@ -31,7 +30,7 @@ from engines import (
     usable_cores,
     wraps_of,
 )
-from onnx_models import Catalogue, Model
+from onnx_models import Catalogue
 from server.images.inputs import Inputs
 from server.images.raw_images import RawImages, raw_image
 from server.images.store import Draft, ImageFile, ImageStore
@@ -49,12 +48,12 @@ from server.state.images import ImageRecord
 from server.state.records import Attempt, Safety, StoredResult
 from server.state.requests import UpscaleRequest
 from server.telemetry.story import Story
-from server.upscale.auxiliaries import AuxiliarySteps, Steps
-from server.upscale.pricing import effort, price
+from server.upscale.auxiliaries import Steps
+from server.upscale.pricing import Prices, Quote, effort
 from server.upscale.safety import SafetyChecks
-from server.upscale.sizing import Area, Size, sizing
+from server.upscale.sizing import Area, Size
 
-__all__ = ["Pipeline", "Quote"]
+__all__ = ["Pipeline"]
 
 log = logging.getLogger(__name__)
 
@@ -75,14 +74,6 @@ class _Output(NamedTuple):
     safety: Safety | None
 
 
-class Quote(NamedTuple):
-    """What a request comes to; see `sizing`, and `price` in nanodollars."""
-
-    size: Size
-    area: Area | None
-    price: int
-
-
 class Pipeline:
     """Does upscales, as many at once as there is memory for."""
 
@@ -93,6 +84,7 @@ class Pipeline:
         database: Database,
         catalogue: Catalogue,
         upscaler: Upscaler,
+        prices: Prices,
         images: ImageStore,
         inputs: Inputs,
         raw_images: RawImages,
@@ -103,7 +95,7 @@ class Pipeline:
         self._database = database
         self._catalogue = catalogue
         self._upscaler = upscaler
-        self._auxiliaries = AuxiliarySteps(catalogue, upscaler, settings)
+        self._prices = prices
         self._safety = SafetyChecks(catalogue, upscaler, settings)
         self._images = images
         self._inputs = inputs
@@ -122,22 +114,6 @@ class Pipeline:
     def stored_limit(self) -> int:
         """Bytes of images that an account may have."""
         return self._images.limit
-
-    def quote(self, request: UpscaleRequest, source: Size) -> Quote:
-        """How large the result will be, of which part of the input, and what it costs.
-
-        Args:
-            request: what is to be done.
-            source: the size of the input.
-
-        Raises:
-            ParameterError: if the result is larger than the limit, or cannot be reached by the model.
-        """
-        model = None if request.restore_only else self._catalogue.get(request.model)
-        size, area = sizing(request, model, source, self._settings)
-        shown = source if area is None else Size(area.width, area.height)
-        cost = self._price(request, shown, size) + self._auxiliaries.price(request, shown, size)
-        return Quote(size, area, cost)
 
     async def drop(self, image: ImageRecord) -> None:
         """Delete the file of a result that could not be recorded."""
@@ -187,7 +163,7 @@ class Pipeline:
         with story.measure("fetch"):
             found = image or await self._look(account, request, picture)
         if quote is None:
-            quote = self.quote(request, Size(found.width, found.height))
+            quote = self._prices.quote(request, found.width, found.height)
             await self._reserve(attempt, quote.price, request.token)
         size, area = quote.size, quote.area
         if isinstance(found, ImageFile):
@@ -279,7 +255,7 @@ class Pipeline:
                     measuring.become("inference")
                     on_start()
 
-                steps = self._auxiliaries.of(request, account, started, on_progress)
+                steps = Steps(self._catalogue, self._upscaler, request, account, started, on_progress)
                 picture = await steps.before(picture)
                 styles = [await self._style(account, request, uuid) for uuid in request.style_images]
                 # What may be refused is not shown before it has been looked at.
@@ -364,31 +340,11 @@ class Pipeline:
         except FetchError as error:
             raise TransferError("uploadFailed", f"uploadEndpoint: {error}", "uploadEndpoint") from error
 
-    def _price(self, request: UpscaleRequest, source: Size, size: Size) -> int:
-        """In nanodollars; of both models where two are blended, and of what enlarges for them."""
-        layers = [] if request.restore_only else [(request.model, request.diffusion)]
-        if request.blend is not None:
-            layers.append((request.blend.model, request.blend.diffusion))
-        total = 0
-        for name, diffusion in layers:
-            model = self._catalogue.get(name)
-            total += self._price_of(request, model, source, size, diffusion)
-            if model.creative is not None and request.enlarger is not None and size != source:
-                enlarger = self._catalogue.get(request.enlarger)
-                total += self._price_of(request, enlarger, source, size, None)
-        return total
-
     def _is_one_pass(
         self, request: UpscaleRequest, source: ImageRecord | ImageFile | UnstoredImage, size: Size
     ) -> bool:
         """Whether the model makes the result at once, as it makes most."""
         return effort(self._catalogue.get(request.model), Size(source.width, source.height), size) == 1
-
-    def _price_of(
-        self, request: UpscaleRequest, model: Model, source: Size, size: Size, diffusion: Diffusion | None
-    ) -> int:
-        work = effort(model, source, size, diffusion=diffusion, tta=request.tta, seamless=request.seamless)
-        return price(self._settings.prices.get(model.name, model.price_per_megapixel), size, work)
 
     def _blend(self, request: UpscaleRequest) -> Blend | None:
         blend = request.blend

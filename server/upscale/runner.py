@@ -39,9 +39,9 @@ from server.state.requests import UpscaleRequest
 from server.telemetry.telemetry import Telemetry
 from server.upscale.execution import Execution
 from server.upscale.outcomes import Outcomes
-from server.upscale.pipeline import Pipeline, Quote
+from server.upscale.pipeline import Pipeline
+from server.upscale.pricing import Quote
 from server.upscale.running import News, Running
-from server.upscale.sizing import Size
 from server.upscale.streams import Streams
 
 __all__ = ["Runner"]
@@ -89,7 +89,6 @@ class Runner:
         streams = self._streams = Streams()
         outcomes = Outcomes(database, pipeline, news, streams, settings.task_timeout, clock)
         self._database = database
-        self._pipeline = pipeline
         self._images = images
         self._admission = admission
         self._news = news
@@ -124,14 +123,6 @@ class Runner:
     def works_for(self, account: AccountId, session: str) -> bool:
         """Whether any task is under way whose outcome goes to this session."""
         return any(running.account == account and running.session == session for running in self._execution)
-
-    def quote(self, request: UpscaleRequest, width: int, height: int) -> Quote:
-        """What a request comes to for an input of this size.
-
-        Raises:
-            ParameterError: if its result would be too large.
-        """
-        return self._pipeline.quote(request, Size(width, height))
 
     def arrival(self, owner: str, sequence: Sequence | None) -> AbstractAsyncContextManager[object]:
         """Held while a task is taken on, so that frames of a stream stay in order; see `Streams.arrival`."""
