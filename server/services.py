@@ -55,6 +55,7 @@ from server.telemetry.readiness import Readiness
 from server.telemetry.telemetry import Telemetry
 from server.upscale.pipeline import Pipeline
 from server.upscale.pricing import Prices
+from server.upscale.processing import Processing
 from server.upscale.runner import Runner
 
 __all__ = ["Services", "running_services"]
@@ -244,9 +245,8 @@ async def running_services(
         pipeline = Pipeline(
             settings=settings,
             database=database,
-            catalogue=catalogue,
-            upscaler=upscaler,
             prices=prices,
+            processing=Processing(settings=settings, catalogue=catalogue, upscaler=upscaler, inputs=inputs),
             images=images,
             inputs=inputs,
             raw_images=raw_images,

@@ -79,7 +79,7 @@ class Runner:
             sessions: who gets outcomes.
             tiles: sends finished parts of results.
             webhooks: sends the outcomes that are to be POSTed.
-            images: where inputs are kept.
+            images: where inputs and results are kept.
             lock: says which server this is, and which others are gone.
             telemetry: counts and records what happens.
             clock: the time in seconds since the epoch.
@@ -87,7 +87,7 @@ class Runner:
         admission = Admission(limit=settings.max_tasks, limit_per_account=settings.max_tasks_in_flight)
         news = News(database, sessions, tiles, settings.acknowledge_after)
         streams = self._streams = Streams()
-        outcomes = Outcomes(database, pipeline, news, streams, settings.task_timeout, clock)
+        outcomes = Outcomes(database, pipeline, images, news, streams, settings.task_timeout, clock)
         self._database = database
         self._images = images
         self._admission = admission
