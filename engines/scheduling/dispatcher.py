@@ -262,7 +262,9 @@ class Dispatcher:
             worker.end(self._clock())
             if isinstance(failure, DeviceLostError):
                 self._retire(worker, failure)
-            elif failure is not None and load.joins:
+            elif failure is not None and not load.joins:
+                self.fleet.forget(load.network)
+            elif failure is not None and self.fleet.knows(load.network):
                 self._retire(worker, DeviceLostError(str(failure)))
         if failure is None:
             load.done.set_result(None)
