@@ -167,6 +167,7 @@ class Dispatcher:
                 if not self.closing and worker.lost is None:  # by an error of this module
                     self._retire(worker, DeviceLostError("its thread died"))
                 self.wake_all()
+                self._wakes.pop(worker, None)
             self.replace_lost()
 
     def _step(self, worker: Worker) -> bool:
