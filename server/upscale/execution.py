@@ -21,7 +21,7 @@ from server.state.tasks import LostTaskError
 from server.telemetry.story import Story, Subject, Trace, told
 from server.telemetry.telemetry import Telemetry
 from server.upscale.outcomes import Outcomes
-from server.upscale.pipeline import Quote
+from server.upscale.pricing import Quote
 from server.upscale.running import News, Running
 from server.upscale.streams import Streams
 

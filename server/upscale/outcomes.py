@@ -10,6 +10,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from engines import EngineError, SpoiltResultError
+from server.images.store import ImageStore
 from server.protocol.errors import ErrorItem, ServerError, TaskError, TaskTimeoutError
 from server.state import tasks
 from server.state.database import Database
@@ -20,6 +21,7 @@ from server.telemetry.story import Story
 from server.upscale.pipeline import Pipeline
 from server.upscale.running import News, Running
 from server.upscale.streams import Streams
+from server.upscale.work import Work
 
 __all__ = ["Outcomes"]
 
@@ -36,6 +38,7 @@ class Outcomes:
         self,
         database: Database,
         pipeline: Pipeline,
+        images: ImageStore,
         news: News,
         streams: Streams,
         task_timeout: float,
@@ -46,6 +49,7 @@ class Outcomes:
         Args:
             database: where outcomes are recorded.
             pipeline: does the work.
+            images: where results are stored.
             news: sends how far it is.
             streams: where those that are frames wait for their turns.
             task_timeout: seconds that a task may take.
@@ -53,6 +57,7 @@ class Outcomes:
         """
         self._database = database
         self._pipeline = pipeline
+        self._images = images
         self._news = news
         self._streams = streams
         self._task_timeout = task_timeout
@@ -68,24 +73,25 @@ class Outcomes:
         try:
             async with asyncio.timeout(self._task_timeout), self._streams.place(running):
                 with self._news.in_line(running) as on_start:
-                    result, draft = await self._pipeline.run(
-                        running.attempt,
-                        running.request,
-                        story,
-                        lambda share: self._news.note_progress(running, share),
-                        self._news.regions(running),
+                    work = Work(
+                        attempt=running.attempt,
+                        request=running.request,
                         picture=running.pixels and running.pixels.picture,
                         image=running.image,
                         quote=running.quote,
+                        story=story,
                         on_start=on_start,
+                        on_progress=partial(self._news.note_progress, running),
+                        regions=self._news.regions(running),
                     )
+                    result, draft = await self._pipeline.run(work)
         except LostTaskError:
             raise
         except Exception as failure:  # noqa: BLE001 - it is what the task failed with
             return await self._fail(running, self._as_task_error(failure))
         succeed: Recorder[StoredResult] = tasks.succeed
         if draft is not None:
-            recorder, limit = draft.written_by(tasks.succeed), self._pipeline.stored_limit
+            recorder, limit = draft.written_by(tasks.succeed), self._images.limit
             succeed = partial(recorder, image=draft.image, limit=limit)
         try:
             return await self._record(succeed, running, result, running.request.webhook(running.base_url))
@@ -93,7 +99,7 @@ class Outcomes:
             raise
         except TaskError as error:  # there is no room for its image
             if draft is not None:
-                await self._pipeline.drop(draft.image)
+                await self._images.drop(draft.image.name)
             return await self._fail(running, error)
         except Exception:
             log.exception("the result cannot be recorded")

@@ -1,6 +1,6 @@
-"""From an `upscale` task to what is to be done: checked against the model and the limits, sized and priced.
+"""From an `upscale` task to what is to be done: checked against the model and the limits.
 
-Pure functions; `runner` does the work.
+Pure functions; `pricing` says what it costs, and `runner` has it done.
 """
 
 from collections.abc import Iterable, Sequence

@@ -39,9 +39,9 @@ from server.state.requests import UpscaleRequest
 from server.telemetry.telemetry import Telemetry
 from server.upscale.execution import Execution
 from server.upscale.outcomes import Outcomes
-from server.upscale.pipeline import Pipeline, Quote
+from server.upscale.pipeline import Pipeline
+from server.upscale.pricing import Quote
 from server.upscale.running import News, Running
-from server.upscale.sizing import Size
 from server.upscale.streams import Streams
 
 __all__ = ["Runner"]
@@ -79,7 +79,7 @@ class Runner:
             sessions: who gets outcomes.
             tiles: sends finished parts of results.
             webhooks: sends the outcomes that are to be POSTed.
-            images: where inputs are kept.
+            images: where inputs and results are kept.
             lock: says which server this is, and which others are gone.
             telemetry: counts and records what happens.
             clock: the time in seconds since the epoch.
@@ -87,9 +87,8 @@ class Runner:
         admission = Admission(limit=settings.max_tasks, limit_per_account=settings.max_tasks_in_flight)
         news = News(database, sessions, tiles, settings.acknowledge_after)
         streams = self._streams = Streams()
-        outcomes = Outcomes(database, pipeline, news, streams, settings.task_timeout, clock)
+        outcomes = Outcomes(database, pipeline, images, news, streams, settings.task_timeout, clock)
         self._database = database
-        self._pipeline = pipeline
         self._images = images
         self._admission = admission
         self._news = news
@@ -124,14 +123,6 @@ class Runner:
     def works_for(self, account: AccountId, session: str) -> bool:
         """Whether any task is under way whose outcome goes to this session."""
         return any(running.account == account and running.session == session for running in self._execution)
-
-    def quote(self, request: UpscaleRequest, width: int, height: int) -> Quote:
-        """What a request comes to for an input of this size.
-
-        Raises:
-            ParameterError: if its result would be too large.
-        """
-        return self._pipeline.quote(request, Size(width, height))
 
     def arrival(self, owner: str, sequence: Sequence | None) -> AbstractAsyncContextManager[object]:
         """Held while a task is taken on, so that frames of a stream stay in order; see `Streams.arrival`."""

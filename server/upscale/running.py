@@ -20,7 +20,7 @@ from server.state.database import Database
 from server.state.images import ImageRecord
 from server.state.records import Attempt, TaskRecord
 from server.state.requests import UpscaleRequest
-from server.upscale.pipeline import Quote
+from server.upscale.pricing import Quote
 from server.upscale.queue import Queue
 
 __all__ = ["News", "Running"]
