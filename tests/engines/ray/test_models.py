@@ -108,7 +108,7 @@ def test_pieces_that_could_not_be_put_are_put_again_each_time(part):
     class Link:
         error, count = DeviceLostError("the connection to the cluster is gone"), 0
 
-        def put(self, piece):
+        def put(self, _piece):
             self.count += 1
             if self.count == 1:
                 raise self.error
