@@ -32,10 +32,10 @@ from server.state.records import Status, TaskRecord
 from server.state.requests import TaskGrant, UpscaleRequest
 from server.state.tasks import LostTaskError
 from server.upscale.auxiliaries import denoiser_of, face_restorer_of
+from server.upscale.checks import check, check_raw
 from server.upscale.creative import style_images
 from server.upscale.pricing import Quote
-from server.upscale.raw import check_raw
-from server.upscale.request import check, choose_models, cut_warnings, diffusion_of, input_source, request_for
+from server.upscale.request import choose_models, cut_warnings, diffusion_of, input_source, request_for
 from server.upscale.running import Running
 from server.upscale.safety import safety_of
 

@@ -1,4 +1,4 @@
-"""From an attempt at a task to its recorded outcome: whatever happens on the way, there is one."""
+"""Has an attempt worked on, and records its outcome: the result, or the error that it failed with."""
 
 import asyncio
 import logging
@@ -51,7 +51,7 @@ class Outcomes:
             pipeline: does the work.
             images: where results are stored.
             news: sends how far it is.
-            streams: where those that are frames wait for their turns.
+            streams: where frames of streams wait for their turns.
             task_timeout: seconds that a task may take.
             clock: the time in seconds since the epoch.
         """
@@ -87,7 +87,7 @@ class Outcomes:
                     result, draft = await self._pipeline.run(work)
         except LostTaskError:
             raise
-        except Exception as failure:  # noqa: BLE001 - it is what the task failed with
+        except Exception as failure:  # noqa: BLE001 - the task fails with it
             return await self._fail(running, self._as_task_error(failure))
         succeed: Recorder[StoredResult] = tasks.succeed
         if draft is not None:
@@ -106,7 +106,7 @@ class Outcomes:
             return await self._fail(running, ServerError())
 
     async def give_up(self, record: TaskRecord) -> TaskRecord:
-        """Have a task fail that cannot be run."""
+        """Record that a task failed, as it cannot be run."""
         why = (
             "its request cannot be read"
             if record.readable_request is None
@@ -122,14 +122,14 @@ class Outcomes:
             return await self._record(tasks.fail, running, item, request.webhook(base_url))
         except LostTaskError:
             raise
-        except Exception:  # what cannot be recorded came with the task; this does not
+        except Exception:  # something of the task itself cannot be recorded: leave all that out
             log.exception("the error cannot be recorded")
             return await self._record(tasks.fail, running, _plain(running.key), None)
 
     async def _record(
         self, recorder: Recorder[T], running: Running, outcome: T, webhook: Destination | None
     ) -> TaskRecord:
-        """Record an outcome, as soon as the database can be used. To cancel the task is too late by now."""
+        """Record an outcome as soon as the database can be used. The task cannot be cancelled any more."""
         await self._streams.turn(running)
         running.is_recording = True
         try:
