@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
@@ -356,7 +356,11 @@ def _explain(message: str, sources: Mapping[str, str]) -> str:
         hint = f"; did you mean {near!r}?" if near else ""
         return f"there is no setting {unknown[1]!r} ({sources[unknown[1]]}){hint}"
     if at := re.search(r"^(.*) - at `\$\.(([a-z_]+).*)`$", message):
-        return f"{at[2]}: {at[1]} ({sources[at[3]]})"
+        reason = at[1]
+        if (wrong := reason.removeprefix("Invalid enum value ")) != reason:
+            choices = get_args(get_type_hints(Settings)[at[3]])
+            reason = f"must be one of {', '.join(map(str, choices))}, not {wrong}"
+        return f"{at[2]}: {reason} ({sources[at[3]]})"
     return message
 
 

@@ -47,7 +47,7 @@ __all__ = ["add", "export", "one_message", "pull"]
 
 
 def add(
-    file: Annotated[Path, typer.Argument(help="A .pth, .ckpt, .safetensors or .onnx file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .pth, .ckpt, .safetensors or .onnx file.")],
     name: Annotated[str | None, typer.Option(help="What to call it; default: as the file.")] = None,
     air: Annotated[str | None, typer.Option(help="Its AIR id; default: local:NAME@1.")] = None,
     title: Annotated[str | None, typer.Option(help="Its name for people.")] = None,
@@ -99,7 +99,7 @@ def add(
 
 
 def pull(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="See: tilewire models list.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="See: tilewire models list.")],
     accept_licence: Annotated[
         bool, typer.Option("--accept-licence", help="Accept a licence that excludes commercial use.")
     ] = False,
@@ -215,7 +215,7 @@ def _report(model: Model | Auxiliary, converted: Converted | Restorer | None) ->
     console.print(_RESTART)
 
 
-_RESTART = "a server that runs has to be started again to offer it"
+_RESTART = "restart a running server to offer it"
 
 
 @contextmanager

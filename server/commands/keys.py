@@ -24,7 +24,7 @@ from server.commands.terminal import (
 from server.limits.terms import terms_of
 from server.protocol.errors import ParameterError
 from server.protocol.text import find_control_character
-from server.protocol.tokens import NewToken
+from server.protocol.tokens import LONGEST_TOKEN, NewToken
 from server.state.accounts import (
     DEFAULT_ACCOUNT,
     MAX_NAME,
@@ -143,6 +143,16 @@ def rotate(
     print(secret)  # noqa: T201 - for scripts, without any styling
 
 
+_TOKEN_OPTIONS: Final = {
+    "allowedOrigins": "--origin",
+    "models": "--model",
+    "maxTasks": "--max-tasks",
+    "maxCost": "--max-cost",
+    "maxMegapixels": "--max-megapixels",
+}
+"""The options of `keys token`, by their names on the wire."""
+
+
 @commands.command("token")
 def token(
     key: Annotated[
@@ -171,8 +181,10 @@ def token(
 
     As POST /v1/tokens does.
     """
+    if (seconds := span_of("--expires", expires)) > LONGEST_TOKEN:
+        give_up("--expires: a token is valid for a day at most")
     given = {
-        "expiresIn": span_of("--expires", expires),
+        "expiresIn": seconds,
         "allowedOrigins": origin,
         "models": model,
         "maxTasks": max_tasks,
@@ -185,7 +197,11 @@ def token(
             {name: value for name, value in given.items() if value is not None}, NewToken
         )
         terms = terms_of(wanted, load_catalogue(settings.effective_added_models))
-    except (msgspec.ValidationError, ParameterError, CatalogueError) as error:
+    except msgspec.ValidationError as error:
+        reason, _, place = str(error).partition(" - at `$.")
+        wrong = next(option for name, option in _TOKEN_OPTIONS.items() if place.startswith(name))
+        give_up(f"{wrong}: {reason}")
+    except (ParameterError, CatalogueError) as error:
         give_up(str(error))
     database, now, configured = open_database(config, data), time.time(), settings.api_key
     try:

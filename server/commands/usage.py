@@ -40,7 +40,7 @@ class _Line(Struct, frozen=True, rename="camel"):
 
 
 def show_usage(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this account.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Only this account.")] = None,
     since: Annotated[
         str, typer.Option(metavar="WHEN", help="The first day (of UTC): a date, or how long ago, such as 7d.")
     ] = "30d",
