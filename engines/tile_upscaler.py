@@ -152,16 +152,16 @@ class TileUpscaler:
             if not wanted.keep_hidden:
                 planes[0] = await self._pixels.run(fill_hidden, picture.pixels, picture.alpha, wraps)
         regions = RegionReporter(picture, width, height, on_region, wraps) if on_region else None
-        largest = self._largest_tile(model)
+        plan = self._plan(picture, wanted, network, self._largest_tile(model))
         while True:
-            plan = self._plan(picture, wanted, network, largest)
             try:
                 upscaled = await self._run(planes, plan, network, wanted, on_start, on_progress, regions)
                 break
             except DeviceOutOfMemoryError:
-                largest = math.isqrt(plan.height * plan.width // 2)
-                if plan.height * plan.width <= _smallest_tile(model) ** 2:
+                half = math.isqrt(plan.height * plan.width // 2)
+                if (smaller := self._plan(picture, wanted, network, half)) == plan:
                     raise
+                plan = smaller
         if picture.alpha is None:
             return with_planes(picture, upscaled, wraps)
         return await self._pixels.run(with_planes, picture, upscaled, wraps)

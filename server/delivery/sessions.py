@@ -113,9 +113,9 @@ class Session:
         sent: the entries of the outbox that were sent over this connection and may still be in it.
         confirmed: those of them that are in it no more.
         confirming: waits for the answers.
-        caught_up_at: when all that was in the outbox had been sent over this connection, in seconds since the
-            epoch. What this server has begun to put into it since can be sent without a look: no look has
-            found it. Others may put something into it, too.
+        caught_up_at: when all that was in the outbox had been sent over this connection, by the monotonic
+            clock. What this server has put into it since can be sent without a look: no look has found it.
+            Others may put something into it, too.
     """
 
     def __init__(self, login: Login, session_uuid: str, link: Link) -> None:
@@ -253,13 +253,12 @@ class Sessions:
         if session is None:
             return
         async with session.delivering:
-            if record.outbox_id is None or record.outbox_id.created <= session.caught_up_at:
+            if record.waiting is None or record.waiting.kept_at <= session.caught_up_at:
                 await self._send_all(session)
                 return
             session.forget_confirmed()
             with contextlib.suppress(Disconnected, DatabaseUnavailableError):  # `look` tries again
-                entry = UndeliveredReply(record.outbox_id, None, record.task_uuid)
-                await self._send_entry(session, entry, record)
+                await self._send_entry(session, record.waiting, record)
 
     async def _send_all(self, session: Session) -> None:
         """Send what the outbox of a session holds."""
@@ -268,7 +267,7 @@ class Sessions:
         session.caught_up_at = math.inf
         with contextlib.suppress(Disconnected, DatabaseUnavailableError):  # `look` tries again
             entries = await self._database.run(undelivered, session.account, session.uuid)
-            looked_at = self._clock()
+            looked_at = time.monotonic()
             for entry in entries:
                 await self._send_entry(session, entry)
             session.caught_up_at = looked_at
@@ -415,7 +414,7 @@ class Sessions:
             return entry.frame if codec.binary else codec.encode(msgspec.msgpack.decode(entry.frame))
         if record is None:
             record = await self._database.run(find, session.account, entry.task_uuid or "")
-        if record is None or record.finished is None or record.finished > entry.id.created:
+        if record is None or record.finished != entry.id.created:  # they are of one transaction
             return None
         frame = encode_reply(codec, await self._outcome(session, record))
         why = ""

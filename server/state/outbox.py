@@ -1,5 +1,7 @@
 """Replies that wait until their session takes them, in order."""
 
+import math
+import time
 from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
@@ -61,11 +63,16 @@ class OutboxId(NamedTuple):
 
 
 class UndeliveredReply(NamedTuple):
-    """A reply in the outbox: a MessagePack frame, or the outcome of a task."""
+    """A reply in the outbox: a MessagePack frame, or the outcome of a task.
+
+    Attributes:
+        kept_at: by this server's monotonic clock, where it has just been kept; before others can see it.
+    """
 
     id: OutboxId
     frame: bytes | None
     task_uuid: str | None
+    kept_at: float = -math.inf
 
 
 def keep_undelivered(
@@ -77,12 +84,12 @@ def keep_undelivered(
 
 def keep_outcome(
     connection: Connection, account: AccountId, session: str, now: float, task_uuid: str
-) -> OutboxId:
+) -> UndeliveredReply:
     """Put the outcome of a task into the outbox of a session."""
     outcome = {"account_id": account, "session": session, "task_uuid": task_uuid, "created": now}
     row = _INSERT.first(connection, outcome)
     assert row is not None
-    return OutboxId(row[0], now)
+    return UndeliveredReply(OutboxId(row[0], now), None, task_uuid, time.monotonic())
 
 
 def forget_outcome(connection: Connection, account: AccountId, task_uuid: str) -> None:

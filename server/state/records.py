@@ -15,7 +15,7 @@ from server.protocol.errors import ErrorItem, ServerError
 from server.protocol.raw_image import Channels
 from server.state.accounts import AccountId
 from server.state.claims import ServerId
-from server.state.outbox import OutboxId
+from server.state.outbox import UndeliveredReply
 from server.state.requests import Service, TaskGrant, UpscaleRequest
 from server.state.tables import tasks
 
@@ -102,7 +102,8 @@ class TaskRecord:
         created: when it was accepted, in seconds since the epoch.
         finished: when it had its outcome.
         service: in whose shape it came.
-        outbox_id: the entry by which the outcome waits for its session, where it has just been recorded.
+        waiting: the entry of the outbox by which the outcome waits for its session, where it has just been
+            recorded.
     """
 
     attempt: Attempt
@@ -119,7 +120,7 @@ class TaskRecord:
     created: float = 0.0
     finished: float | None = None
     service: Service = "runware"
-    outbox_id: OutboxId | None = field(default=None, compare=False)
+    waiting: UndeliveredReply | None = field(default=None, compare=False)
 
     @property
     def reserved(self) -> int:

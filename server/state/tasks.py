@@ -28,7 +28,7 @@ from server.state import ledger
 from server.state.accounts import AccountId
 from server.state.claims import ServerId
 from server.state.images import NO_LIMIT, ImageRecord, Recorded, record_input, record_new
-from server.state.outbox import OutboxId, forget_outcome, keep_outcome
+from server.state.outbox import UndeliveredReply, forget_outcome, keep_outcome
 from server.state.prepared import Prepared
 from server.state.records import COLUMNS, Attempt, Status, StoredResult, TaskRecord, record_of
 from server.state.requests import Destination, Service
@@ -398,8 +398,8 @@ def succeed(
     price = record.charged if record.price is None else record.price
     stored = msgspec.structs.replace(result, cost=price)
     ended = replace(record, status=Status.SUCCEEDED, result=stored, error=None, price=price, charged=price)
-    entry = _announce(connection, record, now, webhook)
-    return replace(_settle(connection, record, ended, now), outbox_id=entry)
+    waiting = _announce(connection, record, now, webhook)
+    return replace(_settle(connection, record, ended, now), waiting=waiting)
 
 
 def fail(
@@ -465,7 +465,7 @@ def _fail(
     connection: Connection, record: TaskRecord, error: ErrorItem, now: float, webhook: Destination | None
 ) -> TaskRecord:
     ended = _end(connection, record, error, now)
-    return replace(ended, outbox_id=_announce(connection, record, now, webhook))
+    return replace(ended, waiting=_announce(connection, record, now, webhook))
 
 
 def _end(connection: Connection, record: TaskRecord, error: ErrorItem, now: float) -> TaskRecord:
@@ -518,7 +518,7 @@ def settle(connection: Connection, record: TaskRecord, now: float, owed: int | N
 
 def _announce(
     connection: Connection, record: TaskRecord, now: float, webhook: Destination | None
-) -> OutboxId | None:
+) -> UndeliveredReply | None:
     """Have an outcome sent to whoever wants it; gives its entry in the outbox, if it has a session."""
     entry = None
     if record.session is not None:

@@ -408,6 +408,12 @@ async def test_a_device_without_memory_for_the_smallest_tile_ends_in_an_error(up
     assert smallest >= 2 * fast.overlap
 
 
+async def test_a_low_picture_without_memory_for_all_of_its_width_ends_in_an_error(upscaler_on, fast, caplog):
+    device = FakeDevice(scale=4, largest_batch=1, memory=100)
+    with pytest.raises(DeviceOutOfMemoryError):
+        await enlarged(upscaler_on(device), photograph(7, 201), fast)
+
+
 async def test_a_picture_finishes_on_the_device_that_is_left(upscaler_on, fast, caplog):
     bad, good = FakeDevice("bad", scale=4, held=True), FakeDevice("good", scale=4, held=True)
     upscaler, picture = upscaler_on(bad, good), photograph(150, 300)

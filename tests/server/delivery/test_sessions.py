@@ -10,6 +10,7 @@ from sqlalchemy import Connection, select, update
 
 from server.delivery.sessions import Sessions
 from server.protocol.codec import JSON
+from server.protocol.errors import ServerError
 from server.serving import EmbeddedServer
 from server.state.accounts import AccountId, account_named
 from server.state.claims import ServerId
@@ -18,7 +19,7 @@ from server.state.logins import Login
 from server.state.outbox import UndeliveredReply, keep_undelivered, undelivered
 from server.state.records import Attempt, TaskRecord
 from server.state.tables import tasks
-from server.state.tasks import accept, find, withdraw
+from server.state.tasks import accept, fail, find, withdraw
 from tests.server.support.harness import (
     KEY,
     PATIENCE,
@@ -31,9 +32,12 @@ from tests.server.support.harness import (
     open_image,
     upscale,
 )
+from tests.server.support.records import accepted
 from tests.server.support.web import Web
 
 pytestmark = [pytest.mark.each_database, pytest.mark.settings(private_networks=True)]
+
+FAILURE = ServerError().item("imageUpscale", new_uuid(), None)
 
 
 def hold(web: Web, width: int = 24, height: int = 16) -> tuple[str, str]:
@@ -358,6 +362,43 @@ async def test_nothing_is_sent_to_a_connection_before_its_greeting(
     await attaching
     await sessions.deliver(account, "session")
     assert new.sent == [b'["news"]']
+
+
+async def test_outcomes_are_sent_once_each_though_the_clock_steps_back(
+    server: EmbeddedServer, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = await database.run(account_named, "ada", 0.0)
+    sessions, link = Sessions(database, server.services.results, lambda: 50.0), SlowLink()
+    await sessions.attach(Login(account, None), "session", link)
+    await sessions.deliver(account, "session")
+    attempt = accepted(database, account, 100.0, session="session")
+    looked_for = await database.run(fail, attempt, FAILURE, 100.0)
+    await sessions.deliver(account, "session")
+    await sessions.settle(PATIENCE)  # until the client has confirmed it
+    await sessions.deliver_outcome(looked_for)
+    assert len(link.sent) == 1, "a look has found it"
+
+    attempt = accepted(database, account, 50.0, session="session")
+    await database.run(fail, attempt, FAILURE, 50.0)
+
+    def fails_again(connection: Connection, of: AccountId, session: str) -> list[UndeliveredReply]:
+        entries = undelivered(connection, of, session)
+        again = Attempt.of(account, attempt.task_uuid)
+        accept(connection, again, b"{}", session, 40.0)
+        fail(connection, again, FAILURE, 40.0)
+        return entries
+
+    monkeypatch.setattr("server.delivery.sessions.undelivered", fails_again)
+    await sessions.deliver(account, "session")
+    assert len(link.sent) == 1, "what was found is there no more"
+    monkeypatch.undo()
+    await sessions.deliver(account, "session")
+    assert len(link.sent) == 2
+
+    attempt = accepted(database, account, 30.0, session="session")
+    await sessions.deliver_outcome(await database.run(fail, attempt, FAILURE, 30.0))
+    assert len(link.sent) == 3
+    await sessions.close()
 
 
 async def test_an_outcome_that_a_look_has_found_and_delivered_is_not_sent_again(
