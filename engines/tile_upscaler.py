@@ -172,6 +172,8 @@ class TileUpscaler:
             largest = min(largest, math.isqrt(room))
         model = wanted.model
         width_step = 1 if self._executor.in_batches or picture.width < _WIDE else _WIDTH_STEP
+        if model.tile < 2 * model.overlap + _WIDTH_STEP:
+            width_step = 1  # a tile might lie wholly in what a picture is continued by
         if largest == self._largest_tile(model):
             largest += -largest % width_step
         tile = max(largest, _smallest_tile(model))
