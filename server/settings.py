@@ -139,7 +139,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     upload_bytes_per_hour: Positive = 256 * 2**30
     """Images that one account may send."""
     failed_authentications_per_minute: Positive = 60
-    """Wrong keys from one address; more are not looked at."""
+    """Wrong keys from one address; more are refused. Valid keys always pass."""
     max_connections: Positive = 10_000
     """Open connections of all clients."""
     max_connections_per_address: Positive = 1000
