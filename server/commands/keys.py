@@ -51,22 +51,23 @@ _UNLIMITED: Final = "unlimited"
 def create(
     label: Annotated[str, typer.Option(metavar="TEXT", help="What the key is for.")] = "",
     account: Annotated[
-        str, typer.Option(metavar="NAME", help="Whose key it is; the account is made if there is none yet.")
+        str, typer.Option(metavar="NAME", help="The key's account; it is created if there is none.")
     ] = DEFAULT_ACCOUNT,
     credit: Annotated[
         str | None,
         typer.Option(
             metavar="USD",
-            help="Added to the account's balance; a new account needs it: 0 or more, or 'unlimited'.",
+            help="Add to the account's balance; required for a new account: 0 or more, or 'unlimited'.",
         ),
     ] = None,
     expires: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="A date, or a time from now such as 12h or 90d.")
+        str | None,
+        typer.Option(metavar="WHEN", help="When it expires: a date, or a time from now such as 12h or 90d."),
     ] = None,
     data: Data = None,
     config: ConfigFile = None,
 ) -> None:
-    """Make a key and print it; it is shown this once only."""
+    """Make a key and print it; it is shown only this once."""
     until = None if expires is None else _moment("--expires", expires)
     amount = None if credit in (None, _UNLIMITED) else amount_of("--credit", credit, zero=True)
     for name, text in (("--label", label), ("--account", account)):
@@ -156,28 +157,31 @@ _TOKEN_OPTIONS: Final = {
 @commands.command("token")
 def token(
     key: Annotated[
-        str, typer.Argument(metavar="KEY", help="The key it is made with, or the beginning of its id.")
+        str, typer.Argument(metavar="KEY", help="The key to make it with, or the beginning of its id.")
     ],
     expires: Annotated[
-        str, typer.Option(metavar="TIME", help="How long it is valid, such as 10m or 1d, a day at most.")
+        str, typer.Option(metavar="TIME", help="How long it is valid, such as 10m or 1d; at most a day.")
     ] = "10m",
     origin: Annotated[
-        list[str] | None, typer.Option(metavar="ORIGIN", help="Of pages that may use it; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="ORIGIN", help="Origin of pages that may use it; may be repeated."),
     ] = None,
     model: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="A model that it may use; may be repeated.")
     ] = None,
-    max_tasks: Annotated[int | None, typer.Option(metavar="N", help="Upscales that it may begin.")] = None,
+    max_tasks: Annotated[
+        int | None, typer.Option(metavar="N", help="The number of upscales that it may begin.")
+    ] = None,
     max_cost: Annotated[
-        str | None, typer.Option(metavar="USD", help="What its tasks may cost together.")
+        str | None, typer.Option(metavar="USD", help="The most that its tasks may cost together.")
     ] = None,
     max_megapixels: Annotated[
-        float | None, typer.Option(metavar="N", help="Million pixels that each result may have.")
+        float | None, typer.Option(metavar="N", help="The most million pixels of each result.")
     ] = None,
     data: Data = None,
     config: ConfigFile = None,
 ) -> None:
-    """Make a token for a web page; it is shown this once only.
+    """Make a token for a web page; it is shown only this once.
 
     As POST /v1/tokens does.
     """

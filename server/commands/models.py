@@ -40,7 +40,7 @@ commands = typer.Typer(
 def list_models(data: Data = None, config: ConfigFile = None) -> None:
     """List the models, and what each is good for.
 
-    Those that are not installed can be fetched.
+    Those that are not installed can be fetched or exported.
     """
     settings, _ = effective_settings(config, data=data)
     catalogue = load_catalogue(settings.effective_added_models)
