@@ -207,7 +207,7 @@ class Pipeline:
         result = StoredResult(input_image_uuid=input_uuid, safety=safety)
         if pixels is not None:
             self._raw_images.keep(attempt, pixels, self._clock())
-            result = replace(result, channels=pixels.channels)
+            result = replace(result, channels=pixels.channels, size=len(pixels.pixels))
         if not request.stores_result:
             return result, None
         file = ImageFile(encoded, request.output_format.extension, size.width, size.height)
@@ -215,7 +215,7 @@ class Pipeline:
             ttl = request.ttl or self._settings.image_ttl
             draft = await self._images.draft(account, file, ttl, request.scope)
         image = draft.image
-        result = replace(result, image_uuid=image.uuid, image_name=image.name)
+        result = replace(result, image_uuid=image.uuid, image_name=image.name, size=result.size or image.size)
         if request.upload_endpoint is None:
             return result, draft
         try:
