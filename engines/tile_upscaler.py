@@ -152,16 +152,16 @@ class TileUpscaler:
             if not wanted.keep_hidden:
                 planes[0] = await self._pixels.run(fill_hidden, picture.pixels, picture.alpha, wraps)
         regions = RegionReporter(picture, width, height, on_region, wraps) if on_region else None
-        largest = self._largest_tile(model)
+        plan = self._plan(picture, wanted, network, self._largest_tile(model))
         while True:
-            plan = self._plan(picture, wanted, network, largest)
             try:
                 upscaled = await self._run(planes, plan, network, wanted, on_start, on_progress, regions)
                 break
             except DeviceOutOfMemoryError:
-                largest = math.isqrt(plan.height * plan.width // 2)
-                if plan.height * plan.width <= _smallest_tile(model) ** 2:
+                half = math.isqrt(plan.height * plan.width // 2)
+                if (smaller := self._plan(picture, wanted, network, half)) == plan:
                     raise
+                plan = smaller
         if picture.alpha is None:
             return with_planes(picture, upscaled, wraps)
         return await self._pixels.run(with_planes, picture, upscaled, wraps)
@@ -172,6 +172,8 @@ class TileUpscaler:
             largest = min(largest, math.isqrt(room))
         model = wanted.model
         width_step = 1 if self._executor.in_batches or picture.width < _WIDE else _WIDTH_STEP
+        if model.tile < 2 * model.overlap + _WIDTH_STEP:
+            width_step = 1  # a tile might lie wholly in what a picture is continued by
         if largest == self._largest_tile(model):
             largest += -largest % width_step
         tile = max(largest, _smallest_tile(model))

@@ -54,6 +54,8 @@ from server.state.requests import Service
 from server.telemetry.readiness import Readiness
 from server.telemetry.telemetry import Telemetry
 from server.upscale.pipeline import Pipeline
+from server.upscale.pricing import Prices
+from server.upscale.processing import Processing
 from server.upscale.runner import Runner
 
 __all__ = ["Services", "running_services"]
@@ -81,6 +83,7 @@ class Services:
     database: Database
     catalogue: Catalogue
     upscaler: Upscaler
+    prices: Prices
     images: ImageStore
     inputs: Inputs
     sessions: Sessions
@@ -230,11 +233,12 @@ async def running_services(
             traced=settings.otlp_endpoint is not None,
             clock=clock,
         )
+        prices = Prices(catalogue, settings)
         pipeline = Pipeline(
             settings=settings,
             database=database,
-            catalogue=catalogue,
-            upscaler=upscaler,
+            prices=prices,
+            processing=Processing(settings=settings, catalogue=catalogue, upscaler=upscaler, inputs=inputs),
             images=images,
             inputs=inputs,
             raw_images=raw_images,
@@ -286,6 +290,7 @@ async def running_services(
             database=database,
             catalogue=catalogue,
             upscaler=upscaler,
+            prices=prices,
             images=images,
             inputs=inputs,
             sessions=sessions,

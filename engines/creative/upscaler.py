@@ -20,7 +20,7 @@ from engines.latent.runs import Calls
 from engines.progress import Progress, rising, within
 from engines.scheduling.executor import Executor
 from engines.threads import Threads
-from engines.tiling.alpha import fill_hidden
+from engines.tiling.alpha import fill_hidden, with_planes
 from engines.tiling.regions import OnRegion, report_whole
 from engines.tiling.tiles import Wraps, continued
 from onnx_models import CreativeWeights, Model
@@ -140,9 +140,7 @@ class CreativeUpscaler:
                 generated = await self._threads.run(fix_colours, generated, pixels, wanted.colour_fix, wraps)
             picture = await self._threads.run(_redrawn, picture, generated, reached, wraps)
             begun = end
-        if on_region is not None:
-            await self._threads.run(report_whole, picture, source, on_region, wraps)
-        return picture
+        return await self._threads.run(_finished, picture, source, on_region, wraps)
 
     def _calls(
         self,
@@ -191,6 +189,15 @@ def _redrawn(
     pixels = as_pixels(generated)
     drawn = replace(picture, pixels=as_grey(pixels) if picture.is_grey else pixels)
     return drawn if size == (drawn.width, drawn.height) else resized(drawn, *size, wraps)
+
+
+def _finished(drawn: Picture, source: Picture, on_region: OnRegion | None, wraps: Wraps) -> Picture:
+    """The result: its alpha is kept within the range of the source, where Lanczos has overshot it."""
+    planes = [drawn.pixels] if drawn.alpha is None else [drawn.pixels, drawn.alpha]
+    result = with_planes(source, planes, wraps)
+    if on_region is not None:
+        report_whole(result, source, on_region, wraps)
+    return result
 
 
 def resized(picture: Picture, width: int, height: int, wraps: Wraps) -> Picture:

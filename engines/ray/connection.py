@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
@@ -109,6 +110,7 @@ class Connection:
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._asked: dict[int, Future[Any]] | None = {}
+        self._dropped: deque[int] = deque()
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - of our own
@@ -135,6 +137,8 @@ class Connection:
         Raises:
             ModelError: if the cluster is gone.
         """
+        while self._dropped:
+            self.ask("drop", self._dropped.popleft())
         return [_node(found) for found in self._wait("nodes")]
 
     def host(self, name: str, node: Node, wanted: Wanted) -> RayLink:
@@ -144,9 +148,12 @@ class Connection:
         return RayLink(self, number)
 
     def put(self, piece: bytes) -> Put:
-        """Put bytes where all nodes can fetch them, as long as the result is referred to."""
+        """Put bytes where all nodes can fetch them, as long as the result is referred to.
+
+        They are dropped with the next look at the nodes: a finalizer may run while a lock is held.
+        """
         put = Put(next(self._numbers))
-        weakref.finalize(put, self._drop, put.number).atexit = False
+        weakref.finalize(put, self._dropped.append, put.number).atexit = False
         self._wait("put", put.number, piece)
         return put
 
@@ -170,9 +177,6 @@ class Connection:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-
-    def _drop(self, number: int) -> None:
-        self.ask("drop", number)
 
     def _wait(self, method: str, *arguments: object) -> Any:
         try:

@@ -1,5 +1,6 @@
 """A device of another machine, as the executor knows devices: each call is one of `host.DeviceHost` there."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,16 +41,16 @@ class Shipping:
         """Begin with nothing on its way."""
         self._lock = Lock()
         self._pieces: dict[Path, list[object]] = {}
-        self._wanted: dict[Path, int] = {}
+        self._wanted: Counter[Path] = Counter()
 
     @contextmanager
     def pieces(self, path: Path, link: Link) -> Iterator[list[object]]:
         """The pieces of a file, kept until nobody sends it any longer."""
         with self._lock:
-            self._wanted[path] = self._wanted.get(path, 0) + 1
             if path not in self._pieces:
                 self._pieces[path] = [link.put(piece) for piece in pieces_of(path)]
             pieces = self._pieces[path]
+            self._wanted[path] += 1
         try:
             yield pieces
         finally:

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
@@ -104,9 +105,10 @@ class ModelStore:
     def begin(self) -> str:
         """Begin to take files; gives what the following calls name."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        for abandoned in self.directory.glob(".coming-*"):
-            if time.time() - abandoned.stat().st_mtime > _ABANDONED:
-                shutil.rmtree(abandoned, ignore_errors=True)
+        for coming in self.directory.glob(".coming-*"):
+            with suppress(FileNotFoundError):  # another process has just removed it, or has all of its files
+                if time.time() - coming.stat().st_mtime > _ABANDONED:
+                    shutil.rmtree(coming, ignore_errors=True)
         return Path(tempfile.mkdtemp(prefix=".coming-", dir=self.directory)).name
 
     def add(self, coming: str, name: str, piece: bytes) -> None:

@@ -167,6 +167,7 @@ class Dispatcher:
                 if not self.closing and worker.lost is None:  # by an error of this module
                     self._retire(worker, DeviceLostError("its thread died"))
                 self.wake_all()
+                self._wakes.pop(worker, None)
             self.replace_lost()
 
     def _step(self, worker: Worker) -> bool:
@@ -262,7 +263,9 @@ class Dispatcher:
             worker.end(self._clock())
             if isinstance(failure, DeviceLostError):
                 self._retire(worker, failure)
-            elif failure is not None and load.joins:
+            elif failure is not None and not load.joins:
+                self.fleet.forget(load.network)
+            elif failure is not None and self.fleet.knows(load.network):
                 self._retire(worker, DeviceLostError(str(failure)))
         if failure is None:
             load.done.set_result(None)

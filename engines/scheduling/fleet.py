@@ -139,6 +139,14 @@ class Fleet:
                 load.done.set_exception(worker.lost)
         return loads
 
+    def knows(self, network: Network | Part) -> bool:
+        """Whether a device that joins has to load a network."""
+        return network in self._known
+
+    def forget(self, network: Network | Part) -> None:
+        """Have devices that join do without a network, as one that is there cannot load it."""
+        self._known.pop(network, None)
+
     def refuse_loads(self, error: EngineError) -> None:
         """Fail all loads that have not begun."""
         for worker in self.workers:

@@ -32,10 +32,10 @@ from server.state.records import Status, TaskRecord
 from server.state.requests import TaskGrant, UpscaleRequest
 from server.state.tasks import LostTaskError
 from server.upscale.auxiliaries import denoiser_of, face_restorer_of
+from server.upscale.checks import check, check_raw
 from server.upscale.creative import style_images
-from server.upscale.pipeline import Quote
-from server.upscale.raw import check_raw
-from server.upscale.request import check, choose_models, cut_warnings, diffusion_of, input_source, request_for
+from server.upscale.pricing import Quote
+from server.upscale.request import choose_models, cut_warnings, diffusion_of, input_source, request_for
 from server.upscale.running import Running
 from server.upscale.safety import safety_of
 
@@ -79,7 +79,7 @@ async def quote(task: Upscale, context: Context) -> int:
     services, source = context.services, file or request.source
     if isinstance(source, StoredImage | RemoteImage):
         source = await services.inputs.look(context.account, source, request.parameter, context.scope)
-    return services.runner.quote(request, source.width, source.height).price
+    return services.prices.quote(request, source.width, source.height).price
 
 
 class _Prepared(NamedTuple):
@@ -176,7 +176,7 @@ async def _keep_styles(prepared: _Prepared, context: Context) -> UpscaleRequest:
     services, account, request = context.services, context.account, prepared.request
     known = prepared.file or request.source
     if not isinstance(known, StoredImage | RemoteImage):
-        price = services.runner.quote(request, known.width, known.height).price
+        price = services.prices.quote(request, known.width, known.height).price
         await services.database.run(tasks.check_payable, account, request.task_uuid, price, request.token)
     kept = [
         await services.inputs.keep(account, style, scope=context.scope)
@@ -211,7 +211,7 @@ async def _submit_with(
         TaskError: if the task is refused.
     """
     services, account, draft = context.services, context.account, None
-    quote = services.runner.quote(request, file.width, file.height)
+    quote = services.prices.quote(request, file.width, file.height)
     if isinstance(file, ImageFile):
         payable = partial(
             tasks.check_payable,
@@ -240,7 +240,7 @@ async def _submit(
     session, taken, source = context.session, None, request.source
     try:
         if isinstance(source, UnstoredImage):
-            quote = context.services.runner.quote(request, source.width, source.height)
+            quote = context.services.prices.quote(request, source.width, source.height)
         taken = await context.services.runner.submit(
             context.account,
             request,

@@ -5,17 +5,16 @@ The bytes are in a `Bucket`, the facts in the database.
 
 import asyncio
 import hashlib
-import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from functools import partial, wraps
 from typing import Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
 from sqlalchemy import Connection
 
 from server.images.bucket import Bucket, StoreError
+from server.images.deletion import Deletion
 from server.images.names import Names
 from server.images.recent import Recent
 from server.protocol.errors import DatabaseUnavailableError, TaskError, UnavailableError
@@ -27,12 +26,7 @@ from server.state.images import (
     FileCondemnedError,
     ImageRecord,
     Recorded,
-    condemn,
-    condemn_expired,
-    condemn_stale,
-    condemned,
     find_image,
-    forget_loose,
     image_named,
     known_input,
     record_image,
@@ -44,8 +38,6 @@ __all__ = ["MEDIA_TYPES", "Draft", "ImageFile", "ImageStore", "attributes"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-log = logging.getLogger(__name__)
-
 MEDIA_TYPES: Final = {
     "jpg": "image/jpeg",
     "png": "image/png",
@@ -56,14 +48,8 @@ MEDIA_TYPES: Final = {
     "avif": "image/avif",
 }
 
-_LOOSE_FOR: Final = 86400.0
-"""Seconds after which a file that no image names was left behind: longer than any task, or upload, takes."""
-
 _LONGEST_SIGNATURE: Final = 7 * 86400
 """Seconds that a presigned URL may be valid: the most that S3 and GCS allow."""
-
-_AT_ONCE: Final = 100
-"""Files that are deleted together."""
 
 _LITTLE: Final = 2**16
 """Bytes that are written sooner than the database says whether they need be, or by its own thread."""
@@ -149,6 +135,7 @@ class ImageStore:
         # the result: then the bucket need not be read.
         self._fresh = Recent[str, bytes](_FRESH_BYTES, len)
         self._names = Names(database, clock)
+        self._deletion = Deletion(bucket, database, clock)
         self._inputs = Recent[str, str](_INPUTS, lambda _: 1)
         """The names of the files of inputs that were recorded last, by the inputs' UUIDs."""
 
@@ -273,7 +260,7 @@ class ImageStore:
             return None
         kept = recorded.image
         if recorded.superfluous is not None:
-            await self._delete_superfluous(recorded.superfluous)
+            await self._deletion.delete_condemned(recorded.superfluous)
         if not draft.is_written or kept.name != draft.image.name:
             await self._mend(kept.name, draft.data, kept.expires - self._clock())
         self._inputs.keep(kept.uuid, kept.name)
@@ -380,67 +367,21 @@ class ImageStore:
                 raise UnavailableError("the image could not be stored in time") from None
             return await self._record(await self._written(draft.image, draft.data), again=True)
         if superfluous is not None:
-            await self._delete_superfluous(superfluous)
+            await self._deletion.delete_condemned(superfluous)
         return kept
 
     async def drop(self, name: str) -> None:
         """Delete a file that was to be recorded, and will not be; if that fails, a sweep does."""
         self._fresh.take(name)
-        with suppress(UnavailableError, DatabaseUnavailableError):
-            await self._database.run(condemn, name)
-            await self._delete([name])
-
-    async def _delete_superfluous(self, name: str) -> None:
-        """Delete a file that nothing needs any more; if that fails, the next sweep does it."""
-        with suppress(UnavailableError, DatabaseUnavailableError):
-            await self._delete([name])
+        await self._deletion.drop(name)
 
     def forget_unread(self) -> None:
         """Give back the memory of images that have been at hand since the last call, and nobody read."""
         self._fresh.age()
 
     async def sweep(self) -> int:
-        """Delete the images whose time has passed, and what a crash left behind; returns how many images.
-
-        A file that cannot be deleted stops no other; it is tried again at the next sweep.
-        """
-        await self._database.run(condemn_stale, self._clock() - _LOOSE_FOR)
-        count = 0
-        while names := await self._database.run(condemn_expired, self._clock(), _AT_ONCE):
-            for name in names:
-                self._fresh.take(name)
-            count += len(names)
-        last, kept = "", 0
-        while names := await self._database.run(condemned, last, _AT_ONCE):
-            last = names[-1]
-            kept += len(names) - len(await self._delete(names))
-        if kept:
-            log.warning("%d files cannot be deleted for now", kept)
-        return count
-
-    async def _delete(self, names: list[str]) -> list[str]:
-        """Delete condemned files; returns those that could be.
-
-        Raises:
-            UnavailableError: if the bucket cannot be used at all.
-        """
-        deleted = names
-        try:
-            await self._bucket.delete(names)
-        except UnavailableError:
-            await self._bucket.check()
-            deleted = [name for name in names if await self._is_deleted(name)]
-        await self._bucket.delete_staged(deleted)
-        await self._database.run(forget_loose, deleted)
-        return deleted
-
-    async def _is_deleted(self, name: str) -> bool:
-        """Delete a file; False if that fails."""
-        try:
-            await self._bucket.delete([name])
-        except UnavailableError:
-            return False
-        return True
+        """Delete the images whose time has passed, and what a crash left behind; returns how many images."""
+        return await self._deletion.sweep(self._fresh.take)
 
 
 def _record_of(

@@ -1,21 +1,18 @@
-"""What a task wants of models that work beside the upscaler: checked, priced, and done."""
+"""What a task wants of models that work beside the upscaler: checked, and done."""
 
 from collections.abc import Callable, Sequence
-from decimal import Decimal
 from typing import Final
 
 from msgspec import UNSET
 
-from engines import Face, OnRegion, Picture, Progress, RestoredFace, Upscaler, within
+from engines import Face, OnRegion, Picture, RestoredFace, Upscaler, within
 from onnx_models import Auxiliary, AuxiliaryKind, Catalogue, UnknownModelError
 from server.protocol.errors import invalid, unsupported
 from server.protocol.requests import Upscale
-from server.settings import Settings
-from server.state.requests import Denoiser, FaceRestorer, UpscaleRequest
-from server.upscale.pricing import price
-from server.upscale.sizing import Size
+from server.state.requests import Denoiser, FaceRestorer
+from server.upscale.work import Work
 
-__all__ = ["AuxiliarySteps", "Steps", "denoiser_of", "face_restorer_of", "offered_beside"]
+__all__ = ["Steps", "denoiser_of", "face_restorer_of", "offered_beside"]
 
 
 _DENOISING: Final = 0.15
@@ -70,86 +67,39 @@ def _installed(catalogue: Catalogue, kind: AuxiliaryKind, name: str | None, para
         raise invalid(parameter, str(error)) from error
 
 
-class AuxiliarySteps:
-    """The steps that tasks may want before and after the upscale itself."""
-
-    def __init__(self, catalogue: Catalogue, upscaler: Upscaler, settings: Settings) -> None:
-        """Begin with nothing to do.
-
-        Args:
-            catalogue: has the models.
-            upscaler: runs them.
-            settings: may have other prices than the catalogue.
-        """
-        self._catalogue = catalogue
-        self._upscaler = upscaler
-        self._prices = settings.prices
-
-    def price(self, request: UpscaleRequest, source: Size, size: Size) -> int:
-        """What the steps cost, in nanodollars.
-
-        Args:
-            request: what is to be done.
-            source: the size of what is enlarged; noise is removed from that.
-            size: of the result; faces are restored in that, whether there are some or not.
-        """
-        cost = 0
-        if request.denoiser is not None:
-            denoiser = self._catalogue.auxiliary("denoiser", request.denoiser.model)
-            cost += price(self._price_of(denoiser), source)
-        if request.face_restorer is not None:
-            restorer = self._catalogue.auxiliary("faceRestorer", request.face_restorer.model)
-            cost += price(self._price_of(restorer), size)
-        return cost
-
-    def of(
-        self, request: UpscaleRequest, account: str, on_start: Callable[[], None], on_progress: Progress
-    ) -> "Steps":
-        """Those of one task.
-
-        Args:
-            request: what is to be done.
-            account: whose share of the devices it uses.
-            on_start: called when a device takes the first tile; perhaps again.
-            on_progress: called with the finished share of everything, from 0 to 1.
-        """
-        return Steps(self._catalogue, self._upscaler, request, account, on_start, on_progress)
-
-    def _price_of(self, auxiliary: Auxiliary) -> Decimal:
-        return self._prices.get(auxiliary.name, auxiliary.price_per_megapixel)
-
-
 class Steps:
     """The steps of one task: `before` the upscale, and `after` it.
 
     Attributes:
+        on_start: called when a device takes the first tile; perhaps again.
         on_progress: takes the progress of the upscale itself.
     """
 
     def __init__(
-        self,
-        catalogue: Catalogue,
-        upscaler: Upscaler,
-        request: UpscaleRequest,
-        account: str,
-        on_start: Callable[[], None],
-        on_progress: Progress,
+        self, catalogue: Catalogue, upscaler: Upscaler, work: Work, on_start: Callable[[], None]
     ) -> None:
-        """See `AuxiliarySteps.of`."""
+        """Prepare the steps that a task wants; others do nothing.
+
+        Args:
+            catalogue: has the models.
+            upscaler: runs them.
+            work: what is to be done, and who learns how much of everything is finished.
+            on_start: called when a device takes the first tile; perhaps again.
+        """
         self._catalogue = catalogue
         self._auxiliaries = upscaler.auxiliaries
-        self._request = request
-        self._account = account
-        self._on_start = on_start
+        self._request = request = work.request
+        self._account = work.account
+        self.on_start = on_start
         before = 0.0 if request.denoiser is None else _DENOISING
         faces = 0.0 if request.face_restorer is None else _FACES
         first = (
             faces if request.face_restorer is not None and not request.face_restorer.upscale_first else 0.0
         )
-        self._denoising = within(on_progress, 0.0, before)
-        self.on_progress = within(on_progress, before + first, 1 - faces + first)
+        self._denoising = within(work.on_progress, 0.0, before)
+        self.on_progress = within(work.on_progress, before + first, 1 - faces + first)
         restoring = (before, before + first) if first else (1 - faces, 1.0)
-        self._restoring = within(on_progress, *restoring)
+        self._restoring = within(work.on_progress, *restoring)
         self._source: Picture
         self._faces: Sequence[Face] = ()
         self._restored: Sequence[RestoredFace] = ()
@@ -167,7 +117,7 @@ class Steps:
                 denoiser.strength,
                 seamless=self._request.seamless,
                 account=self._account,
-                on_start=self._on_start,
+                on_start=self.on_start,
                 on_progress=self._denoising,
             )
         self._source = picture
@@ -176,7 +126,7 @@ class Steps:
                 picture,
                 self._catalogue.auxiliary("faceDetector"),
                 account=self._account,
-                on_start=self._on_start,
+                on_start=self.on_start,
             )
             if not restorer.upscale_first:
                 self._restored = await self._restore(picture, restorer)
@@ -216,6 +166,6 @@ class Steps:
             found_in=(self._source.width, self._source.height),
             weight=restorer.weight,
             account=self._account,
-            on_start=self._on_start,
+            on_start=self.on_start,
             on_progress=self._restoring,
         )

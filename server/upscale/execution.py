@@ -8,20 +8,16 @@ from typing import Final
 
 from server.delivery.sessions import Sessions
 from server.delivery.webhooks import WebhookSender
-from server.images.raw_images import HeldPicture
 from server.limits.admission import Admission
 from server.protocol.trace import task_span
 from server.state import tasks
 from server.state.accounts import AccountId
 from server.state.database import Database
-from server.state.images import ImageRecord
 from server.state.records import Attempt, AttemptId, Status, TaskRecord
-from server.state.requests import UpscaleRequest
 from server.state.tasks import LostTaskError
 from server.telemetry.story import Story, Subject, Trace, told
 from server.telemetry.telemetry import Telemetry
 from server.upscale.outcomes import Outcomes
-from server.upscale.pipeline import Quote
 from server.upscale.running import News, Running
 from server.upscale.streams import Streams
 
@@ -38,7 +34,7 @@ class Execution:
 
     Attributes:
         is_stopping: whether nothing more is begun.
-        without_outcome: attempts that ran, and whose outcome could not be recorded for a reason that stays.
+        without_outcome: attempts that have ended, and whose outcome could not be recorded: they are given up.
     """
 
     def __init__(
@@ -60,10 +56,10 @@ class Execution:
             database: where tasks are recorded.
             outcomes: does the work, and records how it ended.
             news: sends how far it is.
-            streams: where those that are frames wait for their turns.
+            streams: where frames of streams wait for their turns.
             sessions: who gets outcomes.
             webhooks: sends the outcomes that are to be POSTed.
-            admission: the places that tasks have.
+            admission: counts the tasks under way.
             telemetry: counts and records what happens.
             clock: the time in seconds since the epoch.
         """
@@ -97,25 +93,14 @@ class Execution:
         running = self.find(attempt.account, attempt.task_uuid)
         return running if running is not None and running.attempt == attempt else None
 
-    def start(
-        self,
-        attempt: Attempt,
-        request: UpscaleRequest,
-        session: str | None,
-        base_url: str,
-        pixels: HeldPicture | None = None,
-        image: ImageRecord | None = None,
-        quote: Quote | None = None,
-    ) -> Running:
+    def start(self, running: Running) -> Running:
         """Run an attempt, in place of an earlier one at its task; while the server stops, do not begin it."""
-        loop = asyncio.get_running_loop()
-        running = Running(attempt, request, session, base_url, loop.create_future(), pixels, image, quote)
         if self.is_stopping:
             self._forget(running)
             return running
         if (earlier := self.find(running.account, running.key)) is not None:
             earlier.abandon()
-        self._admission.resume(running.account, attempt.id)
+        self._admission.resume(running.account, running.attempt.id)
         self._running[running.account, running.key] = running
         self._streams.enter(running)
         running.work = asyncio.create_task(self._see_through(running), name=f"task {running.key}")
@@ -147,15 +132,10 @@ class Execution:
         return [running.work for running in self if running.work is not None]
 
     async def _see_through(self, running: Running) -> None:
-        subject = Subject(
-            running.key,
-            running.account,
-            running.session,
-            running.request.model,
-            running.request.service,
-            running.request.key,
-        )
-        trace = Trace(task_span(running.attempt.id), running.request.traceparent)
+        """Bring an attempt to its outcome, and give that to whoever waits for it."""
+        account, request = running.account, running.request
+        subject = Subject(running.key, account, running.session, request.model, request.service, request.key)
+        trace = Trace(task_span(running.attempt.id), request.traceparent)
         with told(subject, self._telemetry, trace) as story:
             log.info("task accepted")
             try:
@@ -171,11 +151,11 @@ class Execution:
                 return
             story.finish(record)
             self._admission.leave(running.attempt.id, self._clock())
-            self._news.need_no_acknowledgement(running)
+            self._news.cancel_acknowledgement(running)
             running.outcome.set_result(record)
-            if running.request.webhook_url is not None:
+            if request.webhook_url is not None:
                 self._webhooks.wake()
-            if self._sessions.link(running.account, record.session) is not None:
+            if self._sessions.link(account, record.session) is not None:
                 with story.measure("deliver"):
                     await self._sessions.deliver_outcome(record)
 
@@ -205,7 +185,7 @@ class Execution:
             running.pixels.release()
             running.pixels = None
         running.outcome.cancel()  # does nothing to one that is set
-        self._news.need_no_acknowledgement(running)
+        self._news.cancel_acknowledgement(running)
         if self._running.get((running.account, running.key)) is running:  # else it was sent again meanwhile
             del self._running[running.account, running.key]
         self._admission.leave(running.attempt.id, self._clock())

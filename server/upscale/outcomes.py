@@ -1,4 +1,4 @@
-"""From an attempt at a task to its recorded outcome: whatever happens on the way, there is one."""
+"""Has an attempt worked on, and records its outcome: the result, or the error that it failed with."""
 
 import asyncio
 import logging
@@ -10,6 +10,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from engines import EngineError, SpoiltResultError
+from server.images.store import ImageStore
 from server.protocol.errors import ErrorItem, ServerError, TaskError, TaskTimeoutError
 from server.state import tasks
 from server.state.database import Database
@@ -20,6 +21,7 @@ from server.telemetry.story import Story
 from server.upscale.pipeline import Pipeline
 from server.upscale.running import News, Running
 from server.upscale.streams import Streams
+from server.upscale.work import Work
 
 __all__ = ["Outcomes"]
 
@@ -36,6 +38,7 @@ class Outcomes:
         self,
         database: Database,
         pipeline: Pipeline,
+        images: ImageStore,
         news: News,
         streams: Streams,
         task_timeout: float,
@@ -46,13 +49,15 @@ class Outcomes:
         Args:
             database: where outcomes are recorded.
             pipeline: does the work.
+            images: where results are stored.
             news: sends how far it is.
-            streams: where those that are frames wait for their turns.
+            streams: where frames of streams wait for their turns.
             task_timeout: seconds that a task may take.
             clock: the time in seconds since the epoch.
         """
         self._database = database
         self._pipeline = pipeline
+        self._images = images
         self._news = news
         self._streams = streams
         self._task_timeout = task_timeout
@@ -68,24 +73,25 @@ class Outcomes:
         try:
             async with asyncio.timeout(self._task_timeout), self._streams.place(running):
                 with self._news.in_line(running) as on_start:
-                    result, draft = await self._pipeline.run(
-                        running.attempt,
-                        running.request,
-                        story,
-                        lambda share: self._news.note_progress(running, share),
-                        self._news.regions(running),
+                    work = Work(
+                        attempt=running.attempt,
+                        request=running.request,
                         picture=running.pixels and running.pixels.picture,
                         image=running.image,
                         quote=running.quote,
+                        story=story,
                         on_start=on_start,
+                        on_progress=partial(self._news.note_progress, running),
+                        regions=self._news.regions(running),
                     )
+                    result, draft = await self._pipeline.run(work)
         except LostTaskError:
             raise
-        except Exception as failure:  # noqa: BLE001 - it is what the task failed with
+        except Exception as failure:  # noqa: BLE001 - the task fails with it
             return await self._fail(running, self._as_task_error(failure))
         succeed: Recorder[StoredResult] = tasks.succeed
         if draft is not None:
-            recorder, limit = draft.written_by(tasks.succeed), self._pipeline.stored_limit
+            recorder, limit = draft.written_by(tasks.succeed), self._images.limit
             succeed = partial(recorder, image=draft.image, limit=limit)
         try:
             return await self._record(succeed, running, result, running.request.webhook(running.base_url))
@@ -93,14 +99,14 @@ class Outcomes:
             raise
         except TaskError as error:  # there is no room for its image
             if draft is not None:
-                await self._pipeline.drop(draft.image)
+                await self._images.drop(draft.image.name)
             return await self._fail(running, error)
         except Exception:
             log.exception("the result cannot be recorded")
             return await self._fail(running, ServerError())
 
     async def give_up(self, record: TaskRecord) -> TaskRecord:
-        """Have a task fail that cannot be run."""
+        """Record that a task failed, as it cannot be run."""
         why = (
             "its request cannot be read"
             if record.readable_request is None
@@ -116,14 +122,14 @@ class Outcomes:
             return await self._record(tasks.fail, running, item, request.webhook(base_url))
         except LostTaskError:
             raise
-        except Exception:  # what cannot be recorded came with the task; this does not
+        except Exception:  # something of the task itself cannot be recorded: leave all that out
             log.exception("the error cannot be recorded")
             return await self._record(tasks.fail, running, _plain(running.key), None)
 
     async def _record(
         self, recorder: Recorder[T], running: Running, outcome: T, webhook: Destination | None
     ) -> TaskRecord:
-        """Record an outcome, as soon as the database can be used. To cancel the task is too late by now."""
+        """Record an outcome as soon as the database can be used. The task cannot be cancelled any more."""
         await self._streams.turn(running)
         running.is_recording = True
         try:

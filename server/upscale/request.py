@@ -1,23 +1,19 @@
-"""From an `upscale` task to what is to be done: checked against the model and the limits, sized and priced.
+"""From an `upscale` task to the request that is recorded of it.
 
-Pure functions; `runner` does the work.
+Pure functions; `checks` sees that the task makes sense, `pricing` what it costs, and `runner` has it done.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
-from urllib.parse import urlsplit
 from uuid import UUID
 
-import msgspec
 from msgspec import UNSET
 
 from engines import Diffusion, OutputFormat
-from onnx_models import LARGEST_FACTOR, Catalogue, CreativeWeights, Model, UnknownModelError
-from server.outbound.addresses import Reachable
+from onnx_models import Catalogue, Model, UnknownModelError
 from server.protocol.codec import Codec
-from server.protocol.errors import TaskError, invalid, missing, unsupported
+from server.protocol.errors import invalid, missing, unsupported
 from server.protocol.fields import given
-from server.protocol.names import wire_name
 from server.protocol.raw_image import Channels
 from server.protocol.requests import OutputFormat as WireFormat
 from server.protocol.requests import SafetyAction, Upscale, UpscaleSettings
@@ -25,11 +21,10 @@ from server.protocol.sources import ImageSource, RemoteImage, StoredImage, Unsto
 from server.state.grants import Grant
 from server.state.requests import BlendRequest, Denoiser, FaceRestorer, Service, TaskGrant, UpscaleRequest
 from server.upscale.auxiliaries import offered_beside
-from server.upscale.creative import FILTER, check_creative, creative_diffusion, default_enlarger
+from server.upscale.creative import FILTER, creative_diffusion, default_enlarger
 
 __all__ = [
     "Models",
-    "check",
     "choose_models",
     "cut_warnings",
     "diffusion_of",
@@ -63,34 +58,6 @@ async def input_source(task: Upscale, codec: Codec) -> tuple[str, ImageSource]:
     if task.inputs.image is not UNSET:
         return "inputs.image", await read_source(task.inputs.image, "inputs.image", codec)
     raise missing("inputImage", "an input is required, as inputImage or inputs.image")
-
-
-def check(task: Upscale, models: Models, reachable: Reachable) -> None:
-    """See that the parameters make sense, together and for the models.
-
-    Args:
-        task: as it was sent.
-        models: that it is for.
-        reachable: what its URLs may lead to.
-
-    Raises:
-        ParameterError: naming the parameter that is wrong, contradictory or not offered by the model.
-    """
-    model = models.first
-    if task.restore_only:
-        _check_restoring(task)
-    _refuse_unsupported(task, model)
-    _check_factor(task, model)
-    _check_levels(task, model)
-    check_creative(task.settings or UpscaleSettings(), model)
-    _check_together(task, models)
-    if task.keep_hidden_colors and task.output_format is WireFormat.JPG:
-        raise invalid("keepHiddenColors", "JPG has no transparency: ask for the outputFormat PNG or WEBP")
-    for name, url in (("webhookURL", task.webhook_url), ("uploadEndpoint", task.upload_endpoint)):
-        if url is not None and not _is_web_address(url):
-            raise invalid(name, f"{name} must be a web address: http:// or https:// and a host", "URL")
-        if url is not None and not reachable.may_be_named(host := urlsplit(url).hostname or ""):
-            raise invalid(name, f"{name}: {host} is not a public address", "URL")
 
 
 def request_for(
@@ -288,100 +255,3 @@ def _model(catalogue: Catalogue, name: str, parameter: str, offered: Sequence[st
     if offered and model.name not in offered:
         raise unsupported(parameter, f"the token is for these models: {', '.join(offered)}")
     return model
-
-
-def _is_web_address(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return url.startswith(("http://", "https://")) and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # such as a port that is no number
-        return False
-
-
-def _check_factor(task: Upscale, model: Model) -> None:
-    if task.restore_only:
-        return
-    if task.target_megapixels is not None and task.upscale_factor is not None:
-        raise invalid("targetMegapixels", "give upscaleFactor or targetMegapixels, not both")
-    sizes = {"targetMegapixels": task.target_megapixels, "width": task.width, "height": task.height}
-    asked = next((name for name, size in sizes.items() if size is not None), None)
-    side = "width" if task.width is not None else "height" if task.height is not None else None
-    if side is not None and (task.upscale_factor, task.target_megapixels) != (None, None):
-        raise invalid(side, f"give {side}, or upscaleFactor or targetMegapixels, not both")
-    if task.resize_mode is not None and None in (task.width, task.height):
-        raise invalid("resizeMode", "resizeMode needs both width and height")
-    if asked is not None and not model.fractional:
-        raise unsupported(asked, f"{model.name} upscales by whole factors only")
-    if task.upscale_factor is not None and not model.offers(task.upscale_factor):
-        offered = ", ".join(map(str, model.factors))
-        fractional = f", or any number from 1 to {LARGEST_FACTOR}" if model.fractional else ""
-        raise invalid("upscaleFactor", f"{model.name} upscales by {offered}{fractional}", "number")
-
-
-def _check_restoring(task: Upscale) -> None:
-    """See that a task that upscales nothing asks for something else, and for no upscale."""
-    sized = {name: getattr(task, name) for name in ("target_megapixels", "width", "height", "resize_mode")}
-    of_upscales = {"model": task.model, "blend": task.blend, "tta": task.tta, "settings": task.settings}
-    wanted = {wire_name(name): value for name, value in (sized | of_upscales).items() if value is not None}
-    if task.upscale_factor not in (None, 1):
-        wanted["upscaleFactor"] = task.upscale_factor
-    for name in wanted:
-        raise invalid(name, f"{name} is for upscales: restoreOnly leaves the picture as large as it is")
-    faces, noise = task.face_restoration, task.denoise
-    if not (faces and faces.visibility) and not (noise and noise.strength):
-        raise invalid("restoreOnly", "restoreOnly needs faceRestoration or denoise")
-
-
-def _check_levels(task: Upscale, model: Model) -> None:
-    settings = task.settings or UpscaleSettings()
-    most = max(0, model.latent.noise_levels - 1) if model.latent else 0
-    if given(settings.noise_level, 0) > most:
-        raise invalid("settings.noiseLevel", f"{model.name} adds noise of the levels 0 to {most}", "integer")
-    level = given(settings.denoise, None)
-    if level not in (None, *model.denoise_levels):
-        levels = ", ".join(map(str, model.denoise_levels))
-        raise invalid("settings.denoise", f"{model.name} removes noise at the levels {levels}", "integer")
-
-
-def _check_together(task: Upscale, models: Models) -> None:
-    """See that the first model, and the second if there is one, can do the same."""
-    for model in filter(None, models):
-        if task.seamless and model.latent is not None:
-            raise unsupported("seamless", f"{model.name} cannot let edges meet; other models can")
-    second = models.second
-    if second is None or second.fractional:
-        return
-    if task.upscale_factor is None or not second.offers(task.upscale_factor):
-        offered = ", ".join(map(str, second.factors))
-        raise invalid("blend.model", f"{second.name} upscales by {offered} only: give such an upscaleFactor")
-
-
-def _refuse_unsupported(task: Upscale, model: Model) -> None:
-    refused: list[TaskError] = []
-    if task.number_results != 1:
-        refused.append(unsupported("numberResults", "an upscale has one result"))
-    refused += [
-        unsupported(f"settings.{name}", f"{model.name} has no setting {name!r}{_why_not(name, model)}")
-        for name in (_settings_given(task.settings) if task.settings else ())
-        if name not in model.parameters
-    ]
-    if refused:
-        raise refused[0]
-
-
-def _why_not(name: str, model: Model) -> str:
-    """What a refusal adds for settings that only creative upscalers have, or those with certain parts."""
-    if name not in CreativeWeights.parameters:
-        return ""
-    if model.creative is not None:
-        return ": it was exported without the part for it, a ControlNet or an IP-Adapter"
-    return "; a creative upscaler has it, which `tilewire models export DIRECTORY` makes of a diffusion model"
-
-
-def _settings_given(settings: UpscaleSettings) -> list[str]:
-    """Their names on the wire."""
-    return [
-        field.encode_name
-        for field in msgspec.structs.fields(settings)
-        if getattr(settings, field.name) is not UNSET
-    ]

@@ -1,11 +1,11 @@
-"""Sees accepted tasks through to their outcome.
+"""Takes tasks on, and sees that each has an outcome.
 
-`submit` records a task; from then on it is not lost, whatever happens: it is run, and run again after a
+`submit` records a task. From then on it is not lost, whatever happens: it is run, and run again after a
 restart or by another server, until it has an outcome. Result, charge, reply and webhook are recorded in one
-transaction; then the session and whoever waits get it.
+transaction; then the session gets the reply, and so does whoever waits for it.
 
-What is recorded is the truth. Once a second `reconcile` compares it with what runs here: tasks that nobody
-runs are begun, work for tasks that were ended elsewhere is stopped.
+The database decides what runs. Once a second `reconcile` compares it with what runs here: tasks that no
+server runs are begun, and tasks that were ended by another server are stopped.
 """
 
 import asyncio
@@ -39,9 +39,9 @@ from server.state.requests import UpscaleRequest
 from server.telemetry.telemetry import Telemetry
 from server.upscale.execution import Execution
 from server.upscale.outcomes import Outcomes
-from server.upscale.pipeline import Pipeline, Quote
+from server.upscale.pipeline import Pipeline
+from server.upscale.pricing import Quote
 from server.upscale.running import News, Running
-from server.upscale.sizing import Size
 from server.upscale.streams import Streams
 
 __all__ = ["Runner"]
@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_EVERY: Final = 1.0
 _DOUBT: Final = 60.0
-"""Seconds after which a transaction that failed cannot have been done any more: all waiting ends before."""
+"""Seconds after which a transaction that failed cannot be committed any more: all waiting ends before."""
 
 
 class Runner:
@@ -79,7 +79,7 @@ class Runner:
             sessions: who gets outcomes.
             tiles: sends finished parts of results.
             webhooks: sends the outcomes that are to be POSTed.
-            images: where inputs are kept.
+            images: where inputs and results are kept.
             lock: says which server this is, and which others are gone.
             telemetry: counts and records what happens.
             clock: the time in seconds since the epoch.
@@ -87,9 +87,8 @@ class Runner:
         admission = Admission(limit=settings.max_tasks, limit_per_account=settings.max_tasks_in_flight)
         news = News(database, sessions, tiles, settings.acknowledge_after)
         streams = self._streams = Streams()
-        outcomes = Outcomes(database, pipeline, news, streams, settings.task_timeout, clock)
+        outcomes = Outcomes(database, pipeline, images, news, streams, settings.task_timeout, clock)
         self._database = database
-        self._pipeline = pipeline
         self._images = images
         self._admission = admission
         self._news = news
@@ -110,7 +109,7 @@ class Runner:
         self._clock = clock
         self._turns: WeakValueDictionary[tuple[AccountId, str], asyncio.Lock] = WeakValueDictionary()
         self._in_doubt: dict[Attempt, float] = {}
-        """Attempts whose clients got an error, as the database failed: perhaps just after it took them."""
+        """Attempts that may be recorded though their clients got an error, and since when."""
 
     @property
     def count(self) -> int:
@@ -124,14 +123,6 @@ class Runner:
     def works_for(self, account: AccountId, session: str) -> bool:
         """Whether any task is under way whose outcome goes to this session."""
         return any(running.account == account and running.session == session for running in self._execution)
-
-    def quote(self, request: UpscaleRequest, width: int, height: int) -> Quote:
-        """What a request comes to for an input of this size.
-
-        Raises:
-            ParameterError: if its result would be too large.
-        """
-        return self._pipeline.quote(request, Size(width, height))
 
     def arrival(self, owner: str, sequence: Sequence | None) -> AbstractAsyncContextManager[object]:
         """Held while a task is taken on, so that frames of a stream stay in order; see `Streams.arrival`."""
@@ -151,9 +142,9 @@ class Runner:
     ) -> Running | TaskRecord:
         """Take a task on; or, for one that was sent before, what became of it.
 
-        While the server drains a new task is recorded and not begun: it runs after the next start.
+        While the server drains, a new task is recorded but not begun: it runs after the next start.
 
-        A record without an outcome is of a task that runs on another server. The session will get its reply.
+        If a record is returned that has no outcome, another server runs the task; the session gets its reply.
 
         Args:
             account: whose task it is.
@@ -161,7 +152,8 @@ class Runner:
             session: where the outcome is to be sent.
             base_url: what the client reaches this server as.
             acknowledge: whether to acknowledge the task to the session if its result takes a while.
-            pixels: the input, if that is not stored. What runs with it releases it; else the caller must.
+            pixels: the input, if that is not stored. To be released by the caller unless the task that is
+                returned has it.
             quote: what it comes to, if that is known: its price is reserved as it is accepted.
             draft: the input, if that is to be recorded with the task.
 
@@ -183,7 +175,8 @@ class Runner:
         async with self._turn(account, attempt.task_uuid):
             previous, image = await self._accept(attempt, request, encoded, session, quote, draft)
             if previous is None:
-                taken = self._execution.start(attempt, request, session, base_url, pixels, image, quote)
+                running = Running(attempt, request, session, base_url, pixels, image, quote)
+                taken = self._execution.start(running)
             elif previous.is_for(encoded):
                 taken = await self._rejoin(previous, base_url, pixels)
             else:
@@ -257,7 +250,7 @@ class Runner:
             log.warning("tasks whose clients got an error may run after the next start")
 
     def _turn(self, account: AccountId, key: str) -> asyncio.Lock:
-        """What is held while it changes whether, and where, a task runs."""
+        """To be held while it is decided whether, and where, a task runs."""
         return self._turns.setdefault((account, key), asyncio.Lock())
 
     async def _accept(
@@ -320,7 +313,7 @@ class Runner:
         return previous, image
 
     async def _withdraw(self) -> None:
-        """Have no task run whose client got an error instead of an answer."""
+        """Withdraw the tasks that were recorded though their clients got an error."""
         for attempt, since in list(self._in_doubt.items()):
             await self._withdrawn(attempt)
             if since < time.monotonic() - _DOUBT:
@@ -345,19 +338,21 @@ class Runner:
         if previous.owner != self._lock.server:
             return previous
         if self._execution.is_stopping:
-            return self._execution.start(previous.attempt, previous.request, previous.session, base_url)
+            running = Running(previous.attempt, previous.request, previous.session, base_url)
+            return self._execution.start(running)
         # The database failed just after it was accepted.
-        await self._settle(previous.attempt, base_url, pixels)
+        await self._begin(previous.attempt, base_url, pixels)
         return self._execution.find_attempt(previous.attempt) or previous
 
     async def _see_to(self, attempt: Attempt, base_url: str) -> bool:
-        """See to an attempt that is recorded as this server's; whether it was begun."""
+        """Begin an attempt that this server is to run, or withdraw or give it up; whether it was begun."""
         async with self._turn(attempt.account, attempt.task_uuid):
             if attempt in self._in_doubt and await self._withdrawn(attempt):
                 return False
-            return await self._settle(attempt, base_url)
+            return await self._begin(attempt, base_url)
 
-    async def _settle(self, attempt: Attempt, base_url: str, pixels: HeldPicture | None = None) -> bool:
+    async def _begin(self, attempt: Attempt, base_url: str, pixels: HeldPicture | None = None) -> bool:
+        """Begin an attempt that is recorded and does not run yet, or give it up; whether it was begun."""
         record = await self._database.run(tasks.find, attempt.account, attempt.task_uuid)
         if record is None or record.attempt != attempt or record.status is not Status.ACCEPTED:
             return False
@@ -367,5 +362,5 @@ class Runner:
             await self._outcomes.give_up(record)
             self._execution.without_outcome.discard(attempt.id)
             return False
-        self._execution.start(attempt, record.request, record.session, base_url, pixels)
+        self._execution.start(Running(attempt, record.request, record.session, base_url, pixels))
         return True

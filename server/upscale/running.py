@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from server.state.database import Database
 from server.state.images import ImageRecord
 from server.state.records import Attempt, TaskRecord
 from server.state.requests import UpscaleRequest
-from server.upscale.pipeline import Quote
+from server.upscale.pricing import Quote
 from server.upscale.queue import Queue
 
 __all__ = ["News", "Running"]
@@ -34,25 +34,30 @@ class Running:
         attempt: which attempt at the task it is.
         session: where the outcome is to be sent.
         base_url: what the client reaches this server as.
-        outcome: set when there is one; cancelled if the server stops before; LostTaskError if the task has
-            another attempt by then, here or elsewhere.
-        queue_position: 1 if it is the next of those that wait; None while it does not.
-        ended: what ended it from outside, such as a `cancel`.
-        is_recording: it has its outcome, which is being recorded.
-        is_abandoned: whatever it still does is in vain.
-        pixels: its input, if that is in memory alone.
+        pixels: its input, if that is not stored.
         image: its input, if that was recorded with it.
         quote: what it comes to, if its price was reserved when it was accepted.
+        outcome: set when there is one; cancelled if the server stops before; LostTaskError if the task has
+            another attempt by then, here or elsewhere.
+        progress: the finished share of the work, from 0 to 1.
+        queue_position: 1 if it is the next of those that wait; None while it does not.
+        ended: what ended it from outside, such as a `cancel`.
+        is_recording: it has its outcome, which is being recorded: too late to stop it.
+        is_abandoned: its work is being stopped.
+        work: the asyncio task that sees it through; None if it was not begun.
+        acknowledgement: what will acknowledge it unless its outcome comes first.
     """
 
     attempt: Attempt
     request: UpscaleRequest
     session: str | None
     base_url: str
-    outcome: asyncio.Future[TaskRecord]
     pixels: HeldPicture | None = None
     image: ImageRecord | None = None
     quote: Quote | None = None
+    outcome: asyncio.Future[TaskRecord] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
     progress: float = 0.0
     queue_position: int | None = None
     ended: TaskRecord | None = None
@@ -72,14 +77,18 @@ class Running:
         return self.attempt.task_uuid
 
     def abandon(self, ended: TaskRecord | None = None) -> None:
-        """Stop the work: it was ended from outside, by `ended`, or the task has another attempt."""
+        """Stop the work, as the task has another attempt, or an outcome from outside.
+
+        Args:
+            ended: that outcome, if it is at hand.
+        """
         if not self.is_recording and not self.is_abandoned and self.work is not None:
             self.ended = ended
             self.is_abandoned = True
             self.work.cancel()
 
     def news(self, tile: Tile | UnsetType = UNSET) -> Progress:
-        """Where it stands, as an item; with a part of the result that is finished."""
+        """The message that says how far it is, with a finished part of the result if there is one to send."""
         return Progress(
             task_type=self.request.task_type,
             task_uuid=self.request.task_uuid,
@@ -91,7 +100,7 @@ class Running:
 
 
 class News:
-    """Sends sessions the news of tasks under way: accepted, how far they are, what is finished."""
+    """Sends sessions what happens to their tasks before the outcome: accepted, progress, finished parts."""
 
     def __init__(
         self, database: Database, sessions: Sessions, tiles: TileStreams, acknowledge_after: float
@@ -99,7 +108,7 @@ class News:
         """Send news to `sessions`.
 
         Args:
-            database: where it is noted how much of a result was sent.
+            database: where it is recorded how much of a result was sent.
             sessions: who is connected.
             tiles: sends finished parts of results.
             acknowledge_after: seconds for which an acknowledgement is held back.
@@ -113,7 +122,7 @@ class News:
 
     @contextmanager
     def in_line(self, running: Running) -> Iterator[Callable[[], None]]:
-        """See where a task stands among those that wait; gives what to call when its work begins."""
+        """Have a task in the queue, within the block; gives what to call when its work begins."""
         self._queue.enter(running)
         try:
             yield lambda: self._queue.begin(running)
@@ -121,9 +130,9 @@ class News:
             self._queue.leave(running)
 
     def note_progress(self, running: Running, share: float) -> None:
-        """So much of the work is done."""
+        """Note which share of the work is done, from 0 to 1, and send that if it is a whole percent more."""
         before, running.progress = int(100 * running.progress), share
-        if before < int(100 * share) < 100:  # nothing else can be seen of it
+        if before < int(100 * share) < 100:
             self._send_progress(running)
 
     def _send_progress(self, running: Running) -> None:
@@ -131,7 +140,7 @@ class News:
             self._spawn(self._sessions.push(running.account, running.session, running.news()))
 
     def regions(self, running: Running) -> AbstractAsyncContextManager[OnRegion | None]:
-        """Gives what takes the finished parts of the result, if they are wanted."""
+        """Send the finished parts of a result within the block, if they are wanted; gives what takes them."""
         if not running.request.include_tiles:
             return nullcontext()
         return self._tiles.open(
@@ -144,17 +153,17 @@ class News:
         return await self._database.run(tasks.note_sent, attempt, sent, total)
 
     def acknowledge_later(self, running: Running) -> None:
-        """Hold the acknowledgement back: a client that gets one waits before it looks for the result."""
+        """Acknowledge a task after a while, unless its outcome comes first: clients then look less often."""
         item = Acknowledgement(task_type=running.request.task_type, task_uuid=running.request.task_uuid)
-        self.need_no_acknowledgement(running)
+        self.cancel_acknowledgement(running)
         running.acknowledgement = asyncio.get_running_loop().call_later(
             self._acknowledge_after,
             lambda: self._spawn(self._sessions.push(running.account, running.session, item)),
         )
 
     @staticmethod
-    def need_no_acknowledgement(running: Running) -> None:
-        """Its outcome is sent instead, or nothing."""
+    def cancel_acknowledgement(running: Running) -> None:
+        """Send no acknowledgement any more, as the outcome is sent instead, or nothing."""
         if running.acknowledgement is not None:
             running.acknowledgement.cancel()
 

@@ -6,9 +6,8 @@ from server.protocol.errors import NsfwContentError, unsupported
 from server.protocol.requests import Safety as WantedSafety
 from server.protocol.requests import SafetyAction, Upscale
 from server.settings import Settings
-from server.state.accounts import AccountId
 from server.state.records import Safety
-from server.telemetry.story import Story
+from server.upscale.work import Work
 
 __all__ = ["SafetyChecks", "safety_of"]
 
@@ -59,7 +58,7 @@ class SafetyChecks:
         return "flag" if wanted is not None or self._policy == "flag" else None
 
     async def score(
-        self, picture: Picture, what: str, action: SafetyAction | None, account: AccountId, story: Story
+        self, picture: Picture, what: str, action: SafetyAction | None, work: Work
     ) -> float | None:
         """How probable it is that a picture is not safe for work, from 0 to 1; None without an action.
 
@@ -67,8 +66,7 @@ class SafetyChecks:
             picture: to look at.
             what: `the input` or `the result`.
             action: what is to become of it.
-            account: whose share of the devices it uses.
-            story: records how long it takes.
+            work: whose account's share of the devices it uses.
 
         Raises:
             NsfwContentError: if it may not be, and is to be refused.
@@ -76,9 +74,9 @@ class SafetyChecks:
         """
         if action is None:
             return None
-        with story.measure("safety"):
+        with work.story.measure("safety"):
             checker = self._catalogue.auxiliary("safetyChecker")
-            score = await self._auxiliaries.nsfw_score(picture, checker, account=account)
+            score = await self._auxiliaries.nsfw_score(picture, checker, account=work.account)
         if action == "refuse" and score >= self._threshold:
             raise NsfwContentError(what, score)
         return score

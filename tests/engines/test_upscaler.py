@@ -381,6 +381,12 @@ async def test_tiles_on_a_cpu_have_widths_that_it_computes_fast(upscaler_on, fas
     assert {size[2] for size in device.sizes} == {expected}
 
 
+async def test_a_model_may_have_tiles_that_are_hardly_larger_than_their_overlaps(upscaler_on, fast):
+    device, picture = FakeDevice(scale=4, largest_batch=1), photograph(5, 205)
+    result = await enlarged(upscaler_on(device), picture, with_tile(fast, 45), seamless="x")
+    assert np.array_equal(result.pixels, repeated(picture))
+
+
 @pytest.mark.parametrize(("largest_batch", "largest"), [(1, 416), (2, 542)])
 async def test_tiles_on_a_cpu_are_small_enough_for_its_caches(upscaler_on, fast, largest_batch, largest):
     device = FakeDevice(scale=4, largest_batch=largest_batch)
@@ -406,6 +412,12 @@ async def test_a_device_without_memory_for_the_smallest_tile_ends_in_an_error(up
         await enlarged(upscaler_on(device), photograph(150, 300), fast)
     smallest = min(height for _, height, _ in device.sizes)
     assert smallest >= 2 * fast.overlap
+
+
+async def test_a_low_picture_without_memory_for_all_of_its_width_ends_in_an_error(upscaler_on, fast, caplog):
+    device = FakeDevice(scale=4, largest_batch=1, memory=100)
+    with pytest.raises(DeviceOutOfMemoryError):
+        await enlarged(upscaler_on(device), photograph(7, 201), fast)
 
 
 async def test_a_picture_finishes_on_the_device_that_is_left(upscaler_on, fast, caplog):

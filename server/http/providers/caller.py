@@ -132,7 +132,7 @@ class Caller:
             image = await self.services.images.find(self.account, request.source.uuid, self.login.scope)
             if image is None:
                 return 0
-            return self.services.runner.quote(request, image.width, image.height).price
+            return self.services.prices.quote(request, image.width, image.height).price
         except TaskError:  # other settings accepted it
             return 0
 

@@ -128,10 +128,11 @@ def test_alpha_grey_and_regions_are_as_of_any_upscale(upscaler, model):
         on_start=lambda: starts.append(1),
     )  # fmt: skip
     assert result.pixels.shape == result.alpha.shape == (96, 144)
-    assert (result.alpha[:, :64] == 0).all()
-    assert (result.alpha[:, 80:] == 255).all()
+    assert (result.alpha[:, :69] == 0).all()
+    assert (result.alpha[:, 75:] == 255).all()
     (region,) = regions
     assert np.array_equal(region.picture().pixels, result.pixels)
+    assert np.array_equal(region.picture().alpha, result.alpha)
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1)
     assert starts == [1]

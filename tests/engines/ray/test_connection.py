@@ -69,6 +69,14 @@ def test_a_cluster_that_hangs_is_given_up(connect, monkeypatch):
     assert connection._process.wait(10) != 0
 
 
+def test_what_was_put_may_go_at_any_moment(connect):
+    connection = connect()
+    piece = connection.put(b"a piece")
+    with connection._lock:  # as when the garbage is collected there
+        del piece
+    assert connection.nodes()
+
+
 def test_where_nothing_is_the_reason_is_given(connect):
     with pytest.raises(ModelError, match="there is nothing"):
         connect("nowhere:1")

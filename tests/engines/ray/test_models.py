@@ -6,8 +6,9 @@ import pytest
 
 from engines.devices.parts import Part
 from engines.devices.sessions import Network
-from engines.errors import ModelError
+from engines.errors import DeviceLostError, ModelError
 from engines.ray import models
+from engines.ray.device import Shipping
 from engines.ray.models import ModelStore, bundle_of, pieces_of
 
 
@@ -94,6 +95,31 @@ def test_two_that_send_the_same_do_not_disturb_each_other(store, part):
     for coming in comings:
         store.finish(coming, bundle)
     assert store.has(bundle)
+
+
+def test_what_others_finish_meanwhile_does_not_disturb_who_begins(store, monkeypatch):
+    store.begin()
+    gone = store.directory / ".coming-gone"
+    monkeypatch.setattr(Path, "glob", lambda *_: iter([gone]))
+    store.begin()
+
+
+def test_pieces_that_could_not_be_put_are_put_again_each_time(part):
+    class Link:
+        error, count = DeviceLostError("the connection to the cluster is gone"), 0
+
+        def put(self, _piece):
+            self.count += 1
+            if self.count == 1:
+                raise self.error
+            return self.count
+
+    link, shipping = Link(), Shipping()
+    with pytest.raises(DeviceLostError), shipping.pieces(part.path, link):
+        pass
+    for count in (2, 3):  # a new cluster does not know what was put into the one before
+        with shipping.pieces(part.path, link) as pieces:
+            assert pieces == [count]
 
 
 def test_a_file_that_cannot_be_read_is_an_error_of_its_model():

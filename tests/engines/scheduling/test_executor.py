@@ -360,6 +360,15 @@ def test_a_network_that_one_device_refuses_is_refused_and_the_others_run(executo
     assert executor.usable
 
 
+def test_a_device_that_joins_is_not_blamed_for_a_network_that_no_other_could_load(executor):
+    with pytest.raises(ModelError):
+        executor.load(key("broken.onnx").network)
+    joins = FakeDevice("joins")
+    executor.add(joins)
+    executor.load(KEY.network)  # after what it had to load first
+    assert joins in executor.devices
+
+
 def test_a_batch_that_does_not_fit_is_halved_until_it_does(executor_of, caplog):
     device = FakeDevice(largest_batch=8, memory=2 * KEY.pixels, held=True)
     executor = executor_of(device)

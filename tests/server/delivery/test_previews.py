@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import server.upscale.pipeline
+import server.upscale.processing
 from engines import Picture
 from engines.tiling.regions import Region
 from engines.tiling.tiles import Area
@@ -104,13 +104,13 @@ class Mosaic:
 def hold_results(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Results are encoded only when this is set, so that all tiles have time to come."""
     released = threading.Event()
-    encode = server.upscale.pipeline.encode
+    encode = server.upscale.processing.encode
 
     def held(*arguments: Any, **options: Any) -> bytes:
         assert released.wait(PATIENCE)
         return encode(*arguments, **options)
 
-    monkeypatch.setattr(server.upscale.pipeline, "encode", held)
+    monkeypatch.setattr(server.upscale.processing, "encode", held)
     yield released
     released.set()
 

@@ -18,7 +18,8 @@ from server.serving import EmbeddedServer
 from server.state import images as images_state
 from server.state.accounts import AccountId, account_named
 from server.state.database import Database
-from server.state.images import NO_LIMIT, Recorded, condemned, note_loose, record_input
+from server.state.images import NO_LIMIT, Recorded, record_input
+from server.state.loose_files import condemned, note_loose
 from server.state.tables import images as images_table
 from tests.server.images.conftest import Clock
 from tests.server.support.harness import (

@@ -14,7 +14,8 @@ from server.state.accounts import AccountId, account_named
 from server.state.audit import audit
 from server.state.claims import ServerLock
 from server.state.database import Database
-from server.state.images import ImageRecord, Recorded, find_image, note_loose
+from server.state.images import ImageRecord, Recorded, find_image
+from server.state.loose_files import note_loose
 from server.state.records import Attempt, Status, StoredResult, TaskRecord
 from server.state.takeover import attempts_of, records_of, take_over
 from server.state.tasks import LostTaskError

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from sqlalchemy import Connection, select
 
-from engines import OnRegion, Picture
+from engines import Picture
 from engines.tiling.regions import Region
 from engines.tiling.tiles import Area
 from server.delivery.previews import TileStreams
@@ -30,12 +30,14 @@ from server.settings import Settings
 from server.state import tasks
 from server.state.accounts import AccountId
 from server.state.database import Database
-from server.state.images import NO_LIMIT, ImageRecord, note_loose
+from server.state.images import ImageRecord
 from server.state.logins import Login
+from server.state.loose_files import note_loose
 from server.state.records import Attempt, StoredResult
 from server.state.requests import UpscaleRequest
 from server.state.tables import ledger
 from server.upscale.runner import Runner
+from server.upscale.work import Work
 from tests.server.support.harness import new_uuid
 
 __all__ = ["PARTS", "PRICES", "Client", "Node", "World", "charges_of", "request_for"]
@@ -112,25 +114,13 @@ class World:
 class SteppedPipeline:
     """Reserves a price, gives tiles and a result, and uploads it, each when it is let."""
 
-    stored_limit = NO_LIMIT
-
     def __init__(self, database: LossyDatabase, world: World) -> None:
         self._database = database
         self._world = world
         self.waiting: list[tuple[Attempt, asyncio.Event]] = []
 
-    async def run(
-        self,
-        attempt: Attempt,
-        request: UpscaleRequest,
-        _story: object,
-        _progress: object,
-        regions: AbstractAsyncContextManager[OnRegion | None],
-        on_start: object,  # noqa: ARG002 - nobody waits for a device
-        picture: object = None,  # noqa: ARG002 - every input is stored
-        image: object = None,
-        quote: object = None,  # noqa: ARG002 - likewise
-    ) -> tuple[StoredResult, None]:
+    async def run(self, work: Work) -> tuple[StoredResult, None]:
+        attempt, request = work.attempt, work.request
         await self._wait(attempt)
         record = await self._database.run(tasks.find, attempt.account, attempt.task_uuid)
         if record is not None and record.result is not None:
@@ -141,7 +131,7 @@ class SteppedPipeline:
         if not await self._database.run(tasks.reserve, attempt, price, time.time()):
             raise InsufficientCreditsError("insufficientCredits", "too dear")
         await self._database.run(note_loose, image.name, time.time())
-        async with regions as on_region:
+        async with work.regions as on_region:
             for number in range(PARTS if on_region else 0):
                 await self._wait(attempt)
                 self._world.tiles[attempt] += 1

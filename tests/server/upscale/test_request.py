@@ -19,8 +19,9 @@ from server.protocol.requests import Upscale
 from server.protocol.sources import MAX_URL, StoredImage
 from server.settings import Settings
 from server.state.requests import UpscaleRequest
+from server.upscale.checks import check
 from server.upscale.pricing import effort, price
-from server.upscale.request import Models, check, choose_models, input_source, request_for
+from server.upscale.request import Models, choose_models, input_source, request_for
 from server.upscale.sizing import Area, Size, Sizing, sizing
 from tests.server.support.harness import FAST_MODEL, upscale
 
