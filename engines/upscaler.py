@@ -204,7 +204,7 @@ class Upscaler:
         layers = [_Layer(model, diffusion, denoise, enlarger, styles)]
         if blend is not None and blend.visibility > 0:
             layers.append(_Layer(blend.model, blend.diffusion, None, enlarger, ()))
-        report = rising(on_progress or (lambda _share: None))
+        report = rising(on_progress)
         if len(layers) == 1 and not tta:
             return await self._once(picture, layers[0], wanted, on_start, report, on_region)
         make = self._mean if tta else self._once
