@@ -29,8 +29,9 @@ from server.settings import Settings
 from server.state import tasks
 from server.state.accounts import AccountId
 from server.state.database import Database
-from server.state.images import ImageRecord, note_loose
+from server.state.images import ImageRecord
 from server.state.logins import Login
+from server.state.loose_files import note_loose
 from server.state.records import Attempt, StoredResult
 from server.state.requests import UpscaleRequest
 from server.state.tables import ledger
