@@ -11,7 +11,8 @@ from typing import Final
 from server.images.bucket import Bucket
 from server.protocol.errors import DatabaseUnavailableError, UnavailableError
 from server.state.database import Database
-from server.state.images import condemn, condemn_expired, condemn_stale, condemned, forget_loose
+from server.state.images import condemn_expired
+from server.state.loose_files import condemn, condemn_stale, condemned, forget_loose
 
 __all__ = ["Deletion"]
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from server.state.database import Database
-from server.state.images import note_all_loose
+from server.state.loose_files import note_all_loose
 
 __all__ = ["Names", "new_name"]
 

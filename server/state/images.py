@@ -1,17 +1,13 @@
 """Which images there are, whose they are and how long they stay. Their bytes are in `server.images.store`.
 
-A file that no image names is *loose*: it is being written, or it is *condemned*, to be deleted. It is
-recorded as such before it is written, so that a crash in between leaves no file behind that nobody knows.
-
-Files are deleted only once they are condemned, and what is condemned stays so: one transaction looks whether
-an image has still expired, forgets it and condemns its file. Whoever extends it comes before, and it stays,
-or after, and there is none.
+One transaction sees that an image has still expired, forgets it and condemns its file (see `loose_files`).
+Whoever extends it comes before, and it stays, or after, and there is none.
 
 How many bytes of images an account has is kept with it as they come and go, and bounded.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final, NamedTuple, TypeAlias
 
 from sqlalchemy import (
@@ -20,7 +16,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Float,
-    and_,
     bindparam,
     case,
     delete,
@@ -31,6 +26,7 @@ from sqlalchemy import (
 
 from server.protocol.errors import QuotaError
 from server.state.accounts import AccountId
+from server.state.loose_files import condemn, note_condemned, note_loose, take_loose
 from server.state.prepared import Prepared
 from server.state.tables import accounts, images, loose_files
 
@@ -41,21 +37,15 @@ __all__ = [
     "ImageRecord",
     "Recorded",
     "check_room",
-    "condemn",
     "condemn_expired",
-    "condemn_stale",
-    "condemned",
     "expire",
     "expire_lost",
     "extend",
     "find_image",
-    "forget_loose",
     "image_named",
     "images_there",
     "known_files",
     "known_input",
-    "note_all_loose",
-    "note_loose",
     "note_unknown",
     "record_image",
     "record_input",
@@ -63,10 +53,6 @@ __all__ = [
 ]
 
 NO_LIMIT: Final = 2**62
-
-_CONDEMNED: Final = 0.0
-"""Since when a condemned file is loose."""
-
 
 Check: TypeAlias = Callable[[Connection], None]
 
@@ -146,10 +132,6 @@ _UNCOUNT: Final = Prepared(
 )
 _STORED: Final = Prepared(select(accounts.c.stored).where(accounts.c.id == bindparam("of")))
 _INSERT: Final = Prepared(insert(images))
-_INSERT_LOOSE: Final = Prepared(insert(loose_files))
-_TAKE_LOOSE: Final = Prepared(
-    delete(loose_files).where(loose_files.c.name == bindparam("called"), loose_files.c.since > _CONDEMNED)
-)
 
 
 def record_image(connection: Connection, image: ImageRecord, now: float, limit: int = NO_LIMIT) -> Recorded:
@@ -174,7 +156,7 @@ def record_image(connection: Connection, image: ImageRecord, now: float, limit: 
         return Recorded(kept, image.name)
     row = _REPLACE.first(connection, {"this": image.uuid, "now": now})
     if row is not None:
-        note_loose(connection, row[0], _CONDEMNED)
+        note_condemned(connection, row[0])
         _UNCOUNT.count(connection, {"of": image.account, "less": row[1]})
     record_new(connection, image, limit)
     return Recorded(image, None if row is None else row[0])
@@ -185,7 +167,7 @@ def record_new(connection: Connection, image: ImageRecord, limit: int = NO_LIMIT
 
     Arguments and errors are as of `record_image`.
     """
-    if _TAKE_LOOSE.count(connection, {"called": image.name}) == 0:
+    if not take_loose(connection, image.name):
         raise FileCondemnedError
     if _COUNT.count(connection, {"of": image.account, "more": image.size, "limit": limit}) == 0:
         check_room(connection, image.account, image.size, limit)
@@ -290,7 +272,7 @@ def _forget(connection: Connection, *which: ColumnElement[bool]) -> list[str]:
     ).all()
     sizes: Counter[str] = Counter()
     for name, account, size in gone:
-        note_loose(connection, name, _CONDEMNED)
+        note_condemned(connection, name)
         sizes[account] += size
     for account, size in sorted(sizes.items()):  # servers lock rows in one order
         _UNCOUNT.count(connection, {"of": account, "less": size})
@@ -330,40 +312,3 @@ def note_unknown(connection: Connection, names: set[str], now: float) -> None:
     """Record files as loose that are neither that nor an image's: they are deleted after a day."""
     for name in names - known_files(connection):
         note_loose(connection, name, now)
-
-
-def note_loose(connection: Connection, name: str, now: float) -> None:
-    """Record a file that no image names, before it is written."""
-    note_all_loose(connection, [name], now)
-
-
-def note_all_loose(connection: Connection, names: Iterable[str], now: float) -> None:
-    """`note_loose` of several."""
-    _INSERT_LOOSE.each(connection, [{"name": name, "since": now} for name in names])
-
-
-def condemn(connection: Connection, name: str) -> None:
-    """Have a loose file deleted."""
-    connection.execute(update(loose_files).where(loose_files.c.name == name).values(since=_CONDEMNED))
-
-
-def condemn_stale(connection: Connection, before: float) -> int:
-    """Have the files deleted that have been loose since before a time: whoever was at them is gone."""
-    stale = and_(loose_files.c.since < before, loose_files.c.since > _CONDEMNED)
-    return connection.execute(update(loose_files).where(stale).values(since=_CONDEMNED)).rowcount
-
-
-def condemned(connection: Connection, after: str, limit: int) -> list[str]:
-    """Some of the files that are to be deleted: the next ones, by name, after a name."""
-    query = (
-        select(loose_files.c.name)
-        .where(loose_files.c.since == _CONDEMNED, loose_files.c.name > after)
-        .order_by(loose_files.c.name)
-        .limit(limit)
-    )
-    return list(connection.scalars(query))
-
-
-def forget_loose(connection: Connection, names: list[str]) -> None:
-    """Delete the records of files that are deleted."""
-    connection.execute(delete(loose_files).where(loose_files.c.name.in_(names)))

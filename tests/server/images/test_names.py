@@ -7,7 +7,8 @@ import pytest
 from server.images.names import Names
 from server.protocol.errors import DatabaseUnavailableError
 from server.state.database import Database
-from server.state.images import condemn_stale, condemned, known_files
+from server.state.images import known_files
+from server.state.loose_files import condemn_stale, condemned
 from tests.server.images.conftest import Clock
 
 

@@ -20,7 +20,7 @@ from server.images.store import ImageFile, ImageStore
 from server.protocol.errors import DatabaseUnavailableError, UnavailableError
 from server.state.accounts import AccountId, account_named
 from server.state.database import Database
-from server.state.images import condemn
+from server.state.loose_files import condemn
 from tests.server.conftest import StartServer
 from tests.server.support.harness import (
     PATIENCE,

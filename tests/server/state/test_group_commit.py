@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 from server.protocol.errors import DatabaseUnavailableError
 from server.state import checkpoints
 from server.state.database import Database
-from server.state.images import note_loose
+from server.state.loose_files import note_loose
 from server.state.tables import loose_files
 
 

@@ -12,15 +12,12 @@ from server.state.images import (
     FileCondemnedError,
     ImageRecord,
     condemn_expired,
-    condemn_stale,
-    condemned,
     extend,
     find_image,
-    forget_loose,
     image_named,
-    note_loose,
     record_image,
 )
+from server.state.loose_files import condemn_stale, condemned, forget_loose, note_loose
 from tests.server.support.harness import new_uuid
 
 NOW = 1_000_000.0

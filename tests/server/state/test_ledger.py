@@ -21,7 +21,8 @@ from server.state.accounts import AccountId, account_named
 from server.state.audit import audit
 from server.state.books import day_of
 from server.state.database import Database
-from server.state.images import ImageRecord, note_loose
+from server.state.images import ImageRecord
+from server.state.loose_files import note_loose
 from server.state.records import Attempt, Status, StoredResult
 from server.state.retention import forget_failed
 from server.state.tables import accounts

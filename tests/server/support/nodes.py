@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, Final
 
 import msgspec
@@ -29,8 +30,9 @@ from server.settings import Settings
 from server.state import tasks
 from server.state.accounts import AccountId
 from server.state.database import Database
-from server.state.images import ImageRecord, note_loose
+from server.state.images import ImageRecord
 from server.state.logins import Login
+from server.state.loose_files import note_loose
 from server.state.records import Attempt, StoredResult
 from server.state.requests import UpscaleRequest
 from server.state.tables import ledger
@@ -200,8 +202,8 @@ class Client:
                 self.results.append((item["taskUUID"], round(item["cost"] * 1e9)))
         self.errors += [(item["taskUUID"], item["code"]) for item in message.get("errors", [])]
 
-    async def room(self) -> None:
-        pass
+    def room(self, _size: int) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
 
     def confirm(self, _kept: int = 0) -> asyncio.Future[bool]:
         arrived = asyncio.get_running_loop().create_future()
