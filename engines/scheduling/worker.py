@@ -39,7 +39,7 @@ _SHORT = 0.02
 """Seconds up to which a run is short: its network is small, too, and takes little memory once more."""
 
 _BUSY = 6
-"""How many times `idle` a device may work without a pause before it uses a shorter one to give back memory."""
+"""How many times `idle` a device may work without a pause before a shorter one is used to free memory."""
 
 _OVERDUE = 2
 """How many times as long as expected a run may take before nobody counts on its end."""
