@@ -20,7 +20,6 @@ from engines.latent.windows import Blend, Window, Windows
 from onnx_models import DiffusionWeights
 
 __all__ = [
-    "AFTER",
     "BEFORE",
     "F32",
     "TOGETHER",
@@ -206,11 +205,11 @@ def guided(of_prompts: Sequence[F32], guidance: float) -> F32:
     return unwanted + np.float32(guidance) * (wanted - unwanted)
 
 
-def groups(windows: Windows, together: int = TOGETHER) -> Iterator[tuple[list[Window], float]]:
+def groups(windows: Windows) -> Iterator[tuple[list[Window], float]]:
     """All windows, some at a time, and which share of them that makes."""
     places = list(windows)
-    for start in range(0, len(places), together):
-        group = places[start : start + together]
+    for start in range(0, len(places), TOGETHER):
+        group = places[start : start + TOGETHER]
         yield group, (start + len(group)) / len(places)
 
 

@@ -31,7 +31,7 @@ from engines.scheduling.sharing import Other, is_left, share
 from engines.scheduling.work import Job, Key, Load, TileWork
 from engines.scheduling.worker import Worker
 
-__all__ = ["Dispatcher", "Failures", "fail_all"]
+__all__ = ["Dispatcher"]
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ _LONG = 0.5
 _LOOK_AGAIN = 0.1
 """Seconds until a device that leaves what waits to others looks whether they are as quick as was expected."""
 
-Failures: TypeAlias = list[tuple[TileWork, EngineError]]
+_Failures: TypeAlias = list[tuple[TileWork, EngineError]]
 """Tiles that are to be failed, once the lock is released."""
 
 
@@ -127,7 +127,7 @@ class Dispatcher:
             self.closing = True
             failed = self._give_up()
             self.wake_all()
-        fail_all(failed)
+        _fail_all(failed)
         with self.changed:
             self.changed.wait_for(lambda: self.fleet.ended)
         self._closed.set()
@@ -285,7 +285,7 @@ class Dispatcher:
             log.exception("%s: %d tiles of %s failed", worker.name, len(batch.tiles), network.path.name)
             self._run_failed(worker, batch, as_model_error(error, "the tile failed"))
             return
-        failed: Failures = []
+        failed: _Failures = []
         with self.changed:
             if worker.job is not batch:
                 return  # given up meanwhile: the tiles run elsewhere
@@ -302,7 +302,7 @@ class Dispatcher:
                 worker.first.costs.learn(network, batch.key.pixels, (now - begun) / len(batch.tiles))
                 worker.first.count(batch)
             self.scheduler.finish(batch, round(took * 1e9))
-        fail_all(failed)
+        _fail_all(failed)
         worker.finish(lambda: self._keep(batch, outcomes))
 
     def _announce(self, batch: Batch[Key, TileWork]) -> None:
@@ -332,7 +332,7 @@ class Dispatcher:
                 tile.fail(as_model_error(error, "the tile's result could not be kept"))
 
     def _run_failed(self, worker: Worker, batch: Batch[Key, TileWork], error: ModelError) -> None:
-        failed: Failures = []
+        failed: _Failures = []
         with self.changed:
             if worker.job is not batch:
                 return
@@ -344,12 +344,12 @@ class Dispatcher:
                 took = self._clock() - worker.began
                 worker.end(self._clock())
                 failed = self._shrink_or_fail(worker, batch, error, took)
-        fail_all(failed)
+        _fail_all(failed)
         self.replace_lost()
 
     def _shrink_or_fail(
         self, worker: Worker, batch: Batch[Key, TileWork], error: ModelError, took: float
-    ) -> Failures:
+    ) -> _Failures:
         if isinstance(error, DeviceOutOfMemoryError):
             worker.remember_room(batch, self._clock())
             if len(batch.tiles) > 1:
@@ -380,9 +380,9 @@ class Dispatcher:
                 self.wake_all()
         with self.changed:
             failed = [] if self.usable else self._give_up()
-        fail_all(failed)
+        _fail_all(failed)
 
-    def _give_up(self) -> Failures:
+    def _give_up(self) -> _Failures:
         """Drop all that waits, for a run or to be loaded."""
         error = self._why_unusable()
         self.fleet.refuse_loads(error)
@@ -397,7 +397,7 @@ def _share_time(batch: Batch[Key, TileWork], seconds: float) -> None:
         tile.took(seconds / len(batch.tiles))
 
 
-def fail_all(failed: Failures) -> None:
+def _fail_all(failed: _Failures) -> None:
     """Fail tiles; not under the lock."""
     for tile, error in failed:
         tile.fail(error)

@@ -17,7 +17,7 @@ from engines.scheduling.calibration import Calibration
 from engines.scheduling.dispatcher import Dispatcher
 from engines.scheduling.work import Key, TileWork
 
-__all__ = ["PATIENCE", "Executor"]
+__all__ = ["Executor"]
 
 PATIENCE = 900.0
 """Seconds that one run, or the loading of one network, may take before its device is given up."""

@@ -37,7 +37,7 @@ class Fleet:
     Attributes:
         workers: one for each device, those that are lost among them.
         helpers: the second workers of devices that have one.
-        replacing: whether that device is being looked for.
+        replacing: whether a stand-in is being looked for.
     """
 
     def __init__(self, find_stand_in: Callable[[], Device] | None) -> None:

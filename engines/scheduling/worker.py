@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 _UNFINISHED = 2
 """Runs whose results may wait to be kept; they take memory."""
 
-
 _LONG = 1.0
 """Seconds from which on a run is so long that a small tile should not wait for its end."""
 

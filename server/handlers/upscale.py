@@ -13,7 +13,7 @@ from server.handlers.context import Context
 from server.images.raw_images import HeldPicture
 from server.images.store import Draft, ImageFile
 from server.outbound.fetch import FetchError
-from server.protocol.errors import UnavailableError, invalid, unsupported
+from server.protocol.errors import TaskError, UnavailableError, invalid, unsupported
 from server.protocol.raw_image import RawImage
 from server.protocol.replies import Acknowledgement
 from server.protocol.requests import Upscale
@@ -26,7 +26,7 @@ from server.protocol.sources import (
     parse_name,
 )
 from server.state import tasks
-from server.state.images import ImageRecord
+from server.state.images import Check, ImageRecord
 from server.state.logins import Login
 from server.state.records import Status, TaskRecord
 from server.state.requests import TaskGrant, UpscaleRequest
@@ -39,7 +39,34 @@ from server.upscale.request import choose_models, cut_warnings, diffusion_of, in
 from server.upscale.running import Running
 from server.upscale.safety import safety_of
 
-__all__ = ["handle", "quote"]
+__all__ = ["Prepared", "finish", "handle", "prepare"]
+
+
+class Prepared(NamedTuple):
+    """A task that is checked, and can be taken on. Nothing is kept of it yet.
+
+    Attributes:
+        task: as it came.
+        context: how it came.
+        request: as it is recorded, but for the images that are yet to be kept.
+        file: the input, if that is at hand or was looked up.
+        pixels: the input, if that is held in memory.
+        styles: what a style is taken from.
+        quote: what it comes to; None while the size of its input is not known.
+    """
+
+    task: Upscale
+    context: Context
+    request: UpscaleRequest
+    file: ImageFile | ImageRecord | None
+    pixels: HeldPicture | None
+    styles: Sequence[ImageFile | ImageRecord]
+    quote: Quote | None
+
+    def release(self) -> None:
+        """Give back the memory of pixels that are held."""
+        if self.pixels is not None:
+            self.pixels.release()
 
 
 async def handle(task: Upscale, context: Context) -> Struct | None:
@@ -48,10 +75,25 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
     Raises:
         TaskError: if the task is refused.
     """
-    services = context.services
-    async with services.runner.arrival(context.login.owner, task.sequence):
-        request, taken = await _take(task, context)
-    session = context.session
+    async with context.services.runner.arrival(context.login.owner, task.sequence):
+        prepared = await prepare(task, context)
+        taken = await _submit(prepared)
+    return await _answer(prepared, taken)
+
+
+async def finish(prepared: Prepared) -> Struct | None:
+    """`handle` a task that is prepared.
+
+    Raises:
+        TaskError: if the task is refused.
+    """
+    return await _answer(prepared, await _submit(prepared))
+
+
+async def _answer(prepared: Prepared, taken: Running | TaskRecord) -> Struct | None:
+    """The reply to a task that is taken on, or was before."""
+    task, context, request = prepared.task, prepared.context, prepared.request
+    session, services = context.session, context.services
     if isinstance(taken, TaskRecord) and taken.status is Status.ACCEPTED:  # another server is at it
         if session is not None:
             return None if task.delivery_method != "async" else _acknowledgement(request)
@@ -67,60 +109,20 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
     return await _wait(taken, services.settings.acknowledge_after if patience is None else patience, context)
 
 
-async def quote(task: Upscale, context: Context) -> int:
-    """What a task would cost, in nanodollars. Nothing is begun or kept.
-
-    Raises:
-        TaskError: if it would be refused, other than for want of credit.
-    """
-    request, file, pixels, _ = await _prepare(task, context, is_wanted=False)
-    if pixels is not None:
-        pixels.release()
-    services, source = context.services, file or request.source
-    if isinstance(source, StoredImage | RemoteImage):
-        source = await services.inputs.look(context.account, source, request.parameter, context.scope)
-    return services.prices.quote(request, source.width, source.height).price
-
-
-class _Prepared(NamedTuple):
-    """What a task amounts to.
-
-    Attributes:
-        request: as it is recorded, but for the images that are yet to be kept.
-        file: the input, if that is yet to be stored.
-        pixels: the input, if that is held in memory.
-        styles: what a style is taken from.
-    """
-
-    request: UpscaleRequest
-    file: ImageFile | ImageRecord | None
-    pixels: HeldPicture | None
-    styles: Sequence[ImageFile | ImageRecord]
-
-
-async def _take(task: Upscale, context: Context) -> tuple[UpscaleRequest, Running | TaskRecord]:
-    """What a task amounts to, and what became of it when it was submitted."""
-    prepared = await _prepare(task, context)
-    request, file, pixels, styles = prepared
-    if styles:
-        try:
-            request = await _keep_styles(prepared, context)
-        except BaseException:
-            if pixels is not None:
-                pixels.release()
-            raise
-    if file is not None:
-        return request, await _submit_with(file, task, request, context)
-    return request, await _submit(task, request, context, pixels)
-
-
-async def _prepare(task: Upscale, context: Context, *, is_wanted: bool = True) -> _Prepared:
+async def prepare(
+    task: Upscale, context: Context, *, look_now: bool = False, is_wanted: bool = True
+) -> Prepared:
     """What a task amounts to; nothing is kept yet.
 
     Args:
         task: as it came.
         context: how it came.
+        look_now: whether an input that is only named is looked up, or fetched, at once, so that the quote is
+            known.
         is_wanted: whether the task is to be run.
+
+    Raises:
+        TaskError: if the task would be refused, other than for want of credit.
     """
     services = context.services
     models = choose_models(services.catalogue, task, context.login.grant)
@@ -139,23 +141,34 @@ async def _prepare(task: Upscale, context: Context, *, is_wanted: bool = True) -
     source = await services.inputs.own(context.login, source, context.base_url, parameter)
     warnings = (*context.raw.warnings(), *await _cut_prompts(task, models.first, services.upscaler))
     styles = [await _style(name, context) for name in style_images(task.settings)]
-    named, file, pixels = await _look(task, source, parameter, context, is_wanted=is_wanted)
-    request = request_for(
-        task,
-        models=models,
-        source=named,
-        parameter=parameter,
-        warnings=warnings,
-        channels=source.channels if isinstance(source, RawImage) else None,
-        denoiser=denoiser,
-        face_restorer=face_restorer,
-        safety=safety,
-        service=context.service,
-        traceparent=context.traceparent,
-        grant=_task_grant(context.login),
-        key=context.login.key,
+    named, file, pixels = await _look(
+        task, source, parameter, context, look_now=look_now, is_wanted=is_wanted
     )
-    return _Prepared(request, file, pixels, styles)
+    try:
+        request = request_for(
+            task,
+            models=models,
+            source=named,
+            parameter=parameter,
+            warnings=warnings,
+            channels=source.channels if isinstance(source, RawImage) else None,
+            denoiser=denoiser,
+            face_restorer=face_restorer,
+            safety=safety,
+            service=context.service,
+            traceparent=context.traceparent,
+            grant=_task_grant(context.login),
+            key=context.login.key,
+        )
+        known = file or named
+        quote = None
+        if not isinstance(known, StoredImage | RemoteImage):
+            quote = services.prices.quote(request, known.width, known.height)
+    except BaseException:
+        if pixels is not None:
+            pixels.release()
+        raise
+    return Prepared(task, context, request, file, pixels, styles, quote)
 
 
 async def _style(name: str, context: Context) -> ImageFile | ImageRecord:
@@ -166,95 +179,84 @@ async def _style(name: str, context: Context) -> ImageFile | ImageRecord:
     return await inputs.look(context.account, source, parameter, context.scope)
 
 
-async def _keep_styles(prepared: _Prepared, context: Context) -> UpscaleRequest:
-    """The request with its style images; those that were fetched are kept.
-
-    Raises:
-        InsufficientCreditsError: if the account cannot pay for the task, as far as its price is known.
-        QuotaError: if the account keeps too many images.
-    """
-    services, account, request = context.services, context.account, prepared.request
-    known = prepared.file or request.source
-    if not isinstance(known, StoredImage | RemoteImage):
-        price = services.prices.quote(request, known.width, known.height).price
-        await services.database.run(tasks.check_payable, account, request.task_uuid, price, request.token)
-    kept = [
-        await services.inputs.keep(account, style, scope=context.scope)
-        if isinstance(style, ImageFile)
-        else style
-        for style in prepared.styles
-    ]
-    return structs.replace(request, style_images=tuple(image.uuid for image in kept))
-
-
 async def _look(
-    task: Upscale, source: ImageSource, parameter: str, context: Context, *, is_wanted: bool
+    task: Upscale,
+    source: ImageSource,
+    parameter: str,
+    context: Context,
+    *,
+    look_now: bool,
+    is_wanted: bool,
 ) -> tuple[StoredImage | RemoteImage | UnstoredImage, ImageFile | ImageRecord | None, HeldPicture | None]:
-    """The input as it is recorded; beside it what is yet to be stored, or is held in memory instead."""
+    """The input as it is recorded; beside it what is at hand of it, or is held in memory instead."""
     inputs, account = context.services.inputs, context.account
     if isinstance(source, RawImage) and not task.store:
         unstored, pixels = await inputs.hold(account, source, parameter)
         return unstored, None, pixels
-    if isinstance(source, InlineImage | RawImage):
-        return StoredImage(""), await inputs.look(account, source, parameter, is_wanted=is_wanted), None
+    if look_now or isinstance(source, InlineImage | RawImage):
+        found = await inputs.look(account, source, parameter, context.scope, is_wanted=is_wanted)
+        return StoredImage(""), found, None
     return source, None, None
 
 
-async def _submit_with(
-    file: ImageFile | ImageRecord, task: Upscale, request: UpscaleRequest, context: Context
-) -> Running | TaskRecord:
-    """Submit a task with its input: recorded together, an accepted task can always be run again.
+async def _submit(prepared: Prepared) -> Running | TaskRecord:
+    """Submit a task with its images: recorded together, an accepted task can always be run again.
 
-    What the account cannot pay for is not kept, nor is the input of a task that is refused.
+    What the account cannot pay for is not kept, nor are the images of a task that is refused.
 
     Raises:
         TaskError: if the task is refused.
     """
-    services, account, draft = context.services, context.account, None
-    quote = services.prices.quote(request, file.width, file.height)
-    if isinstance(file, ImageFile):
-        payable = partial(
-            tasks.check_payable,
-            account=account,
-            task_uuid=request.task_uuid,
-            price=quote.price,
-            token=request.token,
-        )
-        draft = await services.inputs.draft(account, file, scope=context.scope, check=payable)
-        image = draft.image
-    else:
-        image = file
-    return await _submit(
-        task, structs.replace(request, source=StoredImage(image.uuid)), context, quote=quote, draft=draft
-    )
-
-
-async def _submit(
-    task: Upscale,
-    request: UpscaleRequest,
-    context: Context,
-    pixels: HeldPicture | None = None,
-    quote: Quote | None = None,
-    draft: Draft | None = None,
-) -> Running | TaskRecord:
-    session, taken, source = context.session, None, request.source
+    task, context, taken = prepared.task, prepared.context, None
+    session = context.session
     try:
-        if isinstance(source, UnstoredImage):
-            quote = context.services.prices.quote(request, source.width, source.height)
+        request, drafts = await _drafted(prepared)
         taken = await context.services.runner.submit(
             context.account,
             request,
             session=session.uuid if session else None,
             base_url=context.base_url,
             acknowledge=task.delivery_method == "async" and session is not None,
-            pixels=pixels,
-            quote=quote,
-            draft=draft,
+            pixels=prepared.pixels,
+            quote=prepared.quote,
+            drafts=drafts,
         )
         return taken
     finally:
-        if pixels is not None and not (isinstance(taken, Running) and taken.pixels is pixels):
-            pixels.release()
+        if not (isinstance(taken, Running) and taken.pixels is prepared.pixels):
+            prepared.release()
+
+
+async def _drafted(prepared: Prepared) -> tuple[UpscaleRequest, Sequence[Draft]]:
+    """The request with all its images, and those that are to be recorded with it.
+
+    Raises:
+        InsufficientCreditsError: if the account cannot pay for the task, as far as its price is known.
+        QuotaError: if the account keeps too many images.
+    """
+    context, request = prepared.context, prepared.request
+    services, account = context.services, context.account
+    payable: Check | None = None
+    if prepared.quote is not None:
+        payable = partial(
+            tasks.check_payable,
+            account=account,
+            task_uuid=request.task_uuid,
+            price=prepared.quote.price,
+            token=request.token,
+        )
+    files = [*prepared.styles] if prepared.file is None else [*prepared.styles, prepared.file]
+    uuids, drafts = [], []
+    try:
+        for file in files:
+            if isinstance(file, ImageFile):
+                drafts.append(await services.inputs.draft(account, file, scope=context.scope, check=payable))
+            uuids.append(drafts[-1].image.uuid if isinstance(file, ImageFile) else file.uuid)
+    except TaskError:
+        await services.images.drop_drafts(drafts)
+        raise
+    source = request.source if prepared.file is None else StoredImage(uuids.pop())
+    return structs.replace(request, source=source, style_images=tuple(uuids)), drafts
 
 
 async def _reach_destinations(task: Upscale, context: Context) -> None:

@@ -148,6 +148,16 @@ class Inputs:
                 self._edge.take_upload(account, len(source.pixels))
                 self._check_size(source, parameter)
                 data = await asyncio.to_thread(_as_png, source)
+        return await self.inspect(account, data, parameter, is_wanted=is_wanted)
+
+    async def inspect(
+        self, account: AccountId, data: bytes, parameter: str, *, is_wanted: bool = False
+    ) -> ImageFile:
+        """What an image is, by its bytes; arguments are as of `look`.
+
+        Raises:
+            ParameterError: naming `parameter`, if it is no image, is broken or too large.
+        """
         if len(data) > self._settings.max_image_bytes:
             raise invalid(
                 parameter,

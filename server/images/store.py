@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from functools import partial, wraps
 from typing import Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
@@ -33,7 +33,7 @@ from server.state.images import (
     record_input,
 )
 
-__all__ = ["MEDIA_TYPES", "Draft", "ImageFile", "ImageStore", "attributes"]
+__all__ = ["MEDIA_TYPES", "Draft", "ImageFile", "ImageStore", "attributes", "written_first"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -89,17 +89,19 @@ class Draft(NamedTuple):
     is_written: bool = True
     write: Callable[[], None] = _nothing
 
-    def written_by(
-        self, record: Callable[Concatenate[Connection, P], T]
-    ) -> Callable[Concatenate[Connection, P], T]:
-        """Have what records it write its file first: in the same thread, that is one trip in place of two."""
 
-        @wraps(record)
-        def write_and_record(connection: Connection, /, *args: P.args, **kwargs: P.kwargs) -> T:
-            self.write()
-            return record(connection, *args, **kwargs)
+def written_first(
+    drafts: Iterable[Draft], record: Callable[Concatenate[Connection, P], T]
+) -> Callable[Concatenate[Connection, P], T]:
+    """Have what records images write their files before: in the same thread, one trip in place of two."""
 
-        return write_and_record
+    @wraps(record)
+    def write_and_record(connection: Connection, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        for draft in drafts:
+            draft.write()
+        return record(connection, *args, **kwargs)
+
+    return write_and_record
 
 
 class ImageStore:
@@ -177,18 +179,19 @@ class ImageStore:
     ) -> ImageRecord:
         """Keep an input image; see `draft_input`."""
 
-        async def record(draft: Draft) -> Recorded:
-            return await self._database.run(
-                draft.written_by(record_input),
+        async def record(drafts: Collection[Draft]) -> list[Recorded]:
+            (draft,) = drafts
+            recorded = await self._database.run(
+                written_first(drafts, record_input),
                 draft.image,
                 self._clock(),
                 self.limit,
                 is_written=draft.is_written,
             )
+            return [recorded]
 
-        recorded = await self.settle(await self.draft_input(account, file, ttl, scope), record)
-        assert recorded is not None
-        return recorded
+        (kept,) = await self.settle([await self.draft_input(account, file, ttl, scope)], record)
+        return kept
 
     async def draft_input(
         self,
@@ -230,34 +233,46 @@ class ImageStore:
         return Draft(image._replace(name=name), file.data, is_written=False)
 
     async def settle(
-        self, draft: Draft, record: Callable[[Draft], Awaitable[Recorded | None]]
-    ) -> ImageRecord | None:
-        """Have an input recorded, and see to its file, whatever becomes of that.
+        self,
+        drafts: Collection[Draft],
+        record: Callable[[Collection[Draft]], Awaitable[Collection[Recorded] | None]],
+    ) -> list[ImageRecord]:
+        """Have inputs recorded, and see to their files, whatever becomes of that.
 
         Args:
-            draft: the input.
-            record: records it, perhaps with more, in one transaction; gives None if it need not be kept.
-                Called again, with a file that is written anew, if it raises `FileCondemnedError`.
+            drafts: the inputs.
+            record: records them, perhaps with more, in one transaction; gives None if they need not be kept.
+                Called again, with files that are written anew, if it raises `FileCondemnedError`.
 
         Returns:
-            The image that is there now.
+            The images that are there now; none if they need not be kept.
         """
         try:
             try:
-                recorded = await record(draft)
+                recorded = await record(drafts)
             except FileCondemnedError:
-                draft = await self._written(draft.image, draft.data)
-                recorded = await record(draft)
+                await self.drop_drafts(drafts)
+                drafts = [await self._written(draft.image, draft.data) for draft in drafts]
+                recorded = await record(drafts)
         except FileCondemnedError:
             raise UnavailableError("the image could not be stored in time") from None
         except DatabaseUnavailableError:
-            raise  # it may be recorded for all that; if not, the file goes after a day
+            raise  # they may be recorded for all that; if not, the files go after a day
         except TaskError:
-            await self._drop_draft(draft)
+            await self.drop_drafts(drafts)
             raise
         if recorded is None:
-            await self._drop_draft(draft)
-            return None
+            await self.drop_drafts(drafts)
+            return []
+        return [await self._settled(draft, each) for draft, each in zip(drafts, recorded, strict=True)]
+
+    async def drop_drafts(self, drafts: Iterable[Draft]) -> None:
+        """Delete the files of drafts that will not be recorded."""
+        for draft in drafts:
+            if draft.is_written:
+                await self.drop(draft.image.name)
+
+    async def _settled(self, draft: Draft, recorded: Recorded) -> ImageRecord:
         kept = recorded.image
         if recorded.superfluous is not None:
             await self._deletion.delete_condemned(recorded.superfluous)
@@ -277,10 +292,6 @@ class ImageStore:
             await self._bucket.look(name)
         except FileNotFoundError:
             await self._bucket.write(name, data, attributes(name, ttl))
-
-    async def _drop_draft(self, draft: Draft) -> None:
-        if draft.is_written:
-            await self.drop(draft.image.name)
 
     async def _drafted(self, image: ImageRecord, data: bytes, ttl: float) -> Draft:
         """Write a file; a small one on the database's disk is written by the thread that records it."""
@@ -355,7 +366,7 @@ class ImageStore:
         """Record an image."""
         try:
             kept, superfluous = await self._database.run(
-                draft.written_by(record_image), draft.image, self._clock(), self.limit
+                written_first([draft], record_image), draft.image, self._clock(), self.limit
             )
         except DatabaseUnavailableError:
             raise

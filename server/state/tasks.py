@@ -15,7 +15,7 @@ Every transaction locks the task first, then images, then the account, then the 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -39,7 +39,7 @@ from server.state.webhooks import forget_webhook, record_webhook
 __all__ = [
     "LostTaskError",
     "accept",
-    "accept_with_input",
+    "accept_with_inputs",
     "cancel",
     "check_payable",
     "fail",
@@ -85,7 +85,7 @@ def accept(
     service: Service = "runware",
     token: str | None = None,
     price: int | None = None,
-    keep_input: Callable[[Connection], object] | None = None,
+    keep_inputs: Callable[[Connection], object] | None = None,
 ) -> TaskRecord | None:
     """Record a new task; if the account used the UUID before, return that record.
 
@@ -103,7 +103,7 @@ def accept(
         service: in whose shape it came.
         token: the id of the token that it came with, whose limit a new task counts for.
         price: what is reserved for it, in nanodollars; None if that is not known yet.
-        keep_input: records the input that it came with, in the same transaction. Not called if there is an
+        keep_inputs: records the images that it came with, in the same transaction. Not called if there is an
             outcome, or another request.
 
     Raises:
@@ -116,8 +116,8 @@ def accept(
     if previous is not None and previous.status is Status.ACCEPTED:
         again = replace(previous, session=session or previous.session)
         _change(connection, attempt, acceptance=None, session=again.session)
-        if keep_input is not None:
-            keep_input(connection)
+        if keep_inputs is not None:
+            keep_inputs(connection)
         return again
     if previous is not None and previous.status is Status.SUCCEEDED:
         return previous
@@ -147,8 +147,8 @@ def accept(
         forget_webhook(connection, attempt.account, attempt.task_uuid)
         forget_outcome(connection, attempt.account, attempt.task_uuid)
         _change(connection, attempt, **values)
-    if keep_input is not None:
-        keep_input(connection)
+    if keep_inputs is not None:
+        keep_inputs(connection)
     if price is not None and not _set_aside(connection, attempt, price - charged, now, token):
         raise too_dear(connection, attempt.account, price, token)
     if token is not None:
@@ -156,38 +156,37 @@ def accept(
     return None
 
 
-def accept_with_input(
+def accept_with_inputs(
     connection: Connection,
-    image: ImageRecord,
+    inputs: Sequence[tuple[ImageRecord, bool]],
     accept: Callable[[Connection, Callable[[Connection], object]], TaskRecord | None],
     now: float,
     limit: int,
-    *,
-    is_written: bool,
-) -> tuple[TaskRecord | None, Recorded | None]:
-    """`accept`, and `record_input` in the same transaction.
+) -> tuple[TaskRecord | None, list[Recorded] | None]:
+    """`accept`, and `record_input` of all its images, in the same transaction.
 
     Args:
         connection: of the transaction.
-        image: the input.
-        accept: is `accept` with all that it needs beside `keep_input`.
+        inputs: the images, and whether the file of each is a new one, as of `record_input`.
+        accept: is `accept` with all that it needs beside `keep_inputs`.
         now: as of `record_input`.
         limit: as there.
-        is_written: as there.
 
     Returns:
-        What `accept` gives, and what has become of the input; None if it was not needed.
+        What `accept` gives, and what has become of the images; None if they were not needed.
 
     Raises:
         FileCondemnedError, QuotaError: as there; and as `accept`.
     """
-    recorded: Recorded | None = None
+    recorded: list[Recorded] | None = None
 
-    def keep_input(connection: Connection) -> None:
+    def keep_inputs(connection: Connection) -> None:
         nonlocal recorded
-        recorded = record_input(connection, image, now, limit, is_written=is_written)
+        recorded = [
+            record_input(connection, image, now, limit, is_written=is_written) for image, is_written in inputs
+        ]
 
-    return accept(connection, keep_input), recorded
+    return accept(connection, keep_inputs), recorded
 
 
 def check_payable(

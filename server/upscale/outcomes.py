@@ -10,7 +10,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from engines import EngineError, SpoiltResultError
-from server.images.store import ImageStore
+from server.images.store import ImageStore, written_first
 from server.protocol.errors import ErrorItem, ServerError, TaskError, TaskTimeoutError
 from server.state import tasks
 from server.state.database import Database
@@ -91,7 +91,7 @@ class Outcomes:
             return await self._fail(running, self._as_task_error(failure))
         succeed: Recorder[StoredResult] = tasks.succeed
         if draft is not None:
-            recorder, limit = draft.written_by(tasks.succeed), self._images.limit
+            recorder, limit = written_first([draft], tasks.succeed), self._images.limit
             succeed = partial(recorder, image=draft.image, limit=limit)
         try:
             return await self._record(succeed, running, result, running.request.webhook(running.base_url))

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from server.images.inputs import Inputs
 from server.images.raw_images import RawImages
-from server.images.store import Draft, ImageFile, ImageStore
+from server.images.store import Draft, ImageFile, ImageStore, written_first
 from server.outbound.fetch import FetchError, ForbiddenAddressError, WebClient
 from server.protocol.errors import NotFoundError, TaskError, TransferError, UnavailableError, invalid
 from server.protocol.sources import UnstoredImage
@@ -97,6 +97,7 @@ class Pipeline:
         result = StoredResult(
             input_image_uuid=source.uuid if isinstance(source, ImageRecord) else "",
             channels=None if pixels is None else pixels.channels,
+            size=len(encoded if pixels is None else pixels.pixels),
             safety=safety,
         )
         if pixels is not None:
@@ -158,7 +159,7 @@ class Pipeline:
 
     async def _record(self, work: Work, result: StoredResult, draft: Draft) -> None:
         """Record a result before it leaves the server."""
-        keep = draft.written_by(tasks.keep)
+        keep = written_first([draft], tasks.keep)
         try:
             await self._database.insist(keep, work.attempt, result, draft.image, self._images.limit)
         except TaskError:

@@ -11,7 +11,7 @@ server runs are begun, and tasks that were ended by another server are stopped.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Final
@@ -23,10 +23,11 @@ from server.delivery.previews import TileStreams
 from server.delivery.sessions import Sessions
 from server.delivery.webhooks import WebhookSender
 from server.images.raw_images import HeldPicture
-from server.images.store import Draft, ImageStore
+from server.images.store import Draft, ImageStore, written_first
 from server.limits.admission import Admission
 from server.protocol.errors import ConflictError, DatabaseUnavailableError, TaskError, UnavailableError
 from server.protocol.requests import Sequence
+from server.protocol.sources import StoredImage
 from server.settings import Settings
 from server.state import takeover, tasks
 from server.state.accounts import AccountId
@@ -138,7 +139,7 @@ class Runner:
         acknowledge: bool = False,
         pixels: HeldPicture | None = None,
         quote: Quote | None = None,
-        draft: Draft | None = None,
+        drafts: Collection[Draft] = (),
     ) -> Running | TaskRecord:
         """Take a task on; or, for one that was sent before, what became of it.
 
@@ -155,7 +156,7 @@ class Runner:
             pixels: the input, if that is not stored. To be released by the caller unless the task that is
                 returned has it.
             quote: what it comes to, if that is known: its price is reserved as it is accepted.
-            draft: the input, if that is to be recorded with the task.
+            drafts: the images that are to be recorded with the task, such as its input.
 
         Raises:
             UnavailableError: if the input is not stored, and the server is stopping.
@@ -173,7 +174,7 @@ class Runner:
         encoded = msgspec.json.encode(request)
         taken: Running | TaskRecord
         async with self._turn(account, attempt.task_uuid):
-            previous, image = await self._accept(attempt, request, encoded, session, quote, draft)
+            previous, image = await self._accept(attempt, request, encoded, session, quote, drafts)
             if previous is None:
                 running = Running(attempt, request, session, base_url, pixels, image, quote)
                 taken = self._execution.start(running)
@@ -260,9 +261,12 @@ class Runner:
         encoded: bytes,
         session: str | None,
         quote: Quote | None,
-        draft: Draft | None,
+        drafts: Collection[Draft],
     ) -> tuple[TaskRecord | None, ImageRecord | None]:
-        """Record a new task, with its input, or return the record of one that was sent before."""
+        """Record a new task, with its images, or return the record of one that was sent before.
+
+        Beside it: its input, if that was among them.
+        """
         accept = partial(
             tasks.accept,
             attempt=attempt,
@@ -276,41 +280,43 @@ class Runner:
             price=None if quote is None else quote.price,
         )
         try:
-            if draft is None:
+            if not drafts:
                 return await self._database.run(accept), None
-            return await self._accept_with(draft, accept)
+            previous, images = await self._accept_with(drafts, accept)
         except BaseException as error:
             self._admission.leave(attempt.id, self._clock())
             if isinstance(error, DatabaseUnavailableError) and error.may_be_done:
                 self._in_doubt[attempt] = time.monotonic()
             raise
+        source = request.source
+        uuid = source.uuid if isinstance(source, StoredImage) else None
+        return previous, next((image for image in images if image.uuid == uuid), None)
 
     async def _accept_with(
-        self, draft: Draft, accept: Callable[..., TaskRecord | None]
-    ) -> tuple[TaskRecord | None, ImageRecord | None]:
+        self, drafts: Collection[Draft], accept: Callable[..., TaskRecord | None]
+    ) -> tuple[TaskRecord | None, list[ImageRecord]]:
         previous: TaskRecord | None = None
         is_recorded = False
 
-        async def record(draft: Draft) -> Recorded | None:
+        async def record(drafts: Collection[Draft]) -> list[Recorded] | None:
             nonlocal previous, is_recorded
             previous, recorded = await self._database.run(
-                draft.written_by(tasks.accept_with_input),
-                draft.image,
-                lambda connection, keep_input: accept(connection, keep_input=keep_input),
+                written_first(drafts, tasks.accept_with_inputs),
+                [(draft.image, draft.is_written) for draft in drafts],
+                lambda connection, keep_inputs: accept(connection, keep_inputs=keep_inputs),
                 self._clock(),
                 self._images.limit,
-                is_written=draft.is_written,
             )
             is_recorded = True
             return recorded
 
-        image: ImageRecord | None = None
+        images: list[ImageRecord] = []
         try:
-            image = await self._images.settle(draft, record)
+            images = await self._images.settle(drafts, record)
         except TaskError:
             if not is_recorded:  # else it is accepted all the same, and looks for its input again
                 raise
-        return previous, image
+        return previous, images
 
     async def _withdraw(self) -> None:
         """Withdraw the tasks that were recorded though their clients got an error."""

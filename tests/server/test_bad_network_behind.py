@@ -182,13 +182,13 @@ def test_locks_of_a_client_that_fell_silent_are_given_up(
         assert other.snapshot(audit).mistakes == []
 
 
-@pytest.mark.parametrize("recorded_by", [tasks.accept, tasks.accept_with_input])
+@pytest.mark.parametrize("recorded_by", [tasks.accept, tasks.accept_with_inputs])
 async def test_a_task_that_was_refused_and_recorded_all_the_same_is_withdrawn(
     start_server: StartServer, web: Web, monkeypatch: pytest.MonkeyPatch, recorded_by: Callable[..., Any]
 ) -> None:
     server = start_server(**SETTINGS)
     inline = base64.b64encode(PICTURES[0]).decode()
-    image = inline if recorded_by is tasks.accept_with_input else f"{web.url}/0.png"
+    image = inline if recorded_by is tasks.accept_with_inputs else f"{web.url}/0.png"
     account, task = open_account(server), upscale(image)
     with losing_the_answer(server, recorded_by, monkeypatch):
         async with connected(server, key=account.key) as peer:

@@ -8,21 +8,23 @@ Source: `modules/api/models.py`, `api.py` and `postprocessing.py` of AUTOMATIC11
 
 import asyncio
 import base64
-import uuid
 from collections import defaultdict
-from typing import Annotated, Any, Final
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
-from msgspec import UNSET, Meta, Struct, field
+from msgspec import UNSET, Meta, Struct, field, structs
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from server.handlers.upscale import Prepared
 from server.http.providers.bodies import read_json
 from server.http.providers.caller import Caller, FailedError, status_of, wrong
 from server.http.providers.faces import face_restoration, face_restorers
 from server.http.providers.routes import Fallback, ServiceRoute
 from server.http.providers.upscalers import model_called, upscalers
 from server.protocol.error_codes import CODES
-from server.protocol.errors import ErrorItem
+from server.protocol.errors import ErrorItem, TaskError
 from server.protocol.replies import Progress
 
 __all__ = ["FALLBACKS", "ROUTES"]
@@ -38,7 +40,11 @@ _NAMES: Final = {
     "width": "upscaling_resize_w",
     "height": "upscaling_resize_h",
 }
+_AS_PNG: Final[dict[str, Any]] = {"outputType": "base64Data", "outputFormat": "PNG"}
 _AT_ONCE: Final = 8
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 
@@ -83,43 +89,96 @@ class BatchImages(Extras, frozen=True, kw_only=True):
 async def single_image(request: Request, caller: Caller) -> Response:
     """Upscale one image."""
     body = await read_json(request, SingleImage)
-    return JSONResponse({"html_info": _INFO, "image": await _upscaled(body.image, body, caller, request)})
+    task = _task(body, caller)
+    if task is None:
+        data = await caller.as_png(body.image)
+    else:
+        data = await _upscaled(await caller.prepare(inputImage=body.image, **task), request, caller)
+    return JSONResponse({"html_info": _INFO, "image": base64.b64encode(data).decode()})
 
 
 async def batch_images(request: Request, caller: Caller) -> Response:
-    """Upscale some images, in order."""
+    """Upscale some images, in order. None is begun, and nothing is charged, before all are seen to be fit."""
     body = await read_json(request, BatchImages)
+    task = _task(body, caller)
+    images = [image.data for image in body.images]
+    done = await _each(images, caller.as_png) if task is None else await _batch(images, task, request, caller)
+    return JSONResponse({"html_info": _INFO, "images": [base64.b64encode(data).decode() for data in done]})
+
+
+class _Checked(NamedTuple):
+    """An image that can be upscaled; `prepared` unless that would hold far more than came with the batch."""
+
+    image: str
+    price: int
+    prepared: Prepared | None
+
+
+async def _batch(images: list[str], task: dict[str, Any], request: Request, caller: Caller) -> list[bytes]:
+    begun: list[str] = []
+
+    async def check(image: str) -> _Checked:
+        prepared, size, price = await caller.prepare_whole(inputImage=image, **task)
+        return _Checked(image, price, prepared if size <= len(image) else None)
+
+    async def upscale(checked: _Checked) -> bytes:
+        prepared = checked.prepared or await caller.prepare(inputImage=checked.image, **task)
+        begun.append(prepared.request.task_uuid)
+        return await _upscaled(prepared, request, caller)
+
+    checked = await _each(images, check)
+    await caller.check_payable(sum(each.price for each in checked))
+    try:
+        return await _each(checked, upscale)
+    except (TaskError, FailedError):
+        await _cancel(begun, caller)  # nobody gets their results
+        raise
+
+
+async def _each(images: Iterable[T], do: Callable[[T], Awaitable[R]]) -> list[R]:
+    """What is done with each image of a batch, in order, some at a time.
+
+    Raises:
+        TaskError, FailedError: as `do`, of the first that fails; the message says which one that is.
+    """
     room = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(image: BatchImage) -> str:
+    async def one(number: int, image: T) -> R:
+        place = f"imageList[{number}].data"
         async with room:
-            return await _upscaled(image.data, body, caller, request)
+            try:
+                return await do(image)
+            except TaskError as error:
+                error.message = _naming(place, error.message)
+                error.parameter = place if error.parameter == "inputImage" else error.parameter
+                raise
+            except FailedError as error:
+                item = structs.replace(error.item, message=_naming(place, error.item.message))
+                raise FailedError(item) from error
 
-    tasks = [asyncio.create_task(one(image)) for image in body.images]
     try:
-        images = await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-    return JSONResponse({"html_info": _INFO, "images": images})
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(number, image)) for number, image in enumerate(images)]
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
-async def _upscaled(image: str, wanted: Extras, caller: Caller, request: Request) -> str:
-    if not image:
-        raise wrong("image", "image is empty: it must be base64, a data URI or a URL")
-    task, task_uuid = _task(wanted, caller), str(uuid.uuid4())
-    if task is None:
-        return base64.b64encode(await caller.as_png(image)).decode()
-    jobs = _jobs(request, caller)
-    jobs.add(task_uuid)
+def _naming(place: str, message: str) -> str:
+    renamed = message.replace("inputImage", place)
+    return renamed if place in renamed else f"{place}: {message}"
+
+
+async def _upscaled(prepared: Prepared, request: Request, caller: Caller) -> bytes:
+    """The PNG that a task makes; meanwhile it is among those that are under way."""
+    jobs, job = _jobs(request, caller), prepared.request.task_uuid
+    jobs.add(job)
     try:
-        result = await caller.upscale(
-            task_uuid=task_uuid, inputImage=image, outputType="base64Data", outputFormat="PNG", **task
-        )
+        result = await caller.result(prepared)
     finally:
-        jobs.discard(task_uuid)
+        jobs.discard(job)
     assert result.image_base64_data is not UNSET
-    return base64.b64encode(result.image_base64_data).decode()
+    return result.image_base64_data
 
 
 def _task(wanted: Extras, caller: Caller) -> dict[str, Any] | None:
@@ -131,8 +190,8 @@ def _task(wanted: Extras, caller: Caller) -> dict[str, Any] | None:
     catalogue = caller.services.catalogue
     faces = face_restoration(wanted, catalogue, upscale_first=bool(wanted.upscale_first))
     if not wanted.upscaler_1 or wanted.upscaler_1 == _NONE:  # as A1111: the size stays, whatever else is said
-        return None if faces is None else {"faceRestoration": faces, "restoreOnly": True}
-    models: dict[str, Any] = {
+        return None if faces is None else _AS_PNG | {"faceRestoration": faces, "restoreOnly": True}
+    models = _AS_PNG | {
         "model": _model(wanted.upscaler_1, "upscaler_1", caller),
         "faceRestoration": faces,
     }
@@ -152,7 +211,7 @@ def _model(name: str, parameter: str, caller: Caller) -> str:
     model = model_called(caller.services.catalogue, name)
     if model is None:
         offered = ", ".join(shown for shown, _ in upscalers(caller.services.catalogue))
-        raise wrong(parameter, f"could not find upscaler named {name}; offered are: {offered}")
+        raise wrong(parameter, f"could not find upscaler named {name[:64]}; offered are: {offered}")
     return model.name
 
 
@@ -197,12 +256,14 @@ async def _share(caller: Caller, job: str) -> float:
 
 async def interrupt(request: Request, caller: Caller) -> Response:
     """Stop the account's extras."""
-    for job in sorted(_jobs(request, caller)):
-        try:
-            await caller.cancel(job)
-        except FailedError:  # it has just ended
-            continue
+    await _cancel(sorted(_jobs(request, caller)), caller)
     return JSONResponse({})
+
+
+async def _cancel(jobs: Iterable[str], caller: Caller) -> None:
+    for job in jobs:
+        with suppress(FailedError):  # it has just ended
+            await caller.cancel(job)
 
 
 async def list_upscalers(_request: Request, caller: Caller) -> Response:

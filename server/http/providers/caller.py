@@ -10,20 +10,20 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec import Raw, Struct
 
-from engines import OutputFormat, encode
+from engines import OutputFormat, Picture, encode
 from server.delivery.results import ClientResults
 from server.handlers import Context, dispatch
 from server.handlers.permissions import permit
-from server.handlers.upscale import quote
+from server.handlers.upscale import Prepared, finish, prepare
 from server.images.store import ImageFile
 from server.money import to_usd
 from server.protocol.codec import MESSAGEPACK
 from server.protocol.error_codes import error_status
-from server.protocol.errors import ErrorItem, ForbiddenError, NotFoundError, ParameterError, TaskError
+from server.protocol.errors import ErrorItem, ForbiddenError, NotFoundError, ParameterError
 from server.protocol.fields import is_uuid
 from server.protocol.replies import ImageUploadResult, Progress, UpscaleResult
 from server.protocol.requests import Upscale
-from server.protocol.sources import StoredImage, read_source
+from server.protocol.sources import read_source
 from server.services import Services
 from server.state import ledger, tasks
 from server.state.accounts import AccountId
@@ -79,32 +79,76 @@ class Caller:
         if self.login.grant is not None:
             raise ForbiddenError("tokenScopeApiKey", "a token does not see the account: use a key")
 
-    async def upscale(self, *, task_uuid: str | None = None, **task: Any) -> UpscaleResult:
+    async def upscale(self, **task: Any) -> UpscaleResult:
         """The result of an upscale task, once it is done.
 
         Args:
-            task_uuid: of the task; default: a new one.
             task: the parameters of an `upscale` task, as on the wire.
 
         Raises:
-            FailedError: if it is refused or fails.
+            TaskError, FailedError: if it is refused or fails.
         """
-        named = {**task, "taskType": "upscale", "taskUUID": task_uuid or str(uuid.uuid4())}
-        return await self._ask(UpscaleResult, named)
+        return await self.result(await self.prepare(**task))
 
-    async def accept(self, **task: Any) -> str:
+    async def accept(self, *, look_now: bool = False, **task: Any) -> str:
         """The UUID of an upscale task that is accepted, and done whatever happens to this connection.
 
         Raises:
-            FailedError: if it is refused.
+            TaskError: if it is refused.
         """
-        task_uuid = str(uuid.uuid4())
-        await self._ask(
-            Struct,
-            {**task, "taskType": "upscale", "taskUUID": task_uuid, "deliveryMethod": "async"},
-            acknowledge_after=0,
+        prepared = await self.prepare(look_now=look_now, deliveryMethod="async", **task)
+        await finish(prepared)
+        return prepared.request.task_uuid
+
+    async def prepare(self, *, look_now: bool = False, is_wanted: bool = True, **task: Any) -> Prepared:
+        """An upscale task that is checked, but not begun; see `server.handlers.upscale.prepare`.
+
+        Raises:
+            TaskError: if it would be refused, other than for want of credit.
+        """
+        context = self._context(
+            {**task, "taskType": "upscale", "taskUUID": str(uuid.uuid4())}, acknowledge_after=0
         )
-        return task_uuid
+        self.services.edge.take_request(self.account)
+        parsed = context.raw.parse()
+        permit(parsed, self.login, self.services.clock())
+        assert isinstance(parsed, Upscale)
+        return await prepare(parsed, context, look_now=look_now, is_wanted=is_wanted)
+
+    async def prepare_whole(self, **task: Any) -> tuple[Prepared, int, int]:
+        """A task whose input is decoded to its end; the bytes that the input has in memory; the price.
+
+        Raises:
+            TaskError: if it would be refused, other than for want of credit, or its input is broken.
+        """
+        prepared = await self.prepare(look_now=True, **task)
+        assert prepared.file is not None
+        assert prepared.quote is not None
+        await self._decoded(prepared.file)
+        size = len(prepared.file.data) if isinstance(prepared.file, ImageFile) else 0
+        return prepared, size, prepared.quote.price
+
+    async def result(self, prepared: Prepared) -> UpscaleResult:
+        """The result of a task that was prepared, once it is done.
+
+        Raises:
+            TaskError, FailedError: if it is refused or fails.
+        """
+        reply = await finish(prepared)
+        if isinstance(reply, ErrorItem):
+            raise FailedError(reply)
+        assert isinstance(reply, UpscaleResult)
+        return reply
+
+    async def check_payable(self, price: int) -> None:
+        """See that the account can pay a price, in nanodollars.
+
+        Raises:
+            InsufficientCreditsError: if it cannot.
+        """
+        grant = self.login.grant
+        token = None if grant is None else grant.token
+        await self.services.database.run(tasks.check_payable, self.account, str(uuid.uuid4()), price, token)
 
     async def quote(self, **task: Any) -> int:
         """What an upscale task would cost, in nanodollars; it is not begun.
@@ -112,29 +156,14 @@ class Caller:
         Raises:
             TaskError: if it would be refused.
         """
-        context = self._context({**task, "taskType": "upscale", "taskUUID": str(uuid.uuid4())})
-        self.services.edge.take_request(self.account)
-        parsed = context.raw.parse()
-        permit(parsed, self.login, self.services.clock())
-        assert isinstance(parsed, Upscale)
-        return await quote(parsed, context)
+        prepared = await self.prepare(look_now=True, is_wanted=False, **task)
+        assert prepared.quote is not None
+        return prepared.quote.price
 
-    async def cost(self, record: TaskRecord) -> int:
+    @staticmethod
+    def cost(record: TaskRecord) -> int:
         """What a task costs, or has cost, in nanodollars; 0 while the size of its input is not known."""
-        if record.status is not Status.ACCEPTED:
-            return record.charged
-        if record.price is not None:
-            return record.price
-        request = record.readable_request
-        if request is None or not isinstance(request.source, StoredImage):
-            return 0
-        try:
-            image = await self.services.images.find(self.account, request.source.uuid, self.login.scope)
-            if image is None:
-                return 0
-            return self.services.prices.quote(request, image.width, image.height).price
-        except TaskError:  # other settings accepted it
-            return 0
+        return (record.price or 0) if record.status is Status.ACCEPTED else record.charged
 
     async def linger(self, task_uuid: str) -> None:
         """Give a task whose turn has come, or is near, a moment to end: its client need not ask again then.
@@ -207,16 +236,14 @@ class Caller:
         task = {"taskType": "imageUpload", "taskUUID": str(uuid.uuid4()), "image": image}
         return await self._ask(ImageUploadResult, task)
 
-    async def keep(self, image: str | bytes) -> ImageRecord:
-        """Keep an image, whose size is known then.
+    async def size_of(self, image: bytes) -> tuple[int, int]:
+        """How many pixels wide and high an image is, which is not kept.
 
         Raises:
-            FailedError: if it is refused.
+            TaskError: naming `inputImage`, if it is none.
         """
-        kept = await self.upload(image)
-        record = await self.services.images.find(self.account, kept.image_uuid, self.login.scope)
-        assert record is not None
-        return record
+        file = await self.services.inputs.inspect(self.account, image, "inputImage")
+        return file.width, file.height
 
     async def as_png(self, image: str) -> bytes:
         """An image that nothing is done to, as PNG: that is no task, and costs nothing.
@@ -228,10 +255,14 @@ class Caller:
         self.services.edge.take_request(self.account)
         source = await read_source(Raw(msgspec.msgpack.encode(image)), parameter, MESSAGEPACK)
         source = await inputs.own(self.login, source, self.base_url, parameter)
-        found = await inputs.look(self.account, source, parameter, self.login.scope)
-        data = found.data if isinstance(found, ImageFile) else await inputs.read(found, parameter)
-        picture = await inputs.decode(self.account, data, parameter)
+        picture = await self._decoded(await inputs.look(self.account, source, parameter, self.login.scope))
         return await asyncio.to_thread(encode, picture, OutputFormat.PNG)
+
+    async def _decoded(self, image: ImageFile | ImageRecord) -> Picture:
+        """The pixels of an input."""
+        inputs, parameter = self.services.inputs, "inputImage"
+        data = image.data if isinstance(image, ImageFile) else await inputs.read(image, parameter)
+        return await inputs.decode(self.account, data, parameter)
 
     async def available(self) -> Decimal | None:
         """What the account can spend, in USD; None if it has no limit.

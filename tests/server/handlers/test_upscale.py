@@ -165,13 +165,13 @@ async def test_a_task_with_its_image_takes_two_commits_beside_its_delivery(
         await peer.ask(upscale(base64.b64encode(make_image(seed=2)).decode(), outputFormat="JPG"))
         await until(lambda: done["delivered"] == 1)
     assert {name: done[name] for name in done if name in TASK_COMMITS} == {
-        "accept_with_input": 1,
+        "accept_with_inputs": 1,
         "succeed": 1,
         "delivered": 1,
     }
 
 
 TASK_COMMITS = {
-    "accept", "accept_with_input", "check_payable", "delivered", "find", "find_image", "keep", "known_input",
+    "accept", "accept_with_inputs", "check_payable", "delivered", "find", "find_image", "keep", "known_input",
     "note_all_loose", "note_loose", "record_image", "record_input", "reserve", "succeed",
 }  # fmt: skip

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -309,15 +309,17 @@ async def test_an_input_that_went_while_it_was_recorded_is_written_again(
     first = await store.put_input(account, FILE, ttl=100)
     seen: list[str] = []
 
-    async def record(draft: Draft) -> Recorded:
+    async def record(drafts: Collection[Draft]) -> list[Recorded]:
+        (draft,) = drafts
         seen.append(draft.image.name)
         if len(seen) == 1:
             await database.run(images_state.expire, account, first.uuid, clock.now)
             await store.sweep()
-        return await database.run(record_input, draft.image, clock.now, NO_LIMIT, is_written=draft.is_written)
+        return [
+            await database.run(record_input, draft.image, clock.now, NO_LIMIT, is_written=draft.is_written)
+        ]
 
-    kept = await store.settle(await store.draft_input(account, FILE, ttl=100), record)
-    assert kept is not None
+    (kept,) = await store.settle([await store.draft_input(account, FILE, ttl=100)], record)
     assert seen == [first.name, kept.name]
     assert await store.read_part(kept.name, 0, SIZE) == DATA
 
@@ -329,14 +331,14 @@ async def test_the_file_of_an_input_that_is_not_recorded_is_deleted(
     bucket = Bucket(open_store(None, tmp_path / "images"))
     store = ImageStore(bucket, database)
 
-    async def record(draft: Draft) -> Recorded | None:
+    async def record(drafts: Collection[Draft]) -> None:
+        (draft,) = drafts
         assert (tmp_path / "images" / draft.image.name).exists()
         if refusal is not None:
             raise refusal
-        return None
 
     with pytest.raises(QuotaError) if refusal is not None else nullcontext():
-        assert await store.settle(await store.draft_input(account, FILE, ttl=100), record) is None
+        assert await store.settle([await store.draft_input(account, FILE, ttl=100)], record) == []
     assert list((tmp_path / "images").iterdir()) == []
     bucket.close()
 

@@ -488,10 +488,11 @@ def accept_with_input(
 ) -> tuple[TaskRecord | None, Recorded | None]:
     attempt = Attempt.of(image.account, task)
 
-    def accept(connection: Connection, keep_input: Callable[[Connection], object]) -> TaskRecord | None:
-        return tasks.accept(connection, attempt, request, SESSION, NOW, price=price, keep_input=keep_input)
+    def accept(connection: Connection, keep_inputs: Callable[[Connection], object]) -> TaskRecord | None:
+        return tasks.accept(connection, attempt, request, SESSION, NOW, price=price, keep_inputs=keep_inputs)
 
-    return database.run_sync(tasks.accept_with_input, image, accept, NOW, 1_000, is_written=True)
+    previous, recorded = database.run_sync(tasks.accept_with_inputs, [(image, True)], accept, NOW, 1_000)
+    return previous, recorded[0] if recorded else None
 
 
 def test_a_task_its_input_and_its_price_are_recorded_together(database: Database, account: AccountId) -> None:

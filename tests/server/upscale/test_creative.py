@@ -1,6 +1,7 @@
 """The creative upscaler through a server: its settings, what they cost, and what is refused."""
 
 import base64
+import io
 from collections.abc import Iterator
 from decimal import Decimal
 from fractions import Fraction
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from sqlalchemy import select
 
 from engines import PRESETS
@@ -143,7 +145,9 @@ def kept(server: EmbeddedServer) -> list[str]:
     return [*rows, *sorted(file.name for file in (server.services.settings.data / "images").iterdir())]
 
 
-async def test_what_a_dry_run_or_a_refused_task_names_is_not_kept(server: EmbeddedServer, web: Web) -> None:
+async def test_what_a_dry_run_or_a_refused_task_names_is_not_kept(
+    server: EmbeddedServer, web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
     web.files |= {"/in.png": make_image(41, 24), "/style.png": make_image(31, 60)}
     image, style = f"{web.url}/in.png", f"{web.url}/style.png"
     path = "/v1/generate/custom/clarity?dryRun=true"
@@ -154,12 +158,38 @@ async def test_what_a_dry_run_or_a_refused_task_names_is_not_kept(server: Embedd
     missing = ask(server, "POST", path, body={"image": image, "styleImages": [f"{web.url}/nothing.png"]})
     assert (missing.status, "styleImages" in missing.json["message"]) == (400, True), missing.body
     poor = open_account(server, credit=Decimal("0.000001"))
+    headers = {"authorization": f"Bearer {poor.key}"}
+    more = {"upscaleFactor": 2, "styleImages": [style]}
+    answer = ask(
+        server, "POST", "/v1/generate/custom/clarity", body={"image": image, **more}, headers=headers
+    )
+    assert answer.status == 402, answer.body
+    form: dict[str, Any] = {"image": web.files["/in.png"], "prompt": "a cat"}
+    for kind in ("conservative", "creative"):
+        path = f"/v2beta/stable-image/upscale/{kind}"
+        assert ask(server, "POST", path, form=form, headers=headers).status == 402
+    wrong = ask(server, "POST", path, form=form | {"style_preset": "origami"})
+    assert wrong.status == 400
     async with connected(server, key=poor.key) as peer:
         refused = await peer.ask(
             task({"styleImages": [style]}), task({"styleImages": [style]}, inputImage="?")
         )
     assert [each["code"] for each in refused] == ["insufficientCredits", "invalidInputImage"]
     assert kept(server) == before, "a refused task keeps nothing"
+    monkeypatch.setattr(server.services.images, "limit", 10_000)
+    noise = Image.effect_noise((300, 300), 90)
+    noise.save(large := io.BytesIO(), "PNG")  # too large to be written before it is known to be wanted
+    web.files["/large.png"] = large.getvalue()
+    async with connected(server, key=open_account(server).key) as peer:
+        (full,) = await peer.ask(task({"styleImages": [style, f"{web.url}/large.png"]}, inputImage=image))
+        monkeypatch.undo()
+        (done,) = await peer.ask(known := task(outputType="URL"))
+        then = kept(server)
+        (conflict,) = await peer.ask(known | {"settings": FAST | {"styleImages": [style]}})
+    assert (full["code"], conflict["code"]) == ("storageQuotaExceeded", "conflictTaskUUID")
+    assert len(then) == len(before) + 4, "the input and the result of the one that was done"
+    assert kept(server) == then
+    before = then
     async with connected(server) as peer:
         (done,) = await peer.ask(task({"styleImages": [style]}, inputImage=image))
     assert "imageUUID" in done

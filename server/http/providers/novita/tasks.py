@@ -27,7 +27,7 @@ def model_named(name: str, parameter: str, caller: Caller) -> str:
     """
     model = model_called(caller.services.catalogue, name)
     if model is None:
-        raise wrong(parameter, f"{parameter}: there is no model {name!r} here")
+        raise wrong(parameter, f"{parameter}: there is no model {name[:64]!r} here")
     return model.name
 
 

@@ -51,6 +51,7 @@ _NAMES: Final = {
     },
     "seamless": "imageType",
     "taskUUID": "jobId",
+    "targetTaskUUID": "jobId",
 }
 
 

@@ -8,9 +8,10 @@ from starlette.responses import JSONResponse, Response
 
 from server.http.providers.bodies import read_json
 from server.http.providers.caller import Caller
-from server.http.providers.scenario.notation import iso_time, known_uuid
+from server.http.providers.scenario.notation import iso_time
 from server.images.store import MEDIA_TYPES
 from server.protocol.errors import NotFoundError
+from server.protocol.fields import is_uuid
 from server.state.images import ImageRecord
 
 __all__ = ["Asset", "get_asset", "upload"]
@@ -36,9 +37,9 @@ async def get_asset(request: Request, caller: Caller) -> Response:
 
 
 async def _asset(given: str, caller: Caller) -> dict[str, Any]:
-    record = await caller.services.images.find(
-        caller.account, known_uuid(given, "assetId"), caller.login.scope
-    )
+    record = None
+    if is_uuid(given):
+        record = await caller.services.images.find(caller.account, given.lower(), caller.login.scope)
     if record is None:
         raise NotFoundError("imageNotFound", f"there is no asset {given[:64]}", "assetId")
     return await _asset_item(record, caller)

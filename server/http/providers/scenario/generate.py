@@ -65,9 +65,9 @@ async def upscale(request: Request, caller: Caller) -> Response:
     if request.query_params.get("dryRun", "false") not in ("false", "0"):  # it is enough that it is there
         cost = creative_units(await caller.quote(**task))
         return JSONResponse({"creativeUnitsCost": cost, "creativeUnitsDiscount": 0}, 269)
-    if body.image.startswith(("https://", "http://")):  # its size, and so the cost, is to be known at once
-        task["inputImage"] = (await caller.upload(body.image)).image_uuid
-    job = await job_item(await caller.accept(**task), caller)
+    job = await job_item(
+        await caller.accept(look_now=True, **task), caller
+    )  # the cost is to be known at once
     return JSONResponse({"job": job, "creativeUnitsCost": job["billing"]["cuCost"]})
 
 

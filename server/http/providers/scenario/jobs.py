@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from server.http.providers.bodies import read_json
 from server.http.providers.caller import Caller, not_offered, wrong
-from server.http.providers.scenario.notation import creative_units, iso_time, known_uuid
+from server.http.providers.scenario.notation import creative_units, iso_time
 from server.protocol.errors import ErrorItem
 from server.protocol.replies import Progress
 from server.state.records import TaskRecord
@@ -51,8 +51,9 @@ async def list_jobs(request: Request, caller: Caller) -> Response:
 async def act_on_job(request: Request, caller: Caller) -> Response:
     """Cancel a job."""
     await read_json(request, Action)
-    await caller.cancel(known_uuid(request.path_params["id"], "jobId"))
-    return JSONResponse({"job": await job_item(request.path_params["id"], caller)})
+    record = await caller.record(request.path_params["id"])
+    await caller.cancel(record.task_uuid)
+    return JSONResponse({"job": await job_item(record.task_uuid, caller)})
 
 
 async def job_item(given: str, caller: Caller) -> dict[str, Any]:
@@ -61,7 +62,7 @@ async def job_item(given: str, caller: Caller) -> dict[str, Any]:
     Raises:
         NotFoundError: if it has no such job.
     """
-    return await _item(await caller.record(known_uuid(given, "jobId")), caller)
+    return await _item(await caller.record(given), caller)
 
 
 async def _item(record: TaskRecord, caller: Caller) -> dict[str, Any]:
@@ -87,7 +88,7 @@ async def _item(record: TaskRecord, caller: Caller) -> dict[str, Any]:
         "updatedAt": updated,
         "statusHistory": [{"date": updated, "status": status}],
         "metadata": metadata | {"assetIds": assets},
-        "billing": {"cuCost": creative_units(await caller.cost(record)), "cuDiscount": 0},
+        "billing": {"cuCost": creative_units(caller.cost(record)), "cuDiscount": 0},
         "authorId": caller.owner,
         "ownerId": caller.owner,
     }

@@ -61,7 +61,7 @@ async def upscale(request: Request, caller: Caller) -> Response:
     form = await read_form(request)
     if engine not in _ENGINES:
         raise NotFoundError(
-            "modelNotFound", f"The specified engine (ID {engine}) was not found.", "engine_id"
+            "modelNotFound", f"The specified engine (ID {engine[:64]}) was not found.", "engine_id"
         )
     if "width" in form and "height" in form:
         raise wrong("width", "only one of width and height may be given")

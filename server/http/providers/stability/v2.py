@@ -106,12 +106,12 @@ async def _diffusion(
         "strength": creativity,
         "seed": number_of(form, "seed", int, 0, 2**32 - 2, 0) or None,
     }
-    task = {"model": model.name, "settings": diffusion_settings(model, settings)}
+    task = {"inputImage": image, "model": model.name, "settings": diffusion_settings(model, settings)}
     if model.creative is None:
-        return task | {"inputImage": image}
-    kept = await caller.keep(image)
-    factor = math.sqrt(megapixels * 1e6 / (kept.width * kept.height))
-    return task | {"inputImage": kept.uuid, "upscaleFactor": min(max(factor, 1), LARGEST_FACTOR)}
+        return task
+    width, height = await caller.size_of(image)
+    factor = math.sqrt(megapixels * 1e6 / (width * height))
+    return task | {"upscaleFactor": min(max(factor, 1), LARGEST_FACTOR)}
 
 
 _STYLES: Final = {

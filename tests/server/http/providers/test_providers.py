@@ -6,6 +6,7 @@ import io
 import json
 import threading
 import time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from server.http.providers import caller
 from server.http.providers.caller import Caller
 from server.serving import EmbeddedServer
 from server.state.tables import accounts
+from server.state.tasks import latest
 from tests.server.conftest import StartServer
 from tests.server.support.ask import BEARER, Answer, ask, finished
 from tests.server.support.faces import CENTRES, HEIGHT, WIDTH, add_detector, add_restorer, portrait
@@ -25,9 +27,11 @@ from tests.server.support.harness import (
     FAST_MODEL,
     KEY,
     PATIENCE,
+    Account,
     charges,
     connected,
     make_image,
+    new_uuid,
     open_account,
     open_image,
     upscale,
@@ -88,6 +92,57 @@ def scenario(server: EmbeddedServer) -> bytes:
     asset = ask(server, "GET", f"/v1/assets/{done['metadata']['assetIds'][0]}").json["asset"]
     assert (asset["mimeType"], asset["properties"]["width"]) == ("image/png", 48)
     return ask(server, "GET", asset["url"].removeprefix(server.url)).body
+
+
+def ask_for_batch(server: EmbeddedServer, account: Account, *images: str, **how: Any) -> Answer:
+    body = {"imageList": [{"data": image} for image in images], "upscaler_1": FAST_MODEL}
+    headers = {"authorization": f"Bearer {account.key}"}
+    return ask(server, "POST", "/sdapi/v1/extra-batch-images", body=body | how, headers=headers)
+
+
+def test_a_batch_is_not_begun_if_one_of_its_images_is_not_fit_and_the_error_names_that(
+    server: EmbeddedServer,
+) -> None:
+    account, poor = open_account(server), open_account(server, credit=Decimal("0.000001"))
+    cut_off = base64.b64encode(make_image(600, 600)[:-1000]).decode()  # its header is whole
+    large = base64.b64encode(large_image()).decode()
+    for third, how, named in (
+        ("%%%", {}, "imageList[2].data is not"),
+        (cut_off, {}, "imageList[2].data: "),
+        (new_uuid(), {}, "imageList[2].data: there is no image"),
+        (large, {"upscaling_resize": 16}, "imageList[2].data: the result"),
+        ("%%%", {"upscaler_1": "None"}, "imageList[2].data is not"),
+    ):
+        answer = ask_for_batch(server, account, ENCODED, ENCODED, third, **how)
+        assert 400 <= answer.status < 500
+        assert named in str(answer.json["detail"])
+        assert "inputImage" not in answer.body.decode()
+    assert ask_for_batch(server, poor, ENCODED, ENCODED).status == 402
+    for each in (account, poor):
+        assert server.services.database.run_sync(latest, each.id, "a1111", 10) == []
+        assert charges(server, each.id) == (0, 0)
+
+
+def test_a_batch_that_fails_after_all_is_stopped(
+    start_server: StartServer, device: SteppedDevice, web: Web
+) -> None:
+    server = start_server(private_networks=True)
+    account = open_account(server)
+
+    class GivenOnce(dict[str, bytes]):
+        def get(self, path: str, default: Any = None) -> Any:
+            return self.pop(path, default)
+
+    web.files = GivenOnce({"/in.png": make_image(25, 16)})
+    answer = ask_for_batch(server, account, ENCODED, f"{web.url}/in.png", upscaling_resize=4)
+    assert "imageList[1].data: " in answer.json["detail"], answer.body
+    web.files = {"/in.png": make_image(25, 16)}
+    device.run_freely()
+    done = ask_for_batch(server, account, ENCODED, f"{web.url}/in.png", upscaling_resize=4).json["images"]
+    assert [open_image(base64.b64decode(image)).size for image in done] == [(96, 64), (100, 64)]
+    records = server.services.database.run_sync(latest, account.id, "a1111", 10)
+    assert sorted(record.status.name for record in records) == ["FAILED", "FAILED", "SUCCEEDED", "SUCCEEDED"]
+    assert charges(server, account.id)[1] == 2
 
 
 async def test_a_second_upscaler_is_blended_into_the_first(server: EmbeddedServer) -> None:
@@ -411,6 +466,31 @@ def test_what_is_wrong_is_named_as_the_service_names_it(
     assert "inputImage" not in answer.body.decode()
 
 
+LONG = "x" * 3000
+
+
+@pytest.mark.parametrize(
+    ("path", "request_", "said"),
+    [
+        ("/sdapi/v1/extra-single-image", {"body": {"image": ENCODED, "upscaler_1": LONG}}, "offered are: R-"),
+        ("/v2/upscale", {"body": {"image": ENCODED, "upscaler_1": LONG}}, "there is no model"),
+        (
+            "/v3/async/upscale",
+            {"body": {"request": {"image_base64": ENCODED, "model_name": LONG}}},
+            "no model",
+        ),
+        (f"/v1/generation/{LONG}/image-to-image/upscale", {"form": {"image": b"?"}}, "was not found"),
+        (f"/v1/generate/custom/{LONG}", {"body": {"image": ENCODED}}, "no model"),
+    ],
+)
+def test_an_absurdly_long_name_is_cut_where_it_is_quoted(
+    server: EmbeddedServer, path: str, request_: Any, said: str
+) -> None:
+    answer = ask(server, "POST", path, **request_).body.decode()
+    assert said in answer
+    assert "x" * 65 not in answer
+
+
 @pytest.mark.parametrize(
     ("body", "code"),
     [
@@ -630,6 +710,8 @@ def test_scenario_tells_the_true_cost_in_creative_units(server: EmbeddedServer) 
         assert cost > 0
         for told in (dry.json["creativeUnitsCost"], taken["creativeUnitsCost"], done["billing"]["cuCost"]):
             assert told == pytest.approx(cost)
+    ended = ask(server, "POST", f"{job}/action", body={"action": "cancel"}, headers=headers)
+    assert (ended.status, ended.json["reason"][:6]) == (404, "jobId:")
     wrong = ask(
         server, "POST", f"{path}?dryRun=true", body={"image": "x", "upscaleFactor": 2}, headers=headers
     )
