@@ -72,7 +72,7 @@ class Auxiliaries:
             strength,
             account=account,
             on_start=on_start,
-            on_progress=rising(on_progress or (lambda _share: None)),
+            on_progress=rising(on_progress),
         )
         return replace(picture, pixels=without(pixels, wraps, margin) if any(wraps) else pixels)
 
@@ -150,7 +150,7 @@ class Auxiliaries:
             weight=weight,
             account=account,
             on_start=on_start,
-            on_progress=on_progress or (lambda _share: None),
+            on_progress=on_progress,
         )
 
     async def blend_faces(

@@ -6,7 +6,6 @@ so that they are what the whole picture would be. Beyond the border it sees blac
 """
 
 import asyncio
-import itertools
 import math
 from collections.abc import Callable
 
@@ -36,8 +35,6 @@ _TILE = 280
 _SMALLEST = 2 * _REACH + 16
 _STEP = 16
 """Sides of tiles are multiples of it: those of different pictures can share a run."""
-
-_numbers = itertools.count()
 
 
 class Denoiser:
@@ -134,12 +131,7 @@ class Denoiser:
             on_progress=on_progress,
             loop=asyncio.get_running_loop(),
         )
-        task = "denoise", next(_numbers)
         pixels = CELL**2 * plan.height * plan.width
         key = PartKey(part, ((plan.height, plan.width, channels), ()), pixels, pixels)
-        self._executor.submit(account, task, key, job.tiles())
-        try:
-            await job.done
-        finally:
-            self._executor.cancel(task)
+        await job.run(self._executor, account, key, job.tiles())
         return canvas.pixels

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, TypeVar
@@ -12,6 +12,8 @@ from engines.devices.parts import Arrays
 from engines.errors import EngineError
 from engines.metering import DeviceTime, current_device_time
 from engines.progress import Progress
+from engines.scheduling.executor import Executor
+from engines.scheduling.work import Key, TileWork
 
 __all__ = ["Item", "Job"]
 
@@ -52,6 +54,24 @@ class Job:
     def is_complete(self) -> bool:
         """Whether the result is there."""
         return self.left == 0
+
+    async def run(self, executor: Executor, account: str, key: Key, items: Iterable[TileWork]) -> None:
+        """Have the items run, and wait for all of them. Cancelling the call frees those that have not begun.
+
+        Args:
+            executor: what runs them.
+            account: whose share of the devices they use.
+            key: what they share.
+            items: of this job.
+
+        Raises:
+            ModelError: if one of them cannot be run.
+        """
+        executor.submit(account, self, key, items)
+        try:
+            await self.done
+        finally:
+            executor.cancel(self)
 
     def begin(self) -> None:
         """Take note that a device has taken an item; any thread may call this."""

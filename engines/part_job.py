@@ -1,7 +1,6 @@
 """Runs of a part of a model that may go together, on their way through the scheduler."""
 
 import asyncio
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -12,8 +11,6 @@ from engines.scheduling.executor import Executor
 from engines.scheduling.work import PartKey
 
 __all__ = ["run_part"]
-
-_numbers = itertools.count()
 
 
 async def run_part(
@@ -39,12 +36,7 @@ async def run_part(
         ModelError: if one of them cannot be run.
     """
     job = _PartJob(inputs=inputs, loop=asyncio.get_running_loop(), on_start=on_start, on_progress=on_progress)
-    task = "part", next(_numbers)
-    executor.submit(account, task, key, job.items())
-    try:
-        await job.done
-    finally:
-        executor.cancel(task)
+    await job.run(executor, account, key, job.items())
     return [result for result in job.results if result is not None]
 
 

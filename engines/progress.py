@@ -8,13 +8,16 @@ __all__ = ["Progress", "beside", "rising", "within"]
 Progress: TypeAlias = Callable[[float], None]
 
 
-def rising(on_progress: Progress) -> Progress:
-    """Hold back what would be a step backwards, as when a picture is begun again with smaller tiles."""
+def rising(on_progress: Progress | None) -> Progress:
+    """Hold back what would be a step backwards, as when a picture is begun again with smaller tiles.
+
+    Nothing is reported if nobody wants it.
+    """
     best = 0.0
 
     def report(share: float) -> None:
         nonlocal best
-        if share > best:
+        if on_progress is not None and share > best:
             best = share
             on_progress(share)
 

@@ -86,7 +86,6 @@ class TileUpscaler:
         self._executor = executor
         self._models = models
         self._pixels = pixels
-        self._task_ids = itertools.count()
         self._resampler = resampler
 
     async def upscale(
@@ -120,7 +119,7 @@ class TileUpscaler:
         Raises:
             ModelError: as there.
         """
-        report = rising(on_progress or (lambda _share: None))
+        report = rising(on_progress)
         sizes = sizes_of_passes((picture.width, picture.height), size, model.reach)
         ends = list(itertools.accumulate(wide * high for wide, high in sizes))
         begun = 0
@@ -231,10 +230,9 @@ class TileUpscaler:
             on_progress=on_progress,
             loop=asyncio.get_running_loop(),
         )
-        task = next(self._task_ids)
         if len(flat) < job.count:
-            tiles = job.tiles()
-            self._executor.submit(wanted.account, task, TileKey(network, plan.height, plan.width), tiles)
+            key = TileKey(network, plan.height, plan.width)
+            self._executor.submit(wanted.account, job, key, job.tiles())
         else:
             job.begin()
         try:
@@ -242,7 +240,7 @@ class TileUpscaler:
                 await self._pixels.run(job.take_flat)
             await job.done
         finally:
-            self._executor.cancel(task)
+            self._executor.cancel(job)
         return [canvas.pixels for canvas in job.canvases]
 
 

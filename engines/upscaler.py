@@ -27,7 +27,7 @@ from engines.loading import LoadedModels
 from engines.progress import Progress, beside, rising, within
 from engines.ray.cluster import RayCluster
 from engines.scheduling.calibration import Calibration
-from engines.scheduling.executor import PATIENCE, Executor
+from engines.scheduling.executor import Executor
 from engines.threads import Threads
 from engines.tile_upscaler import TileUpscaler
 from engines.tiling.regions import OnRegion, report_whole
@@ -71,7 +71,6 @@ class Upscaler:
         model_directory: Path,
         *,
         stand_in: Callable[[], Device] | None = None,
-        patience: float = PATIENCE,
     ) -> None:
         """Start the threads of the devices; nothing is loaded yet.
 
@@ -79,10 +78,9 @@ class Upscaler:
             devices: where networks run, at least one, unless it joins a cluster.
             model_directory: where ONNX files are kept, built there on first use.
             stand_in: finds the device that takes over when all are lost; it may raise anything.
-            patience: seconds that one run may take; a device that takes longer is given up.
         """
         calibration = Calibration(model_directory / "batches.json")
-        self._executor = Executor(devices, calibration=calibration, stand_in=stand_in, patience=patience)
+        self._executor = Executor(devices, calibration=calibration, stand_in=stand_in)
         self._cluster: RayCluster | None = None
         self._pixels = Threads(usable_cores(), "pixels")
         self._models = LoadedModels(self._executor, model_directory, self._pixels)
@@ -206,14 +204,13 @@ class Upscaler:
         layers = [_Layer(model, diffusion, denoise, enlarger, styles)]
         if blend is not None and blend.visibility > 0:
             layers.append(_Layer(blend.model, blend.diffusion, None, enlarger, ()))
-        report = rising(on_progress or (lambda _share: None))
+        report = rising(on_progress)
         if len(layers) == 1 and not tta:
             return await self._once(picture, layers[0], wanted, on_start, report, on_region)
         make = self._mean if tta else self._once
         shares = beside(report, len(layers))
         results = await _together(
-            make(picture, layer, wanted, on_start, share, None)
-            for layer, share in zip(layers, shares, strict=True)
+            make(picture, layer, wanted, on_start, share) for layer, share in zip(layers, shares, strict=True)
         )
         result = results[0]
         if blend is not None and len(results) == 2:
@@ -238,7 +235,6 @@ class Upscaler:
         wanted: _Wanted,
         on_start: Callable[[], None] | None,
         on_progress: Progress,
-        on_region: OnRegion | None,
     ) -> Picture:
         """The mean of what becomes of all flips and turns of the picture; they are done one after another."""
         mean = Mean()
@@ -246,7 +242,7 @@ class Upscaler:
             turned = await self._pixels.run(turn.of, picture)
             as_wanted = replace(wanted, size=turn.size(*wanted.size), wraps=turn.wraps(wanted.wraps))
             progress = within(on_progress, number / len(TURNS), (number + 1) / len(TURNS))
-            result = await self._once(turned, layer, as_wanted, on_start, progress, on_region)
+            result = await self._once(turned, layer, as_wanted, on_start, progress)
             await self._pixels.run(mean.add, await self._pixels.run(turn.back, result))
             on_start = None
         return await self._pixels.run(mean.picture)
@@ -258,7 +254,7 @@ class Upscaler:
         wanted: _Wanted,
         on_start: Callable[[], None] | None,
         on_progress: Progress,
-        on_region: OnRegion | None,
+        on_region: OnRegion | None = None,
     ) -> Picture:
         model = layer.model
         if model.creative is not None:

@@ -13,7 +13,7 @@ from onnx_models.entries import write_auxiliary, write_entry
 from onnx_models.errors import UnsuitableModelError
 from onnx_models.face_restorer import LICENCES, Restorer
 from onnx_models.facts import Facts, as_entry, checked, refuse_duplicates
-from onnx_models.model import Model, OnnxWeights, WeightFile
+from onnx_models.model import NOT_WRITTEN, Model, OnnxWeights
 from onnx_models.probe import OpenNetwork, OpenPart
 
 __all__ = ["add_model"]
@@ -68,7 +68,7 @@ def add_model(
         "title": facts.title or file.stem,
         "description": facts.description or f"{whose}, added from {file.name}.",
         "family": "esrgan" if converted.architecture == "ESRGAN" else "network",
-        "weights": [OnnxWeights(converted.scale, WeightFile("", "0" * 64))],
+        "weights": [OnnxWeights(converted.scale, NOT_WRITTEN)],
         "factors": list(range(2, converted.scale + 1)),
         "fractional": True,
         "overlap": overlap,
@@ -94,7 +94,7 @@ def _add_restorer(file: Path, facts: Facts, restorer: Restorer, directory: Path)
         "air": facts.air,
         "title": facts.title or file.stem,
         "description": facts.description or f"{whose} that restores faces, added from {file.name}.",
-        "file": WeightFile("", "0" * 64),
+        "file": NOT_WRITTEN,
         "price_per_megapixel": facts.price_per_megapixel,
         "licence": licence,
         "licence_url": licence_url,

@@ -252,7 +252,6 @@ def write_latent_entry(directory: Path, model: Model, folder: Path) -> Model:
     assert isinstance(weights, DiffusionWeights)
     target = directory / f"{model.name}-{weights.label}-{weights.unet[0].sha256[:12]}"
     entry = directory / f"{model.name}.json"
-
     weights = weights.with_files(lambda file: replace(file, path=f"{target.name}/{file.path}"))
     try:
         for file in folder.iterdir():

@@ -30,7 +30,7 @@ _PARITY: Final = 1e-3
 """How far the graph may be from PyTorch: an eighth of a level."""
 
 _BATCHING: Final = 2  # levels
-_FLOATS = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16, TensorProto.DOUBLE: np.float64}
+_FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE}
 
 
 class Licence(Struct, frozen=True):

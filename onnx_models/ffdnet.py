@@ -18,15 +18,10 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_models.cells import CELL, CHANNELS
 from onnx_models.errors import UnsuitableModelError
 
-__all__ = ["convert", "reach"]
+__all__ = ["convert"]
 
 OPSET = 17
 _IR_VERSION = 8
-
-
-def reach(network: onnx.ModelProto) -> int:
-    """How many cells far a pixel of the result depends on others."""
-    return sum(node.op_type == "Conv" for node in network.graph.node)
 
 
 def convert(tensors: Mapping[str, NDArray[np.float32]]) -> onnx.ModelProto:

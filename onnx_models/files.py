@@ -17,8 +17,6 @@ __all__ = ["locked", "remove_leftovers", "sha256_of", "write_atomically"]
 
 _FILE_AGE = 3600.0  # seconds; no file takes so long to write
 _FOLDER_AGE = 86400.0  # seconds; nor does an export
-
-
 _SETTLED = 2e9  # nanoseconds; file systems do not tell changes that are closer together apart
 
 _known: dict[tuple[int, ...], str] = {}

@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 
 from onnx_models.errors import FactorTooLargeError, NoSuchLevelError
 from onnx_models.weight_formats import (
+    NOT_WRITTEN,
     CreativeWeights,
     DefaultScheduler,
     Denoise,
@@ -27,6 +28,7 @@ from onnx_models.weight_formats import (
 
 __all__ = [
     "LARGEST_FACTOR",
+    "NOT_WRITTEN",
     "Air",
     "CreativeWeights",
     "DefaultScheduler",

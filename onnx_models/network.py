@@ -5,7 +5,6 @@ built, beside their manifest `NAME-4x.parts.json`, and again whenever they are n
 """
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -63,7 +62,6 @@ def ensure_network(
     model: Model,
     weights: Weights,
     directory: Path,
-    on_progress: Callable[[float], None] | None = None,
 ) -> BuiltNetwork:
     """Give a network ready to run; build it, and its parts, if they are not as they should be.
 
@@ -71,7 +69,6 @@ def ensure_network(
         model: An entry of the catalogue.
         weights: One of `model.weights`; of one network, not of a latent or creative upscaler.
         directory: Where ONNX files are kept; made if it is missing.
-        on_progress: Called in this thread with the finished share, rising to 1.0.
 
     Raises:
         ModelBuildError: See `ensure_built`; also if the parts cannot be written.
@@ -79,7 +76,7 @@ def ensure_network(
     """
     if isinstance(weights, DiffusionWeights):
         raise TypeError(f"{model.name} has more than one network")
-    path = ensure_built(model, weights, directory, on_progress)
+    path = ensure_built(model, weights, directory)
     sha256 = weights.file.sha256 if isinstance(weights, OnnxWeights) else sha256_of_built(path)
     stem = directory / f"{model.name}-{weights.label}"
     try:

@@ -4,7 +4,7 @@ The caller brings the runtime: a function that opens an ONNX file and returns a 
 images to their results. Nothing here imports one.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ _GOOD_ENOUGH = 58.0
 _GAIN = 1.0
 """Decibels; an overlap that comes so near to what the largest reaches is large enough."""
 _CUT, _CORE = 97, 48
-_FLOAT_SIDE = 64
+_SIDE = 64
 
 
 class Seam(Struct, frozen=True):
@@ -79,7 +79,7 @@ def texture(height: int, width: int) -> NDArray[np.uint8]:
     return image
 
 
-def find_scale(run: Run, side: int = _FLOAT_SIDE) -> int:
+def find_scale(run: Run, side: int = _SIDE) -> int:
     """Find the scale of a float NCHW network, and that its numbers are numbers.
 
     Raises:
@@ -96,16 +96,16 @@ def find_scale(run: Run, side: int = _FLOAT_SIDE) -> int:
     return scale
 
 
-def find_uint8_scale(run: Run, side: int = _FLOAT_SIDE) -> int:
+def find_uint8_scale(run: Run) -> int:
     """Find the scale of a uint8 NHWC network.
 
     Raises:
         UnsuitableModelError: It does not run, or gives something else than larger RGB images.
 
     """
-    result = run_network(run, texture(side, side)[np.newaxis])
+    result = run_network(run, texture(_SIDE, _SIDE)[np.newaxis])
     is_image = (result.shape[0], *result.shape[3:]) == (1, 3) and result.dtype == np.uint8
-    return _scale_of(result.shape[1:3], is_image, side, result.shape)
+    return _scale_of(result.shape[1:3], is_image, _SIDE, result.shape)
 
 
 def _scale_of(sides: tuple[int, ...], is_image: bool, side: int, shape: tuple[int, ...]) -> int:
@@ -121,14 +121,14 @@ def _scale_of(sides: tuple[int, ...], is_image: bool, side: int, shape: tuple[in
     return int(scale)
 
 
-def check_sizes(run: Run, scale: int, sizes: Iterable[tuple[int, int]] = SIZES) -> None:
+def check_sizes(run: Run, scale: int) -> None:
     """Check that an uint8 network makes images of any size larger by exactly its scale.
 
     Raises:
         UnsuitableModelError: It does not run with one of the sizes, or gives another size.
 
     """
-    for height, width in sizes:
+    for height, width in SIZES:
         result = run_network(run, texture(height, width)[np.newaxis])
         if result.shape != (1, scale * height, scale * width, 3):
             raise UnsuitableModelError(

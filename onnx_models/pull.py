@@ -19,7 +19,7 @@ from onnx_models.errors import DownloadError, InstalledError, LicenceError, Miss
 from onnx_models.face_restorer import Restorer
 from onnx_models.facts import Facts, refuse_duplicates
 from onnx_models.files import locked
-from onnx_models.model import Model, OnnxWeights, WeightFile
+from onnx_models.model import NOT_WRITTEN, Model, OnnxWeights
 from onnx_models.probe import OpenNetwork, OpenPart
 from onnx_models.published import Download, PublishedNetwork
 from onnx_models.sources import obtain
@@ -123,7 +123,7 @@ def _add_auxiliary(download: Download, files: Mapping[str, Path], directory: Pat
     network = _CONVERTERS[download.kind](file.read_bytes())
     auxiliary = Auxiliary(
         kind=download.kind,
-        file=WeightFile("", "0" * 64),
+        file=NOT_WRITTEN,
         **{each: getattr(download, each) for each in _SHARED},
     )
     return write_auxiliary(directory, auxiliary, network.SerializeToString(deterministic=True))
@@ -170,8 +170,7 @@ def _add_networks(
         description=download.description,
         family=download.family,
         weights=tuple(
-            OnnxWeights(network.scale, WeightFile("", "0" * 64), network.denoise)
-            for network in download.networks
+            OnnxWeights(network.scale, NOT_WRITTEN, network.denoise) for network in download.networks
         ),
         factors=tuple(range(2, download.networks[-1].scale + 1)),
         fractional=True,

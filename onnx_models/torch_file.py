@@ -27,13 +27,8 @@ _MOST: Final = 2**28
 """Numbers in one storage: a gigabyte."""
 
 
-class _Storage(NamedTuple):
-    key: str
-    size: int
-
-
 class _Tensor(NamedTuple):
-    storage: _Storage
+    storage: str
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -70,12 +65,12 @@ class _Unpickler(pickle.Unpickler):
         except KeyError:
             raise pickle.UnpicklingError(f"{module}.{name} is not read") from None
 
-    def persistent_load(self, pid: Any) -> _Storage:
-        """What stands for the numbers, which come at the end of the file."""
-        kind, storage, key, _location, count, view = pid
+    def persistent_load(self, pid: Any) -> str:
+        """The key of a storage, whose numbers come at the end of the file."""
+        kind, storage, key, _location, _count, view = pid
         if (kind, storage, view) != ("storage", _FLOATS, None):
             raise pickle.UnpicklingError("only whole storages of float32 are read")
-        return _Storage(str(key), int(count))
+        return str(key)
 
 
 def _load(file: io.BytesIO) -> Any:
@@ -83,7 +78,7 @@ def _load(file: io.BytesIO) -> Any:
 
 
 def _rebuild(
-    storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_rest: object
+    storage: str, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_rest: object
 ) -> _Tensor:
     return _Tensor(storage, offset, shape, strides)
 
@@ -109,5 +104,5 @@ def _array(tensor: _Tensor, storages: Mapping[str, NDArray[np.float32]]) -> NDAr
     strides = [math.prod(tensor.shape[axis + 1 :]) for axis in range(len(tensor.shape))]
     if list(tensor.strides) != strides:
         raise ValueError("a tensor is not contiguous")
-    start, numbers = tensor.offset, storages[tensor.storage.key]
+    start, numbers = tensor.offset, storages[tensor.storage]
     return numbers[start : start + math.prod(tensor.shape)].reshape(tensor.shape)

@@ -4,12 +4,13 @@ They are frozen and check themselves; nothing here reads or writes a file.
 """
 
 from collections.abc import Callable
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Final, Literal, Self
 
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 __all__ = [
+    "NOT_WRITTEN",
     "CreativeWeights",
     "DefaultScheduler",
     "Denoise",
@@ -41,6 +42,9 @@ class WeightFile(Struct, frozen=True, forbid_unknown_fields=True):
     path: str
     sha256: Sha256
 
+
+NOT_WRITTEN: Final = WeightFile("", "0" * 64)
+"""Stands for a file in an entry that is on its way: its name and its SHA-256 come when it is written."""
 
 WeightFiles = Annotated[tuple[WeightFile, ...], Meta(min_length=1, max_length=2)]
 """An ONNX file, and its external data if there is some."""

@@ -8,7 +8,8 @@ Tasks of a frame are begun in order and answered as each is ready.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from itertools import chain
 from typing import Final
 from weakref import WeakValueDictionary
@@ -59,7 +60,7 @@ class Connection:
         self._gone = False
         self._room = asyncio.Semaphore(_TASKS_AT_ONCE)
         self._frame_rate = RateLimit(self._settings.requests_per_second, self._settings.request_burst)
-        self._results = ClientResults(services.results, base_url)
+        self._results = ClientResults(services.results, base_url, self._room_for)
         self._accepting: WeakValueDictionary[str, asyncio.Task[None]] = WeakValueDictionary()
         self._unsent = 0
         self._running = 0
@@ -105,21 +106,49 @@ class Connection:
             self._drop()
             raise Disconnected
         self._unsent += len(frame)
-        counted = min(len(frame), self._largest_counted)  # one reply may be as large as it is
-        self._outgoing.add(counted)
         try:
-            await self._line.send(frame, text=not self.codec.binary)
+            with self._counted(len(frame)):
+                await self._line.send(frame, text=not self.codec.binary)
         except ConnectionError as error:
             raise Disconnected from error
         finally:
             self._unsent -= len(frame)
-            self._outgoing.add(-counted)
 
-    async def room(self) -> None:
-        """Wait until replies may be prepared, if the account, or all together, leave too much unread."""
-        while not self._gone and not self._outgoing.has_room():
-            self._may_go_on.clear()
-            await self._may_go_on.wait()
+    @asynccontextmanager
+    async def room(self, size: int) -> AsyncIterator[None]:
+        """Wait until a reply with so many bytes of images may be prepared, and count them until it is.
+
+        From then on its frame is counted, if `send` is called at once.
+
+        Raises:
+            Disconnected: if the client is gone.
+        """
+        async with self._room_for(size):
+            if self._gone:
+                raise Disconnected
+            yield
+
+    @asynccontextmanager
+    async def _room_for(self, size: int) -> AsyncIterator[None]:
+        """`room`, also for what will be kept if the client is gone."""
+        while size and not self._outgoing.has_room():
+            await self._until_called()
+        with self._counted(size if self.codec.binary else size * 4 // 3):
+            yield
+
+    async def _until_called(self) -> None:
+        """Wait until there may be room, or the client is gone."""
+        self._may_go_on.clear()
+        await self._may_go_on.wait()
+
+    @contextmanager
+    def _counted(self, size: int) -> Iterator[None]:
+        counted = min(size, self._largest_counted)  # one reply may be as large as it is
+        self._outgoing.add(counted)
+        try:
+            yield
+        finally:
+            self._outgoing.add(-counted)
 
     def confirm(self, kept: int = 0) -> asyncio.Future[bool]:
         """Becomes True when the client has all frames that were sent before, False if it is gone first.
@@ -275,14 +304,11 @@ class Connection:
 
     async def _answer(self, raw: RawTask, context: Context) -> None:
         """Answer a question, unless the client is gone: it can ask again. Answers may be many and large."""
-        async with self._outgoing.turn():
-            await self.room()
-            answer = None if self._gone else await dispatch(raw, context)
-            if answer is None:
-                return
-            replying = asyncio.create_task(self._reply(answer))
-            await asyncio.sleep(0)  # it is counted then
-        await replying
+        while not self._gone and not self._outgoing.has_room():
+            await self._until_called()
+        answer = None if self._gone else await dispatch(raw, context)
+        if answer is not None:
+            await self._reply(answer)
 
     async def _authenticate(self, raw: RawTask) -> None:
         """Begin or resume the session; what waits for it is sent right after the reply."""

@@ -27,7 +27,7 @@ from engines import (
 from onnx_models import Catalogue, load_catalogue, one_line
 from server.background import close_revoked, every, give_back_memory, keep_up, reconcile, running, sweep
 from server.delivery.previews import TileStreams
-from server.delivery.results import ClientResults, Results
+from server.delivery.results import Results
 from server.delivery.sessions import Sessions
 from server.delivery.webhooks import WebhookBody, WebhookSender
 from server.images.bucket import Bucket, open_store
@@ -145,14 +145,6 @@ class Services:
         longest = max(self.settings.max_image_ttl, self.settings.image_ttl)
         if ttl is not None and ttl > longest:
             raise invalid("ttl", f"images are kept for {longest} seconds at most (max_image_ttl)", "integer")
-
-    def client_results(self, base_url: str) -> ClientResults:
-        """What reads the results that go into one answer over HTTP.
-
-        Args:
-            base_url: what the client reaches this server as.
-        """
-        return ClientResults(self.results, base_url, self.settings.max_unsent_bytes)
 
 
 @asynccontextmanager

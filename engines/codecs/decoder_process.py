@@ -64,7 +64,6 @@ _SMALL: Final = 2**16
 _PR_SET_PDEATHSIG: Final = 1  # <linux/prctl.h>
 _PR_SET_NO_NEW_PRIVS: Final = 38
 
-
 Wanted = Literal["header", "picture", "both"]
 
 

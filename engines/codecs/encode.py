@@ -29,9 +29,9 @@ from engines.codecs.picture import Metadata, Picture
 from engines.codecs.png import write_png
 from engines.errors import ImageTooLargeError
 
-__all__ = ["MAX_QUALITY", "MIN_QUALITY", "OutputFormat", "encode"]
+__all__ = ["OutputFormat", "encode"]
 
-MIN_QUALITY, MAX_QUALITY = 20, 99
+_MIN_QUALITY, _MAX_QUALITY = 20, 99
 
 _CHROMA_FULL_FROM = 90
 """JPEG quality from which colour is stored at full resolution (4:4:4); below, at half (4:2:0)."""
@@ -99,8 +99,8 @@ def encode(
         ImageTooLargeError: a side is longer than the format can store.
         ValueError: `quality` is out of range.
     """
-    if not MIN_QUALITY <= quality <= MAX_QUALITY:
-        raise ValueError(f"quality is {quality}, must be {MIN_QUALITY} to {MAX_QUALITY}")
+    if not _MIN_QUALITY <= quality <= _MAX_QUALITY:
+        raise ValueError(f"quality is {quality}, must be {_MIN_QUALITY} to {_MAX_QUALITY}")
     if max(picture.width, picture.height) > output_format.max_side:
         raise ImageTooLargeError(
             f"{output_format.value} stores at most {output_format.max_side} pixels a side;"

@@ -115,7 +115,7 @@ class CreativeUpscaler:
         style = [as_rgb(each.pixels) for each in styles]
         sizes = sizes_drawn((picture.width, picture.height), size, creative.refinements)
         ends = list(itertools.accumulate(width * height for width, height in sizes))
-        report, begun = rising(on_progress or (lambda _share: None)), 0
+        report, begun = rising(on_progress), 0
         starting = _once(on_start)
         for number, (reached, end) in enumerate(zip(sizes, ends, strict=True)):
             progress = within(report, begun / ends[-1], end / ends[-1])

@@ -9,14 +9,10 @@ from pathlib import Path
 __all__ = ["processor", "usable_cores"]
 
 
-def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """What the processor calls itself, such as "AMD EPYC 9555"; its architecture where it does not.
-
-    Args:
-        cpuinfo: where Linux says it.
-    """
+def processor() -> str:
+    """What the processor calls itself, such as "AMD EPYC 9555"; its architecture where it does not."""
     with suppress(OSError):
-        for line in cpuinfo.read_text("utf-8", "replace").splitlines():
+        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

@@ -60,7 +60,7 @@ class CpuDevice:
 
     def open_part(self, part: Part) -> PartSession:
         """See `Device.open_part`."""
-        return open_ort(part.path, self.name, self.threads, "CPUExecutionProvider")
+        return self._open(part.path)
 
     def _open(self, path: Path) -> OrtSession:
         return open_ort(path, self.name, self.threads, "CPUExecutionProvider")

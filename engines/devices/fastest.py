@@ -1,8 +1,8 @@
 """The CPU by whichever runtime is the fastest for a network: measured at its first load, and kept.
 
 Which one that is depends on the processor and on the network. OpenVINO in bf16 takes a half to a third of
-ONNX Runtime's time where the processor has it; where it does not,
-ncnn takes two thirds of OpenVINO's for x4plus.
+ONNX Runtime's time where the processor has it; where it does not, ncnn takes two thirds of OpenVINO's for
+x4plus.
 
 1. Each runtime enlarges a photograph, in its fastest form first; a part of it, where that takes long enough.
 2. A form that is not within 45 dB of ONNX Runtime in fp32 is passed over for the next.

@@ -41,7 +41,6 @@ _CACHED_KERNELS = 64
 """Kernels that are kept for sizes seen before. By default they are 5000: a megabyte for every new picture
 size, until they take gigabytes; with so few it stays below 100 MB and costs next to nothing (measured)."""
 
-
 _LIGHT = 8 * 2**20
 """Bytes of a network that may be loaded twice."""
 
@@ -58,7 +57,7 @@ class _Runs:
 
     @contextmanager
     def one(self) -> Iterator[bool]:
-        """One runs; gives whether it is the only one."""
+        """Count one run while the block lasts; gives whether it is the only one."""
         with self._lock:
             self._count += 1
             alone = self._count == 1
@@ -199,7 +198,7 @@ class _OpenVinoSession:
         self._request = request
         self._cache = cache
         self._input: Any = None
-        """The last one: the request has no more than its address."""
+        """Keeps the last input alive: the request holds only its address."""
 
     def run(self, tiles: NDArray[Any]) -> NDArray[Any]:
         """See `Session.run`; a part takes or gives float32."""
@@ -227,8 +226,8 @@ def _cache(network: Network, directory: Path) -> Path | None:
     """Where a compiled network is kept, for this version of OpenVINO only; None if it cannot be.
 
     A network is loaded from there in a fifth of the time, and its weights are mapped rather than copied
-    (measured: x4plus takes 0.2 s and 105 MB in place of 1 s and 180 MB). If what is kept is
-    damaged, OpenVINO compiles again:
+    (measured: x4plus takes 0.2 s and 105 MB in place of 1 s and 180 MB). If what is kept is damaged, OpenVINO
+    compiles again:
     https://docs.openvino.ai/2025/openvino-workflow/running-inference/optimize-inference/optimizing-latency/model-caching-overview.html
     """
     if not network.sha256 or not os.access(directory, os.W_OK):

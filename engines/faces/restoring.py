@@ -78,7 +78,7 @@ class Faces:
         weight: float | None,
         account: str,
         on_start: Callable[[], None] | None,
-        on_progress: Progress,
+        on_progress: Progress | None,
     ) -> list[RestoredFace]:
         """What a restorer makes of faces.
 

@@ -20,7 +20,6 @@ from engines.latent.windows import Blend, Window, Windows
 from onnx_models import DiffusionWeights
 
 __all__ = [
-    "AFTER",
     "BEFORE",
     "F32",
     "TOGETHER",
@@ -73,7 +72,7 @@ them without their noise."""
 def encode(
     pixels: NDArray[np.uint8], windows: Windows, weights: DiffusionWeights, level: Arrays = ()
 ) -> Generator[Runs, list[Arrays], tuple[F32, F32]]:
-    """Mean and deviation of what the encoder holds a picture for, (C, h, w) each.
+    """Mean and standard deviation of a picture's latents, (C, h, w) each.
 
     Args:
         pixels: (H, W, 3), of the windows' size in cells.
@@ -98,7 +97,7 @@ def encode(
 
 
 def draw_latents(mean: F32, deviation: F32, scaling_factor: float, noise: np.random.Generator) -> F32:
-    """Latents drawn from what the encoder holds for possible, as the UNet takes them."""
+    """Latents drawn with the encoder's mean and deviation, (C, h, w), scaled as the UNet takes them."""
     latents = noise.standard_normal(mean.shape, np.float32)
     latents *= deviation
     latents += mean
@@ -177,7 +176,7 @@ def remove_noise(
 
 
 def unconditioned(planes: F32, noisy: F32, level: float) -> F32:
-    """Latents without their noise, made in place of what the UNet gives.
+    """The estimate of latents without their noise that the UNet's output stands for, made in its place.
 
     Preconditioned after Karras et al. (2022), table 1, with data of deviation 1, as the original is.
 
@@ -206,11 +205,11 @@ def guided(of_prompts: Sequence[F32], guidance: float) -> F32:
     return unwanted + np.float32(guidance) * (wanted - unwanted)
 
 
-def groups(windows: Windows, together: int = TOGETHER) -> Iterator[tuple[list[Window], float]]:
+def groups(windows: Windows) -> Iterator[tuple[list[Window], float]]:
     """All windows, some at a time, and which share of them that makes."""
     places = list(windows)
-    for start in range(0, len(places), together):
-        group = places[start : start + together]
+    for start in range(0, len(places), TOGETHER):
+        group = places[start : start + TOGETHER]
         yield group, (start + len(group)) / len(places)
 
 

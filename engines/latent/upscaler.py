@@ -84,7 +84,7 @@ class LatentUpscaler:
             source = await self._threads.run(fill_hidden, source, picture.alpha)
         sizes = sizes_of_passes((picture.width, picture.height), size, self._weights.scale)
         ends = list(itertools.accumulate(width * height for width, height in sizes))
-        report = rising(on_progress or (lambda _share: None))
+        report = rising(on_progress)
         pixels, begun = source, 0
         for reached, end in zip(sizes, ends, strict=True):
             generated = await self._loaded.in_windows(

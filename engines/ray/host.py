@@ -78,7 +78,6 @@ class DeviceHost:
         *,
         version: str | None = None,
         directory: Path | None = None,
-        lease: float = _LEASE,
         leave: Callable[[], object] = lambda: os._exit(0),  # no other way ends an actor from within
         find: Callable[..., tuple[Device, ...]] = find_devices,
     ) -> None:
@@ -88,7 +87,6 @@ class DeviceHost:
             wanted: what device.
             version: see `Description`; default: what is installed here.
             directory: where the files of models are kept; default: in the user's cache.
-            lease: seconds without a sign of any server, after which it leaves.
             leave: ends this process.
             find: as `find_devices`.
 
@@ -97,7 +95,7 @@ class DeviceHost:
         """
         self._version = version or installed_version()
         self._models = ModelStore(directory or user_cache_path("tilewire", appauthor=False) / "nodes")
-        self._lease, self._leave = lease, leave
+        self._leave = leave
         self._servers: dict[str, float] = {}
         self._seen = time.monotonic()
         self._loaded: dict[str, _Loaded] = {}
@@ -212,10 +210,10 @@ class DeviceHost:
             raise as_model_error(error, "the node failed") from None
 
     def _watch(self) -> None:
-        while time.monotonic() - self._seen < self._lease:
+        while time.monotonic() - self._seen < _LEASE:
             now = time.monotonic()
-            gone = [server for server, seen in list(self._servers.items()) if now - seen > self._lease]
+            gone = [server for server, seen in list(self._servers.items()) if now - seen > _LEASE]
             for server in gone:
                 self._servers.pop(server, None)
-            time.sleep(min(1.0, self._lease / 4))
+            time.sleep(1.0)
         self._leave()

@@ -119,7 +119,7 @@ class _Process:
                 raise cause from None
             raise DeviceLostError(f"the node failed: {one_line(cause)}") from None
         except Exception as error:  # noqa: BLE001 - Ray's errors share no base class
-            raise DeviceLostError(_reason(error)) from None
+            raise DeviceLostError(one_line(error, 300)) from None  # Ray explains at length
 
     def connect(self, address: str) -> None:
         """Join the cluster."""
@@ -179,11 +179,6 @@ def _import_ray() -> ModuleType:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it reports to its makers otherwise
     os.environ.update(_ENVIRONMENT)
     return importlib.import_module("ray")
-
-
-def _reason(error: Exception) -> str:
-    """Ray explains at length."""
-    return one_line(error, 300)
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """What runs tiles: one thread per device, and all take batches from one scheduler.
 
-`scheduler` says what is next, `dispatcher` has the threads, `fleet` the devices.
+`scheduler` says what is next, `placement` who takes it, `dispatcher` has the threads, `fleet` the devices.
 """
 
 import time
@@ -17,7 +17,7 @@ from engines.scheduling.calibration import Calibration
 from engines.scheduling.dispatcher import Dispatcher
 from engines.scheduling.work import Key, TileWork
 
-__all__ = ["PATIENCE", "Executor"]
+__all__ = ["Executor"]
 
 PATIENCE = 900.0
 """Seconds that one run, or the loading of one network, may take before its device is given up."""

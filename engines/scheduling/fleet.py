@@ -37,7 +37,7 @@ class Fleet:
     Attributes:
         workers: one for each device, those that are lost among them.
         helpers: the second workers of devices that have one.
-        replacing: whether that device is being looked for.
+        replacing: whether a stand-in is being looked for.
     """
 
     def __init__(self, find_stand_in: Callable[[], Device] | None) -> None:
@@ -73,7 +73,7 @@ class Fleet:
 
     @property
     def ended(self) -> bool:
-        """Whether no thread runs any longer, but for those that are stuck."""
+        """Whether all threads have ended, except those of lost devices."""
         return all(worker.ended or worker.lost for worker in self)
 
     @property

@@ -21,10 +21,8 @@ from engines.tiling.tiles import NO_WRAPS, Area, Wraps, continued, without
 
 __all__ = ["bound_alpha", "fill_hidden", "with_planes"]
 
-
 _NEARBY = 2
 """How many pixels far a network visibly mixes colours."""
-
 
 _ALSO_NEARBY = 16
 """How many pixels of what a picture goes on with are looked at, where it wraps."""

@@ -56,7 +56,7 @@ class Canvas:
         *,
         is_grey: bool = False,
     ) -> None:
-        """Begin with an output of which nothing is done.
+        """Begin with an empty output.
 
         Args:
             plan: the tiles of the input.
@@ -106,7 +106,8 @@ class Canvas:
         rows = tile.rows
         number = self._numbers[rows]
         with self._lock:
-            band = self._bands.setdefault(number, self._new_band(rows.keep_stop - rows.keep_start))
+            if (band := self._bands.get(number)) is None:
+                band = self._bands[number] = self._new_band(rows.keep_stop - rows.keep_start)
         tile.paste(upscaled, band.pixels, self._scale, top=rows.keep_start, left=-self._beyond_columns)
         with self._lock:
             band.missing -= 1

@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from onnx_models.diffusers.additions import Additions, Wanted, find_additions
+from onnx_models.diffusers.additions import Additions
 from onnx_models.diffusers.creative import STABLE_DIFFUSION, STABLE_DIFFUSION_XL
 from onnx_models.diffusers.folder import check_files, read_json
 from onnx_models.diffusers.latent_x2 import LATENT_X2
@@ -26,7 +26,7 @@ from onnx_models.model import CreativeWeights, LatentWeights, WeightFile
 from onnx_models.probe import OpenPart
 from onnx_models.quiet import quietly
 
-__all__ = ["Exported", "Wanted", "export_pipeline", "find_additions", "kind_of", "located"]
+__all__ = ["Exported", "export_pipeline", "kind_of", "located"]
 
 _KINDS = {
     name: kind for kind in (LATENT_X2, X4, STABLE_DIFFUSION, STABLE_DIFFUSION_XL) for name in kind.pipelines
@@ -60,7 +60,7 @@ def export_pipeline(
         pipeline: A diffusers directory.
         directory: Where to; it exists.
         open_part: The runtime to compare with PyTorch.
-        additions: What belongs to it beside: see `find_additions`.
+        additions: What belongs to it beside: see `additions.find_additions`.
         half: Whether to compute in half precision, which needs half the memory.
         on_progress: Called with each step, in words.
 

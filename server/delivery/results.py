@@ -4,6 +4,7 @@ import asyncio
 import math
 import sys
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 from msgspec import UNSET
 
@@ -27,6 +28,15 @@ class Results:
     def __init__(self, images: ImageStore, raw_images: RawImages) -> None:
         self._images = images
         self._raw_images = raw_images
+
+    @staticmethod
+    def size(record: TaskRecord) -> int:
+        """Bytes of the images that go into the item for a task, before they are read."""
+        request, result = record.readable_request, record.result
+        if request is None or result is None:
+            return 0
+        copies = sum(each is not OutputType.URL for each in request.output_types)
+        return result.size * (copies + (result.channels is not None))
 
     async def item(
         self, record: TaskRecord, base_url: str, *, status: bool = False, by_url: str = ""
@@ -126,42 +136,29 @@ def _decoded(data: bytes, channels: Channels | None) -> RawImage:
 class ClientResults:
     """The results that one client gets, read one after another: each image is in memory until it is sent."""
 
-    def __init__(self, results: Results, base_url: str, budget: float = math.inf) -> None:
+    def __init__(
+        self,
+        results: Results,
+        base_url: str,
+        room: Callable[[int], AbstractAsyncContextManager[None]],
+        budget: float = math.inf,
+    ) -> None:
         """Read results for a client.
 
         Args:
             results: reads them.
             base_url: the address under which the client reaches this server.
+            room: waits until so many bytes may be read, and counts them.
             budget: bytes of images that go into one answer; over a socket each is an answer of its own.
         """
         self._results = results
         self._base_url = base_url
         self._budget = budget
+        self._room_for = room
         self._left = budget
         self._turn = asyncio.Lock()
-        self._count: Callable[[int], bool] = lambda _size: True
-        self._room = asyncio.Event()
-        self._room.set()
-        self._is_refused = False
         self.largest = math.inf
         """Bytes of a message that the client takes."""
-
-    def count_by(self, count: Callable[[int], bool]) -> None:
-        """Count the bytes of images that are held for the answer.
-
-        Args:
-            count: takes so many more; False if no more should be read until `go_on`, or `refuse`.
-        """
-        self._count = count
-
-    def go_on(self) -> None:
-        """There is room for what is read."""
-        self._room.set()
-
-    def refuse(self) -> None:
-        """There is none, and no other answer of the client holds more: read no more."""
-        self._is_refused = True
-        self._room.set()
 
     async def item(self, record: TaskRecord, *, status: bool = False) -> UpscaleResult | ErrorItem | Progress:
         """The item for a task; arguments and errors as in `Results.item`.
@@ -170,27 +167,19 @@ class ClientResults:
             RateLimitError: if the answer, or all of them together, hold as much as they may.
         """
         async with self._turn:
-            await self._room.wait()
-            if self._is_refused:
-                raise RateLimitError(
-                    "replyRateLimit",
-                    "too many answers wait to be read; ask for this one by getResponse",
-                    retry_after=1,
-                )
             if self._left <= 0:
                 raise RateLimitError(
                     "replyRateLimit",
                     f"one answer holds {self._budget:g} bytes of images; ask for this one by getResponse",
                     retry_after=1,
                 )
-            item = await self._results.item(record, self._base_url, status=status)
+            async with self._room_for(self._results.size(record)):
+                item = await self._results.item(record, self._base_url, status=status)
             size = _bytes_of_images(item)
             if size > self.largest:
                 why = too_large(size)
                 return await self._results.item(record, self._base_url, status=status, by_url=why)
             self._left -= size
-            if size and not self._count(size):
-                self._room.clear()
             return item
 
 

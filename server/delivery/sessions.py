@@ -18,6 +18,7 @@ import time
 import uuid
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Coroutine
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -35,6 +36,7 @@ from server.state.outbox import (
     UndeliveredReply,
     delivered,
     keep_undelivered,
+    kept_frame,
     purge_undelivered,
     sessions_with_mail,
     undelivered,
@@ -78,8 +80,12 @@ class Link(Protocol):
     async def send(self, frame: bytes) -> None:
         """Send one frame; raises Disconnected."""
 
-    async def room(self) -> None:
-        """Wait until replies may be prepared."""
+    def room(self, size: int) -> AbstractAsyncContextManager[None]:
+        """Wait until a reply with so many bytes of images may be prepared, and count them until it is.
+
+        Raises:
+            Disconnected: if the client is gone.
+        """
 
     def confirm(self, kept: int = 0) -> asyncio.Future[bool]:
         """Becomes True when the client has all frames that were sent before, False if it is gone first.
@@ -278,17 +284,19 @@ class Sessions:
         """Send an entry of the outbox, unless it was; `record` is the one that it stands for, if known."""
         if entry.id in session.sent:
             return
-        await session.link.room()
-        self._cut[entry.id] += 1  # until it is confirmed
-        try:
-            frame = await self._frame(session, entry, record)
-        except msgspec.DecodeError:
-            log.exception("a kept reply cannot be read, and is dropped")
-            await self._database.run(delivered, [entry.id])
-            frame = None
+        if entry.task_uuid is not None and record is None:
+            record = await self._database.run(find, session.account, entry.task_uuid)
+            if record is None or record.finished != entry.id.created:
+                return  # the entry is gone: its task was sent again since
+        size = entry.size if record is None else self._results.size(record)
+        async with session.link.room(size or 0):
+            if record is None:
+                frame = await self._kept_frame(session, entry.id)
+            else:
+                frame = await self._outcome_frame(session, entry.id, record)
         if frame is None:
-            del self._cut[entry.id]
             return
+        self._cut[entry.id] += 1  # until it is confirmed
         await session.link.send(frame)
         session.sent.add(entry.id)
         self._await_confirmation(session, entry.id)
@@ -397,30 +405,35 @@ class Sessions:
             return
         await self.deliver(session.account, session.uuid)  # it may have been resumed meanwhile
 
-    async def _frame(
-        self, session: Session, entry: UndeliveredReply, record: TaskRecord | None
-    ) -> bytes | None:
-        """What an entry is sent as; None if it is out of the outbox, as its task was sent again since."""
-        codec = session.link.codec
-        if entry.frame is not None and len(entry.frame) > self.largest(session):
-            (kept,) = msgspec.msgpack.decode(entry.frame, type=_Kept).data or [_KeptItem()]
-            large = await self._database.run(find, session.account, kept.task_uuid.lower())
-            if large is not None:
-                why = too_large(len(entry.frame))
-                return encode_reply(codec, await self._outcome(session, large, by_url=why))
-        if entry.frame is not None:
-            if entry.frame.startswith(b"{"):  # by an earlier version, in JSON
-                return codec.encode(msgspec.json.decode(entry.frame)) if codec.binary else entry.frame
-            return entry.frame if codec.binary else codec.encode(msgspec.msgpack.decode(entry.frame))
-        if record is None:
-            record = await self._database.run(find, session.account, entry.task_uuid or "")
-        if record is None or record.finished != entry.id.created:  # they are of one transaction
+    async def _kept_frame(self, session: Session, outbox_id: OutboxId) -> bytes | None:
+        """What was kept, as it is sent over this connection; None if it is gone, or cannot be read."""
+        frame = await self._database.run(kept_frame, outbox_id)
+        if frame is None:
             return None
+        codec = session.link.codec
+        try:
+            if len(frame) > self.largest(session):
+                (kept,) = msgspec.msgpack.decode(frame, type=_Kept).data or [_KeptItem()]
+                record = await self._database.run(find, session.account, kept.task_uuid.lower())
+                if record is not None:
+                    why = too_large(len(frame))
+                    return encode_reply(codec, await self._outcome(session, record, by_url=why))
+            if frame.startswith(b"{"):  # by an earlier version, in JSON
+                return codec.encode(msgspec.json.decode(frame)) if codec.binary else frame
+            return frame if codec.binary else codec.encode(msgspec.msgpack.decode(frame))
+        except msgspec.DecodeError:
+            log.exception("a kept reply cannot be read, and is dropped")
+            await self._database.run(delivered, [outbox_id])
+            return None
+
+    async def _outcome_frame(self, session: Session, outbox_id: OutboxId, record: TaskRecord) -> bytes:
+        """What reports an outcome: by its URL if the client cannot take the image, or seems not to."""
+        codec = session.link.codec
         frame = encode_reply(codec, await self._outcome(session, record))
         why = ""
         if len(frame) > self.largest(session):
             why = too_large(len(frame))
-        elif len(frame) > _LARGE and self._cut[entry.id] > _TRIES:
+        elif len(frame) > _LARGE and self._cut[outbox_id] >= _TRIES:
             why = "the connection ended each time that the image was sent"
         return encode_reply(codec, await self._outcome(session, record, by_url=why)) if why else frame
 

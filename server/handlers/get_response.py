@@ -31,8 +31,10 @@ async def _item(task: GetResponse, context: Context) -> UpscaleResult | ErrorIte
     record = await context.services.database.run(tasks.find, context.account, task.task_uuid.lower())
     if record is None or not context.sees(record):
         raise NotFoundError("taskNotFound", f"there is no task {task.task_uuid}", "taskUUID")
-    item = await context.results.item(record, status=True)
     webhook = await context.services.database.run(find_webhook, context.account, record.task_uuid)
+    item = await context.results.item(
+        record, status=True
+    )  # last: it may be large, and is counted as it is sent
     if webhook is None or isinstance(item, Progress):
         return item
     return structs.replace(item, webhook=_webhook_item(webhook))

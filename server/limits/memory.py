@@ -9,7 +9,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import Final
-from weakref import WeakValueDictionary
 
 from engines import memory_size
 from server.limits.rates import network_of
@@ -20,8 +19,6 @@ __all__ = ["Budget", "Holding", "Memory", "part_of_memory", "shortage"]
 _PART: Final = 8
 """A budget is this part of the memory that there is, unless the settings say otherwise."""
 _SHARE: Final = 4
-_TURNS: Final = 8
-"""How many of one owner may find that there is room before they take it."""
 _PATIENCE: Final = 5.0
 """Seconds that who holds too much may wait for others to need less."""
 _ALONE: Final = 500_000_000
@@ -52,7 +49,6 @@ class Budget:
         self._of_owners: Counter[Hashable] = Counter()
         self._holdings: set[Holding] = set()
         self._waiting: dict[Holding, None] = {}  # in the order in which they came
-        self._turns: WeakValueDictionary[Hashable, asyncio.Semaphore] = WeakValueDictionary()
         self._relief: asyncio.TimerHandle | None = None
 
     def holding(
@@ -92,10 +88,6 @@ class Budget:
         if self._relief is None:
             self._relief = asyncio.get_running_loop().call_later(_PATIENCE, self._relieve)
         return False
-
-    def turn(self, owner: Hashable) -> asyncio.Semaphore:
-        """For a few of an owner at once: from a look for room until what is taken has been counted."""
-        return self._turns.setdefault(owner, asyncio.Semaphore(_TURNS))
 
     def forget(self, holding: "Holding") -> None:
         """A holding that has ended waits no longer."""
@@ -154,10 +146,6 @@ class Holding:
     def has_room(self) -> bool:
         """Whether its owner may take more; if not, `on_room` is called when there is room."""
         return self._budget.has_room(self)
-
-    def turn(self) -> asyncio.Semaphore:
-        """See `Budget.turn`."""
-        return self._budget.turn(self.owner)
 
     def split(self, size: int) -> "Holding":
         """Hand so many bytes over to a holding of their own."""

@@ -20,6 +20,7 @@ __all__ = [
     "forget_outcome",
     "keep_outcome",
     "keep_undelivered",
+    "kept_frame",
     "purge_undelivered",
     "sessions_with_mail",
     "undelivered",
@@ -28,14 +29,13 @@ __all__ = [
 
 _INSERT: Final = Prepared(insert(outbox).returning(outbox.c.id))
 _UNDELIVERED: Final = Prepared(
-    select(outbox.c.id, outbox.c.created, outbox.c.frame, outbox.c.task_uuid)
+    select(outbox.c.id, outbox.c.created, func.length(outbox.c.frame), outbox.c.task_uuid)
     .where(outbox.c.account_id == bindparam("of"), outbox.c.session == bindparam("in"))
     .order_by(outbox.c.id)
 )
-
-_DELIVERED: Final = Prepared(
-    delete(outbox).where(outbox.c.id == bindparam("this"), outbox.c.created == bindparam("since"))
-)
+_THIS: Final = outbox.c.id == bindparam("this"), outbox.c.created == bindparam("since")
+_FRAME: Final = Prepared(select(outbox.c.frame).where(*_THIS))
+_DELIVERED: Final = Prepared(delete(outbox).where(*_THIS))
 
 _NAMED_AT_ONCE: Final = 500
 
@@ -63,14 +63,17 @@ class OutboxId(NamedTuple):
 
 
 class UndeliveredReply(NamedTuple):
-    """A reply in the outbox: a MessagePack frame, or the outcome of a task.
+    """A reply in the outbox: the outcome of a task, or a MessagePack frame.
 
     Attributes:
+        id: of its entry.
+        size: bytes of the frame; None for an outcome.
+        task_uuid: whose outcome it is; None for a frame.
         kept_at: by this server's monotonic clock, where it has just been kept; before others can see it.
     """
 
     id: OutboxId
-    frame: bytes | None
+    size: int | None
     task_uuid: str | None
     kept_at: float = -math.inf
 
@@ -103,6 +106,12 @@ def undelivered(connection: Connection, account: AccountId, session: str) -> lis
     return [UndeliveredReply(OutboxId(number, created), *rest) for number, created, *rest in waiting]
 
 
+def kept_frame(connection: Connection, outbox_id: OutboxId) -> bytes | None:
+    """The frame of an entry; None if it is gone."""
+    row = _FRAME.first(connection, _named(outbox_id))
+    return None if row is None else row[0]
+
+
 def sessions_with_mail(
     connection: Connection, sessions: Sequence[tuple[AccountId, str]]
 ) -> list[tuple[AccountId, str]]:
@@ -122,9 +131,13 @@ def count_undelivered(connection: Connection) -> int:
 
 def delivered(connection: Connection, outbox_ids: Collection[OutboxId]) -> None:
     """Take replies out of the outbox."""
-    _DELIVERED.each(connection, [{"this": each.number, "since": each.created} for each in outbox_ids])
+    _DELIVERED.each(connection, [_named(each) for each in outbox_ids])
 
 
 def purge_undelivered(connection: Connection, before: float) -> int:
     """Drop replies that nobody came for; returns how many."""
     return connection.execute(delete(outbox).where(outbox.c.created < before)).rowcount
+
+
+def _named(outbox_id: OutboxId) -> dict[str, object]:
+    return {"this": outbox_id.number, "since": outbox_id.created}

@@ -73,7 +73,7 @@ class StoredResult(Struct, frozen=True, omit_defaults=True):
     """What a finished upscale is rebuilt from: the image is in the store. `cost` in nanodollars.
 
     Of raw pixels that were not stored there is no UUID and no name. `channels`, of each pixel, is set where
-    the client gets the pixels of the result.
+    the client gets the pixels of the result. `size` is in bytes: of those pixels, or else of the file.
     """
 
     image_uuid: str = ""
@@ -81,6 +81,7 @@ class StoredResult(Struct, frozen=True, omit_defaults=True):
     input_image_uuid: str = ""
     cost: int = 0
     channels: Channels | None = None
+    size: int = 0
     safety: Safety | None = None
 
 

@@ -97,6 +97,7 @@ class Pipeline:
         result = StoredResult(
             input_image_uuid=source.uuid if isinstance(source, ImageRecord) else "",
             channels=None if pixels is None else pixels.channels,
+            size=len(encoded if pixels is None else pixels.pixels),
             safety=safety,
         )
         if pixels is not None:

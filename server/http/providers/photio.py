@@ -30,7 +30,7 @@ _USUAL: Final[dict[str, str | float]] = {
     "denoising_strength": 0.2,
     "quality": "LOW",
 }
-"""Photio's own defaults, which ask for nothing; with diffusion its negative prompt is used if none is given."""
+"""Photio's own defaults, which ask for nothing; with diffusion its negative prompt is used where none is."""
 
 
 class Upscale(Struct, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import secrets
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 import msgspec
 import pytest
@@ -333,8 +334,8 @@ class SlowLink:
     async def send(self, frame: bytes) -> None:
         self.sent.append(frame)
 
-    async def room(self) -> None:
-        pass
+    def room(self, _size: int) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
 
     def confirm(self, _kept: int = 0) -> asyncio.Future[bool]:
         answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()

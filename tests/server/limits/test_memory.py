@@ -9,13 +9,17 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from server.images.store import ImageStore
 from server.limits import memory
 from server.limits.memory import Budget
 from server.settings import Settings
+from server.state.outbox import keep_outcome
 from tests.server.conftest import StartServer
+from tests.server.limits.test_edge import post
 from tests.server.support.harness import (
     KEY,
     PATIENCE,
+    Item,
     connected,
     make_image,
     new_uuid,
@@ -23,6 +27,7 @@ from tests.server.support.harness import (
     until,
     upscale,
 )
+from tests.server.support.records import record_of
 from tests.server.support.scrape import metrics_of
 from tests.server.support.wire import Op, Wire, frame, wired
 from tests.server.transport.test_hostile_clients import deaf, noise
@@ -166,6 +171,59 @@ async def test_who_asks_over_many_connections_at_once_holds_no_more(
         await until(over)
         await until(lambda: not over() or len(server.services.sessions.links) < 30)  # one was dropped
         assert most < memory.outgoing.limit
+    await until(lambda: memory.outgoing.used == 0)
+
+
+@pytest.mark.parametrize("how", ["resumed", "sent again", "asked for", "posted"])
+async def test_large_replies_that_many_want_at_once_are_prepared_as_there_is_room(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr("server.limits.memory._PATIENCE", PATIENCE)
+    server = start_server(max_outgoing_bytes=16 * MIB, max_unsent_bytes=4 * MIB)
+    memory, account = server._server._app.state.memory, open_account(server)
+    task = upscale(base64.b64encode(noise(256)).decode(), outputType="base64Data")  # 1 MB
+    async with connected(server, key=account.key) as peer:
+        await peer.ask(task)
+    record = record_of(server.services.database, account.id, task["taskUUID"])
+    assert record.finished is not None
+    sessions = [new_uuid() for _ in range(10)]
+    question = {"taskType": "getResponse", "taskUUID": task["taskUUID"]}
+    sent = {"sent again": [task], "asked for": [question]}.get(how, [])
+    if how == "resumed":
+        for session in sessions:
+            server.services.database.run_sync(
+                keep_outcome, account.id, session, record.finished, record.task_uuid
+            )
+    gate, loops, counts = asyncio.Event(), set[asyncio.AbstractEventLoop](), [0]
+    read = ImageStore.read
+
+    async def read_slowly(store: ImageStore, name: str) -> bytes:
+        if record.result is None or name != record.result.image_name:
+            return await read(store, name)
+        loops.add(asyncio.get_running_loop())
+        counts.append(counts[-1] + 1)
+        await gate.wait()
+        counts.append(counts[-1] - 1)
+        return await read(store, name)
+
+    async def get(session: str) -> Item:
+        if how == "posted":
+            _, _, content = await post(server, question, key=account.key)
+            return dict(content["data"][0])
+        async with connected(server, key=account.key, session=session) as peer:
+            for task in sent:
+                await peer.send(task)
+            return await peer.receive_item()
+
+    monkeypatch.setattr(ImageStore, "read", read_slowly)
+    getting = [asyncio.create_task(get(session)) for session in sessions]
+    await until(lambda: counts[-1] >= 5)
+    async with connected(server, key=account.key) as other:
+        (result,) = await other.ask(upscale(IMAGE))
+        assert "imageURL" in result, "an ordinary outcome does not wait"
+    loops.pop().call_soon_threadsafe(gate.set)
+    assert all("imageBase64Data" in item for item in await asyncio.gather(*getting))
+    assert max(counts) <= 6, "4 MiB are the account's share"
     await until(lambda: memory.outgoing.used == 0)
 
 

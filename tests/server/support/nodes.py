@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, Final
 
 import msgspec
@@ -201,8 +202,8 @@ class Client:
                 self.results.append((item["taskUUID"], round(item["cost"] * 1e9)))
         self.errors += [(item["taskUUID"], item["code"]) for item in message.get("errors", [])]
 
-    async def room(self) -> None:
-        pass
+    def room(self, _size: int) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
 
     def confirm(self, _kept: int = 0) -> asyncio.Future[bool]:
         arrived = asyncio.get_running_loop().create_future()
