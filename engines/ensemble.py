@@ -82,7 +82,7 @@ TURNS: Final = tuple(
 
 
 class Mean:
-    """The mean of some pictures of one size, of which few bytes are kept meanwhile."""
+    """The mean of some pictures of one size; only their sums are kept."""
 
     def __init__(self) -> None:
         """Begin with none."""

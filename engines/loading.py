@@ -223,7 +223,7 @@ class LoadedModels:
 
 
 async def _result(load: Future[T]) -> T:
-    """What a load gives. Cancelling this leaves the load to the others who wait for it."""
+    """The result of a load, once it is there. If the call is cancelled, the load goes on for others."""
     if not load.done():
         with suppress(Exception):  # it is raised below
             await asyncio.shield(asyncio.wrap_future(load))
@@ -233,5 +233,5 @@ async def _result(load: Future[T]) -> T:
 
 
 def _again(error: BaseException) -> BaseException:
-    """The same error for one more who waits: raised by many, one would keep the frames of all."""
+    """A copy of an error for each caller: one that many raise would keep the frames of all of them."""
     return type(error)(*error.args).with_traceback(None)

@@ -39,5 +39,5 @@ def device_time() -> Iterator[DeviceTime]:
 
 
 def current_device_time() -> DeviceTime:
-    """That of the block which this is in; one that nobody reads, if it is in none."""
+    """The `device_time` of the block around the call; outside of any, one that nobody reads."""
     return _current.get() or DeviceTime()

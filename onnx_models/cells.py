@@ -13,7 +13,7 @@ CHANNELS = 3 * CELL**2
 
 
 def pack(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The cells of a picture, (⌈H / 2⌉, ⌈W / 2⌉, 12), of (H, W, 3); odd sides get their last row twice.
+    """The cells of a picture, (H, W, 3) to (⌈H / 2⌉, ⌈W / 2⌉, 12); an odd side's last row is repeated.
 
     The twelve are the four pixels of red, then of green, then of blue, as PyTorch's `pixel_unshuffle` has it.
     """

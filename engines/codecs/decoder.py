@@ -77,7 +77,7 @@ class Reading(NamedTuple):
 
 
 class _NonsenseError(Exception):
-    """The process says what it cannot mean."""
+    """The answer of the process contradicts the request."""
 
 
 class Decoder:

@@ -94,16 +94,19 @@ def resize(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uin
 def resize_columns(
     pixels: NDArray[np.uint8], width: int, left: int = 0, right: int | None = None
 ) -> NDArray[np.uint8]:
-    """The first pass of `resize`: (H, W, 3) or (H, W) to `width` columns, each row by itself.
+    """The first pass of `resize`: the columns from `left` to `right`, in pixels, to `width` columns.
 
-    Of some columns, from `left` to `right`, if they are given; those beyond them are still looked at.
+    Columns beyond them are still looked at. By default all of (H, W, 3) or (H, W) is resized.
     """
     box = (left, 0, pixels.shape[1] if right is None else right, len(pixels))
     return np.asarray(Image.fromarray(pixels).resize((width, len(pixels)), Image.Resampling.LANCZOS, box))
 
 
 def resize_rows(pixels: NDArray[np.uint8], height: int, top: float, bottom: float) -> NDArray[np.uint8]:
-    """The second pass of `resize`: the rows from `top` to `bottom`; those beyond them are still looked at."""
+    """The second pass of `resize`: the rows from `top` to `bottom`, in pixels, to `height` rows.
+
+    Rows beyond them are still looked at.
+    """
     width = pixels.shape[1]
     box = (0, top, width, bottom)
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS, box))

@@ -177,7 +177,7 @@ class _Drawing:
     """A ControlNet's residuals that change nothing."""
 
     def denoised(self, noisy: F32, level: float, shares: Sequence[float]) -> Calls:
-        """What the UNet holds the latents for, without their noise."""
+        """The UNet's estimate of the latents without their noise."""
         creative = self.creative
         told = level * (1 - creative.understated)
         unit = np.float32(1 / math.sqrt(told**2 + 1))

@@ -43,7 +43,7 @@ class BlockSession:
             tail: the second part, likewise.
             split: what is known of them.
             scale: of the network.
-            release: what gives back the memory that large runs took.
+            release: called to give back the memory that large runs took.
         """
         self._release = tuple(release)
         self._body, self._tail = body, tail

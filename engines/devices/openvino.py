@@ -57,7 +57,7 @@ class _Runs:
 
     @contextmanager
     def one(self) -> Iterator[bool]:
-        """One runs; gives whether it is the only one."""
+        """Count one run while the block lasts; gives whether it is the only one."""
         with self._lock:
             self._count += 1
             alone = self._count == 1
@@ -198,7 +198,7 @@ class _OpenVinoSession:
         self._request = request
         self._cache = cache
         self._input: Any = None
-        """The last one: the request has no more than its address."""
+        """Keeps the last input alive: the request holds only its address."""
 
     def run(self, tiles: NDArray[Any]) -> NDArray[Any]:
         """See `Session.run`; a part takes or gives float32."""

@@ -125,7 +125,7 @@ def _prompts(tokens: Tokens, wanted: Diffusion) -> Generator[Runs, list[Arrays],
 
 
 def _noise_level(wanted: Diffusion, weights: LatentWeights) -> Arrays:
-    """What encoder and UNet take beside, of a model that adds noise to the image: how much."""
+    """How much noise is added to the image: the last input of encoder and UNet, of models that add some."""
     if not weights.noise_levels:
         return ()
     level = weights.default_noise_level if wanted.noise_level is None else wanted.noise_level
@@ -173,7 +173,7 @@ def _denoised(
     guidance: float,
     shares: Sequence[float],
 ) -> Calls:
-    """What the UNet holds the latents for, without their noise."""
+    """The UNet's estimate of the latents without their noise."""
     before, after = shares
     unit = np.float32(1 / math.sqrt(level**2 + 1))
     time = np.asarray(np.float32(math.log(level) / 4))

@@ -72,7 +72,7 @@ them without their noise."""
 def encode(
     pixels: NDArray[np.uint8], windows: Windows, weights: DiffusionWeights, level: Arrays = ()
 ) -> Generator[Runs, list[Arrays], tuple[F32, F32]]:
-    """Mean and deviation of what the encoder holds a picture for, (C, h, w) each.
+    """Mean and standard deviation of a picture's latents, (C, h, w) each.
 
     Args:
         pixels: (H, W, 3), of the windows' size in cells.
@@ -97,7 +97,7 @@ def encode(
 
 
 def draw_latents(mean: F32, deviation: F32, scaling_factor: float, noise: np.random.Generator) -> F32:
-    """Latents drawn from what the encoder holds for possible, as the UNet takes them."""
+    """Latents drawn with the encoder's mean and deviation, (C, h, w), scaled as the UNet takes them."""
     latents = noise.standard_normal(mean.shape, np.float32)
     latents *= deviation
     latents += mean
@@ -176,7 +176,7 @@ def remove_noise(
 
 
 def unconditioned(planes: F32, noisy: F32, level: float) -> F32:
-    """Latents without their noise, made in place of what the UNet gives.
+    """The estimate of latents without their noise that the UNet's output stands for, made in its place.
 
     Preconditioned after Karras et al. (2022), table 1, with data of deviation 1, as the original is.
 

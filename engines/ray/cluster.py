@@ -41,7 +41,7 @@ _AGAIN = 30.0
 _FIRST = 30.0
 """Seconds that the first device may take, to start a process and load libraries."""
 _EMPTY = 3
-"""Looks at a cluster without anything that could be used, after which nobody waits for that any longer."""
+"""Looks that find no place for a host, after which `start` does not wait any longer."""
 _LONG = 60.0
 """Seconds of waiting for a place, after which that is said."""
 

@@ -26,8 +26,8 @@ from engines.errors import DeviceLostError, DeviceOutOfMemoryError, EngineError,
 from engines.scheduling.calibration import Calibration
 from engines.scheduling.costs import Costs
 from engines.scheduling.fleet import Fleet
+from engines.scheduling.placement import Placement
 from engines.scheduling.scheduler import Batch, TileScheduler
-from engines.scheduling.sharing import Other, is_left, share
 from engines.scheduling.work import Job, Key, Load, TileWork
 from engines.scheduling.worker import Worker
 
@@ -53,6 +53,7 @@ class Dispatcher:
         changed: the lock that everything here is under, and what others than the devices' threads wait for.
         scheduler: the tiles that wait.
         fleet: the devices.
+        placement: which of them takes what waits.
         closing: whether nothing more is handed out.
     """
 
@@ -70,6 +71,7 @@ class Dispatcher:
         lock = threading.RLock()
         self.changed = threading.Condition(lock)
         self._wakes: defaultdict[Worker, threading.Condition] = defaultdict(lambda: threading.Condition(lock))
+        self._costs = Costs()
         self.scheduler: TileScheduler[Key, TileWork] = TileScheduler(self._cost)
         self.fleet = Fleet(stand_in)
         self.closing = False
@@ -78,7 +80,7 @@ class Dispatcher:
         self._patience = patience
         self._idle = idle
         self._clock = clock
-        self._costs = Costs()
+        self.placement = Placement(self.scheduler, self.fleet, self._costs)
         for device in devices:
             self._start(self.fleet.add(device))
         threading.Thread(target=self._watch, name="device watch", daemon=True).start()
@@ -176,7 +178,7 @@ class Dispatcher:
             job, is_idle = None, False
             if self.closing or worker.lost:
                 return False
-            if worker.loads or self._has_tiles_for(worker):
+            if worker.loads or self.placement.has_tiles_for(worker, self._clock()):
                 job = self._next_job(worker)
             else:
                 pause = _LOOK_AGAIN if worker.leaves else worker.idle_for(self._idle, self._clock())
@@ -196,7 +198,7 @@ class Dispatcher:
         if worker.loads:
             job = worker.loads.popleft()
         else:
-            job = self.scheduler.next_batch(lambda key: min(worker.limit(key, now), self._share(worker, key)))
+            job = self.scheduler.next_batch(lambda key: self.placement.most(worker, key, now))
         worker.begin(job, now)
         if worker.main is None:
             self._wake_helpers()  # what waits may be small beside it
@@ -204,52 +206,8 @@ class Dispatcher:
 
     def _wake_helpers(self) -> None:
         for helper in self.fleet.helpers:
-            if self._has_tiles_for(helper):
+            if self.placement.has_tiles_for(helper, self._clock()):
                 self._wakes[helper].notify()
-
-    def _has_tiles_for(self, worker: Worker) -> bool:
-        worker.leaves = False
-        if not self.scheduler or not self.fleet.is_at_work(worker):
-            return False
-        if worker.is_helper:
-            key = self.scheduler.next_key()
-            return key is not None and worker.helps_with(key, self._costs)
-        if worker.main is not None and (not isinstance(worker.main.job, Batch) or self._free()):
-            return False
-        worker.leaves = self._leaves(worker)
-        return not worker.leaves
-
-    def _free(self) -> int:
-        """How many devices could begin a run now."""
-        return sum(worker.job is None and not worker.leaves for worker in self.fleet.at_work)
-
-    def _share(self, worker: Worker, key: Key) -> int:
-        """How many of the tiles that wait a device takes at most: others that are free get some, too."""
-        if (free := self._free()) < 2 or worker.main is not None:
-            return worker.device.largest_batch
-        return share(sum(count for waits, count in self.scheduler.waiting() if waits == key), free)
-
-    def _leaves(self, worker: Worker) -> bool:
-        """Whether a device leaves what waits to faster ones; see `sharing`."""
-        at_work = self.fleet.at_work
-        if len(at_work) < 2 or (key := self.scheduler.next_key()) is None:
-            return False
-        if (each := worker.first.costs.seconds(key.network, key.pixels)) is None:
-            return False
-        now = self._clock()
-        faster = [
-            Other(other.free_in(now), seconds)
-            for other in at_work
-            if other is not worker.first
-            and (seconds := other.costs.seconds(key.network, key.pixels)) is not None
-            and 2 * seconds <= each
-        ]
-        if not faster:
-            return False
-        waiting = sum(count * self._cost(waits) for waits, count in self.scheduler.waiting()) / self._cost(
-            key
-        )
-        return is_left(each, waiting, faster)
 
     def _load(self, worker: Worker, load: Load) -> None:
         failure: ModelError | None = None

@@ -1,6 +1,6 @@
 """What runs tiles: one thread per device, and all take batches from one scheduler.
 
-`scheduler` says what is next, `dispatcher` has the threads, `fleet` the devices.
+`scheduler` says what is next, `placement` who takes it, `dispatcher` has the threads, `fleet` the devices.
 """
 
 import time

@@ -73,7 +73,7 @@ class Fleet:
 
     @property
     def ended(self) -> bool:
-        """Whether no thread runs any longer, but for those that are stuck."""
+        """Whether all threads have ended, except those of lost devices."""
         return all(worker.ended or worker.lost for worker in self)
 
     @property

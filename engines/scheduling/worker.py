@@ -39,7 +39,7 @@ _SHORT = 0.02
 """Seconds up to which a run is short: its network is small, too, and takes little memory once more."""
 
 _BUSY = 6
-"""How many times as long as it has to be idle to give back memory a device may go without that."""
+"""How many times `idle` a device may work without a pause before a shorter one is used to free memory."""
 
 _OVERDUE = 2
 """How many times as long as expected a run may take before nobody counts on its end."""
@@ -152,7 +152,7 @@ class Worker:
         self.job, self.began = job, now
 
     def end(self, now: float) -> None:
-        """Nothing is under way any longer, or nothing was."""
+        """Take note that nothing is under way any longer; does nothing if nothing was."""
         if self.job is not None:
             self.busy += now - self.began
         self.job = None

@@ -56,7 +56,7 @@ class Canvas:
         *,
         is_grey: bool = False,
     ) -> None:
-        """Begin with an output of which nothing is done.
+        """Begin with an empty output.
 
         Args:
             plan: the tiles of the input.

@@ -17,7 +17,7 @@ from server.state.requests import Service
 from server.state.usage import CANCELLED
 from server.telemetry.logs import bound
 
-__all__ = ["STAGES", "Audience", "Outcome", "Stage", "Story", "Subject", "Timed", "Trace", "told"]
+__all__ = ["STAGES", "Audience", "Outcome", "Stage", "Story", "Subject", "Timed", "Trace", "story_of"]
 
 log = logging.getLogger(__name__)
 
@@ -164,12 +164,12 @@ class Measuring:
 
 
 @contextmanager
-def told(subject: Subject, audience: Audience, trace: Trace | None = None) -> Iterator[Story]:
+def story_of(subject: Subject, audience: Audience, trace: Trace | None = None) -> Iterator[Story]:
     """The story of a task, for the time that it is worked on; what is logged meanwhile names the task.
 
     Args:
         subject: the task.
-        audience: who is told.
+        audience: to whom it is reported.
         trace: what the task's span is; it may be part of a trace of someone else's.
     """
     parent = trace.parent if trace else None

@@ -1,18 +1,19 @@
 """What a task wants of models that work beside the upscaler: checked, and done."""
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec import UNSET
 
 from engines import Face, OnRegion, Picture, RestoredFace, Upscaler, within
 from onnx_models import Auxiliary, AuxiliaryKind, Catalogue, UnknownModelError
 from server.protocol.errors import invalid, unsupported
-from server.protocol.requests import Upscale
+from server.protocol.requests import SafetyAction, Upscale
 from server.state.requests import Denoiser, FaceRestorer
+from server.upscale.safety import safety_of
 from server.upscale.work import Work
 
-__all__ = ["Steps", "denoiser_of", "face_restorer_of", "offered_beside"]
+__all__ = ["Beside", "Steps", "beside_of", "offered_beside"]
 
 
 _DENOISING: Final = 0.15
@@ -20,24 +21,38 @@ _FACES: Final = 0.3
 """The shares of the progress that the steps beside the upscale are taken to have: a guess."""
 
 
-def denoiser_of(task: Upscale, catalogue: Catalogue) -> Denoiser | None:
-    """Which model is to remove noise before the upscale, and how much; None if none is.
+class Beside(NamedTuple):
+    """What a task wants beside the upscale.
+
+    Attributes:
+        denoiser: removes noise before.
+        face_restorer: restores faces.
+        safety: what becomes of what is not safe for work.
+    """
+
+    denoiser: Denoiser | None = None
+    face_restorer: FaceRestorer | None = None
+    safety: SafetyAction | None = None
+
+
+def beside_of(task: Upscale, catalogue: Catalogue) -> Beside:
+    """What a task wants of other models than the upscaler.
 
     Raises:
-        ParameterError: if it is not installed; the message names the command that fetches it.
+        ParameterError: if one is not installed, and the message names the command that fetches it; or the
+            restorer of faces has no weight.
     """
+    return Beside(_denoiser(task, catalogue), _face_restorer(task, catalogue), safety_of(task, catalogue))
+
+
+def _denoiser(task: Upscale, catalogue: Catalogue) -> Denoiser | None:
     if task.denoise is None or task.denoise.strength == 0:
         return None
     model = _installed(catalogue, "denoiser", task.denoise.model, "denoise.model")
     return Denoiser(model=model.name, strength=task.denoise.strength)
 
 
-def face_restorer_of(task: Upscale, catalogue: Catalogue) -> FaceRestorer | None:
-    """Which model is to restore faces, and how; None if none is.
-
-    Raises:
-        ParameterError: if it, or what finds faces, is not installed, or it has no weight.
-    """
+def _face_restorer(task: Upscale, catalogue: Catalogue) -> FaceRestorer | None:
     wanted = task.face_restoration
     if wanted is None or wanted.visibility == 0:
         return None

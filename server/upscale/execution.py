@@ -15,7 +15,7 @@ from server.state.accounts import AccountId
 from server.state.database import Database
 from server.state.records import Attempt, AttemptId, Status, TaskRecord
 from server.state.tasks import LostTaskError
-from server.telemetry.story import Story, Subject, Trace, told
+from server.telemetry.story import Story, Subject, Trace, story_of
 from server.telemetry.telemetry import Telemetry
 from server.upscale.outcomes import Outcomes
 from server.upscale.running import News, Running
@@ -136,7 +136,7 @@ class Execution:
         account, request = running.account, running.request
         subject = Subject(running.key, account, running.session, request.model, request.service, request.key)
         trace = Trace(task_span(running.attempt.id), request.traceparent)
-        with told(subject, self._telemetry, trace) as story:
+        with story_of(subject, self._telemetry, trace) as story:
             log.info("task accepted")
             try:
                 record = await self._outcome(running, story)

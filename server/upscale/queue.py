@@ -7,7 +7,7 @@ from typing import Final, Generic, Protocol, TypeVar
 __all__ = ["Queue", "Queued"]
 
 _INFORMED: Final = 20
-"""How many of those that wait learn each time that they moved up; the others when they come that far."""
+"""How many tasks at the front are reported each time that they move up; those behind come to that later."""
 
 
 class Queued(Protocol):
@@ -26,16 +26,16 @@ QueuedT = TypeVar("QueuedT", bound=Queued)
 class Queue(Generic[QueuedT]):
     """Which tasks wait for their first tile to be computed, in the order in which they came.
 
-    An estimate: between accounts and sizes the order in which they begin is fairer than that.
+    An estimate: devices are shared fairly between accounts and sizes, so tasks may begin in another order.
     """
 
-    def __init__(self, tell: Callable[[QueuedT], None]) -> None:
+    def __init__(self, report: Callable[[QueuedT], None]) -> None:
         """Begin with nobody waiting.
 
         Args:
-            tell: called with a task whose position has changed.
+            report: called with a task whose position has changed.
         """
-        self._tell = tell
+        self._report = report
         self._waiting: dict[QueuedT, None] = {}
         self._begun: set[QueuedT] = set()
 
@@ -44,20 +44,20 @@ class Queue(Generic[QueuedT]):
         self._waiting[task] = None
         if self._begun or len(self._waiting) > 1:
             task.queue_position = len(self._waiting)
-            self._tell(task)
+            self._report(task)
 
     def begin(self, task: QueuedT) -> None:
-        """Its work begins; those behind it move up."""
+        """The work on a task begins; those behind it move up."""
         if task not in self._waiting:
             return
         waited, task.queue_position = task.queue_position is not None, None
         self._begun.add(task)
         if waited:
-            self._tell(task)
+            self._report(task)
         self._move_up(task)
 
     def leave(self, task: QueuedT) -> None:
-        """It has ended, or failed before it began."""
+        """A task has ended, perhaps before its work began."""
         self._begun.discard(task)
         self._move_up(task)
 
@@ -68,4 +68,4 @@ class Queue(Generic[QueuedT]):
         for position, task in enumerate(islice(self._waiting, _INFORMED), 1):
             if task.queue_position not in (None, position):
                 task.queue_position = position
-                self._tell(task)
+                self._report(task)

@@ -16,11 +16,11 @@ from server.protocol.errors import invalid, missing, unsupported
 from server.protocol.fields import given
 from server.protocol.raw_image import Channels
 from server.protocol.requests import OutputFormat as WireFormat
-from server.protocol.requests import SafetyAction, Upscale, UpscaleSettings
+from server.protocol.requests import Upscale, UpscaleSettings
 from server.protocol.sources import ImageSource, RemoteImage, StoredImage, UnstoredImage, read_source
 from server.state.grants import Grant
-from server.state.requests import BlendRequest, Denoiser, FaceRestorer, Service, TaskGrant, UpscaleRequest
-from server.upscale.auxiliaries import offered_beside
+from server.state.requests import BlendRequest, Service, TaskGrant, UpscaleRequest
+from server.upscale.auxiliaries import Beside, offered_beside
 from server.upscale.creative import FILTER, creative_diffusion, default_enlarger
 
 __all__ = [
@@ -67,10 +67,8 @@ def request_for(
     source: StoredImage | RemoteImage | UnstoredImage,
     parameter: str,
     warnings: tuple[str, ...],
+    beside: Beside,
     channels: Channels | None = None,
-    denoiser: Denoiser | None = None,
-    face_restorer: FaceRestorer | None = None,
-    safety: SafetyAction | None = None,
     service: Service = "runware",
     traceparent: str | None = None,
     grant: TaskGrant | None = None,
@@ -84,10 +82,8 @@ def request_for(
         source: the input; a file that came within the task is stored by now.
         parameter: which one named it.
         warnings: what the reply is to say beside the result.
+        beside: what it wants beside the upscale.
         channels: of raw pixels that came as the input.
-        denoiser: what removes noise before.
-        face_restorer: what restores faces.
-        safety: what becomes of what is not safe for work.
         service: in whose shape it came.
         traceparent: of the HTTP request that it came with; the task's own wins.
         grant: of the token that it came with.
@@ -98,7 +94,7 @@ def request_for(
     return UpscaleRequest(
         task_type=str(task.__struct_config__.tag),
         task_uuid=task.task_uuid,
-        model=_named(models.first, face_restorer or denoiser, only=task.restore_only),
+        model=_named(models.first, beside, only=task.restore_only),
         source=source,
         parameter=parameter,
         factor=task.upscale_factor,
@@ -127,10 +123,10 @@ def request_for(
         diffusion=None if task.restore_only else diffusion_of(task, models.first),
         enlarger=None if models.enlarger is None else models.enlarger.name,
         denoise=given(task.settings.denoise, None) if task.settings else None,
-        denoiser=denoiser,
-        face_restorer=face_restorer,
+        denoiser=beside.denoiser,
+        face_restorer=beside.face_restorer,
         restore_only=task.restore_only,
-        safety=safety,
+        safety=beside.safety,
         warnings=warnings,
         service=service,
         traceparent=task.traceparent or traceparent,
@@ -139,8 +135,10 @@ def request_for(
     )
 
 
-def _named(model: Model, restorer: FaceRestorer | Denoiser | None, *, only: bool) -> str:
-    return restorer.model if only and restorer is not None else model.name
+def _named(model: Model, beside: Beside, *, only: bool) -> str:
+    """The model that a task counts for: where nothing is upscaled, that of the last step beside."""
+    last = beside.face_restorer or beside.denoiser
+    return last.model if only and last is not None else model.name
 
 
 def options_of(model: Model, catalogue: Catalogue) -> list[str]:

@@ -17,7 +17,7 @@ from msgspec import UNSET, Meta, Struct, field, structs
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from server.handlers.upscale import Prepared
+from server.handlers.preparation import Prepared
 from server.http.providers.bodies import read_json
 from server.http.providers.caller import Caller, FailedError, status_of, wrong
 from server.http.providers.faces import face_restoration, face_restorers

@@ -14,7 +14,8 @@ from engines import OutputFormat, Picture, encode
 from server.delivery.results import ClientResults
 from server.handlers import Context, dispatch
 from server.handlers.permissions import permit
-from server.handlers.upscale import Prepared, finish, prepare
+from server.handlers.preparation import Prepared, prepare
+from server.handlers.upscale import finish
 from server.images.store import ImageFile
 from server.money import to_usd
 from server.protocol.codec import MESSAGEPACK
@@ -101,7 +102,7 @@ class Caller:
         return prepared.request.task_uuid
 
     async def prepare(self, *, look_now: bool = False, is_wanted: bool = True, **task: Any) -> Prepared:
-        """An upscale task that is checked, but not begun; see `server.handlers.upscale.prepare`.
+        """An upscale task that is checked, but not begun; see `server.handlers.preparation.prepare`.
 
         Raises:
             TaskError: if it would be refused, other than for want of credit.

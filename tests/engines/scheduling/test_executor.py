@@ -687,7 +687,7 @@ def cpu(executor_of, clock):
 def has_tiles_for_the_helper(executor):
     dispatcher = executor._dispatcher
     with dispatcher.changed:
-        return dispatcher._has_tiles_for(dispatcher.fleet.helpers[0])
+        return dispatcher.placement.has_tiles_for(dispatcher.fleet.helpers[0], dispatcher._clock())
 
 
 def test_a_small_tile_does_not_wait_for_the_end_of_a_long_run(cpu):

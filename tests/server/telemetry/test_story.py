@@ -8,7 +8,7 @@ import pytest
 from server.protocol.errors import TaskCancelledError, TaskError, invalid
 from server.state.accounts import AccountId
 from server.state.records import Attempt, Status, StoredResult, TaskRecord
-from server.telemetry.story import Story, Subject, told
+from server.telemetry.story import Story, Subject, story_of
 
 SUBJECT = Subject("task", AccountId("account"), "session", "model")
 
@@ -42,7 +42,7 @@ def record(result: StoredResult | None = None, error: TaskError | None = None) -
 
 def test_stages_are_told_in_the_order_in_which_they_end() -> None:
     listener = Listener()
-    with told(SUBJECT, listener) as story:
+    with story_of(SUBJECT, listener) as story:
         with story.measure("decode"):
             pass
         with story.measure("queue") as measuring:
@@ -70,7 +70,7 @@ def test_a_stage_that_fails_is_told_and_cannot_become_another_afterwards() -> No
 )
 def test_an_outcome_is_told_once_and_the_end_of_the_story_after_it(outcome: str, end: TaskRecord) -> None:
     listener = Listener()
-    with told(SUBJECT, listener) as story:
+    with story_of(SUBJECT, listener) as story:
         story.finish(end)
         assert (listener.ended, listener.closed) == ([outcome], [])
     assert (listener.ended, listener.closed) == ([outcome], [outcome])
@@ -78,7 +78,7 @@ def test_an_outcome_is_told_once_and_the_end_of_the_story_after_it(outcome: str,
 
 def test_the_log_says_what_each_stage_took_and_what_the_task_cost(caplog: Any) -> None:
     caplog.set_level(logging.INFO, logger="server")
-    with told(SUBJECT, Listener()) as story:
+    with story_of(SUBJECT, Listener()) as story:
         with story.measure("decode"), pytest.raises(ZeroDivisionError):
             _ = 1 / 0
         story.finish(record(StoredResult("image", "image.png", "input", cost=2_000_000)))
@@ -89,6 +89,6 @@ def test_the_log_says_what_each_stage_took_and_what_the_task_cost(caplog: Any) -
 
 def test_a_task_that_the_server_leaves_has_no_outcome() -> None:
     listener = Listener()
-    with told(SUBJECT, listener):
+    with story_of(SUBJECT, listener):
         pass
     assert (listener.ended, listener.closed) == ([], [None])

@@ -19,6 +19,7 @@ from server.protocol.requests import Upscale
 from server.protocol.sources import MAX_URL, StoredImage
 from server.settings import Settings
 from server.state.requests import UpscaleRequest
+from server.upscale.auxiliaries import Beside
 from server.upscale.checks import check
 from server.upscale.pricing import effort, price
 from server.upscale.request import Models, choose_models, input_source, request_for
@@ -39,7 +40,9 @@ def request_of(catalogue: Catalogue, codec: Codec = JSON, **parameters: Any) -> 
     task = task_of(codec, **parameters)
     models = choose_models(catalogue, task)
     check(task, models, Reachable())
-    return request_for(task, models=models, source=SOURCE, parameter="inputs.image", warnings=())
+    return request_for(
+        task, models=models, source=SOURCE, parameter="inputs.image", warnings=(), beside=Beside()
+    )
 
 
 @pytest.mark.parametrize(
