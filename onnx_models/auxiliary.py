@@ -19,10 +19,10 @@ __all__ = ["KINDS", "Auxiliary", "AuxiliaryKind", "verified_file"]
 AuxiliaryKind = Literal["denoiser", "faceDetector", "faceRestorer", "safetyChecker"]
 
 KINDS: Final[dict[AuxiliaryKind, str]] = {
-    "denoiser": "removes noise before any upscaler: denoise.model",
-    "faceDetector": "finds the faces that are to be restored",
-    "faceRestorer": "restores faces beside any upscaler: faceRestoration.model",
-    "safetyChecker": "tells what is not safe for work: checkNSFW, safety",
+    "denoiser": "removes noise: denoise.model",
+    "faceDetector": "finds faces, to have them restored",
+    "faceRestorer": "restores faces: faceRestoration.model",
+    "safetyChecker": "recognizes what is not safe for work: checkNSFW, safety",
 }
 """What each is for, and the parameter of a task that names it."""
 

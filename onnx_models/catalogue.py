@@ -126,10 +126,10 @@ class Catalogue:
         if name_or_air is None:
             if of_kind:
                 return of_kind[0]
-            names = " or ".join(each.name for each in to_fetch)
+            names = ", ".join(each.name for each in to_fetch)
             raise NotInstalledError(
-                f"nothing is installed that {KINDS[kind].partition(':')[0]}; to fetch one: "
-                f"tilewire models pull {names}"
+                f"no model is installed that {KINDS[kind].partition(':')[0]}; "
+                f"fetch one with `tilewire models pull NAME`: {names}"
             )
         key = name_or_air.casefold()
         for each in of_kind:

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
@@ -50,11 +50,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tcp: bool = True
     """Whether to listen on `host` and `port`; false needs `uds`."""
     uds: Path | None = None
-    """Unix socket to listen on too, such as /run/tilewire/tilewire.sock; its mode is 0660."""
+    """Also listen on this Unix socket, such as /run/tilewire/tilewire.sock; its mode is 0660."""
     uds_owner: Annotated[str, Meta(min_length=1)] | None = None
-    """Name or number of the user who owns that socket; default: who started the server."""
+    """Name or number of the user who owns that socket; default: the one who started the server."""
     uds_group: Annotated[str, Meta(min_length=1)] | None = None
-    """Name or number of the group whose members may connect to it; default: of who started the server."""
+    """Name or number of the group whose members may connect to it; default: the starter's."""
     tls_certificate: Path | None = None
     """PEM file with the certificate and its chain: the server then speaks https and wss."""
     tls_key: Path | None = None
@@ -65,15 +65,15 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     allowed_origins: tuple[str, ...] = ("*",)
     """Origins of the web pages that may use the server, beside its own; `*` for any."""
     public_url: str | None = None
-    """What clients reach the server as, such as https://up.example.org; default: as they addressed it."""
+    """How clients reach the server, such as https://up.example.org; default: the address that each used."""
     data: Path = msgspec.field(default_factory=lambda: user_data_path("tilewire", appauthor=False))
     """Directory of the database and the images."""
     model_directory: Path = msgspec.field(
         default_factory=lambda: user_cache_path("tilewire", appauthor=False) / "models"
     )
-    """Directory of the ONNX files that are built on first use."""
+    """Directory of the ONNX files, which are built on first use."""
     added_models: Path | None = None
-    """Directory of the models that were added; default: `models` in the data directory."""
+    """Directory of the added models; default: `models` in the data directory."""
     database_url: str | None = None
     """SQLAlchemy URL; default: SQLite in the data directory."""
     sqlite_synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
@@ -92,7 +92,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     do; not of web pages. Default: they are refused."""
 
     models: tuple[str, ...] = ("realesrgan-x4plus",)
-    """Models that are loaded before the server is ready; the others load when they are first used."""
+    """Models to load before the server is ready; others are loaded when they are first used."""
     device: DeviceChoice = "auto"
     """Where networks run: auto, cpu, cuda."""
     runtime: RuntimeChoice = "auto"
@@ -112,7 +112,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What becomes of images that may not be safe for work: unchecked unless a task asks for it, flag (each
     result says so), refuse (the task fails). The latter need `tilewire models pull open-nsfw`."""
     nsfw_threshold: Annotated[float, Meta(gt=0, le=1)] = 0.8
-    """The score, 0 to 1, from which on an image counts as such."""
+    """The score, 0 to 1, from which on an image counts as unsafe."""
 
     max_frame_bytes: Positive = 48 * 2**20
     """Largest WebSocket message or HTTP body; a larger one closes with 1009 or gets 413."""
@@ -123,7 +123,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_output_megapixels: Annotated[float, Meta(gt=0)] = 128
     """Largest output image."""
     active_megapixels: Annotated[float, Meta(gt=0)] = 256
-    """How much input and output is in memory at once, over all tasks; the rest waits on disk."""
+    """Input and output in memory at once, of all tasks together; the rest waits on disk."""
     decoders: Positive | None = None
     """Processes that decode input images; default: one for each processor, up to 4."""
     max_tasks_in_flight: Positive = 1000
@@ -131,15 +131,15 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_tasks: Positive = 10_000
     """Unfinished tasks of all accounts; more are refused."""
     active_megapixels_per_account: Annotated[float, Meta(gt=0)] = 192
-    """How much of that one account may have; the rest of its tasks waits."""
+    """The most that one account may have of these; the rest of its tasks waits."""
     requests_per_second: Annotated[float, Meta(gt=0)] = 500
     """Tasks of one account, and HTTP requests and connections of one address."""
     request_burst: Positive = 5000
-    """How many of those may come at once."""
+    """How many of these may come at once."""
     upload_bytes_per_hour: Positive = 256 * 2**30
     """Images that one account may send."""
     failed_authentications_per_minute: Positive = 60
-    """Wrong keys from one address; more are not looked at."""
+    """Wrong keys from one address; more are refused. Valid keys always pass."""
     max_connections: Positive = 10_000
     """Open connections of all clients."""
     max_connections_per_address: Positive = 1000
@@ -172,18 +172,18 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     acknowledge_after: Seconds = 25
     """An asynchronous task that takes longer than this is acknowledged, a quicker one only answered."""
     task_timeout: Seconds = 3600
-    """A task that has not ended after this fails."""
+    """A task that has not ended after this time fails."""
     decode_timeout: Seconds = 30
     """Processor time that decoding one image may take; the time in all may be three times that."""
     fetch_timeout: Seconds = 30
-    """For fetching an input from its URL, in all."""
+    """How long fetching an input from its URL may take, in all."""
     store_timeout: Seconds = 30
-    """For reading or writing an image in the store, all tries together; a second more per MiB written."""
+    """How long an image may take to be read or stored, in all; plus a second per MiB stored."""
     drain_timeout: Seconds = 30
     """How long running tasks may take to finish after SIGTERM; the rest runs after the next start."""
 
     image_ttl: Positive = 7 * 86400
-    """How long images are kept when the task has no `ttl`."""
+    """How long images are kept if the task has no `ttl`."""
     max_image_ttl: Positive = 30 * 86400
     """The longest `ttl` of a task, unless `image_ttl` is longer."""
     max_stored_bytes: Positive | None = None
@@ -195,7 +195,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     private_networks: bool = False
     """Whether URLs may lead to any private and loopback address."""
     allowed_private: tuple[str, ...] = ()
-    """Addresses, networks (10.1.0.0/16) and host names that URLs may lead to though they are private."""
+    """Private addresses, networks (10.1.0.0/16) and host names that URLs may nevertheless lead to."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """debug, info, warning or error."""
@@ -204,7 +204,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     metrics: Literal["local", "open", "off"] = "local"
     """Who may see `/metrics`: this machine only, everyone, or nobody."""
     metrics_accounts: Annotated[int, Meta(ge=0, le=1000)] = 0
-    """How many accounts, those that devices work for the most, `/metrics` names with what they use."""
+    """How many accounts, those with the most device time, `/metrics` names with their usage."""
     otlp_endpoint: str | None = None
     """Where traces go by OTLP over HTTP, such as http://localhost:4318/v1/traces; needs the extra `otel`."""
 
@@ -356,7 +356,11 @@ def _explain(message: str, sources: Mapping[str, str]) -> str:
         hint = f"; did you mean {near!r}?" if near else ""
         return f"there is no setting {unknown[1]!r} ({sources[unknown[1]]}){hint}"
     if at := re.search(r"^(.*) - at `\$\.(([a-z_]+).*)`$", message):
-        return f"{at[2]}: {at[1]} ({sources[at[3]]})"
+        reason = at[1]
+        if (wrong := reason.removeprefix("Invalid enum value ")) != reason:
+            choices = get_args(get_type_hints(Settings)[at[3]])
+            reason = f"must be one of {', '.join(map(str, choices))}, not {wrong}"
+        return f"{at[2]}: {reason} ({sources[at[3]]})"
     return message
 
 

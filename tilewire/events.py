@@ -66,9 +66,19 @@ class TileReady(Struct, frozen=True, kw_only=True):
     image: bytes
     media_type: str
 
+    def __repr__(self) -> str:
+        return _shown(self)
+
     def to_pillow(self) -> Image.Image:
         """Give the part as a Pillow image."""
         return _loaded(self.image)
+
+
+def _shown(struct: Struct) -> str:
+    """The usual `repr`, with the number of bytes in place of the bytes."""
+    values = ((name, getattr(struct, name)) for name in struct.__struct_fields__)
+    fields = (f"{name}=<{len(x)} bytes>" if isinstance(x, bytes) else f"{name}={x!r}" for name, x in values)
+    return f"{type(struct).__name__}({', '.join(fields)})"
 
 
 class WirePixels(Struct, frozen=True):
@@ -126,6 +136,9 @@ class Result(
     warnings: tuple[str, ...] = ()
     nsfw: bool | None = None
     nsfw_scores: dict[str, float] = {}
+
+    def __repr__(self) -> str:
+        return _shown(self)
 
     @property
     def width(self) -> int | None:

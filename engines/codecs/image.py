@@ -153,7 +153,7 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[tuple[ImageFormat, _File]]
     """The format's name and the opened image; whatever hostile bytes raise inside becomes an ImageError."""
     name = _format_of(data)
     if name is None:
-        raise NotAnImageError(f"Not an image in a format that is read here: {_FORMATS}.")
+        raise NotAnImageError(f"Not an image in a supported format: {_FORMATS}.")
     try:
         file = _open(name, data)
         _check_size(*file.size, max_pixels)

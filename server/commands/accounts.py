@@ -69,12 +69,12 @@ def credit_account(
 def show_webhook_secret(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The account.")],
     rotate: Annotated[
-        bool, typer.Option("--rotate", help="Make a new secret; the old one signs beside it for a day.")
+        bool, typer.Option("--rotate", help="Make a new secret; the old one also signs, for a day.")
     ] = False,
     data: Data = None,
     config: ConfigFile = None,
 ) -> None:
-    """Print what signs an account's webhooks."""
+    """Print the secret that signs an account's webhooks."""
     database, now = open_database(config, data), time.time()
     account = _account(database, name)
     if rotate:
@@ -90,7 +90,7 @@ def audit_books(
         bool,
         typer.Option(
             "--repair",
-            help="End the images whose files are lost; have files that no image names deleted after a day.",
+            help="End images whose files are lost, and delete files that belong to no image after a day.",
         ),
     ] = False,
     data: Data = None,
@@ -98,8 +98,8 @@ def audit_books(
 ) -> None:
     """Check the books, and that each image has its file.
 
-    Balances, ledger and tasks have to agree, and so do the records of images and the files in the store; what
-    does not is printed, and the exit status is 1. Books are never changed, servers may go on.
+    Compares balances, ledger and tasks, and the records of images with the files in the store. Prints what
+    does not agree, and then exits with 1. It never changes the books; servers may keep running.
     """
     settings, database = open_data(config, data)
     with failures_in_words(settings), closing(database):

@@ -32,14 +32,14 @@ __all__ = ["backup"]
 
 
 def backup(
-    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="Where the back-up goes.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="The directory of the back-up.")],
     data: Data = None,
     config: ConfigFile = None,
 ) -> None:
-    """Copy database, images and added models to a directory, while the server runs.
+    """Copy database, images and added models to a directory, even while the server runs.
 
-    A directory with an earlier back-up is brought up to date: only new images are copied. Until all is there
-    the earlier back-up stays whole.
+    If the directory contains an earlier back-up, only new images are copied. The earlier back-up stays
+    complete until the new one is.
     """
     settings, database = open_data(config, data)
     place, now = BackupDirectory(directory), time.time()

@@ -65,17 +65,15 @@ class Way(Struct, frozen=True):
 def bench(
     model: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="A model; may be given several times. [default: all]"),
+        typer.Option(metavar="NAME", help="A model; may be repeated. [default: all]"),
     ] = None,
-    seconds: Annotated[
-        float, typer.Option(min=1, metavar="SECONDS", help="About how long it may take.")
-    ] = 60,
+    seconds: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="About how long to measure.")] = 60,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     config: ConfigFile = None,
 ) -> None:
     """Measure how fast this machine upscales.
 
-    Each model is timed on each device, and in each way that a CPU can compute, in about a minute altogether.
+    Times each model on each device and runtime, in about a minute altogether.
     """
     settings, _ = effective_settings(config)
     shown = Console(quiet=True) if as_json else console

@@ -47,18 +47,22 @@ __all__ = ["add", "export", "one_message", "pull"]
 
 
 def add(
-    file: Annotated[Path, typer.Argument(help="A .pth, .ckpt, .safetensors or .onnx file.")],
-    name: Annotated[str | None, typer.Option(help="What to call it; default: as the file.")] = None,
-    air: Annotated[str | None, typer.Option(help="Its AIR id; default: local:NAME@1.")] = None,
-    title: Annotated[str | None, typer.Option(help="Its name for people.")] = None,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .pth, .ckpt, .safetensors or .onnx file.")],
+    name: Annotated[str | None, typer.Option(help="Its name. [default: that of the file]")] = None,
+    air: Annotated[str | None, typer.Option(help="Its AIR id. [default: local:NAME@1]")] = None,
+    title: Annotated[str | None, typer.Option(help="A readable title.")] = None,
     description: Annotated[str, typer.Option(help="What it is good for.")] = "",
     licence: Annotated[str, typer.Option(help="SPDX identifier of its licence.")] = "unknown",
-    licence_url: Annotated[str | None, typer.Option(help="Where the licence is, https.")] = None,
-    source_url: Annotated[str | None, typer.Option(help="Where it is from, https.")] = None,
+    licence_url: Annotated[str | None, typer.Option(help="https URL of the licence.")] = None,
+    source_url: Annotated[str | None, typer.Option(help="https URL of its source.")] = None,
     price: Annotated[str, typer.Option(help="USD per output megapixel.")] = "0",
-    scale: Annotated[int | None, typer.Option(help="What its scale must be; default: what it is.")] = None,
-    overlap: Annotated[int | None, typer.Option(help="Of tiles, in pixels; default: measured.")] = None,
-    tile: Annotated[int | None, typer.Option(help="Largest side of a tile; default: chosen.")] = None,
+    scale: Annotated[int | None, typer.Option(help="The scale that it must have.")] = None,
+    overlap: Annotated[
+        int | None, typer.Option(help="Overlap of tiles in pixels. [default: measured]")
+    ] = None,
+    tile: Annotated[
+        int | None, typer.Option(help="Largest side of a tile in pixels. [default: chosen]")
+    ] = None,
     accept_licence: Annotated[
         bool, typer.Option("--accept-licence", help="Accept a licence that excludes commercial use.")
     ] = False,
@@ -99,7 +103,7 @@ def add(
 
 
 def pull(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="See: tilewire models list.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="See: tilewire models list.")],
     accept_licence: Annotated[
         bool, typer.Option("--accept-licence", help="Accept a licence that excludes commercial use.")
     ] = False,
@@ -138,15 +142,15 @@ def export(
         str | None, typer.Option(help="A tile ControlNet: its directory, or its id on the hub.")
     ] = None,
     ip_adapter: Annotated[
-        Path | None, typer.Option(help="An IP-Adapter, for images of a style: its directory, or its file.")
+        Path | None, typer.Option(help="An IP-Adapter, for style images: its directory or file.")
     ] = None,
     lora: Annotated[
         list[str] | None,
         typer.Option(metavar="FILE[:WEIGHT]", help="A LoRA to add to the weights; may be repeated."),
     ] = None,
     half: Annotated[bool, typer.Option("--fp16", help="Compute in half precision: half the memory.")] = False,
-    name: Annotated[str | None, typer.Option(help="What to call it; default: as its authors do.")] = None,
-    air: Annotated[str | None, typer.Option(help="Its AIR id; default: its own, or local:NAME@1.")] = None,
+    name: Annotated[str | None, typer.Option(help="Its name. [default: its authors' name]")] = None,
+    air: Annotated[str | None, typer.Option(help="Its AIR id. [default: its own, or local:NAME@1]")] = None,
     price: Annotated[str | None, typer.Option(help="USD per output megapixel.")] = None,
     window: Annotated[int | None, typer.Option(help="Side of its windows, in input pixels.")] = None,
     data: Data = None,
@@ -215,7 +219,7 @@ def _report(model: Model | Auxiliary, converted: Converted | Restorer | None) ->
     console.print(_RESTART)
 
 
-_RESTART = "a server that runs has to be started again to offer it"
+_RESTART = "restart a running server to offer it"
 
 
 @contextmanager

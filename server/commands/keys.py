@@ -24,7 +24,7 @@ from server.commands.terminal import (
 from server.limits.terms import terms_of
 from server.protocol.errors import ParameterError
 from server.protocol.text import find_control_character
-from server.protocol.tokens import NewToken
+from server.protocol.tokens import LONGEST_TOKEN, NewToken
 from server.state.accounts import (
     DEFAULT_ACCOUNT,
     MAX_NAME,
@@ -51,22 +51,23 @@ _UNLIMITED: Final = "unlimited"
 def create(
     label: Annotated[str, typer.Option(metavar="TEXT", help="What the key is for.")] = "",
     account: Annotated[
-        str, typer.Option(metavar="NAME", help="Whose key it is; the account is made if there is none yet.")
+        str, typer.Option(metavar="NAME", help="The key's account; it is created if there is none.")
     ] = DEFAULT_ACCOUNT,
     credit: Annotated[
         str | None,
         typer.Option(
             metavar="USD",
-            help="Added to the account's balance; a new account needs it: 0 or more, or 'unlimited'.",
+            help="Add to the account's balance; required for a new account: 0 or more, or 'unlimited'.",
         ),
     ] = None,
     expires: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="A date, or a time from now such as 12h or 90d.")
+        str | None,
+        typer.Option(metavar="WHEN", help="When it expires: a date, or a time from now such as 12h or 90d."),
     ] = None,
     data: Data = None,
     config: ConfigFile = None,
 ) -> None:
-    """Make a key and print it; it is shown this once only."""
+    """Make a key and print it; it is shown only this once."""
     until = None if expires is None else _moment("--expires", expires)
     amount = None if credit in (None, _UNLIMITED) else amount_of("--credit", credit, zero=True)
     for name, text in (("--label", label), ("--account", account)):
@@ -143,36 +144,51 @@ def rotate(
     print(secret)  # noqa: T201 - for scripts, without any styling
 
 
+_TOKEN_OPTIONS: Final = {
+    "allowedOrigins": "--origin",
+    "models": "--model",
+    "maxTasks": "--max-tasks",
+    "maxCost": "--max-cost",
+    "maxMegapixels": "--max-megapixels",
+}
+"""The options of `keys token`, by their names on the wire."""
+
+
 @commands.command("token")
 def token(
     key: Annotated[
-        str, typer.Argument(metavar="KEY", help="The key it is made with, or the beginning of its id.")
+        str, typer.Argument(metavar="KEY", help="The key to make it with, or the beginning of its id.")
     ],
     expires: Annotated[
-        str, typer.Option(metavar="TIME", help="How long it is valid, such as 10m or 1d, a day at most.")
+        str, typer.Option(metavar="TIME", help="How long it is valid, such as 10m or 1d; at most a day.")
     ] = "10m",
     origin: Annotated[
-        list[str] | None, typer.Option(metavar="ORIGIN", help="Of pages that may use it; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="ORIGIN", help="Origin of pages that may use it; may be repeated."),
     ] = None,
     model: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="A model that it may use; may be repeated.")
     ] = None,
-    max_tasks: Annotated[int | None, typer.Option(metavar="N", help="Upscales that it may begin.")] = None,
+    max_tasks: Annotated[
+        int | None, typer.Option(metavar="N", help="The number of upscales that it may begin.")
+    ] = None,
     max_cost: Annotated[
-        str | None, typer.Option(metavar="USD", help="What its tasks may cost together.")
+        str | None, typer.Option(metavar="USD", help="The most that its tasks may cost together.")
     ] = None,
     max_megapixels: Annotated[
-        float | None, typer.Option(metavar="N", help="Million pixels that each result may have.")
+        float | None, typer.Option(metavar="N", help="The most million pixels of each result.")
     ] = None,
     data: Data = None,
     config: ConfigFile = None,
 ) -> None:
-    """Make a token for a web page; it is shown this once only.
+    """Make a token for a web page; it is shown only this once.
 
     As POST /v1/tokens does.
     """
+    if (seconds := span_of("--expires", expires)) > LONGEST_TOKEN:
+        give_up("--expires: a token is valid for a day at most")
     given = {
-        "expiresIn": span_of("--expires", expires),
+        "expiresIn": seconds,
         "allowedOrigins": origin,
         "models": model,
         "maxTasks": max_tasks,
@@ -185,7 +201,11 @@ def token(
             {name: value for name, value in given.items() if value is not None}, NewToken
         )
         terms = terms_of(wanted, load_catalogue(settings.effective_added_models))
-    except (msgspec.ValidationError, ParameterError, CatalogueError) as error:
+    except msgspec.ValidationError as error:
+        reason, _, place = str(error).partition(" - at `$.")
+        wrong = next(option for name, option in _TOKEN_OPTIONS.items() if place.startswith(name))
+        give_up(f"{wrong}: {reason}")
+    except (ParameterError, CatalogueError) as error:
         give_up(str(error))
     database, now, configured = open_database(config, data), time.time(), settings.api_key
     try:

@@ -40,7 +40,7 @@ commands = typer.Typer(
 def list_models(data: Data = None, config: ConfigFile = None) -> None:
     """List the models, and what each is good for.
 
-    Those that are not installed can be fetched.
+    Those that are not installed can be fetched or exported.
     """
     settings, _ = effective_settings(config, data=data)
     catalogue = load_catalogue(settings.effective_added_models)
@@ -67,7 +67,7 @@ def list_models(data: Data = None, config: ConfigFile = None) -> None:
 
 @commands.command("build")
 def build_models(
-    names: Annotated[list[str] | None, typer.Argument(help="Default: all.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Default: all.")] = None,
     data: Data = None,
     config: ConfigFile = None,
 ) -> None:
@@ -138,7 +138,7 @@ for command in (add, pull, export):
 
 @commands.command("remove")
 def remove(
-    name: Annotated[str, typer.Argument(help="A model that was added or fetched.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A model that was added or fetched.")],
     data: Data = None,
     config: ConfigFile = None,
 ) -> None:
@@ -146,7 +146,7 @@ def remove(
     settings, _ = effective_settings(config, data=data)
     with one_message(name):
         remove_entry(settings.effective_added_models, name)
-    console.print(f"{name} is removed; a server that runs keeps it until it is started again")
+    console.print(f"{name} is removed; a running server keeps it until it is restarted")
 
 
 def _head(what: str, how: str) -> None:

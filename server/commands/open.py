@@ -16,7 +16,9 @@ __all__ = ["open"]
 
 
 def open(  # noqa: A001 - the command's name
-    account: Annotated[str, typer.Option(metavar="NAME", help="Whose page it is to be.")] = DEFAULT_ACCOUNT,
+    account: Annotated[
+        str, typer.Option(metavar="NAME", help="The account to sign in to.")
+    ] = DEFAULT_ACCOUNT,
     data: Data = None,
     config: ConfigFile = None,
 ) -> None:

@@ -33,11 +33,11 @@ __all__ = ["restore"]
 
 
 def restore(
-    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="Where the back-up is.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="The directory of the back-up.")],
     data: Data = None,
     config: ConfigFile = None,
 ) -> None:
-    """Bring a back-up to an empty place: a data directory, or an empty PostgreSQL database and a store.
+    """Restore a back-up to an empty place: a data directory, or an empty PostgreSQL database and a store.
 
     Start the server afterwards: it runs the tasks that were accepted and not finished.
     """

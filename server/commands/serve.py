@@ -46,7 +46,8 @@ def serve(
         int | None, typer.Option(metavar="N", help="Port to listen on; 0 takes a free one.")
     ] = None,
     uds: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Unix socket to listen on too, for this machine only.")
+        Path | None,
+        typer.Option(metavar="PATH", help="Also listen on this Unix socket, for this machine only."),
     ] = None,
     tcp: Annotated[
         bool | None, typer.Option("--tcp/--no-tcp", help="Listen on the address and port. [default: yes]")

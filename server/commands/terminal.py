@@ -19,7 +19,7 @@ ConfigFile = Annotated[
 ]
 Data = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Directory of the database, the images and the models that were added."),
+    typer.Option(metavar="DIR", help="Directory of the database, the images and the added models."),
 ]
 
 

@@ -32,10 +32,8 @@ def top(
             "[default: the one on this machine]",
         ),
     ] = None,
-    once: Annotated[bool, typer.Option("--once", help="Print the figures once, and end.")] = False,
-    interval: Annotated[
-        float, typer.Option(min=0.1, metavar="SECONDS", help="Time between two looks.")
-    ] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Print the figures once and exit.")] = False,
+    interval: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="Time between updates.")] = 1.0,
     config: ConfigFile = None,
 ) -> None:
     """Watch a running server.

@@ -107,8 +107,8 @@ def _headline(before: Scrape, after: Scrape, url: str) -> Text:
         f"unsent {_bytes(after.total('tilewire_unsent_bytes'))}   "
         f"outbox {after.total('tilewire_outbox_replies'):.0f}   "
         f"webhooks {after.total('tilewire_pending_webhooks'):.0f}   event loop p99 {_seconds(lag)}",
-        f"charged {after.total('tilewire_charged_usd_total'):.6g} USD   "
-        f"reserved {after.total('tilewire_reserved_usd'):.6g} USD   "
+        f"charged {_usd(after.total('tilewire_charged_usd_total'))} USD   "
+        f"reserved {_usd(after.total('tilewire_reserved_usd'))} USD   "
         f"memory {_bytes(after.total('process_resident_memory_bytes'))}",
         f"errors: {errors or 'none'}",
     ]
@@ -173,6 +173,10 @@ def _seconds(seconds: float | None) -> str:
     if seconds is None:
         return "-"
     return f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+def _usd(amount: float) -> str:
+    return f"{amount:.9f}".rstrip("0").rstrip(".")
 
 
 def _bytes(size: float) -> str:

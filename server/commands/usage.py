@@ -40,20 +40,19 @@ class _Line(Struct, frozen=True, rename="camel"):
 
 
 def show_usage(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this account.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Only this account.")] = None,
     since: Annotated[
-        str, typer.Option(metavar="WHEN", help="The first day (of UTC): a date, or how long ago, such as 7d.")
+        str, typer.Option(metavar="WHEN", help="The first day (UTC): a date, or how long ago, such as 7d.")
     ] = "30d",
-    until: Annotated[str | None, typer.Option(metavar="DATE", help="The last day; default: today.")] = None,
-    by_day: Annotated[bool, typer.Option("--by-day", help="Report each day by itself.")] = False,
+    until: Annotated[str | None, typer.Option(metavar="DATE", help="The last day. [default: today]")] = None,
+    by_day: Annotated[bool, typer.Option("--by-day", help="Report each day separately.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     data: Data = None,
     config: ConfigFile = None,
 ) -> None:
     """Show what accounts used of each model, and the errors.
 
-    Charges that are not known to be of a model, such as those of before this was counted, are in a line
-    without one: the costs sum to what was charged.
+    Charges that cannot be assigned to a model have a line without one, so the costs sum to what was charged.
     """
     today = day_of(time.time())
     first = _day("--since", since)

@@ -29,7 +29,6 @@ from server.state.images import (
     find_image,
     image_named,
     known_input,
-    record_image,
     record_input,
 )
 
@@ -151,11 +150,6 @@ class ImageStore:
             raise StoreError("image_urls: presigned needs a storage_url of S3, GCS or Azure")
         await self._bucket.open()
 
-    async def put(self, account: AccountId, file: ImageFile, ttl: float) -> ImageRecord:
-        """Keep an image for `ttl` seconds."""
-        draft = await self.draft(account, file, ttl)
-        return await self._record(draft)
-
     async def draft(self, account: AccountId, file: ImageFile, ttl: float, scope: str | None = None) -> Draft:
         """Write the file of an image; it is up to the caller to record the image.
 
@@ -165,10 +159,7 @@ class ImageStore:
             ttl: seconds that it is to be kept.
             scope: of the token that it belongs to.
         """
-        name = await self._names.take(file.extension)
-        return await self._drafted(
-            _record_of(account, file, self._clock() + ttl, name, scope), file.data, ttl
-        )
+        return await self._written(_record_of(account, file, self._clock() + ttl, scope), file.data)
 
     async def put_input(
         self,
@@ -222,7 +213,7 @@ class ImageStore:
             digest = _digest(account, scope, file.data)
         else:
             digest = await asyncio.to_thread(_digest, account, scope, file.data)
-        image = _record_of(account, file, self._clock() + ttl, f".{file.extension}", scope)
+        image = _record_of(account, file, self._clock() + ttl, scope)
         image = image._replace(uuid=str(uuid.UUID(bytes=digest[:16], version=4)))
         name = self._inputs.take(image.uuid)
         if name is None and not is_small:
@@ -282,8 +273,15 @@ class ImageStore:
         return kept
 
     async def _written(self, image: ImageRecord, data: bytes) -> Draft:
-        named = image._replace(name=await self._names.take(image.name.rpartition(".")[2]))
-        return await self._drafted(named, data, named.expires - self._clock())
+        """Write an image under a new name; if it is small and local, the thread that records it writes it."""
+        name = await self._names.take(image.name.rpartition(".")[2])
+        write = _nothing
+        if self._bucket.directory is not None and len(data) <= _LITTLE:
+            write = partial(self._bucket.write_here, name, data)
+        else:
+            await self._bucket.write(name, data, attributes(name, image.expires - self._clock()))
+        self._fresh.keep(name, data)
+        return Draft(image._replace(name=name), data, write=write)
 
     async def _mend(self, name: str, data: bytes, ttl: float) -> None:
         """See that the file of an input is there; if it was lost, by whatever hand, write it again."""
@@ -292,16 +290,6 @@ class ImageStore:
             await self._bucket.look(name)
         except FileNotFoundError:
             await self._bucket.write(name, data, attributes(name, ttl))
-
-    async def _drafted(self, image: ImageRecord, data: bytes, ttl: float) -> Draft:
-        """Write a file; a small one on the database's disk is written by the thread that records it."""
-        write = _nothing
-        if self._bucket.directory is not None and len(data) <= _LITTLE:
-            write = partial(self._bucket.write_here, image.name, data)
-        else:
-            await self._bucket.write(image.name, data, attributes(image.name, ttl))
-        self._fresh.keep(image.name, data)
-        return Draft(image, data, write=write)
 
     async def find(self, account: AccountId, image_uuid: str, scope: str | None = None) -> ImageRecord | None:
         """The account's image of this UUID; None if there is none, or no more, or it is not of `scope`."""
@@ -362,25 +350,6 @@ class ImageStore:
         """See whether the bucket takes an object, and has it then."""
         await self._bucket.check()
 
-    async def _record(self, draft: Draft, *, again: bool = False) -> ImageRecord:
-        """Record an image."""
-        try:
-            kept, superfluous = await self._database.run(
-                written_first([draft], record_image), draft.image, self._clock(), self.limit
-            )
-        except DatabaseUnavailableError:
-            raise
-        except TaskError:  # such as a quota: others of the account were recorded meanwhile
-            await self.drop(draft.image.name)
-            raise
-        except FileCondemnedError:  # a day has passed, as when the machine sleeps
-            if again:
-                raise UnavailableError("the image could not be stored in time") from None
-            return await self._record(await self._written(draft.image, draft.data), again=True)
-        if superfluous is not None:
-            await self._deletion.delete_condemned(superfluous)
-        return kept
-
     async def drop(self, name: str) -> None:
         """Delete a file that was to be recorded, and will not be; if that fails, a sweep does."""
         self._fresh.take(name)
@@ -395,13 +364,12 @@ class ImageStore:
         return await self._deletion.sweep(self._fresh.take)
 
 
-def _record_of(
-    account: AccountId, file: ImageFile, expires: float, name: str, scope: str | None
-) -> ImageRecord:
+def _record_of(account: AccountId, file: ImageFile, expires: float, scope: str | None) -> ImageRecord:
+    """What is recorded of an image, but that its name is yet to be made: it is the extension alone."""
     return ImageRecord(
         uuid=str(uuid.uuid4()),
         account=account,
-        name=name,
+        name=f".{file.extension}",
         size=len(file.data),
         width=file.width,
         height=file.height,

@@ -52,7 +52,7 @@ def iso_time(seconds: float) -> str:
 class Item(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name, tag_field="taskType"):
     """Base of all elements of `data` whose `taskType` is fixed."""
 
-    task_uuid: Annotated[str | UnsetType, Meta(description="Of the task that this answers.")] = UNSET
+    task_uuid: Annotated[str | UnsetType, Meta(description="That of the task that this answers.")] = UNSET
 
 
 class AuthenticationResult(Item, frozen=True, kw_only=True, tag="authentication"):
@@ -60,7 +60,7 @@ class AuthenticationResult(Item, frozen=True, kw_only=True, tag="authentication"
 
     connection_session_uuid: Annotated[str, Meta(description="Keep it to resume the session.")]
     expires_in: Annotated[
-        int | UnsetType, Meta(description="Of a token: seconds that it is still valid.")
+        int | UnsetType, Meta(description="For a token: the seconds that it is still valid.")
     ] = UNSET
 
 
@@ -74,26 +74,26 @@ PONG: Final = PingResult(pong=True)
 
 
 class ImageUploadResult(Item, frozen=True, kw_only=True, tag="imageUpload"):
-    """The image is kept."""
+    """The image is stored."""
 
-    image_uuid: Annotated[str, Meta(description="For later tasks of the same account.")]
-    image_url: Annotated[str, Meta(description="Where anyone who knows it gets the image.")]
+    image_uuid: Annotated[str, Meta(description="Names the image in later tasks of the same account.")]
+    image_url: Annotated[str, Meta(description="Where anyone who knows the URL gets the image.")]
 
 
 class MediaStorageResult(Item, frozen=True, kw_only=True, tag="mediaStorage"):
-    """The image is kept, or deleted."""
+    """The image is stored, or deleted."""
 
     operation: Literal["upload", "delete"]
-    media_uuid: Annotated[str, Meta(description="Of the image.")]
+    media_uuid: Annotated[str, Meta(description="The UUID of the image.")]
     media_url: Annotated[
-        str | UnsetType, Meta(description="Of one that is kept: where anyone who knows it gets the image.")
+        str | UnsetType, Meta(description="If the image was stored: where anyone who knows the URL gets it.")
     ] = UNSET
 
 
 class ModelSearchResult(Item, frozen=True, kw_only=True, tag="modelSearch"):
     """The models that were found."""
 
-    total_results: Annotated[int, Meta(description="How many there are without `limit` and `offset`.")]
+    total_results: Annotated[int, Meta(description="The number of models without `limit` and `offset`.")]
     results: list["ModelItem"]
 
 
@@ -101,8 +101,8 @@ class AccountManagementResult(Item, frozen=True, kw_only=True, tag="accountManag
     """What is known of the account."""
 
     operation: str
-    organization_uuid: Annotated[str, Meta(description="Of the account.")]
-    organization_name: Annotated[str, Meta(description="Of the account.")]
+    organization_uuid: Annotated[str, Meta(description="That of the account.")]
+    organization_name: Annotated[str, Meta(description="That of the account.")]
     balance: "Balance"
     team: Annotated[
         list["TeamMember"],
@@ -111,7 +111,7 @@ class AccountManagementResult(Item, frozen=True, kw_only=True, tag="accountManag
     api_keys: list["KeyItem"]
     usage: Annotated[
         dict[str, "Usage"],
-        Meta(description="By span: `total`; of days in UTC: `today`, `last7Days`, `last30Days`."),
+        Meta(description="By period: `total`, and `today`, `last7Days`, `last30Days` by days of UTC."),
     ]
 
 
@@ -120,8 +120,8 @@ class UsageReport(Item, frozen=True, kw_only=True, tag="accountManagement"):
 
     operation: str
     start_date: Annotated[date, Meta(description="The first day.")]
-    end_date: Annotated[date, Meta(description="The last day, included.")]
-    timezone: Annotated[str, Meta(description="Whose days they are.")]
+    end_date: Annotated[date, Meta(description="The last day, inclusive.")]
+    timezone: Annotated[str, Meta(description="The time zone of the days.")]
     usage: Annotated[
         dict[str, "UsageBreakdown"],
         Meta(
@@ -136,10 +136,10 @@ class TaskDetails(Item, frozen=True, kw_only=True, tag="getTaskDetails"):
 
     request: Annotated[
         list[dict[str, Any]],
-        Meta(description="The task; an image that came within it is named by the UUID that it got."),
+        Meta(description="The task; an image that was sent within it appears as the UUID that it got."),
     ]
     response: Annotated[
-        dict[str, Any], Meta(description="The frame that answers it: `data` or `errors`, with one item.")
+        dict[str, Any], Meta(description="The frame that answered it: `data` or `errors`, with one item.")
     ]
 
 
@@ -155,8 +155,8 @@ class CancelResult(Item, frozen=True, kw_only=True, tag="cancel"):
 class Answer(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name):
     """Base of the elements of `data` that echo the `taskType` of the request."""
 
-    task_type: Annotated[str, Meta(description="Of the task that this answers.")]
-    task_uuid: Annotated[str, Meta(description="Of the task that this answers.")]
+    task_type: Annotated[str, Meta(description="That of the task that this answers.")]
+    task_uuid: Annotated[str, Meta(description="That of the task that this answers.")]
 
 
 class Acknowledgement(Answer, frozen=True, kw_only=True):
@@ -166,17 +166,17 @@ class Acknowledgement(Answer, frozen=True, kw_only=True):
 class Tile(Struct, frozen=True, kw_only=True, rename=wire_name):
     """A finished part of a result: where it is, in pixels of the whole, and its image."""
 
-    x: Annotated[int, Meta(ge=0, description="Of its left edge.")]
-    y: Annotated[int, Meta(ge=0, description="Of its top edge.")]
+    x: Annotated[int, Meta(ge=0, description="The position of its left edge.")]
+    y: Annotated[int, Meta(ge=0, description="The position of its top edge.")]
     width: Annotated[int, Meta(ge=1)]
     height: Annotated[int, Meta(ge=1)]
-    image_width: Annotated[int, Meta(ge=1, description="Of the whole result.")]
-    image_height: Annotated[int, Meta(ge=1, description="Of the whole result.")]
+    image_width: Annotated[int, Meta(ge=1, description="That of the whole result.")]
+    image_height: Annotated[int, Meta(ge=1, description="That of the whole result.")]
     image_data_uri: Annotated[
-        str | UnsetType, Meta(description="In JSON: the part as JPEG, or WebP where there is transparency.")
+        str | UnsetType, Meta(description="In JSON: the part as JPEG, or as WebP if it has transparency.")
     ] = UNSET
     image: Annotated[bytes | UnsetType, Meta(description="In MessagePack: the bytes of that file.")] = UNSET
-    media_type: Annotated[str | UnsetType, Meta(description="In MessagePack: what `image` is.")] = UNSET
+    media_type: Annotated[str | UnsetType, Meta(description="In MessagePack: the type of `image`.")] = UNSET
 
 
 class Progress(Answer, frozen=True, kw_only=True):
@@ -186,10 +186,10 @@ class Progress(Answer, frozen=True, kw_only=True):
     progress: Annotated[int, Meta(ge=0, le=100, description="How much is done, in percent.")]
     queue_position: Annotated[
         Annotated[int, Meta(ge=1)] | UnsetType,
-        Meta(description="While it waits behind others: 1 if it is the next."),
+        Meta(description="While the task waits behind others: its place in line; 1 is the next."),
     ] = UNSET
     tile: Annotated[
-        Tile | UnsetType, Meta(description="A part of the result, if `includeTiles` asked for them.")
+        Tile | UnsetType, Meta(description="A part of the result, if `includeTiles` asked for parts.")
     ] = UNSET
 
 
@@ -200,12 +200,15 @@ class UpscaleResult(Answer, frozen=True, kw_only=True):
         Literal["success"] | UnsetType, Meta(description="In the answer to `getResponse` only.")
     ] = UNSET
     image_uuid: Annotated[
-        str | UnsetType, Meta(description="Of the result, if it is stored, for later tasks of the account.")
+        str | UnsetType,
+        Meta(description="The UUID of the result, if it is stored: names it in later tasks of the account."),
     ] = UNSET
-    input_image_uuid: Annotated[str | UnsetType, Meta(description="Of the input, if it is stored.")] = UNSET
+    input_image_uuid: Annotated[
+        str | UnsetType, Meta(description="The UUID of the input, if it is stored.")
+    ] = UNSET
     image_url: Annotated[
         str | UnsetType,
-        Meta(description="Where anyone who knows it gets the result, until its `ttl` has passed."),
+        Meta(description="Where anyone who knows the URL gets the result, until its `ttl` has passed."),
     ] = UNSET
     image_base64_data: Annotated[
         bytes | UnsetType, Meta(description="The file in base64. In MessagePack, its bytes.")
@@ -216,25 +219,25 @@ class UpscaleResult(Answer, frozen=True, kw_only=True):
     ] = UNSET
     nsfw_content: Annotated[
         bool | UnsetType,
-        Meta(description="If it was looked for: whether the input or the result may not be safe for work."),
+        Meta(description="If there was a check: whether the input or the result may not be safe for work."),
     ] = UNSET
     nsfw_scores: Annotated[
         "NsfwScores | UnsetType",
         Meta(description="How probable that is, from 0 to 1; `NSFWContent` compares with a setting, 0.8."),
     ] = UNSET
     seed: Annotated[
-        int | UnsetType, Meta(description="What the noise was made of, of models that begin with noise.")
+        int | UnsetType, Meta(description="Determines the noise, for models that begin with noise.")
     ] = UNSET
     cost: Annotated[Usd | UnsetType, Meta(description="In US dollars, if `includeCost` asked for it.")] = (
         UNSET
     )
     warnings: Annotated[
         list[str] | UnsetType,
-        Meta(description="Of parameters that look misspelt and were ignored, and of prompts that were cut."),
+        Meta(description="Warnings about ignored parameters and prompts that were cut."),
     ] = UNSET
     webhook: Annotated[
         "WebhookItem | UnsetType",
-        Meta(description="How far its webhook is; in the answer to `getResponse` only."),
+        Meta(description="The state of its webhook; only in the answer to `getResponse`."),
     ] = UNSET
 
 
@@ -246,12 +249,13 @@ class NsfwScores(Struct, frozen=True, kw_only=True):
 
 
 class WebhookItem(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name):
-    """How far the delivery of an outcome to the `webhookURL` of its task is."""
+    """The state of the delivery of an outcome to the `webhookURL` of its task."""
 
     status: Literal["pending", "delivered", "failed"]
-    attempts: Annotated[int, Meta(description="How many were begun.")]
+    attempts: Annotated[int, Meta(description="The number of attempts so far.")]
     next_attempt: Annotated[
-        str | UnsetType, Meta(description="When it is tried again, unless it arrives before. ISO 8601, UTC.")
+        str | UnsetType,
+        Meta(description="The time of the next attempt, unless it arrives before. ISO 8601, UTC."),
     ] = UNSET
     last_error: Annotated[str | UnsetType, Meta(description="Why the last attempt failed.")] = UNSET
 
@@ -274,7 +278,7 @@ class KeyItem(Struct, frozen=True, rename=wire_name):
 
 
 class TeamMember(Struct, frozen=True, rename=wire_name):
-    """Whom the account is of."""
+    """Who owns the account."""
 
     name: str
     email: Annotated[str, Meta(description="Always empty.")]
@@ -283,19 +287,19 @@ class TeamMember(Struct, frozen=True, rename=wire_name):
 
 
 class UsageMeasures(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name):
-    """What is reported of some tasks: each operation has its own."""
+    """What is reported about some tasks; each operation has its own fields."""
 
     count: Annotated[int | UnsetType, Meta(description="`getUsageActivity`: tasks that have an outcome.")] = (
         UNSET
     )
-    spend: Annotated[Usd | UnsetType, Meta(description="`getUsageActivity`: for them, in US dollars.")] = (
+    spend: Annotated[Usd | UnsetType, Meta(description="`getUsageActivity`: their cost, in US dollars.")] = (
         UNSET
     )
     avg_inference_time: Annotated[
         float | UnsetType | None,
         Meta(
-            description="`getUsagePerformance`: seconds that those which succeeded spent on a device, on "
-            "average; null if there are none."
+            description="`getUsagePerformance`: the average seconds that successful tasks spent on a "
+            "device; null if there are none."
         ),
     ] = UNSET
     p50_inference_time: Annotated[
@@ -310,28 +314,29 @@ class UsageMeasures(Struct, frozen=True, kw_only=True, omit_defaults=True, renam
     client_errors: Annotated[
         int | UnsetType,
         Meta(
-            description="`getUsageErrors`: accepted tasks that failed by what was asked for, as `4xx` says."
+            description="`getUsageErrors`: accepted tasks that failed because of the request, as HTTP's 4xx."
         ),
     ] = UNSET
     server_errors: Annotated[
-        int | UnsetType, Meta(description="`getUsageErrors`: those that failed by the server, as `5xx` says.")
+        int | UnsetType,
+        Meta(description="`getUsageErrors`: tasks that failed because of the server, as HTTP's 5xx."),
     ] = UNSET
     codes: Annotated[
-        dict[str, int] | UnsetType, Meta(description="`getUsageErrors`: how many by the code of the error.")
+        dict[str, int] | UnsetType, Meta(description="`getUsageErrors`: the number of errors by code.")
     ] = UNSET
 
 
 class UsageRow(UsageMeasures, frozen=True, kw_only=True, omit_defaults=True):
     """Tasks that ended on a day, for a model or with a key."""
 
-    date: Annotated[Day | UnsetType, Meta(description="Unless all days are summed.")] = UNSET
-    model: Annotated[str | UnsetType, Meta(description="Its AIR id; its name if it is not installed.")] = (
-        UNSET
-    )
+    date: Annotated[Day | UnsetType, Meta(description="The day, unless all days are summed.")] = UNSET
+    model: Annotated[
+        str | UnsetType, Meta(description="The model's AIR id, or its name if it is not installed.")
+    ] = UNSET
     model_name: str | UnsetType = UNSET
     api_key: Annotated[
         str | UnsetType | None,
-        Meta(description="Its `name`; null of the key of the settings, and where it is not known."),
+        Meta(description="The key's `name`; null for the key in the settings, and if it is unknown."),
     ] = UNSET
 
 
@@ -342,14 +347,14 @@ class UsageTotals(UsageMeasures, frozen=True, kw_only=True, omit_defaults=True):
     total_results: Annotated[int, Meta(description="Those that succeeded.")]
     total_spend: Annotated[Usd, Meta(description="For all, in US dollars.")]
     avg_daily_spend: Annotated[
-        Usd | UnsetType, Meta(description="`getUsageActivity`: by the days that have begun.")
+        Usd | UnsetType, Meta(description="`getUsageActivity`: the average per day of those that have begun.")
     ] = UNSET
     projected_spend: Annotated[
-        Usd | UnsetType, Meta(description="`getUsageActivity`: what 30 such days cost.")
+        Usd | UnsetType, Meta(description="`getUsageActivity`: the cost of 30 such days.")
     ] = UNSET
-    total_errors: Annotated[int | UnsetType, Meta(description="`getUsageErrors`: of clients and server.")] = (
-        UNSET
-    )
+    total_errors: Annotated[
+        int | UnsetType, Meta(description="`getUsageErrors`: errors of clients and server together.")
+    ] = UNSET
     error_rate: Annotated[
         float | UnsetType, Meta(description="`getUsageErrors`: their share of all tasks, in percent.")
     ] = UNSET
@@ -391,41 +396,45 @@ class ModelItem(Struct, frozen=True, kw_only=True, rename=wire_name):
     comment: str
     upscale_factors: list[int]
     fractional_factors: bool
-    parameters: Annotated[list[str], Meta(description="The names of the `settings` that it takes.")]
+    parameters: Annotated[list[str], Meta(description="The names of the `settings` that it accepts.")]
     options: Annotated[
         list[str],
-        Meta(description="Of the parameters that not all models take, such as `seamless`, those it does."),
+        Meta(
+            description="Those parameters, such as `seamless`, that not all models accept but this one does."
+        ),
     ]
     default_steps: Annotated[
-        int | UnsetType, Meta(description="Of models that take `settings.steps`; what the price is for.")
+        int | UnsetType,
+        Meta(description="For models with `settings.steps`: the number of steps that the price covers."),
     ] = UNSET
     strength_steps: Annotated[
         int | UnsetType,
         Meta(
-            description="Of models that draft an image before a `settings.strength` below 1 invents texture: "
-            "`defaultSteps` then, and one for the draft."
+            description="For models that draft an image before a `strength` below 1 invents texture: the "
+            "`defaultSteps` in that case, and one for the draft."
         ),
     ] = UNSET
     presets: Annotated[
         dict[str, dict[str, float]] | UnsetType,
         Meta(
-            description="Of creative upscalers: what each `settings.preset` has the other settings at. The "
-            "price is for one pass as `balanced` has it, in one window."
+            description="For creative upscalers: the settings of each `settings.preset`. The price is for "
+            "one pass with `balanced`, in one window."
         ),
     ] = UNSET
     windows: Annotated[
-        WindowsItem | UnsetType, Meta(description="Of creative upscalers: what images are drawn in.")
+        WindowsItem | UnsetType,
+        Meta(description="For creative upscalers: the windows in which images are drawn."),
     ] = UNSET
     enlarger: Annotated[
         str | UnsetType,
         Meta(
-            description="Of creative upscalers: the AIR id of what `settings.enlarger` is by default, whose "
-            "price is added."
+            description="For creative upscalers: the AIR id of the default `settings.enlarger`, whose price "
+            "is added."
         ),
     ] = UNSET
     seconds_per_megapixel: Annotated[
         float | UnsetType,
-        Meta(description="How long a million output pixels took of late, once a device was free."),
+        Meta(description="How many seconds a million output pixels took recently, once a device was free."),
     ] = UNSET
     price_per_megapixel: Annotated[Usd, Meta(description="USD per million output pixels.")]
     licence: str

@@ -8,9 +8,10 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from server.protocol.fields import Name
 from server.protocol.names import wire_name
 
-__all__ = ["NewToken", "NewTokenResult"]
+__all__ = ["LONGEST_TOKEN", "NewToken", "NewTokenResult"]
 
-_DAY: Final = 86_400
+LONGEST_TOKEN: Final = 86_400
+"""Seconds that a token may be valid."""
 
 _Origin = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9+.-]*://[^/?#\s]+$", max_length=300)]
 
@@ -19,7 +20,7 @@ class NewToken(Struct, frozen=True, kw_only=True, rename=wire_name, forbid_unkno
     """What a token is to be limited to. All of it may be left out."""
 
     expires_in: Annotated[
-        Annotated[int, Meta(ge=1, le=_DAY)],
+        Annotated[int, Meta(ge=1, le=LONGEST_TOKEN)],
         Meta(description="Seconds that it is valid; if its key ends before, it ends with that."),
     ] = 600
     allowed_origins: Annotated[

@@ -142,7 +142,10 @@ def _why_not(name: str, model: Model) -> str:
         return ""
     if model.creative is not None:
         return ": it was exported without the part for it, a ControlNet or an IP-Adapter"
-    return "; a creative upscaler has it, which `tilewire models export DIRECTORY` makes of a diffusion model"
+    return (
+        "; modelSearch lists the parameters of each model, and a creative upscaler, which "
+        "`tilewire models export DIRECTORY` makes of a diffusion model, has it"
+    )
 
 
 def _settings_given(settings: UpscaleSettings) -> list[str]:

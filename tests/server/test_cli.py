@@ -87,6 +87,12 @@ def test_a_short_key_and_a_misspelt_name_are_refused(tilewire: Tilewire, tmp_pat
     assert misspelt.stderr == f"there is no setting 'prot' ({file}); did you mean 'port'?\n"
 
 
+def test_a_value_that_is_no_choice_is_refused_with_the_choices(tilewire: Tilewire) -> None:
+    result = tilewire("config", TILEWIRE_LOG_LEVEL="loud")
+    told = "log_level: must be one of debug, info, warning, error, not 'loud' (environment)\n"
+    assert result.stderr == told
+
+
 def test_help_is_shown_for_every_command(tilewire: Tilewire) -> None:
     listed = tilewire("-h").stdout.partition("Commands:\n")[2].splitlines()
     assert "..." not in "".join(listed), "each is explained whole in 80 columns"

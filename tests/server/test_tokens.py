@@ -374,3 +374,7 @@ async def test_the_command_makes_a_token_with_the_key_or_the_beginning_of_its_id
     assert wrong.exit_code != 0
     assert "none" in wrong.output
     assert tilewire("keys", "token", "tw_wrong", **more).exit_code != 0
+    long = tilewire("keys", "token", account.key, "--expires", "2d", **more)
+    assert (long.exit_code, long.stderr) == (2, "--expires: a token is valid for a day at most\n")
+    none = tilewire("keys", "token", account.key, "--max-tasks", 0, **more)
+    assert none.stderr.startswith("--max-tasks: ")

@@ -217,6 +217,10 @@ async def test_a_result_is_saved_whole(server: EmbeddedServer, tmp_path: Path) -
     result.save(tmp_path / "out.png")
     assert (tmp_path / "out.png").read_bytes() == result.image
     assert os.listdir(tmp_path) == ["out.png"]  # noqa: PTH208 - this is not on the loop's time
+    with pytest.raises(FileNotFoundError) as caught:
+        result.save(tmp_path / "nowhere" / "out.png")
+    assert caught.value.filename == str(tmp_path / "nowhere" / "out.png")
+    assert f"image=<{len(result.image)} bytes>" in repr(result)
 
 
 def transparent() -> bytes:

@@ -68,23 +68,25 @@ def upscale(
         float | None,
         typer.Option(
             metavar="X",
-            help="How many times as wide and high. [default: the largest sensible factor that fits]",
+            help="Enlarge width and height by X. [default: the largest sensible factor that fits]",
         ),
     ] = None,
     width: Annotated[
-        int | None, typer.Option(min=1, metavar="PIXELS", help="Width of the result, in place of a factor.")
+        int | None, typer.Option(min=1, metavar="PIXELS", help="Width of the result, instead of a factor.")
     ] = None,
     height: Annotated[
         int | None,
-        typer.Option(min=1, metavar="PIXELS", help="Its height; with both, the result fits into them."),
+        typer.Option(min=1, metavar="PIXELS", help="Height of the result, instead of a factor."),
     ] = None,
     resize_mode: Annotated[
         Literal["fit", "fill", "crop", "stretch"] | None,
-        typer.Option(help="What both together mean: fit within, cover, cut to, stretch to. [default: fit]"),
+        typer.Option(
+            help="If both are given: fit within them, cover them, crop or stretch to them. [default: fit]"
+        ),
     ] = None,
     megapixels: Annotated[
         float | None,
-        typer.Option(metavar="MP", help="Size of the result in millions of pixels, in place of a factor."),
+        typer.Option(metavar="MP", help="Size of the result in million pixels, instead of a factor."),
     ] = None,
     image_format: Annotated[
         str | None,
@@ -100,13 +102,13 @@ def upscale(
         bool,
         typer.Option(
             "--keep-metadata",
-            help="Keep EXIF (with the place of a photograph), XMP, IPTC, texts and the resolution.",
+            help="Keep EXIF (including GPS), XMP, IPTC, texts and the resolution.",
         ),
     ] = False,
     keep_hidden_colors: Annotated[
         bool,
         typer.Option(
-            "--keep-hidden-colors", help="Keep the colours of transparent pixels, as of textures; not in JPG."
+            "--keep-hidden-colors", help="Keep the colours of transparent pixels, for textures; not in JPG."
         ),
     ] = False,
     denoise: Annotated[
@@ -127,52 +129,52 @@ def upscale(
     ] = False,
     face_model: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="What restores them. [default: the first that is installed]"),
+        typer.Option(
+            metavar="NAME", help="The model that restores faces. [default: the first that is installed]"
+        ),
     ] = None,
     face_visibility: Annotated[
         float,
-        typer.Option(min=0, max=1, metavar="0-1", help="How much of the restored faces is to be seen."),
+        typer.Option(min=0, max=1, metavar="0-1", help="How visible the restored faces are."),
     ] = 1.0,
     face_weight: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, metavar="0-1", help="Of CodeFormer: how like the input faces stay. [default: 0.5]"
+            min=0,
+            max=1,
+            metavar="0-1",
+            help="For CodeFormer: how similar to the input faces stay. [default: 0.5]",
         ),
     ] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
-            help="What only some models take, such as denoise=1 or steps=4; may be given several times.",
+            help="A setting that only some models have, such as denoise=1 or steps=4; may be repeated.",
         ),
     ] = None,
     seamless: Annotated[
         Literal["x", "y", "both"] | None,
-        typer.Option(help="Of textures: let opposite edges meet without a seam."),
+        typer.Option(help="For textures: join opposite edges without a seam."),
     ] = None,
     tta: Annotated[
         bool,
-        typer.Option(
-            "--tta", help="Take the mean over all flips and turns: better, for eight times the work."
-        ),
+        typer.Option("--tta", help="Average over all flips and rotations: better, for eight times the work."),
     ] = False,
     blend: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A second model, laid over the result of the first.")
+        str | None, typer.Option(metavar="NAME", help="A second model, mixed into the result of the first.")
     ] = None,
     visibility: Annotated[
         float | None,
-        typer.Option(min=0, max=1, metavar="0-1", help="How much of it is seen. [default: 0.5]"),
+        typer.Option(min=0, max=1, metavar="0-1", help="The share of the second model. [default: 0.5]"),
     ] = None,
     nsfw: Annotated[
         Literal["flag", "refuse"] | None,
-        typer.Option(
-            help="Look for what is not safe for work, and report or refuse it; needs: tilewire models pull "
-            "open-nsfw."
-        ),
+        typer.Option(help="Flag or refuse what is not safe for work; needs: tilewire models pull open-nsfw."),
     ] = None,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Do again what was done before, and replace files that are there."),
+        typer.Option("--overwrite", help="Redo finished work, and replace existing files."),
     ] = False,
     url: Annotated[
         str | None,
@@ -188,15 +190,15 @@ def upscale(
             envvar="TILEWIRE_API_KEY",
             show_envvar=False,
             metavar="KEY",
-            help="An API key of the running server, or a file that holds one. [default: $TILEWIRE_API_KEY]",
+            help="Its API key, or a file that contains one. [default: $TILEWIRE_API_KEY]",
         ),
     ] = None,
     config: ConfigFile = None,
 ) -> None:
     """Upscale image files and folders.
 
-    The results lie beside the inputs: photo.jpg becomes photo-4x.jpg. What was done before in the same way is
-    skipped, so that after Ctrl-C the same command goes on.
+    The results are written beside the inputs: photo.jpg becomes photo-4x.jpg. Finished work is skipped, so
+    after Ctrl-C the same command continues.
 
     Exit status: 0 when all is done, 1 when something failed, 2 when the command is wrong or finds no images,
     130 after Ctrl-C.

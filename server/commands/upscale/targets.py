@@ -75,7 +75,7 @@ def cannot_be_written(target: Path) -> str | None:
     if len(os.fsencode(place.name)) > _longest_name(folder):
         return f"{target} cannot be written: the name is too long; -o can give another"
     if not os.access(folder, os.W_OK | os.X_OK):
-        return f"{target} cannot be written: {folder} may not be changed"
+        return f"{target} cannot be written: {folder} is not writable"
     return None
 
 

@@ -13,11 +13,11 @@ export function showBanner(connection) {
   connection.addEventListener("offline", (event) => {
     const wait = /** @type {CustomEvent} */ (event).detail;
     if (wait !== null) {
-      banner.textContent = `The server is busy. Signing in again in ${duration(wait)}. Tasks that were started go on.`;
+      banner.textContent = `The server is busy. Signing in again in ${duration(wait)}. Your tasks go on.`;
       return;
     }
     timer ??= setTimeout(() => {
-      banner.textContent = "Connection lost. Reconnecting… Tasks that were started go on.";
+      banner.textContent = "Connection lost. Reconnecting… Your tasks go on.";
     }, HICCUP);
   });
   const clear = () => {

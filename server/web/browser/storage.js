@@ -25,8 +25,8 @@ export function tellUnkept(message) {
 }
 
 export const FORBIDDEN =
-  "This browser does not let the page keep anything: images, settings and your key are forgotten when you leave.";
-export const FULL = "This browser has no room left: what is new here is forgotten when you leave the page. Download what you need.";
+  "This browser does not let the page store anything: images, settings and your key are lost when you leave.";
+export const FULL = "This browser has no room left: new images and results are lost when you leave the page. Download what you need.";
 
 /** @param {string} name @returns {string | null} */
 export function read(name) {

@@ -116,7 +116,7 @@ export function offerLaunch(tasks, form, runner, pace) {
       smaller.textContent = `Use ${times(factor ?? 0)}`;
     } else if (chosen.length && !can.length) {
       const made = chosen.every((task) => !isUnfinished(task));
-      estimate.textContent = `${made ? "Made already" : "Under way"}. Choose another model, size or format.`;
+      estimate.textContent = `${made ? "Already done" : "In progress"}. Choose another model, size or format.`;
     } else if (can.length) {
       estimate.textContent = outlook(can);
     }

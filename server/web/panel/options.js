@@ -20,8 +20,8 @@ import { percent } from "../text/format.js";
  * @property {Model[]} restorers
  */
 
-const SEAMS = { "": "As it is", x: "Left and right meet", y: "Top and bottom meet", both: "All edges meet" };
-const SAFETY = { "": "Do not look", flag: "Say so", refuse: "Refuse, at no cost" };
+const SEAMS = { "": "None", x: "Left and right meet", y: "Top and bottom meet", both: "All edges meet" };
+const SAFETY = { "": "Do not check", flag: "Flag", refuse: "Refuse, at no cost" };
 const VISIBILITY = 0.5;
 const MOST_NOISE = 75;
 const FACES = { faceVisibility: 1, faceWeight: 0.5 };
@@ -35,35 +35,35 @@ export function optionFields(model, values, models, beside) {
   const offered = model.options ?? [];
   const fields = [];
   if (offered.includes("denoise")) {
-    const title = "Removes noise before the picture is enlarged: its standard deviation in levels of 255, 0 to 75. More than there is takes texture as well";
+    const title = "Removes noise before the picture is enlarged: its standard deviation in levels of 255, 0 to 75. Too much removes texture as well";
     const bounds = { min: "0", max: String(MOST_NOISE), step: "any" };
     fields.push(row("Noise to remove", title, make("input", { type: "number", ...bounds, value: values.noise ?? "", placeholder: "None", data: { option: "noise" } })));
   }
   if (offered.includes("faceRestoration")) {
     const restorers = Object.fromEntries(beside.restorers.map(({ air, title }) => [air, title]));
-    const title = "Faces that are found are made new; a restored face is a likely one";
+    const title = "Redraws the faces in the picture; a restored face is a likely one, not the person's";
     fields.push(field("Restore faces", title, choice("faces", { "": "No", ...restorers }, values.faces)));
-    fields.push(share("faceVisibility", "Visible", "How much of the restored faces is seen", FACES.faceVisibility, values));
-    fields.push(share("faceWeight", "Like the input", "0: the finest face; 1: the one most like what is seen", FACES.faceWeight, values));
+    fields.push(share("faceVisibility", "Visible", "How visible the restored faces are", FACES.faceVisibility, values));
+    fields.push(share("faceWeight", "Like the input", "0: the finest face; 1: the one most similar to the input", FACES.faceWeight, values));
   }
   if (offered.includes("seamless")) {
-    const title = "For textures and panoramas that are laid side by side: no seam shows between them";
+    const title = "For textures and panoramas: no seam shows when they are placed side by side";
     fields.push(field("Edges", title, choice("seamless", SEAMS, values.seamless)));
   }
   if (offered.includes("blend")) {
     const others = models.filter(({ air }) => air !== model.air).map(({ air, title }) => [air, title]);
     const second = choice("blend", { "": "None", ...Object.fromEntries(others) }, values.blend);
-    fields.push(field("Second model", "Its result is laid over that of the first; both are paid for", second));
-    const label = share("visibility", "Visible of it", "How much of the second model's result is seen", VISIBILITY, values);
+    fields.push(field("Second model", "Its result is mixed into that of the first; both are charged", second));
+    const label = share("visibility", "Its share", "The share of the second model's result", VISIBILITY, values);
     label.hidden = !second.value;
     fields.push(label);
   }
   if (offered.includes("tta")) {
-    const title = "The mean of the picture's eight flips and turns: a little better, for eight times the work and price";
+    const title = "Averages over the picture's eight flips and rotations: a little better, for eight times the work and price";
     fields.push(check("tta", "Eight looks (8 times the work)", title, values.tta));
   }
   if (offered.includes("checkNSFW")) {
-    const title = "Looks at the picture and its result, and says so or makes none";
+    const title = "Checks the picture and its result, and flags or refuses unsafe ones";
     fields.push(field("What is not safe for work", title, choice("safety", SAFETY, values.safety)));
   }
   return fields;

@@ -31,7 +31,7 @@ const WAYS = {
 };
 const FOUR_K = { width: 3840, height: 2160 };
 /** @type {Record<ResizeMode, string>} */
-const MODES = { crop: "Cut at the sides", fit: "Fit within", fill: "Cover", stretch: "Stretch" };
+const MODES = { crop: "Crop", fit: "Fit within", fill: "Cover", stretch: "Stretch" };
 
 /** @param {any} kept What an earlier visit chose. @returns {Choice} */
 export function sizeChoice({ size, way, amount, second, mode }) {

@@ -134,7 +134,7 @@ function facts(task, { progress, left }) {
 /** @param {Task} task @param {number} progress @param {number | null} left Seconds. @returns {string[]} */
 function whereItStands(task, progress, left) {
   if (task.resumes !== null) {
-    return [`The server is busy: tried again in ${duration(Math.max(1, (task.resumes - Date.now()) / 1000))}`];
+    return [`The server is busy. Trying again in ${duration(Math.max(1, (task.resumes - Date.now()) / 1000))}`];
   }
   const under = task.status === "uploading" || (task.status === "processing" && task.queuePosition === null);
   const parts = [describe(task) + (under && progress > 0 ? ` ${percent(progress)}` : "")];

@@ -151,7 +151,7 @@ export class Runner extends EventTarget {
   async #uploadNow(task, signal) {
     signal.throwIfAborted();
     if (task.input !== null) return; // with another task of the same picture
-    if (task.file === null) throw refusal("The image is no longer kept in this browser.");
+    if (task.file === null) throw refusal("The image is no longer stored in this browser.");
     const image = task.file; // read as it is sent: a large one would hold up the page
     await image.slice(0, 1).arrayBuffer().catch(() => {
       throw refusal("The file cannot be read any more.");

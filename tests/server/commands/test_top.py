@@ -66,6 +66,11 @@ def test_a_server_that_was_started_anew_has_no_negative_rates() -> None:
     assert "2.0 tasks/s" in shown(before, after)
 
 
+def test_small_amounts_have_no_exponent() -> None:
+    scrape = scraped(0, "tilewire_charged_usd_total 2.2e-05", "tilewire_reserved_usd 1200")
+    assert "charged 0.000022 USD   reserved 1200 USD" in shown(scrape, scrape)
+
+
 def test_a_device_that_is_lost_is_not_called_idle() -> None:
     lost = scraped(0, 'tilewire_device_up{device="GPU"} 0')
     assert ["GPU", "lost"] in [line.split()[:2] for line in shown(lost, lost).splitlines()]

@@ -22,7 +22,7 @@ from tests.server.support.page import PATIENCE_MS, running_browser
 from tests.server.support.process import REPOSITORY
 
 RUN_PATIENCE = 240
-PICTURES = ("photo.jpg", "tests/images/astronaut.jpg")
+PICTURES = ("photo.jpg",)
 
 
 class Example(NamedTuple):

@@ -24,15 +24,15 @@ def test_the_figures_of_what_one_account_can_take_are_the_defaults() -> None:
     part = f"1/{memory._PART * memory._SHARE} of the memory"
     share = round(shares._CONNECTIONS * shares._SHARE)
     expected = {
-        "memory: messages that come in | `max_incoming_bytes`": part,
-        "memory: replies that wait to be read, or to be confirmed | `max_outgoing_bytes`": part,
-        "memory: pictures that are worked on, inputs and results | `active_megapixels_per_account`": (
+        "memory: incoming messages | `max_incoming_bytes`": part,
+        "memory: replies not yet read or confirmed | `max_outgoing_bytes`": part,
+        "memory: pictures being processed, inputs and results | `active_megapixels_per_account`": (
             f"{DEFAULT.active_megapixels_per_account:g} megapixels"
         ),
         "disk: images, inputs and results | `max_stored_bytes`": (
             f"1/{disk._PART} of the disk; {disk._IN_A_BUCKET // 2**40} TiB in a bucket"
         ),
-        "disk: images that it sends, or has fetched | `upload_bytes_per_hour`": (
+        "disk: images that it uploads or has the server fetch | `upload_bytes_per_hour`": (
             f"{DEFAULT.upload_bytes_per_hour // 2**30} GiB an hour"
         ),
         "disk: how long an image stays | `max_image_ttl`": f"{DEFAULT.max_image_ttl // 86400} days",

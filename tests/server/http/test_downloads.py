@@ -18,6 +18,7 @@ from server.serving import EmbeddedServer
 from server.state.accounts import account_named
 from tests.server.conftest import StartServer
 from tests.server.support.harness import PATIENCE, new_uuid, until
+from tests.server.support.records import keep_result
 
 SIZE = 96 * 2**20 + 12345
 DATA = bytes(range(251)) * (SIZE // 251) + bytes(SIZE % 251)
@@ -49,7 +50,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
 async def stored(server: EmbeddedServer) -> str:
     """The path of a large image."""
     account = await server.services.database.run(account_named, new_uuid(), 0.0)
-    record = await server.services.images.put(account, ImageFile(DATA, "png", 1, 1), 1000)
+    record = await keep_result(server.services.images, account, ImageFile(DATA, "png", 1, 1), 1000)
     return f"/images/{record.name}"
 
 

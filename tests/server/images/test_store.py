@@ -33,6 +33,7 @@ from tests.server.support.harness import (
     upload,
     upscale,
 )
+from tests.server.support.records import keep_result
 
 DATA = make_image(40, 30, seed=1)
 SIZE = len(DATA)
@@ -370,7 +371,7 @@ async def test_accounts_do_not_share_images(
 
 
 async def test_results_are_images_of_their_own_even_if_equal(store: ImageStore, account: AccountId) -> None:
-    first, second = [await store.put(account, FILE, ttl=100) for _ in range(2)]
+    first, second = [await keep_result(store, account, FILE, ttl=100) for _ in range(2)]
     assert first.uuid != second.uuid
     assert first.name != second.name
 
@@ -378,7 +379,7 @@ async def test_results_are_images_of_their_own_even_if_equal(store: ImageStore, 
 async def test_the_sweeper_deletes_more_than_one_batch(
     store: ImageStore, account: AccountId, clock: Clock
 ) -> None:
-    records = await asyncio.gather(*(store.put(account, FILE, ttl=10 + n) for n in range(130)))
+    records = await asyncio.gather(*(keep_result(store, account, FILE, ttl=10 + n) for n in range(130)))
     clock.now += 10 + 119
     assert await store.sweep() == 120
     with pytest.raises(FileNotFoundError):
@@ -391,7 +392,7 @@ async def test_what_a_crash_left_in_the_store_is_deleted_after_a_day(
 ) -> None:
     bucket = Bucket(open_store(None, tmp_path / "images"))
     store = ImageStore(bucket, database, clock)
-    record = await store.put(account, FILE, ttl=1_000_000)
+    record = await keep_result(store, account, FILE, ttl=1_000_000)
     for written in ("whole.png", "begun.png#1"):
         (tmp_path / "images" / written).write_bytes(DATA)
         await database.run(note_loose, written.partition("#")[0], clock.now)
@@ -410,7 +411,7 @@ async def test_what_a_crash_left_in_the_store_is_deleted_after_a_day(
 
 
 async def test_parts_of_an_image_can_be_read(store: ImageStore, account: AccountId) -> None:
-    record = await store.put(account, FILE, ttl=10)
+    record = await keep_result(store, account, FILE, ttl=10)
     assert await store.read_part(record.name, 5, 7) == DATA[5:12]
 
 

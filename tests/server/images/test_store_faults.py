@@ -33,6 +33,7 @@ from tests.server.support.harness import (
     open_account,
     upscale,
 )
+from tests.server.support.records import keep_result
 from tests.server.support.scrape import metrics_of
 from tests.server.support.web import Web
 
@@ -123,7 +124,7 @@ async def test_a_fault_that_ends_soon_is_not_noticed(
         Faults("get", monkeypatch),
     )
     putting.left = getting.left = 2
-    image = await store.put(account, FILE, 60)
+    image = await keep_result(store, account, FILE, 60)
     forget_what_is_fresh(store)
     assert await store.read(image.name) == FILE.data
     assert (putting.calls, getting.calls) == (3, 3)
@@ -133,13 +134,13 @@ async def test_what_was_just_written_is_not_read_back(
     database: Database, account: AccountId, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, getting = images(database), Faults("get", monkeypatch)
-    result, known = await store.put(account, FILE, 60), (await store.put_input(account, FILE, 60))
+    result, known = await keep_result(store, account, FILE, 60), (await store.put_input(account, FILE, 60))
     again = await store.put_input(account, FILE, 60)
     assert [await store.read(image.name) for image in (result, known)] == [FILE.data] * 2
     assert (again.name, getting.calls) == (known.name, 0)
     assert await store.read(known.name) == FILE.data
     assert getting.calls == 1, "it is at hand once"
-    large = [await store.put(account, FILE._replace(data=bytes(40 * 2**20)), 60) for _ in range(2)]
+    large = [await keep_result(store, account, FILE._replace(data=bytes(40 * 2**20)), 60) for _ in range(2)]
     for image in large:
         await store.read(image.name)
     assert getting.calls == 2, "what is at hand is bounded"
@@ -388,7 +389,7 @@ async def test_a_file_that_cannot_be_deleted_stops_no_other(
     bucket = Bucket(open_store(None, tmp_path / "images"), pauses=(0.0, 0.0))
     store = ImageStore(bucket, database, clock=lambda: now[0])
     await bucket.open()
-    images = [await store.put(account, FILE, ttl=10) for _ in range(230)]
+    images = [await keep_result(store, account, FILE, ttl=10) for _ in range(230)]
     stuck = tmp_path / "images" / min(image.name for image in images)
     stuck.unlink()
     (stuck / "not empty").mkdir(parents=True)
@@ -418,6 +419,6 @@ async def test_an_image_that_took_more_than_a_day_to_write_is_written_again(
             await store.sweep()
 
     monkeypatch.setattr(bucket, "write", sleep_after)
-    record = await store.put(account, FILE, ttl=7 * 86400)
+    record = await store.put_input(account, FILE, ttl=7 * 86400)
     assert await store.find(account, record.uuid) == record
     assert await bucket.read(record.name) == FILE.data

@@ -27,7 +27,7 @@ def test_one_picture_is_upscaled_with_other_settings_and_its_results_are_compare
     page.wait_for("done")
     assert page.text("#start") == "Upscale again"
     assert page.tab.is_disabled("#start")
-    assert "Made already" in page.text("#estimate")
+    assert "Already done" in page.text("#estimate")
     page.choose(factor=4)
     page.start()
     page.wait("#version-list li:nth-child(2) [aria-current][data-status=done]")
@@ -256,7 +256,7 @@ def test_where_a_task_stands_is_said_while_it_waits_and_runs(
 def test_another_result_can_be_started_while_one_is_made(under_way: Page, device: SteppedDevice) -> None:
     page = under_way
     assert page.tab.is_disabled("#start")
-    assert page.text("#estimate").startswith("Under way.")
+    assert page.text("#estimate").startswith("In progress.")
     page.tab.check("input[name=format][value=WEBP]", force=True)
     page.start()
     page.wait("#version-list li:nth-child(2)")
