@@ -41,6 +41,8 @@ _UPSCALES: Final = frozenset({"upscale", "imageUpscale"})
 _QUESTIONS: Final = frozenset({"getResponse", "getTaskDetails", "modelSearch", "accountManagement"})
 _TURN: Final = 0.01
 """Seconds that the tasks of a frame are begun for before others get their turn."""
+_MISSED_FIRST: Final = 5.0
+"""Seconds that the client's next messages wait for what its session has missed; a slow line takes longer."""
 _MOVES: Final = 1024
 """More bytes than this between two looks are of a message that is on its way: pings have fewer."""
 _POLICY_VIOLATION: Final = 1008  # RFC 6455 section 7.4.1
@@ -123,9 +125,11 @@ class Connection:
         Raises:
             Disconnected: if the client is gone.
         """
-        async with self._room_for(size):
-            if self._gone:
-                raise Disconnected
+        while size and not self._gone and not self._outgoing.has_room():
+            await self._until_called()
+        if self._gone:
+            raise Disconnected
+        with self._counted(self._size_in_frame(size)):
             yield
 
     @asynccontextmanager
@@ -133,8 +137,11 @@ class Connection:
         """`room`, also for what will be kept if the client is gone."""
         while size and not self._outgoing.has_room():
             await self._until_called()
-        with self._counted(size if self.codec.binary else size * 4 // 3):
+        with self._counted(self._size_in_frame(size)):
             yield
+
+    def _size_in_frame(self, size: int) -> int:
+        return size if self.codec.binary else size * 4 // 3  # base64
 
     async def _until_called(self) -> None:
         """Wait until there may be room, or the client is gone."""
@@ -168,6 +175,7 @@ class Connection:
         if self._gone:
             return
         self._gone = True
+        self._go_on()
         if self._unsent:  # the client would have to read all that first
             self._line.abort()
         else:
@@ -248,7 +256,7 @@ class Connection:
                 turn_until = self._loop.time() + _TURN
             if raw.task_type == "authentication" or self._session is None:
                 await self._keep_pace()
-                await self._authenticate(raw)
+                await self._authenticate(raw, tasks)
                 if self._session is None:
                     break
             elif raw.task_type == "ping":
@@ -310,7 +318,7 @@ class Connection:
         if answer is not None:
             await self._reply(answer)
 
-    async def _authenticate(self, raw: RawTask) -> None:
+    async def _authenticate(self, raw: RawTask, tasks: asyncio.TaskGroup) -> None:
         """Begin or resume the session; what waits for it is sent right after the reply."""
         try:
             task = raw.parse()
@@ -342,7 +350,8 @@ class Connection:
                 connection_session_uuid=self._session.name, expires_in=self._services.time_left(login)
             )
         )
-        await self._services.sessions.deliver(login.account, self._session.uuid)
+        missed = tasks.create_task(self._services.sessions.deliver(login.account, self._session.uuid))
+        await asyncio.wait([missed], timeout=_MISSED_FIRST)
 
     async def _reply(self, reply: Struct) -> None:
         """Send a reply that no session waits for."""

@@ -166,6 +166,7 @@ class SocketProtocol(asyncio.Protocol):
             self._flush()
             self._resume_reading()
             self._arm(_CLOSE_WITHIN, self._transport.abort)
+            self._parse()  # the client's close frame may be there
 
     def belongs_to(self, account: Hashable) -> None:
         """Count what comes in as this account's."""
@@ -371,6 +372,9 @@ class SocketProtocol(asyncio.Protocol):
             self._refuse(self._frames.reject(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed\n"))
         if not self._finished:
             self._transport.close()
+        while not self._events.empty():  # what the application has not taken is of no use any more
+            if (holding := self._events.get_nowait().get(HOLDING)) is not None:
+                holding.release()
 
     async def _receive(self) -> dict[str, Any]:
         """ASGI's `receive`."""
@@ -437,8 +441,9 @@ class SocketProtocol(asyncio.Protocol):
             sending.exception()  # nobody may wait for it any more
 
     def _send_ping(self, payload: bytes) -> None:
-        self._frames.send_ping(payload)
-        self._flush()
+        if self._is_open:  # the pong that asks for the next may have come with a close frame behind it
+            self._frames.send_ping(payload)
+            self._flush()
 
     def _flush(self) -> None:
         data = self._frames.data_to_send()

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Connection, select, update
 
 from server.delivery.sessions import Sessions
+from server.images.store import ImageStore
 from server.protocol.codec import JSON
 from server.protocol.errors import ServerError
 from server.serving import EmbeddedServer
@@ -31,6 +32,7 @@ from tests.server.support.harness import (
     new_uuid,
     open_account,
     open_image,
+    until,
     upscale,
 )
 from tests.server.support.records import accepted
@@ -286,6 +288,30 @@ async def test_replies_of_other_kinds_are_kept_as_well(
         assert reply["imageURL"].startswith(server.url)
         (result,) = await peer.ask(upscale(reply["imageUUID"]))
         assert "imageURL" in result
+        await peer.nothing_more()
+
+
+async def test_what_was_missed_and_takes_long_does_not_hold_up_what_the_client_sends(
+    server: EmbeddedServer, web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (path, url), session = hold(web), new_uuid()
+    task = upscale(url, outputType="base64Data")
+    await begin_and_cut(server, web, session, task)
+    await finish_while_away(server, web, path, task)
+    gate, loops, read = asyncio.Event(), list[asyncio.AbstractEventLoop](), ImageStore.read
+
+    async def read_slowly(store: ImageStore, name: str) -> bytes:
+        loops.append(asyncio.get_running_loop())
+        await gate.wait()
+        return await read(store, name)
+
+    monkeypatch.setattr(ImageStore, "read", read_slowly)
+    monkeypatch.setattr("server.connection._MISSED_FIRST", 0.0)
+    async with connected(server, session=session) as peer:
+        await until(lambda: bool(loops))
+        await peer.nothing_more()
+        loops[0].call_soon_threadsafe(gate.set)
+        assert (await peer.receive_item())["imageBase64Data"]
         await peer.nothing_more()
 
 

@@ -105,6 +105,17 @@ async def test_unfinished_messages_are_bounded_and_others_are_served(start_serve
     await until(lambda: server._server._app.state.memory.incoming.used == 0)
 
 
+async def test_messages_that_wait_when_their_connection_is_closed_count_no_longer(
+    start_server: StartServer,
+) -> None:
+    server = start_server()
+    async with wired(server, authenticate=False) as wire:
+        await wire.send(frame(Op.TEXT, b'[{"taskType":"ping"}]'), frame(Op.TEXT, b" " * 20_000))
+        assert b"missingApiKey" in await wire.message()
+        assert (await wire.receive()).opcode == Op.CLOSE
+    await until(lambda: server._server._app.state.memory.incoming.used == 0)
+
+
 async def test_unfinished_bodies_are_bounded_and_others_are_served(start_server: StartServer) -> None:
     server = start_server(max_incoming_bytes=8 * MIB, max_frame_bytes=2 * MIB)
     address = urlsplit(server.url)

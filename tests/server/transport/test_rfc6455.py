@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from server.serving import EmbeddedServer
-from tests.server.support.harness import connected, new_uuid, until
+from tests.server.support.harness import PATIENCE, connected, new_uuid, until
 from tests.server.support.wire import AUTHENTICATION, KEY_OF_THE_RFC, Op, Wire, close, frame, wired
 
 PING_TASK = b'[{"taskType":"ping","ping":true}]'
@@ -436,6 +436,28 @@ async def test_nothing_after_a_close_is_looked_at(server: EmbeddedServer, after:
     async with wired(server) as wire:
         await wire.send(close(), after)
         assert await wire.ended() == [(Op.CLOSE, b"\x03\xe8")]
+
+
+async def test_nothing_is_sent_after_a_close_that_comes_with_pongs(server: EmbeddedServer) -> None:
+    upload = {"taskType": "imageUpload", "taskUUID": new_uuid(), "image": "none"}
+    async with wired(server) as wire:
+        await wire.send(frame(Op.TEXT, json.dumps([upload, upload]).encode()))
+        received = [
+            await wire.receive() for _ in range(3)
+        ]  # two errors, and a ping that asks who has the first
+        (ping,) = [payload for opcode, payload in received if opcode == Op.PING]
+        await wire.send(frame(Op.PONG, ping), close())
+        assert await wire.ended() == [(Op.CLOSE, b"\x03\xe8")]
+
+
+async def test_a_close_behind_messages_that_are_not_taken_ends_the_connection(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.transport.websocket._CLOSE_WITHIN", 10 * PATIENCE)
+    messages = [frame(Op.TEXT, padded(size)) for size in (100, 100, 20_000)]
+    async with wired(server, authenticate=False) as wire:
+        await wire.send(*messages, close())
+        assert await wire.closed() in (1000, 1008)
 
 
 async def test_a_close_within_a_message_ends_the_connection(server: EmbeddedServer) -> None:
