@@ -60,7 +60,6 @@ def verified_file(auxiliary: Auxiliary) -> Path:
         MissingWeightsError: It is not there.
         WeightsChecksumError: It has changed.
         ModelBuildError: It cannot be read.
-
     """
     path = Path(auxiliary.file.path)
     repair = f"remove {auxiliary.name} and add it again"
