@@ -1,6 +1,6 @@
 """Tasks and the outbox, on a real database file."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -484,22 +484,31 @@ def an_input(database: Database, account: AccountId) -> ImageRecord:
 
 
 def accept_with_input(
-    database: Database, task: str, image: ImageRecord, request: bytes = b"{}", price: int = 300
+    database: Database,
+    task: str,
+    image: ImageRecord,
+    request: bytes = b"{}",
+    price: int = 300,
+    more: Sequence[ImageRecord] = (),
 ) -> tuple[TaskRecord | None, Recorded | None]:
     attempt = Attempt.of(image.account, task)
 
     def accept(connection: Connection, keep_inputs: Callable[[Connection], object]) -> TaskRecord | None:
         return tasks.accept(connection, attempt, request, SESSION, NOW, price=price, keep_inputs=keep_inputs)
 
-    previous, recorded = database.run_sync(tasks.accept_with_inputs, [(image, True)], accept, NOW, 1_000)
+    inputs = [(each, True) for each in (image, *more)]
+    previous, recorded = database.run_sync(tasks.accept_with_inputs, inputs, accept, NOW, 1_000)
     return previous, recorded[0] if recorded else None
 
 
-def test_a_task_its_input_and_its_price_are_recorded_together(database: Database, account: AccountId) -> None:
-    task, image = new_uuid(), an_input(database, account)
-    assert accept_with_input(database, task, image) == (None, (image, None))
+def test_a_task_its_inputs_and_its_price_are_recorded_together(
+    database: Database, account: AccountId
+) -> None:
+    task, image, style = new_uuid(), an_input(database, account), an_input(database, account)
+    assert accept_with_input(database, task, image, more=[style]) == (None, (image, None))
     assert record_of(database, account, task).price == 300
-    assert database.run_sync(find_image, account, image.uuid, NOW) == image
+    for each in (image, style):
+        assert database.run_sync(find_image, account, each.uuid, NOW) == each
     assert database.snapshot(audit).mistakes == []
 
 
@@ -509,7 +518,10 @@ def test_nothing_is_recorded_of_a_task_that_is_refused(database: Database, accou
         accept_with_input(database, new_uuid(), dear, price=1_001)
     with pytest.raises(QuotaError):
         accept_with_input(database, new_uuid(), large._replace(size=1_001))
-    for image in (dear, large):
+    style = an_input(database, account)
+    with pytest.raises(QuotaError):
+        accept_with_input(database, new_uuid(), style, more=[large._replace(size=1_001)])
+    for image in (dear, large, style):
         assert database.run_sync(find_image, account, image.uuid, NOW) is None
     assert database.run_sync(ledger.statement, account).available == 1_000
     assert database.snapshot(audit).mistakes == []
