@@ -23,7 +23,6 @@ def largest_activation(path: Path, height: int, width: int) -> int:
         path: An ONNX file that takes `INPUT`, as `wrap_uint8` gives it.
         height: Of the image, in pixels.
         width: Likewise.
-
     """
     network = onnx.load(path)
     for tensor in network.graph.initializer:

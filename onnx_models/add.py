@@ -49,7 +49,6 @@ def add_model(
         DuplicateModelError: The name or the AIR identifier is taken.
         LicenceError: The architecture's licence has to be accepted first.
         ModelBuildError: The model cannot be used, or cannot be written.
-
     """
     name = facts.name or re.sub(r"[^a-z0-9.-]+", "-", file.stem.lower()).strip("-.")
     facts = checked(msgspec.structs.replace(facts, name=name, air=facts.air or f"local:{name}@1"))

@@ -19,7 +19,7 @@ __all__ = ["KINDS", "Auxiliary", "AuxiliaryKind", "verified_file"]
 AuxiliaryKind = Literal["denoiser", "faceDetector", "faceRestorer", "safetyChecker"]
 
 KINDS: Final[dict[AuxiliaryKind, str]] = {
-    "denoiser": "removes noise: denoise.model",
+    "denoiser": "removes noise before upscaling: denoise.model",
     "faceDetector": "finds faces, to have them restored",
     "faceRestorer": "restores faces: faceRestoration.model",
     "safetyChecker": "recognizes what is not safe for work: checkNSFW, safety",
@@ -60,7 +60,6 @@ def verified_file(auxiliary: Auxiliary) -> Path:
         MissingWeightsError: It is not there.
         WeightsChecksumError: It has changed.
         ModelBuildError: It cannot be read.
-
     """
     path = Path(auxiliary.file.path)
     repair = f"remove {auxiliary.name} and add it again"

@@ -82,7 +82,6 @@ def ensure_built(
             or one that comes with Tilewire, a file has changed since.
         NcnnFormatError: The weights cannot be converted.
         ModelBuildError: The file cannot be written.
-
     """
     report = on_progress or (lambda _share: None)
     if not isinstance(weights, NcnnWeights):
@@ -103,7 +102,6 @@ def built_state(model: Model, weights: Weights, directory: Path) -> tuple[Path, 
 
     Raises:
         ModelBuildError: The file cannot be read.
-
     """
     try:
         if isinstance(weights, NcnnWeights):
@@ -128,7 +126,6 @@ def ncnn_files(weights: NcnnWeights) -> tuple[Path, Path]:
         MissingWeightsError: The distribution is not installed.
         WeightsChecksumError: One of them is not the one that the catalogue vouches for.
         ModelBuildError: One of them cannot be read.
-
     """
     try:
         distribution = metadata.distribution(weights.distribution)

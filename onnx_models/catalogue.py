@@ -50,7 +50,6 @@ class Catalogue:
     Raises:
         DuplicateModelError: Two models claim one name or AIR identifier.
         UnknownModelError: No model has the name `default`.
-
     """
 
     def __init__(
@@ -121,17 +120,16 @@ class Catalogue:
         Raises:
             NotInstalledError: It can be fetched, but has not been; the message says how.
             UnknownModelError: There is none; the message names those there are.
-
         """
         of_kind = [each for each in self.auxiliaries if each.kind == kind]
         to_fetch = [each for each in self.downloads if each.kind == kind]
         if name_or_air is None:
             if of_kind:
                 return of_kind[0]
-            names = ", ".join(each.name for each in to_fetch)
+            names = " or ".join(each.name for each in to_fetch)
             raise NotInstalledError(
-                f"no model is installed that {KINDS[kind].partition(':')[0]}; "
-                f"fetch one with `tilewire models pull NAME`: {names}"
+                f"no model is installed that {KINDS[kind].partition(':')[0]}; to fetch one: "
+                f"tilewire models pull {names}"
             )
         key = name_or_air.casefold()
         for each in of_kind:
@@ -151,7 +149,6 @@ class Catalogue:
 
         Raises:
             DuplicateModelError: Another model claims its name or AIR identifier.
-
         """
         return Catalogue(
             self._models if isinstance(model, Auxiliary) else [*self._models, model],
@@ -170,7 +167,6 @@ class Catalogue:
         Raises:
             InstalledError: It is installed already.
             UnknownModelError: There is none; the message names those there are.
-
         """
         key = name_or_air.casefold()
         if (installed := self.claimant(key)) is not None:
@@ -195,7 +191,6 @@ class Catalogue:
         Raises:
             NotInstalledError: It can be fetched, but has not been; the message says how.
             UnknownModelError: There is none; the message names those there are.
-
         """
         key = name_or_air.casefold()
         try:
@@ -257,7 +252,6 @@ def parse_catalogue(toml: bytes, directory: Path = _PACKAGE) -> Catalogue:
         CatalogueError: It is not such TOML; the message says where.
         DuplicateModelError: Two models claim one name or AIR identifier.
         UnknownModelError: The default model is not in it.
-
     """
     try:
         file = msgspec.toml.decode(toml, type=_CatalogueFile)
@@ -294,7 +288,6 @@ def load_catalogue(added: Path | None = None) -> Catalogue:
 
     Args:
         added: The directory of the added models; it need not exist.
-
     """
     catalogue = parse_catalogue((_PACKAGE / "catalogue.toml").read_bytes())
     for entry in _added(added):

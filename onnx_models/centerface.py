@@ -23,7 +23,6 @@ def convert(content: bytes) -> onnx.ModelProto:
 
     Raises:
         UnsuitableModelError: It is not CenterFace's file.
-
     """
     try:
         network = onnx.load_from_string(content)

@@ -91,7 +91,6 @@ def convert_file(
         LicenceError: The licence of a face restorer's architecture has to be accepted first.
         MissingConverterError: PyTorch or spandrel is needed and not installed.
         UnsuitableModelError: The file is broken, or no network that upscales RGB images or restores faces.
-
     """
     suffix = file.suffix.lower()
     if suffix not in (*spandrel.SUFFIXES, ".onnx"):
@@ -135,7 +134,6 @@ def convert_core(
 
     Raises:
         UnsuitableModelError: It does not upscale images by that scale.
-
     """
     with tempfile.TemporaryDirectory(prefix="tilewire-") as directory:
         opener = _Opener(Path(directory), open_network)

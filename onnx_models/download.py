@@ -34,7 +34,6 @@ def fetch(
     Raises:
         DownloadError: The server does not give it, the connection breaks, it is another file than the
             catalogue vouches for, or it cannot be written.
-
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

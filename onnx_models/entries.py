@@ -51,7 +51,6 @@ def entry_files(directory: Path) -> list[Path]:
 
     Raises:
         BrokenEntryError: It cannot be listed.
-
     """
     try:
         return sorted(path for path in directory.iterdir() if path.match("[!.]*.json"))
@@ -74,7 +73,6 @@ def read_entry(path: Path) -> Model | Auxiliary:
 
     Raises:
         BrokenEntryError: It is no such entry, or weights that it names are missing.
-
     """
     try:
         content = path.read_bytes()
@@ -126,7 +124,6 @@ def refuse_taken(directory: Path, name: str, air: str = "") -> None:
     Raises:
         DuplicateModelError: One has.
         BrokenEntryError: The directory cannot be listed.
-
     """
     for entry in entry_files(directory):
         try:
@@ -156,7 +153,6 @@ def write_entry(directory: Path, model: Model, networks: Sequence[bytes]) -> Mod
     Raises:
         DuplicateModelError: The name or the AIR identifier has been taken in the meantime.
         ModelBuildError: A file cannot be written.
-
     """
     files: dict[str, bytes] = {}
     weights = []
@@ -181,7 +177,6 @@ def write_auxiliary(directory: Path, auxiliary: Auxiliary, network: bytes) -> Au
     Raises:
         DuplicateModelError: The name or the AIR identifier has been taken in the meantime.
         ModelBuildError: A file cannot be written.
-
     """
     sha256 = hashlib.sha256(network).hexdigest()
     name = f"{auxiliary.name}-{sha256[:12]}.onnx"
@@ -216,7 +211,6 @@ def new_folder(directory: Path, name: str, on_wait: Callable[[], None] = lambda:
     Raises:
         DuplicateModelError: Somebody else has added it.
         ModelBuildError: The folder cannot be made.
-
     """
     folder = directory / f".{name}.{secrets.token_hex(8)}.partial"
     with locked(directory, name, on_wait):
@@ -246,7 +240,6 @@ def write_latent_entry(directory: Path, model: Model, folder: Path) -> Model:
     Raises:
         DuplicateModelError: The name or the AIR identifier has been taken in the meantime.
         ModelBuildError: A file cannot be written.
-
     """
     (weights,) = model.weights
     assert isinstance(weights, DiffusionWeights)
@@ -277,7 +270,6 @@ def remove_entry(directory: Path, name: str) -> None:
         UnknownModelError: No model of this name was added; the message names those that were.
         BrokenEntryError: The directory cannot be listed.
         ModelBuildError: A file cannot be removed.
-
     """
     known = {path.stem: path for path in entry_files(directory)}
     if name not in known:

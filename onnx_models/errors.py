@@ -116,7 +116,6 @@ def one_line(error: BaseException, longest: int | None = None) -> str:
     Args:
         error: The error; if it says nothing, its type is named; of the system's, file and reason.
         longest: Where to cut, in characters.
-
     """
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"[:longest]

@@ -49,7 +49,6 @@ def export_model(
         CatalogueError: A fact is wrong.
         DuplicateModelError: The name or the AIR identifier is taken.
         ModelBuildError: It is no such pipeline, cannot be fetched, or cannot be written.
-
     """
     wanted = wanted or Wanted()
     for export in catalogue.exports:

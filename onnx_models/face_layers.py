@@ -25,7 +25,6 @@ def exportable(network: Any) -> Iterator[None]:
 
     Args:
         network: A module of PyTorch's.
-
     """
     layers = [layer for layer in network.modules() if type(layer).__name__ == _MODULATED]
     program: Any = sys.modules[type(network).__module__]

@@ -69,7 +69,6 @@ def check_licence(architecture: str | None, *, accepted: bool) -> None:
 
     Raises:
         LicenceError: It excludes commercial use, and nobody has accepted it.
-
     """
     known = LICENCES.get(architecture or "")
     if known is not None and known.non_commercial and not accepted:
@@ -95,7 +94,6 @@ def from_checkpoint(
 
     Raises:
         UnsuitableModelError: PyTorch cannot export it, or it computes something else.
-
     """
     on_progress(f"exporting {checkpoint.architecture}")
     try:
@@ -143,7 +141,6 @@ def from_onnx(path: Path, file: Path, open_part: OpenPart) -> Restorer | None:
 
     Raises:
         UnsuitableModelError: It looks like one, but does not run.
-
     """
     try:
         network = onnx.load(str(path))

@@ -43,7 +43,6 @@ def checked(facts: Facts) -> Facts:
 
     Raises:
         CatalogueError: One may not.
-
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,63}", facts.name or ""):
         raise CatalogueError(
@@ -66,7 +65,6 @@ def as_entry(values: Mapping[str, object], kind: type[Entry]) -> Entry:
 
     Raises:
         CatalogueError: One of them is wrong.
-
     """
     try:
         return msgspec.convert(msgspec.to_builtins(values), kind)
@@ -79,7 +77,6 @@ def refuse_duplicates(name: str, air: str, catalogue: Catalogue, directory: Path
 
     Raises:
         DuplicateModelError: One has, or an entry of this name is broken.
-
     """
     for key in (name, air):
         if (known := catalogue.claimant(key)) is not None:

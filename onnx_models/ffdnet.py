@@ -35,7 +35,6 @@ def convert(tensors: Mapping[str, NDArray[np.float32]]) -> onnx.ModelProto:
 
     Raises:
         UnsuitableModelError: They are not those of an FFDNet for colours.
-
     """
     layers = _layers(tensors)
     constants = {

@@ -72,7 +72,6 @@ def locked(directory: Path, name: str = "", on_wait: Callable[[], None] = lambda
 
     Raises:
         ModelBuildError: The lock cannot be made.
-
     """
     lock = FileLock(directory / (f".{name}.lock" if name else ".lock"))
     try:

@@ -21,7 +21,6 @@ def fold_factors(network: onnx.ModelProto) -> None:
 
     Args:
         network: With its weights; it is changed.
-
     """
     graph = network.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}

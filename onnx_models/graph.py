@@ -43,7 +43,6 @@ def wrap_uint8(core: onnx.ModelProto, scale: int) -> onnx.ModelProto:
 
     Returns:
         A model from `INPUT` to `OUTPUT`; N, H and W stay dynamic.
-
     """
     graph = core.graph
     before, after = graph.input[0].name, graph.output[0].name

@@ -178,7 +178,6 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         Raises:
             FactorTooLargeError: Every native scale is smaller.
             NoSuchLevelError: The model has no such level of noise.
-
         """
         if denoise not in (None, *self.denoise_levels):
             raise NoSuchLevelError(f"{self.name} has no level of noise {denoise}")
@@ -198,7 +197,6 @@ def check_price(usd: Decimal) -> None:
 
     Raises:
         ValueError: It is.
-
     """
     if not usd.is_finite() or usd < 0:
         raise ValueError("price_per_megapixel must be zero or more")

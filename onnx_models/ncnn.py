@@ -255,7 +255,6 @@ def convert(param: bytes, numbers: bytes) -> onnx.ModelProto:
     Raises:
         UnsupportedLayerError: A layer or a parameter has no ONNX form here; the message names it.
         NcnnFormatError: The files are malformed, or do not belong together.
-
     """
     layers = parse_param(param)
     graph = _Graph(BinReader(numbers))

@@ -90,7 +90,6 @@ def parse_param(data: bytes) -> list[Layer]:
 
     Raises:
         NcnnFormatError: The bytes are not such a file.
-
     """
     lines = [line.split() for line in data.decode(errors="replace").splitlines() if line.strip()]
     match lines:
@@ -147,7 +146,6 @@ def ncnn_blob(param: bytes, value: str) -> str:
 
     Raises:
         NcnnFormatError: It is no such file, or no layer computes that value.
-
     """
     for layer in parse_param(param):
         if value in (layer.name, f"{layer.name}.activation"):

@@ -72,7 +72,6 @@ def ensure_network(
 
     Raises:
         ModelBuildError: See `ensure_built`; also if the parts cannot be written.
-
     """
     if isinstance(weights, DiffusionWeights):
         raise TypeError(f"{model.name} has more than one network")

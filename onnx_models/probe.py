@@ -84,7 +84,6 @@ def find_scale(run: Run, side: int = _SIDE) -> int:
 
     Raises:
         UnsuitableModelError: It does not run, gives something else than larger RGB images, or no finite ones.
-
     """
     image = texture(side, side).transpose(2, 0, 1)[np.newaxis].astype(np.float32) / np.float32(255)
     scale = 0
@@ -101,7 +100,6 @@ def find_uint8_scale(run: Run) -> int:
 
     Raises:
         UnsuitableModelError: It does not run, or gives something else than larger RGB images.
-
     """
     result = run_network(run, texture(_SIDE, _SIDE)[np.newaxis])
     is_image = (result.shape[0], *result.shape[3:]) == (1, 3) and result.dtype == np.uint8
@@ -126,7 +124,6 @@ def check_sizes(run: Run, scale: int) -> None:
 
     Raises:
         UnsuitableModelError: It does not run with one of the sizes, or gives another size.
-
     """
     for height, width in SIZES:
         result = run_network(run, texture(height, width)[np.newaxis])
@@ -142,7 +139,6 @@ def check_batches(run: Run) -> None:
 
     Raises:
         UnsuitableModelError: They do not.
-
     """
     pair = np.stack([texture(32, 40), texture(32, 40)[::-1, ::-1]])
     together = run_network(run, pair)
@@ -182,7 +178,6 @@ def run_network(run: Run, batch: NDArray[Any]) -> NDArray[Any]:
 
     Raises:
         UnsuitableModelError: It failed; the message names the input's shape.
-
     """
     try:
         return run(batch)

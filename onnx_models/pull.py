@@ -62,7 +62,6 @@ def pull_model(
         InstalledError: Another process has just fetched it.
         DuplicateModelError: The name or the AIR identifier is taken.
         ModelBuildError: The model cannot be used, or cannot be written.
-
     """
     if download.non_commercial and not accept_licence:
         raise LicenceError(

@@ -49,7 +49,6 @@ def fit_sizes(network: onnx.ModelProto, scale: int, rule: SizeRule) -> onnx.Mode
         network: From `INPUT` to `OUTPUT`, as `wrap_uint8` gives it.
         scale: Output side / input side.
         rule: Which sizes it takes.
-
     """
     if rule.any_size:
         return network

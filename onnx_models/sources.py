@@ -39,7 +39,6 @@ def obtain(
 
     Raises:
         DownloadError: No source has one of the files; the message gives the reason of each.
-
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -178,7 +178,6 @@ def require(suffix: str) -> None:
 
     Raises:
         MissingConverterError: PyTorch or spandrel is not installed.
-
     """
     try:
         import onnxscript  # noqa: F401, PLC0415
@@ -196,7 +195,6 @@ def read_checkpoint(path: Path) -> Checkpoint | FaceCheckpoint:
     Raises:
         MissingConverterError: PyTorch or spandrel is not installed.
         UnsuitableModelError: The file is broken, holds code, or is no network that upscales RGB images.
-
     """
     require(path.suffix)
     import spandrel  # noqa: PLC0415

@@ -53,7 +53,6 @@ def split_file(path: Path, scale: int) -> Parts | None:
 
     Raises:
         ModelBuildError: It is none.
-
     """
     try:
         return split_network(onnx.load(path), scale)
@@ -67,7 +66,6 @@ def split_network(network: onnx.ModelProto, scale: int) -> Parts | None:
     Args:
         network: From `INPUT` to `OUTPUT`, as `wrap_uint8` gives it, with its weights.
         scale: Output side / input side.
-
     """
     graph = network.graph
     tail = _find_tail(graph, scale)

@@ -16,7 +16,6 @@ def in_stages(cores: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
 
     Args:
         cores: Each with one input and one output, (N, 3, H, W) float32, of one opset.
-
     """
     first, *others = cores
     if not others:
@@ -35,7 +34,6 @@ def with_margin(core: onnx.ModelProto, margin: int) -> onnx.ModelProto:
     Args:
         core: From (N, 3, H, W) to (N, 3, scale x (H - 2 margin), scale x (W - 2 margin)), float32.
         margin: Pixels at each side.
-
     """
     if not margin:
         return core

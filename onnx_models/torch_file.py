@@ -42,7 +42,6 @@ def read_tensors(content: bytes) -> dict[str, NDArray[np.float32]]:
 
     Raises:
         UnsuitableModelError: It is no such file; one that holds anything else is not read any further.
-
     """
     file = io.BytesIO(content)
     try:

@@ -23,7 +23,6 @@ def upscaler_file(model: Model, scale: int, param: bytes, numbers: bytes, versio
 
     Raises:
         NcnnFormatError: The weights cannot be converted.
-
     """
     core = ncnn.convert(param, numbers)
     fold_factors(core)

@@ -67,7 +67,7 @@ async def _attempt(what: str, work: Callable[[], Awaitable[object]]) -> None:
 async def reconcile(runner: Runner, base_url: str) -> None:
     """Run the tasks that nobody runs: of servers that are gone, and of this one."""
     if count := await runner.reconcile(base_url):
-        log.info("running %d tasks that were left unfinished", count)
+        log.info("unfinished tasks that run now: %d", count)
 
 
 async def keep_up(lock: ServerLock, runner: Runner, sessions: Sessions, base_url: str) -> None:

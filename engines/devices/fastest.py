@@ -16,13 +16,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
 from engines.devices.cores import processor
+from engines.devices.cpu_runtime import CpuRuntime
 from engines.devices.device import Device
 from engines.devices.failures import as_model_error
 from engines.devices.heap import trim_heap
@@ -33,7 +33,7 @@ from engines.devices.sessions import Network, Session, run_checked
 from engines.errors import ModelError
 from onnx_models import Model
 
-__all__ = ["CpuRuntime", "FastestRuntime", "fastest_runtime"]
+__all__ = ["FastestRuntime", "fastest_runtime"]
 
 log = logging.getLogger(__name__)
 
@@ -42,18 +42,6 @@ _SIDES = (32, 64, 96)
 _SHORT = 0.12
 _ENOUGH_SECONDS = 0.5
 _RUNS = 4
-
-
-class CpuRuntime(Device, Protocol):
-    """The CPU, by one runtime in one precision."""
-
-    @property
-    def threads(self) -> int:
-        """How many one run may use."""
-
-    @property
-    def runtime(self) -> str:
-        """For people, such as "OpenVINO bf16"."""
 
 
 class _Choice(Struct, frozen=True):

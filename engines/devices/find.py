@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Literal
 
 from engines.devices.cores import usable_cores
 from engines.devices.cpu import CpuDevice
+from engines.devices.cpu_runtime import CpuRuntime
 from engines.devices.cuda.driver import open_driver
 from engines.devices.device import Device
-from engines.devices.fastest import CpuRuntime, FastestRuntime
+from engines.devices.fastest import FastestRuntime
 from engines.devices.memory import memory_size
 from engines.devices.ncnn import NcnnDevice, find_ncnn, has_ncnn
 from engines.devices.openvino import CpuPrecision, OpenVinoDevice, find_openvino
@@ -31,7 +32,7 @@ _MEMORY_FOR_NCNN = 8 * 10**9
 
 _ON_GPUS: frozenset[RuntimeChoice] = frozenset({"tensorrt", "tensorrt-rtx"})
 
-_CPUS = CpuDevice, OpenVinoDevice, NcnnDevice, FastestRuntime
+_CPUS = CpuRuntime, FastestRuntime
 
 
 def find_devices(

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.devices.blocks import BlockSession
+from engines.devices.cpu_runtime import CpuRuntime
 from engines.devices.failures import as_model_error
 from engines.devices.parts import Part, PartSession
 from engines.devices.sessions import Network, Session
@@ -34,18 +35,11 @@ __all__ = ["NcnnDevice", "find_ncnn", "has_ncnn"]
 
 
 @dataclass(frozen=True, slots=True)
-class NcnnDevice:
-    """The CPU, by ncnn in fp32. Every run is of one tile: a batch gains nothing on a CPU."""
+class NcnnDevice(CpuRuntime):
+    """The CPU, by ncnn in fp32."""
 
-    threads: int
-    """How many one run may use."""
     other: "Device | None"
     """The same CPU by another runtime, for what ncnn has no weights of; None to refuse that."""
-
-    @property
-    def name(self) -> str:
-        """See `Device.name`."""
-        return f"CPU, {self.threads} threads, {self.runtime}"
 
     @property
     def runtime(self) -> str:
@@ -56,18 +50,6 @@ class NcnnDevice:
     def kind(self) -> str:
         """See `Device.kind`."""
         return f"{self.name} {metadata.version('ncnn')}"  # without the memory that to import it takes
-
-    @property
-    def largest_batch(self) -> int:
-        """See `Device.largest_batch`."""
-        return 1
-
-    def side_by_side(self, _network: Network) -> bool:
-        """See `Device.side_by_side`."""
-        return False
-
-    def memory_use(self) -> None:
-        """See `Device.memory_use`."""
 
     def open(self, network: Network) -> Session:
         """See `Device.open`."""

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.devices.blocks import BlockSession
+from engines.devices.cpu_runtime import CpuRuntime
 from engines.devices.failures import as_model_error, loading
 from engines.devices.heap import drop_mapped
 from engines.devices.openvino_parts import Compile, OpenVinoPart
@@ -69,19 +70,12 @@ class _Runs:
 
 
 @dataclass(frozen=True, slots=True)
-class OpenVinoDevice:
-    """The CPU, by OpenVINO. Every run is of one tile: a batch gains nothing on a CPU."""
+class OpenVinoDevice(CpuRuntime):
+    """The CPU, by OpenVINO."""
 
-    threads: int
-    """How many one run may use."""
     precision: Precision
     runs: _Runs = field(default_factory=_Runs, compare=False, repr=False)
     """Those of light networks that are under way."""
-
-    @property
-    def name(self) -> str:
-        """See `Device.name`."""
-        return f"CPU, {self.threads} threads, {self.runtime}"
 
     @property
     def runtime(self) -> str:
@@ -93,17 +87,9 @@ class OpenVinoDevice:
         """See `Device.kind`."""
         return f"{self.name} {import_openvino().__version__}"
 
-    @property
-    def largest_batch(self) -> int:
-        """See `Device.largest_batch`."""
-        return 1
-
     def side_by_side(self, _network: Network) -> bool:
         """See `Device.side_by_side`."""
         return True
-
-    def memory_use(self) -> None:
-        """See `Device.memory_use`."""
 
     def open(self, network: Network) -> Session:
         """See `Device.open`."""

@@ -53,7 +53,6 @@ def find_additions(pipeline: Path, kind: Kind, wanted: Wanted, controlnet: Path 
 
     Raises:
         UnsuitableModelError: Something is missing, or of a kind that is not offered.
-
     """
     if kind.weights is not CreativeWeights:
         given = {"ControlNet": controlnet, "IP-Adapter": wanted.ip_adapter, "LoRA": wanted.loras}

@@ -85,7 +85,6 @@ def unet_part(
         kind: What it computes in.
         examples: Inputs to try it with.
         residuals: What its ControlNet adds, if it has one: see `residuals_of`.
-
     """
     import torch  # noqa: PLC0415
 

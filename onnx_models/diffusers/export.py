@@ -67,7 +67,6 @@ def export_pipeline(
     Raises:
         MissingConverterError: PyTorch, diffusers or transformers is not installed.
         UnsuitableModelError: It is no such pipeline, or not one that can be run here.
-
     """
     kind, additions = kind_of(pipeline), additions or Additions()
     schedule = read_schedule(pipeline, kind.schedulers, kind.predictions, kind.other_schedulers)
@@ -128,7 +127,6 @@ def kind_of(pipeline: Path) -> Kind:
 
     Raises:
         UnsuitableModelError: It is no pipeline that can be exported.
-
     """
     index = read_json(pipeline / "model_index.json", "it is not a directory of diffusers")
     found = index.get("_class_name")

@@ -47,7 +47,6 @@ class Config:
         component: Its name, for messages.
         values: What its file holds.
         defaults: What diffusers takes for keys that are absent.
-
     """
 
     def __init__(self, component: str, values: dict[str, Any], defaults: dict[str, Any]) -> None:
@@ -59,7 +58,6 @@ class Config:
 
         Raises:
             UnsuitableModelError: It is another one.
-
         """
         value = self._values.get(key)
         for each in allowed:
@@ -72,7 +70,6 @@ class Config:
 
         Raises:
             UnsuitableModelError: It is none, or out of range.
-
         """
         value = self._values.get(key)
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
@@ -84,7 +81,6 @@ class Config:
 
         Raises:
             UnsuitableModelError: It is none, or out of range.
-
         """
         value = self.number(key, least, most)
         if value != int(value):
@@ -106,7 +102,6 @@ def read_json(path: Path, otherwise: str) -> dict[str, Any]:
 
     Raises:
         UnsuitableModelError: It is missing, or no JSON object.
-
     """
     try:
         content = json.loads(path.read_bytes())
@@ -139,7 +134,6 @@ def check_files(folders: Mapping[str, Path]) -> dict[str, Files]:
 
     Raises:
         UnsuitableModelError: A file is missing, empty or of a kind that is not read.
-
     """
     files = {}
     for component, folder in folders.items():

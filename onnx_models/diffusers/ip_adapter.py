@@ -56,7 +56,6 @@ def find_ip_adapter(path: Path) -> IpAdapter:
 
     Raises:
         UnsuitableModelError: There is none, there are several, or its layout is not read.
-
     """
     weights = path if path.is_file() else _only(path)
     shapes = read_header(weights).shapes
@@ -118,7 +117,6 @@ def read_image_encoder(adapter: IpAdapter, encoder: Any, unet: Any) -> Any:
 
     Raises:
         UnsuitableModelError: It is for another UNet.
-
     """
     import torch  # noqa: PLC0415
     from safetensors.torch import load_file  # noqa: PLC0415
@@ -183,7 +181,6 @@ def _install(weights: Mapping[str, "torch.Tensor"], unet: Any) -> None:
 
     Raises:
         UnsuitableModelError: They are for another UNet.
-
     """
     import torch  # noqa: PLC0415
     from torch.nn.functional import linear, scaled_dot_product_attention  # noqa: PLC0415

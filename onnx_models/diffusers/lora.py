@@ -76,7 +76,6 @@ def parse_lora(text: str) -> Lora:
 
     Raises:
         UnsuitableModelError: There is no such file, it is of another kind, or the weight is no number.
-
     """
     name, colon, weight = text.rpartition(":")
     if not colon or Path(text).exists():
@@ -100,7 +99,6 @@ def read_layers(lora: Lora) -> tuple[dict[tuple[str, str], Layer], Header]:
 
     Raises:
         UnsuitableModelError: It is none, is broken, or has a layout that is not offered.
-
     """
     header = read_header(lora.file)
     layers: dict[tuple[str, str], Layer] = {}
@@ -144,7 +142,6 @@ def merge(lora: Lora, components: Mapping[str, Any]) -> None:
 
     Raises:
         UnsuitableModelError: It does not fit, is broken, or has a layout that is not offered.
-
     """
     import torch  # noqa: PLC0415
     from safetensors.torch import load_file  # noqa: PLC0415
@@ -233,7 +230,6 @@ def original_name(name: str, layers: int) -> str:
     Args:
         name: Such as `down_blocks.1.attentions.0.proj_in`.
         layers: How many layers a block has.
-
     """
     found = _OF_BLOCK.fullmatch(name)
     if found is None:

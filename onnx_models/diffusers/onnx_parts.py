@@ -35,7 +35,6 @@ def write(part: Part, directory: Path, *, half: bool) -> None:
         part: What to write.
         directory: Where to: `NAME.onnx`, and maybe `NAME.onnx.data`.
         half: Whether it is in half precision.
-
     """
     import torch  # noqa: PLC0415
 
@@ -101,7 +100,6 @@ def difference(open_part: OpenPart, directory: Path, part: Part, expected: Seque
 
     Raises:
         UnsuitableModelError: It does not run.
-
     """
     try:
         run = open_part(directory / f"{part.name}.onnx")

@@ -95,7 +95,6 @@ class Examples:
 
         Args:
             found: The pipeline.
-
         """
         self._found = found
         self._random = np.random.default_rng(0)

@@ -31,7 +31,6 @@ def training_steps(times: "torch.Tensor", time: "torch.Tensor") -> "torch.Tensor
     Args:
         times: See `noise_times`.
         time: The engine's.
-
     """
     below = (times[None] <= time[:, None]).sum(1).clamp(1, len(times) - 1) - 1
     return below + (time - times[below]) / (times[below + 1] - times[below])
@@ -47,7 +46,6 @@ def as_velocity(
         found: The prediction, (N, C, h, w).
         noisy: The latents with noise, divided by the deviation of both together.
         deviation: Of the noise, (N,); the latents have 1.
-
     """
     if prediction == "v_prediction":
         return -found

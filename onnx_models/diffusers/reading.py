@@ -29,7 +29,6 @@ def require() -> None:
 
     Raises:
         MissingConverterError: One is not.
-
     """
     try:
         import torch  # noqa: F401, PLC0415, I001 - the first: the others look whether it is there
@@ -54,7 +53,6 @@ def located(source: str, on_progress: Step) -> Path:
         MissingConverterError: What fetches it is not installed.
         DownloadError: It cannot be fetched.
         UnsuitableModelError: There is no such directory.
-
     """
     if Path(source).exists():
         return Path(source)
@@ -100,7 +98,6 @@ def read(
 
     Raises:
         UnsuitableModelError: Something does not fit, or weights are missing.
-
     """
     import diffusers  # noqa: PLC0415
     import transformers  # noqa: PLC0415
@@ -162,7 +159,6 @@ def as_unsuitable(what: str) -> Iterator[None]:
 
     Raises:
         UnsuitableModelError: In place of any other.
-
     """
     try:
         yield

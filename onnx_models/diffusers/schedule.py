@@ -112,7 +112,6 @@ def read_training(pipeline: Path, component: str) -> Training:
 
     Raises:
         UnsuitableModelError: Its configuration is missing, broken, or of a kind that is not offered.
-
     """
     return _training(Config(component, _values(pipeline, component), _BETAS))
 
@@ -133,7 +132,6 @@ def read_schedule(
 
     Raises:
         UnsuitableModelError: Its configuration is missing, broken, or of a kind that is not offered.
-
     """
     values = _values(pipeline, "scheduler")
     name = Config("scheduler", values, {}).choice("_class_name", (*schedulers, *others))

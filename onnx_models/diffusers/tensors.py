@@ -31,7 +31,6 @@ def read_header(file: Path) -> Header:
 
     Raises:
         UnsuitableModelError: It cannot be read, or is no such file.
-
     """
     try:
         with file.open("rb") as opened:

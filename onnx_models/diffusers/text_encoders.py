@@ -26,7 +26,6 @@ def text_encoder_part(found: Components, kind: "torch.dtype", examples: Examples
         kind: What it computes in.
         examples: Inputs to try it with.
         largest_skip: How many layers further back the context may be taken.
-
     """
     import torch  # noqa: PLC0415
 

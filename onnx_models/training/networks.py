@@ -31,7 +31,6 @@ class Block(nn.Module):
         Args:
             width: Channels.
             features: How many numbers describe the noise's level; 0 for a block without one.
-
         """
         super().__init__()
         self.first = nn.Conv2d(width, width, 3, padding=1)
@@ -99,7 +98,6 @@ class Denoiser(nn.Module):
         Args:
             width: Channels.
             count: Blocks.
-
         """
         super().__init__()
         self.register_buffer("scaling", torch.ones(()))

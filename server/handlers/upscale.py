@@ -30,9 +30,8 @@ async def handle(task: Upscale, context: Context) -> Struct | None:
         TaskError: if the task is refused.
     """
     async with context.services.runner.arrival(context.login.owner, task.sequence):
-        prepared = await prepare(task, context)
-        taken = await _submit(prepared)
-    return await _answer(prepared, taken)
+        request, taken = await _submit(await prepare(task, context))  # its image is not held while it waits
+    return await _answer(task, context, request, taken)
 
 
 async def finish(prepared: Prepared) -> Struct | None:
@@ -41,12 +40,14 @@ async def finish(prepared: Prepared) -> Struct | None:
     Raises:
         TaskError: if the task is refused.
     """
-    return await _answer(prepared, await _submit(prepared))
+    request, taken = await _submit(prepared)
+    return await _answer(prepared.task, prepared.context, request, taken)
 
 
-async def _answer(prepared: Prepared, taken: Running | TaskRecord) -> Struct | None:
+async def _answer(
+    task: Upscale, context: Context, request: UpscaleRequest, taken: Running | TaskRecord
+) -> Struct | None:
     """The reply to a task that is taken on, or was before."""
-    task, context, request = prepared.task, prepared.context, prepared.request
     session, services = context.session, context.services
     if isinstance(taken, TaskRecord) and taken.status is Status.ACCEPTED:  # another server is at it
         if session is not None:
@@ -63,7 +64,7 @@ async def _answer(prepared: Prepared, taken: Running | TaskRecord) -> Struct | N
     return await _wait(taken, services.settings.acknowledge_after if patience is None else patience, context)
 
 
-async def _submit(prepared: Prepared) -> Running | TaskRecord:
+async def _submit(prepared: Prepared) -> tuple[UpscaleRequest, Running | TaskRecord]:
     """Submit a task with its images: recorded together, an accepted task can always be run again.
 
     What the account cannot pay for is not kept, nor are the images of a task that is refused.
@@ -85,7 +86,7 @@ async def _submit(prepared: Prepared) -> Running | TaskRecord:
             quote=prepared.quote,
             drafts=drafts,
         )
-        return taken
+        return request, taken
     finally:
         if not (isinstance(taken, Running) and taken.pixels is prepared.pixels):
             prepared.release()

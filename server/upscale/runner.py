@@ -166,17 +166,15 @@ class Runner:
             BusyError: if all accounts together have.
             InsufficientCreditsError: if the account cannot pay the price.
         """
-        if pixels is not None and self._execution.is_stopping:
-            raise UnavailableError(
-                "the server is stopping"
-            )  # the pixels would not be there after its next start
+        if pixels is not None and self._execution.is_stopping:  # they would be gone after its next start
+            raise UnavailableError("the server is stopping")
         attempt = Attempt.of(account, request.task_uuid)
+        running = Running(attempt, request, session, base_url, pixels, quote=quote)
         encoded = msgspec.json.encode(request)
         taken: Running | TaskRecord
-        async with self._turn(account, attempt.task_uuid):
-            previous, image = await self._accept(attempt, request, encoded, session, quote, drafts)
+        async with self._turn(account, running.key):
+            previous = await self._accept(running, encoded, drafts)
             if previous is None:
-                running = Running(attempt, request, session, base_url, pixels, image, quote)
                 taken = self._execution.start(running)
             elif previous.is_for(encoded):
                 taken = await self._rejoin(previous, base_url, pixels)
@@ -254,24 +252,14 @@ class Runner:
         """To be held while it is decided whether, and where, a task runs."""
         return self._turns.setdefault((account, key), asyncio.Lock())
 
-    async def _accept(
-        self,
-        attempt: Attempt,
-        request: UpscaleRequest,
-        encoded: bytes,
-        session: str | None,
-        quote: Quote | None,
-        drafts: Collection[Draft],
-    ) -> tuple[TaskRecord | None, ImageRecord | None]:
-        """Record a new task, with its images, or return the record of one that was sent before.
-
-        Beside it: its input, if that was among them.
-        """
+    async def _accept(self, running: Running, encoded: bytes, drafts: Collection[Draft]) -> TaskRecord | None:
+        """Record a new task with its images, or return the record of one that was sent before."""
+        attempt, request, quote = running.attempt, running.request, running.quote
         accept = partial(
             tasks.accept,
             attempt=attempt,
             request=encoded,
-            session=session,
+            session=running.session,
             now=self._clock(),
             owner=self._lock.server,
             admit=partial(self._admission.enter, attempt.account, attempt.id),
@@ -281,16 +269,16 @@ class Runner:
         )
         try:
             if not drafts:
-                return await self._database.run(accept), None
+                return await self._database.run(accept)
             previous, images = await self._accept_with(drafts, accept)
         except BaseException as error:
             self._admission.leave(attempt.id, self._clock())
             if isinstance(error, DatabaseUnavailableError) and error.may_be_done:
                 self._in_doubt[attempt] = time.monotonic()
             raise
-        source = request.source
-        uuid = source.uuid if isinstance(source, StoredImage) else None
-        return previous, next((image for image in images if image.uuid == uuid), None)
+        if isinstance(source := request.source, StoredImage):
+            running.image = next((image for image in images if image.uuid == source.uuid), None)
+        return previous
 
     async def _accept_with(
         self, drafts: Collection[Draft], accept: Callable[..., TaskRecord | None]

@@ -156,7 +156,7 @@ class Report:
             if not self._succeeded and not self._failures:
                 return
         plan = self._plan
-        parts = [self._done()] if plan.jobs else []
+        parts = [self._done()] if self._succeeded else []
         left = len(plan.jobs) + len(plan.failures) - self._succeeded - self.failed
         parts += [
             *_count(plan.done, "done before", "--overwrite does {} again"),

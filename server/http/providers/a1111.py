@@ -77,7 +77,7 @@ class BatchImage(Struct, frozen=True):
     """An image of a batch."""
 
     data: str
-    name: str = ""
+    name: str | None = None
 
 
 class BatchImages(Extras, frozen=True, kw_only=True):

@@ -107,9 +107,7 @@ class Caller:
         Raises:
             TaskError: if it would be refused, other than for want of credit.
         """
-        context = self._context(
-            {**task, "taskType": "upscale", "taskUUID": str(uuid.uuid4())}, acknowledge_after=0
-        )
+        context = self._context({**task, "taskType": "upscale", "taskUUID": str(uuid.uuid4())})
         self.services.edge.take_request(self.account)
         parsed = context.raw.parse()
         permit(parsed, self.login, self.services.clock())
@@ -280,18 +278,16 @@ class Caller:
         """How much of a task is done, from 0 to 1."""
         return item.progress / 100
 
-    async def _ask(
-        self, kind: type[T], task: Mapping[str, Any], *, acknowledge_after: float | None = None
-    ) -> T:
+    async def _ask(self, kind: type[T], task: Mapping[str, Any]) -> T:
         """The reply to a task, taken the same way as one that came over a socket."""
-        context = self._context(task, acknowledge_after)
+        context = self._context(task)
         reply = await dispatch(context.raw, context)
         if isinstance(reply, ErrorItem):
             raise FailedError(reply)
         assert isinstance(reply, kind)
         return reply
 
-    def _context(self, task: Mapping[str, Any], acknowledge_after: float | None = None) -> Context:
+    def _context(self, task: Mapping[str, Any]) -> Context:
         """What a handler knows of a task, as of one that came over a socket; None is as not given."""
         given = {name: value for name, value in task.items() if value is not None}
         (raw,) = MESSAGEPACK.split(msgspec.msgpack.encode([given]))
@@ -302,7 +298,7 @@ class Caller:
             base_url=self.base_url,
             raw=raw,
             results=self.results,
-            acknowledge_after=acknowledge_after,
+            acknowledge_after=0,
             service=self.service,
             traceparent=self.traceparent,
         )

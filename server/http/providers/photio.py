@@ -26,11 +26,11 @@ _NAMES: Final = {
 
 _USUAL: Final[dict[str, str | float]] = {
     "prompt": "",
-    "negative_prompt": ("worst quality, low quality, illustration, 3d, 2d, painting, cartoons, sketch"),
+    "negative_prompt": "worst quality, low quality, illustration, 3d, 2d, painting, cartoons, sketch",
     "denoising_strength": 0.2,
     "quality": "LOW",
 }
-"""Photio's own defaults, which ask for nothing."""
+"""Photio's own defaults, which ask for nothing; with diffusion its negative prompt is used where none is."""
 
 
 class Upscale(Struct, frozen=True, kw_only=True):
@@ -60,14 +60,16 @@ async def upscale(request: Request, caller: Caller) -> Response:
 
 def _how(body: Upscale, caller: Caller) -> dict[str, Any]:
     """Diffusion for what only diffusion can do, a GAN for everything else."""
-    wanted = [name for name, usual in _USUAL.items() if getattr(body, name) not in (None, "", usual)]
-    if not wanted:
+    wanted = {name: getattr(body, name) for name in _USUAL if getattr(body, name) not in (None, "")}
+    asked = [name for name, value in wanted.items() if value != _USUAL[name]]
+    if not asked:
         return {}
-    model = diffusion_model(caller.services.catalogue, wanted[0])
-    likeness = body.denoising_strength  # by Photio's page 1 is the most similar
+    model = diffusion_model(caller.services.catalogue, asked[0])
+    # By Photio's page a likeness of 1 is the most similar; its default is the model's own strength.
+    likeness = body.denoising_strength if "denoising_strength" in asked else None
     settings = {
-        "positivePrompt": body.prompt or None,
-        "negativePrompt": body.negative_prompt or None,
+        "positivePrompt": wanted.get("prompt"),
+        "negativePrompt": wanted.get("negative_prompt", _USUAL["negative_prompt"]),
         "strength": None if likeness is None else max(0.05, 1 - likeness),
     }
     return {"model": model.name, "settings": diffusion_settings(model, settings, body.quality or "LOW")}

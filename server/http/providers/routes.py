@@ -110,6 +110,7 @@ def _endpoint(
             item = error.item
         except TaskError as error:
             services.telemetry.metrics.error_sent(error.code)
+            log.info("request refused", extra={"path": request.url.path[:200], "code": error.code})
             item = error.item(None, None, documentation)
         except Exception:
             log.exception("%s failed", request.url.path)

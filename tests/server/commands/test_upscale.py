@@ -230,6 +230,7 @@ def test_seams_flips_and_a_second_model_are_passed_on_and_make_another_result(
     failed = upscale(folder / "a.png", *FAST, "--setting", "denoise=1", "-o", folder / "b.png")
     assert failed.exit_code == 1
     assert "no setting 'denoise'" in failed.stderr
+    assert failed.stdout == "1 failed\n"
 
 
 def test_what_is_not_an_image_is_told_and_the_others_are_done(upscale: Tilewire, folder: Path) -> None:

@@ -49,7 +49,7 @@ class Wish(Struct, frozen=True, kw_only=True):
 class Webhook(Struct, frozen=True, kw_only=True):
     """Where the outcome is sent."""
 
-    url: str = ""
+    url: str | None = None
     test_mode: Wish | None = None
 
 
@@ -73,10 +73,10 @@ class RequestV3(Struct, frozen=True, kw_only=True):
 
 
 class UpscaleV3(Struct, frozen=True, kw_only=True):
-    """The body of `/v3/async/upscale`."""
+    """The body of `/v3/async/upscale`; null is as not given, here and within."""
 
     request: RequestV3
-    extra: Extra = Extra()
+    extra: Extra | None = None
 
 
 class ImageUpscaler(Struct, frozen=True, kw_only=True):
@@ -90,7 +90,7 @@ class ImageUpscaler(Struct, frozen=True, kw_only=True):
 async def upscale(request: Request, caller: Caller) -> Response:
     """Take a task on."""
     body = await read_json(request, UpscaleV3)
-    extra, wanted = body.extra, body.request
+    extra, wanted = body.extra or Extra(), body.request
     _refuse_what_is_not_offered(extra)
     task_uuid = await caller.accept(
         inputImage=wanted.image_base64,

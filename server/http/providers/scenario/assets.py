@@ -21,7 +21,7 @@ class Asset(Struct, frozen=True, kw_only=True):
     """The body of an upload."""
 
     image: Annotated[str, Meta(min_length=1)]
-    name: str = ""
+    name: str | None = None
 
 
 async def upload(request: Request, caller: Caller) -> Response:

@@ -8,8 +8,10 @@ from typing import Any
 
 import httpcore
 import pytest
+from sqlalchemy import select
 
 from server.serving import EmbeddedServer
+from server.state.tables import tasks
 from tests.engines.support.tiny_creative import add_tiny_creative
 from tests.server.conftest import settings_for
 from tests.server.support.ask import ask, finished
@@ -65,6 +67,25 @@ def test_photios_quality_and_likeness_are_steps_and_strength(server: EmbeddedSer
     )
     assert status == 200, reply
     assert open_image(base64.b64decode(reply["body"])).size == (48, 32)
+
+
+def test_photios_own_defaults_beside_a_prompt_change_nothing(server: EmbeddedServer) -> None:
+    body = {"image": ENCODED, "prompt": "a cat"}
+    negative = "worst quality, low quality, illustration, 3d, 2d, painting, cartoons, sketch"
+    defaults = {"quality": "LOW", "denoising_strength": 0.2, "negative_prompt": negative}
+    for more in ({}, defaults):
+        assert post(server, "/v1/inference/upscale", body | more)[0] == 200
+    with_defaults, without = server.services.database.run_sync(
+        lambda connection: connection.scalars(
+            select(tasks.c.request)
+            .where(tasks.c.service == "photio")
+            .order_by(tasks.c.created.desc())
+            .limit(2)
+        ).all()
+    )
+    drawn = [json.loads(request)["diffusion"] | {"seed": 0} for request in (with_defaults, without)]
+    assert drawn[0] == drawn[1]
+    assert drawn[0]["negative_prompt"].startswith(negative)
 
 
 def test_photios_likeness_matters_at_4_too(server: EmbeddedServer) -> None:

@@ -606,6 +606,32 @@ async def test_without_a_key_only_programs_of_this_machine_come_in_and_only_if_t
         assert ask(server, "GET", path, headers=page).status == 401
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (
+            "/v3/async/upscale",
+            {"request": {"image_base64": ENCODED, "model_name": FAST_MODEL}, "extra": None},
+        ),
+        (
+            "/v3/async/upscale",
+            {
+                "request": {"image_base64": ENCODED, "model_name": FAST_MODEL, "scale_factor": None},
+                "extra": {"webhook": {"url": None, "test_mode": None}, "enterprise_plan": None},
+            },
+        ),
+        ("/v1/assets", {"image": ENCODED, "name": None}),
+        (
+            "/sdapi/v1/extra-batch-images",
+            {"imageList": [{"data": ENCODED, "name": None}], "upscaling_resize": None},
+        ),
+    ],
+)
+def test_null_is_as_not_given(server: EmbeddedServer, path: str, body: dict[str, Any]) -> None:
+    answer = ask(server, "POST", path, body=body)
+    assert answer.status == 200, answer.body
+
+
 async def test_novitas_webhook_gets_what_its_task_result_says(start_server: StartServer, web: Web) -> None:
     server, before = start_server(private_networks=True), time.time()
     request = {"image_base64": ENCODED, "model_name": FAST_MODEL, "scale_factor": 2}
