@@ -108,13 +108,15 @@ class Connection:
             self._drop()
             raise Disconnected
         self._unsent += len(frame)
+        counted = min(len(frame), self._largest_counted)  # one reply may be as large as it is
+        self._outgoing.add(counted)
         try:
-            with self._counted(len(frame)):
-                await self._line.send(frame, text=not self.codec.binary)
+            await self._line.send(frame, text=not self.codec.binary)
         except ConnectionError as error:
             raise Disconnected from error
         finally:
             self._unsent -= len(frame)
+            self._outgoing.add(-counted)
 
     @asynccontextmanager
     async def room(self, size: int) -> AsyncIterator[None]:
@@ -129,7 +131,7 @@ class Connection:
             await self._until_called()
         if self._gone:
             raise Disconnected
-        with self._counted(self._size_in_frame(size)):
+        with self._counted(size):
             yield
 
     @asynccontextmanager
@@ -137,11 +139,8 @@ class Connection:
         """`room`, also for what will be kept if the client is gone."""
         while size and not self._outgoing.has_room():
             await self._until_called()
-        with self._counted(self._size_in_frame(size)):
+        with self._counted(size):
             yield
-
-    def _size_in_frame(self, size: int) -> int:
-        return size if self.codec.binary else size * 4 // 3  # base64
 
     async def _until_called(self) -> None:
         """Wait until there may be room, or the client is gone."""
@@ -150,7 +149,8 @@ class Connection:
 
     @contextmanager
     def _counted(self, size: int) -> Iterator[None]:
-        counted = min(size, self._largest_counted)  # one reply may be as large as it is
+        """Count the images of a reply that is being prepared: as base64, unless frames are binary."""
+        counted = min(size if self.codec.binary else size * 4 // 3, self._largest_counted)
         self._outgoing.add(counted)
         try:
             yield
