@@ -28,7 +28,7 @@ async def _item(task: GetResponse, context: Context) -> UpscaleResult | ErrorIte
     running = context.services.runner.find(context.account, task.task_uuid)
     if running is not None and not running.outcome.done() and context.login.sees(running.request.scope):
         return running.news()
-    record = await context.services.database.run(tasks.find, context.account, task.task_uuid.lower())
+    record = await context.services.database.run(tasks.look, context.account, task.task_uuid.lower())
     if record is None or not context.sees(record):
         raise NotFoundError("taskNotFound", f"there is no task {task.task_uuid}", "taskUUID")
     webhook = await context.services.database.run(find_webhook, context.account, record.task_uuid)

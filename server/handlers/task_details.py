@@ -34,7 +34,7 @@ async def handle(task: GetTaskDetails, context: Context) -> TaskDetails:
     """
     await context.settled(task.task_uuid)
     services = context.services
-    record = await services.database.run(tasks.find, context.account, task.task_uuid.lower())
+    record = await services.database.run(tasks.look, context.account, task.task_uuid.lower())
     if record is None or not context.sees(record):
         raise NotFoundError("taskNotFound", f"there is no task {task.task_uuid}", "taskUUID")
     item = await services.results.item(record, context.base_url, by_url="this is about the task alone")

@@ -112,7 +112,7 @@ tasks = Table(
     Column("owner", String(36)),  # the server that runs it
     Column("service", String(10)),  # in whose shape it came; null: in Runware's
     Column("attempt", String(32)),  # changes each time that it begins anew
-    Column("acceptance", String(32)),  # the attempt it was accepted as; null once it was sent again
+    Column("acceptance", String(32)),  # it was accepted as this attempt; null once sent again or asked for
     Column("created", Float, nullable=False),
     Column("finished", Float),
     # With the status, so that the index alone says which attempts a server has.

@@ -46,6 +46,7 @@ __all__ = [
     "find",
     "keep",
     "latest",
+    "look",
     "note_sent",
     "reserve",
     "settle",
@@ -68,6 +69,9 @@ _FIND: Final = Prepared(_QUERY)
 _FIND_LOCKED: Final = Prepared(_QUERY.with_for_update())
 _FIND_ACCEPTED_AS: Final = Prepared(
     _QUERY.where(unfinished, tasks.c.acceptance == bindparam("id")).with_for_update()
+)
+_HOLD: Final = Prepared(
+    update(tasks).where(*_THIS, unfinished, tasks.c.acceptance.is_not(None)).values(acceptance=None)
 )
 _INSERT: Final = Prepared(insert(tasks))
 _UPDATE: Final = Prepared(update(tasks).where(*_THIS))
@@ -222,8 +226,8 @@ def too_dear(
 def withdraw(connection: Connection, attempt: Attempt, now: float) -> bool:
     """Forget a task without an outcome, whoever runs it by now; False if it was not accepted as this attempt.
 
-    It stays, too, if it was sent again since: then somebody waits for it. One that was charged, or has to be,
-    is not forgotten: it fails.
+    It stays, too, if it was sent again or asked for since: then somebody waits for it. One that was charged,
+    or has to be, is not forgotten: it fails.
     """
     this = {"of": attempt.account, "uuid": attempt.task_uuid}
     row = _FIND_ACCEPTED_AS.first(connection, this | {"id": attempt.id})
@@ -248,6 +252,15 @@ def find(
     query = _FIND_LOCKED if locked else _FIND
     row = query.first(connection, {"of": account, "uuid": task_uuid})
     return None if row is None else record_of(row)
+
+
+def look(connection: Connection, account: AccountId, task_uuid: str) -> TaskRecord | None:
+    """`find`, for a client: of what it learns that it is accepted, it is not withdrawn any more."""
+    record = find(connection, account, task_uuid)
+    if record is not None and record.status is Status.ACCEPTED:
+        _HOLD.count(connection, {"of": account, "uuid": task_uuid})
+        record = find(connection, account, task_uuid)  # it may just have been withdrawn
+    return record
 
 
 def latest(

@@ -196,7 +196,7 @@ class Caller:
         self.services.edge.take_request(self.account)
         record, scope = None, self.login.scope
         if is_uuid(task_uuid):  # PostgreSQL takes no NUL
-            record = await self.services.database.run(tasks.find, self.account, task_uuid.lower())
+            record = await self.services.database.run(tasks.look, self.account, task_uuid.lower())
         if record is None or (scope is not None and not record.is_of(scope)):
             raise NotFoundError("taskNotFound", f"there is no task {task_uuid[:64]}", "taskUUID")
         return record

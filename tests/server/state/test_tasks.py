@@ -353,14 +353,17 @@ def test_a_task_that_was_sent_once_can_be_withdrawn_whoever_runs_it(
     assert database.run_sync(audit).mistakes == []
 
 
-def test_a_task_that_was_sent_again_or_has_an_outcome_cannot_be_withdrawn(
+def test_a_task_that_was_sent_again_or_asked_for_or_has_an_outcome_cannot_be_withdrawn(
     database: Database, account: AccountId
 ) -> None:
-    again, done = (accepted(database, account, NOW) for _ in range(2))
+    again, asked, done = (accepted(database, account, NOW) for _ in range(3))
     accept(database, account, again.task_uuid)
+    told = database.run_sync(tasks.look, account, asked.task_uuid)
+    assert told is not None
+    assert told.status is Status.ACCEPTED
     database.run_sync(tasks.succeed, done, RESULT, NOW)
-    assert not database.run_sync(tasks.withdraw, again, NOW)
-    assert not database.run_sync(tasks.withdraw, done, NOW)
+    for attempt in (again, asked, done):
+        assert not database.run_sync(tasks.withdraw, attempt, NOW)
 
 
 def test_a_task_is_admitted_only_if_it_is_new(database: Database, account: AccountId) -> None:
