@@ -127,8 +127,8 @@ class Connection:
         Raises:
             Disconnected: if the client is gone.
         """
-        while size and not self._gone and not self._outgoing.has_room():
-            await self._until_called()
+        if size:
+            await self._until_room()
         if self._gone:
             raise Disconnected
         with self._counted(size):
@@ -141,6 +141,11 @@ class Connection:
             await self._until_called()
         with self._counted(size):
             yield
+
+    async def _until_room(self) -> None:
+        """Wait until there is room, or the client is gone."""
+        while not self._gone and not self._outgoing.has_room():
+            await self._until_called()
 
     async def _until_called(self) -> None:
         """Wait until there may be room, or the client is gone."""
@@ -312,8 +317,7 @@ class Connection:
 
     async def _answer(self, raw: RawTask, context: Context) -> None:
         """Answer a question, unless the client is gone: it can ask again. Answers may be many and large."""
-        while not self._gone and not self._outgoing.has_room():
-            await self._until_called()
+        await self._until_room()
         answer = None if self._gone else await dispatch(raw, context)
         if answer is not None:
             await self._reply(answer)

@@ -23,6 +23,7 @@ from server.commands.terminal import (
 )
 from server.limits.terms import terms_of
 from server.protocol.errors import ParameterError
+from server.protocol.raw_task import as_parameter_error
 from server.protocol.text import find_control_character
 from server.protocol.tokens import LONGEST_TOKEN, NewToken
 from server.state.accounts import (
@@ -202,9 +203,9 @@ def token(
         )
         terms = terms_of(wanted, load_catalogue(settings.effective_added_models))
     except msgspec.ValidationError as error:
-        reason, _, place = str(error).partition(" - at `$.")
-        wrong = next(option for name, option in _TOKEN_OPTIONS.items() if place.startswith(name))
-        give_up(f"{wrong}: {reason}")
+        found = as_parameter_error(str(error))
+        wrong = found.parameter or ""
+        give_up(_TOKEN_OPTIONS[wrong] + found.message.removeprefix(wrong))
     except (ParameterError, CatalogueError) as error:
         give_up(str(error))
     database, now, configured = open_database(config, data), time.time(), settings.api_key

@@ -32,9 +32,8 @@ async def _item(task: GetResponse, context: Context) -> UpscaleResult | ErrorIte
     if record is None or not context.sees(record):
         raise NotFoundError("taskNotFound", f"there is no task {task.task_uuid}", "taskUUID")
     webhook = await context.services.database.run(find_webhook, context.account, record.task_uuid)
-    item = await context.results.item(
-        record, status=True
-    )  # last: it may be large, and is counted as it is sent
+    # Last: it may be large, and is counted as it is sent.
+    item = await context.results.item(record, status=True)
     if webhook is None or isinstance(item, Progress):
         return item
     return structs.replace(item, webhook=_webhook_item(webhook))

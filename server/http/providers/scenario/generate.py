@@ -65,9 +65,8 @@ async def upscale(request: Request, caller: Caller) -> Response:
     if request.query_params.get("dryRun", "false") not in ("false", "0"):  # it is enough that it is there
         cost = creative_units(await caller.quote(**task))
         return JSONResponse({"creativeUnitsCost": cost, "creativeUnitsDiscount": 0}, 269)
-    job = await job_item(
-        await caller.accept(look_now=True, **task), caller
-    )  # the cost is to be known at once
+    accepted = await caller.accept(look_now=True, **task)  # the cost is to be known at once
+    job = await job_item(accepted, caller)
     return JSONResponse({"job": job, "creativeUnitsCost": job["billing"]["cuCost"]})
 
 
